@@ -1,0 +1,204 @@
+"""The public surface in Python: train, load, sample; and the pieces the tutorial uses one by one.
+
+Everything the command line does goes through here.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cardigan import assemble
+from cardigan.config import Config, override
+from cardigan.data.batches import Batches
+from cardigan.data.mnist import mnist as mnist
+from cardigan.data.source import ImageSource as ImageSource
+from cardigan.data.source import ImageSpec as ImageSpec
+from cardigan.errors import CardiganError
+from cardigan.latents import numbered_latents as numbered_latents
+from cardigan.latents import training_latents as training_latents
+from cardigan.nets.table import build_discriminator as build_discriminator
+from cardigan.nets.table import build_generator as build_generator
+from cardigan.objective.losses import find_loss as find_loss
+from cardigan.recipes import config_for
+from cardigan.run.checkpoint import latest_checkpoint
+from cardigan.run.directory import RunDirectory, latest_run, named_run, open_for_training
+from cardigan.rng import stream as stream
+from cardigan.run.journal import Event
+from cardigan.run.journal import read_events as read_events
+from cardigan.run.provenance import provenance
+from cardigan.run.snapshot import Snapshot, check_labels, read_snapshot, sample_pixels
+from cardigan.training.average import update_average as update_average
+from cardigan.training.budget import Budget, Clock
+from cardigan.training.devices import Devices as Devices
+from cardigan.training.devices import open_devices
+from cardigan.training.loop import Trial, fit
+from cardigan.training.recorder import Recorder
+from cardigan.training.state import TrainState, load_state_tensors
+from cardigan.training.steps import Players as Players
+from cardigan.training.steps import Rules as Rules
+from cardigan.training.steps import iterate as iterate
+
+RUNS = Path("runs")
+MAX_SAMPLES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training left behind."""
+
+    path: Path
+    config: Config
+    images_seen: int
+    stopped_by: str
+    """images, minutes, SIGINT or SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained generator to draw pictures from."""
+
+    snapshot: Snapshot
+
+    @property
+    def config(self) -> Config:
+        return self.snapshot.config
+
+    @property
+    def images_seen(self) -> int:
+        return self.snapshot.images_seen
+
+    def sample(
+        self,
+        num: int = 16,
+        seed: int = 0,
+        labels: int | Sequence[int] | np.ndarray | None = None,
+        truncation: float = 1.0,
+    ) -> np.ndarray:
+        """Return `num` pictures as uint8 [num, height, width, channels].
+
+        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num` changes none of the first.
+        `labels` is one class for all or one per picture; a conditional model without it draws classes at random.
+        `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
+        """
+        if not 1 <= num <= MAX_SAMPLES:
+            raise CardiganError(f"num is {num!r}: expected 1..{MAX_SAMPLES} pictures.")
+        return self._draw(range(num), seed, labels, truncation)
+
+    def sample_seeds(self, seeds: Sequence[int], labels: int | Sequence[int] | np.ndarray | None = None, truncation: float = 1.0) -> np.ndarray:
+        """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
+        given = _label_tensor(labels, len(seeds), self.snapshot.spec.classes)
+        rows = [self._draw([0], seed, None if given is None else given[index : index + 1].numpy(), truncation) for index, seed in enumerate(seeds)]
+        return np.concatenate(rows)
+
+    def _draw(self, numbers: Sequence[int], seed: int, labels: int | Sequence[int] | np.ndarray | None, truncation: float) -> np.ndarray:
+        if not 0 <= seed < 2**63:
+            raise CardiganError(f"seed is {seed!r}: expected 0 <= seed < 2^63.")
+        given = _label_tensor(labels, len(numbers), self.snapshot.spec.classes)
+        pixels = sample_pixels(self.snapshot, numbers, seed, given, truncation)
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _label_tensor(labels: int | Sequence[int] | np.ndarray | None, count: int, classes: int) -> torch.Tensor | None:
+    if labels is None:
+        return None
+    values = torch.as_tensor(np.atleast_1d(np.asarray(labels)).astype(np.int64))
+    values = values.expand(count) if len(values) == 1 else values
+    check_labels(values, count, classes)
+    return values
+
+
+def load(path: str | Path) -> Model:
+    """Return the model in a run directory, a checkpoint folder or a generator.safetensors; raises CardiganError for anything else."""
+    return Model(read_snapshot(Path(path)))
+
+
+def train(
+    source: str = "mnist",
+    *,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    images: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    overrides: dict[str, Any] | None = None,
+    config: Config | None = None,
+    report: Callable[[Event], None] | None = None,
+    started: float | None = None,
+) -> Run:
+    """Train a GAN and return where it lies.
+
+    The settings are the recipe's (or those of a whole `config`), changed by the arguments and then by `overrides`, a dict of dotted names
+    such as `{"batch": 128, "generator.width": 64}`. `images` and `minutes` are the budget; whichever ends first, and giving one removes
+    the recipe's own. `out` is the run directory, by default `runs/<date>-<time>-<recipe>`. With `resume` an existing run of the same
+    settings goes on, bit for bit as if it had never stopped. `report` is told of every journal event as it happens.
+    `started` is the `time.monotonic()` that a budget of minutes counts from, by default now.
+    Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
+    """
+    clock = Clock() if started is None else Clock(started)
+    settings = config or config_for(source, recipe)
+    settings = with_budget(settings, images, minutes)
+    settings = override(settings, {**({} if seed is None else {"seed": seed}), **(overrides or {})})
+    run = _chosen_directory(settings, None if out is None else Path(out), resume)
+    return _train_in(run, settings, resume, clock, report or _ignore)
+
+
+def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
+    """Return the config with this budget instead of its own, if any is given."""
+    return config if images is None and minutes is None else replace(config, images=images, minutes=minutes)
+
+
+def _ignore(_: Event) -> None:
+    """Report to nobody."""
+
+
+def _chosen_directory(config: Config, out: Path | None, resume: bool) -> RunDirectory:
+    if out is not None:
+        return RunDirectory(out)
+    return latest_run(RUNS, config.recipe) if resume else named_run(RUNS, config.recipe)
+
+
+def _train_in(run: RunDirectory, config: Config, resume: bool, clock: Clock, report: Callable[[Event], None]) -> Run:
+    # Everything that can be wrong with the config shows before the run directory is touched.
+    devices = open_devices(config)
+    try:
+        source = assemble.build_source(config)
+        spec = assemble.build_spec(config, source)
+        state = assemble.build_state(config, spec, devices)
+        rules = assemble.build_rules(config, devices)
+        batches = Batches(source.to(devices.device), config.data, config.seed)
+        run = RunDirectory(Path(devices.broadcast(str(run.path))))
+        held = open_for_training(run, config, provenance(sys.argv), resume) if devices.is_main else None
+        devices.broadcast("opened")
+        try:
+            state, messages, clock = _resumed(run, state, clock) if resume else (state, [], clock)
+            budget = Budget(config, devices, clock)
+            with budget.listening():
+                recorder = None
+                if devices.is_main:
+                    recorder = Recorder(run, config, spec, clock, assemble.build_observers(config, batches, run), report)
+                    recorder.begin(state, messages)
+                state, reason = fit(Trial(config, batches, rules, budget, recorder), state)
+        finally:
+            if held is not None:
+                os.close(held)
+    finally:
+        devices.leave()
+    return Run(run.path, config, state.images_seen, reason)
+
+
+def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:
+    """Return the state of the newest whole checkpoint, what was found wrong with newer ones, and the clock that goes on from there."""
+    found = latest_checkpoint(run.checkpoints)
+    if found is None:
+        return state, [], clock
+    tensors, facts, messages = found
+    load_state_tensors(state, tensors)
+    return replace(state, images_seen=facts.images_seen), messages, replace(clock, before=facts.elapsed_seconds)

@@ -1,0 +1,87 @@
+"""From a Config to the objects it names: the one place where parts are put together.
+
+Does not train, write or print.
+"""
+
+import copy
+
+import torch
+from torch.nn import Module
+
+from cardigan.config import AdamConfig, Config
+from cardigan.data.batches import Batches
+from cardigan.data.mnist import mnist
+from cardigan.data.source import ImageSource, ImageSpec
+from cardigan.errors import unknown
+from cardigan.figures.grid import beside, png
+from cardigan.metrics.digits import digit_distance, digit_features, to_digit_frame
+from cardigan.nets.table import build_discriminator, build_generator
+from cardigan.objective.losses import find_loss
+from cardigan.pixels import encode
+from cardigan.rng import stream
+from cardigan.run.atomic import write_bytes
+from cardigan.run.directory import RunDirectory
+from cardigan.run.snapshot import Snapshot, sample_pixels
+from cardigan.training.devices import Devices
+from cardigan.training.recorder import Observers
+from cardigan.training.state import TrainState
+from cardigan.training.steps import Players, Rules
+
+SOURCES = {"mnist": mnist}
+JUDGED_SAMPLES = 2_000
+"""Pictures drawn for the score that picks the best checkpoint; few, so that judging stays cheap."""
+
+
+def build_source(config: Config) -> ImageSource:
+    if config.data.source not in SOURCES:
+        raise unknown("source", config.data.source, SOURCES)
+    return SOURCES[config.data.source](config.data.split)
+
+
+def build_spec(config: Config, source: ImageSource) -> ImageSpec:
+    data = config.data
+    return ImageSpec(data.channels, data.height, data.width, source.classes if config.conditional else 0)
+
+
+def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState:
+    """Return the state before the first step; its weights are a function of the seed, and global randomness is left untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
+        generator = devices.place(build_generator(config, spec)).train()
+        discriminator = devices.place(build_discriminator(config, spec)).train()
+    average = copy.deepcopy(generator).eval().requires_grad_(False)
+    players = Players(
+        generator,
+        discriminator,
+        _adam(generator, config.generator_optimizer),
+        _adam(discriminator, config.discriminator_optimizer),
+    )
+    return TrainState(players, average, images_seen=0)
+
+
+def build_rules(config: Config, devices: Devices) -> Rules:
+    return Rules(find_loss(config.objective.loss), config.objective, config.conditional, devices)
+
+
+def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Observers:
+    """Return what draws sample grids into the run and what judges its checkpoints."""
+    count = min(config.batch, 64)
+    first = batches.at(0, count)
+    real = encode(first.images).cpu()
+    labels = first.labels.cpu() if config.conditional else None
+
+    def draw(snapshot: Snapshot) -> dict[str, float]:
+        drawn = sample_pixels(snapshot, range(count), config.seed, labels)
+        write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
+        return {"num_samples": count}
+
+    def judge(snapshot: Snapshot) -> float:
+        drawn = sample_pixels(snapshot, range(JUDGED_SAMPLES), config.seed)
+        return digit_distance(digit_features(to_digit_frame(drawn, config.data)))
+
+    return Observers(draw, judge)
+
+
+def _adam(network: Module, config: AdamConfig) -> torch.optim.Adam:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)

@@ -1,0 +1,83 @@
+"""`cardigan info RUN`: what a run or a model is, and how it went."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from cardigan.cli.parsing import parse
+from cardigan.config import flatten, identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Say what a run or a model is: settings, progress, checkpoints, size."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A run directory, a checkpoint folder or a generator.safetensors."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON."""
+
+
+def main(words: list[str]) -> int:
+    """Describe what the words name; return the exit code."""
+    options = parse(InfoOptions, words, "cardigan info")
+    facts = describe_path(options.model)
+    print(json.dumps(facts, indent=1) if options.json else _text(facts))
+    return 0
+
+
+def describe_path(path: Path) -> dict[str, Any]:
+    """Return what is known of a run or a model as plain JSON values."""
+    from cardigan.nets.table import describe
+    from cardigan.run.snapshot import read_snapshot
+
+    snapshot = read_snapshot(path)
+    cost = describe(snapshot.generator, snapshot.spec, snapshot.config.latent.size)
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "recipe": snapshot.config.recipe,
+        "images_seen": snapshot.images_seen,
+        "picture": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
+        "classes": snapshot.spec.classes,
+        "generator_parameters": cost.parameters,
+        "generator_multiply_adds": cost.multiply_adds,
+        "settings": identity(snapshot.config),
+    }
+    return {**facts, **_run_facts(path)} if (path / "config.json").exists() else facts
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    from cardigan.run.checkpoint import best_checkpoint, list_checkpoints
+    from cardigan.run.directory import RunDirectory, read_config, read_provenance
+    from cardigan.run.journal import read_events
+
+    run = RunDirectory(path)
+    events = read_events(run.journal)
+    progress = [event.values for event in events if event.kind == "progress"]
+    stops = [event for event in events if event.kind == "stop"]
+    best = best_checkpoint(run.checkpoints)
+    sample = run.latest_sample()
+    return {
+        "state": f"stopped by {stops[-1].values['reason']}" if stops and stops[-1] is events[-1] else "training, or killed",
+        "elapsed_seconds": events[-1].elapsed_seconds if events else 0.0,
+        "latest": progress[-1] if progress else {},
+        "checkpoints": [checkpoint.name for checkpoint in list_checkpoints(run.checkpoints)],
+        "best_checkpoint": best.name if best else None,
+        "latest_sample": str(sample) if sample else None,
+        "settings": flatten(read_config(run)),
+        "provenance": read_provenance(run),
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{name}:", *(f"  {key:<38} {inner}" for key, inner in value.items())]
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else value
+            lines.append(f"{name + ':':<26} {shown}")
+    return "\n".join(lines)

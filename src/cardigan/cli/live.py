@@ -1,0 +1,144 @@
+"""What a person sees while a run trains: a live screen in a terminal, a plain line every few seconds elsewhere.
+
+Reads events and the sample sheets in the run directory; can change nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cardigan.cli.halfblocks import preview
+from cardigan.config import Config
+from cardigan.figures.layout import SheetLayout
+from cardigan.run.journal import Event
+
+PLAIN_SECONDS = 5.0
+MEANINGS = (
+    ("discriminator_loss", "D loss", "what D pays for its errors"),
+    ("generator_loss", "G loss", "what G pays for being found out"),
+    ("d_real", "D(x)", "how real D finds real pictures; 0.5 is a guess"),
+    ("d_fake", "D(G(z))", "how real it finds generated ones"),
+    ("d_fake_after", "  after D's step", "the same pictures, once D has learned from them"),
+)
+
+
+@contextmanager
+def live_view(config: Config, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """Yield what `train` reports its events to."""
+    console = Console()
+    if quiet:
+        yield lambda event: None
+    elif console.is_terminal:
+        screen = Screen(config, console)
+        with Live(screen.render(), console=console, refresh_per_second=4) as live:
+            yield lambda event: live.update(screen.after(event))
+    else:
+        yield PlainLines(config).after
+
+
+@dataclass
+class Screen:
+    """The live screen; redrawn after every event."""
+
+    config: Config
+    console: Console
+    run: Path | None = None
+    latest: dict[str, Any] = field(default_factory=dict)
+    images_seen: int = 0
+    elapsed: float = 0.0
+    best: float | None = None
+    notes: list[str] = field(default_factory=list)
+    pictures: RenderableType = ""
+
+    def after(self, event: Event) -> RenderableType:
+        """Return the screen once this event has happened."""
+        self.images_seen, self.elapsed = event.images_seen, event.elapsed_seconds
+        if event.kind in {"start", "resume"}:
+            self.run = Path(event.values["run"])
+            self.notes = list(event.values.get("messages", []))
+        elif event.kind == "progress":
+            self.latest = event.values
+        elif event.kind == "samples":
+            self.pictures = self._preview(event)
+        elif event.kind == "checkpoint" and "score" in event.values:
+            self.best = min(event.values["score"], self.best if self.best is not None else float("inf"))
+        return self.render()
+
+    def render(self) -> RenderableType:
+        numbers = Table.grid(padding=(0, 2))
+        for name, label, meaning in MEANINGS:
+            value = self.latest.get(name)
+            numbers.add_row(label, "" if value is None else f"{value:7.3f}", Text(meaning, style="dim"))
+        if self.best is not None:
+            numbers.add_row("distance", f"{self.best:7.1f}", Text("best so far, to the test digits", style="dim"))
+        share = done(self.config, self.images_seen, self.elapsed)
+        return Group(
+            Text(f"cardigan · {self.config.recipe} · {self.run or 'starting'}", style="bold"),
+            ProgressBar(total=1.0, completed=share, width=min(60, self.console.width - 2)),
+            Text(pace(self.config, self.images_seen, self.elapsed, self.latest)),
+            numbers,
+            *(Text(note, style="yellow") for note in self.notes),
+            self.pictures,
+        )
+
+    def _preview(self, event: Event) -> RenderableType:
+        if self.run is None:
+            return ""
+        layout = SheetLayout(int(event.values["num_samples"]), self.config.data.height, self.config.data.width)
+        room = self.console.height - 11 - len(self.notes)
+        colour = self.console.color_system is not None and not self.console.no_color
+        return preview(self.run / event.values["file"], layout, self.console.width, room, colour)
+
+
+@dataclass
+class PlainLines:
+    """For logs: one line at most every few seconds."""
+
+    config: Config
+    last: float = float("-inf")
+
+    def after(self, event: Event) -> None:
+        if event.kind in {"start", "resume"}:
+            verb = "training" if event.kind == "start" else f"going on from {event.images_seen:,} images"
+            print(f"cardigan: {verb}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
+            for message in event.values.get("messages", []):
+                print(f"cardigan: {message}", flush=True)
+        elif event.kind == "progress" and event.elapsed_seconds - self.last >= PLAIN_SECONDS:
+            self.last = event.elapsed_seconds
+            numbers = " ".join(f"{label.strip()} {event.values[name]:.3f}" for name, label, _ in MEANINGS[:4])
+            print(f"{pace(self.config, event.images_seen, event.elapsed_seconds, event.values)} | {numbers}", flush=True)
+        elif event.kind == "checkpoint" and "score" in event.values:
+            print(f"{event.images_seen:,} images: distance to the test digits {event.values['score']:.1f}", flush=True)
+
+
+def done(config: Config, images_seen: int, elapsed: float) -> float:
+    """Return the share of the budget that is spent, 0..1."""
+    shares = [images_seen / config.images] if config.images is not None else []
+    shares += [elapsed / (config.minutes * 60)] if config.minutes is not None else []
+    return min(1.0, max(shares, default=0.0))
+
+
+def pace(config: Config, images_seen: int, elapsed: float, values: dict[str, Any]) -> str:
+    """Return how far, how fast, how long still, in one line."""
+    speed = float(values.get("images_per_second", 0.0))
+    remaining = [] if config.minutes is None else [config.minutes * 60 - elapsed]
+    if config.images is not None and speed:
+        remaining.append((config.images - images_seen) / speed)
+    ahead = f", {clock(max(0.0, min(remaining)))} to go" if remaining else ""
+    total = f" of {config.images:,}" if config.images is not None else ""
+    return f"{images_seen:,}{total} images, {speed:,.0f} images/s, {clock(elapsed)} so far{ahead}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as 1:02:03 or 2:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,91 @@
+"""The command `cardigan`: dispatch on the first word, one place where a user's mistake becomes one sentence and exit code 2.
+
+Knows the commands by name and purpose; each command's file knows its options.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from cardigan.errors import CardiganError, unknown
+
+
+def _train(words: list[str]) -> int:
+    from cardigan.cli import train
+
+    return train.main(words, STARTED)
+
+
+def _sample(words: list[str]) -> int:
+    from cardigan.cli import sample
+
+    return sample.main(words)
+
+
+def _info(words: list[str]) -> int:
+    from cardigan.cli import info
+
+    return info.main(words)
+
+
+def _recipes(words: list[str]) -> int:
+    from cardigan.cli import recipes
+
+    return recipes.main(words)
+
+
+STARTED = time.monotonic()
+"""When the command began: a budget of minutes counts from here."""
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "train": (_train, "train a GAN on a source of pictures"),
+    "sample": (_sample, "draw pictures from a trained generator"),
+    "info": (_info, "what a run or a model is, and how it went"),
+    "recipes": (_recipes, "the named experiments, with what to expect of them"),
+}
+
+
+def main() -> None:
+    """Run the command line of this process and exit: 0 done, 2 a user's mistake, 130 or 143 stopped by Ctrl-C or SIGTERM."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        if not words or words[0] in {"-h", "--help", "help"}:
+            print(_help())
+            return 0
+        if words[0] == "--version":
+            print(version("cardigan"))
+            return 0
+        if words[0] not in COMMANDS:
+            raise unknown("command", words[0], COMMANDS)
+        return COMMANDS[words[0]][0](words[1:])
+    except CardiganError as error:
+        print(f"cardigan: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cardigan: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away (`cardigan info RUN | head`): nothing to tell anybody
+        return 0
+
+
+def _help() -> str:
+    lines = [f"  {name:<9} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cardigan COMMAND ...",
+            "",
+            "Trains, judges and ships image GANs.",
+            "",
+            *lines,
+            "",
+            "Start with:        cardigan train mnist --minutes 2",
+            "Options of each:   cardigan COMMAND --help",
+            "Version:           cardigan --version",
+        ]
+    )

@@ -1,0 +1,32 @@
+"""`cardigan recipes`: the named experiments, with what to expect of them."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from cardigan.cli.parsing import parse
+from cardigan.recipes import RECIPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesOptions:
+    """List the named experiments: what each is for, how long it takes, what it reaches."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON."""
+
+
+def main(words: list[str]) -> int:
+    options = parse(RecipesOptions, words, "cardigan recipes")
+    rows = [
+        {"name": name, "purpose": recipe.purpose, "command": recipe.command, "expected_time": recipe.expected_time, "expected_score": recipe.expected_score}
+        for name, recipe in RECIPES.items()
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        print(f"{row['name']}\n  for      {row['purpose']}\n  command  {row['command']}\n  time     {row['expected_time']}\n  score    {row['expected_score']}")
+    return 0

@@ -1,0 +1,103 @@
+"""`cardigan sample MODEL`: pictures to a grid, a folder of PNGs, or an array, by the ending of --out."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from cardigan.cli.parsing import given, parse
+from cardigan.errors import CardiganError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Draw pictures from a trained generator. The same seed gives the same picture, however many are drawn beside it."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A run directory, a checkpoint folder or a generator.safetensors."""
+    num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
+    """How many pictures."""
+    seed: int = 0
+    """Which pictures: equal seeds give equal ones."""
+    seeds: str | None = None
+    """One picture for each of these seeds instead, e.g. 0-31,40."""
+    label: int | None = None
+    """The class to draw, for a generator trained with classes; by default a random one for each picture."""
+    truncation: float = 1.0
+    """From 1, as trained, down to 0, the average picture: less varied, more typical."""
+    out: Path = Path("samples.png")
+    """NAME.png is one grid, NAME.npy and NAME.npz an array uint8 [N, H, W, C], anything else a folder of PNGs."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace --out if it is there."""
+
+
+def main(words: list[str]) -> int:
+    """Draw as the words say; return the exit code."""
+    options = parse(SampleOptions, words, "cardigan sample")
+    if options.seeds is not None and (given("-n", words) or given("--num", words) or given("--seed", words)):
+        raise CardiganError("--seeds names every picture, so -n and --seed have no effect beside it: leave them out.")
+    seeds = None if options.seeds is None else parse_seeds(options.seeds)
+    if options.out.exists() and not options.overwrite:
+        raise CardiganError(f"{options.out} exists already: add --overwrite to replace it, or choose another --out.")
+    if not options.out.absolute().parent.is_dir():
+        raise CardiganError(f"There is no folder {options.out.absolute().parent} to write into: make it, or choose another --out.")
+
+    from cardigan import api
+
+    model = api.load(options.model)
+    if seeds is None:
+        pictures = model.sample(options.num, options.seed, options.label, options.truncation)
+    else:
+        pictures = model.sample_seeds(seeds, options.label, options.truncation)
+    _write(options.out, pictures, seeds)
+    print(f"{len(pictures)} pictures in {options.out}")
+    return 0
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the numbers in a list such as `0-31,40`; raises CardiganError if it is none."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last - first >= 1_000_000:
+            raise CardiganError(f"--seeds is {text!r}: expected numbers and rising ranges, such as 0-31,40.")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def _write(out: Path, pictures: "np.ndarray", seeds: list[int] | None) -> None:
+    import io
+
+    import numpy as np
+    import torch
+
+    from cardigan.figures.grid import png, tile
+    from cardigan.run import atomic
+
+    tensors = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    buffer = io.BytesIO()
+    if out.suffix == ".npy":
+        np.save(buffer, pictures, allow_pickle=False)
+        atomic.write_bytes(out, buffer.getvalue())
+    elif out.suffix == ".npz":
+        np.savez_compressed(buffer, images=pictures)
+        atomic.write_bytes(out, buffer.getvalue())
+    elif out.suffix == ".png":
+        atomic.write_bytes(out, png(tile(tensors)))
+    elif out.suffix:
+        raise CardiganError(f"--out is {str(out)!r}: expected a name ending in .png, .npy or .npz, or a folder (no ending).")
+    else:
+        if out.exists():
+            atomic.remove(out)
+        with atomic.replacement(out) as folder:
+            folder.mkdir()
+            for index, tensor in enumerate(tensors):
+                name = f"seed{seeds[index]:06d}.png" if seeds else f"{index:06d}.png"
+                (folder / name).write_bytes(png(tensor))

@@ -1,0 +1,97 @@
+"""`cardigan train SOURCE`: settings from the recipe, a file and options, then training under a live view."""
+
+import json
+import os
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from cardigan.cli.parsing import given, parse
+from cardigan.config import Config, override
+from cardigan.errors import CardiganError
+from cardigan.recipes import DEFAULT_RECIPES, config_for
+
+if TYPE_CHECKING:
+    from cardigan.api import Run
+
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a GAN on a source of pictures. With a source alone everything else is chosen by its recipe."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """What to train on: mnist."""
+    out: Path | None = None
+    """The run directory; by default runs/<date>-<time>-<recipe>."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in --out (started if it is not there yet), or with the newest run of this recipe."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but errors."""
+    config: Path | None = None
+    """Settings from a JSON or TOML file, on top of the recipe's; the config.json of a run will do."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def main(words: list[str], started: float) -> int:
+    """Train as the words say; return the exit code."""
+    base = _base_settings(words)
+    options = parse(TrainOptions, words, "cardigan train", TrainOptions(source=tyro.MISSING, settings=base))
+    if given("--data.source", words):
+        raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
+    settings = replace(options.settings, data=replace(options.settings.data, source=options.source))
+    if given("--minutes", words) and not given("--images", words):
+        settings = replace(settings, images=None)  # the user's budget instead of the recipe's
+    quiet = options.quiet or os.environ.get("RANK", "0") != "0"
+
+    from cardigan import api
+    from cardigan.cli.live import live_view
+
+    with live_view(settings, quiet) as report:
+        run = api.train(config=settings, out=options.out, resume=options.resume, report=report, started=started)
+    if not quiet:
+        print(_closing_words(run))
+    return EXIT_CODES.get(run.stopped_by, 0)
+
+
+def _base_settings(words: list[str]) -> Config:
+    """Return what the options start from: the recipe that is named, or the source's own, with the config file on top."""
+    recipe = given("--recipe", words)
+    sources = [word for word in words[:1] if not word.startswith("-")] or [word for word in words if word in DEFAULT_RECIPES]
+    config = config_for(sources[0] if sources else "mnist", recipe)
+    file = given("--config", words)
+    return override(config, _read_settings(Path(file))) if file else config
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings in a JSON or TOML file by dotted name; a run's config.json holds them under `config`."""
+    try:
+        text = path.read_text()
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise CardiganError(f"Cannot read the config file {path}: {(error.strerror or str(error)).lower()}.") from error
+    except ValueError as error:
+        raise CardiganError(f"{path} is no JSON or TOML: {error}.") from error
+    values = values.get("config", values) if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise CardiganError(f"{path} holds no settings: expected names and values, as in a run's config.json.")
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update({f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _closing_words(run: "Run") -> str:
+    reasons = {"images": "Finished", "minutes": "Finished: the time is used up", "SIGINT": "Stopped by Ctrl-C", "SIGTERM": "Stopped by SIGTERM"}
+    lines = [
+        f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
+        f"  pictures    {run.path}/samples/",
+        f"  generator   {run.path}/generator.safetensors",
+        f"  draw more   cardigan sample {run.path} -n 64 --out digits.png",
+        f"  go on       cardigan train {run.config.data.source} --recipe {run.config.recipe} --out {run.path} --resume --images {2 * run.images_seen}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,258 @@
+"""Everything a training run was told, frozen: what `config.json` holds and what a recipe returns.
+
+Knows no torch and no network: it rejects nonsense, it does not build anything.
+"""
+
+import dataclasses
+import math
+import types
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
+
+from cardigan.errors import CardiganError, unknown
+
+MIN_SIDE = 8
+SEPARATE = frozenset({"images", "minutes", "device", "checkpoint_every", "sample_every"})
+"""Fields that say how long, where and how closely watched a run is; resume lets them change, the weights do not depend on them."""
+
+
+def _require(holds: bool, name: str, given: object, expected: str) -> None:
+    if not holds:
+        raise CardiganError(f"{name} is {given!r}: expected {expected}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which pictures, and the frame they are brought into."""
+
+    source: str = "mnist"
+    """Where the pictures come from: mnist."""
+    split: Literal["train", "test", "all"] = "train"
+    """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
+    height: int = 32
+    """Height of a training picture, in pixels."""
+    width: int = 32
+    """Width of a training picture, in pixels."""
+    channels: int = 1
+    """Colour channels; a grey picture is repeated over them."""
+    fit: Literal["pad", "stretch"] = "pad"
+    """How a picture fills its frame: keep its shape and pad with its background, or stretch it (bilinear, as the tutorial does)."""
+
+    def __post_init__(self) -> None:
+        for side in ("height", "width"):
+            value = getattr(self, side)
+            _require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
+        _require(self.channels >= 1, "data.channels", self.channels, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """The random numbers a generator starts from."""
+
+    size: int = 64
+    """How many numbers make one picture."""
+    distribution: Literal["normal", "uniform"] = "normal"
+    """N(0, 1), or uniform on [-1, 1] as in the DCGAN paper."""
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 1, "latent.size", self.size, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """One of the two players."""
+
+    network: str = "dcgan"
+    """The architecture, by its name in `nets/table.py`."""
+    width: int = 32
+    """Channels at full resolution; each halving of the picture doubles them, up to eight times."""
+    normalisation: Literal["none", "batch", "batch-shift"] = "none"
+    """Batch normalisation: none, with learned scale and shift, or with learned shift alone (the tutorial's fix_gamma)."""
+    initialisation: Literal["dcgan", "torch"] = "torch"
+    """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or PyTorch's default, uniform within 1/sqrt(fan-in)."""
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 1, "network width", self.width, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What the two players want."""
+
+    loss: str = "non-saturating"
+    """The loss, by its name in `objective/losses.py`."""
+    r1: float = 0.0
+    """Weight of half the squared gradient of D on real pictures (arXiv:1801.04406, eq. 9); 0 is off."""
+    r2: float = 0.0
+    """The same on generated pictures (arXiv:1801.04406, eq. 10); 0 is off."""
+    penalty_interval: int = 1
+    """Penalties are computed on every n-th step, n times as strong (arXiv:1912.04958, appendix B)."""
+
+    def __post_init__(self) -> None:
+        _require(self.r1 >= 0 and math.isfinite(self.r1), "objective.r1", self.r1, "a finite number of at least 0")
+        _require(self.r2 >= 0 and math.isfinite(self.r2), "objective.r2", self.r2, "a finite number of at least 0")
+        _require(self.penalty_interval >= 1, "objective.penalty_interval", self.penalty_interval, "at least 1 (1 is every step)")
+        if self.penalty_interval > 1 and self.r1 == self.r2 == 0:
+            raise CardiganError(
+                f"objective.penalty_interval is {self.penalty_interval} but no penalty is on, so it has no effect: set objective.r1 or objective.r2, or leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """Adam (arXiv:1412.6980) for one player."""
+
+    learning_rate: float = 2e-4
+    """Step size."""
+    beta1: float = 0.5
+    """Memory of the gradient."""
+    beta2: float = 0.999
+    """Memory of its square."""
+    warm_up_images: int = 0
+    """The step size rises from 0 to its value over this many images."""
+    decay_images: int = 0
+    """From this many images on the step size falls as 1/sqrt(images); 0 keeps it constant. Needs no planned end, so a run can always go on."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
+        _require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 <= beta1 < 1")
+        _require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
+        _require(self.warm_up_images >= 0, "warm_up_images", self.warm_up_images, "at least 0")
+        _require(self.decay_images >= 0, "decay_images", self.decay_images, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageConfig:
+    """The exponential moving average of the generator: what is sampled, saved and judged."""
+
+    half_life_images: int = 10_000
+    """After this many images a weight's influence has halved; 0 keeps no average, the live generator is the result."""
+    ramp_up: float = 0.05
+    """While the run is young the half-life is at most this share of images_seen, so the random start is forgotten; 0 is off."""
+
+    def __post_init__(self) -> None:
+        _require(self.half_life_images >= 0, "average.half_life_images", self.half_life_images, "at least 0")
+        _require(0 <= self.ramp_up < math.inf, "average.ramp_up", self.ramp_up, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole experiment. Build one with a recipe (`cardigan.recipes`), change it with `override`."""
+
+    recipe: str = "mnist"
+    """The named experiment these settings started from."""
+    seed: int = 0
+    """All randomness of the run is a function of this number."""
+    images: int | None = None
+    """Stop after this many training images."""
+    minutes: float | None = None
+    """Stop after this much time, starting and saving included."""
+    batch: int = 64
+    """Images per step, over all processes together."""
+    conditional: bool = False
+    """Train on the class labels, so that a class can be asked for."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the networks; auto is bf16 where the hardware multiplies it natively. Everything kept between steps is fp32."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the fastest present."""
+    checkpoint_every: int = 50_000
+    """Images between checkpoints."""
+    sample_every: int = 20_000
+    """Images between sample grids."""
+    data: DataConfig = field(default_factory=DataConfig)
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    generator: NetworkConfig = field(default_factory=NetworkConfig)
+    discriminator: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    generator_optimizer: AdamConfig = field(default_factory=AdamConfig)
+    discriminator_optimizer: AdamConfig = field(default_factory=AdamConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2^63")
+        _require(self.batch >= 1, "batch", self.batch, "at least 1")
+        _require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
+        _require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")
+        _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1 image")
+        _require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
+        for player in ("generator", "discriminator"):
+            normalised = getattr(self, player).normalisation != "none"
+            _require(not normalised or self.batch > 1, "batch", self.batch, f"at least 2, since {player}.normalisation is over the batch")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the config as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Return the config that `to_dict` wrote; fields left out keep their defaults, an unknown one is an error."""
+    return _updated(Config(), values, "")
+
+
+def override(config: Config, values: dict[str, Any]) -> Config:
+    """Return `config` with fields replaced by dotted name, e.g. `{"batch": 128, "generator.width": 64}`.
+
+    Raises CardiganError for an unknown field (offering the nearest) or a value of the wrong type or range.
+    """
+    known = flatten(config)
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise unknown("setting", name, known)
+        *sections, leaf = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = value
+    return _updated(config, nested, "")
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return every setting by its dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in to_dict(config).items():
+        flat.update({f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return the settings the weights depend on, by dotted name: all but the budget, the device and the cadences."""
+    return {name: value for name, value in flatten(config).items() if name not in SEPARATE}
+
+
+def difference(before: Config, after: Config) -> list[str]:
+    """Return one line for each setting that makes `after` another experiment than `before`."""
+    old, new = identity(before), identity(after)
+    return [f"{name}: {old[name]!r} -> {new[name]!r}" for name in old if old[name] != new[name]]
+
+
+def _updated(section: Any, values: dict[str, Any], prefix: str) -> Any:
+    fields = {item.name: item for item in dataclasses.fields(section)}
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown("setting", prefix + name, [prefix + known for known in fields])
+        current = getattr(section, name)
+        if dataclasses.is_dataclass(current):
+            _require(isinstance(value, dict), prefix + name, value, "a group of settings")
+            changes[name] = _updated(current, value, f"{prefix}{name}.")
+        else:
+            changes[name] = _checked(value, fields[name].type, prefix + name)
+    return dataclasses.replace(section, **changes)
+
+
+def _checked(value: Any, expected: Any, name: str) -> Any:
+    """Return `value` if it is of the annotated type; an integer is welcome where a float is expected."""
+    options = get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
+    for option in options:
+        if get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+            raise CardiganError(f"{name} is {value!r}: expected one of {', '.join(map(repr, get_args(option)))}.")
+        if option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, option) and not (isinstance(value, bool) and option is not bool):
+            return value
+    wanted = " or ".join("nothing" if option is type(None) else option.__name__ for option in options)
+    raise CardiganError(f"{name} is {value!r}: expected {wanted}.")

@@ -1,0 +1,1 @@
+"""Pictures from outside, as uint8 tensors, and their order."""

@@ -1,0 +1,51 @@
+"""The order pictures are seen in: endless, shuffled anew each epoch, a pure function of (seed, images_seen).
+
+Does not know devices or processes beyond a slice of the batch.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from cardigan.config import DataConfig
+from cardigan.data.source import ImageSource
+from cardigan.rng import stream
+from cardigan.shapes import Images, Indices, Labels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's real pictures."""
+
+    images: Images
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of a source, by the number of images seen before them."""
+
+    source: ImageSource
+    data: DataConfig
+    seed: int
+    _orders: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def at(self, images_seen: int, batch: int, part: slice = slice(None)) -> Batch:
+        """Return the `batch` pictures that follow the first `images_seen`, or a part of them (a process's share)."""
+        indices = self.indices(images_seen, batch)[part].to(self.source.pixels.device)
+        return Batch(self.source.images(indices, self.data), self.source.labels[indices])
+
+    def indices(self, images_seen: int, batch: int) -> Indices:
+        """Return positions in the source; a batch may end one epoch and begin the next."""
+        size = len(self.source)
+        epochs = range(images_seen // size, (images_seen + batch - 1) // size + 1)
+        start = images_seen - epochs.start * size
+        return torch.cat([self._order(epoch) for epoch in epochs])[start : start + batch]
+
+    def _order(self, epoch: int) -> Indices:
+        """Return the epoch's permutation; the last two are remembered, since drawing one takes milliseconds."""
+        if epoch not in self._orders:
+            for old in [known for known in self._orders if known < epoch - 1 or known > epoch]:
+                del self._orders[old]
+            self._orders[epoch] = torch.randperm(len(self.source), generator=stream(self.seed, "order", epoch))
+        return self._orders[epoch]

@@ -1,0 +1,19 @@
+"""What a user's mistake looks like, and how it is worded.
+
+Knows nothing of where it is caught: the command line prints the sentence and exits 2, Python sees an exception.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CardiganError(Exception):
+    """A mistake the user can mend: says what was given, what was expected and what to do next."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> CardiganError:
+    """Return the error for a name that is not among `known`, offering the nearest one."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    offer = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}."
+    return CardiganError(f"Unknown {kind} {given!r}: {offer}")

@@ -1,0 +1,31 @@
+"""Where each picture lies on a run's sample sheet: generated grid, bar, real grid. Imports nothing heavy, so that readers without torch can use it."""
+
+import math
+from dataclasses import dataclass
+
+GAP = 2
+"""Pixels between pictures."""
+BAR = 8
+"""Pixels between the two grids."""
+
+
+@dataclass(frozen=True)
+class SheetLayout:
+    """A sheet of `count` generated pictures of `height` x `width` beside as many real ones."""
+
+    count: int
+    height: int
+    width: int
+
+    @property
+    def columns(self) -> int:
+        return math.ceil(math.sqrt(self.count))
+
+    @property
+    def rows(self) -> int:
+        return math.ceil(self.count / self.columns)
+
+    @property
+    def real_left(self) -> int:
+        """Where the real grid begins, in pixels from the left."""
+        return self.columns * (self.width + GAP) - GAP + BAR

@@ -1,0 +1,51 @@
+"""What a generator starts from: random numbers z and class labels y, drawn from streams.
+
+Does not know networks. To use your own distribution, add a function to `LATENTS`; nothing else has to change.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from cardigan.errors import CardiganError
+from cardigan.rng import stream
+from cardigan.shapes import Labels, Latents
+
+
+def normal(shape: tuple[int, int], generator: torch.Generator) -> Latents:
+    """Return draws from N(0, 1), as in the tutorial."""
+    return torch.randn(shape, generator=generator)
+
+
+def uniform(shape: tuple[int, int], generator: torch.Generator) -> Latents:
+    """Return draws from the uniform distribution on [-1, 1], as in the DCGAN paper (arXiv:1511.06434)."""
+    return torch.rand(shape, generator=generator) * 2 - 1
+
+
+LATENTS: dict[str, Callable[[tuple[int, int], torch.Generator], Latents]] = {"normal": normal, "uniform": uniform}
+
+
+def training_latents(distribution: str, batch: int, size: int, seed: int, images_seen: int) -> Latents:
+    """Return the z of the training step that begins at `images_seen`, shape [batch, size]."""
+    return LATENTS[distribution]((batch, size), stream(seed, "latents", images_seen))
+
+
+def numbered_latents(distribution: str, numbers: Sequence[int], size: int, seed: int) -> Latents:
+    """Return one z per number, each a function of (seed, number) alone: asking for more changes none of the first."""
+    return torch.cat([LATENTS[distribution]((1, size), stream(seed, "sample", number)) for number in numbers])
+
+
+def numbered_labels(numbers: Sequence[int], classes: int, seed: int) -> Labels:
+    """Return one class per number, uniform over the classes, each a function of (seed, number) alone."""
+    return torch.cat([torch.randint(classes, (1,), generator=stream(seed, "label", number)) for number in numbers])
+
+
+def truncated(z: Latents, truncation: float) -> Latents:
+    """Return z moved toward the middle of its distribution: 1 leaves it, 0 makes every picture the average one.
+
+    The truncation trick of arXiv:1812.04948, section B (linear interpolation toward the mean), in the space of z, whose mean is 0.
+    Less than 1 gives more typical, less varied pictures.
+    """
+    if not 0 <= truncation <= 1:
+        raise CardiganError(f"truncation is {truncation!r}: expected a number from 0 (the average picture) to 1 (as trained).")
+    return z * truncation

@@ -1,0 +1,1 @@
+"""Numbers about pictures: tensors in, numbers out. Knows no training."""

@@ -1,0 +1,43 @@
+"""The Frechet distance between two sets of features (arXiv:1706.08500, section 3: the formula of the FID).
+
+Does not know what the features are; only those of Inception make it an FID.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from cardigan.errors import CardiganError
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A normal distribution over features: its mean, and a matrix R with R^T R = its covariance."""
+
+    mean: Float64[Tensor, " feature"]
+    root: Float64[Tensor, "rank feature"]
+
+
+def fit_gaussian(rows: Float[Tensor, "n feature"]) -> Gaussian:
+    """Return the Gaussian of the rows' mean and covariance (n - 1 in the denominator), in float64.
+
+    R is the triangle of a QR decomposition, so nothing is squared and fewer rows than features are no special case.
+    Raises CardiganError for fewer than two rows.
+    """
+    if len(rows) < 2:
+        raise CardiganError(f"A distribution of {len(rows)} pictures: expected at least 2.")
+    rows = rows.double()
+    mean = rows.mean(0)
+    return Gaussian(mean, torch.linalg.qr((rows - mean) / (len(rows) - 1) ** 0.5, mode="r").R)
+
+
+def frechet_distance(first: Gaussian, second: Gaussian) -> float:
+    """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
+
+    tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, which stays real and stable when a covariance is singular.
+    """
+    shift = first.mean - second.mean
+    cross = torch.linalg.svdvals(first.root @ second.root.T).sum()
+    return float(shift.square().sum() + first.root.square().sum() + second.root.square().sum() - 2 * cross)

@@ -1,0 +1,1 @@
+"""The two players. Each file is self-contained and cites its paper."""

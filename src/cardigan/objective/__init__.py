@@ -1,0 +1,1 @@
+"""What the players want: pure functions, tensors in, tensors out. Knows no network."""

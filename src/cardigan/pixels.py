@@ -1,0 +1,18 @@
+"""The border between stored pictures, 0..255, and the [-1, 1] that networks speak.
+
+The only file that knows 255. Does not know where pictures come from.
+"""
+
+import torch
+
+from cardigan.shapes import Images, Pixels
+
+
+def decode(pixels: Pixels) -> Images:
+    """Return float32 pictures in [-1, 1]: 0 becomes -1, 255 becomes 1."""
+    return pixels.to(torch.float32) / 127.5 - 1
+
+
+def encode(images: Images) -> Pixels:
+    """Return the nearest storable pictures; values outside [-1, 1] are clipped. `encode(decode(x)) == x`."""
+    return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

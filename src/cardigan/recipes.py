@@ -1,0 +1,101 @@
+"""Named experiments: each a function that returns a whole Config, with a promise that `benchmarks/quality.py` checks.
+
+Knows settings only, no torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cardigan.config import (
+    AdamConfig,
+    AverageConfig,
+    Config,
+    DataConfig,
+    LatentConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+)
+from cardigan.errors import unknown
+
+
+def mnist() -> Config:
+    """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN under the relativistic loss with R1 and R2."""
+    adam = AdamConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99)
+    return Config(
+        recipe="mnist",
+        images=1_000_000,
+        batch=64,
+        checkpoint_every=50_000,
+        sample_every=20_000,
+        data=DataConfig(height=32, width=32, channels=1, fit="pad"),
+        latent=LatentConfig(size=64),
+        generator=NetworkConfig(width=32, normalisation="batch", initialisation="dcgan"),
+        discriminator=NetworkConfig(width=32),
+        objective=ObjectiveConfig(loss="relativistic", r1=1.0, r2=1.0),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        average=AverageConfig(half_life_images=20_000, ramp_up=0.1),
+    )
+
+
+def tutorial() -> Config:
+    """Return the Apache MXNet tutorial "DCGAN on MNIST", exactly: 64x64x3, one epoch of the training digits."""
+    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    network = NetworkConfig(width=128, normalisation="batch-shift", initialisation="dcgan")
+    return Config(
+        recipe="tutorial",
+        images=60_000,
+        batch=64,
+        checkpoint_every=12_800,
+        sample_every=3_200,
+        data=DataConfig(height=64, width=64, channels=3, fit="stretch"),
+        latent=LatentConfig(size=100),
+        generator=network,
+        discriminator=network,
+        objective=ObjectiveConfig(loss="non-saturating"),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        average=AverageConfig(half_life_images=0, ramp_up=0.0),
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named experiment and what may be expected of it; the figures are measured by `benchmarks/quality.py`."""
+
+    config: Callable[[], Config]
+    purpose: str
+    command: str
+    expected_time: str
+    expected_score: str
+
+
+RECIPES = {
+    "mnist": Recipe(mnist, "the best digits a laptop CPU gives in minutes", "cardigan train mnist --minutes 2", "not measured yet", "not measured yet"),
+    "tutorial": Recipe(
+        tutorial,
+        "the MXNet tutorial DCGAN on MNIST, exactly",
+        "cardigan train mnist --recipe tutorial",
+        "not measured yet",
+        "not measured yet",
+    ),
+}
+
+DEFAULT_RECIPES = {"mnist": "mnist"}
+"""The recipe a source is trained with when none is named."""
+
+
+def find_recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def config_for(source: str, recipe: str | None = None) -> Config:
+    """Return the config of a recipe, or of the one made for this source.
+
+    Raises CardiganError for an unknown source or recipe.
+    """
+    if source not in DEFAULT_RECIPES:
+        raise unknown("source", source, DEFAULT_RECIPES)
+    return find_recipe(recipe or DEFAULT_RECIPES[source]).config()

@@ -1,0 +1,139 @@
+"""One run's folder: where each thing lies, and the rule that it is written by one training at a time.
+
+Does not know training; readers use the paths, the trainer also the deeds.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cardigan.config import Config, difference, from_dict, to_dict
+from cardigan.errors import CardiganError
+from cardigan.run import atomic
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths below a run's folder; nothing is touched until a deed is asked for."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def generator(self) -> Path:
+        return self.path / "generator.safetensors"
+
+    def sample(self, images_seen: int) -> Path:
+        return self.samples / f"{images_seen:08d}.png"
+
+    def latest_sample(self) -> Path | None:
+        """Return the newest sample grid, or None."""
+        return max(self.samples.glob("[0-9]*.png"), key=lambda path: int(path.stem), default=None)
+
+
+def named_run(folder: Path, name: str) -> RunDirectory:
+    """Return the directory for a new run: `folder/<date>-<time>-<name>`, with a number if that second is taken."""
+    stem = time.strftime("%Y%m%d-%H%M%S-") + name
+    taken = (folder / stem, *(folder / f"{stem}-{number}" for number in range(2, 1000)))
+    return RunDirectory(next(path for path in taken if not path.exists()))
+
+
+def latest_run(folder: Path, name: str) -> RunDirectory:
+    """Return the newest run of that name below `folder`; raises CardiganError if there is none."""
+    runs = sorted(path.parent for path in folder.glob(f"*-{name}*/config.json"))
+    if not runs:
+        raise CardiganError(f"There is no run of {name!r} in {folder}/ to resume: leave --resume out to start one, or name it with --out.")
+    return RunDirectory(runs[-1])
+
+
+def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, Any], resume: bool) -> int:
+    """Make the run's folder, take it for this process and write its `config.json`; return the lock, to be closed when training ends.
+
+    An existing run is only entered with `resume` and the same experiment. Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment differs.
+    """
+    if run.config.exists() and resume:
+        changes = difference(read_config(run), config)
+        if changes:
+            raise CardiganError(
+                f"{run.path} was trained with other settings ({'; '.join(changes)}): use the same ones to resume it, or another --out for a new run."
+            )
+    elif _is_occupied(run.path, resume):
+        raise CardiganError(f"{run.path} exists already: add --resume to continue it, or choose another --out.")
+    try:
+        for folder in (run.path, run.checkpoints, run.samples):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.unwritable(run.path, error) from error
+    held = _lock(run)
+    atomic.remove_leftovers(run.path)
+    content = {"format": 1, "config": to_dict(config), "provenance": provenance}
+    atomic.write_bytes(run.config, json.dumps(content, indent=1).encode())
+    return held
+
+
+def _is_occupied(path: Path, resume: bool) -> bool:
+    """Return whether a folder holds anything; a start killed before its config.json was written does not count when resuming."""
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        return True
+    made_here = {"checkpoints", "samples", "lock"} if resume else set()
+    return any(entry.name not in made_here and not entry.name.startswith(atomic.MARK) for entry in path.iterdir())
+
+
+def read_config(run: RunDirectory) -> Config:
+    """Return the config of a run; raises CardiganError if the folder holds none."""
+    return from_dict(_config_file(run)["config"])
+
+
+def read_provenance(run: RunDirectory) -> dict[str, Any]:
+    return dict(_config_file(run).get("provenance", {}))
+
+
+def _config_file(run: RunDirectory) -> dict[str, Any]:
+    try:
+        content = json.loads(run.config.read_bytes())
+        if not isinstance(content["config"], dict):
+            raise TypeError
+        return content
+    except FileNotFoundError as error:
+        raise CardiganError(f"{run.path} is no run directory (it has no config.json): give a folder that `cardigan train` made.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CardiganError(f"{run.config} is damaged: restore it from a backup, or give the run's generator.safetensors instead.") from error
+
+
+def _lock(run: RunDirectory) -> int:
+    """Take the run for this process until it ends, however it ends; raises CardiganError if another one trains in it."""
+    descriptor = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        os.close(descriptor)
+        raise CardiganError(f"{run.path} is being trained by another process: wait for it, or choose another --out.") from error
+    return descriptor
+

@@ -1,0 +1,32 @@
+"""What made a run: versions, commit, machine. Written into `config.json`, never into weights, whose bytes depend on the config alone."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def provenance(command: list[str]) -> dict[str, Any]:
+    """Return the versions, commit, machine and command line of this process as plain JSON values."""
+    return {
+        "cardigan": version("cardigan"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": command,
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree this package runs from, or None when it is installed elsewhere."""
+    package = Path(__file__).parents[1]
+    try:
+        found = subprocess.run(["git", "-C", str(package), "log", "-1", "--format=%H", "--", "."], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,137 @@
+"""What a reader of a run gets: the averaged generator, its config, and how many images it has seen.
+
+Reads a run directory, a checkpoint or a lone `generator.safetensors`; knows nothing of how they came to be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cardigan.config import Config, from_dict, identity, to_dict
+from cardigan.data.source import ImageSpec
+from cardigan.errors import CardiganError
+from cardigan.latents import numbered_labels, numbered_latents, truncated
+from cardigan.nets.interface import Generator
+from cardigan.nets.table import build_generator
+from cardigan.pixels import encode
+from cardigan.run.directory import RunDirectory, read_config
+from cardigan.run.checkpoint import list_checkpoints
+from cardigan.run.tensors import read_facts, read_tensors, write_tensors
+from cardigan.shapes import Labels, Latents, Pixels
+
+FORMAT = 1
+CHUNK = 64
+"""Pictures are always computed this many at a time (the last chunk filled up), so that the same z gives the same bits whatever was asked for beside it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A generator at one moment. It is in evaluation mode whenever pictures are drawn from it: batch statistics are frozen."""
+
+    generator: Generator
+    config: Config
+    spec: ImageSpec
+    images_seen: int
+
+
+def header(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
+    """Return what a file of weights says of itself: a function of the experiment alone, so equal training gives equal bytes."""
+    return {"format": FORMAT, "config": _nested_identity(config), "spec": vars(spec), "images_seen": images_seen}
+
+
+def _nested_identity(config: Config) -> dict[str, Any]:
+    kept = identity(config)
+    return {
+        name: {key: inner for key, inner in value.items() if f"{name}.{key}" in kept} if isinstance(value, dict) else value
+        for name, value in to_dict(config).items()
+        if isinstance(value, dict) or name in kept
+    }
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write the one file a user takes away."""
+    write_tensors(path, snapshot.generator.state_dict(), header(snapshot.config, snapshot.spec, snapshot.images_seen))
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Return the snapshot in a run directory (the latest), a checkpoint folder or a file of weights.
+
+    Raises CardiganError for anything else. Never unpickles, and allocates no more than the file holds.
+    """
+    file, prefix = _weights(path)
+    facts = read_facts(file)
+    try:
+        if facts["format"] != FORMAT:
+            raise CardiganError(f"{file} has format {facts['format']!r}; this cardigan reads {FORMAT}: use the version that wrote it.")
+        config, spec, images_seen = from_dict(facts["config"]), ImageSpec(**facts["spec"]), int(facts["images_seen"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CardiganError(f"{file} has a damaged header: give another copy of it.") from error
+    with torch.device("meta"):
+        generator = build_generator(config, spec)
+    tensors = read_tensors(file, prefix)
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in generator.state_dict().items()}
+    if expected != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
+        raise CardiganError(f"{file} does not hold the generator that its header describes: give another copy of it.")
+    generator.load_state_dict(tensors, assign=True)
+    return Snapshot(generator.eval().requires_grad_(False), config, spec, images_seen)
+
+
+def _weights(path: Path) -> tuple[Path, str]:
+    """Return the file that holds the generator, and the prefix of its tensors' names there."""
+    run = RunDirectory(path)
+    if not path.is_dir():
+        return path, "average." if path.name == "state.safetensors" else ""
+    if (path / "state.safetensors").exists():
+        return path / "state.safetensors", "average."
+    if run.generator.exists():
+        return run.generator, ""
+    kept = list_checkpoints(run.checkpoints)
+    if kept:
+        return kept[-1] / "state.safetensors", "average."
+    if run.config.exists():
+        raise CardiganError(f"{path} has no generator yet: wait for its first checkpoint.")
+    raise CardiganError(f"{path} holds no model: give a run directory, a checkpoint or a generator.safetensors.")
+
+
+@torch.no_grad()
+def draw_pixels(generator: Generator, z: Latents, labels: Labels | None) -> Pixels:
+    """Return the generator's pictures for z, in fp32 and evaluation mode, on the CPU; the generator's mode is left as it was."""
+    device = next(generator.parameters()).device
+    training = generator.training
+    generator.eval()
+    chunks = []
+    for start in range(0, len(z), CHUNK):
+        part = z[start : start + CHUNK]
+        filled = torch.cat([part, part.new_zeros(CHUNK - len(part), part.shape[1])]).to(device)
+        classes = None if labels is None else torch.cat([labels[start : start + CHUNK], labels.new_zeros(CHUNK - len(part))]).to(device)
+        chunks.append(encode(generator(filled, classes))[: len(part)].cpu())
+    generator.train(training)
+    return torch.cat(chunks)
+
+
+def sample_pixels(snapshot: Snapshot, numbers: Sequence[int], seed: int, labels: Labels | None = None, truncation: float = 1.0) -> Pixels:
+    """Return the pictures with these numbers of this seed; each depends on (seed, number, label, truncation) alone.
+
+    A conditional generator without `labels` draws each picture's class from the same (seed, number).
+    Raises CardiganError for labels where there are no classes, out of range, or of another count.
+    """
+    config, classes = snapshot.config, snapshot.spec.classes
+    z = truncated(numbered_latents(config.latent.distribution, numbers, config.latent.size, seed), truncation)
+    if classes and labels is None:
+        labels = numbered_labels(numbers, classes, seed)
+    if labels is not None:
+        check_labels(labels, len(numbers), classes)
+    return draw_pixels(snapshot.generator, z, labels)
+
+
+def check_labels(labels: Labels, count: int, classes: int) -> None:
+    if not classes:
+        raise CardiganError("This generator was trained without classes: leave the label out, or train one with --conditional.")
+    if len(labels) != count:
+        raise CardiganError(f"{len(labels)} labels for {count} pictures: give one label per picture, or a single one for all.")
+    outside = [int(label) for label in labels if not 0 <= label < classes]
+    if outside:
+        raise CardiganError(f"label {outside[0]} is out of range: expected 0..{classes - 1}.")

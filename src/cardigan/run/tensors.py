@@ -1,0 +1,72 @@
+"""Tensors in a file, with the words that explain them: safetensors, never pickle.
+
+Does not know what the tensors mean.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from cardigan.errors import CardiganError
+from cardigan.run import atomic
+
+KEY = "cardigan"
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors by name and JSON facts into one file, whole or not at all. Equal content gives equal bytes."""
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic.replacement(path) as temporary:
+        try:
+            save_file(whole, temporary, metadata={KEY: json.dumps(facts, sort_keys=True)})
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the JSON facts of a file, reading no tensor."""
+    with _opened(path) as file:
+        return _facts(path, file.metadata())
+
+
+def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with `prefix`, on the CPU, without the prefix."""
+    with _opened(path) as file:
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise CardiganError(f"There is no file {path}: give a run directory, a checkpoint or a generator.safetensors.") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CardiganError(f"{path} {_what_it_is(path)}: give a generator.safetensors that cardigan wrote.") from error
+
+
+def _what_it_is(path: Path) -> str:
+    """Return what a file that is no safetensors seems to be, from its first bytes and its name; it is never opened as that."""
+    try:
+        head = path.open("rb").read(16)
+    except OSError as error:
+        return f"cannot be read ({(error.strerror or str(error)).lower()})"
+    if head[:2] == b"PK" or head[:1] == b"\x80" or path.suffix in {".pkl", ".pickle", ".pt", ".pth"}:
+        return "looks like a pickle, which can run code and is never loaded"
+    return "is truncated or damaged" if path.suffix == ".safetensors" else "is no safetensors file"
+
+
+def _facts(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        facts = json.loads((metadata or {})[KEY])
+    except (KeyError, ValueError) as error:
+        raise CardiganError(f"{path} was not written by cardigan (its header does not say what it is): give a generator.safetensors or a run directory.") from error
+    if not isinstance(facts, dict):
+        raise CardiganError(f"{path} has a damaged header: give another copy of it.")
+    return facts

@@ -1,0 +1,1 @@
+"""The game being played: state, step, loop. The only writer of run directories."""

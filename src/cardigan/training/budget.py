@@ -1,0 +1,72 @@
+"""When to stop: enough images, enough time, or a signal. All processes of a run agree on it.
+
+Does not know what stopping involves, only how long it is expected to take.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from cardigan.config import Config
+from cardigan.training.devices import Devices
+
+REASONS = ("", "images", "minutes", "SIGINT", "SIGTERM")
+"""Why a run stopped; the first one means it goes on."""
+
+
+@dataclass
+class Clock:
+    """Elapsed time of a run over all its resumptions."""
+
+    started: float = field(default_factory=time.monotonic)
+    before: float = 0.0
+    """Seconds that earlier processes of the same run have spent."""
+
+    def elapsed(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+
+@dataclass
+class Budget:
+    """What a run may spend."""
+
+    config: Config
+    devices: Devices
+    clock: Clock
+    signalled: str = ""
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside the block, turn Ctrl-C and SIGTERM into a reason to stop after the current step; a second one acts as usual.
+
+        Does nothing outside the main thread, where Python has no signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def remember(number: int, _: FrameType | None) -> None:
+            self.signalled = signal.Signals(number).name
+            signal.signal(number, usual[signal.Signals(number)])
+
+        for number in usual:
+            signal.signal(number, remember)
+        try:
+            yield
+        finally:
+            for number, action in usual.items():
+                signal.signal(number, action)
+
+    def reason(self, images_seen: int, reserve_seconds: float) -> str:
+        """Return why the run should stop now, or "" if it should not; `reserve_seconds` is what one more step and the saving will take."""
+        reason = self.signalled
+        if self.config.images is not None and images_seen >= self.config.images:
+            reason = reason or "images"
+        if self.config.minutes is not None and self.clock.elapsed() + reserve_seconds >= self.config.minutes * 60:
+            reason = reason or "minutes"
+        return REASONS[self.devices.highest(REASONS.index(reason))]

@@ -1,0 +1,31 @@
+"""Numbers that change while a run goes on, as functions of `images_seen` alone."""
+
+import math
+
+from cardigan.config import AdamConfig, AverageConfig
+
+
+def learning_rate(config: AdamConfig, images_seen: int) -> float:
+    """Return the step size at this point: a linear rise, then constant, then falling as 1/sqrt(images)."""
+    rate = config.learning_rate
+    if images_seen < config.warm_up_images:
+        rate *= (images_seen + 1) / config.warm_up_images
+    if config.decay_images and images_seen > config.decay_images:
+        rate *= math.sqrt(config.decay_images / images_seen)
+    return rate
+
+
+def average_weight(config: AverageConfig, images_seen: int, batch: int) -> float:
+    """Return how much of the live generator one step mixes into the average: 1 - 2^(-batch / half-life).
+
+    `images_seen` counts this step's batch too. The half-life is capped at `ramp_up * images_seen` while the run is young.
+    """
+    half_life = float(config.half_life_images)
+    if config.ramp_up:
+        half_life = min(half_life, images_seen * config.ramp_up)
+    return 1 - 0.5 ** (batch / half_life) if half_life > 0 else 1.0
+
+
+def is_due(every: int, before: int, after: int) -> bool:
+    """Return whether a multiple of `every` images lies in (before, after]."""
+    return before // every != after // every

@@ -1,0 +1,111 @@
+"""One iteration of the game, in the tutorial's five steps.
+
+Does not know where pictures and latents come from, nor what happens to the numbers it returns.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cardigan.config import ObjectiveConfig
+from cardigan.data.batches import Batch
+from cardigan.nets.interface import Discriminator, Generator
+from cardigan.objective.losses import Loss
+from cardigan.objective.penalties import zero_centred_penalty
+from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
+from cardigan.training.devices import Devices
+
+MEASURES = ("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after", "r1", "r2")
+"""What one iteration measures: both losses without penalties, D's belief in real and in generated pictures
+before its update, its belief in the same generated pictures after it, and the penalties without their weights."""
+
+Measurements: TypeAlias = Float[Tensor, "7"]
+
+
+@dataclass(frozen=True)
+class Players:
+    """The two networks and their optimizers."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_optimizer: Optimizer
+    discriminator_optimizer: Optimizer
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is played for, and where."""
+
+    loss: Loss
+    objective: ObjectiveConfig
+    conditional: bool
+    devices: Devices
+
+
+def iterate(players: Players, rules: Rules, real: Batch, z: Latents, penalise: bool) -> Measurements:
+    """Let both players learn from one batch; the generator's pictures are drawn once and serve both."""
+    labels = real.labels if rules.conditional else None
+    # 1. The generator draws.
+    with rules.devices.autocast():
+        fake = players.generator(z, labels)
+    fake = fake.float()
+    # 2. and 3. The discriminator judges the fake batch and the real one, apart, and the gradients are added. 4. It learns.
+    judged = judge(players.discriminator, rules, real.images, fake.detach(), labels, penalise)
+    weight = rules.objective.penalty_interval / 2
+    cost = judged.loss + weight * (rules.objective.r1 * judged.r1 + rules.objective.r2 * judged.r2)
+    learn(players.discriminator, players.discriminator_optimizer, cost, rules.devices)
+    # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
+    real_logits = judged.real_logits
+    with rules.devices.autocast():
+        if rules.loss.compares:
+            with torch.no_grad():
+                real_logits = players.discriminator(real.images, labels)
+        fake_logits = players.discriminator(fake, labels)
+    generator_loss = rules.loss.generator(real_logits, fake_logits)
+    learn(players.generator, players.generator_optimizer, generator_loss, rules.devices)
+    belief = rules.loss.belief
+    after = belief(fake_logits, real_logits)
+    before = (belief(judged.real_logits, judged.fake_logits), belief(judged.fake_logits, judged.real_logits))
+    return torch.stack([judged.loss, generator_loss, *before, after, judged.r1, judged.r2]).detach()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The discriminator's two passes."""
+
+    fake_logits: Logits
+    real_logits: Logits
+    loss: Scalar
+    r1: Scalar
+    r2: Scalar
+
+
+def judge(discriminator: Discriminator, rules: Rules, real: Images, fake: Images, labels: Labels | None, penalise: bool) -> Judged:
+    """Return D's logits on both batches, passed apart so that their batch statistics stay apart, its loss and its penalties."""
+    r1_on, r2_on = penalise and rules.objective.r1 > 0, penalise and rules.objective.r2 > 0
+    real, fake = real.detach().requires_grad_(r1_on), fake.detach().requires_grad_(r2_on)
+    with rules.devices.autocast():
+        fake_logits = discriminator(fake, labels)
+        real_logits = discriminator(real, labels)
+    off = torch.zeros((), device=real.device)
+    return Judged(
+        fake_logits,
+        real_logits,
+        rules.loss.discriminator(real_logits, fake_logits),
+        zero_centred_penalty(real_logits, real) if r1_on else off,
+        zero_centred_penalty(fake_logits, fake) if r2_on else off,
+    )
+
+
+def learn(player: nn.Module, optimizer: Optimizer, cost: Scalar, devices: Devices) -> None:
+    """Update one player, and it alone: gradients are asked for by name, so the opponent's are never computed."""
+    parameters = [parameter for parameter in player.parameters() if parameter.requires_grad]
+    gradients = devices.average(torch.autograd.grad(cost, parameters))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
