@@ -5,7 +5,6 @@ Everything the command line does goes through here.
 
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +26,9 @@ from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
 from cardigan.recipes import config_for
+from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import latest_checkpoint
 from cardigan.run.directory import RunDirectory, latest_run, named_run, open_for_training
-from cardigan.rng import stream as stream
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance

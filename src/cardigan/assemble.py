@@ -70,7 +70,7 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
     real = encode(first.images).cpu()
     labels = first.labels.cpu() if config.conditional else None
 
-    def draw(snapshot: Snapshot) -> dict[str, float]:
+    def draw(snapshot: Snapshot) -> dict[str, int | float]:
         drawn = sample_pixels(snapshot, range(count), config.seed, labels)
         write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
         return {"num_samples": count}

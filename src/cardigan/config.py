@@ -94,7 +94,8 @@ class ObjectiveConfig:
         _require(self.penalty_interval >= 1, "objective.penalty_interval", self.penalty_interval, "at least 1 (1 is every step)")
         if self.penalty_interval > 1 and self.r1 == self.r2 == 0:
             raise CardiganError(
-                f"objective.penalty_interval is {self.penalty_interval} but no penalty is on, so it has no effect: set objective.r1 or objective.r2, or leave it out."
+                f"objective.penalty_interval is {self.penalty_interval} but no penalty is on, so it has no effect: "
+                "set objective.r1 or objective.r2, or leave it out."
             )
 
 

@@ -15,7 +15,7 @@ from cardigan.data.source import framed
 from cardigan.pixels import decode
 from cardigan.recipes import tutorial
 from cardigan.training.devices import Devices
-from cardigan.training.steps import judge, iterate
+from cardigan.training.steps import iterate, judge
 
 RECORD = np.load(Path(__file__).parents[1] / "golden" / "tutorial_iterations.npz")
 DEVICES = Devices(torch.device("cpu"), bf16=False)

@@ -21,12 +21,20 @@ class RecipesOptions:
 def main(words: list[str]) -> int:
     options = parse(RecipesOptions, words, "cardigan recipes")
     rows = [
-        {"name": name, "purpose": recipe.purpose, "command": recipe.command, "expected_time": recipe.expected_time, "expected_score": recipe.expected_score}
+        {
+            "name": name,
+            "purpose": recipe.purpose,
+            "command": recipe.command,
+            "expected_time": recipe.expected_time,
+            "expected_score": recipe.expected_score,
+        }
         for name, recipe in RECIPES.items()
     ]
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        print(f"{row['name']}\n  for      {row['purpose']}\n  command  {row['command']}\n  time     {row['expected_time']}\n  score    {row['expected_score']}")
+        print(row["name"])
+        for label, key in (("for", "purpose"), ("command", "command"), ("time", "expected_time"), ("score", "expected_score")):
+            print(f"  {label:<8} {row[key]}")
     return 0

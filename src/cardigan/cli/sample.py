@@ -1,6 +1,5 @@
 """`cardigan sample MODEL`: pictures to a grid, a folder of PNGs, or an array, by the ending of --out."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -92,6 +92,6 @@ def _closing_words(run: "Run") -> str:
         f"  pictures    {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors",
         f"  draw more   cardigan sample {run.path} -n 64 --out digits.png",
-        f"  go on       cardigan train {run.config.data.source} --recipe {run.config.recipe} --out {run.path} --resume --images {2 * run.images_seen}",
+        f"  go on       the same command with --out {run.path} --resume --images {2 * run.images_seen}",
     ]
     return "\n".join(lines)

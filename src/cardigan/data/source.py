@@ -56,7 +56,9 @@ def framed(pixels: StoredPixels, data: DataConfig) -> Images:
     if images.shape[1] == data.channels:
         return images
     if images.shape[1] != 1:
-        raise CardiganError(f"data.channels is {data.channels} but the pictures have {images.shape[1]}: only grey pictures can be repeated over channels.")
+        raise CardiganError(
+            f"data.channels is {data.channels} but the pictures have {images.shape[1]}: only grey pictures can be repeated over channels."
+        )
     return images.expand(-1, data.channels, -1, -1)
 
 

@@ -1,4 +1,7 @@
-"""Where each picture lies on a run's sample sheet: generated grid, bar, real grid. Imports nothing heavy, so that readers without torch can use it."""
+"""Where each picture lies on a run's sample sheet: generated grid, bar, real grid.
+
+Imports nothing heavy, so that readers without torch can use it.
+"""
 
 import math
 from dataclasses import dataclass

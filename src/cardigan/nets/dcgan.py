@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, one_hot
 
 from cardigan.config import NetworkConfig
@@ -132,7 +133,7 @@ class DcganDiscriminator(Discriminator):
             hidden = leaky_relu(norm(halving(hidden)), 0.2)
         return self.verdict(hidden).flatten().float()
 
-    def _with_class_planes(self, images: Images, labels: Labels | None) -> Images:
+    def _with_class_planes(self, images: Images, labels: Labels | None) -> Float[Tensor, "batch planes height width"]:
         """Append one plane per class, 1 everywhere in the picture's own class and 0 in the others (the paper's MNIST protocol)."""
         planes = one_hot(labels, self.classes).to(images.dtype)[:, :, None, None]
         return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)

@@ -29,7 +29,7 @@ def replacement(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -38,7 +38,9 @@ def replacement(path: Path) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> CardiganError:
-    return CardiganError(f"Cannot write {path}: {(error.strerror or str(error)).lower()}. Free some space or choose another folder; what was there is kept.")
+    return CardiganError(
+        f"Cannot write {path}: {(error.strerror or str(error)).lower()}. Free some space or choose another folder; what was there is kept."
+    )
 
 
 def sync_folder(folder: Path) -> None:

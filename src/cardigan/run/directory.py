@@ -67,7 +67,8 @@ def latest_run(folder: Path, name: str) -> RunDirectory:
 def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, Any], resume: bool) -> int:
     """Make the run's folder, take it for this process and write its `config.json`; return the lock, to be closed when training ends.
 
-    An existing run is only entered with `resume` and the same experiment. Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment differs.
+    An existing run is only entered with `resume` and the same experiment.
+    Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment differs.
     """
     if run.config.exists() and resume:
         changes = difference(read_config(run), config)
@@ -136,4 +137,3 @@ def _lock(run: RunDirectory) -> int:
         os.close(descriptor)
         raise CardiganError(f"{run.path} is being trained by another process: wait for it, or choose another --out.") from error
     return descriptor
-

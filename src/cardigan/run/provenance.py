@@ -26,7 +26,9 @@ def _commit() -> str | None:
     """Return the commit of the source tree this package runs from, or None when it is installed elsewhere."""
     package = Path(__file__).parents[1]
     try:
-        found = subprocess.run(["git", "-C", str(package), "log", "-1", "--format=%H", "--", "."], capture_output=True, text=True, timeout=5)
+        found = subprocess.run(  # noqa: PLW1510 - no repository is an answer
+            ["git", "-C", str(package), "log", "-1", "--format=%H", "--", "."], capture_output=True, text=True, timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

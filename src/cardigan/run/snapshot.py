@@ -17,14 +17,14 @@ from cardigan.latents import numbered_labels, numbered_latents, truncated
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
 from cardigan.pixels import encode
-from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.checkpoint import list_checkpoints
+from cardigan.run.directory import RunDirectory
 from cardigan.run.tensors import read_facts, read_tensors, write_tensors
 from cardigan.shapes import Labels, Latents, Pixels
 
 FORMAT = 1
 CHUNK = 64
-"""Pictures are always computed this many at a time (the last chunk filled up), so that the same z gives the same bits whatever was asked for beside it."""
+"""Pictures are computed this many at a time, the last chunk filled up, so that the same z gives the same bits whatever stands beside it."""
 
 
 @dataclass(frozen=True)

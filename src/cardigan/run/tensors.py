@@ -66,7 +66,9 @@ def _facts(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
         facts = json.loads((metadata or {})[KEY])
     except (KeyError, ValueError) as error:
-        raise CardiganError(f"{path} was not written by cardigan (its header does not say what it is): give a generator.safetensors or a run directory.") from error
+        raise CardiganError(
+            f"{path} was not written by cardigan (its header does not say what it is): give a generator.safetensors or a run directory."
+        ) from error
     if not isinstance(facts, dict):
         raise CardiganError(f"{path} has a damaged header: give another copy of it.")
     return facts

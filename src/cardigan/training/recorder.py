@@ -30,7 +30,7 @@ JUDGE_SHARE = 0.1
 class Observers:
     """What looks at snapshots while a run trains; each returns numbers for the journal and can change nothing."""
 
-    draw: Callable[[Snapshot], dict[str, float]]
+    draw: Callable[[Snapshot], dict[str, int | float]]
     """Called every `sample_every` images; leaves a sample grid behind."""
     judge: Callable[[Snapshot], float] | None
     """Called at checkpoints; returns the score (lower is better) by which the best one is kept."""

@@ -1,0 +1,32 @@
+# Everything runs in .venv with the versions of constraints.txt. `make demo` first.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: install dev demo test check bench
+
+install: .venv/installed
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+dev: .venv/dev
+.venv/dev: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/cardigan train mnist --minutes 3 --out $(OUT)
+	@echo "The pictures are in $(OUT)/samples/"
+
+test: dev
+	$(BIN)/python -m pytest
+
+check: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: dev
+	$(BIN)/python benchmarks/quality.py

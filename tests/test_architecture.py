@@ -1,0 +1,54 @@
+"""The ladder: a module imports only from lower rungs. DESIGN's first decision."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "cardigan"
+RUNGS = [
+    {"shapes", "errors"},
+    {"rng", "pixels", "config"},
+    {"latents", "data", "nets", "objective", "metrics", "figures"},
+    {"run"},
+    {"training"},
+    {"recipes", "assemble"},
+    {"api"},
+    {"cli", "__main__", "__init__"},
+]
+HEIGHT = {name: height for height, names in enumerate(RUNGS) for name in names}
+FORBIDDEN = {("objective", "nets"), ("nets", "objective"), ("training", "metrics"), ("training", "figures"), ("data", "nets")}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"cardigan.{alias.name}" for alias in node.names} if node.module == "cardigan" else {node.module}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_down_only(path):
+    here = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for name in imported(path):
+        if name.startswith("cardigan"):
+            there = room(name)
+            assert HEIGHT[there] <= HEIGHT[here], f"{here} imports {name}"
+            assert (here, there) not in FORBIDDEN, f"{here} imports {name}"
+
+
+def test_only_the_command_line_prints_and_nothing_unpickles():
+    for path in MODULES:
+        text = path.read_text()
+        assert "import pickle" not in text and "torch.load(" not in text, path
+        if path.parent.name != "cli":
+            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+            assert not calls, path

@@ -1,0 +1,83 @@
+"""Parts by themselves: data, networks at any size, losses, penalties, distances."""
+
+import time
+
+import pytest
+import torch
+
+import cardigan
+from cardigan.config import DataConfig
+from cardigan.data.mnist import mnist
+from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
+from cardigan.nets.table import build_discriminator, build_generator
+from cardigan.objective.losses import LOSSES
+from cardigan.objective.penalties import zero_centred_penalty
+from cardigan.pixels import decode, encode
+from cardigan.training.average import update_average
+
+
+def test_mnist_is_whole_quick_and_uint8():
+    began = time.monotonic()
+    digits = mnist("all")
+    assert time.monotonic() - began < 1.0
+    assert digits.pixels.shape == (70_000, 1, 28, 28)
+    assert digits.pixels.dtype == torch.uint8
+    assert len(mnist("train")) == 60_000
+    assert torch.equal(mnist("test").pixels, digits.pixels[60_000:])
+
+
+def test_pixels_come_back():
+    every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(encode(decode(every)), every)
+
+
+def test_an_epoch_sees_every_picture_once_and_order_depends_on_seed_alone():
+    source = mnist("test")
+    batches = cardigan.Batches(source, DataConfig(), seed=1)
+    seen = torch.cat([batches.indices(start, 1000) for start in range(0, 10_000, 1000)])
+    assert torch.equal(seen.sort().values, torch.arange(10_000))
+    again = cardigan.Batches(source, DataConfig(), seed=1)
+    assert torch.equal(again.indices(9_990, 64), torch.cat([batches.indices(9_990, 10), batches.indices(10_000, 54)]))
+    assert not torch.equal(cardigan.Batches(source, DataConfig(), seed=2).indices(0, 1000), seen[:1000])
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 13), (28, 28), (31, 64), (8, 65), (33, 20), (48, 48), (65, 65)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("classes", [0, 10])
+def test_dcgan_at_any_size(height, width, channels, classes):
+    config = cardigan.override(cardigan.config_for("mnist"), {"generator.width": 2, "discriminator.width": 2})
+    spec = cardigan.ImageSpec(channels, height, width, classes)
+    labels = torch.tensor([1, 2, 3]) if classes else None
+    images = build_generator(config, spec)(torch.randn(3, config.latent.size), labels)
+    assert images.shape == (3, channels, height, width)
+    assert images.abs().max() <= 1
+    assert build_discriminator(config, spec)(images, labels).shape == (3,)
+
+
+def test_penalty_of_a_linear_critic_is_its_squared_norm():
+    weights = torch.randn(1, 2, 4, 4)
+    images = torch.randn(5, 2, 4, 4, requires_grad=True)
+    logits = (images * weights).sum(dim=(1, 2, 3))
+    assert torch.allclose(zero_centred_penalty(logits, images), weights.square().sum())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_push_the_right_way(name):
+    loss, low, high = LOSSES[name], torch.full((4,), -1.0), torch.full((4,), 2.0)
+    assert loss.discriminator(high, low) < loss.discriminator(low, high)
+    assert loss.generator(low, high) < loss.generator(low, low)
+    assert loss.belief(high, low) > 0.5 > loss.belief(low, high)
+
+
+def test_frechet_distance_of_known_gaussians():
+    first = Gaussian(torch.zeros(2).double(), torch.diag(torch.tensor([1.0, 2.0]).double()))
+    second = Gaussian(torch.tensor([3.0, 4.0]).double(), torch.diag(torch.tensor([2.0, 5.0]).double()))
+    assert frechet_distance(first, second) == pytest.approx(25 + 1 + 9)
+    rows = torch.randn(50, 80)  # fewer rows than features
+    assert frechet_distance(fit_gaussian(rows), fit_gaussian(rows)) == pytest.approx(0, abs=1e-9)
+
+
+def test_average_of_weight_one_is_a_copy():
+    kept, live = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    update_average(kept, live, 1.0)
+    assert torch.equal(kept.weight, live.weight)

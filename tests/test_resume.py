@@ -1,0 +1,95 @@
+"""Stop and go: killed anywhere, same end. Real processes, real `kill -9`."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import cardigan
+from cardigan.errors import CardiganError
+
+SMALL = [
+    "--images",
+    "960",
+    "--batch",
+    "16",
+    "--checkpoint-every",
+    "96",
+    "--sample-every",
+    "480",
+    "--generator.width",
+    "8",
+    "--discriminator.width",
+    "8",
+]
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "cardigan", "train", "mnist", *SMALL, "--out", str(out), *more]
+
+
+def checkpoints(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run(command(out), check=True, capture_output=True)
+    return out
+
+
+def test_killed_and_resumed_is_byte_identical(whole, tmp_path):
+    out = tmp_path / "killed"
+    for kill_after in ("00000000", "00000288", "00000576"):
+        running = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not any(name >= kill_after for name in checkpoints(out)):
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    subprocess.run(command(out, "--resume"), check=True, capture_output=True)
+    assert (out / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
+
+
+def test_damaged_checkpoint_falls_back_with_a_message(whole, tmp_path):
+    out = tmp_path / "damaged"
+    subprocess.run([*command(out), "--images", "480"], check=True, capture_output=True)
+    state = out / "checkpoints" / checkpoints(out)[-1] / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-100] ^= 1
+    state.write_bytes(content)
+    resumed = subprocess.run(command(out, "--resume"), check=True, capture_output=True, text=True)
+    assert "is damaged (its checksum differs)" in resumed.stdout
+    assert (out / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_exit(tmp_path, sent, code):
+    out = tmp_path / "run"
+    running = subprocess.Popen([*command(out), "--images", "1000000"], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and "00000096" not in checkpoints(out):
+        time.sleep(0.05)
+    running.send_signal(sent)
+    assert running.wait(timeout=30) == code
+    seen = cardigan.load(out).images_seen
+    assert f"{seen:08d}" in checkpoints(out)
+
+
+def test_other_settings_and_existing_folders_are_refused(whole):
+    before = (whole / "config.json").read_bytes()
+    small = {"batch": 16, "generator.width": 8, "discriminator.width": 8}
+    with pytest.raises(CardiganError, match=r"generator\.width: 8 -> 16"):
+        cardigan.train("mnist", out=whole, images=960, resume=True, overrides={**small, "generator.width": 16})
+    with pytest.raises(CardiganError, match="add --resume"):
+        cardigan.train("mnist", out=whole, images=960, overrides=small)
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_last_three_and_best_checkpoints_are_kept(whole):
+    assert 3 <= len(checkpoints(whole)) <= 4
+    assert checkpoints(whole)[-1] == "00000960"

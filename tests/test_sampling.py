@@ -1,0 +1,109 @@
+"""Pictures from a model: the same z gives the same picture, and what is no model is refused."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+import cardigan
+from cardigan.cli.main import run as cardigan_command
+from cardigan.errors import CardiganError
+
+SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=64, overrides=SMALL).path
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=64, overrides={**SMALL, "conditional": True}).path
+
+
+def test_same_seed_same_picture_in_any_batch(run):
+    model = cardigan.load(run)
+    many = model.sample(200, seed=5)
+    assert many.shape == (200, 32, 32, 1)
+    assert many.dtype == np.uint8
+    assert np.array_equal(model.sample(1, seed=5), many[:1])
+    assert np.array_equal(model.sample(67, seed=5), many[:67])
+    assert np.array_equal(model.sample_seeds([7, 5]), np.concatenate([model.sample(1, seed=7), many[:1]]))
+    assert not np.array_equal(model.sample(1, seed=6), many[:1])
+
+
+def test_run_checkpoint_and_lone_file_are_one_model(run, tmp_path):
+    shutil.copy(run / "generator.safetensors", tmp_path / "mine.safetensors")
+    expected = cardigan.load(run).sample(4)
+    assert np.array_equal(cardigan.load(tmp_path / "mine.safetensors").sample(4), expected)
+    assert np.array_equal(cardigan.load(run / "checkpoints" / "00000064").sample(4), expected)
+
+
+def test_looking_and_truncation(run):
+    model = cardigan.load(run)
+    average = model.sample(8, truncation=0.0)
+    assert np.array_equal(average, np.repeat(average[:1], 8, axis=0))
+    with pytest.raises(CardiganError, match="truncation"):
+        model.sample(1, truncation=1.5)
+
+
+def test_labels(run, conditional):
+    model = cardigan.load(conditional)
+    assert not np.array_equal(model.sample(4, labels=1), model.sample(4, labels=2))
+    with pytest.raises(CardiganError, match=r"label 10 is out of range: expected 0\.\.9"):
+        model.sample(4, labels=10)
+    with pytest.raises(CardiganError, match="without classes"):
+        cardigan.load(run).sample(4, labels=1)
+
+
+@pytest.mark.parametrize("name", ["grid.png", "array.npy", "array.npz", "folder"])
+def test_sample_command_writes_by_ending(run, tmp_path, name):
+    out = tmp_path / name
+    assert cardigan_command(["sample", str(run), "-n", "5", "--out", str(out)]) == 0
+    if name == "folder":
+        assert len(list(out.glob("*.png"))) == 5
+    elif name == "array.npy":
+        assert np.load(out).shape == (5, 32, 32, 1)
+    elif name == "array.npz":
+        assert np.load(out)["images"].shape == (5, 32, 32, 1)
+    assert cardigan_command(["sample", str(run), "--out", str(out)]) == 2  # never overwritten unasked
+
+
+def test_no_models(run, tmp_path, capsys):
+    (tmp_path / "model.pt").write_bytes(pickle.dumps({"weights": [1, 2]}))
+    (tmp_path / "cut.safetensors").write_bytes((run / "generator.safetensors").read_bytes()[:2000])
+    for name, words in (("model.pt", "pickle"), ("cut.safetensors", "truncated or damaged"), ("nothing", "There is no file")):
+        assert cardigan_command(["sample", str(tmp_path / name), "--out", str(tmp_path / "out.png")]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_info_and_recipes(run, capsys):
+    assert cardigan_command(["info", str(run)]) == 0
+    assert "stopped by images" in capsys.readouterr().out
+    assert cardigan_command(["recipes", "--json"]) == 0
+    assert '"name": "tutorial"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "mnits"], "did you mean 'mnist'"),
+        (["train", "mnist", "--recipe", "tutorail"], "did you mean 'tutorial'"),
+        (["train", "mnist", "--generator.widht", "3"], "did you mean '--generator.width'"),
+        (["train", "mnist", "--data.height", "4"], "at least 8 pixels"),
+        (["train", "mnist", "--batch", "0"], "batch is 0"),
+        (["train", "mnist", "--minutes", "-1"], "minutes is -1"),
+        (["train", "mnist", "--objective.loss", "hinges"], "Unknown loss"),
+        (["sampel"], "did you mean 'sample'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(words, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cardigan_command(words) == 2
+    complaint = capsys.readouterr().err
+    assert expected in complaint
+    assert complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
