@@ -20,7 +20,7 @@ from cardigan.errors import unknown
 
 def mnist() -> Config:
     """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN under the relativistic loss with R1 and R2."""
-    adam = AdamConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99, warm_up_images=5_000)
+    adam = AdamConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99)
     return Config(
         recipe="mnist",
         images=1_000_000,

@@ -54,7 +54,8 @@ def _opened(path: Path) -> Any:
 def _what_it_is(path: Path) -> str:
     """Return what a file that is no safetensors seems to be, from its first bytes and its name; it is never opened as that."""
     try:
-        head = path.open("rb").read(16)
+        with path.open("rb") as file:
+            head = file.read(16)
     except OSError as error:
         return f"cannot be read ({(error.strerror or str(error)).lower()})"
     if head[:2] == b"PK" or head[:1] == b"\x80" or path.suffix in {".pkl", ".pickle", ".pt", ".pth"}:
