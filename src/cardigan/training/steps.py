@@ -106,7 +106,7 @@ def learn(player: nn.Module, optimizer: Optimizer, cost: Scalar, devices: Device
     parameters = [parameter for parameter in player.parameters() if parameter.requires_grad]
     gradients = devices.average(torch.autograd.grad(cost, parameters))
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter (contiguous beside channels last) would update the wrong weights.
+        # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
         parameter.grad = gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
