@@ -103,7 +103,7 @@ def train(steps: int, width: int = 128, batch: int = 64, seed: int = 0) -> tuple
         g_loss.backward()
         g_adam.step()
         if step % 50 == 0:
-            print(f"step {step:4d}  D loss {float(fake_loss + real_loss):.3f}  G loss {float(g_loss):.3f}", flush=True)
+            print(f"step {step:4d}  D loss {(fake_loss + real_loss).item():.3f}  G loss {g_loss.item():.3f}", flush=True)
     return g, d
 
 

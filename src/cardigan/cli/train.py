@@ -40,7 +40,9 @@ class TrainOptions:
 def main(words: list[str], started: float) -> int:
     """Train as the words say; return the exit code."""
     base = _base_settings(words)
-    options = parse(TrainOptions, words, "cardigan train", TrainOptions(source=tyro.MISSING, settings=base))
+    options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
+    if not options.source:
+        raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if given("--data.source", words):
         raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
     settings = replace(options.settings, data=replace(options.settings.data, source=options.source))
