@@ -26,6 +26,7 @@ test: dev
 check: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: dev

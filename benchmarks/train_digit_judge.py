@@ -48,11 +48,12 @@ def main() -> None:
 def trained_judge(epochs: int) -> DigitJudge:
     """Return a judge trained on augmented training digits; deterministic for equal hardware and thread count."""
     torch.manual_seed(0)
-    judge = DigitJudge().to(memory_format=torch.channels_last)
+    judge = DigitJudge()
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02, fused=True)
     source = mnist("train")
     steps = len(source) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * steps)
+    loss = torch.zeros(())
     for epoch in range(epochs):
         order = torch.randperm(len(source), generator=stream(0, "judge order", epoch))
         for step in range(steps):

@@ -74,7 +74,7 @@ def start(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.02)
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def train(steps: int, width: int = 128, batch: int = 64, seed: int = 0) -> tuple[nn.Module, nn.Module]:

@@ -19,7 +19,11 @@ from cardigan.errors import unknown
 
 
 def mnist() -> Config:
-    """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN under the relativistic loss with R1 and R2."""
+    """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN under the relativistic loss with R1 and R2.
+
+    Promise: `cardigan train mnist --minutes 2` on 2 CPU cores (AVX-512 bf16) reaches a digit distance of at most 20 with all ten digits present;
+    measured 12.3, from 12.0 to 13.9 over 3 seeds, by `python benchmarks/quality.py`.
+    """
     adam = AdamConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99)
     return Config(
         recipe="mnist",
@@ -72,7 +76,11 @@ class Recipe:
 
 RECIPES = {
     "mnist": Recipe(
-        mnist, "the best digits a laptop CPU gives in minutes", "cardigan train mnist --minutes 2", "not measured yet", "not measured yet"
+        mnist,
+        "the best digits a laptop CPU gives in minutes",
+        "cardigan train mnist --minutes 2",
+        "2 minutes on 2 CPU cores (AVX-512 bf16), about 270,000 images",
+        "digit distance 12.3, from 12.0 to 13.9 over 3 seeds (5,000 samples; real training digits 1.5)",
     ),
     "tutorial": Recipe(
         tutorial,

@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -22,7 +22,7 @@ def parse(kind: type[Options], words: Sequence[str], prog: str, default: Options
     Prints the help and exits if it is asked for.
     """
     complaint = io.StringIO()
-    settings = {} if default is None else {"default": default}
+    settings: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
             options, rest = tyro.cli(kind, prog=prog, args=list(words), return_unknown_args=True, **settings)
@@ -48,7 +48,7 @@ def given(flag: str, words: Sequence[str]) -> str | None:
     return None
 
 
-def flags(kind: type, prog: str, settings: dict[str, object]) -> list[str]:
+def flags(kind: type, prog: str, settings: dict[str, Any]) -> list[str]:
     """Return every option of a command, as it is written in its help."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

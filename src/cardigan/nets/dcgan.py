@@ -84,6 +84,12 @@ def initialise(network: nn.Module, kind: Literal["dcgan", "torch"]) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def class_rows(labels: Labels | None, classes: int) -> Float[Tensor, "batch classes"]:
+    """Return 1 in each row's own class and 0 elsewhere."""
+    assert labels is not None, "a network built for classes was called without labels"
+    return one_hot(labels, classes).float()
+
+
 class DcganGenerator(Generator):
     """Deconvolutions from one point to the picture, ReLU between them, tanh at the end."""
 
@@ -103,7 +109,7 @@ class DcganGenerator(Generator):
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
         if self.classes:
-            z = torch.cat([z, one_hot(labels, self.classes).to(z.dtype)], dim=1)
+            z = torch.cat([z, class_rows(labels, self.classes).to(z.dtype)], dim=1)
         hidden = self.start(z[:, :, None, None])
         for norm, doubling in zip(self.norms, self.doublings, strict=True):
             hidden = doubling(torch.relu(norm(hidden)))
@@ -135,5 +141,5 @@ class DcganDiscriminator(Discriminator):
 
     def _with_class_planes(self, images: Images, labels: Labels | None) -> Float[Tensor, "batch planes height width"]:
         """Append one plane per class, 1 everywhere in the picture's own class and 0 in the others (the paper's MNIST protocol)."""
-        planes = one_hot(labels, self.classes).to(images.dtype)[:, :, None, None]
+        planes = class_rows(labels, self.classes).to(images.dtype)[:, :, None, None]
         return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)

@@ -7,6 +7,7 @@ Does not know networks beyond replacing their batch normalisation by one that se
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import distributed, nn
@@ -14,6 +15,8 @@ from torch.distributed.nn.functional import all_reduce
 
 from cardigan.config import Config
 from cardigan.errors import CardiganError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,12 @@ class Devices:
         part = batch // self.world_size
         return slice(self.rank * part, (self.rank + 1) * part)
 
-    def place(self, network: nn.Module) -> nn.Module:
+    def place(self, network: Network) -> Network:
         """Return the network on the device, channels last, with statistics synchronised if there are several processes."""
         if self.world_size > 1:
-            network = synchronise_statistics(network)
-        return network.to(self.device, memory_format=torch.channels_last)
+            synchronise_statistics(network)
+        network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        return network
 
     def average(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the tensors averaged over the processes, in one flat all-reduce."""
@@ -118,28 +122,29 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
     PyTorch's own SyncBatchNorm refuses the CPU and cannot be differentiated twice, which gradient penalties need.
     """
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
-            return super().forward(images)
-        values = images.float()
+            return super().forward(input)
+        values = input.float()
         count = values.numel() // values.shape[1] * distributed.get_world_size()
         mean = all_reduce(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
         variance = all_reduce(centred.square().sum((0, 2, 3))) / count
         self._remember(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.momentum is not None
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
 
 
-def synchronise_statistics(network: nn.Module) -> nn.Module:
+def synchronise_statistics(network: nn.Module) -> None:
     """Turn every BatchNorm2d of the network into a synchronised one, in place."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronisedBatchNorm
-    return network
