@@ -30,4 +30,4 @@ check: dev
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: dev
-	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/quality.py --recipe mnist --minutes 2 --out runs/quality-$(shell date +%Y%m%d-%H%M%S)

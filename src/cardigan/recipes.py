@@ -22,7 +22,7 @@ def mnist() -> Config:
     """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN under the relativistic loss with R1 and R2.
 
     Promise: `cardigan train mnist --minutes 2` on 2 CPU cores (AVX-512 bf16) reaches a digit distance of at most 20 with all ten digits present;
-    measured 12.3, from 12.0 to 13.9 over 3 seeds, by `python benchmarks/quality.py`.
+    measured 12.3, from 12.0 to 13.9 over 3 seeds, by `make bench`.
     """
     adam = AdamConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99)
     return Config(

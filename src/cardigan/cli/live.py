@@ -79,10 +79,11 @@ class Screen:
             numbers.add_row(label, "" if value is None else f"{value:7.3f}", Text(meaning, style="dim"))
         if self.best is not None:
             numbers.add_row("distance", f"{self.best:7.1f}", Text("best so far, to the test digits", style="dim"))
-        share = done(self.config, self.images_seen, self.elapsed)
+        bar = Table.grid()  # a bare bar ends without a line break
+        bar.add_row(ProgressBar(total=1.0, completed=done(self.config, self.images_seen, self.elapsed), width=min(60, self.console.width - 2)))
         return Group(
             Text(f"cardigan · {self.config.recipe} · {self.run or 'starting'}", style="bold"),
-            ProgressBar(total=1.0, completed=share, width=min(60, self.console.width - 2)),
+            bar,
             Text(pace(self.config, self.images_seen, self.elapsed, self.latest)),
             numbers,
             *(Text(note, style="yellow") for note in self.notes),
@@ -93,7 +94,7 @@ class Screen:
         if self.run is None:
             return ""
         layout = SheetLayout(int(event.values["num_samples"]), self.config.data.height, self.config.data.width)
-        room = self.console.height - 11 - len(self.notes)
+        room = self.console.height - 12 - len(self.notes)
         colour = self.console.color_system is not None and not self.console.no_color
         return preview(self.run / event.values["file"], layout, self.console.width, room, colour)
 

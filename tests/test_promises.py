@@ -1,0 +1,95 @@
+"""What the command line promises of time, disk and looking; loose enough for a busy machine, tight enough to fail."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+import cardigan
+from cardigan.cli.live import Screen
+from cardigan.run.journal import Event
+
+SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+WORDS = ["--batch", "16", "--generator.width", "8", "--discriminator.width", "8"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"], ["recipes"]])
+def test_help_does_not_import_torch(words):
+    code = f"import sys; from cardigan.cli.main import run\ntry: run({words!r})\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_minutes_are_kept_saving_included(tmp_path):
+    began = time.monotonic()
+    words = ["train", "mnist", "--minutes", "0.25", "--out", str(tmp_path / "run"), *WORDS]
+    subprocess.run([sys.executable, "-m", "cardigan", *words], check=True, capture_output=True)
+    assert 10 < time.monotonic() - began < 20
+    assert cardigan.load(tmp_path / "run").images_seen > 0
+
+
+def test_ten_thousand_samples_in_ten_seconds(tmp_path):
+    run = cardigan.train("mnist", out=tmp_path / "run", images=64)
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "cardigan", "sample", str(run.path), "-n", "10000", "--out", str(tmp_path / "s.npy")], check=True)
+    assert time.monotonic() - began < 10
+
+
+def test_looking_does_not_change_training(tmp_path):
+    rarely = cardigan.train("mnist", out=tmp_path / "rarely", images=320, overrides=SMALL)
+    often = {"sample_every": 16, "checkpoint_every": 32}
+    often_watched = cardigan.train("mnist", out=tmp_path / "often", images=320, overrides={**SMALL, **often})
+    assert len(list((often_watched.path / "samples").glob("*.png"))) == 21
+    assert (rarely.path / "generator.safetensors").read_bytes() == (often_watched.path / "generator.safetensors").read_bytes()
+
+
+def test_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path):
+    """A limit on the size of files stands in for a full disk: writes fail in the middle, as they do there."""
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "cardigan", "train", "mnist", "--out", str(out), *WORDS]
+    subprocess.run([*words, "--images", "64"], check=True, capture_output=True)
+    before = (out / "generator.safetensors").read_bytes()
+    limit = len(before) // 2
+
+    failed = subprocess.run(
+        [*words, "--images", "128", "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert failed.returncode == 2
+    assert "Cannot write" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert (out / "generator.safetensors").read_bytes() == before
+    subprocess.run([*words, "--images", "128", "--resume"], check=True, capture_output=True)
+    assert cardigan.load(out).images_seen == 128
+
+
+def test_journal_lines_carry_the_promised_numbers(tmp_path):
+    run = cardigan.train("mnist", out=tmp_path / "run", images=320, overrides=SMALL)
+    lines = [json.loads(line) for line in (run.path / "journal.jsonl").read_text().splitlines()]
+    progress = next(line for line in lines if line["kind"] == "progress")
+    promised = {"images_seen", "elapsed_seconds", "images_per_second", "discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"}
+    assert promised <= set(progress)
+    assert lines[0]["kind"] == "start" and lines[-1]["kind"] == "stop"
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_live_screen_shows_samples_beside_real_digits(tmp_path, no_color):
+    console = Console(width=100, height=30, force_terminal=True, color_system="truecolor", no_color=no_color, record=True)
+    events: list[Event] = []
+    config = cardigan.override(cardigan.config_for("mnist"), {**SMALL, "images": 64})
+    cardigan.train(config=config, out=tmp_path / "run", report=events.append)
+    screen = Screen(config, console)
+    for event in events:
+        shown = screen.after(event)
+    console.print(shown)
+    text = console.export_text()
+    assert "64 of 64 images" in text
+    assert ("█" if no_color else "▀") in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+    assert len(text.splitlines()) <= 30
