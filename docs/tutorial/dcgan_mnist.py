@@ -52,6 +52,16 @@ real = batches.at(images_seen=0, batch=BATCH).images
 print(real.shape, float(real.min()), float(real.max()))
 
 # %% [markdown]
+# Your own pictures come in the same way: anything you can turn into a uint8 tensor [N, channels, height, width] is an `ImageSource`, and
+# `Batches` shuffles it, stretches it and scales it as above. Here, only the sevens:
+
+# %%
+digits = cardigan.mnist("train")
+is_seven = digits.labels == 7
+sevens = cardigan.ImageSource("sevens", digits.pixels[is_seven], digits.labels[is_seven], classes=10)
+print(len(sevens), cardigan.Batches(sevens, config.data, SEED).at(0, BATCH).images.shape)
+
+# %% [markdown]
 # ## 2. Your own source of random numbers
 #
 # A hundred draws from N(0, 1) for each picture. `stream(seed, purpose, step)` gives a fresh generator of random numbers that depends on its arguments

@@ -1,0 +1,57 @@
+"""Settings: from files, by dotted name, and back; nonsense is refused in words."""
+
+import json
+
+import pytest
+
+import cardigan
+from cardigan.cli.main import run as cardigan_command
+from cardigan.config import Config, difference, from_dict, override, to_dict
+from cardigan.errors import CardiganError
+
+
+def test_json_round_trip():
+    config = cardigan.config_for("mnist", "tutorial")
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"generator.widht": 3}, "did you mean 'generator.width'"),
+        ({"batch": "many"}, "batch is 'many': expected int"),
+        ({"batch": True}, "batch is True: expected int"),
+        ({"precision": "fp64"}, "expected one of 'auto', 'fp32', 'bf16'"),
+        ({"objective.r1": -1}, "objective.r1 is -1"),
+        ({"objective.penalty_interval": 2, "objective.r1": 0.0, "objective.r2": 0.0}, "no effect"),
+        ({"batch": 1}, "at least 2"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_nonsense_is_refused(values, expected):
+    with pytest.raises(CardiganError) as refused:
+        override(cardigan.config_for("mnist"), values)
+    assert expected in str(refused.value)
+
+
+def test_difference_ignores_budget_and_cadence():
+    before = Config(images=100)
+    assert difference(before, override(before, {"images": 200, "checkpoint_every": 7, "device": "cpu"})) == []
+    assert difference(before, override(before, {"latent.size": 7})) == ["latent.size: 64 -> 7"]
+
+
+@pytest.mark.parametrize("name", ["settings.json", "settings.toml"])
+def test_config_file_stands_between_recipe_and_options(tmp_path, name):
+    text = '{"batch": 16, "generator": {"width": 8}}' if name.endswith("json") else "batch = 16\n[generator]\nwidth = 8\n"
+    (tmp_path / name).write_text(text)
+    words = ["train", "mnist", "--config", str(tmp_path / name), "--batch", "8", "--images", "8", "--out", str(tmp_path / "run"), "--quiet"]
+    assert cardigan_command(words) == 0
+    config = cardigan.load(tmp_path / "run").config
+    assert (config.batch, config.generator.width) == (8, 8)
+
+
+def test_broken_config_files_are_named(tmp_path, capsys):
+    (tmp_path / "broken.json").write_text("{batch")
+    for name, expected in (("broken.json", "no JSON or TOML"), ("missing.json", "Cannot read the config file")):
+        assert cardigan_command(["train", "mnist", "--config", str(tmp_path / name)]) == 2
+        assert expected in capsys.readouterr().err
