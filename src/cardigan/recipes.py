@@ -45,7 +45,7 @@ def mnist() -> Config:
 def tutorial() -> Config:
     """Return the Apache MXNet tutorial "DCGAN on MNIST", exactly: 64x64x3, one epoch of the training digits.
 
-    Promise: 21 minutes on 2 CPU cores (AVX-512 bf16), digit distance 202 with one seed, by `python benchmarks/quality.py --recipe tutorial --seeds 0`.
+    Promise: 21 minutes on 2 CPU cores (AVX-512 bf16), distance 202 with one seed, by `python benchmarks/quality.py --recipe tutorial --seeds 0`.
     """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     network = NetworkConfig(width=128, normalisation="batch-shift", initialisation="dcgan")
