@@ -31,6 +31,18 @@ def test_minutes_are_kept_saving_included(tmp_path):
     assert cardigan.load(tmp_path / "run").images_seen > 0
 
 
+def test_first_pictures_within_ten_seconds_of_the_command(tmp_path):
+    out = tmp_path / "run"
+    running = subprocess.Popen([sys.executable, "-m", "cardigan", "train", "mnist", "--out", str(out)], stdout=subprocess.DEVNULL)
+    began = time.monotonic()
+    while time.monotonic() - began < 10 and not list(out.glob("samples/[0-9]*.png")):
+        time.sleep(0.05)
+    waited = time.monotonic() - began
+    running.kill()
+    running.wait()
+    assert waited < 10
+
+
 def test_ten_thousand_samples_in_ten_seconds(tmp_path):
     run = cardigan.train("mnist", out=tmp_path / "run", images=64)
     began = time.monotonic()
