@@ -26,6 +26,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str,
             save_file(whole, temporary, metadata={KEY: json.dumps(facts, sort_keys=True)})
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
+        temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone, but it is made to be given away
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
 
