@@ -71,6 +71,16 @@ def test_sample_command_writes_by_ending(run, tmp_path, name):
     assert cardigan_command(["sample", str(run), "--out", str(out)]) == 2  # never overwritten unasked
 
 
+def test_folders_are_never_replaced_and_endings_are_known(run, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.txt").write_text("keep me")
+    assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "photos"), "--overwrite"]) == 2
+    assert "never replaced" in capsys.readouterr().err
+    assert (tmp_path / "photos" / "mine.txt").read_text() == "keep me"
+    assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "grid.jpg")]) == 2
+    assert "ending in .png" in capsys.readouterr().err
+
+
 def test_no_models(run, tmp_path, capsys):
     (tmp_path / "model.pt").write_bytes(pickle.dumps({"weights": [1, 2]}))
     (tmp_path / "cut.safetensors").write_bytes((run / "generator.safetensors").read_bytes()[:2000])

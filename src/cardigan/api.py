@@ -177,7 +177,7 @@ def _train_in(run: RunDirectory, config: Config, resume: bool, clock: Clock, rep
         batches = Batches(source.to(devices.device), config.data, config.seed)
         run = RunDirectory(Path(devices.broadcast(str(run.path))))
         held = open_for_training(run, config, provenance(sys.argv), resume) if devices.is_main else None
-        devices.broadcast("opened")
+        devices.wait()
         try:
             state, messages, clock = _resumed(run, state, clock) if resume else (state, [], clock)
             budget = Budget(config, devices, clock)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+ENDINGS = {".png", ".npy", ".npz", ""}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
     """Draw pictures from a trained generator. The same seed gives the same picture, however many are drawn beside it."""
@@ -33,7 +36,7 @@ class SampleOptions:
     out: Path = Path("samples.png")
     """NAME.png is one grid, NAME.npy and NAME.npz an array uint8 [N, H, W, C], anything else a folder of PNGs."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace --out if it is there."""
+    """Replace the file --out if it is there; a folder is never replaced."""
 
 
 def main(words: list[str]) -> int:
@@ -42,6 +45,10 @@ def main(words: list[str]) -> int:
     if options.seeds is not None and (given("-n", words) or given("--num", words) or given("--seed", words)):
         raise CardiganError("--seeds names every picture, so -n and --seed have no effect beside it: leave them out.")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
+    if options.out.suffix not in ENDINGS:
+        raise CardiganError(f"--out is {str(options.out)!r}: expected a name ending in .png, .npy or .npz, or a folder (no ending).")
+    if options.out.is_dir():
+        raise CardiganError(f"{options.out} is a folder that exists already, and folders are never replaced: choose another --out.")
     if options.out.exists() and not options.overwrite:
         raise CardiganError(f"{options.out} exists already: add --overwrite to replace it, or choose another --out.")
     if not options.out.absolute().parent.is_dir():
@@ -90,11 +97,7 @@ def _write(out: Path, pictures: "np.ndarray", seeds: list[int] | None) -> None:
         atomic.write_bytes(out, buffer.getvalue())
     elif out.suffix == ".png":
         atomic.write_bytes(out, png(tile(tensors)))
-    elif out.suffix:
-        raise CardiganError(f"--out is {str(out)!r}: expected a name ending in .png, .npy or .npz, or a folder (no ending).")
     else:
-        if out.exists():
-            atomic.remove(out)
         with atomic.replacement(out) as folder:
             folder.mkdir()
             for index, tensor in enumerate(tensors):

@@ -94,6 +94,13 @@ def _closing_words(run: "Run") -> str:
         f"  pictures    {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors",
         f"  draw more   cardigan sample {run.path} -n 64 --out digits.png",
-        f"  go on       the same command with --out {run.path} --resume --images {2 * run.images_seen}",
+        f"  go on       the same command with --out {run.path} --resume {_larger_budget(run)}".rstrip(),
     ]
     return "\n".join(lines)
+
+
+def _larger_budget(run: "Run") -> str:
+    """Return the option that makes the run go on; after a signal the old budget is still unspent."""
+    if run.stopped_by == "minutes":
+        return f"--minutes {2 * (run.config.minutes or 0):g}"
+    return f"--images {2 * run.images_seen}" if run.stopped_by == "images" else ""

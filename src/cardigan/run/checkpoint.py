@@ -32,7 +32,7 @@ class CheckpointFacts:
 def save_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], facts: CheckpointFacts, header: dict[str, Any]) -> Path:
     """Write `folder/<images_seen>/` and return it; `header` goes into the tensors' file."""
     path = folder / f"{facts.images_seen:08d}"
-    atomic.remove(path)  # only ever a damaged one: a run does not come by the same place twice
+    atomic.remove(path)  # a damaged one, or the start of a run that is resumed before its first step
     with atomic.replacement(path) as temporary:
         temporary.mkdir(parents=True)
         write_tensors(temporary / "state.safetensors", tensors, header)

@@ -5,6 +5,7 @@ Does not know training; readers use the paths, the trainer also the deeds.
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def named_run(folder: Path, name: str) -> RunDirectory:
 
 def latest_run(folder: Path, name: str) -> RunDirectory:
     """Return the newest run of that name below `folder`; raises CardiganError if there is none."""
-    runs = sorted(path.parent for path in folder.glob(f"*-{name}*/config.json"))
+    exact = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\d+)?")
+    runs = sorted(path.parent for path in folder.glob("*/config.json") if exact.fullmatch(path.parent.name))
     if not runs:
         raise CardiganError(f"There is no run of {name!r} in {folder}/ to resume: leave --resume out to start one, or name it with --out.")
     return RunDirectory(runs[-1])
@@ -81,13 +83,14 @@ def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, A
     try:
         for folder in (run.path, run.checkpoints, run.samples):
             folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise atomic.unwritable(run.path, error) from error
-    held = _lock(run)
+    _lock(run, descriptor)
     atomic.remove_leftovers(run.path)
     content = {"format": 1, "config": to_dict(config), "provenance": provenance}
     atomic.write_bytes(run.config, json.dumps(content, indent=1).encode())
-    return held
+    return descriptor
 
 
 def _is_occupied(path: Path, resume: bool) -> bool:
@@ -121,9 +124,8 @@ def _config_file(run: RunDirectory) -> dict[str, Any]:
         raise CardiganError(f"{run.config} is damaged: restore it from a backup, or give the run's generator.safetensors instead.") from error
 
 
-def _lock(run: RunDirectory) -> int:
-    """Take the run for this process until it ends, however it ends; raises CardiganError if another one trains in it."""
-    descriptor = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(run: RunDirectory, descriptor: int) -> None:
+    """Hold the open lock file until this process ends, however it ends; raises CardiganError if another one trains in the run."""
     try:
         if os.name == "posix":
             import fcntl
@@ -136,4 +138,3 @@ def _lock(run: RunDirectory) -> int:
     except OSError as error:
         os.close(descriptor)
         raise CardiganError(f"{run.path} is being trained by another process: wait for it, or choose another --out.") from error
-    return descriptor

@@ -74,6 +74,11 @@ class Devices:
         distributed.broadcast_object_list(shared, src=0, device=self.device)
         return shared[0]
 
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.world_size > 1:
+            distributed.barrier()
+
     def leave(self) -> None:
         if self.world_size > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
