@@ -20,7 +20,7 @@ from cardigan.data.mnist import mnist as mnist
 from cardigan.data.source import ImageSource as ImageSource
 from cardigan.data.source import ImageSpec as ImageSpec
 from cardigan.errors import CardiganError
-from cardigan.latents import numbered_latents as numbered_latents
+from cardigan.latents import sample_latents as sample_latents
 from cardigan.latents import training_latents as training_latents
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
@@ -32,7 +32,7 @@ from cardigan.run.directory import RunDirectory, latest_run, named_run, open_for
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
-from cardigan.run.snapshot import Snapshot, check_labels, read_snapshot, sample_pixels
+from cardigan.run.snapshot import Snapshot, numbered, read_snapshot, sample_pixels
 from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import Devices as Devices
@@ -88,29 +88,26 @@ class Model:
         """
         if not 1 <= num <= MAX_SAMPLES:
             raise CardiganError(f"num is {num!r}: expected 1..{MAX_SAMPLES} pictures.")
-        return self._draw(range(num), seed, labels, truncation)
+        return self._draw(numbered(num, seed), labels, truncation)
 
     def sample_seeds(self, seeds: Sequence[int], labels: int | Sequence[int] | np.ndarray | None = None, truncation: float = 1.0) -> np.ndarray:
         """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
-        given = _label_tensor(labels, len(seeds), self.snapshot.spec.classes)
-        rows = [self._draw([0], seed, None if given is None else given[index : index + 1].numpy(), truncation) for index, seed in enumerate(seeds)]
-        return np.concatenate(rows)
+        return self._draw([(seed, 0) for seed in seeds], labels, truncation)
 
-    def _draw(self, numbers: Sequence[int], seed: int, labels: int | Sequence[int] | np.ndarray | None, truncation: float) -> np.ndarray:
-        if not 0 <= seed < 2**63:
-            raise CardiganError(f"seed is {seed!r}: expected 0 <= seed < 2^63.")
-        given = _label_tensor(labels, len(numbers), self.snapshot.spec.classes)
-        pixels = sample_pixels(self.snapshot, numbers, seed, given, truncation)
+    def _draw(self, keys: list[tuple[int, int]], labels: int | Sequence[int] | np.ndarray | None, truncation: float) -> np.ndarray:
+        wrong = [seed for seed, _ in keys if not 0 <= seed < 2**63]
+        if wrong:
+            raise CardiganError(f"seed is {wrong[0]!r}: expected 0 <= seed < 2^63.")
+        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys)), truncation)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _label_tensor(labels: int | Sequence[int] | np.ndarray | None, count: int, classes: int) -> torch.Tensor | None:
+def _label_tensor(labels: int | Sequence[int] | np.ndarray | None, count: int) -> torch.Tensor | None:
+    """Return the labels as a tensor, a single one repeated for every picture."""
     if labels is None:
         return None
     values = torch.as_tensor(np.atleast_1d(np.asarray(labels)).astype(np.int64))
-    values = values.expand(count) if len(values) == 1 else values
-    check_labels(values, count, classes)
-    return values
+    return values.expand(count) if len(values) == 1 else values
 
 
 def load(path: str | Path) -> Model:

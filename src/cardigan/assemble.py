@@ -11,7 +11,7 @@ from torch.nn import Module
 from cardigan.config import AdamConfig, Config
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist
-from cardigan.data.source import ImageSource, ImageSpec
+from cardigan.data.source import ImageSource, ImageSpec, image_spec
 from cardigan.errors import unknown
 from cardigan.figures.grid import beside, png
 from cardigan.metrics.digits import digit_distance, digit_features, to_digit_frame
@@ -21,7 +21,7 @@ from cardigan.pixels import encode
 from cardigan.rng import stream
 from cardigan.run.atomic import write_bytes
 from cardigan.run.directory import RunDirectory
-from cardigan.run.snapshot import Snapshot, sample_pixels
+from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
 from cardigan.training.devices import Devices
 from cardigan.training.recorder import Observers
 from cardigan.training.state import TrainState
@@ -39,8 +39,7 @@ def build_source(config: Config) -> ImageSource:
 
 
 def build_spec(config: Config, source: ImageSource) -> ImageSpec:
-    data = config.data
-    return ImageSpec(data.channels, data.height, data.width, source.classes if config.conditional else 0)
+    return image_spec(config.data, source.classes if config.conditional else 0)
 
 
 def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState:
@@ -71,12 +70,12 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
     labels = first.labels.cpu() if config.conditional else None
 
     def draw(snapshot: Snapshot) -> dict[str, int | float]:
-        drawn = sample_pixels(snapshot, range(count), config.seed, labels)
+        drawn = sample_pixels(snapshot, numbered(count, config.seed), labels)
         write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
         return {"num_samples": count}
 
     def judge(snapshot: Snapshot) -> float:
-        drawn = sample_pixels(snapshot, range(JUDGED_SAMPLES), config.seed)
+        drawn = sample_pixels(snapshot, numbered(JUDGED_SAMPLES, config.seed))
         return digit_distance(digit_features(to_digit_frame(drawn, config.data)))
 
     return Observers(draw, judge)

@@ -30,14 +30,14 @@ def training_latents(distribution: str, batch: int, size: int, seed: int, images
     return LATENTS[distribution]((batch, size), stream(seed, "latents", images_seen))
 
 
-def numbered_latents(distribution: str, numbers: Sequence[int], size: int, seed: int) -> Latents:
-    """Return one z per number, each a function of (seed, number) alone: asking for more changes none of the first."""
-    return torch.cat([LATENTS[distribution]((1, size), stream(seed, "sample", number)) for number in numbers])
+def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], size: int) -> Latents:
+    """Return one z per key (seed, number), each a function of its key alone: asking for more changes none of the first."""
+    return torch.cat([LATENTS[distribution]((1, size), stream(seed, "sample", number)) for seed, number in keys])
 
 
-def numbered_labels(numbers: Sequence[int], classes: int, seed: int) -> Labels:
-    """Return one class per number, uniform over the classes, each a function of (seed, number) alone."""
-    return torch.cat([torch.randint(classes, (1,), generator=stream(seed, "label", number)) for number in numbers])
+def sample_labels(keys: Sequence[tuple[int, int]], classes: int) -> Labels:
+    """Return one class per key (seed, number), uniform over the classes, each a function of its key alone."""
+    return torch.cat([torch.randint(classes, (1,), generator=stream(seed, "label", number)) for seed, number in keys])
 
 
 def truncated(z: Latents, truncation: float) -> Latents:

@@ -25,6 +25,11 @@ class ImageSpec:
     """Number of classes the networks are told about; 0 when they are not."""
 
 
+def image_spec(data: DataConfig, classes: int) -> ImageSpec:
+    """Return what networks must know of pictures in this frame."""
+    return ImageSpec(data.channels, data.height, data.width, classes)
+
+
 @dataclass(frozen=True)
 class ImageSource:
     """Pictures as they are stored, in memory. `pixels` may live on any device; what is asked of it comes from there."""

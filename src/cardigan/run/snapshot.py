@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from cardigan.config import Config, from_dict, identity, to_dict
-from cardigan.data.source import ImageSpec
+from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError
-from cardigan.latents import numbered_labels, numbered_latents, truncated
+from cardigan.latents import sample_labels, sample_latents, truncated
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
 from cardigan.pixels import encode
@@ -39,7 +39,7 @@ class Snapshot:
 
 def header(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
     """Return what a file of weights says of itself: a function of the experiment alone, so equal training gives equal bytes."""
-    return {"format": FORMAT, "config": _nested_identity(config), "spec": vars(spec), "images_seen": images_seen}
+    return {"format": FORMAT, "config": _nested_identity(config), "classes": spec.classes, "images_seen": images_seen}
 
 
 def _nested_identity(config: Config) -> dict[str, Any]:
@@ -66,11 +66,12 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         if facts["format"] != FORMAT:
             raise CardiganError(f"{file} has format {facts['format']!r}; this cardigan reads {FORMAT}: use the version that wrote it.")
-        config, spec, images_seen = from_dict(facts["config"]), ImageSpec(**facts["spec"]), int(facts["images_seen"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        config, images_seen = from_dict(facts["config"]), int(facts["images_seen"])
+        spec = image_spec(config.data, int(facts["classes"]))
+        with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
+            generator = build_generator(config, spec)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CardiganError(f"{file} has a damaged header: give another copy of it.") from error
-    with torch.device("meta"):
-        generator = build_generator(config, spec)
     tensors = read_tensors(file, prefix)
     expected = {name: (tensor.shape, tensor.dtype) for name, tensor in generator.state_dict().items()}
     if expected != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
@@ -112,19 +113,24 @@ def draw_pixels(generator: Generator, z: Latents, labels: Labels | None) -> Pixe
     return torch.cat(chunks)
 
 
-def sample_pixels(snapshot: Snapshot, numbers: Sequence[int], seed: int, labels: Labels | None = None, truncation: float = 1.0) -> Pixels:
-    """Return the pictures with these numbers of this seed; each depends on (seed, number, label, truncation) alone.
+def sample_pixels(snapshot: Snapshot, keys: Sequence[tuple[int, int]], labels: Labels | None = None, truncation: float = 1.0) -> Pixels:
+    """Return one picture per key (seed, number); each depends on its key, its label and the truncation alone.
 
-    A conditional generator without `labels` draws each picture's class from the same (seed, number).
+    A conditional generator without `labels` draws each picture's class from the same key.
     Raises CardiganError for labels where there are no classes, out of range, or of another count.
     """
     config, classes = snapshot.config, snapshot.spec.classes
-    z = truncated(numbered_latents(config.latent.distribution, numbers, config.latent.size, seed), truncation)
-    if classes and labels is None:
-        labels = numbered_labels(numbers, classes, seed)
     if labels is not None:
-        check_labels(labels, len(numbers), classes)
+        check_labels(labels, len(keys), classes)
+    elif classes:
+        labels = sample_labels(keys, classes)
+    z = truncated(sample_latents(config.latent.distribution, keys, config.latent.size), truncation)
     return draw_pixels(snapshot.generator, z, labels)
+
+
+def numbered(count: int, seed: int) -> list[tuple[int, int]]:
+    """Return the keys of the first `count` pictures of a seed."""
+    return [(seed, number) for number in range(count)]
 
 
 def check_labels(labels: Labels, count: int, classes: int) -> None:

@@ -1,0 +1,99 @@
+"""The run directory's promises: what is kept, who may write, what a hostile header can do."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+import cardigan
+from cardigan.errors import CardiganError
+from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, list_checkpoints, prune_checkpoints, save_checkpoint
+from cardigan.run.directory import RunDirectory, latest_run, open_for_training
+from cardigan.run.journal import Event, Journal, read_events
+
+
+def test_last_three_and_best_are_kept(tmp_path):
+    for images_seen, score in enumerate((9.0, 2.0, None, 5.0, 6.0, 7.0, None)):
+        save_checkpoint(tmp_path, {"x": torch.zeros(1)}, CheckpointFacts(images_seen, 0.0, score), {})
+        prune_checkpoints(tmp_path)
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [1, 4, 5, 6]
+    assert best_checkpoint(tmp_path).name == "00000001"
+
+
+def test_two_trainings_cannot_share_a_run(tmp_path):
+    run, config = RunDirectory(tmp_path / "run"), cardigan.config_for("mnist")
+    open_for_training(run, config, {}, resume=False)
+    with pytest.raises(CardiganError, match="trained by another process"):
+        open_for_training(run, config, {}, resume=True)
+
+
+def test_latest_run_is_of_exactly_that_name(tmp_path):
+    for name in ("20260101-000000-mnist", "20260102-000000-mnist-2", "20260103-000000-mnist-conditional"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    assert latest_run(tmp_path, "mnist").path.name == "20260102-000000-mnist-2"
+    with pytest.raises(CardiganError, match="no run of 'tutorial'"):
+        latest_run(tmp_path, "tutorial")
+
+
+def test_journal_survives_torn_lines_and_drops_what_was_done_again(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    for images_seen in (0, 64, 128):
+        journal.append(Event("progress", images_seen, 1.0, {}))
+    path.write_bytes(path.read_bytes() + b'{"kind": "prog')
+    journal = Journal(path)
+    journal.append(Event("resume", 64, 2.0, {}))
+    journal.append(Event("progress", 128, 3.0, {"new": 1}))
+    assert [(event.kind, event.images_seen) for event in read_events(path)] == [("progress", 0), ("progress", 64), ("resume", 64), ("progress", 128)]
+
+
+def test_paths_that_cannot_be_written_are_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CardiganError, match="Cannot write"):
+        cardigan.train("mnist", out=tmp_path / "file" / "run", images=16)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    small = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
+    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=16, overrides=small).path / "generator.safetensors"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("config"),
+        lambda facts: facts.update(format=99),
+        lambda facts: facts.update(classes="many"),
+        lambda facts: facts.update(classes=-200),
+        lambda facts: facts.update(images_seen=None),
+        lambda facts: facts.update(config=[]),
+        lambda facts: facts["config"]["generator"].update(width=10**9),
+        lambda facts: facts["config"]["generator"].update(width=10**18),
+        lambda facts: facts["config"]["generator"].update(width=64),
+        lambda facts: facts["config"]["data"].update(height=10**6, width=10**6),
+        lambda facts: facts["config"]["latent"].update(size=2**62),
+        lambda facts: facts["config"]["generator"].update(network="os.system"),
+    ],
+)
+def test_a_hostile_header_is_refused(generator, tmp_path, change):
+    content = generator.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    facts = json.loads(header["__metadata__"]["cardigan"])
+    change(facts)
+    header["__metadata__"]["cardigan"] = json.dumps(facts)
+    text = json.dumps(header).encode()
+    (tmp_path / "hostile.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    with pytest.raises(CardiganError):
+        cardigan.load(tmp_path / "hostile.safetensors")
+
+
+def test_any_cut_file_is_refused(generator, tmp_path):
+    content = generator.read_bytes()
+    for size in (0, 1, 7, 8, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(content[:size])
+        with pytest.raises(CardiganError):
+            cardigan.load(tmp_path / "cut.safetensors")
