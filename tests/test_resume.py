@@ -1,5 +1,6 @@
 """Stop and go: killed anywhere, same end. Real processes, real `kill -9`."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -42,15 +43,18 @@ def whole(tmp_path_factory) -> Path:
     return out
 
 
-def test_killed_and_resumed_is_byte_identical(whole, tmp_path):
-    out = tmp_path / "killed"
-    for kill_after in ("00000000", "00000288", "00000576"):
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments_is_byte_identical(whole, tmp_path, seed):
+    """Each process is killed some time after it has gone further than the one before: in a step, a save, a sample sheet, wherever that falls."""
+    out, moments = tmp_path / "killed", random.Random(seed)
+    for further_than in ("00000000", "00000192", "00000480"):
         running = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not any(name >= kill_after for name in checkpoints(out)):
-            time.sleep(0.01)
+        while time.monotonic() < deadline and not any(name >= further_than for name in checkpoints(out)):
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.3))
         running.send_signal(signal.SIGKILL)
-        running.wait()
+        assert running.wait() in (-signal.SIGKILL, 0)
     subprocess.run(command(out, "--resume"), check=True, capture_output=True)
     assert (out / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
 
@@ -75,7 +79,7 @@ def test_signals_save_and_exit(tmp_path, sent, code):
     while time.monotonic() < deadline and "00000096" not in checkpoints(out):
         time.sleep(0.05)
     running.send_signal(sent)
-    assert running.wait(timeout=30) == code
+    assert running.wait(timeout=10) == code
     seen = cardigan.load(out).images_seen
     assert f"{seen:08d}" in checkpoints(out)
 
@@ -88,8 +92,3 @@ def test_other_settings_and_existing_folders_are_refused(whole):
     with pytest.raises(CardiganError, match="add --resume"):
         cardigan.train("mnist", out=whole, images=960, overrides=small)
     assert (whole / "config.json").read_bytes() == before
-
-
-def test_last_three_and_best_checkpoints_are_kept(whole):
-    assert 3 <= len(checkpoints(whole)) <= 4
-    assert checkpoints(whole)[-1] == "00000960"

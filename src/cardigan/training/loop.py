@@ -32,7 +32,7 @@ class Trial:
 def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
     """Train until the budget ends; return the last state and why it stopped."""
     step_seconds = 0.0
-    while not (reason := trial.budget.reason(state.images_seen, step_seconds + _saving_seconds(trial))):
+    while not (reason := trial.budget.reason(state.images_seen, step_seconds + _leaving_seconds(trial))):
         began = time.monotonic()
         state = advance(trial, state)
         step_seconds = max(time.monotonic() - began, step_seconds * 0.9)
@@ -66,5 +66,6 @@ def set_learning_rates(players: Players, config: Config, images_seen: int) -> No
             group["lr"] = learning_rate(adam, images_seen)
 
 
-def _saving_seconds(trial: Trial) -> float:
-    return trial.recorder.saving_seconds if trial.recorder is not None else 0.0
+def _leaving_seconds(trial: Trial) -> float:
+    """Return what the last sample sheet and the last save will take."""
+    return trial.recorder.drawing_seconds + trial.recorder.saving_seconds if trial.recorder is not None else 0.0

@@ -47,8 +47,10 @@ class Recorder:
     observers: Observers
     report: Callable[[Event], None]
     """Told of every event after it is in the journal."""
+    drawing_seconds: float = 0.5
+    """How long the last sample sheet took."""
     saving_seconds: float = 1.0
-    """How long the last save took, judging included."""
+    """How long a save takes, judging included: the last one, or a little less than the slowest, so that an unjudged one does not hide it."""
     _sums: Measurements | None = None
     _steps: int = 0
     _since: tuple[float, int] = (0.0, 0)
@@ -67,8 +69,8 @@ class Recorder:
         if resumed:
             self._saved_at = state.images_seen
         else:
-            self.save(state, judged=False)
             self.draw(state)
+            self.save(state, judged=self.config.minutes is not None)  # a budget of minutes has to know what the last save will take
 
     def after_step(self, state: TrainState, before: int, measured: Measurements) -> None:
         """Take one step's numbers; do whatever came due with it."""
@@ -105,7 +107,9 @@ class Recorder:
         self.event("progress", images_seen, {"images_per_second": round(speed, 1), **{name: round(value, 6) for name, value in values.items()}})
 
     def draw(self, state: TrainState) -> None:
+        began = time.monotonic()
         values = self.observers.draw(self.snapshot(state))
+        self.drawing_seconds = time.monotonic() - began
         self.event("samples", state.images_seen, {"file": str(self.run.sample(state.images_seen).relative_to(self.run.path)), **values})
 
     def save(self, state: TrainState, judged: bool) -> None:
@@ -117,7 +121,7 @@ class Recorder:
         save_checkpoint(self.run.checkpoints, state_tensors(state), facts, header(self.config, self.spec, state.images_seen))
         write_snapshot(self.run.generator, self.snapshot(state))
         prune_checkpoints(self.run.checkpoints)
-        self._saved_at, self.saving_seconds = state.images_seen, time.monotonic() - began
+        self._saved_at, self.saving_seconds = state.images_seen, max(time.monotonic() - began, 0.8 * self.saving_seconds)
         self.event("checkpoint", state.images_seen, {"score": score} if score is not None else {})
 
     def snapshot(self, state: TrainState) -> Snapshot:
