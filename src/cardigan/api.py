@@ -37,8 +37,10 @@ from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, fit
+from cardigan.training.loop import Trial, fit, game
+from cardigan.training.memory import kept_memory
 from cardigan.training.recorder import Recorder
+from cardigan.training.replay import replayed
 from cardigan.training.state import TrainState, load_state_tensors
 from cardigan.training.steps import Players as Players
 from cardigan.training.steps import Rules as Rules
@@ -172,23 +174,23 @@ def _train_in(run: RunDirectory, config: Config, resume: bool, clock: Clock, rep
         state = assemble.build_state(config, spec, devices)
         rules = assemble.build_rules(config, devices)
         batches = Batches(source.to(devices.device), config.data, config.seed)
-        run = RunDirectory(Path(devices.broadcast(str(run.path))))
-        held = open_for_training(run, config, provenance(sys.argv), resume) if devices.is_main else None
-        devices.wait()
+        run = RunDirectory(Path(devices.processes.broadcast(str(run.path))))
+        held = devices.processes.together(lambda: open_for_training(run, config, provenance(sys.argv), resume))
         try:
             state, messages, clock = _resumed(run, state, clock) if resume else (state, [], clock)
-            budget = Budget(config, devices, clock)
-            with budget.listening():
+            budget = Budget(config, devices.processes, clock)
+            with budget.listening(), kept_memory():
                 recorder = None
-                if devices.is_main:
+                if devices.processes.is_main:
                     recorder = Recorder(run, config, spec, clock, assemble.build_observers(config, batches, run), report)
                     recorder.begin(state, messages)
-                state, reason = fit(Trial(config, batches, rules, budget, recorder), state)
+                play = replayed(game(state, batches, rules), devices.device, devices.processes.world_size)
+                state, reason = fit(Trial(config, batches, rules, play, budget, recorder), state)
         finally:
             if held is not None:
                 os.close(held)
     finally:
-        devices.leave()
+        devices.processes.leave()
     return Run(run.path, config, state.images_seen, reason)
 
 

@@ -83,4 +83,7 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
 
 def _adam(network: Module, config: AdamConfig) -> torch.optim.Adam:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    device = parameters[0].device
+    on_gpu = device.type == "cuda"  # a recorded step reads the rate from the device's memory
+    rate = torch.tensor(config.learning_rate, device=device) if on_gpu else config.learning_rate
+    return torch.optim.Adam(parameters, lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=on_gpu)

@@ -154,6 +154,8 @@ class Config:
     """Train on the class labels, so that a class can be asked for."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the networks; auto is bf16 where the hardware multiplies it natively. Everything kept between steps is fp32."""
+    all_reduce: Literal["fp32", "bf16"] = "fp32"
+    """What gradients travel in between several processes; bf16 halves the traffic and rounds the gradients. One process never rounds them."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the fastest present."""
     checkpoint_every: int = 50_000

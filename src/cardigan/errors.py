@@ -11,6 +11,10 @@ class CardiganError(Exception):
     """A mistake the user can mend: says what was given, what was expected and what to do next."""
 
 
+class SharedError(CardiganError):
+    """One that every process of a run meets alike, so that it is enough if the first of them tells it."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> CardiganError:
     """Return the error for a name that is not among `known`, offering the nearest one."""
     names = list(known)

@@ -3,12 +3,13 @@
 Knows the commands by name and purpose; each command's file knows its options.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from cardigan.errors import CardiganError, unknown
+from cardigan.errors import CardiganError, SharedError, unknown
 
 
 def _train(words: list[str]) -> int:
@@ -64,7 +65,9 @@ def run(words: list[str]) -> int:
             raise unknown("command", words[0], COMMANDS)
         return COMMANDS[words[0]][0](words[1:])
     except CardiganError as error:
-        print(f"cardigan: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" or not isinstance(error, SharedError):
+            print(f"cardigan{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cardigan: stopped.", file=sys.stderr)

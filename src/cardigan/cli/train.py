@@ -17,6 +17,7 @@ from cardigan.recipes import DEFAULT_RECIPES, config_for
 if TYPE_CHECKING:
     from cardigan.api import Run
 
+MAX_DEVICES = 64
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
@@ -32,6 +33,8 @@ class TrainOptions:
     """Go on with the run in --out (started if it is not there yet), or with the newest run of this recipe."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print nothing but errors."""
+    devices: int = 1
+    """Processes on this machine: one per GPU, or several that divide the CPU's cores."""
     config: Path | None = None
     """Settings from a JSON or TOML file, on top of the recipe's; the config.json of a run will do."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -45,6 +48,8 @@ def main(words: list[str], started: float) -> int:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if given("--data.source", words):
         raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
+    if options.devices != 1:
+        return _in_several_processes(words, options.devices, options.out, base)
     settings = replace(options.settings, data=replace(options.settings.data, source=options.source))
     if given("--minutes", words) and not given("--images", words):
         settings = replace(settings, images=None)  # the user's budget instead of the recipe's
@@ -58,6 +63,19 @@ def main(words: list[str], started: float) -> int:
     if not quiet:
         print(_closing_words(run))
     return EXIT_CODES.get(run.stopped_by, 0)
+
+
+def _in_several_processes(words: list[str], count: int, out: Path | None, base: Config) -> int:
+    """Train with these words, but for --devices, in as many processes; return the exit code."""
+    if not 1 <= count <= MAX_DEVICES:
+        raise CardiganError(f"--devices is {count}: expected 1..{MAX_DEVICES}; for several machines see docs/guides/scale.md.")
+    if base.batch % count and given("--batch", words) is None:
+        raise CardiganError(f"batch is {base.batch} over {count} processes: expected a multiple of {count}.")
+    from cardigan.cli.launch import launch
+
+    place = words.index("--devices") if "--devices" in words else None
+    rest = words[:place] + words[place + 2 :] if place is not None else [word for word in words if not word.startswith("--devices=")]
+    return launch(rest, count)
 
 
 def _base_settings(words: list[str]) -> Config:

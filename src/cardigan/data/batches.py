@@ -1,6 +1,6 @@
 """The order pictures are seen in: endless, shuffled anew each epoch, a pure function of (seed, images_seen).
 
-Does not know devices or processes beyond a slice of the batch.
+Does not know devices or processes.
 """
 
 from dataclasses import dataclass, field
@@ -30,9 +30,12 @@ class Batches:
     seed: int
     _orders: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
-    def at(self, images_seen: int, batch: int, part: slice = slice(None)) -> Batch:
-        """Return the `batch` pictures that follow the first `images_seen`, or a part of them (a process's share)."""
-        indices = self.indices(images_seen, batch)[part].to(self.source.pixels.device)
+    def at(self, images_seen: int, batch: int) -> Batch:
+        """Return the `batch` pictures that follow the first `images_seen`."""
+        return self.pictures(self.indices(images_seen, batch).to(self.source.pixels.device))
+
+    def pictures(self, indices: Indices) -> Batch:
+        """Return the pictures at these positions in the source, in the frame that is trained on; `indices` lie where the source lies."""
         return Batch(self.source.images(indices, self.data), self.source.labels[indices])
 
     def indices(self, images_seen: int, batch: int) -> Indices:

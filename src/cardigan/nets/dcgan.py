@@ -14,6 +14,7 @@ from torch.nn.functional import leaky_relu, one_hot
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
+from cardigan.nets.convolution import Convolution, Deconvolution
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.shapes import Images, Labels, Latents, Logits
 
@@ -99,9 +100,9 @@ class DcganGenerator(Generator):
         channels = widths(config.width, len(steps))[::-1]
         bias = config.normalisation == "none"
         self.classes = spec.classes
-        self.start = nn.ConvTranspose2d(latent_size + spec.classes, channels[0], steps[0].small, bias=bias)
+        self.start = Deconvolution(latent_size + spec.classes, channels[0], steps[0].small, bias=bias)
         self.doublings = nn.ModuleList(
-            nn.ConvTranspose2d(wide, narrow, step.kernel, step.stride, padding=1, output_padding=step.remainder, bias=bias)
+            Deconvolution(wide, narrow, step.kernel, step.stride, padding=1, output_padding=step.remainder, bias=bias)
             for wide, narrow, step in zip(channels, [*channels[1:], spec.channels], steps, strict=True)
         )
         self.norms = nn.ModuleList(normalisation(config.normalisation, count) for count in channels)
@@ -126,11 +127,11 @@ class DcganDiscriminator(Discriminator):
         bias = config.normalisation == "none"
         self.classes = spec.classes
         self.halvings = nn.ModuleList(
-            nn.Conv2d(narrow, wide, step.kernel, step.stride, padding=1, bias=bias)
+            Convolution(narrow, wide, step.kernel, step.stride, padding=1, bias=bias)
             for narrow, wide, step in zip([spec.channels + spec.classes, *channels], channels, steps, strict=False)
         )
         self.norms = nn.ModuleList(normalisation(config.normalisation if depth else "none", count) for depth, count in enumerate(channels))
-        self.verdict = nn.Conv2d(channels[-1], 1, steps[-1].small, bias=bias)
+        self.verdict = Convolution(channels[-1], 1, steps[-1].small, bias=bias)
         initialise(self, config.initialisation)
 
     def forward(self, images: Images, labels: Labels | None = None) -> Logits:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from cardigan.config import Config
-from cardigan.training.devices import Devices
+from cardigan.training.processes import Exchange, Processes
 
 REASONS = ("", "images", "minutes", "SIGINT", "SIGTERM")
 """Why a run stopped; the first one means it goes on."""
@@ -35,13 +35,15 @@ class Budget:
     """What a run may spend."""
 
     config: Config
-    devices: Devices
+    processes: Processes
     clock: Clock
     signalled: str = ""
+    _asked: Exchange | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside the block, turn Ctrl-C and SIGTERM into a reason to stop after the current step; a second one acts as usual.
+        """Inside the block, turn Ctrl-C and SIGTERM into a reason to stop after the current step; a second one acts as usual,
+        unless there are several processes: torchrun repeats the signal to each, and ends by itself whoever does not come.
 
         Does nothing outside the main thread, where Python has no signals.
         """
@@ -52,7 +54,8 @@ class Budget:
 
         def remember(number: int, _: FrameType | None) -> None:
             self.signalled = signal.Signals(number).name
-            signal.signal(number, usual[signal.Signals(number)])
+            if self.processes.world_size == 1:
+                signal.signal(number, usual[signal.Signals(number)])
 
         for number in usual:
             signal.signal(number, remember)
@@ -63,10 +66,16 @@ class Budget:
                 signal.signal(number, action)
 
     def reason(self, images_seen: int, reserve_seconds: float) -> str:
-        """Return why the run should stop now, or "" if it should not; `reserve_seconds` is what one more step and the saving will take."""
-        reason = self.signalled
+        """Return why the run should stop now, or "" if it should not; `reserve_seconds` is what one more step and the saving will take.
+
+        Every process counts the same images. Of time and signals they tell each other, and act on the answer one step later,
+        so that no step waits for it.
+        """
         if self.config.images is not None and images_seen >= self.config.images:
-            reason = reason or "images"
-        if self.config.minutes is not None and self.clock.elapsed() + reserve_seconds >= self.config.minutes * 60:
-            reason = reason or "minutes"
-        return REASONS[self.devices.highest(REASONS.index(reason))]
+            return self.signalled if self.processes.world_size == 1 and self.signalled else "images"
+        late = self.config.minutes is not None and self.clock.elapsed() + reserve_seconds >= self.config.minutes * 60
+        reason = self.signalled or ("minutes" if late else "")
+        if self.processes.world_size == 1:
+            return reason
+        answered, self._asked = self._asked, self.processes.exchange(REASONS.index(reason))
+        return REASONS[answered.result()] if answered is not None else ""

@@ -4,17 +4,24 @@ Does not know what is built (`assemble.py`), nor what is written (`recorder.py`)
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import torch
 
 from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.latents import training_latents
+from cardigan.shapes import Indices, Latents
 from cardigan.training.average import update_average
 from cardigan.training.budget import Budget
 from cardigan.training.recorder import Recorder
-from cardigan.training.schedule import average_weight, learning_rate
-from cardigan.training.state import TrainState
-from cardigan.training.steps import Players, Rules, iterate
+from cardigan.training.schedule import average_weight, is_due, learning_rate
+from cardigan.training.state import TrainState, state_tensors
+from cardigan.training.steps import Measurements, Players, Rules, iterate
+
+Play = Callable[[Indices, Latents, torch.Tensor, bool], Measurements]
+"""One iteration on the device: which pictures, which latents, how much the average moves, whether penalties are due."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Trial:
     config: Config
     batches: Batches
     rules: Rules
+    play: Play
     budget: Budget
     recorder: Recorder | None
     """None in every process but the main one."""
@@ -31,30 +39,45 @@ class Trial:
 
 def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
     """Train until the budget ends; return the last state and why it stopped."""
-    step_seconds = 0.0
+    processes, step_seconds = trial.rules.devices.processes, 0.0
     while not (reason := trial.budget.reason(state.images_seen, step_seconds + _leaving_seconds(trial))):
-        began = time.monotonic()
-        state = advance(trial, state)
+        began, before = time.monotonic(), state.images_seen
+        state, measured = advance(trial, state)
+        if is_due(trial.config.checkpoint_every, before, state.images_seen):
+            processes.check_replicas(state_tensors(state), state.images_seen)
+        if trial.recorder is not None:
+            trial.recorder.after_step(state, before, measured)
         step_seconds = max(time.monotonic() - began, step_seconds * 0.9)
+    processes.check_replicas(state_tensors(state), state.images_seen)
     if trial.recorder is not None:
         trial.recorder.finish(state, reason)
+    processes.wait()  # who leaves first has torchrun stop the others, and the main one may still be saving
     return state, reason
 
 
-def advance(trial: Trial, state: TrainState) -> TrainState:
-    """Return the state one step later. All randomness is a function of (seed, images_seen)."""
+def advance(trial: Trial, state: TrainState) -> tuple[TrainState, Measurements]:
+    """Return the state one step later, and what the step measured. All randomness is a function of (seed, images_seen)."""
     config, before, after = trial.config, state.images_seen, state.images_seen + trial.config.batch
-    share = trial.rules.devices.share(config.batch)
-    real = trial.batches.at(before, config.batch, share)
-    z = training_latents(config.latent.distribution, config.batch, config.latent.size, config.seed, before)[share].to(real.images.device)
+    devices = trial.rules.devices
+    share = devices.processes.share(config.batch)
+    indices = trial.batches.indices(before, config.batch)[share]
+    z = training_latents(config.latent.distribution, config.batch, config.latent.size, config.seed, before)[share]
+    weight = torch.tensor(average_weight(config.average, after, config.batch))
     set_learning_rates(state.players, config, before)
     penalise = (before // config.batch) % config.objective.penalty_interval == 0
-    measured = iterate(state.players, trial.rules, real, z, penalise)
-    update_average(state.average, state.players.generator, average_weight(config.average, after, config.batch))
-    state = replace(state, images_seen=after)
-    if trial.recorder is not None:
-        trial.recorder.after_step(state, before, measured)
-    return state
+    measured = trial.play(devices.send(indices), devices.send(z), devices.send(weight), penalise)
+    return replace(state, images_seen=after), measured
+
+
+def game(state: TrainState, batches: Batches, rules: Rules) -> Play:
+    """Return the iteration of these players, with everything that happens on the device inside."""
+
+    def play(indices: Indices, z: Latents, weight: torch.Tensor, penalise: bool) -> Measurements:
+        measured = iterate(state.players, rules, batches.pictures(indices), z, penalise)
+        update_average(state.average, state.players.generator, weight)
+        return measured
+
+    return play
 
 
 def set_learning_rates(players: Players, config: Config, images_seen: int) -> None:
@@ -63,7 +86,11 @@ def set_learning_rates(players: Players, config: Config, images_seen: int) -> No
         (players.discriminator_optimizer, config.discriminator_optimizer),
     ):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(adam, images_seen)
+            rate = learning_rate(adam, images_seen)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)  # a recorded step reads it where it lies
+            else:
+                group["lr"] = rate
 
 
 def _leaving_seconds(trial: Trial) -> float:

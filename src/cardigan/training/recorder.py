@@ -54,6 +54,7 @@ class Recorder:
     _sums: Measurements | None = None
     _steps: int = 0
     _since: tuple[float, int] = (0.0, 0)
+    _progress_due: float = 0.0
     _saved_at: int = -1
     _judging_seconds: float = 0.0
     _journal: Journal = field(init=False)
@@ -63,7 +64,6 @@ class Recorder:
 
     def begin(self, state: TrainState, messages: list[str]) -> None:
         """Write down the start; a run that has nothing yet leaves its first checkpoint and pictures, which also proves that it can."""
-        self._since = (time.monotonic(), state.images_seen)
         resumed = state.images_seen > 0
         self.event("resume" if resumed else "start", state.images_seen, {"run": str(self.run.path), "messages": messages})
         if resumed:
@@ -71,12 +71,13 @@ class Recorder:
         else:
             self.draw(state)
             self.save(state, judged=self.config.minutes is not None)  # a budget of minutes has to know what the last save will take
+        self._since = (time.monotonic(), state.images_seen)
 
     def after_step(self, state: TrainState, before: int, measured: Measurements) -> None:
         """Take one step's numbers; do whatever came due with it."""
         self._sums = measured if self._sums is None else self._sums + measured
         self._steps += 1
-        if time.monotonic() - self._since[0] >= PROGRESS_SECONDS:
+        if time.monotonic() >= self._progress_due:  # the first step of all is told of at once
             self.progress(state.images_seen)
         if is_due(self.config.sample_every, before, state.images_seen):
             self.draw(state)
@@ -102,7 +103,7 @@ class Recorder:
                 f"Training broke before {images_seen:,} images: {bad} is not a finite number. The checkpoints in {self.run.checkpoints} are "
                 "from before; lower the learning rates, or use --precision fp32."
             )
-        self._sums, self._steps, self._since = None, 0, (now, images_seen)
+        self._sums, self._steps, self._since, self._progress_due = None, 0, (now, images_seen), now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
         self.event("progress", images_seen, {"images_per_second": round(speed, 1), **{name: round(value, 6) for name, value in values.items()}})
 

@@ -3,6 +3,8 @@
 Does not know where pictures and latents come from, nor what happens to the numbers it returns.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -60,13 +62,14 @@ def iterate(players: Players, rules: Rules, real: Batch, z: Latents, penalise: b
     learn(players.discriminator, players.discriminator_optimizer, cost, rules.devices)
     # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
     real_logits = judged.real_logits
-    with rules.devices.autocast():
-        if rules.loss.compares:
-            with torch.no_grad():
-                real_logits = players.discriminator(real.images, labels)
-        fake_logits = players.discriminator(fake, labels)
-    generator_loss = rules.loss.generator(real_logits, fake_logits)
-    learn(players.generator, players.generator_optimizer, generator_loss, rules.devices)
+    with frozen(players.discriminator):
+        with rules.devices.autocast():
+            if rules.loss.compares:
+                with torch.no_grad():
+                    real_logits = players.discriminator(real.images, labels)
+            fake_logits = players.discriminator(fake, labels)
+        generator_loss = rules.loss.generator(real_logits, fake_logits)
+        learn(players.generator, players.generator_optimizer, generator_loss, rules.devices)
     belief = rules.loss.belief
     after = belief(fake_logits, real_logits)
     before = (belief(judged.real_logits, judged.fake_logits), belief(judged.fake_logits, judged.real_logits))
@@ -101,10 +104,23 @@ def judge(discriminator: Discriminator, rules: Rules, real: Images, fake: Images
     )
 
 
+@contextmanager
+def frozen(player: nn.Module) -> Iterator[None]:
+    """Inside the block, compute no gradient of this player's weights; gradients still flow through it."""
+    learning = [parameter for parameter in player.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
 def learn(player: nn.Module, optimizer: Optimizer, cost: Scalar, devices: Devices) -> None:
     """Update one player, and it alone: gradients are asked for by name, so the opponent's are never computed."""
     parameters = [parameter for parameter in player.parameters() if parameter.requires_grad]
-    gradients = devices.average(torch.autograd.grad(cost, parameters))
+    gradients = devices.processes.average(torch.autograd.grad(cost, parameters))
     for parameter, gradient in zip(parameters, gradients, strict=True):
         # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
         parameter.grad = gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
