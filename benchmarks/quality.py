@@ -1,9 +1,9 @@
 """Train a recipe and print the digit distance it reaches: the command behind every quality figure.
 
-    python benchmarks/quality.py [--recipe mnist] [--minutes M] [--seeds 0,1,2] [--out runs/quality]
+    python benchmarks/quality.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/quality]
 
 The distance is over the embedded digit judge's 128 features, 5,000 samples (seed 1) against the 10,000 test digits; the floor is what
-5,000 real training digits score. Without --minutes a run takes the recipe's own budget.
+5,000 real training digits score. Without --minutes and --images a run takes the recipe's own budget.
 """
 
 import argparse
@@ -23,20 +23,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="mnist")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
     print(f"floor: {digit_distance(digit_features(cardigan.mnist('train').pixels[:SAMPLES])):.2f}")
-    rows = [judged(options.out / f"{options.recipe}-{seed}", options.recipe, options.minutes, int(seed)) for seed in options.seeds.split(",")]
+    rows = [
+        judged(options.out / f"{options.recipe}-{seed}", options.recipe, options.minutes, options.images, int(seed))
+        for seed in options.seeds.split(",")
+    ]
     for row in rows:
         print(json.dumps(row))
     distances = [row["distance"] for row in rows]
     print(f"median distance {statistics.median(distances):.2f}, from {min(distances):.2f} to {max(distances):.2f}")
 
 
-def judged(out: Path, recipe: str, minutes: float | None, seed: int) -> dict[str, float]:
+def judged(out: Path, recipe: str, minutes: float | None, images: int | None, seed: int) -> dict[str, float]:
     """Train one run and return what it reached."""
-    run = cardigan.train("mnist", recipe=recipe, minutes=minutes, seed=seed, out=out)
+    run = cardigan.train("mnist", recipe=recipe, minutes=minutes, images=images, seed=seed, out=out)
     model = cardigan.load(run.path)
     pictures = torch.from_numpy(model.sample(SAMPLES, seed=1)).permute(0, 3, 1, 2)
     features = digit_features(to_digit_frame(pictures, model.config.data))

@@ -26,13 +26,13 @@ def test_help_does_not_import_torch(words):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
-def test_help_answers_in_a_quarter_of_a_second(words):
+def test_help_answers_at_once(words):
     seconds = []
     for _ in range(5):
         began = time.monotonic()
         subprocess.run([shutil.which("cardigan", path=Path(sys.executable).parent), *words], check=True, capture_output=True)
         seconds.append(time.monotonic() - began)
-    assert min(seconds) <= 0.25  # the quickest of five, since other work may share the machine
+    assert min(seconds) <= (0.15 if words == ["--help"] else 0.25)  # the quickest of five, since other work may share the machine
 
 
 def test_readme_commands_run_as_written(tmp_path):
@@ -65,6 +65,20 @@ def test_first_pictures_within_ten_seconds_of_the_command(tmp_path):
     running.kill()
     running.wait()
     assert waited < 10
+
+
+def test_first_step_within_four_seconds_of_the_command(tmp_path):
+    """The quickest of three, since other work may share the machine; the journal tells of the first step at once."""
+    seconds = []
+    for attempt in range(3):
+        journal = tmp_path / str(attempt) / "journal.jsonl"
+        began = time.monotonic()
+        with subprocess.Popen([sys.executable, "-m", "cardigan", "train", "mnist", "--quiet", "--out", str(journal.parent)]) as running:
+            while time.monotonic() - began < 20 and not (journal.exists() and '"progress"' in journal.read_text()):
+                time.sleep(0.02)
+            seconds.append(time.monotonic() - began)
+            running.kill()
+    assert min(seconds) <= 4
 
 
 def test_ten_thousand_samples_in_ten_seconds(tmp_path):

@@ -5,6 +5,7 @@ Does not know what the processes do, only how they may end.
 
 import logging
 import os
+import signal
 import sys
 import uuid
 
@@ -46,9 +47,11 @@ def launch(words: list[str], count: int) -> int:
 
 def _exit_code(codes: dict[int, int]) -> int:
     """Return what the run ended with, from the codes of the processes that failed; of one that was killed a person has yet to be told."""
-    killed = {rank: -code for rank, code in codes.items() if code < 0}
+    # The launcher ends with SIGTERM whoever is left when one process fails: that one is not the cause.
+    killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
     if not killed:
-        return max(codes.values())
+        spoken = [code for code in codes.values() if code > 0]
+        return max(spoken, default=128 + signal.SIGTERM)
     rank, number = next(iter(killed.items()))
     print(
         f"cardigan: Process {rank} of the run was killed (signal {number}), and the others stopped with it. "

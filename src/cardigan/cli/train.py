@@ -49,7 +49,7 @@ def main(words: list[str], started: float) -> int:
     if given("--data.source", words):
         raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
     if options.devices != 1:
-        return _in_several_processes(words, options.devices, options.out, base)
+        return _in_several_processes(words, options.devices, options.settings.batch)
     settings = replace(options.settings, data=replace(options.settings.data, source=options.source))
     if given("--minutes", words) and not given("--images", words):
         settings = replace(settings, images=None)  # the user's budget instead of the recipe's
@@ -65,12 +65,12 @@ def main(words: list[str], started: float) -> int:
     return EXIT_CODES.get(run.stopped_by, 0)
 
 
-def _in_several_processes(words: list[str], count: int, out: Path | None, base: Config) -> int:
+def _in_several_processes(words: list[str], count: int, batch: int) -> int:
     """Train with these words, but for --devices, in as many processes; return the exit code."""
     if not 1 <= count <= MAX_DEVICES:
         raise CardiganError(f"--devices is {count}: expected 1..{MAX_DEVICES}; for several machines see docs/guides/scale.md.")
-    if base.batch % count and given("--batch", words) is None:
-        raise CardiganError(f"batch is {base.batch} over {count} processes: expected a multiple of {count}.")
+    if batch % count:
+        raise CardiganError(f"batch is {batch} over {count} processes: expected a multiple of {count}.")
     from cardigan.cli.launch import launch
 
     place = words.index("--devices") if "--devices" in words else None

@@ -1,4 +1,4 @@
-"""What the process does with memory it has freed. Knows the C library, nothing of tensors.
+"""What memory the process holds, and what it does with memory it has freed. Knows the operating system, nothing of networks.
 
 PyTorch frees every intermediate picture at the end of each step, glibc gives such large blocks back to the kernel, and the next step has them
 cleared and mapped again, page by page: 86,000 page faults and a tenth of the time of one step of the tutorial (docs/lab-book.md).
@@ -6,8 +6,12 @@ cleared and mapped again, page by page: 86,000 page faults and a tenth of the ti
 
 import ctypes
 import platform
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import torch
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """Names of glibc's settings (malloc.h)."""
@@ -32,6 +36,17 @@ def kept_memory() -> Iterator[None]:
     finally:
         _set(library, USUAL)
         library.malloc_trim(0)
+
+
+def held_megabytes(device: torch.device) -> float:
+    """Return what the process holds now, in MB: of a GPU the tensors on it, else the resident memory (its peak where the present is not told)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 1e6
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if platform.system() == "Darwin" else peak / 1e3
 
 
 def _set(library: ctypes.CDLL, values: dict[int, int]) -> None:

@@ -4,6 +4,7 @@ Distribution is plain modules, all backwards, then one flat all-reduce of the gr
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Processes:
 
     def leave(self) -> None:
         if self.world_size > 1 and distributed.is_initialized():
+            time.sleep(0.1)  # gloo's threads let go of their last tensors a moment after answering; destroyed before that, the process aborts
             distributed.destroy_process_group()
             _GROUPS.clear()
 
@@ -141,7 +143,7 @@ def join_processes(config: Config, device: torch.device) -> Processes:
     """Return this process's place; under `torchrun`, meet the others (gloo on CPU, NCCL on GPUs, gloo beside it for short messages)."""
     count = world_size()
     if config.batch % count:
-        raise CardiganError(f"batch is {config.batch} over {count} processes: expected a multiple of {count}.")
+        raise SharedError(f"batch is {config.batch} over {count} processes: expected a multiple of {count}.")
     if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Processes(int(os.environ.get("RANK", "0")), count, config.all_reduce)

@@ -17,6 +17,7 @@ from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event, Journal
 from cardigan.run.snapshot import Snapshot, header, write_snapshot
 from cardigan.training.budget import Clock
+from cardigan.training.memory import held_megabytes
 from cardigan.training.schedule import is_due
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import MEASURES, Measurements
@@ -95,7 +96,7 @@ class Recorder:
         """Write the mean of the steps since the last line; raises CardiganError if they are not finite."""
         if self._sums is None:
             return
-        now, (then, seen_then) = time.monotonic(), self._since
+        now, (then, seen_then), device = time.monotonic(), self._since, self._sums.device
         values = dict(zip(MEASURES, (self._sums / self._steps).tolist(), strict=True))
         if not all(map(math.isfinite, values.values())):
             bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
@@ -105,7 +106,8 @@ class Recorder:
             )
         self._sums, self._steps, self._since, self._progress_due = None, 0, (now, images_seen), now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
-        self.event("progress", images_seen, {"images_per_second": round(speed, 1), **{name: round(value, 6) for name, value in values.items()}})
+        facts = {"images_per_second": round(speed, 1), "megabytes": round(held_megabytes(device), 1)}
+        self.event("progress", images_seen, {**facts, **{name: round(value, 6) for name, value in values.items()}})
 
     def draw(self, state: TrainState) -> None:
         began = time.monotonic()

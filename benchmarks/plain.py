@@ -1,0 +1,99 @@
+"""The baseline of `speed.py`: a GAN loop the way tutorials write it, in eager fp32, for the networks and the game of a recipe.
+
+Nothing of cardigan's training is used; only the recipe's numbers are read. No layout, no fused optimizer, no frozen player, no tricks;
+also no waste: pictures lie in memory, resized once.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.functional import softplus
+
+from cardigan.config import Config
+
+SMALLEST = 4
+"""Side of the picture the generator starts from, at 32x32 and 64x64."""
+
+
+def normalised(kind: str, channels: int) -> list[nn.Module]:
+    return [] if kind == "none" else [nn.BatchNorm2d(channels)]
+
+
+def channels_of(config: Config, width: int) -> list[int]:
+    doublings = (config.data.height // SMALLEST).bit_length() - 1
+    return [width * min(2**depth, 8) for depth in range(doublings)]
+
+
+def generator(config: Config) -> nn.Sequential:
+    counts, norm = channels_of(config, config.generator.width)[::-1], config.generator.normalisation
+    layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent.size, counts[0], SMALLEST, bias=norm == "none")]
+    for wide, narrow in zip(counts, [*counts[1:], config.data.channels], strict=True):
+        layers += [*normalised(norm, wide), nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=norm == "none")]
+    return nn.Sequential(*layers, nn.Tanh())
+
+
+def discriminator(config: Config) -> nn.Sequential:
+    counts, norm = channels_of(config, config.discriminator.width), config.discriminator.normalisation
+    layers: list[nn.Module] = []
+    for depth, (narrow, wide) in enumerate(zip([config.data.channels, *counts], counts, strict=False)):
+        layers += [nn.Conv2d(narrow, wide, 4, 2, 1, bias=norm == "none"), *normalised(norm if depth else "none", wide), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(counts[-1], 1, SMALLEST, bias=norm == "none"), nn.Flatten(0))
+
+
+class PlainLoop:
+    """Both players and their pictures; `step` is one iteration."""
+
+    def __init__(self, config: Config, images: torch.Tensor) -> None:
+        self.config, self.images, self.steps = config, images, 0
+        self.generator = generator(config).to(images.device)
+        self.discriminator = discriminator(config).to(images.device)
+        self.average = copy.deepcopy(self.generator)
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=adam.learning_rate, betas=(adam.beta1, adam.beta2))
+            for network, adam in ((self.discriminator, config.discriminator_optimizer), (self.generator, config.generator_optimizer))
+        ]
+
+    def step(self) -> float:
+        config, batch = self.config, self.config.batch
+        real = self.images[torch.randint(len(self.images), (batch,), device=self.images.device)]
+        fake = self.generator(torch.randn(batch, config.latent.size, 1, 1, device=real.device))
+        self.discriminator.zero_grad()
+        penalise = config.objective.r1 > 0 and self.steps % config.objective.penalty_interval == 0
+        loss = self.discriminator_loss(real.requires_grad_(penalise), fake.detach().requires_grad_(penalise), penalise)
+        loss.backward()
+        self.optimizers[0].step()
+        self.generator.zero_grad()
+        if config.objective.loss == "relativistic":
+            cost = softplus(self.discriminator(real.detach()).detach() - self.discriminator(fake)).mean()
+        else:
+            cost = softplus(-self.discriminator(fake)).mean()
+        cost.backward()
+        self.optimizers[1].step()
+        if config.average.half_life_images:
+            with torch.no_grad():
+                for kept, new in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                    kept.lerp_(new, 0.01)
+        self.steps += 1
+        return loss.item()  # tutorials print it
+
+    def discriminator_loss(self, real: torch.Tensor, fake: torch.Tensor, penalise: bool) -> torch.Tensor:
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        if self.config.objective.loss == "relativistic":
+            loss = softplus(fake_logits - real_logits).mean()
+        else:
+            loss = softplus(fake_logits).mean() + softplus(-real_logits).mean()
+        if penalise:
+            for logits, images, strength in ((real_logits, real, self.config.objective.r1), (fake_logits, fake, self.config.objective.r2)):
+                (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+                loss = loss + strength * self.config.objective.penalty_interval / 2 * slope.square().sum((1, 2, 3)).mean()
+        return loss
+
+    @torch.no_grad()
+    def sample(self, num: int) -> torch.Tensor:
+        """Return pictures as uint8, drawn 64 at a time."""
+        network = self.average if self.config.average.half_life_images else self.generator
+        network.eval()
+        drawn = [network(torch.randn(64, self.config.latent.size, 1, 1, device=self.images.device)) for _ in range(num // 64)]
+        network.train()
+        return torch.cat([((part + 1) * 127.5).round().to(torch.uint8).cpu() for part in drawn])
