@@ -41,6 +41,8 @@ from plain import PlainLoop
 
 SIDE = {"cpu": 4096, "cuda": 8192}
 SAMPLES = 512
+WARM_UP = {"cpu": 1, "cuda": 16}
+"""Steps before anything is timed; a GPU records both kinds of step in them."""
 
 
 def main() -> None:
@@ -57,15 +59,15 @@ def main() -> None:
     if options.worker:
         serve(options.worker, json.loads(options.settings))
         return
-    rows = []
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    result: dict[str, Any] = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "start": start_up(), "rows": []}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     for recipe in options.recipes.split(","):
         own = find_recipe(recipe).config().batch
         for batch in dict.fromkeys(own if word == "own" else int(word) for word in options.batches.split(",")):
-            rows.append(compared(recipe, batch, options))
-            print(json.dumps(rows[-1]), flush=True)
-    result = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "start": start_up(), "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+            result["rows"].append(compared(recipe, batch, options))
+            options.out.write_text(json.dumps(result, indent=1) + "\n")  # after every row: what is measured is not lost
     print(table(result))
     print(f"\nWritten to {options.out}")
 
@@ -95,9 +97,8 @@ def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, 
     plain, ours, matrix = Worker("plain", settings), Worker("cardigan", settings), Worker("matrix", settings)
     steps = dict.fromkeys((plain, ours), 1)
     for worker in steps:
-        worker.ask(steps=4)  # warm up; a GPU records its graphs here
-        worker.ask(steps=8)
-        steps[worker] = max(2, round(2 * options.seconds / worker.ask(steps=2)["seconds"]))
+        worker.ask(steps=WARM_UP[settings["device"]])
+        steps[worker] = max(1, round(2 * options.seconds / worker.ask(steps=2)["seconds"]))
     speeds: dict[str, list[float]] = {"plain": [], "cardigan": [], "bf16": [], "fp32": []}
     for _ in range(options.windows):
         for name, worker in (("plain", plain), ("cardigan", ours)):
