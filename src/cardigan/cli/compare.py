@@ -1,0 +1,92 @@
+"""`cardigan compare RUN RUN...`: several models judged by one protocol, which is best, and whether the difference exceeds the errors."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from cardigan.cli.evaluate import EvaluateOptions, judged, protocol_lines, table
+from cardigan.cli.parsing import parse
+from cardigan.errors import CardiganError
+
+if TYPE_CHECKING:
+    from cardigan.metrics.protocol import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Judge several generators by the same protocol and say which is best at what."""
+
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Two or more run directories, checkpoint folders or generator.safetensors."""
+    metrics: str | None = None
+    """Only these, e.g. distance,overlap; by default all that every model allows."""
+    samples: int = 10_000
+    """How many pictures of each to judge."""
+    seed: int = 0
+    """Which pictures: equal seeds give equal ones."""
+    extractor: str = "digits"
+    """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2."""
+    weights: str | None = None
+    """For inception and dinov2: a .safetensors file, or https://...#sha256=HASH."""
+    floor: bool = True
+    """Also judge as many real pictures (once)."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON."""
+
+
+def main(words: list[str]) -> int:
+    """Compare as the words say; return the exit code."""
+    options = parse(CompareOptions, words, "cardigan compare")
+    if len(options.models) < 2:
+        raise CardiganError("One model cannot be compared: give two or more, or judge it with cardigan evaluate.")
+    reports = [judged(model, _for(model, options))[0] for model in options.models]
+    if len({report.protocol.reference_hash for report in reports}) > 1:
+        names = ", ".join(f"{model}: {report.protocol.reference}" for model, report in zip(options.models, reports, strict=True))
+        raise CardiganError(f"These models are judged by different real pictures ({names}): compare models of the same data.")
+    if options.json:
+        print(json.dumps({str(model): report.to_dict() for model, report in zip(options.models, reports, strict=True)}, indent=1))
+    else:
+        print(text([str(model) for model in options.models], reports))
+    return 0
+
+
+def text(names: list[str], reports: "list[Report]") -> str:
+    """Return the table of all numbers that every report has, and what it says."""
+    from cardigan.metrics.protocol import direction
+
+    common = [name for name in reports[0].measures if all(name in report.measures for report in reports)]
+    rows = [("", *(str(number + 1) for number in range(len(reports))), "real pictures", "better", "best")]
+    for name in common:
+        measures = [report.measures[name] for report in reports]
+        rows.append((name, *(measure.text for measure in measures), measures[0].floor_text, direction(name), _verdict(name, reports)))
+    lines = [f"{number + 1}: {name}, {report.images_seen:,} images" for number, (name, report) in enumerate(zip(names, reports, strict=True))]
+    gone = [f"{name} is absent: {reason}" for name, reason in sorted({item for report in reports for item in report.absent.items()})]
+    return "\n".join([*lines, "", *table(rows), "", *gone, *protocol_lines(reports[0])])
+
+
+def _verdict(name: str, reports: "list[Report]") -> str:
+    """Return the number of the best report, and whether the second differs from it by more than twice the error of the difference."""
+    from cardigan.metrics.protocol import differs, direction
+
+    if direction(name) == "neither":
+        return ""
+    order = sorted(range(len(reports)), key=lambda place: reports[place].measures[name].value, reverse=direction(name) == "higher")
+    first, second = (reports[place].measures[name] for place in order[:2])
+    if first.value == second.value:
+        return "equal"
+    return f"{order[0] + 1}" if differs(first, second) else f"{order[0] + 1}, within the errors of {order[1] + 1}"
+
+
+def _for(model: Path, options: CompareOptions) -> EvaluateOptions:
+    return EvaluateOptions(
+        model=model,
+        metrics=options.metrics,
+        samples=options.samples,
+        seed=options.seed,
+        extractor=options.extractor,
+        weights=options.weights,
+        floor=options.floor,
+    )

@@ -1,0 +1,56 @@
+"""The kernel distance (arXiv:1801.01401, section 3: the formula of the KID): squared MMD with a cubic polynomial kernel, unbiased.
+
+Does not know what the features are; only those of Inception make it a KID.
+"""
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from cardigan.errors import CardiganError
+from cardigan.metrics.statistics import mean_with_error
+from cardigan.rng import stream
+
+SUBSET = 1_000
+"""Pictures of each side in one subset at most, as in the paper."""
+SUBSETS = 10
+"""Subsets at least, so that the error is known to a quarter; smaller sets have smaller subsets, which the unbiased estimate allows."""
+FEWEST = 10 * SUBSETS
+
+
+def kernel_distance(first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"]) -> float:
+    """Return the unbiased estimate of the squared MMD with k(x, y) = (x.y / d + 1)^3 (arXiv:1801.01401, eq. 4); 0 on average for equal ones.
+
+    Raises CardiganError for fewer than two rows on a side.
+    """
+    if min(len(first), len(second)) < 2:
+        raise CardiganError(f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least 2 of each.")
+    first, second = first.double(), second.double()
+    return _mean_off_diagonal(_kernel(first, first)) + _mean_off_diagonal(_kernel(second, second)) - 2 * float(_kernel(first, second).mean())
+
+
+def kernel_distance_with_error(first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"], seed: int = 0) -> tuple[float, float]:
+    """Return the mean of the distance over subsets, and its standard error.
+
+    The subsets share no picture, so their values are independent and the error is honest; drawing a hundred overlapping ones makes
+    it look smaller than it is. Raises CardiganError for fewer than 100 pictures on a side.
+    """
+    smaller = min(len(first), len(second))
+    if smaller < FEWEST:
+        raise CardiganError(f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least {FEWEST} of each for its error.")
+    subset = min(SUBSET, smaller // SUBSETS)
+    rows = [torch.randperm(len(side), generator=stream(seed, "kernel subsets", place)) for place, side in enumerate((first, second))]
+    values = [
+        kernel_distance(*(side[order[start : start + subset]] for side, order in zip((first, second), rows, strict=True)))
+        for start in range(0, smaller - subset + 1, subset)
+    ]
+    return mean_with_error(torch.tensor(values, dtype=torch.float64))
+
+
+def _kernel(first: Float64[Tensor, "n feature"], second: Float64[Tensor, "m feature"]) -> Float64[Tensor, "n m"]:
+    return (first @ second.T / first.shape[1] + 1) ** 3
+
+
+def _mean_off_diagonal(square: Float64[Tensor, "n n"]) -> float:
+    count = len(square)
+    return float(square.sum() - square.trace()) / (count * (count - 1))

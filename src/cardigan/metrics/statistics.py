@@ -1,0 +1,114 @@
+"""Means, covariances and standard errors in float64, gathered chunk by chunk.
+
+Does not know what the rows are.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from cardigan.errors import CardiganError
+from cardigan.metrics.frechet import Gaussian, frechet_distance
+from cardigan.rng import stream
+
+BLOCKS = 20
+"""Parts that samples are divided into for a jackknife: the error's own relative error is 1 / sqrt(2 (BLOCKS - 1)), 16 %."""
+RESAMPLES = 200
+"""Bootstrap draws for numbers made from counts."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How many rows were seen, their mean, and a triangle R with R^T R = the sum of (row - mean)(row - mean)^T."""
+
+    count: int
+    mean: Float64[Tensor, " feature"]
+    root: Float64[Tensor, "rank feature"]
+
+
+def moments(rows: Float[Tensor, "n feature"]) -> Moments:
+    """Return the moments of a chunk of rows; raises CardiganError for none."""
+    if len(rows) == 0:
+        raise CardiganError("A distribution of 0 pictures: expected at least 1.")
+    rows = rows.double()
+    mean = rows.mean(0)
+    return Moments(len(rows), mean, _triangle(rows - mean))
+
+
+def merged(first: Moments, second: Moments) -> Moments:
+    """Return the moments of both sets of rows together (Chan, Golub, LeVeque 1979, eq. 2.1; in triangles, so nothing is squared)."""
+    count = first.count + second.count
+    shift = second.mean - first.mean
+    between = shift * math.sqrt(first.count * second.count / count)
+    return Moments(count, first.mean + shift * (second.count / count), _triangle(torch.cat([first.root, second.root, between[None]])))
+
+
+def streamed(chunks: Iterable[Float[Tensor, "_ feature"]]) -> Moments:
+    """Return the moments of all chunks, holding one at a time; raises CardiganError if there is none."""
+    parts = (moments(chunk) for chunk in chunks)
+    first = next(parts, None)
+    if first is None:
+        raise CardiganError("A distribution of 0 pictures: expected at least 1.")
+    return reduce(merged, parts, first)
+
+
+def gaussian(found: Moments) -> Gaussian:
+    """Return the normal distribution with these moments (n - 1 in the denominator); raises CardiganError for fewer than two rows."""
+    if found.count < 2:
+        raise CardiganError(f"A distribution of {found.count} pictures: expected at least 2.")
+    return Gaussian(found.mean, found.root / math.sqrt(found.count - 1))
+
+
+def blocks(count: int) -> list[slice]:
+    """Return the parts of `count` samples that a jackknife leaves out one by one; raises CardiganError for too few samples."""
+    if count < 2 * BLOCKS:
+        raise CardiganError(f"{count} samples: a standard error needs at least {2 * BLOCKS}, so draw more with --samples.")
+    edges = [count * block // BLOCKS for block in range(BLOCKS + 1)]
+    return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+def frechet_with_error(rows: Float[Tensor, "n feature"], reference: Gaussian) -> tuple[float, float]:
+    """Return the Frechet distance of the rows to a reference, and its standard error by jackknife over blocks of rows."""
+    parts = [moments(rows[block]) for block in blocks(len(rows))]
+    before, after = list(accumulate(parts, merged)), list(accumulate(reversed(parts), merged))
+    others = [after[-2], *(merged(before[i - 1], after[-i - 2]) for i in range(1, BLOCKS - 1)), before[-2]]
+    value = frechet_distance(gaussian(before[-1]), reference)
+    return value, jackknife_error([frechet_distance(gaussian(other), reference) for other in others])
+
+
+def jackknife(rows: Float[Tensor, "n feature"], statistic: Callable[[Tensor], float]) -> tuple[float, float]:
+    """Return a statistic of the rows, and its standard error by leaving out one block of rows at a time."""
+    others = [statistic(torch.cat([rows[: block.start], rows[block.stop :]])) for block in blocks(len(rows))]
+    return statistic(rows), jackknife_error(others)
+
+
+def jackknife_error(without_each: Sequence[float]) -> float:
+    """Return the standard error from the values without each block (Efron 1982, eq. 3.6)."""
+    values = torch.tensor(without_each, dtype=torch.float64)
+    return math.sqrt((len(values) - 1) * float(values.var(correction=0)))
+
+
+def bootstrap_error(counts: Int64[Tensor, " class"], statistic: Callable[[Tensor], float], seed: int) -> float:
+    """Return the standard error of a statistic of class counts, the samples redrawn with replacement (Efron 1979)."""
+    total = int(counts.sum())
+    draws = torch.multinomial(counts.double(), total * RESAMPLES, replacement=True, generator=stream(seed, "bootstrap", 0)).reshape(RESAMPLES, total)
+    values = torch.tensor([statistic(torch.bincount(draw, minlength=len(counts))) for draw in draws], dtype=torch.float64)
+    return float(values.std())
+
+
+def mean_with_error(values: Float[Tensor, " n"]) -> tuple[float, float]:
+    """Return the mean of independent values and its standard error; raises CardiganError for fewer than two."""
+    if len(values) < 2:
+        raise CardiganError(f"The mean of {len(values)} values: a standard error needs at least 2.")
+    values = values.double()
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+
+
+def _triangle(rows: Float64[Tensor, "n feature"]) -> Float64[Tensor, "rank feature"]:
+    return torch.linalg.qr(rows, mode="r").R
