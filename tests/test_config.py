@@ -26,6 +26,8 @@ def test_json_round_trip():
         ({"objective.penalty_interval": 2, "objective.r1": 0.0, "objective.r2": 0.0}, "no effect"),
         ({"batch": 1}, "at least 2"),
         ({"seed": -1}, "seed is -1"),
+        ({"health": "pray"}, "expected one of 'warn', 'stop', 'rollback'"),
+        ({"patience": 0}, "patience is 0"),
     ],
 )
 def test_nonsense_is_refused(values, expected):
@@ -36,7 +38,7 @@ def test_nonsense_is_refused(values, expected):
 
 def test_difference_ignores_budget_and_cadence():
     before = Config(images=100)
-    assert difference(before, override(before, {"images": 200, "checkpoint_every": 7, "device": "cpu"})) == []
+    assert difference(before, override(before, {"images": 200, "checkpoint_every": 7, "device": "cpu", "health": "stop", "patience": 7})) == []
     assert difference(before, override(before, {"latent.size": 7})) == ["latent.size: 64 -> 7"]
 
 

@@ -62,6 +62,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_bf16_layers_equal_fp32_within_bf16_rounding(name):
     """bf16 keeps 8 bits: inputs, weights and results are each rounded by up to 2^-9, and sums of rounded parts add to that."""
+    torch.manual_seed(0)  # a layer with a handful of results can cancel by bad luck
     layer, shape = LAYERS[name]
     layer = copy.deepcopy(layer).to(memory_format=torch.channels_last)
     plain = nn.Conv2d if isinstance(layer, Convolution) else nn.ConvTranspose2d

@@ -41,6 +41,7 @@ from cardigan.training.loop import Trial, fit, game
 from cardigan.training.memory import kept_memory
 from cardigan.training.recorder import Recorder
 from cardigan.training.replay import replayed
+from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, load_state_tensors
 from cardigan.training.steps import Players as Players
 from cardigan.training.steps import Rules as Rules
@@ -58,7 +59,7 @@ class Run:
     config: Config
     images_seen: int
     stopped_by: str
-    """images, minutes, SIGINT or SIGTERM."""
+    """images, minutes, patience, health, SIGINT or SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -182,16 +183,24 @@ def _train_in(run: RunDirectory, config: Config, resume: bool, clock: Clock, rep
             with budget.listening(), kept_memory():
                 recorder = None
                 if devices.processes.is_main:
-                    recorder = Recorder(run, config, spec, clock, assemble.build_observers(config, batches, run), report)
+                    observers, probe = assemble.build_observers(config, batches, run), Probe(config, batches, _held_out(config, devices), rules)
+                    recorder = Recorder(run, config, spec, clock, observers, report, probe)
                     recorder.begin(state, messages)
                 play = replayed(game(state, batches, rules), devices.device, devices.processes.world_size)
-                state, reason = fit(Trial(config, batches, rules, play, budget, recorder), state)
+                state, reason = fit(Trial(config, batches, rules, play, budget, recorder, run), state)
         finally:
             if held is not None:
                 os.close(held)
     finally:
         devices.processes.leave()
     return Run(run.path, config, state.images_seen, reason)
+
+
+def _held_out(config: Config, devices: Devices) -> ImageSource | None:
+    """Return real pictures that are not trained on, on the device; None if all are."""
+    if config.data.split != "train":
+        return None
+    return assemble.build_source(replace(config, data=replace(config.data, split="test"))).to(devices.device)
 
 
 def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:
@@ -201,4 +210,5 @@ def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainS
         return state, [], clock
     tensors, facts, messages = found
     load_state_tensors(state, tensors)
-    return replace(state, images_seen=facts.images_seen), messages, replace(clock, before=facts.elapsed_seconds)
+    state = replace(state, images_seen=facts.images_seen, learning_rate_factor=facts.learning_rate_factor)
+    return state, messages, replace(clock, before=facts.elapsed_seconds)

@@ -18,6 +18,7 @@ from cardigan.metrics.digits import digit_distance, digit_features, to_digit_fra
 from cardigan.nets.table import build_discriminator, build_generator
 from cardigan.objective.losses import find_loss
 from cardigan.pixels import encode
+from cardigan.review import write_report
 from cardigan.rng import stream
 from cardigan.run.atomic import write_bytes
 from cardigan.run.directory import RunDirectory
@@ -78,7 +79,10 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
         drawn = sample_pixels(snapshot, numbered(JUDGED_SAMPLES, config.seed))
         return digit_distance(digit_features(to_digit_frame(drawn, config.data)))
 
-    return Observers(draw, judge)
+    def conclude(snapshot: Snapshot) -> None:
+        write_report(run, snapshot, whole=False)
+
+    return Observers(draw, judge, conclude)
 
 
 def _adam(network: Module, config: AdamConfig) -> torch.optim.Adam:

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args, get_origin
 from cardigan.errors import CardiganError, unknown
 
 MIN_SIDE = 8
-SEPARATE = frozenset({"images", "minutes", "device", "checkpoint_every", "sample_every"})
-"""Fields that say how long, where and how closely watched a run is; resume lets them change, the weights do not depend on them."""
+SEPARATE = frozenset({"images", "minutes", "device", "checkpoint_every", "sample_every", "health", "patience"})
+"""Fields that say how long, where and how closely watched a run is; resume lets them change, the weights do not depend on them
+(a rollback changes them when it happens: the journal and the checkpoint tell of it)."""
 
 
 def _require(holds: bool, name: str, given: object, expected: str) -> None:
@@ -162,6 +163,10 @@ class Config:
     """Images between checkpoints."""
     sample_every: int = 20_000
     """Images between sample grids."""
+    health: Literal["warn", "stop", "rollback"] = "warn"
+    """What to do when something goes badly wrong: say so, stop, or return to the best checkpoint with the learning rates halved."""
+    patience: int | None = None
+    """Stop when the score has not improved for this many images, keeping the best."""
     data: DataConfig = field(default_factory=DataConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     generator: NetworkConfig = field(default_factory=NetworkConfig)
@@ -178,6 +183,7 @@ class Config:
         _require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")
         _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1 image")
         _require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
+        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1 image")
         for player in ("generator", "discriminator"):
             normalised = getattr(self, player).normalisation != "none"
             _require(not normalised or self.batch > 1, "batch", self.batch, f"at least 2, since {player}.normalisation is over the batch")

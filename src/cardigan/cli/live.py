@@ -68,6 +68,8 @@ class Screen:
             self.latest = event.values
         elif event.kind == "samples":
             self.pictures = self._preview(event)
+        elif event.kind in {"fault", "rollback"}:
+            self.notes = [*self.notes, told(event)][-3:]
         elif event.kind == "checkpoint" and "score" in event.values:
             self.best = min(event.values["score"], self.best if self.best is not None else float("inf"))
         return self.render()
@@ -116,8 +118,21 @@ class PlainLines:
             self.last = event.elapsed_seconds
             numbers = " ".join(f"{label.strip()} {event.values[name]:.3f}" for name, label, _ in MEANINGS[:4])
             print(f"{pace(self.config, event.images_seen, event.elapsed_seconds, event.values)} | {numbers}", flush=True)
+        elif event.kind in {"fault", "rollback"}:
+            print(f"cardigan: {told(event)}", flush=True)
         elif event.kind == "checkpoint" and "score" in event.values:
             print(f"{event.images_seen:,} images: distance to the test digits {event.values['score']:.1f}", flush=True)
+
+
+def told(event: Event) -> str:
+    """Return a fault or a rollback in words."""
+    values = event.values
+    if event.kind == "fault":
+        return f"{values['name']} at {event.images_seen:,} images: {values['words']}. {values['advice']}"
+    why = f" ({values['fault']}: {values['words']})" if "fault" in values else ""
+    factor = values["learning_rate_factor"]
+    back = f"back from {values['left_at']:,} to the best checkpoint, {event.images_seen:,} images{why}"
+    return f"{back}; learning rates are now {factor:g} of the config's."
 
 
 def done(config: Config, images_seen: int, elapsed: float) -> float:

@@ -24,6 +24,30 @@ def _sample(words: list[str]) -> int:
     return sample.main(words)
 
 
+def _evaluate(words: list[str]) -> int:
+    from cardigan.cli import evaluate
+
+    return evaluate.main(words)
+
+
+def _compare(words: list[str]) -> int:
+    from cardigan.cli import compare
+
+    return compare.main(words)
+
+
+def _report(words: list[str]) -> int:
+    from cardigan.cli import report
+
+    return report.main(words)
+
+
+def _diagnose(words: list[str]) -> int:
+    from cardigan.cli import diagnose
+
+    return diagnose.main(words)
+
+
 def _info(words: list[str]) -> int:
     from cardigan.cli import info
 
@@ -42,6 +66,10 @@ STARTED = time.monotonic()
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a GAN on a source of pictures"),
     "sample": (_sample, "draw pictures from a trained generator"),
+    "evaluate": (_evaluate, "how good a generator is, with errors and the protocol"),
+    "compare": (_compare, "several models judged by one protocol"),
+    "report": (_report, "a run as one page: samples, curves, metrics, settings"),
+    "diagnose": (_diagnose, "what went wrong in a run, and where to stop it"),
     "info": (_info, "what a run or a model is, and how it went"),
     "recipes": (_recipes, "the named experiments, with what to expect of them"),
 }

@@ -106,11 +106,19 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _closing_words(run: "Run") -> str:
-    reasons = {"images": "Finished", "minutes": "Finished: the time is used up", "SIGINT": "Stopped by Ctrl-C", "SIGTERM": "Stopped by SIGTERM"}
+    reasons = {
+        "images": "Finished",
+        "minutes": "Finished: the time is used up",
+        "patience": "Stopped: the score has not improved for longer than --patience",
+        "health": "Stopped: the run has gone bad (cardigan diagnose tells why)",
+        "SIGINT": "Stopped by Ctrl-C",
+        "SIGTERM": "Stopped by SIGTERM",
+    }
+    best = " (of the best checkpoint)" if run.stopped_by in {"patience", "health"} else ""
     lines = [
         f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
         f"  pictures    {run.path}/samples/",
-        f"  generator   {run.path}/generator.safetensors",
+        f"  generator   {run.path}/generator.safetensors{best}",
         f"  draw more   cardigan sample {run.path} -n 64 --out digits.png",
         f"  go on       the same command with --out {run.path} --resume {_larger_budget(run)}".rstrip(),
     ]

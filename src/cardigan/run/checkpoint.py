@@ -27,6 +27,8 @@ class CheckpointFacts:
     elapsed_seconds: float
     score: float | None
     """What the run is judged by, lower is better; None where it was not judged here."""
+    learning_rate_factor: float = 1.0
+    """What the config's learning rates are multiplied by from here on; every rollback halves it."""
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], facts: CheckpointFacts, header: dict[str, Any]) -> Path:
@@ -39,6 +41,19 @@ def save_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], facts: Check
         digest = _digest(temporary / "state.safetensors")
         atomic.write_bytes(temporary / "state.json", json.dumps({**vars(facts), "sha256": digest}, indent=1).encode())
     return path
+
+
+def return_to(path: Path, learning_rate_factor: float) -> None:
+    """Make a checkpoint the one its run goes on from, with this factor: newer ones are removed.
+
+    Killed in between, the run goes on from a newer one as if it had not been rolled back, which its monitor will notice again.
+    """
+    facts, digest = read_checkpoint_facts(path)
+    changed = {**vars(facts), "learning_rate_factor": learning_rate_factor, "sha256": digest}
+    atomic.write_bytes(path / "state.json", json.dumps(changed, indent=1).encode())
+    for newer in list_checkpoints(path.parent):
+        if int(newer.name) > int(path.name):
+            atomic.remove(newer)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

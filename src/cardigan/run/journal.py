@@ -14,7 +14,7 @@ from cardigan.run.atomic import unwritable
 
 @dataclass(frozen=True)
 class Event:
-    """One line: its kind (start, resume, progress, samples, checkpoint, stop), when, and named values."""
+    """One line: its kind (start, resume, progress, samples, checkpoint, fault, rollback, stop), when, and named values."""
 
     kind: str
     images_seen: int
@@ -46,7 +46,7 @@ class Journal:
 
 
 def read_events(path: Path) -> list[Event]:
-    """Return the events of the run as it finally went: what a resumed run did again replaces what was lost.
+    """Return the events of the run as it finally went: what was done again, by a resumed run or after a rollback, replaces what was lost.
 
     Damaged lines are left out; a missing file is an empty list.
     """
@@ -55,7 +55,7 @@ def read_events(path: Path) -> list[Event]:
         event = _event(line)
         if event is None:
             continue
-        if event.kind == "resume":
+        if event.kind in {"resume", "rollback"}:
             events = [known for known in events if known.images_seen <= event.images_seen]
         events.append(event)
     return events

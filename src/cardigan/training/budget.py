@@ -14,8 +14,8 @@ from types import FrameType
 from cardigan.config import Config
 from cardigan.training.processes import Exchange, Processes
 
-REASONS = ("", "images", "minutes", "SIGINT", "SIGTERM")
-"""Why a run stopped; the first one means it goes on."""
+REASONS = ("", "images", "minutes", "patience", "health", "rollback", "SIGINT", "SIGTERM")
+"""Why a run stopped; the first one means it goes on, and after a rollback it does too. Where processes have several, the last counts."""
 
 
 @dataclass
@@ -38,7 +38,9 @@ class Budget:
     processes: Processes
     clock: Clock
     signalled: str = ""
-    _asked: Exchange | None = None
+    asked: str = ""
+    """patience, health or rollback: what this process's recorder asks for."""
+    _exchange: Exchange | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -74,8 +76,15 @@ class Budget:
         if self.config.images is not None and images_seen >= self.config.images:
             return self.signalled if self.processes.world_size == 1 and self.signalled else "images"
         late = self.config.minutes is not None and self.clock.elapsed() + reserve_seconds >= self.config.minutes * 60
-        reason = self.signalled or ("minutes" if late else "")
+        reason = self.signalled or ("minutes" if late else self.asked)
         if self.processes.world_size == 1:
             return reason
-        answered, self._asked = self._asked, self.processes.exchange(REASONS.index(reason))
+        answered, self._exchange = self._exchange, self.processes.exchange(REASONS.index(reason))
         return REASONS[answered.result()] if answered is not None else ""
+
+    def begin_anew(self) -> None:
+        """Forget what was asked, in every process; called by all of them after a rollback."""
+        self.asked = ""
+        if self._exchange is not None:
+            self._exchange.result()
+            self._exchange = None

@@ -12,10 +12,13 @@ import torch
 from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.latents import training_latents
+from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Indices, Latents
 from cardigan.training.average import update_average
 from cardigan.training.budget import Budget
+from cardigan.training.finite import broken, seen_broken
 from cardigan.training.recorder import Recorder
+from cardigan.training.rollback import return_to_best
 from cardigan.training.schedule import average_weight, is_due, learning_rate
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import Measurements, Players, Rules, iterate
@@ -35,18 +38,25 @@ class Trial:
     budget: Budget
     recorder: Recorder | None
     """None in every process but the main one."""
+    run: RunDirectory | None = None
+    """Where a rollback finds the best checkpoint; only a recorder ever asks for one."""
 
 
 def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
     """Train until the budget ends; return the last state and why it stopped."""
     processes, step_seconds = trial.rules.devices.processes, 0.0
-    while not (reason := trial.budget.reason(state.images_seen, step_seconds + _leaving_seconds(trial))):
+    while (reason := trial.budget.reason(state.images_seen, step_seconds + _leaving_seconds(trial))) in {"", "rollback"}:
+        if reason:
+            state = roll_back(trial, state)
+            continue
         began, before = time.monotonic(), state.images_seen
         state, measured = advance(trial, state)
+        stop_if_broken(trial, state, measured)
         if is_due(trial.config.checkpoint_every, before, state.images_seen):
             processes.check_replicas(state_tensors(state), state.images_seen)
         if trial.recorder is not None:
             trial.recorder.after_step(state, before, measured)
+            trial.budget.asked = trial.recorder.watch.asked
         step_seconds = max(time.monotonic() - began, step_seconds * 0.9)
     processes.check_replicas(state_tensors(state), state.images_seen)
     if trial.recorder is not None:
@@ -63,10 +73,30 @@ def advance(trial: Trial, state: TrainState) -> tuple[TrainState, Measurements]:
     indices = trial.batches.indices(before, config.batch)[share]
     z = training_latents(config.latent.distribution, config.batch, config.latent.size, config.seed, before)[share]
     weight = torch.tensor(average_weight(config.average, after, config.batch))
-    set_learning_rates(state.players, config, before)
+    set_learning_rates(state.players, config, before, state.learning_rate_factor)
     penalise = (before // config.batch) % config.objective.penalty_interval == 0
     measured = trial.play(devices.send(indices), devices.send(z), devices.send(weight), penalise)
     return replace(state, images_seen=after), measured
+
+
+def stop_if_broken(trial: Trial, state: TrainState, measured: Measurements) -> None:
+    """Raise CardiganError if the step was refused because something was not finite."""
+    bad = seen_broken(measured)
+    if bad and trial.recorder is not None:
+        trial.recorder.break_off(state.images_seen, bad)
+    if bad:
+        raise broken(state.images_seen, bad)
+
+
+def roll_back(trial: Trial, state: TrainState) -> TrainState:
+    """Return the best state the run has kept, in every process; what was asked is done with."""
+    assert trial.run is not None
+    left_at = state.images_seen
+    state = return_to_best(trial.run, state, trial.rules.devices.processes)
+    trial.budget.begin_anew()
+    if trial.recorder is not None:
+        trial.recorder.rolled_back(state, left_at)
+    return state
 
 
 def game(state: TrainState, batches: Batches, rules: Rules) -> Play:
@@ -80,13 +110,13 @@ def game(state: TrainState, batches: Batches, rules: Rules) -> Play:
     return play
 
 
-def set_learning_rates(players: Players, config: Config, images_seen: int) -> None:
+def set_learning_rates(players: Players, config: Config, images_seen: int, factor: float = 1.0) -> None:
     for optimizer, adam in (
         (players.generator_optimizer, config.generator_optimizer),
         (players.discriminator_optimizer, config.discriminator_optimizer),
     ):
         for group in optimizer.param_groups:
-            rate = learning_rate(adam, images_seen)
+            rate = factor * learning_rate(adam, images_seen)
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)  # a recorded step reads it where it lies
             else:
@@ -94,5 +124,4 @@ def set_learning_rates(players: Players, config: Config, images_seen: int) -> No
 
 
 def _leaving_seconds(trial: Trial) -> float:
-    """Return what the last sample sheet and the last save will take."""
-    return trial.recorder.drawing_seconds + trial.recorder.saving_seconds if trial.recorder is not None else 0.0
+    return trial.recorder.leaving_seconds() if trial.recorder is not None else 0.0

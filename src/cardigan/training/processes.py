@@ -3,6 +3,7 @@
 Distribution is plain modules, all backwards, then one flat all-reduce of the gradients; no wrapper. Does not know what is trained.
 """
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,14 @@ class Processes:
                 if type(module) is nn.BatchNorm2d:
                     module.__class__ = SynchronisedBatchNorm
         return network
+
+    def copied_alone(self, network: Network) -> Network:
+        """Return a copy of the network that one process can use by itself, with its own batch statistics."""
+        copied = copy.deepcopy(network)
+        for module in copied.modules():
+            if type(module) is SynchronisedBatchNorm:
+                module.__class__ = nn.BatchNorm2d  # pyright: ignore[reportAttributeAccessIssue] - undoes synchronise_statistics
+        return copied
 
     def average(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the tensors averaged over the processes, in one flat all-reduce."""

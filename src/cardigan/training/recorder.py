@@ -11,20 +11,24 @@ from typing import Any
 
 from cardigan.config import Config
 from cardigan.data.source import ImageSpec
-from cardigan.errors import CardiganError
-from cardigan.run.checkpoint import CheckpointFacts, prune_checkpoints, save_checkpoint
+from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event, Journal
-from cardigan.run.snapshot import Snapshot, header, write_snapshot
+from cardigan.run.snapshot import Snapshot, header, read_snapshot, write_snapshot
 from cardigan.training.budget import Clock
+from cardigan.training.faults import Fault, fault
+from cardigan.training.finite import broken, not_finite
 from cardigan.training.memory import held_megabytes
 from cardigan.training.schedule import is_due
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import MEASURES, Measurements
+from cardigan.training.watch import Watch
 
 PROGRESS_SECONDS = 2.0
 JUDGE_SHARE = 0.1
 """Judging may take this share of a run's time; beyond it checkpoints go unjudged."""
+PROBE_SHARE = 0.02
+"""So may a closer look at the game."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Observers:
     """Called every `sample_every` images; leaves a sample grid behind."""
     judge: Callable[[Snapshot], float] | None
     """Called at checkpoints; returns the score (lower is better) by which the best one is kept."""
+    conclude: Callable[[Snapshot], None]
+    """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
 
 
 @dataclass
@@ -48,6 +54,8 @@ class Recorder:
     observers: Observers
     report: Callable[[Event], None]
     """Told of every event after it is in the journal."""
+    probe: Callable[[TrainState], dict[str, float]]
+    """A closer look at the game, for the monitor; can change nothing."""
     drawing_seconds: float = 0.5
     """How long the last sample sheet took."""
     saving_seconds: float = 1.0
@@ -58,15 +66,20 @@ class Recorder:
     _progress_due: float = 0.0
     _saved_at: int = -1
     _judging_seconds: float = 0.0
+    _judge_took: float = 0.0
+    _probing_seconds: float = 0.0
     _journal: Journal = field(init=False)
+    watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
+        self.watch = Watch(self.run, self.config, judged=self.observers.judge is not None)
 
     def begin(self, state: TrainState, messages: list[str]) -> None:
         """Write down the start; a run that has nothing yet leaves its first checkpoint and pictures, which also proves that it can."""
         resumed = state.images_seen > 0
         self.event("resume" if resumed else "start", state.images_seen, {"run": str(self.run.path), "messages": messages})
+        self.watch.begin_anew()
         if resumed:
             self._saved_at = state.images_seen
         else:
@@ -79,7 +92,7 @@ class Recorder:
         self._sums = measured if self._sums is None else self._sums + measured
         self._steps += 1
         if time.monotonic() >= self._progress_due:  # the first step of all is told of at once
-            self.progress(state.images_seen)
+            self.progress(state)
         if is_due(self.config.sample_every, before, state.images_seen):
             self.draw(state)
         if is_due(self.config.checkpoint_every, before, state.images_seen):
@@ -90,24 +103,41 @@ class Recorder:
         if self._saved_at != state.images_seen:
             self.draw(state)
             self.save(state, judged=True)
-        self.event("stop", state.images_seen, {"reason": reason})
+        best = best_checkpoint(self.run.checkpoints) if reason in {"patience", "health"} else None
+        if best is not None:  # who stops because it got worse wants what it was before
+            write_snapshot(self.run.generator, read_snapshot(best))
+        self.event("stop", state.images_seen, {"reason": reason} if best is None else {"reason": reason, "kept": int(best.name)})
+        self.observers.conclude(self.snapshot(state) if best is None else read_snapshot(best))
 
-    def progress(self, images_seen: int) -> None:
+    def rolled_back(self, state: TrainState, left_at: int) -> None:
+        """Write down a return to the best checkpoint, and why."""
+        facts = {"left_at": left_at, "learning_rate_factor": state.learning_rate_factor}
+        reason = self.watch.reason
+        write_snapshot(self.run.generator, self.snapshot(state))
+        self.event("rollback", state.images_seen, {**facts, **({"fault": reason.name, "words": reason.words} if reason else {})})
+        self._sums, self._steps, self._since, self._saved_at = None, 0, (time.monotonic(), state.images_seen), state.images_seen
+        self.watch.begin_anew()
+
+    def break_off(self, images_seen: int, bad: dict[str, float]) -> None:
+        """Write down that the run ends here, because these numbers are not finite."""
+        self._tell(images_seen, fault("non-finite", images_seen, bad, grave=True))
+
+    def progress(self, state: TrainState) -> None:
         """Write the mean of the steps since the last line; raises CardiganError if they are not finite."""
+        images_seen = state.images_seen
         if self._sums is None:
             return
         now, (then, seen_then), device = time.monotonic(), self._since, self._sums.device
         values = dict(zip(MEASURES, (self._sums / self._steps).tolist(), strict=True))
-        if not all(map(math.isfinite, values.values())):
-            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-            raise CardiganError(
-                f"Training broke before {images_seen:,} images: {bad} is not a finite number. The checkpoints in {self.run.checkpoints} are "
-                "from before; lower the learning rates, or use --precision fp32."
-            )
+        bad = not_finite(values)
+        if bad:
+            self.break_off(images_seen, bad)
+            raise broken(images_seen, bad)
+        values |= self._probed(state)
         self._sums, self._steps, self._since, self._progress_due = None, 0, (now, images_seen), now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
         facts = {"images_per_second": round(speed, 1), "megabytes": round(held_megabytes(device), 1)}
-        self.event("progress", images_seen, {**facts, **{name: round(value, 6) for name, value in values.items()}})
+        self._watched("progress", state, {**facts, **{name: round(value, 6) for name, value in values.items()}})
 
     def draw(self, state: TrainState) -> None:
         began = time.monotonic()
@@ -117,28 +147,51 @@ class Recorder:
 
     def save(self, state: TrainState, judged: bool) -> None:
         """Write a checkpoint and the generator, judged if that is asked for and affordable; remove what is no longer kept."""
-        self.progress(state.images_seen)  # never save a state whose numbers were not looked at
+        self.progress(state)  # never save a state whose numbers were not looked at
         began = time.monotonic()
         score = self._score(state) if judged else None
-        facts = CheckpointFacts(state.images_seen, round(self.clock.elapsed(), 3), score)
+        facts = CheckpointFacts(state.images_seen, round(self.clock.elapsed(), 3), score, state.learning_rate_factor)
         save_checkpoint(self.run.checkpoints, state_tensors(state), facts, header(self.config, self.spec, state.images_seen))
         write_snapshot(self.run.generator, self.snapshot(state))
         prune_checkpoints(self.run.checkpoints)
         self._saved_at, self.saving_seconds = state.images_seen, max(time.monotonic() - began, 0.8 * self.saving_seconds)
-        self.event("checkpoint", state.images_seen, {"score": score} if score is not None else {})
+        self._watched("checkpoint", state, {"score": score} if score is not None else {})
+
+    def leaving_seconds(self) -> float:
+        """Return what the last sample sheet, the last save and the report will take; the report judges once more, and a little more."""
+        return self.drawing_seconds + self.saving_seconds + 1.5 * self._judge_took
 
     def snapshot(self, state: TrainState) -> Snapshot:
         return Snapshot(state.average, self.config, self.spec, state.images_seen)
 
-    def event(self, kind: str, images_seen: int, values: dict[str, Any]) -> None:
+    def _watched(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
+        """Write an event down, and the faults that begin with it."""
+        for found in self.watch.after(self.event(kind, state.images_seen, values), state.learning_rate_factor):
+            self._tell(state.images_seen, found)
+
+    def _tell(self, images_seen: int, found: Fault) -> None:
+        numbers = {"name": found.name, "grave": found.grave, "evidence": dict(found.evidence), "words": found.words, "advice": found.advice}
+        self.event("fault", images_seen, numbers)
+
+    def event(self, kind: str, images_seen: int, values: dict[str, Any]) -> Event:
         event = Event(kind, images_seen, self.clock.elapsed(), values)
         self._journal.append(event)
         self.report(event)
+        return event
+
+    def _probed(self, state: TrainState) -> dict[str, float]:
+        if self._probing_seconds > PROBE_SHARE * self.clock.elapsed():
+            return {}
+        began = time.monotonic()
+        values = self.probe(state)
+        self._probing_seconds += time.monotonic() - began
+        return values
 
     def _score(self, state: TrainState) -> float | None:
         if self.observers.judge is None or self._judging_seconds > JUDGE_SHARE * self.clock.elapsed():
             return None
         began = time.monotonic()
         score = self.observers.judge(self.snapshot(state))
-        self._judging_seconds += time.monotonic() - began
-        return score
+        self._judge_took = time.monotonic() - began
+        self._judging_seconds += self._judge_took
+        return score if math.isfinite(score) else None

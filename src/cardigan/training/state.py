@@ -19,6 +19,8 @@ class TrainState:
     players: Players
     average: Generator
     images_seen: int
+    learning_rate_factor: float = 1.0
+    """What both learning rates are multiplied by; every rollback halves it."""
 
 
 def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
@@ -45,7 +47,10 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
         for key, parameter in network.named_parameters():
             start = f"{name}.{key}."
             remembered = {full.removeprefix(start): value for full, value in tensors.items() if full.startswith(start)}
-            if remembered:
+            if optimizer.state.get(parameter):  # a recorded GPU step goes on reading these where they lie
+                for kind, held in optimizer.state[parameter].items():
+                    held.copy_(remembered[kind]) if kind in remembered else held.zero_()
+            elif remembered:
                 optimizer.state[parameter] = {
                     # Adam's moments are read in the memory order of their parameter; its step counter has no axes
                     kind: torch.empty_like(parameter).copy_(value) if value.dim() else value.to(parameter.device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -21,11 +21,15 @@ from cardigan.objective.penalties import zero_centred_penalty
 from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
 from cardigan.training.devices import Devices
 
-MEASURES = ("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after", "r1", "r2")
+MEASURES = (
+    *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"),
+    *("r1", "r2", "discriminator_gradient", "generator_gradient"),
+)
 """What one iteration measures: both losses without penalties, D's belief in real and in generated pictures
-before its update, its belief in the same generated pictures after it, and the penalties without their weights."""
+before its update, its belief in the same generated pictures after it, the penalties without their weights,
+and the length of both gradients: not a finite number where an update was refused."""
 
-Measurements: TypeAlias = Float[Tensor, "7"]
+Measurements: TypeAlias = Float[Tensor, "9"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def iterate(players: Players, rules: Rules, real: Batch, z: Latents, penalise: b
     judged = judge(players.discriminator, rules, real.images, fake.detach(), labels, penalise)
     weight = rules.objective.penalty_interval / 2
     cost = judged.loss + weight * (rules.objective.r1 * judged.r1 + rules.objective.r2 * judged.r2)
-    learn(players.discriminator, players.discriminator_optimizer, cost, rules.devices)
+    discriminator_gradient = learn(players.discriminator, players.discriminator_optimizer, cost, rules.devices)
     # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
     real_logits = judged.real_logits
     with frozen(players.discriminator):
@@ -69,11 +73,14 @@ def iterate(players: Players, rules: Rules, real: Batch, z: Latents, penalise: b
                     real_logits = players.discriminator(real.images, labels)
             fake_logits = players.discriminator(fake, labels)
         generator_loss = rules.loss.generator(real_logits, fake_logits)
-        learn(players.generator, players.generator_optimizer, generator_loss, rules.devices)
+        # A refused update of D refuses G's too: 0 times what is not finite is not finite.
+        unspoiled = 0 * discriminator_gradient
+        generator_gradient = learn(players.generator, players.generator_optimizer, generator_loss + unspoiled, rules.devices)
     belief = rules.loss.belief
     after = belief(fake_logits, real_logits)
     before = (belief(judged.real_logits, judged.fake_logits), belief(judged.fake_logits, judged.real_logits))
-    return torch.stack([judged.loss, generator_loss, *before, after, judged.r1, judged.r2]).detach()
+    measured = [judged.loss, generator_loss, *before, after, judged.r1, judged.r2, discriminator_gradient, generator_gradient]
+    return torch.stack(measured).detach()
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,32 @@ def frozen(player: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def learn(player: nn.Module, optimizer: Optimizer, cost: Scalar, devices: Devices) -> None:
-    """Update one player, and it alone: gradients are asked for by name, so the opponent's are never computed."""
+def learn(player: nn.Module, optimizer: Optimizer, cost: Scalar, devices: Devices) -> Scalar:
+    """Update one player, and it alone: gradients are asked for by name, so the opponent's are never computed.
+
+    Returns the length of the gradient, over all processes together. If that or the cost is not a finite number, nothing is updated:
+    every process sees the same sum, so all of them refuse.
+    """
     parameters = [parameter for parameter in player.parameters() if parameter.requires_grad]
-    gradients = devices.processes.average(torch.autograd.grad(cost, parameters))
+    *gradients, shared_cost = devices.processes.average([*torch.autograd.grad(cost, parameters), cost.detach()])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
         parameter.grad = gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-    optimizer.step()
+    length = length_of(gradients) + 0 * shared_cost
+    _step_if(length.isfinite(), optimizer)
     optimizer.zero_grad(set_to_none=True)
+    return length
+
+
+def length_of(gradients: list[Tensor]) -> Scalar:
+    """Return the Euclidean length of all gradients together; not finite if any number in them is not."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # pyright: ignore[reportPrivateImportUsage] - as torch's own clipping
+
+
+def _step_if(allowed: Bool[Tensor, ""], optimizer: Optimizer) -> None:
+    """Let the optimizer step if it is allowed; on a GPU its kernel decides, so that the loop need not wait for the answer."""
+    if allowed.is_cuda:
+        optimizer.found_inf = (~allowed).float()  # pyright: ignore[reportAttributeAccessIssue] - how torch.amp tells a fused optimizer to stand still
+        optimizer.step()
+    elif allowed:
+        optimizer.step()

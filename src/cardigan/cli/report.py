@@ -1,0 +1,28 @@
+"""`cardigan report RUN`: write the run's report.html, whole, from what the run has left so far."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cardigan.cli.parsing import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write a run's report: samples over time, curves, metrics, settings, the command to do it again. One file that loads nothing."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run directory; it may still be training."""
+
+
+def main(words: list[str]) -> int:
+    """Write the report; return the exit code."""
+    options = parse(ReportOptions, words, "cardigan report")
+
+    from cardigan.review import write_report
+    from cardigan.run.directory import RunDirectory
+
+    print(write_report(RunDirectory(options.run)))
+    return 0
