@@ -1,6 +1,7 @@
 """Train a recipe and print the digit distance it reaches: the command behind every quality figure.
 
     python benchmarks/quality.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/quality]
+                                 [--set '{"data.height": 32}']
 
 The distance is over the embedded digit judge's 128 features, 5,000 samples (seed 1) against the 10,000 test digits; the floor is what
 5,000 real training digits score. Without --minutes and --images a run takes the recipe's own budget.
@@ -10,6 +11,7 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,10 +28,11 @@ def main() -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--set", type=json.loads, default={}, help="settings to override, as JSON by dotted name")
     options = parser.parse_args()
     print(f"floor: {digit_distance(digit_features(cardigan.mnist('train').pixels[:SAMPLES])):.2f}")
     rows = [
-        judged(options.out / f"{options.recipe}-{seed}", options.recipe, options.minutes, options.images, int(seed))
+        judged(options.out / f"{options.recipe}-{seed}", options.recipe, options.minutes, options.images, {**options.set, "seed": int(seed)})
         for seed in options.seeds.split(",")
     ]
     for row in rows:
@@ -38,15 +41,15 @@ def main() -> None:
     print(f"median distance {statistics.median(distances):.2f}, from {min(distances):.2f} to {max(distances):.2f}")
 
 
-def judged(out: Path, recipe: str, minutes: float | None, images: int | None, seed: int) -> dict[str, float]:
+def judged(out: Path, recipe: str, minutes: float | None, images: int | None, settings: dict[str, Any]) -> dict[str, float]:
     """Train one run and return what it reached."""
-    run = cardigan.train("mnist", recipe=recipe, minutes=minutes, images=images, seed=seed, out=out)
+    run = cardigan.train("mnist", recipe=recipe, minutes=minutes, images=images, overrides=settings, out=out)
     model = cardigan.load(run.path)
     pictures = torch.from_numpy(model.sample(SAMPLES, seed=1)).permute(0, 3, 1, 2)
     features = digit_features(to_digit_frame(pictures, model.config.data))
     shares = torch.bincount(digit_classes(features), minlength=10) / SAMPLES
     distance = round(digit_distance(features), 2)
-    return {"seed": seed, "images": run.images_seen, "distance": distance, "rarest_digit_share": round(float(shares.min()), 4)}
+    return {"seed": run.config.seed, "images": run.images_seen, "distance": distance, "rarest_digit_share": round(float(shares.min()), 4)}
 
 
 if __name__ == "__main__":
