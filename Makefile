@@ -30,4 +30,5 @@ check: dev
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: dev
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/quality.py --recipe mnist --minutes 2 --out runs/quality-$(shell date +%Y%m%d-%H%M%S)
