@@ -119,6 +119,7 @@ def _closing_words(run: "Run") -> str:
         f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
         f"  pictures    {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors{best}",
+        f"  report      {run.path}/report.html",
         f"  draw more   cardigan sample {run.path} -n 64 --out digits.png",
         f"  go on       the same command with --out {run.path} --resume {_larger_budget(run)}".rstrip(),
     ]
