@@ -116,7 +116,8 @@ def read_table(path: Path) -> tuple[dict[str, list[Reading]], bool]:
                 readings = runs.setdefault(row.get("run") or "", [])
                 readings.append(_row(row, f"{path}, line {rows.line_num}", readings[-1][0] if readings else None))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise CardiganError(f"Cannot read {path}: {str(error).lower()}.") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CardiganError(f"Cannot read {path}: {why.lower()}. Give a run directory, a journal.jsonl or a .csv.") from error
     if not runs:
         raise CardiganError(f"{path} has no rows: expected one for each step that was logged.")
     return runs, "fid" in columns
