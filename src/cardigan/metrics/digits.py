@@ -18,7 +18,7 @@ from cardigan.pixels import decode
 from cardigan.shapes import Pixels
 
 SIDE = 28
-CHUNK = 500
+CHUNK = 100
 
 
 class DigitJudge(nn.Module):

@@ -26,15 +26,21 @@ def kept_memory() -> Iterator[None]:
 
     Does nothing where the C library is not glibc. Where a person has set glibc's own environment variables, theirs are overruled.
     """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    library = ctypes.CDLL(None)
-    _set(library, KEEPING)
+    _set(KEEPING)
     try:
         yield
     finally:
-        _set(library, USUAL)
+        _set(USUAL)
+        give_back()
+
+
+def give_back() -> None:
+    """Give all that is freed back to the system now; the next step fetches again what it needs.
+
+    For after something else than a step has run.
+    """
+    library = _glibc()
+    if library is not None:
         library.malloc_trim(0)
 
 
@@ -49,6 +55,12 @@ def held_megabytes(device: torch.device) -> float:
     return peak / 1e6 if platform.system() == "Darwin" else peak / 1e3
 
 
-def _set(library: ctypes.CDLL, values: dict[int, int]) -> None:
-    for name, value in values.items():
-        library.mallopt(name, value)
+def _set(values: dict[int, int]) -> None:
+    library = _glibc()
+    if library is not None:
+        for name, value in values.items():
+            library.mallopt(name, value)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

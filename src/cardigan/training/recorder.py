@@ -18,7 +18,7 @@ from cardigan.run.snapshot import Snapshot, header, read_snapshot, write_snapsho
 from cardigan.training.budget import Clock
 from cardigan.training.faults import Fault, fault
 from cardigan.training.finite import broken, not_finite
-from cardigan.training.memory import held_megabytes
+from cardigan.training.memory import give_back, held_megabytes
 from cardigan.training.schedule import is_due
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import MEASURES, Measurements
@@ -192,6 +192,7 @@ class Recorder:
             return None
         began = time.monotonic()
         score = self.observers.judge(self.snapshot(state))
+        give_back()  # a judgement's memory lies elsewhere than a step's, and would be kept beside it
         self._judge_took = time.monotonic() - began
         self._judging_seconds += self._judge_took
         return score if math.isfinite(score) else None
