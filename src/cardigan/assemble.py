@@ -14,7 +14,8 @@ from cardigan.data.mnist import mnist
 from cardigan.data.source import ImageSource, ImageSpec, image_spec
 from cardigan.errors import unknown
 from cardigan.figures.grid import beside, png
-from cardigan.metrics.digits import digit_distance, digit_features, to_digit_frame
+from cardigan.metrics.digits import digit_classes, digit_distance, digit_features, to_digit_frame
+from cardigan.metrics.modes import class_counts, class_divergence
 from cardigan.nets.table import build_discriminator, build_generator
 from cardigan.objective.losses import find_loss
 from cardigan.pixels import encode
@@ -75,9 +76,16 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
         write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
         return {"num_samples": count}
 
-    def judge(snapshot: Snapshot) -> float:
+    expected = class_counts(batches.source.labels.cpu(), batches.source.classes)
+
+    def judge(snapshot: Snapshot) -> dict[str, float]:
         drawn = sample_pixels(snapshot, numbered(JUDGED_SAMPLES, config.seed))
-        return digit_distance(digit_features(to_digit_frame(drawn, config.data)))
+        features = digit_features(to_digit_frame(drawn, config.data))
+        verdict = {"score": digit_distance(features)}
+        if bool((expected > 0).all()):  # pictures of a class that the data lacks would be infinitely far
+            seen = class_counts(digit_classes(features), batches.source.classes)
+            verdict["class_divergence"] = round(class_divergence(seen, expected), 6)
+        return verdict
 
     def conclude(snapshot: Snapshot) -> None:
         write_report(run, snapshot, whole=False)

@@ -23,9 +23,9 @@ def train_with_scores(out: Path, scores: dict[int, list[float]], images: int, re
     whole = assemble.build_observers
 
     def scripted(*arguments) -> Observers:
-        def judge(snapshot) -> float:
+        def judge(snapshot) -> dict[str, float]:
             left = scores.get(snapshot.images_seen, [])
-            return left.pop(0) if left else 55.0
+            return {"score": left.pop(0) if left else 55.0}
 
         return replace(whole(*arguments), judge=judge)
 

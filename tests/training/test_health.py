@@ -65,7 +65,7 @@ def test_plateau_says_where_the_best_was():
 
 HEALTHY = {
     **{"discriminator_loss": 0.65, "generator_loss": 0.9, "d_real": 0.53, "d_fake": 0.47, "d_fake_after": 0.4},
-    **{"discriminator_gradient": 0.7, "generator_gradient": 0.4, "diversity": 1.0, "repeated": 0.0, "held_out_gap": 0.1, "nearness": 1.3},
+    **{"discriminator_gradient": 0.7, "generator_gradient": 0.4, "diversity": 1.0, "repeated": 0.0, "held_out_gap": 0.1, "nearness": 1.3, "class_divergence": 0.1},
 }
 
 
@@ -75,6 +75,7 @@ HEALTHY = {
         ({"diversity": 0.02}, "collapse"),
         ({"diversity": 0.4}, "partial collapse"),
         ({"repeated": 0.5}, "partial collapse"),
+        ({"class_divergence": 0.4}, "partial collapse"),
         ({"d_real": 0.999, "d_fake": 0.001}, "discriminator won"),
         ({"d_real": 0.3, "d_fake": 0.7}, "generator won"),
         ({"discriminator_loss": 30.0}, "divergence"),

@@ -37,8 +37,8 @@ class Observers:
 
     draw: Callable[[Snapshot], dict[str, int | float]]
     """Called every `sample_every` images; leaves a sample grid behind."""
-    judge: Callable[[Snapshot], float] | None
-    """Called at checkpoints; returns the score (lower is better) by which the best one is kept."""
+    judge: Callable[[Snapshot], dict[str, float]] | None
+    """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, and what else it saw."""
     conclude: Callable[[Snapshot], None]
     """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
 
@@ -149,13 +149,13 @@ class Recorder:
         """Write a checkpoint and the generator, judged if that is asked for and affordable; remove what is no longer kept."""
         self.progress(state)  # never save a state whose numbers were not looked at
         began = time.monotonic()
-        score = self._score(state) if judged else None
-        facts = CheckpointFacts(state.images_seen, round(self.clock.elapsed(), 3), score, state.learning_rate_factor)
+        verdict = self._verdict(state) if judged else {}
+        facts = CheckpointFacts(state.images_seen, round(self.clock.elapsed(), 3), verdict.get("score"), state.learning_rate_factor)
         save_checkpoint(self.run.checkpoints, state_tensors(state), facts, header(self.config, self.spec, state.images_seen))
         write_snapshot(self.run.generator, self.snapshot(state))
         prune_checkpoints(self.run.checkpoints)
         self._saved_at, self.saving_seconds = state.images_seen, max(time.monotonic() - began, 0.8 * self.saving_seconds)
-        self._watched("checkpoint", state, {"score": score} if score is not None else {})
+        self._watched("checkpoint", state, verdict)
 
     def leaving_seconds(self) -> float:
         """Return what the last sample sheet, the last save and the report will take; the report judges once more, and a little more."""
@@ -187,12 +187,12 @@ class Recorder:
         self._probing_seconds += time.monotonic() - began
         return values
 
-    def _score(self, state: TrainState) -> float | None:
+    def _verdict(self, state: TrainState) -> dict[str, float]:
         if self.observers.judge is None or self._judging_seconds > JUDGE_SHARE * self.clock.elapsed():
-            return None
+            return {}
         began = time.monotonic()
-        score = self.observers.judge(self.snapshot(state))
+        verdict = self.observers.judge(self.snapshot(state))
         give_back()  # a judgement's memory lies elsewhere than a step's, and would be kept beside it
         self._judge_took = time.monotonic() - began
         self._judging_seconds += self._judge_took
-        return score if math.isfinite(score) else None
+        return {name: value for name, value in verdict.items() if math.isfinite(value)}

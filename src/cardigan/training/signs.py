@@ -75,6 +75,11 @@ def few_pictures(values: Values, memory: Memory) -> dict[str, float] | None:
     return shown if memory.widest > 0.8 and (shown["diversity"] < 0.5 or shown["repeated"] > 0.25) else None
 
 
+def classes_missing(values: Values, memory: Memory) -> dict[str, float] | None:
+    """The histogram of classes is as far from the data's as if three classes of ten were never drawn: ln(10/7) = 0.36 nats."""
+    return {"class_divergence": values["class_divergence"]} if memory.position >= UNDER_WAY and values["class_divergence"] > 0.36 else None
+
+
 def real_is_told(values: Values, memory: Memory) -> dict[str, float] | None:
     """D is right about 99 pictures of 100 of either kind: its loss, and with it what G can learn, is next to nothing. At the start it may be."""
     shown = {name: values[name] for name in ("d_real", "d_fake")}
@@ -126,6 +131,7 @@ SIGNS = (
     Sign("collapse", DIFFERENCES, one_picture, grave=True),
     Sign("collapse", DIFFERENCES | set(GRADIENTS), dead, grave=True),
     Sign("partial collapse", DIFFERENCES | {"repeated"}, few_pictures),
+    Sign("partial collapse", frozenset({"class_divergence"}), classes_missing),
     Sign("discriminator won", OPINIONS, real_is_told, grave=True),
     Sign("generator won", OPINIONS, fake_is_believed, grave=True),
     Sign("divergence", OPINIONS, worse_than_guessing, grave=True),
