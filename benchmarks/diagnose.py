@@ -122,7 +122,7 @@ def report_cost() -> None:
     from cardigan.data.batches import Batches
     from cardigan.training.budget import Budget, Clock
     from cardigan.training.devices import open_devices
-    from cardigan.training.loop import Trial, advance, game
+    from cardigan.training.loop import Trial, advance, playing
     from cardigan.training.signals import Probe
     from cardigan.training.steps import length_of
 
@@ -130,7 +130,7 @@ def report_cost() -> None:
     devices, source = open_devices(config), assemble.build_source(config)
     state, rules = assemble.build_state(config, assemble.build_spec(config, source), devices), assemble.build_rules(config, devices)
     batches, probe = Batches(source, config.data, 0), Probe(config, Batches(source, config.data, 0), source, rules)
-    trial = Trial(config, batches, rules, game(state, batches, rules), Budget(config, devices.processes, Clock()), None)
+    trial = Trial(config, batches, rules, playing(state, batches, rules), Budget(config, devices.processes, Clock()), None)
     gradients = [
         torch.randn_like(parameter) for player in (state.players.generator, state.players.discriminator) for parameter in player.parameters()
     ]

@@ -34,7 +34,7 @@ from cardigan.recipes import find_recipe
 from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, advance, game
+from cardigan.training.loop import Trial, advance, playing
 from cardigan.training.memory import kept_memory
 from cardigan.training.replay import replayed
 from plain import PlainLoop
@@ -187,7 +187,7 @@ def cardigan_parts(config: Config) -> Parts:
     spec = assemble.build_spec(config, source)
     state, rules = assemble.build_state(config, spec, devices), assemble.build_rules(config, devices)
     batches = Batches(source.to(devices.device), config.data, config.seed)
-    play = replayed(game(state, batches, rules), devices.device, 1)
+    play = replayed(playing(state, batches, rules), devices.device, 1)
     trial = Trial(config, batches, rules, play, Budget(config, devices.processes, Clock()), None)
     states = [state]
 

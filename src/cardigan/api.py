@@ -37,7 +37,7 @@ from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, fit, game
+from cardigan.training.loop import Trial, fit, playing
 from cardigan.training.memory import kept_memory
 from cardigan.training.recorder import Recorder
 from cardigan.training.replay import replayed
@@ -186,7 +186,7 @@ def _train_in(run: RunDirectory, config: Config, resume: bool, clock: Clock, rep
                     observers, probe = assemble.build_observers(config, batches, run), Probe(config, batches, _held_out(config, devices), rules)
                     recorder = Recorder(run, config, spec, clock, observers, report, probe)
                     recorder.begin(state, messages)
-                play = replayed(game(state, batches, rules), devices.device, devices.processes.world_size)
+                play = replayed(playing(state, batches, rules), devices.device, devices.processes.world_size)
                 state, reason = fit(Trial(config, batches, rules, play, budget, recorder, run), state)
         finally:
             if held is not None:

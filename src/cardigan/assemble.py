@@ -12,10 +12,10 @@ from cardigan.config import AdamConfig, Config
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist
 from cardigan.data.source import ImageSource, ImageSpec, image_spec
-from cardigan.errors import unknown
+from cardigan.data.stacked import stacked_mnist
+from cardigan.errors import CardiganError, unknown
 from cardigan.figures.grid import beside, png
-from cardigan.metrics.digits import digit_classes, digit_distance, digit_features, to_digit_frame
-from cardigan.metrics.modes import class_counts, class_divergence
+from cardigan.metrics.quick import quick_verdict
 from cardigan.nets.table import build_discriminator, build_generator
 from cardigan.objective.losses import find_loss
 from cardigan.pixels import encode
@@ -24,12 +24,13 @@ from cardigan.rng import stream
 from cardigan.run.atomic import write_bytes
 from cardigan.run.directory import RunDirectory
 from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
+from cardigan.training.augmentation import build_augmentation
 from cardigan.training.devices import Devices
 from cardigan.training.recorder import Observers
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Players, Rules
 
-SOURCES = {"mnist": mnist}
+SOURCES = {"mnist": mnist, "stacked-mnist": stacked_mnist}
 JUDGED_SAMPLES = 2_000
 """Pictures drawn for the score that picks the best checkpoint; few, so that judging stays cheap."""
 
@@ -41,6 +42,8 @@ def build_source(config: Config) -> ImageSource:
 
 
 def build_spec(config: Config, source: ImageSource) -> ImageSpec:
+    if config.conditional and not source.classes:
+        raise CardiganError(f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or give pictures with labels.")
     return image_spec(config.data, source.classes if config.conditional else 0)
 
 
@@ -57,11 +60,11 @@ def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState
         _adam(generator, config.generator_optimizer),
         _adam(discriminator, config.discriminator_optimizer),
     )
-    return TrainState(players, average, images_seen=0)
+    return TrainState(players, average, images_seen=0, augmentation=build_augmentation(config.augment, devices.device))
 
 
 def build_rules(config: Config, devices: Devices) -> Rules:
-    return Rules(find_loss(config.objective.loss), config.objective, config.conditional, devices)
+    return Rules(find_loss(config.objective.loss), config.objective, config.conditional, devices, config.accumulate)
 
 
 def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Observers:
@@ -76,21 +79,16 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
         write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
         return {"num_samples": count}
 
-    expected = class_counts(batches.source.labels.cpu(), batches.source.classes)
+    verdict = quick_verdict(batches.source, config.data)
 
     def judge(snapshot: Snapshot) -> dict[str, float]:
-        drawn = sample_pixels(snapshot, numbered(JUDGED_SAMPLES, config.seed))
-        features = digit_features(to_digit_frame(drawn, config.data))
-        verdict = {"score": digit_distance(features)}
-        if bool((expected > 0).all()):  # pictures of a class that the data lacks would be infinitely far
-            seen = class_counts(digit_classes(features), batches.source.classes)
-            verdict["class_divergence"] = round(class_divergence(seen, expected), 6)
-        return verdict
+        assert verdict is not None
+        return verdict(sample_pixels(snapshot, numbered(JUDGED_SAMPLES, config.seed)))
 
     def conclude(snapshot: Snapshot) -> None:
         write_report(run, snapshot, whole=False)
 
-    return Observers(draw, judge, conclude)
+    return Observers(draw, None if verdict is None else judge, conclude)
 
 
 def _adam(network: Module, config: AdamConfig) -> torch.optim.Adam:

@@ -66,14 +66,29 @@ class NetworkConfig:
     network: str = "dcgan"
     """The architecture, by its name in `nets/table.py`."""
     width: int = 32
-    """Channels at full resolution; each halving of the picture doubles them, up to eight times."""
+    """Channels at full resolution; each halving of the picture doubles them, up to eight times. In `mlp`, the size of the hidden layers."""
+    depth: int | None = None
+    """Residual blocks at each size (resnet, r3gan), or hidden layers (mlp); nothing lets the network choose."""
     normalisation: Literal["none", "batch", "batch-shift"] = "none"
     """Batch normalisation: none, with learned scale and shift, or with learned shift alone (the tutorial's fix_gamma)."""
+    spectral: bool = False
+    """Divide every weight matrix by its largest singular value (arXiv:1802.05957)."""
+    attention: int = 0
+    """Self-attention where the shorter side of the picture has become this (arXiv:1805.08318; resnet only); 0 is none."""
+    minibatch_deviation: int = 0
+    """D also sees how much the pictures in groups of this size differ from each other (arXiv:1710.10196, section 3); 0 is off."""
+    conditioning: Literal["auto", "one-hot", "projection"] = "auto"
+    """How classes are told, if they are: as ones and zeros beside z and as planes beside the picture (the DCGAN paper's way, dcgan and mlp),
+    or learned, an embedding beside z and a projection of D's features on one (arXiv:1802.05637). Auto is the network's own way."""
     initialisation: Literal["dcgan", "torch"] = "torch"
-    """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or PyTorch's default, uniform within 1/sqrt(fan-in)."""
+    """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (PyTorch's default, uniform within 1/sqrt(fan-in), for dcgan)."""
 
     def __post_init__(self) -> None:
         _require(self.width >= 1, "network width", self.width, "at least 1")
+        _require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
+        _require(self.attention >= 0, "network attention", self.attention, "a side in pixels, or 0 for none")
+        group = self.minibatch_deviation
+        _require(group == 0 or group >= 2, "minibatch_deviation", group, "0 or a group of at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +101,68 @@ class ObjectiveConfig:
     """Weight of half the squared gradient of D on real pictures (arXiv:1801.04406, eq. 9); 0 is off."""
     r2: float = 0.0
     """The same on generated pictures (arXiv:1801.04406, eq. 10); 0 is off."""
+    wgan_gp: float = 0.0
+    """Weight of the one-centred gradient penalty between real and generated pictures (arXiv:1704.00028, eq. 3; the paper's is 10); 0 is off."""
+    dragan: float = 0.0
+    """Weight of the same around real pictures (arXiv:1705.07215; the paper's is 10); 0 is off."""
     penalty_interval: int = 1
     """Penalties are computed on every n-th step, n times as strong (arXiv:1912.04958, appendix B)."""
+    penalty_start: float = 1.0
+    """The penalties' weights begin at this many times their value (arXiv:2501.05441, table 5, begins at 10)."""
+    penalty_settle_images: int = 0
+    """Over this many images, along half a cosine, they reach their value."""
 
     def __post_init__(self) -> None:
-        _require(self.r1 >= 0 and math.isfinite(self.r1), "objective.r1", self.r1, "a finite number of at least 0")
-        _require(self.r2 >= 0 and math.isfinite(self.r2), "objective.r2", self.r2, "a finite number of at least 0")
+        for name in ("r1", "r2", "wgan_gp", "dragan", "penalty_start"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
+        _require(self.penalty_settle_images >= 0, "objective.penalty_settle_images", self.penalty_settle_images, "at least 0")
         _require(self.penalty_interval >= 1, "objective.penalty_interval", self.penalty_interval, "at least 1 (1 is every step)")
-        if self.penalty_interval > 1 and self.r1 == self.r2 == 0:
+        for name, unset in (("penalty_interval", 1), ("penalty_start", 1.0), ("penalty_settle_images", 0)):
+            if getattr(self, name) != unset and not self.penalised:
+                raise CardiganError(
+                    f"objective.{name} is {getattr(self, name)} but no penalty is on, so it has no effect: "
+                    "set objective.r1, r2, wgan_gp or dragan, or leave it out."
+                )
+        if (self.penalty_start != 1) != (self.penalty_settle_images > 0):
             raise CardiganError(
-                f"objective.penalty_interval is {self.penalty_interval} but no penalty is on, so it has no effect: "
-                "set objective.r1 or objective.r2, or leave it out."
+                f"objective.penalty_start is {self.penalty_start} and objective.penalty_settle_images {self.penalty_settle_images}: "
+                "a schedule needs both, a start other than 1 and the images it takes; set both or neither."
             )
+
+    @property
+    def penalised(self) -> bool:
+        """Whether any penalty is on."""
+        return max(self.r1, self.r2, self.wgan_gp, self.dragan) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Changes made to what D sees, real and generated alike, so that few pictures go a longer way; what is drawn stays unchanged."""
+
+    operations: str = ""
+    """What may be done, by the names in `objective/augment.py`, separated by commas; nothing is off."""
+    probability: float = 0.0
+    """How likely each operation is for each picture; 1 is DiffAugment (arXiv:2006.10738). With a target, where it begins."""
+    target: float = 0.0
+    """Adapt the probability until this is the mean sign of D on real pictures (ADA, arXiv:2006.06676, section 3; the paper's is 0.6); 0 keeps it."""
+    rise_images: int = 500_000
+    """Images in which an adapting probability can rise from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
+        _require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
+        _require(self.rise_images >= 1, "augment.rise_images", self.rise_images, "at least 1 image")
+        if bool(self.operations) != (self.probability > 0 or self.target > 0):
+            raise CardiganError(
+                f"augment.operations is {self.operations!r}, augment.probability {self.probability} and augment.target {self.target}, so nothing "
+                "would be done: give operations and a probability (1 for DiffAugment) or a target (0.6 for ADA), or none of them."
+            )
+
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        """The operations' names."""
+        return tuple(name.strip() for name in self.operations.split(",")) if self.operations else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +216,12 @@ class Config:
     """Stop after this much time, starting and saving included."""
     batch: int = 64
     """Images per step, over all processes together."""
+    accumulate: int = 1
+    """Compute a batch in this many parts, one after another: the same gradients in less memory. Batch statistics are those of a part."""
+    discriminator_steps: int = 1
+    """D learns on this many batches for each one of G's (arXiv:1406.2661, algorithm 1, k; WGANs take 5)."""
+    packing: int = 1
+    """D judges this many pictures at a time, together (PacGAN, arXiv:1712.04086): that they differ is then part of looking real."""
     conditional: bool = False
     """Train on the class labels, so that a class can be asked for."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -172,6 +243,7 @@ class Config:
     generator: NetworkConfig = field(default_factory=NetworkConfig)
     discriminator: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     generator_optimizer: AdamConfig = field(default_factory=AdamConfig)
     discriminator_optimizer: AdamConfig = field(default_factory=AdamConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
@@ -184,9 +256,35 @@ class Config:
         _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1 image")
         _require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1 image")
+        _require(self.discriminator_steps >= 1, "discriminator_steps", self.discriminator_steps, "at least 1")
+        self._check_division()
+        self._check_critic()
+
+    def _check_division(self) -> None:
+        _require(self.accumulate >= 1 and self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch of {self.batch}")
+        part = self.batch // self.accumulate
+        _require(self.packing >= 1 and part % self.packing == 0, "packing", self.packing, f"a divisor of the {part} pictures computed at a time")
+        if self.packing > 1 and self.conditional:
+            raise CardiganError(
+                f"packing is {self.packing} and conditional is on, but the pictures of a pack have different classes: "
+                "set packing to 1 or leave classes out."
+            )
         for player in ("generator", "discriminator"):
             normalised = getattr(self, player).normalisation != "none"
-            _require(not normalised or self.batch > 1, "batch", self.batch, f"at least 2, since {player}.normalisation is over the batch")
+            _require(not normalised or part > 1, "batch / accumulate", part, f"at least 2, since {player}.normalisation is over the batch")
+
+    def _check_critic(self) -> None:
+        objective, normalisation = self.objective, self.discriminator.normalisation
+        if objective.loss == "wasserstein" and not (objective.penalised or self.discriminator.spectral):
+            raise CardiganError(
+                "objective.loss is 'wasserstein' and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp (the paper's is 10), "
+                "another penalty, or discriminator.spectral."
+            )
+        if objective.wgan_gp > 0 and normalisation != "none":
+            raise CardiganError(
+                f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalisation!r}, which makes each logit depend on "
+                "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalisation to 'none'."
+            )
 
 
 def to_dict(config: Config) -> dict[str, Any]:

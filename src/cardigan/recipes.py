@@ -4,7 +4,7 @@ Knows settings only, no torch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cardigan.config import (
     AdamConfig,
@@ -95,7 +95,7 @@ RECIPES = {
     ),
 }
 
-DEFAULT_RECIPES = {"mnist": "mnist"}
+DEFAULT_RECIPES = {"mnist": "mnist", "stacked-mnist": "stacked-mnist"}
 """The recipe a source is trained with when none is named."""
 
 
@@ -106,10 +106,11 @@ def find_recipe(name: str) -> Recipe:
 
 
 def config_for(source: str, recipe: str | None = None) -> Config:
-    """Return the config of a recipe, or of the one made for this source.
+    """Return the config of a recipe, or of the one made for this source, with this source's pictures.
 
     Raises CardiganError for an unknown source or recipe.
     """
     if source not in DEFAULT_RECIPES:
         raise unknown("source", source, DEFAULT_RECIPES)
-    return find_recipe(recipe or DEFAULT_RECIPES[source]).config()
+    config = find_recipe(recipe or DEFAULT_RECIPES[source]).config()
+    return replace(config, data=replace(config.data, source=source))

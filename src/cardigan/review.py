@@ -33,8 +33,8 @@ CHARTS = (
 
 
 QUICK_SAMPLES, WHOLE_SAMPLES = 2_000, 10_000
-QUICK_METRICS = ("distance", "classes")
-"""What a report at the end of training judges, in seconds; `cardigan report` judges all."""
+QUICK_METRICS = {"mnist": ("distance", "classes"), "stacked-mnist": ("stacked",)}
+"""What a report at the end of training judges of each source, in seconds; `cardigan report` judges all."""
 NOTES = {"higher": "more is better", "lower": "less is better", "neither": ""}
 
 
@@ -56,9 +56,8 @@ def judged(snapshot: Snapshot, config: Config, whole: bool) -> tuple[list[Metric
     except CardiganError as error:
         return [], str(error), None
     sampler = snapshot_sampler(snapshot, reference, config.seed)
-    report = evaluate(
-        sampler, reference, num_samples=WHOLE_SAMPLES if whole else QUICK_SAMPLES, metrics=None if whole else QUICK_METRICS, floor=whole
-    )
+    metrics, count = (None, WHOLE_SAMPLES) if whole else (QUICK_METRICS[config.data.source], QUICK_SAMPLES)
+    report = evaluate(sampler, reference, num_samples=count, metrics=metrics, floor=whole)
     rows = [
         Metric(name, f"{measure.value:.4g}", f"{measure.standard_error:.2g}", measure.floor_text, NOTES[direction(name)])
         for name, measure in report.measures.items()

@@ -15,7 +15,7 @@ from cardigan.data.source import framed
 from cardigan.pixels import decode
 from cardigan.recipes import tutorial
 from cardigan.training.devices import Devices
-from cardigan.training.steps import iterate, judge
+from cardigan.training.steps import Chance, Game, iterate, judge
 
 RECORD = np.load(Path(__file__).parents[1] / "golden" / "tutorial_iterations.npz")
 DEVICES = Devices(torch.device("cpu"), bf16=False)
@@ -97,7 +97,7 @@ def test_generator_gradients_come_through_the_updated_discriminator(game):
     before = {key: parameter.clone() for key, parameter in players.generator.named_parameters()}
     descent = torch.optim.SGD([p for p in players.generator.parameters() if p.requires_grad], lr=1.0)  # its step is the gradient itself
     players = replace(players, generator_optimizer=descent)
-    iterate(players, rules, real(0), z(0), penalise=True)
+    iterate(Game(players, rules), [(real(0), Chance(z(0)))])
     for key, parameter in players.generator.named_parameters():
         if parameter.requires_grad:
             assert relative(before[key] - parameter.detach(), RECORD[f"grad_g/{mxnet_name(key, 'g')}"]) <= 5e-2, key
@@ -108,7 +108,7 @@ def test_five_iterations_have_the_tutorials_probabilities(game):
     for step in range(5):
         seen: list[torch.Tensor] = []
         watch = players.discriminator.register_forward_hook(lambda module, given, logits, seen=seen: seen.append(torch.sigmoid(logits.detach())))
-        iterate(players, rules, real(step), z(step), penalise=True)
+        iterate(Game(players, rules), [(real(step), Chance(z(step)))])
         watch.remove()
         tolerance = 1e-4 if step == 0 else 3e-2
         for ours, name in zip(seen, ("p_fake", "p_real", "p_gen"), strict=True):
@@ -118,7 +118,7 @@ def test_five_iterations_have_the_tutorials_probabilities(game):
 def test_five_iterations_end_at_the_tutorials_weights(game):
     players, rules = game
     for step in range(5):
-        iterate(players, rules, real(step), z(step), penalise=True)
+        iterate(Game(players, rules), [(real(step), Chance(z(step)))])
     for player, network, prefix in (("g", players.generator, "gT"), ("d", players.discriminator, "dT")):
         for key, parameter in network.named_parameters():
             theirs = torch.from_numpy(RECORD[f"{prefix}/{mxnet_name(key, player)}"])

@@ -14,7 +14,7 @@ from cardigan.latents import training_latents
 from cardigan.recipes import RECIPES
 from cardigan.training.devices import Devices
 from cardigan.training.loop import set_learning_rates
-from cardigan.training.steps import MEASURES, iterate
+from cardigan.training.steps import MEASURES, Chance, Game, Kind, iterate
 
 BATCH = 16
 GOLDEN: dict[str, list[list[float]]] = {
@@ -36,11 +36,12 @@ def first_steps(recipe: str, num_steps: int = 3) -> list[list[float]]:
     source, devices = mnist("train"), Devices(torch.device("cpu"), bf16=False)
     state = build_state(config, build_spec(config, source), devices)
     batches, rules, rows = Batches(source, config.data, config.seed), build_rules(config, devices), []
+    game = Game(state.players, rules)
     for step in range(num_steps):
         seen = step * BATCH
         set_learning_rates(state.players, config, seen)
         z = training_latents(config.latent.distribution, BATCH, config.latent.size, config.seed, seen)
-        rows.append(iterate(state.players, rules, batches.at(seen, BATCH), z, penalise=step == 0).tolist())
+        rows.append(iterate(game, [(batches.at(seen, BATCH), Chance(z))], Kind(step == 0, generator_learns=True)).tolist())
     return rows
 
 
@@ -48,7 +49,7 @@ def first_steps(recipe: str, num_steps: int = 3) -> list[list[float]]:
 def test_first_steps_are_what_they_were(recipe):
     for ours, expected in zip(first_steps(recipe), GOLDEN[recipe], strict=True):
         assert len(ours) == len(MEASURES)
-        assert ours == pytest.approx(expected, rel=2e-3, abs=1e-6)
+        assert ours[: len(expected)] == pytest.approx(expected, rel=2e-3, abs=1e-6)
 
 
 if __name__ == "__main__":

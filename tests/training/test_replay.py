@@ -9,7 +9,7 @@ from cardigan.data.batches import Batches
 from cardigan.recipes import config_for
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, advance, game
+from cardigan.training.loop import Trial, advance, playing
 from cardigan.training.replay import Replayed, replayed
 from cardigan.training.state import state_tensors
 
@@ -18,7 +18,7 @@ def trained(config: Config, replay: bool, steps: int):
     devices, source = open_devices(config), build_source(config)
     state, rules = build_state(config, build_spec(config, source), devices), build_rules(config, devices)
     batches = Batches(source.to(devices.device), config.data, config.seed)
-    play = game(state, batches, rules)
+    play = playing(state, batches, rules)
     trial = Trial(config, batches, rules, Replayed(play) if replay else play, Budget(config, devices.processes, Clock()), None)
     measured = []
     for _ in range(steps):
@@ -38,8 +38,8 @@ def test_replayed_steps_equal_played_ones(recipe):
 
 
 def test_only_a_single_gpu_process_records():
-    def work(indices, z, weight, penalise):
-        return z
+    def work(inputs, kind):
+        return inputs.z
 
     assert replayed(work, torch.device("cpu"), 1) is work
     assert replayed(work, torch.device("cuda"), 2) is work

@@ -72,6 +72,11 @@ def digit_features(pixels: UInt8[Tensor, "batch 1 28 28"]) -> Float[Tensor, "bat
     return torch.cat([digit_judge().features(decode(chunk)) for chunk in pixels.split(CHUNK)])
 
 
+def stacked_digit_features(pixels: UInt8[Tensor, "batch 3 28 28"]) -> Float[Tensor, "batch 384"]:
+    """Return the judge's features of each channel as a digit of its own, side by side."""
+    return torch.cat([digit_features(pixels[:, channel : channel + 1]) for channel in range(3)], dim=1)
+
+
 def digit_classes(features: Float[Tensor, "batch 128"]) -> Int64[Tensor, " batch"]:
     """Return the class the judge sees in each row of features, 0..9."""
     return digit_judge().verdict(features).argmax(1)

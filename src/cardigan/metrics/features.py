@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from cardigan.errors import CardiganError, unknown
-from cardigan.metrics.digits import SIDE, digit_features, digit_judge
+from cardigan.metrics.digits import SIDE, digit_features, digit_judge, stacked_digit_features
 from cardigan.metrics.dinov2 import dinov2
 from cardigan.metrics.efficientnet import efficientnet_lite0
 from cardigan.metrics.inception import Inception, tensorflow_resized
@@ -72,6 +72,8 @@ def find_extractor(name: str, frame: Frame, weights: Path | None = None) -> Extr
 
 
 def _digits(frame: Frame, _: Path | None) -> Extractor:
+    if frame == (3, SIDE, SIDE):
+        return Extractor("digits", "stacked_digit_distance", _embedded_hash(), 384, "none, each channel a digit", stacked_digit_features)
     if frame != (1, SIDE, SIDE):
         raise CardiganError(f"The extractor 'digits' judges grey {SIDE}x{SIDE} digits, these are {_shape(frame)}: choose another with --extractor.")
     judge = digit_judge()

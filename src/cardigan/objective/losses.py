@@ -1,6 +1,7 @@
 """The losses of the game by name, for both players, on logits.
 
-Each is a pair of functions of (real, fake) logits; to add one, write the pair and its line in `LOSSES`.
+Each is a pair of functions of (real, fake) logits and a way to read them; to add one, write the pair and its line in `LOSSES`
+(docs/guides/extend.md).
 """
 
 from collections.abc import Callable
@@ -15,13 +16,23 @@ from cardigan.shapes import Logits, Scalar
 
 @dataclass(frozen=True)
 class Loss:
-    """One game: what each player minimises, how sure D is that the first of two kinds of logits is real,
-    and whether the generator's loss compares with real logits."""
+    """One game: what each player minimises, and how its logits are read."""
 
     discriminator: Callable[[Logits, Logits], Scalar]
     generator: Callable[[Logits, Logits], Scalar]
-    belief: Callable[[Logits, Logits], Scalar]
-    compares: bool
+    margin: Callable[[Logits, Logits], Logits]
+    """From logits and the opposite kind's: above 0 where D takes a picture for real."""
+    probability: Callable[[Logits], Logits] | None
+    """From margins, how sure D is; None where a margin has no scale of its own, so that no one can say."""
+    compares: bool = False
+    """Whether the generator's loss needs real logits."""
+    bounded: bool = True
+    """Whether it has a minimum by itself; the others need something that bounds D's slope."""
+
+    def belief(self, logits: Logits, opposite: Logits) -> Scalar:
+        """Return the mean probability D gives pictures of being real, or its mean margin where there is none."""
+        margin = self.margin(logits, opposite)
+        return (margin if self.probability is None else self.probability(margin)).mean()
 
 
 def non_saturating_discriminator(real: Logits, fake: Logits) -> Scalar:
@@ -34,9 +45,9 @@ def non_saturating_generator(real: Logits, fake: Logits) -> Scalar:
     return softplus(-fake).mean()
 
 
-def absolute_belief(logits: Logits, opposite: Logits) -> Scalar:
-    """Return the mean probability D gives a picture of being real."""
-    return torch.sigmoid(logits).mean()
+def minimax_generator(real: Logits, fake: Logits) -> Scalar:
+    """Return E[log(1 - D(G(z)))] (arXiv:1406.2661, eq. 1): the game of the theorem, whose gradient vanishes where D is sure."""
+    return -softplus(fake).mean()
 
 
 def relativistic_discriminator(real: Logits, fake: Logits) -> Scalar:
@@ -49,14 +60,58 @@ def relativistic_generator(real: Logits, fake: Logits) -> Scalar:
     return softplus(real - fake).mean()
 
 
-def relative_belief(logits: Logits, opposite: Logits) -> Scalar:
-    """Return the mean probability D gives a picture of being more real than its partner."""
-    return torch.sigmoid(logits - opposite).mean()
+def least_squares_discriminator(real: Logits, fake: Logits) -> Scalar:
+    """Return E[(D(x) - 1)^2]/2 + E[D(G(z))^2]/2 (arXiv:1611.04076, eq. 9: a = 0, b = 1)."""
+    return (real - 1).square().mean() / 2 + fake.square().mean() / 2
+
+
+def least_squares_generator(real: Logits, fake: Logits) -> Scalar:
+    """Return E[(D(G(z)) - 1)^2]/2 (arXiv:1611.04076, eq. 9: c = 1)."""
+    return (fake - 1).square().mean() / 2
+
+
+def hinge_discriminator(real: Logits, fake: Logits) -> Scalar:
+    """Return E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (arXiv:1802.05957, eq. 16)."""
+    return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
+
+
+def critic_generator(real: Logits, fake: Logits) -> Scalar:
+    """Return -E[D(G(z))] (arXiv:1802.05957, eq. 17; arXiv:1701.07875, algorithm 1)."""
+    return -fake.mean()
+
+
+def wasserstein_discriminator(real: Logits, fake: Logits) -> Scalar:
+    """Return E[D(G(z))] - E[D(x)] (arXiv:1701.07875, eq. 3, negated): minus the distance, if D's slope is at most 1."""
+    return fake.mean() - real.mean()
+
+
+def absolute(logits: Logits, opposite: Logits) -> Logits:
+    """Return the logits: 0 is undecided."""
+    return logits
+
+
+def relative(logits: Logits, opposite: Logits) -> Logits:
+    """Return how much more real than its partner each picture looks."""
+    return logits - opposite
+
+
+def between_targets(logits: Logits, opposite: Logits) -> Logits:
+    """Return how far logits are above the middle of the targets 0 and 1."""
+    return logits - 0.5
+
+
+def share_of_way(margin: Logits) -> Logits:
+    """Return where a margin lies between the targets, from 0 to 1."""
+    return (margin + 0.5).clamp(0, 1)
 
 
 LOSSES = {
-    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator, absolute_belief, compares=False),
-    "relativistic": Loss(relativistic_discriminator, relativistic_generator, relative_belief, compares=True),
+    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator, absolute, torch.sigmoid),
+    "minimax": Loss(non_saturating_discriminator, minimax_generator, absolute, torch.sigmoid),
+    "relativistic": Loss(relativistic_discriminator, relativistic_generator, relative, torch.sigmoid, compares=True),
+    "least-squares": Loss(least_squares_discriminator, least_squares_generator, between_targets, share_of_way),
+    "hinge": Loss(hinge_discriminator, critic_generator, absolute, torch.sigmoid),
+    "wasserstein": Loss(wasserstein_discriminator, critic_generator, relative, None, bounded=False),
 }
 
 

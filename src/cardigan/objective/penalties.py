@@ -1,14 +1,53 @@
-"""Penalties on the discriminator's slope: what keeps the game from running away."""
+"""Penalties on the discriminator's slope: what keeps the game from running away.
+
+Each logit may depend on its own picture alone, or, where D sees packs of pictures (arXiv:1712.04086), on its own pack.
+"""
+
+from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from cardigan.shapes import Images, Logits, Scalar
+from cardigan.shapes import Images, Scalar
+
+Critic = Callable[[Images], Float[Tensor, " logit"]]
+"""D, with its labels already given."""
 
 
-def zero_centred_penalty(logits: Logits, images: Images) -> Scalar:
+def zero_centred_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
     """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on fake ones.
 
-    `images` must have been given to D with `requires_grad`; each logit may depend on its own picture alone.
+    `images` must have been given to D with `requires_grad`.
     """
+    return slopes(logits, images).square().sum(dim=1).mean()
+
+
+def gradient_penalty(critic: Critic, real: Images, fake: Images, mix: Float[Tensor, " batch"]) -> Scalar:
+    """Return E[(|dD/dx| - 1)^2] at points between real and generated pictures (arXiv:1704.00028, eq. 3, without the weight).
+
+    `mix` is uniform on [0, 1): how much of each point is real.
+    """
+    share = mix[:, None, None, None]
+    return one_centred(critic, share * real + (1 - share) * fake)
+
+
+def dragan_penalty(critic: Critic, real: Images, noise: Images) -> Scalar:
+    """Return E[(|dD/dx| - 1)^2] around real pictures (arXiv:1705.07215, section 2.3, without the weight), at x + N(0, c).
+
+    `noise` is standard normal; the standard deviation of the perturbation is half that of the batch.
+    """
+    return one_centred(critic, real + real.std() / 2 * noise)
+
+
+def one_centred(critic: Critic, points: Images) -> Scalar:
+    """Return E[(|dD/dx| - 1)^2] at these points."""
+    points = points.detach().requires_grad_(True)
+    # Where the slope is exactly 0 its length has no derivative: 1e-12 keeps that finite.
+    return ((slopes(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
+
+
+def slopes(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "logit value"]:
+    """Return the gradient of each logit with respect to the pictures it was given for, as one row."""
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return slope.float().square().sum(dim=(1, 2, 3)).mean()
+    return slope.float().reshape(len(logits), -1)

@@ -11,20 +11,19 @@ import torch
 
 from cardigan.config import Config
 from cardigan.data.batches import Batches
-from cardigan.latents import training_latents
 from cardigan.run.directory import RunDirectory
-from cardigan.shapes import Indices, Latents
 from cardigan.training.average import update_average
 from cardigan.training.budget import Budget
 from cardigan.training.finite import broken, seen_broken
+from cardigan.training.inputs import Inputs, in_parts, inputs_at
 from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import return_to_best
-from cardigan.training.schedule import average_weight, is_due, learning_rate
+from cardigan.training.schedule import is_due, kind_of_step, learning_rate
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import Measurements, Players, Rules, iterate
+from cardigan.training.steps import Game, Kind, Measurements, Players, Rules, iterate
 
-Play = Callable[[Indices, Latents, torch.Tensor, bool], Measurements]
-"""One iteration on the device: which pictures, which latents, how much the average moves, whether penalties are due."""
+Play = Callable[[Inputs, Kind], Measurements]
+"""One iteration on the device, and the step of the average that follows it."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,10 @@ def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
 
 def advance(trial: Trial, state: TrainState) -> tuple[TrainState, Measurements]:
     """Return the state one step later, and what the step measured. All randomness is a function of (seed, images_seen)."""
-    config, before, after = trial.config, state.images_seen, state.images_seen + trial.config.batch
-    devices = trial.rules.devices
-    share = devices.processes.share(config.batch)
-    indices = trial.batches.indices(before, config.batch)[share]
-    z = training_latents(config.latent.distribution, config.batch, config.latent.size, config.seed, before)[share]
-    weight = torch.tensor(average_weight(config.average, after, config.batch))
+    config, before = trial.config, state.images_seen
     set_learning_rates(state.players, config, before, state.learning_rate_factor)
-    penalise = (before // config.batch) % config.objective.penalty_interval == 0
-    measured = trial.play(devices.send(indices), devices.send(z), devices.send(weight), penalise)
-    return replace(state, images_seen=after), measured
+    measured = trial.play(inputs_at(config, trial.batches, before, trial.rules.devices), kind_of_step(config, before))
+    return replace(state, images_seen=before + config.batch), measured
 
 
 def stop_if_broken(trial: Trial, state: TrainState, measured: Measurements) -> None:
@@ -99,12 +92,14 @@ def roll_back(trial: Trial, state: TrainState) -> TrainState:
     return state
 
 
-def game(state: TrainState, batches: Batches, rules: Rules) -> Play:
+def playing(state: TrainState, batches: Batches, rules: Rules) -> Play:
     """Return the iteration of these players, with everything that happens on the device inside."""
+    game = Game(state.players, rules, state.augmentation)
 
-    def play(indices: Indices, z: Latents, weight: torch.Tensor, penalise: bool) -> Measurements:
-        measured = iterate(state.players, rules, batches.pictures(indices), z, penalise)
-        update_average(state.average, state.players.generator, weight)
+    def play(inputs: Inputs, kind: Kind) -> Measurements:
+        measured = iterate(game, in_parts(inputs, batches, rules.parts), kind, inputs.penalty_factor)
+        if kind.generator_learns:
+            update_average(state.average, state.players.generator, inputs.average_weight)
         return measured
 
     return play

@@ -151,8 +151,10 @@ def world_size() -> int:
 def join_processes(config: Config, device: torch.device) -> Processes:
     """Return this process's place; under `torchrun`, meet the others (gloo on CPU, NCCL on GPUs, gloo beside it for short messages)."""
     count = world_size()
-    if config.batch % count:
-        raise SharedError(f"batch is {config.batch} over {count} processes: expected a multiple of {count}.")
+    together = count * config.accumulate * config.packing
+    if config.batch % together:
+        shares = "".join(f" x {number} ({name})" for name, number in (("accumulate", config.accumulate), ("packing", config.packing)) if number > 1)
+        raise SharedError(f"batch is {config.batch} over {count} processes{shares}: expected a multiple of {together}.")
     if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Processes(int(os.environ.get("RANK", "0")), count, config.all_reduce)

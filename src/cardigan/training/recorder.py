@@ -5,12 +5,14 @@ Does not know the game; reads the numbers of a step late, every few seconds, so 
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from cardigan.config import Config
 from cardigan.data.source import ImageSpec
+from cardigan.objective.losses import find_loss
 from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event, Journal
@@ -19,14 +21,16 @@ from cardigan.training.budget import Clock
 from cardigan.training.faults import Fault, fault
 from cardigan.training.finite import broken, not_finite
 from cardigan.training.memory import give_back, held_megabytes
-from cardigan.training.schedule import is_due
+from cardigan.training.schedule import is_due, kind_of_step
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import MEASURES, Measurements
+from cardigan.training.steps import MEASURES, OF_GENERATOR, PENALTIES, Measurements
 from cardigan.training.watch import Watch
 
 PROGRESS_SECONDS = 2.0
 JUDGE_SHARE = 0.1
 """Judging may take this share of a run's time; beyond it checkpoints go unjudged."""
+RAW = {"d_real": "margin_real", "d_fake": "margin_fake", "d_fake_after": "margin_fake_after"}
+"""What beliefs are called where a loss gives them no scale: they are no probabilities, and the monitor must not read them as such."""
 PROBE_SHARE = 0.02
 """So may a closer look at the game."""
 
@@ -61,7 +65,8 @@ class Recorder:
     saving_seconds: float = 1.0
     """How long a save takes, judging included: the last one, or a little less than the slowest, so that an unjudged one does not hide it."""
     _sums: Measurements | None = None
-    _steps: int = 0
+    _steps: Counter[str] = field(default_factory=Counter)
+    """Steps since the last line: all, and those with penalties, and those in which G learned."""
     _since: tuple[float, int] = (0.0, 0)
     _progress_due: float = 0.0
     _saved_at: int = -1
@@ -69,10 +74,12 @@ class Recorder:
     _judge_took: float = 0.0
     _probing_seconds: float = 0.0
     _journal: Journal = field(init=False)
+    _has_scale: bool = field(init=False)
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
+        self._has_scale = find_loss(self.config.objective.loss).probability is not None
         self.watch = Watch(self.run, self.config, judged=self.observers.judge is not None)
 
     def begin(self, state: TrainState, messages: list[str]) -> None:
@@ -90,7 +97,8 @@ class Recorder:
     def after_step(self, state: TrainState, before: int, measured: Measurements) -> None:
         """Take one step's numbers; do whatever came due with it."""
         self._sums = measured if self._sums is None else self._sums + measured
-        self._steps += 1
+        kind = kind_of_step(self.config, before)
+        self._steps.update({"all": 1, "penalised": int(kind.penalise), "generator": int(kind.generator_learns)})
         if time.monotonic() >= self._progress_due:  # the first step of all is told of at once
             self.progress(state)
         if is_due(self.config.sample_every, before, state.images_seen):
@@ -115,7 +123,8 @@ class Recorder:
         reason = self.watch.reason
         write_snapshot(self.run.generator, self.snapshot(state))
         self.event("rollback", state.images_seen, {**facts, **({"fault": reason.name, "words": reason.words} if reason else {})})
-        self._sums, self._steps, self._since, self._saved_at = None, 0, (time.monotonic(), state.images_seen), state.images_seen
+        self._forget(state.images_seen, time.monotonic())
+        self._saved_at = state.images_seen
         self.watch.begin_anew()
 
     def break_off(self, images_seen: int, bad: dict[str, float]) -> None:
@@ -128,16 +137,36 @@ class Recorder:
         if self._sums is None:
             return
         now, (then, seen_then), device = time.monotonic(), self._since, self._sums.device
-        values = dict(zip(MEASURES, (self._sums / self._steps).tolist(), strict=True))
+        values = self._means()
         bad = not_finite(values)
         if bad:
             self.break_off(images_seen, bad)
             raise broken(images_seen, bad)
         values |= self._probed(state)
-        self._sums, self._steps, self._since, self._progress_due = None, 0, (now, images_seen), now + PROGRESS_SECONDS
+        self._forget(images_seen, now)
+        self._progress_due = now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
         facts = {"images_per_second": round(speed, 1), "megabytes": round(held_megabytes(device), 1)}
         self._watched("progress", state, {**facts, **{name: round(value, 6) for name, value in values.items()}})
+
+    def _means(self) -> dict[str, float]:
+        """Return each measure's mean over the steps that had it; what this config never has is left out."""
+        assert self._sums is not None
+        means: dict[str, float] = {}
+        for name, total in zip(MEASURES, self._sums.tolist(), strict=True):
+            if name in PENALTIES:
+                on, steps = getattr(self.config.objective, name) > 0, self._steps["penalised"]
+            elif name in OF_GENERATOR:
+                on, steps = True, self._steps["generator"]
+            else:
+                on, steps = name != "augmentation" or bool(self.config.augment.operations), self._steps["all"]
+            if steps and (on or not math.isfinite(total)):
+                means[name] = total / steps
+        return means if self._has_scale else {RAW.get(name, name): value for name, value in means.items()}
+
+    def _forget(self, images_seen: int, now: float) -> None:
+        self._sums, self._since = None, (now, images_seen)
+        self._steps.clear()
 
     def draw(self, state: TrainState) -> None:
         began = time.monotonic()

@@ -2,7 +2,8 @@
 
 import math
 
-from cardigan.config import AdamConfig, AverageConfig
+from cardigan.config import AdamConfig, AverageConfig, Config, ObjectiveConfig
+from cardigan.training.steps import Kind
 
 
 def learning_rate(config: AdamConfig, images_seen: int) -> float:
@@ -24,6 +25,19 @@ def average_weight(config: AverageConfig, images_seen: int, batch: int) -> float
     if config.ramp_up:
         half_life = min(half_life, images_seen * config.ramp_up)
     return 1 - 0.5 ** (batch / half_life) if half_life > 0 else 1.0
+
+
+def penalty_factor(config: ObjectiveConfig, images_seen: int) -> float:
+    """Return what all penalties are multiplied by: from `penalty_start` to 1 along half a cosine."""
+    if images_seen >= config.penalty_settle_images:
+        return 1.0
+    return 1 + (config.penalty_start - 1) * (1 + math.cos(math.pi * images_seen / config.penalty_settle_images)) / 2
+
+
+def kind_of_step(config: Config, images_seen: int) -> Kind:
+    """Return what the step after `images_seen` does: penalties are lazy (arXiv:1912.04958, appendix B), and G may wait for D."""
+    number = images_seen // config.batch
+    return Kind(number % config.objective.penalty_interval == 0, (number + 1) % config.discriminator_steps == 0)
 
 
 def is_due(every: int, before: int, after: int) -> bool:

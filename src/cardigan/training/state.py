@@ -9,6 +9,7 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.nets.interface import Generator
+from cardigan.training.augmentation import Augmentation
 from cardigan.training.steps import Players
 
 
@@ -21,6 +22,7 @@ class TrainState:
     images_seen: int
     learning_rate_factor: float = 1.0
     """What both learning rates are multiplied by; every rollback halves it."""
+    augmentation: Augmentation | None = None
 
 
 def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
@@ -32,7 +34,7 @@ def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     for name, network, optimizer in _optimizers(players):
         for key, parameter in network.named_parameters():
             tensors.update({f"{name}.{key}.{kind}": value for kind, value in optimizer.state.get(parameter, {}).items()})
-    return tensors
+    return tensors if state.augmentation is None else {**tensors, **state.augmentation.tensors()}
 
 
 def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> None:
@@ -56,6 +58,8 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
                     kind: torch.empty_like(parameter).copy_(value) if value.dim() else value.to(parameter.device)
                     for kind, value in remembered.items()
                 }
+    for name, held in ({} if state.augmentation is None else state.augmentation.tensors()).items():
+        held.copy_(tensors[name])
 
 
 def _optimizers(players: Players) -> tuple[tuple[str, torch.nn.Module, torch.optim.Optimizer], ...]:

@@ -1,12 +1,12 @@
 """One iteration of the game, in the tutorial's five steps.
 
-Does not know where pictures and latents come from, nor what happens to the numbers it returns.
+Does not know where pictures and random numbers come from, nor what happens to the numbers it returns.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,19 +17,34 @@ from cardigan.config import ObjectiveConfig
 from cardigan.data.batches import Batch
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.objective.losses import Loss
-from cardigan.objective.penalties import zero_centred_penalty
+from cardigan.objective.penalties import dragan_penalty, gradient_penalty, zero_centred_penalty
 from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
+from cardigan.training.augmentation import Augmentation
 from cardigan.training.devices import Devices
 
+PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
 MEASURES = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"),
     *("r1", "r2", "discriminator_gradient", "generator_gradient"),
+    *("wgan_gp", "dragan", "real_sign", "augmentation"),
 )
 """What one iteration measures: both losses without penalties, D's belief in real and in generated pictures
 before its update, its belief in the same generated pictures after it, the penalties without their weights,
-and the length of both gradients: not a finite number where an update was refused."""
+the length of both gradients, not a finite number where an update was refused; the mean sign of D's margin on real pictures,
+and how likely each operation of the augmentation is. What a step of this kind does not have is 0."""
+OF_GENERATOR = ("generator_loss", "d_fake_after", "generator_gradient")
 
-Measurements: TypeAlias = Float[Tensor, "9"]
+Measurements: TypeAlias = Float[Tensor, "13"]
+
+
+class Kind(NamedTuple):
+    """What a step does beside having D learn."""
+
+    penalise: bool
+    generator_learns: bool
+
+
+BOTH_LEARN = Kind(penalise=True, generator_learns=True)
 
 
 @dataclass(frozen=True)
@@ -50,65 +65,195 @@ class Rules:
     objective: ObjectiveConfig
     conditional: bool
     devices: Devices
+    parts: int = 1
+    """Parts a batch is computed in, one after another."""
 
 
-def iterate(players: Players, rules: Rules, real: Batch, z: Latents, penalise: bool) -> Measurements:
-    """Let both players learn from one batch; the generator's pictures are drawn once and serve both."""
-    labels = real.labels if rules.conditional else None
+@dataclass(frozen=True)
+class Chance:
+    """The random numbers of a batch; those that nothing reads are None."""
+
+    z: Latents
+    augment_real: Float[Tensor, "batch column"] | None = None
+    augment_fake: Float[Tensor, "batch column"] | None = None
+    """Uniform on [0, 1), for `objective/augment.py`."""
+    mix: Float[Tensor, " batch"] | None = None
+    """Uniform on [0, 1), for WGAN-GP."""
+    noise: Images | None = None
+    """Standard normal, for DRAGAN."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """As much of a batch as is computed at a time: all of it, unless gradients are accumulated. Pictures are as D sees them."""
+
+    real: Images
+    fake: Images
+    labels: Labels | None
+    """None where the players are not told of classes."""
+    chance: Chance
+
+
+@dataclass(frozen=True)
+class Game:
+    """What stays the same from step to step."""
+
+    players: Players
+    rules: Rules
+    augmentation: Augmentation | None = None
+
+
+def iterate(game: Game, given: Sequence[tuple[Batch, Chance]], kind: Kind = BOTH_LEARN, penalty_factor: Scalar | float = 1.0) -> Measurements:
+    """Let the players learn from one batch, given whole or in parts.
+
+    Of a batch that is whole the generator's pictures are drawn once and serve both players; of parts they are drawn again when G learns, so
+    that the activations of one part at most are held.
+    """
     # 1. The generator draws.
-    with rules.devices.autocast():
-        fake = players.generator(z, labels)
-    fake = fake.float()
+    serve_both = kind.generator_learns and len(given) == 1
+    parts = [draw(game, real, chance, learning=serve_both) for real, chance in given]
     # 2. and 3. The discriminator judges the fake batch and the real one, apart, and the gradients are added. 4. It learns.
-    judged = judge(players.discriminator, rules, real.images, fake.detach(), labels, penalise)
-    weight = rules.objective.penalty_interval / 2
-    cost = judged.loss + weight * (rules.objective.r1 * judged.r1 + rules.objective.r2 * judged.r2)
-    discriminator_gradient = learn(players.discriminator, players.discriminator_optimizer, cost, rules.devices)
-    # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
-    real_logits = judged.real_logits
-    with frozen(players.discriminator):
-        with rules.devices.autocast():
-            if rules.loss.compares:
-                with torch.no_grad():
-                    real_logits = players.discriminator(real.images, labels)
-            fake_logits = players.discriminator(fake, labels)
-        generator_loss = rules.loss.generator(real_logits, fake_logits)
-        # A refused update of D refuses G's too: 0 times what is not finite is not finite.
-        unspoiled = 0 * discriminator_gradient
-        generator_gradient = learn(players.generator, players.generator_optimizer, generator_loss + unspoiled, rules.devices)
-    belief = rules.loss.belief
-    after = belief(fake_logits, real_logits)
-    before = (belief(judged.real_logits, judged.fake_logits), belief(judged.fake_logits, judged.real_logits))
-    measured = [judged.loss, generator_loss, *before, after, judged.r1, judged.r2, discriminator_gradient, generator_gradient]
-    return torch.stack(measured).detach()
+    verdicts, discriminator_gradient = discriminator_step(game, parts, kind.penalise, penalty_factor)
+    sign = _mean([verdict.sign for verdict in verdicts])
+    if game.augmentation is not None:
+        game.augmentation.adapt(sign, sum(len(part.real) for part in parts), game.rules.devices.processes)
+    off = torch.zeros_like(discriminator_gradient)
+    answers, generator_gradient = [Answer(off, off)], off
+    if kind.generator_learns:
+        # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
+        learning = parts if serve_both else (draw(game, real, chance, learning=True) for real, chance in given)
+        answers, generator_gradient = generator_step(game, learning, verdicts, discriminator_gradient)
+    strength = off if game.augmentation is None else game.augmentation.probability
+    lengths = [discriminator_gradient, generator_gradient]
+    told = {name: _mean([getattr(verdict, name) for verdict in verdicts]) for name in ("loss", "d_real", "d_fake", *PENALTIES)}
+    loss, after = (_mean([getattr(answer, name) for answer in answers]) for name in ("loss", "belief"))
+    measured = [told["loss"], loss, told["d_real"], told["d_fake"], after, told["r1"], told["r2"], *lengths, told["wgan_gp"], told["dragan"]]
+    return torch.stack([*measured, sign, strength]).detach()
+
+
+def draw(game: Game, real: Batch, chance: Chance, learning: bool) -> Part:
+    """Return real pictures and generated ones as D sees them; with `learning` the way back to the generator is kept."""
+    labels = real.labels if game.rules.conditional else None
+    with game.rules.devices.autocast(), nullcontext() if learning else torch.no_grad():
+        fake = game.players.generator(chance.z, labels)
+    fake, shown = fake.float(), real.images
+    if game.augmentation is not None:
+        assert chance.augment_real is not None and chance.augment_fake is not None
+        shown, fake = game.augmentation(shown, chance.augment_real), game.augmentation(fake, chance.augment_fake)
+    return Part(shown, fake, labels, chance)
+
+
+def discriminator_step(game: Game, parts: Sequence[Part], penalise: bool, penalty_factor: Scalar | float) -> tuple[list["Verdict"], Scalar]:
+    """Have D learn from all parts; return what it said of each before it did, and the length of its gradient."""
+    verdicts: list[Verdict] = []
+
+    def costs() -> Iterator[Scalar]:
+        for part in parts:
+            judged = judge(game.players.discriminator, game.rules, part.real, part.fake.detach(), part.labels, penalise, part.chance)
+            verdicts.append(_verdict(judged, game.rules.loss))
+            yield (judged.loss + penalty_factor * _weighted(judged, game.rules.objective) if penalise else judged.loss) / len(parts)
+
+    length = learn(game.players.discriminator, game.players.discriminator_optimizer, costs(), game.rules.devices)
+    return verdicts, length
+
+
+def generator_step(game: Game, parts: Iterable[Part], verdicts: Sequence["Verdict"], discriminator_gradient: Scalar) -> tuple[list["Answer"], Scalar]:
+    """Have G learn from all parts; return its loss and D's new belief for each, and the length of its gradient."""
+    answers: list[Answer] = []
+    discriminator, rules = game.players.discriminator, game.rules
+
+    def costs() -> Iterator[Scalar]:
+        for part, verdict in zip(parts, verdicts, strict=True):
+            real_logits = verdict.real_logits
+            with rules.devices.autocast():
+                if rules.loss.compares:
+                    with torch.no_grad():
+                        real_logits = discriminator(part.real, part.labels)
+                fake_logits = discriminator(part.fake, part.labels)
+            loss = rules.loss.generator(real_logits, fake_logits)
+            answers.append(Answer(loss.detach(), rules.loss.belief(fake_logits.detach(), real_logits)))
+            # A refused update of D refuses G's too: 0 times what is not finite is not finite.
+            yield loss / len(verdicts) + 0 * discriminator_gradient
+
+    with frozen(discriminator):
+        length = learn(game.players.generator, game.players.generator_optimizer, costs(), rules.devices)
+    return answers, length
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The discriminator's two passes."""
+    """The discriminator's two passes, and its penalties without their weights."""
 
     fake_logits: Logits
     real_logits: Logits
     loss: Scalar
     r1: Scalar
     r2: Scalar
+    wgan_gp: Scalar
+    dragan: Scalar
 
 
-def judge(discriminator: Discriminator, rules: Rules, real: Images, fake: Images, labels: Labels | None, penalise: bool) -> Judged:
+@dataclass(frozen=True)
+class Verdict:
+    """What is kept of that once D has learned: numbers only."""
+
+    real_logits: Logits
+    loss: Scalar
+    d_real: Scalar
+    d_fake: Scalar
+    sign: Scalar
+    r1: Scalar
+    r2: Scalar
+    wgan_gp: Scalar
+    dragan: Scalar
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of G's pictures: its loss, and how real the updated D takes them for."""
+
+    loss: Scalar
+    belief: Scalar
+
+
+def judge(
+    discriminator: Discriminator, rules: Rules, real: Images, fake: Images, labels: Labels | None, penalise: bool, chance: Chance | None = None
+) -> Judged:
     """Return D's logits on both batches, passed apart so that their batch statistics stay apart, its loss and its penalties."""
-    r1_on, r2_on = penalise and rules.objective.r1 > 0, penalise and rules.objective.r2 > 0
-    real, fake = real.detach().requires_grad_(r1_on), fake.detach().requires_grad_(r2_on)
-    with rules.devices.autocast():
-        fake_logits = discriminator(fake, labels)
-        real_logits = discriminator(real, labels)
-    off = torch.zeros((), device=real.device)
-    return Judged(
-        fake_logits,
-        real_logits,
-        rules.loss.discriminator(real_logits, fake_logits),
-        zero_centred_penalty(real_logits, real) if r1_on else off,
-        zero_centred_penalty(fake_logits, fake) if r2_on else off,
-    )
+    on = {name for name in PENALTIES if penalise and getattr(rules.objective, name) > 0}
+    real, fake = real.detach().requires_grad_("r1" in on), fake.detach().requires_grad_("r2" in on)
+
+    def critic(images: Images) -> Logits:
+        with rules.devices.autocast():
+            return discriminator(images, labels)
+
+    fake_logits = critic(fake)
+    real_logits = critic(real)
+    penalties = dict.fromkeys(PENALTIES, torch.zeros((), device=real.device))
+    if "r1" in on:
+        penalties["r1"] = zero_centred_penalty(real_logits, real)
+    if "r2" in on:
+        penalties["r2"] = zero_centred_penalty(fake_logits, fake)
+    if "wgan_gp" in on:
+        assert chance is not None and chance.mix is not None
+        penalties["wgan_gp"] = gradient_penalty(critic, real, fake, chance.mix)
+    if "dragan" in on:
+        assert chance is not None and chance.noise is not None
+        penalties["dragan"] = dragan_penalty(critic, real, chance.noise)
+    return Judged(fake_logits, real_logits, rules.loss.discriminator(real_logits, fake_logits), **penalties)
+
+
+def _weighted(judged: Judged, objective: ObjectiveConfig) -> Scalar:
+    """Return the penalties as D pays for them: R1 and R2 are halves by definition; what is computed on every n-th step counts n times."""
+    zero_centred = objective.r1 * judged.r1 + objective.r2 * judged.r2
+    one_centred = objective.wgan_gp * judged.wgan_gp + objective.dragan * judged.dragan
+    return objective.penalty_interval * (zero_centred / 2 + one_centred)
+
+
+def _verdict(judged: Judged, loss: Loss) -> Verdict:
+    real, fake = judged.real_logits.detach(), judged.fake_logits.detach()
+    penalties = {name: getattr(judged, name).detach() for name in PENALTIES}
+    return Verdict(real, judged.loss.detach(), loss.belief(real, fake), loss.belief(fake, real), loss.margin(real, fake).sign().mean(), **penalties)
 
 
 @contextmanager
@@ -124,14 +269,18 @@ def frozen(player: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def learn(player: nn.Module, optimizer: Optimizer, cost: Scalar, devices: Devices) -> Scalar:
-    """Update one player, and it alone: gradients are asked for by name, so the opponent's are never computed.
+def learn(player: nn.Module, optimizer: Optimizer, costs: Iterable[Scalar], devices: Devices) -> Scalar:
+    """Update one player by the sum of these costs, and it alone: gradients are asked for by name, so the opponent's are never computed.
 
-    Returns the length of the gradient, over all processes together. If that or the cost is not a finite number, nothing is updated:
-    every process sees the same sum, so all of them refuse.
+    Each cost's gradient is taken before the next is asked for. Returns the length of their sum, over all processes together. If that or a
+    cost is not a finite number, nothing is updated: every process sees the same sum, so all of them refuse.
     """
     parameters = [parameter for parameter in player.parameters() if parameter.requires_grad]
-    *gradients, shared_cost = devices.processes.average([*torch.autograd.grad(cost, parameters), cost.detach()])
+    added: list[Tensor] = []
+    for cost in costs:
+        new = [*torch.autograd.grad(cost, parameters), cost.detach()]
+        added = new if not added else [old + more for old, more in zip(added, new, strict=True)]
+    *gradients, shared_cost = devices.processes.average(added)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
         parameter.grad = gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
@@ -153,3 +302,7 @@ def _step_if(allowed: Bool[Tensor, ""], optimizer: Optimizer) -> None:
         optimizer.step()
     elif allowed:
         optimizer.step()
+
+
+def _mean(values: Sequence[Scalar]) -> Scalar:
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean()

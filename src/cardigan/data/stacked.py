@@ -1,0 +1,31 @@
+"""Stacked MNIST: three random digits as red, green and blue, so that a thousand modes can be counted (arXiv:1611.02163, section 3.3.1).
+
+The setting of VEEGAN (arXiv:1705.07761, section 4.2): 128,000 fixed pictures to train on, 26,000 to judge by. Knows nothing of training.
+"""
+
+from typing import Literal
+
+import torch
+
+from cardigan.data.mnist import mnist
+from cardigan.data.source import ImageSource
+from cardigan.rng import stream
+
+NUM_STACKS = {"train": 128_000, "test": 26_000}
+
+
+def stacked_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
+    """Return stacks as uint8 [N, 3, 28, 28] with their modes 0..999, the digits of red, green and blue read as a number.
+
+    Training stacks are made of training digits and test stacks of test digits; `all` is the first followed by the second. 301 MB for `train`.
+    """
+    parts = [_stacks(part) for part in (("train", "test") if split == "all" else (split,))]
+    pixels, labels = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    return ImageSource("stacked-mnist", pixels, labels, classes=1000)
+
+
+def _stacks(split: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]:
+    digits = mnist(split)
+    chosen = torch.randint(len(digits), (NUM_STACKS[split], 3), generator=stream(0, f"stacked {split}", 0))
+    modes = digits.labels[chosen] @ torch.tensor([100, 10, 1])
+    return digits.pixels[chosen.flatten(), 0].reshape(-1, 3, 28, 28), modes

@@ -1,0 +1,67 @@
+"""What one step starts from: which pictures, which random numbers, how far schedules have come. A pure function of (seed, images_seen).
+
+Drawn for the whole batch on the CPU, so that every number of processes and every device sees the same.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from cardigan.config import Config
+from cardigan.data.batches import Batch, Batches
+from cardigan.latents import training_latents
+from cardigan.objective.augment import numbers_needed
+from cardigan.rng import stream
+from cardigan.training.devices import Devices
+from cardigan.training.schedule import average_weight, penalty_factor
+from cardigan.training.steps import Chance
+
+
+class Inputs(NamedTuple):
+    """Tensors only, so that a recorded step can read them where they lie; what this config does not need is empty."""
+
+    indices: torch.Tensor
+    z: torch.Tensor
+    average_weight: torch.Tensor
+    penalty_factor: torch.Tensor
+    augment_real: torch.Tensor
+    augment_fake: torch.Tensor
+    mix: torch.Tensor
+    noise: torch.Tensor
+
+
+PER_PICTURE = ("indices", "z", "augment_real", "augment_fake", "mix", "noise")
+
+
+def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devices) -> Inputs:
+    """Return this process's share of what the step after `images_seen` starts from, on the device."""
+    batch, seed, data = config.batch, config.seed, config.data
+    columns = numbers_needed(config.augment.pipeline)
+    augmenting, changes = stream(seed, "augment", images_seen), (batch, columns) if columns else (0,)
+    drawn = Inputs(
+        indices=batches.indices(images_seen, batch),
+        z=training_latents(config.latent.distribution, batch, config.latent.size, seed, images_seen),
+        average_weight=torch.tensor(average_weight(config.average, images_seen + batch, batch * config.discriminator_steps)),
+        penalty_factor=torch.tensor(penalty_factor(config.objective, images_seen)),
+        augment_real=torch.rand(changes, generator=augmenting),
+        augment_fake=torch.rand(changes, generator=augmenting),
+        mix=torch.rand(batch if config.objective.wgan_gp else 0, generator=stream(seed, "mix", images_seen)),
+        noise=torch.randn(
+            (batch, data.channels, data.height, data.width) if config.objective.dragan else (0,), generator=stream(seed, "noise", images_seen)
+        ),
+    )
+    share = devices.processes.share(batch)
+    own = {name: getattr(drawn, name)[share] for name in PER_PICTURE}
+    return Inputs(*(devices.send(tensor) for tensor in drawn._replace(**own)))
+
+
+def in_parts(inputs: Inputs, batches: Batches, parts: int) -> list[tuple[Batch, Chance]]:
+    """Return the step's pictures and random numbers, as many parts as gradients are accumulated over."""
+    size = len(inputs.indices) // parts
+
+    def part(start: int) -> tuple[Batch, Chance]:
+        own = {name: getattr(inputs, name)[start : start + size] for name in PER_PICTURE}
+        pictures = batches.pictures(own.pop("indices"))
+        return pictures, Chance(own.pop("z"), **{name: tensor if tensor.numel() else None for name, tensor in own.items()})
+
+    return [part(start) for start in range(0, size * parts, size)]

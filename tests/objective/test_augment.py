@@ -1,0 +1,406 @@
+"""Every operation against a slow independent one, and what all of them promise: chance from outside alone, gradients, exactness, bounds."""
+
+import math
+from itertools import accumulate
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import affine_transform
+from scipy.stats import norm
+
+from cardigan.errors import CardiganError
+from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, gathered, next_probability, numbers_needed, running_sign
+
+SIZES = [(8, 8), (7, 7), (6, 9), (13, 4)]
+GEOMETRY, COLOUR = ADA[:7], ADA[7:]
+BATCH = 6
+START = dict(zip(OPERATIONS, accumulate(OPERATIONS.values(), initial=0), strict=False))
+ALWAYS, NEVER = torch.tensor(1.0), torch.tensor(0.0)
+
+
+def uniform(rows: int = BATCH, seed: int = 0) -> torch.Tensor:
+    return torch.rand(rows, sum(OPERATIONS.values()), generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def draws_of(name: str, row: torch.Tensor) -> list[float]:
+    """Return what an operation makes of a row of numbers, without the first, which says whether it is applied."""
+    return row[START[name] + 1 : START[name] + OPERATIONS[name]].tolist()
+
+
+def test_the_table():
+    assert len(ADA) == 12 and DIFF_AUGMENT == ("colour", "translation", "cutout")
+    assert numbers_needed(()) == 0 and numbers_needed(("hue",)) == numbers_needed(ADA + DIFF_AUGMENT) == sum(OPERATIONS.values())
+    images = pictures(2, 3, 5, 5)
+    assert augment(images, (), torch.empty(2, 0), ALWAYS) is images
+
+
+def test_an_unknown_operation_is_offered_the_nearest():
+    with pytest.raises(CardiganError, match="Unknown augmentation 'cutut': did you mean 'cutout'"):
+        numbers_needed(("hue", "cutut"))
+
+
+def test_too_few_numbers_are_our_own_mistake():
+    with pytest.raises(AssertionError, match="37 numbers"):
+        augment(pictures(2, 1, 4, 4), ("hue",), uniform(2)[:, :37], ALWAYS)
+
+
+@pytest.mark.parametrize("pipeline", [(name,) for name in OPERATIONS] + [tuple(OPERATIONS)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_nothing_happens_at_zero(pipeline, channels):
+    for size in SIZES:
+        images = pictures(BATCH, channels, *size)
+        for numbers in (uniform(), 0 * uniform()):
+            assert torch.equal(augment(images, pipeline, numbers, NEVER), images)
+
+
+# ADA's geometry, from the paper's forward matrices in double precision.
+
+
+def moved(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=float)
+
+
+def scaled(x: float, y: float) -> np.ndarray:
+    return np.diag([x, y, 1.0])
+
+
+def rotated(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+
+
+def forward(names: tuple[str, ...], row: torch.Tensor, height: int, width: int) -> np.ndarray:
+    """Return the transformation of appendix B's pseudo-code, in pixels from the centre."""
+    drawn = {name: draws_of(name, row) for name in OPERATIONS}
+    angle_before, _, angle_after = drawn["rotate"]
+    t_x, t_y = drawn["shift"]
+    steps = {
+        "flip": lambda: scaled(1 - 2 * int(drawn["flip"][0] >= 0.5), 1),
+        "quarter-turn": lambda: rotated(-math.pi / 2 * int(4 * drawn["quarter-turn"][0])),
+        "shift": lambda: moved(np.round((t_x - 0.5) / 4 * width), np.round((t_y - 0.5) / 4 * height)),
+        "scale": lambda: scaled(*[np.exp(0.2 * np.log(2) * norm.ppf(drawn["scale"][0]))] * 2),
+        "before": lambda: rotated(-math.pi * (2 * angle_before - 1)),
+        "stretch": lambda: scaled(*np.exp(np.array([1, -1]) * 0.2 * np.log(2) * norm.ppf(drawn["stretch"][0]))),
+        "after": lambda: rotated(-math.pi * (2 * angle_after - 1)),
+        "drift": lambda: moved(*(0.125 * norm.ppf(drawn["drift"]) * (width, height))),
+    }
+    total = np.eye(3)
+    for step, matrix in steps.items():
+        if {"before": "rotate", "after": "rotate"}.get(step, step) in names:
+            total = matrix() @ total
+    return total
+
+
+@pytest.mark.parametrize("names", [(name,) for name in GEOMETRY] + [GEOMETRY, ("scale", "drift")])
+@pytest.mark.parametrize("size", SIZES)
+def test_geometry_is_an_affine_transform_about_the_centre(names, size):
+    height, width = size
+    images, numbers = pictures(BATCH, 2, height, width), uniform()
+    result = augment(images, names, numbers, ALWAYS)
+    for image, row, new in zip(images, numbers, result, strict=True):
+        inverse = np.linalg.inv(forward(names, row, height, width))[[1, 0, 2]][:, [1, 0, 2]]  # scipy's axes are (y, x)
+        inverse = moved((height - 1) / 2, (width - 1) / 2) @ inverse @ moved((1 - height) / 2, (1 - width) / 2)
+        expected = [affine_transform(channel, inverse, order=1, mode="reflect") for channel in image.double().numpy()]
+        np.testing.assert_allclose(new.numpy(), np.stack(expected), atol=2e-4)
+    assert not torch.allclose(result, images, atol=0.1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_blitting_is_exact(size):
+    height, width = size
+    images, numbers = pictures(BATCH, 3, height, width), uniform()
+    numbers[:, START["flip"] + 1] = torch.linspace(0, 0.99, BATCH)
+    flipped = augment(images, ("flip",), numbers, ALWAYS)
+    assert torch.equal(flipped, torch.cat([images[:3], images[3:].flip(3)]))
+    numbers[:, START["quarter-turn"] + 1] = 0.6
+    assert torch.equal(augment(images, ("quarter-turn",), numbers, ALWAYS), images.flip(2, 3))
+    if height == width:
+        numbers[:4, START["quarter-turn"] + 1] = torch.tensor([0.1, 0.3, 0.6, 0.8])
+        turned = augment(images[:4], ("quarter-turn",), numbers[:4], ALWAYS)
+        assert torch.equal(turned, torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(images[:4])]))
+    shifted = augment(images, ("shift",), numbers, ALWAYS)
+    for image, row, new in zip(images, numbers, shifted, strict=True):
+        x, y = (round((draw - 0.5) / 4 * side) for draw, side in zip(draws_of("shift", row), (width, height), strict=True))
+        padded = np.pad(image.numpy(), ((0, 0), (2, 2), (2, 2)), mode="symmetric")
+        np.testing.assert_array_equal(new.numpy(), padded[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width])
+
+
+def test_a_quarter_turn_leaks_only_at_one():
+    """At p = 1 pictures and turned ones look alike on average, so that G could draw either; below, their difference shrinks to 1 - p."""
+    upright = pictures(1, 1, 6, 6)
+    lying = upright.rot90(1, (2, 3))
+    numbers = torch.full((400, sum(OPERATIONS.values())), 0.5)
+    lattice = (torch.arange(20) + 0.5) / 20
+    numbers[:, START["quarter-turn"]], numbers[:, START["quarter-turn"] + 1] = lattice.repeat(20), lattice.repeat_interleave(20)
+    for p in (0.25, 0.75, 1.0):
+        means = [augment(image.expand(400, -1, -1, -1), ("quarter-turn",), numbers, torch.tensor(p)).mean(0) for image in (upright, lying)]
+        torch.testing.assert_close(means[0] - means[1], (1 - p) * (upright - lying)[0], atol=1e-5, rtol=0)
+
+
+# ADA's colour, from the paper's 4x4 matrices in double precision.
+
+
+def colour_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
+    drawn = {name: draws_of(name, row)[0] for name in COLOUR}
+    z = {name: norm.ppf(draw) for name, draw in drawn.items()}
+    v = np.array([1, 1, 1, 0]) / np.sqrt(3)
+    along = np.outer(v, v)
+    contrast, factor, angle = np.exp(0.5 * np.log(2) * z["contrast"]), np.exp(np.log(2) * z["saturation"]), math.pi * (2 * drawn["hue"] - 1)
+    red, green = np.array([1, -1, 0, 0]) / np.sqrt(2), np.array([1, 1, -2, 0]) / np.sqrt(6)
+    # v, red and green are a right-handed orthonormal frame: hue turns red towards green.
+    turned = along + np.outer(red * np.cos(angle) + green * np.sin(angle), red) + np.outer(green * np.cos(angle) - red * np.sin(angle), green)
+    corner = np.diag([0.0, 0, 0, 1])
+    matrices = {
+        "brightness": np.eye(4) + 0.2 * z["brightness"] * np.outer([1, 1, 1, 0], [0, 0, 0, 1]),
+        "contrast": np.diag([contrast, contrast, contrast, 1]),
+        "invert": np.eye(4) - 2 * int(drawn["invert"] >= 0.5) * along,
+        "hue": turned + corner,
+        "saturation": along + (np.eye(4) - along - corner) * factor + corner,
+    }
+    total = np.eye(4)
+    for name in COLOUR:
+        total = matrices[name] @ total if name in names else total
+    return total
+
+
+@pytest.mark.parametrize("names", [(name,) for name in COLOUR] + [COLOUR, ("brightness", "contrast")])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_colour_is_the_papers_matrix_and_leaves_alpha_alone(names, channels):
+    images, numbers = pictures(BATCH, channels, 5, 6), uniform(seed=3)
+    result = augment(images, names, numbers, ALWAYS)
+    for image, row, new in zip(images, numbers, result, strict=True):
+        matrix = colour_matrix(names, row)
+        colours = image[:3].expand(3, 5, 6).double().numpy()
+        expected = np.einsum("ij,jhw->ihw", matrix[:3, :3], colours) + matrix[:3, 3, None, None]
+        np.testing.assert_allclose(new[:3].numpy(), expected[: min(channels, 3)], atol=2e-5, rtol=1e-5)
+    if channels == 4:
+        assert torch.equal(result[:, 3], images[:, 3])
+    if channels > 1 or not {"hue", "saturation"} & set(names):
+        assert not torch.allclose(result, images, atol=0.05)
+
+
+def test_hue_and_saturation_do_nothing_to_grey():
+    images = pictures(BATCH, 1, 5, 5)
+    torch.testing.assert_close(augment(images, ("hue", "saturation"), uniform(), ALWAYS), images, atol=2e-6, rtol=0)
+
+
+def test_inverting_keeps_hue_and_saturation():
+    images, numbers = pictures(2, 3, 5, 5), uniform(2)
+    numbers[:, START["invert"] + 1] = torch.tensor([0.4999, 0.5])
+    same, inverted = augment(images, ("invert",), numbers, ALWAYS)
+    assert torch.equal(same, images[0])
+    torch.testing.assert_close(inverted.mean(0), -images[1].mean(0))
+    torch.testing.assert_close(inverted - inverted.mean(0), images[1] - images[1].mean(0))
+
+
+# DiffAugment, by loops.
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_diff_augment_colour(channels):
+    images, numbers = pictures(BATCH, channels, 4, 5), uniform()
+    result = augment(images, ("colour",), numbers, ALWAYS)
+    for image, row, new in zip(images, numbers, result, strict=True):
+        light, chroma, depth = draws_of("colour", row)
+        colours = image[: 3 if channels > 1 else 1].double().numpy() + (light - 0.5)
+        colours = (colours - colours.mean(0)) * (2 * chroma) + colours.mean(0)
+        colours = (colours - colours.mean()) * (0.5 + depth) + colours.mean()
+        np.testing.assert_allclose(new[: len(colours)].numpy(), colours, atol=1e-5)
+        assert torch.equal(new[3:], image[3:])
+
+
+@pytest.mark.parametrize(("size", "most"), [((8, 8), (1, 1)), ((7, 20), (1, 3)), ((2, 13), (0, 2))])
+def test_translation_brings_in_zeros_and_takes_every_step_alike(size, most):
+    height, width = size
+    images = pictures(210, 3, height, width) + 2
+    numbers = uniform(210)
+    numbers[:, START["translation"] + 1 :] = ((torch.arange(210) + 0.5) / 210)[:, None]
+    numbers[:, START["translation"] + 2] = numbers[:, START["translation"] + 2].roll(99)
+    result = augment(images, ("translation",), numbers, ALWAYS).numpy()
+    seen = []
+    for image, row, new in zip(images.numpy(), numbers, result, strict=True):
+        y, x = (math.floor(draw * (2 * m + 1)) - m for draw, m in zip(draws_of("translation", row), most, strict=True))
+        padded = np.pad(image, ((0, 0), (3, 3), (3, 3)))
+        np.testing.assert_array_equal(new, padded[:, 3 - y : 3 - y + height, 3 - x : 3 - x + width])
+        seen.append((y, x))
+    for axis, m in enumerate(most):
+        assert {step: [s[axis] for s in seen].count(step) for step in range(-m, m + 1)} == dict.fromkeys(range(-m, m + 1), 210 // (2 * m + 1))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9), (1, 5)])
+def test_cutout_covers_half_of_each_side_or_leaves_over_the_edge(size):
+    rows = 2520
+    numbers = uniform(rows, seed=5)
+    lattice = torch.arange(rows)
+    numbers[:, START["cutout"] + 1] = (lattice + 0.5) / rows
+    numbers[:, START["cutout"] + 2] = ((lattice * 1009) % rows + 0.5) / rows
+    images = pictures(1, 4, *size).expand(rows, -1, -1, -1)
+    result = augment(images, ("cutout",), numbers, ALWAYS)
+    hole = result[:, 0] == 0
+    assert torch.equal(result, torch.where(hole[:, None], 0.0, images))
+    rows_cut, columns_cut = hole.any(2), hole.any(1)
+    assert torch.equal(hole, rows_cut[:, :, None] & columns_cut[:, None])
+    for cut, side in ((rows_cut, size[0]), (columns_cut, size[1])):
+        half = math.floor(side / 2 + 0.5)
+        firsts = range(-(half // 2), side - math.ceil(half / 2) + 1)
+        assert set(cut.sum(1).tolist()) == set(range(math.ceil(half / 2), half + 1))
+        assert (cut.long().diff(dim=1).abs().sum(1) <= 2).all()  # in one piece
+        expected = [sum(first <= place < first + half for first in firsts) / len(firsts) for place in range(side)]
+        np.testing.assert_allclose(cut.float().mean(0), expected, atol=1e-3)
+
+
+# What all of them promise.
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("p", [0.2, 0.7, 1.0])
+def test_as_many_pictures_are_changed_as_p_says(name, p):
+    num = 2000
+    images, numbers = pictures(num, 3, 8, 8), torch.full((num, sum(OPERATIONS.values())), 0.9)
+    own = slice(START[name], START[name] + OPERATIONS[name])
+    gates = (START[name], START[name] + 2) if name == "rotate" else (START[name],)
+    for gate in gates:
+        numbers[:, gate] = uniform(num, seed=gate)[:, gate]
+    changed = (augment(images, (name,), numbers, torch.tensor(p)) - images).abs().amax((1, 2, 3)) > 0
+    assert abs(int(changed.sum()) - num * p) <= 4 * math.sqrt(num * p * (1 - p))
+    if name != "rotate":
+        assert torch.equal(changed, numbers[:, own][:, 0] < p)
+
+
+@pytest.mark.parametrize("pipeline", [ADA, DIFF_AUGMENT])
+def test_a_picture_hears_of_its_own_numbers_alone(pipeline):
+    images, numbers = pictures(BATCH, 3, 7, 8), uniform()
+    before = augment(images, pipeline, numbers, torch.tensor(0.8))
+    other = numbers.clone()
+    other[2] = uniform(seed=9)[2]
+    changed = (augment(images, pipeline, other, torch.tensor(0.8)) != before).flatten(1).any(1)
+    assert changed.tolist() == [row == 2 for row in range(BATCH)]
+    images[4] += 0.1
+    changed = (augment(images, pipeline, numbers, torch.tensor(0.8)) != before).flatten(1).any(1)
+    assert changed.tolist() == [row == 4 for row in range(BATCH)]
+
+
+def test_an_operation_reads_the_same_numbers_in_any_company():
+    images, numbers = pictures(BATCH, 3, 9, 9), uniform()
+    alone = images
+    for name in ("flip", "contrast", "translation", "cutout"):
+        alone = augment(alone, (name,), numbers, ALWAYS)
+    together = augment(images, ("cutout", "contrast", "flip", "translation"), numbers, ALWAYS)
+    assert torch.equal(together, alone)
+
+
+def test_there_is_no_chance_but_the_numbers():
+    images, numbers, state = pictures(BATCH, 3, 8, 8), uniform(), torch.get_rng_state()
+    first = augment(images, tuple(OPERATIONS), numbers, torch.tensor(0.6))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(77)
+    assert torch.equal(augment(images, tuple(OPERATIONS), numbers, torch.tensor(0.6)), first)
+    torch.set_rng_state(state)
+
+
+def test_nothing_waits_for_the_device():
+    """Meta tensors hold no numbers: whatever would read one, or shape itself by one, raises."""
+    images, numbers = torch.empty(BATCH, 3, 8, 9, device="meta", requires_grad=True), uniform().to("meta")
+    p = next_probability(torch.empty((), device="meta"), torch.empty((), device="meta"), 0.6, 64, 1000)
+    result = augment(images, tuple(OPERATIONS), numbers, p)
+    (slope,) = torch.autograd.grad(result.square().sum(), images, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), images)
+    assert result.shape == slope.shape == second.shape == images.shape
+
+
+@pytest.mark.parametrize("extreme", [0.0, 1 - 2**-24])
+def test_the_most_extreme_numbers_give_finite_pictures(extreme):
+    numbers = torch.full((2, sum(OPERATIONS.values())), extreme)
+    for name in OPERATIONS:
+        for p in (0.5, 1.0):
+            assert augment(pictures(2, 3, 8, 5), (name,), numbers, torch.tensor(p)).isfinite().all(), name
+
+
+@pytest.mark.parametrize("pipeline", [(name,) for name in OPERATIONS] + [ADA, DIFF_AUGMENT])
+def test_gradients_flow_twice(pipeline):
+    numbers, p = uniform(2, seed=4).double(), torch.tensor(1.0, dtype=torch.float64)
+    images = pictures(2, 3, 4, 5).double().requires_grad_()
+
+    def augmented(x):
+        return augment(x, pipeline, numbers, p)
+
+    def penalty(x):
+        (slope,) = torch.autograd.grad(augmented(x).tanh().sum(), x, create_graph=True)
+        return slope.square().sum()
+
+    assert torch.autograd.gradcheck(augmented, images, fast_mode=True)
+    assert torch.autograd.gradgradcheck(augmented, images, fast_mode=True)
+    assert torch.autograd.gradcheck(penalty, images, fast_mode=True)
+    assert penalty(images) > 0
+
+
+def crowd() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return pixels' neighbours and weights such that thousands share four old pixels, and a gradient of many magnitudes."""
+    generator = torch.Generator().manual_seed(0)
+    neighbours = torch.randint(4, (2, 4, 4096), generator=generator)
+    weights = torch.rand(2, 4, 4096, generator=generator)
+    gradient = torch.randn(2, 1, 4096, generator=generator) * torch.exp2(20 * torch.rand(2, 1, 4096, generator=generator) - 20)
+    return neighbours, weights, gradient
+
+
+def slope(neighbours: torch.Tensor, weights: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    images = pictures(2, 1, 64, 64).requires_grad_()
+    return torch.autograd.grad(gathered(images, neighbours, weights), images, gradient.view(2, 1, 64, 64))[0]
+
+
+def test_gradients_have_the_same_bits_in_whatever_order_they_are_added():
+    neighbours, weights, gradient = crowd()
+    order = torch.randperm(4096, generator=torch.Generator().manual_seed(1))
+    first = slope(neighbours, weights, gradient)
+    assert torch.equal(slope(neighbours[..., order], weights[..., order], gradient[..., order]), first)
+    exact = torch.zeros(2, 4, dtype=torch.float64).scatter_add_(1, neighbours.flatten(1), (weights * gradient).double().flatten(1))
+    torch.testing.assert_close(first.flatten(1)[:, :4].double(), exact, rtol=1e-5, atol=1e-5)
+    plain = torch.zeros(2, 4).scatter_add_(1, neighbours.flatten(1), (weights * gradient).flatten(1))
+    reordered = torch.zeros(2, 4).scatter_add_(1, neighbours[..., order].flatten(1), (weights * gradient)[..., order].flatten(1))
+    assert not torch.equal(plain, reordered)  # or this test could not fail
+
+
+@pytest.mark.parametrize("spoiled", [math.nan, math.inf, -math.inf])
+def test_a_spoiled_gradient_stays_spoiled_and_only_where_it_was(spoiled):
+    neighbours, weights, gradient = crowd()
+    clean = slope(neighbours, weights, gradient)
+    gradient[1, 0, 7] = spoiled
+    result = slope(neighbours, weights, gradient)
+    assert torch.equal(result[0], clean[0]) and not result[1].isfinite().all()
+
+
+def test_a_gradient_of_zero_stays_zero():
+    neighbours, weights, gradient = crowd()
+    assert torch.equal(slope(neighbours, weights, 0 * gradient), torch.zeros(2, 1, 64, 64))
+
+
+# The controller.
+
+
+def test_p_moves_towards_the_target_and_stays_a_probability():
+    def moved_from(p: float, sign: float) -> float:
+        return float(next_probability(torch.tensor(p), torch.tensor(sign), 0.6, 100, 1000))
+
+    assert moved_from(0.5, 0.61) == pytest.approx(0.6)
+    assert moved_from(0.5, 0.59) == pytest.approx(0.4)
+    assert moved_from(0.5, 0.6) == pytest.approx(0.5)
+    assert moved_from(0.95, 1.0) == 1 and moved_from(0.05, -1.0) == 0
+
+
+def test_p_rises_from_zero_to_one_in_as_many_pictures_as_asked():
+    p = torch.tensor(0.0)
+    for step in range(1, 51):
+        p = next_probability(p, torch.tensor(1.0), 0.6, 64, 3200)
+        assert float(p) == pytest.approx(step / 50, abs=1e-5)
+
+
+def test_the_running_sign_forgets():
+    mean = torch.tensor(0.0)
+    assert float(running_sign(mean, torch.tensor(1.0), 0.25)) == 0.25
+    for _ in range(40):
+        mean = running_sign(mean, torch.tensor(0.5), 0.25)
+    assert float(mean) == pytest.approx(0.5, abs=1e-4)

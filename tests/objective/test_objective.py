@@ -1,0 +1,96 @@
+"""Losses and penalties against their papers' formulas, on numbers worked out by hand or by numpy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cardigan.objective.losses import LOSSES, find_loss
+from cardigan.objective.penalties import dragan_penalty, gradient_penalty, zero_centred_penalty
+
+REAL, FAKE = np.array([2.0, -0.5, 0.3]), np.array([-1.0, 0.7, 0.1])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+EXPECTED = {
+    "non-saturating": (-np.log(sigmoid(REAL)).mean() - np.log(1 - sigmoid(FAKE)).mean(), -np.log(sigmoid(FAKE)).mean()),
+    "minimax": (-np.log(sigmoid(REAL)).mean() - np.log(1 - sigmoid(FAKE)).mean(), np.log(1 - sigmoid(FAKE)).mean()),
+    "relativistic": (-np.log(sigmoid(REAL - FAKE)).mean(), -np.log(sigmoid(FAKE - REAL)).mean()),
+    "least-squares": (((REAL - 1) ** 2).mean() / 2 + (FAKE**2).mean() / 2, ((FAKE - 1) ** 2).mean() / 2),
+    "hinge": (np.maximum(0, 1 - REAL).mean() + np.maximum(0, 1 + FAKE).mean(), -FAKE.mean()),
+    "wasserstein": (FAKE.mean() - REAL.mean(), -FAKE.mean()),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_losses_are_their_papers(name):
+    loss, (discriminator, generator) = find_loss(name), EXPECTED[name]
+    real, fake = torch.tensor(REAL).float(), torch.tensor(FAKE).float()
+    assert float(loss.discriminator(real, fake)) == pytest.approx(discriminator, rel=1e-5)
+    assert float(loss.generator(real, fake)) == pytest.approx(generator, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_players_want_opposite_things(name):
+    """D lowers its loss by raising real logits and lowering fake ones, G by raising fake ones; margins and beliefs read the same way."""
+    loss = find_loss(name)
+    real, fake = torch.zeros(8, requires_grad=True), torch.zeros(8, requires_grad=True)
+    for_real, for_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
+    (for_generator,) = torch.autograd.grad(loss.generator(real.detach(), fake), [fake])
+    assert (for_real < 0).all() and (for_generator < 0).all()
+    assert (for_fake > 0).all() or name == "least-squares"  # 0 is its target for generated pictures already
+    sure, lost = torch.full((8,), 3.0), torch.full((8,), -3.0)
+    assert (loss.margin(sure, lost) > 0).all() and (loss.margin(lost, sure) < 0).all()
+    if loss.probability is not None:
+        assert 0.9 < float(loss.belief(sure, lost)) <= 1 and 0 <= float(loss.belief(lost, sure)) < 0.1
+
+
+def value(tensor: torch.Tensor) -> float:
+    return float(tensor.detach())
+
+
+def linear(weight: torch.Tensor):
+    return lambda images: (images * weight).sum(dim=(1, 2, 3))
+
+
+def test_penalties_of_a_linear_critic_are_known():
+    """Its slope is its weight, everywhere."""
+    weight = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    real, fake = torch.rand(6, 2, 5, 4, requires_grad=True), torch.rand(6, 2, 5, 4)
+    squared = float(weight.square().sum())
+    assert float(zero_centred_penalty(linear(weight)(real), real)) == pytest.approx(squared, rel=1e-5)
+    one_centred = (math.sqrt(squared) - 1) ** 2
+    assert float(gradient_penalty(linear(weight), real, fake, torch.rand(6))) == pytest.approx(one_centred, rel=1e-5)
+    assert float(dragan_penalty(linear(weight), real, torch.randn(6, 2, 5, 4))) == pytest.approx(one_centred, rel=1e-5)
+
+
+def test_gradient_penalty_looks_between_and_dragan_around():
+    """For D(x) = |x|^2 / 2 the slope is x itself, so that the penalty tells where it was taken."""
+
+    def square(images: torch.Tensor) -> torch.Tensor:
+        return images.square().sum(dim=(1, 2, 3)) / 2
+
+    real, fake = torch.full((2, 1, 1, 1), 5.0), torch.full((2, 1, 1, 1), 1.0)
+    assert value(gradient_penalty(square, real, fake, torch.tensor([1.0, 1.0]))) == pytest.approx(16)
+    assert value(gradient_penalty(square, real, fake, torch.tensor([0.0, 0.5]))) == pytest.approx((0 + 4) / 2)
+    spread = torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1)
+    half = float(spread.std()) / 2
+    noise = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
+    assert value(dragan_penalty(square, spread, noise)) == pytest.approx((half**2 + (5 - half - 1) ** 2) / 2, rel=1e-5)
+
+
+def test_penalties_of_packs_are_taken_over_the_whole_pack():
+    real = torch.rand(6, 1, 4, 4, requires_grad=True)
+    logits = real.reshape(3, -1).sum(dim=1)  # two pictures a logit, slope 1 in each of 32 values
+    assert float(zero_centred_penalty(logits, real)) == pytest.approx(32)
+
+
+def test_a_flat_critic_has_a_finite_penalty_gradient():
+    weight = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    cost = gradient_penalty(linear(weight), torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), torch.rand(3))
+    (gradient,) = torch.autograd.grad(cost, [weight])
+    assert value(cost) == pytest.approx(1, abs=1e-5) and bool(gradient.isfinite().all())

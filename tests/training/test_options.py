@@ -1,0 +1,156 @@
+"""The options of the game, each by what it must do: small networks, fp32, one or a few steps."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import cardigan
+from cardigan import assemble
+from cardigan.assemble import build_rules, build_source, build_spec, build_state
+from cardigan.config import Config, override
+from cardigan.data.batches import Batches
+from cardigan.data.mnist import mnist
+from cardigan.errors import CardiganError
+from cardigan.recipes import config_for
+from cardigan.run.journal import read_events
+from cardigan.training.budget import Budget, Clock
+from cardigan.training.devices import open_devices
+from cardigan.training.loop import Trial, advance, playing
+from cardigan.training.schedule import kind_of_step, penalty_factor
+from cardigan.training.state import TrainState, load_state_tensors, state_tensors
+from cardigan.training.steps import MEASURES
+
+SMALL = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
+PLAIN = {"generator.normalisation": "none", "objective.penalty_interval": 1}
+
+
+def small(**changes: object) -> Config:
+    return override(config_for("mnist"), {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+def played(config: Config, steps: int, state: TrainState | None = None) -> tuple[TrainState, list[dict[str, float]]]:
+    devices, source = open_devices(config), build_source(config)
+    state = build_state(config, build_spec(config, source), devices) if state is None else state
+    batches, rules = Batches(source, config.data, config.seed), build_rules(config, devices)
+    trial = Trial(config, batches, rules, playing(state, batches, rules), Budget(config, devices.processes, Clock()), None)
+    rows = []
+    for _ in range(steps):
+        state, measured = advance(trial, state)
+        rows.append(dict(zip(MEASURES, measured.tolist(), strict=True)))
+    return state, rows
+
+
+def weights(state: TrainState, player: str) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for name, tensor in state_tensors(state).items() if name.startswith(f"{player}.")])
+
+
+def test_accumulated_parts_give_the_whole_batchs_step():
+    changes = {name.replace(".", "__"): value for name, value in PLAIN.items()}
+    (whole, told), (parts, told_in_parts) = played(small(**changes), 2), played(small(accumulate=4, **changes), 2)
+    for player in ("generator", "discriminator", "average"):
+        # Adam's first steps are signs of gradients, which rounding may flip where they are nearly 0
+        assert (weights(whole, player) - weights(parts, player)).abs().mean() < 2e-6
+    assert told_in_parts[0] == pytest.approx(told[0], rel=1e-4, abs=1e-6)
+
+
+def test_the_generator_waits_for_the_discriminator():
+    config = small(discriminator_steps=3)
+    assert [kind_of_step(config, 16 * step).generator_learns for step in range(6)] == [False, False, True] * 2
+    start, _ = played(config, 0)
+    before = {player: weights(start, player).clone() for player in ("generator", "discriminator", "average")}
+    state, rows = played(config, 2, start)
+    assert torch.equal(weights(state, "average"), before["average"])
+    assert not torch.equal(weights(state, "discriminator"), before["discriminator"])
+    assert rows[0]["generator_gradient"] == 0
+    parameters = [parameter.clone() for parameter in state.players.generator.parameters()]
+    state, rows = played(config, 1, state)
+    assert rows[0]["generator_gradient"] > 0
+    assert any(not torch.equal(old, new) for old, new in zip(parameters, state.players.generator.parameters(), strict=True))
+
+
+def test_measures_of_rarer_deeds_are_means_over_the_steps_that_had_them(tmp_path):
+    """Nobody moves, so D stays undecided; with G and the penalties due on every second step only, their numbers are not halved."""
+    still = {f"{player}_optimizer.learning_rate": 1e-9 for player in ("generator", "discriminator")}
+    settings = {**SMALL, **still, "discriminator_steps": 2, "objective.penalty_interval": 2, "objective.loss": "non-saturating"}
+    cardigan.train("mnist", out=tmp_path / "run", images=16 * 40, overrides=settings)
+    first, *_, last = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "progress"]
+    assert last["generator_loss"] == pytest.approx(0.693, abs=0.05) and last["d_fake_after"] == pytest.approx(0.5, abs=0.05)
+    assert last["r1"] == pytest.approx(first["r1"], rel=0.3)  # the first line is of one step, which had penalties
+    assert "generator_loss" not in first and "wgan_gp" not in last and "augmentation" not in last
+
+
+def test_penalty_weights_settle_along_a_cosine():
+    objective = small(objective__penalty_start=10.0, objective__penalty_settle_images=1000).objective
+    assert [penalty_factor(objective, seen) for seen in (0, 500, 1000, 10**6)] == pytest.approx([10, 5.5, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.wgan_gp": 10.0, "objective.penalty_interval": 1},
+        {"objective.dragan": 10.0, "objective.loss": "non-saturating"},
+        {"objective.loss": "hinge"},
+        {"objective.loss": "least-squares"},
+        {"objective.loss": "minimax"},
+        {"packing": 2},
+        {"augment.operations": "colour,translation,cutout", "augment.probability": 1.0},
+        {"augment.operations": "shift,rotate,brightness", "augment.target": 0.6, "augment.rise_images": 320},
+        {"accumulate": 2, "packing": 2, "discriminator_steps": 2, "augment.operations": "translation", "augment.probability": 0.5},
+    ],
+    ids=" ".join,
+)
+def test_every_option_goes_on_bit_for_bit_from_its_tensors(changes):
+    config = override(small(), changes)
+    whole, _ = played(config, 5)
+    half, _ = played(config, 2)
+    saved = {name: tensor.clone() for name, tensor in state_tensors(half).items()}
+    fresh, _ = played(config, 0)
+    load_state_tensors(fresh, saved)
+    again, rows = played(config, 3, replace(fresh, images_seen=half.images_seen))
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert state_tensors(again).keys() == state_tensors(whole).keys()
+    assert all(torch.equal(state_tensors(again)[name], tensor) for name, tensor in state_tensors(whole).items())
+
+
+def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
+    unpenalised = {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1, "objective.loss": "non-saturating"}
+    still = {"generator_optimizer.learning_rate": 1e-9}  # a generator that stands still is found out
+    adaptive = {"augment.operations": "shift", "augment.target": 0.2, "augment.rise_images": 320}
+    config = override(small(), {**unpenalised, **still, **adaptive, "discriminator.width": 8})
+    _, rows = played(config, 30)
+    assert rows[0]["augmentation"] < rows[15]["augmentation"] < rows[-1]["augmentation"] <= 1
+    assert rows[-1]["real_sign"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"packing": 3}, "packing is 3: expected a divisor of the 16"),
+        ({"packing": 2, "conditional": True}, "different classes"),
+        ({"accumulate": 5}, "divisor of the batch of 16"),
+        ({"discriminator_steps": 0}, "at least 1"),
+        ({"objective.penalty_interval": 0}, "at least 1"),
+        ({"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "nothing bounds"),
+        ({"objective.wgan_gp": 10.0, "discriminator.normalisation": "batch"}, "whole batch"),
+        ({"objective.penalty_settle_images": 1000}, "needs both"),
+        ({"objective.penalty_start": 3.0, "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "no effect"),
+        ({"augment.operations": "cutout"}, "nothing would be done"),
+        ({"augment.probability": 0.5}, "nothing would be done"),
+        ({"augment.operations": "cutoff", "augment.probability": 0.5}, "Did you mean"),
+        ({"generator.minibatch_deviation": 1}, "group of at least 2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_senseless_combinations_are_refused_before_anything_is_written(tmp_path, changes, words):
+    with pytest.raises(CardiganError) as caught:
+        cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})
+    assert words.lower() in str(caught.value).lower()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_without_classes_cannot_be_conditional(tmp_path, monkeypatch):
+    monkeypatch.setitem(assemble.SOURCES, "mnist", lambda split: replace(mnist(split), classes=0))
+    with pytest.raises(CardiganError, match="no classes"):
+        cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, "conditional": True})
