@@ -100,18 +100,28 @@ def report_table(path: Path) -> None:
 
 def report_seeds(count: int, images: int) -> None:
     import cardigan
+    from cardigan.run.journal import Event
 
     for seed in range(count):
         with tempfile.TemporaryDirectory() as folder:
             faults: list[str] = []
+            scores: list[float] = []
+
+            def listen(event: Event, faults: list[str] = faults, scores: list[float] = scores) -> None:
+                if event.kind == "fault":
+                    faults.append(event.values["name"])
+                elif event.kind == "checkpoint" and "score" in event.values:
+                    scores.append(event.values["score"])
+
             run = cardigan.train(
                 "mnist",
                 seed=seed,
                 images=images,
                 out=Path(folder) / "run",
-                report=lambda event, faults=faults: faults.append(event.values["name"]) if event.kind == "fault" else None,
+                report=listen,
             )
-            print(f"seed {seed}: {run.images_seen:,} images, faults: {', '.join(faults) or 'none'}", flush=True)
+            told = f"best score {min(scores):.2f}, last {scores[-1]:.2f}, {scores[-1] / min(scores):.2f} times it"
+            print(f"seed {seed}: {run.images_seen:,} images, faults: {', '.join(faults) or 'none'}; {told}", flush=True)
 
 
 def report_cost() -> None:

@@ -43,6 +43,9 @@ from cardigan.training.recorder import Recorder
 from cardigan.training.replay import replayed
 from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, load_state_tensors
+from cardigan.training.steps import Chance as Chance
+from cardigan.training.steps import Game as Game
+from cardigan.training.steps import Kind as Kind
 from cardigan.training.steps import Players as Players
 from cardigan.training.steps import Rules as Rules
 from cardigan.training.steps import iterate as iterate

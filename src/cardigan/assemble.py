@@ -11,7 +11,7 @@ from torch.nn import Module
 from cardigan.config import AdamConfig, Config
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist
-from cardigan.data.source import ImageSource, ImageSpec, image_spec
+from cardigan.data.source import ImageSource, ImageSpec, image_spec, limited
 from cardigan.data.stacked import stacked_mnist
 from cardigan.errors import CardiganError, unknown
 from cardigan.figures.grid import beside, png
@@ -38,7 +38,7 @@ JUDGED_SAMPLES = 2_000
 def build_source(config: Config) -> ImageSource:
     if config.data.source not in SOURCES:
         raise unknown("source", config.data.source, SOURCES)
-    return SOURCES[config.data.source](config.data.split)
+    return limited(SOURCES[config.data.source](config.data.split), config.data.limit)
 
 
 def build_spec(config: Config, source: ImageSource) -> ImageSpec:

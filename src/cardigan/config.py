@@ -27,9 +27,11 @@ class DataConfig:
     """Which pictures, and the frame they are brought into."""
 
     source: str = "mnist"
-    """Where the pictures come from: mnist."""
+    """Where the pictures come from: mnist, stacked-mnist."""
     split: Literal["train", "test", "all"] = "train"
     """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
+    limit: int = 0
+    """Train on this many pictures only, always the same ones; 0 is all."""
     height: int = 32
     """Height of a training picture, in pixels."""
     width: int = 32
@@ -43,6 +45,7 @@ class DataConfig:
         for side in ("height", "width"):
             value = getattr(self, side)
             _require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
+        _require(self.limit >= 0, "data.limit", self.limit, "a number of pictures, or 0 for all")
         _require(self.channels >= 1, "data.channels", self.channels, "at least 1")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from cardigan.config import (
     AdamConfig,
+    AugmentConfig,
     AverageConfig,
     Config,
     DataConfig,
@@ -67,6 +68,129 @@ def tutorial() -> Config:
     )
 
 
+def mnist_conditional() -> Config:
+    """Return `mnist` with classes: a digit can be asked for, and a classifier can be fitted on what is drawn (docs/results.md)."""
+    return replace(mnist(), recipe="mnist-conditional", conditional=True)
+
+
+def stacked_mnist() -> Config:
+    """Return `mnist` on three digits at a time, as red, green and blue: a thousand modes to find (docs/results.md)."""
+    config = mnist()
+    return replace(config, recipe="stacked-mnist", data=replace(config.data, source="stacked-mnist", channels=3))
+
+
+def gan2014() -> Config:
+    """Return the first GAN's MNIST experiment (arXiv:1406.2661, section 5): ReLU layers against maxout, uniform noise, no convolution.
+
+    Departures: Adam instead of momentum, no dropout in D, the average of G's weights is what is kept.
+    """
+    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    network = NetworkConfig(network="mlp", width=1200)
+    return Config(
+        recipe="gan2014",
+        images=1_500_000,
+        batch=100,
+        data=DataConfig(height=28, width=28, channels=1),
+        latent=LatentConfig(size=100, distribution="uniform"),
+        generator=network,
+        discriminator=network,
+        objective=ObjectiveConfig(loss="non-saturating"),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        average=AverageConfig(half_life_images=20_000, ramp_up=0.1),
+    )
+
+
+def dcgan_paper_mnist() -> Config:
+    """Return the DCGAN paper's conditional MNIST experiment (arXiv:1511.06434, appendix A): one-hot classes, batch normalisation in both players."""
+    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    network = NetworkConfig(width=64, normalisation="batch", initialisation="dcgan", conditioning="one-hot")
+    return Config(
+        recipe="dcgan-paper-mnist",
+        images=1_250_000,
+        batch=128,
+        conditional=True,
+        data=DataConfig(height=28, width=28, channels=1),
+        latent=LatentConfig(size=100, distribution="uniform"),
+        generator=network,
+        discriminator=network,
+        objective=ObjectiveConfig(loss="non-saturating"),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        average=AverageConfig(half_life_images=0, ramp_up=0.0),
+    )
+
+
+def wgan_gp() -> Config:
+    """Return WGAN-GP (arXiv:1704.00028, algorithm 1: lambda 10, five critic steps, Adam 1e-4, beta 0 and 0.9) on a DCGAN whose critic has no norm."""
+    adam = AdamConfig(learning_rate=1e-4, beta1=0.0, beta2=0.9)
+    config = mnist()
+    return replace(
+        config,
+        recipe="wgan-gp",
+        images=3_000_000,
+        discriminator_steps=5,
+        objective=ObjectiveConfig(loss="wasserstein", wgan_gp=10.0),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+    )
+
+
+def sngan() -> Config:
+    """Return SNGAN (arXiv:1802.05957, appendix B: residual networks, spectral norm in D, hinge loss, five steps of D, Adam 2e-4, beta 0 and 0.9)."""
+    adam = AdamConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9)
+    config = mnist()
+    return replace(
+        config,
+        recipe="sngan",
+        images=3_000_000,
+        discriminator_steps=5,
+        generator=NetworkConfig(network="resnet", width=32, normalisation="batch"),
+        discriminator=NetworkConfig(network="resnet", width=32, spectral=True),
+        objective=ObjectiveConfig(loss="hinge"),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+    )
+
+
+def r3gan() -> Config:
+    """Return R3GAN (arXiv:2501.05441): residual networks without normalisation, the relativistic loss, penalties that begin ten times larger."""
+    adam = AdamConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
+    config = mnist()
+    return replace(
+        config,
+        recipe="r3gan",
+        images=5_000_000,
+        generator=NetworkConfig(network="r3gan", width=32),
+        discriminator=NetworkConfig(network="r3gan", width=32),
+        objective=ObjectiveConfig(loss="relativistic", r1=0.1, r2=0.1, penalty_start=10.0, penalty_settle_images=500_000),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+    )
+
+
+def images(num_images: int = 60_000) -> Config:
+    """Return the default for a source of pictures: 64x64 in colour, the game of `mnist`, and augmentation where there are few of them.
+
+    Below 20,000 pictures D sees them through DiffAugment (arXiv:2006.10738), since it would soon know them by heart.
+    """
+    config = mnist()
+    few = num_images < FEW_PICTURES
+    return replace(
+        config,
+        recipe="images",
+        images=2_000_000,
+        data=replace(config.data, height=64, width=64, channels=3, fit="stretch"),
+        latent=LatentConfig(size=128),
+        generator=replace(config.generator, width=64),
+        discriminator=replace(config.discriminator, width=64),
+        augment=AugmentConfig(operations="colour,translation,cutout", probability=1.0) if few else AugmentConfig(),
+    )
+
+
+FEW_PICTURES = 20_000
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A named experiment and what may be expected of it; the figures are measured by `benchmarks/quality.py`."""
@@ -77,6 +201,8 @@ class Recipe:
     expected_time: str
     expected_score: str
 
+
+NOT_YET = "not measured yet"
 
 RECIPES = {
     "mnist": Recipe(
@@ -93,6 +219,32 @@ RECIPES = {
         "21 minutes on 2 CPU cores (AVX-512 bf16, other work beside it), one epoch",
         "digit distance 202 with one seed (5,000 samples; real training digits 1.5)",
     ),
+    "mnist-conditional": Recipe(
+        mnist_conditional,
+        "digits that can be asked for by class",
+        "cardigan train mnist --recipe mnist-conditional",
+        NOT_YET,
+        NOT_YET,
+    ),
+    "stacked-mnist": Recipe(
+        stacked_mnist,
+        "three digits at a time: a thousand modes to find",
+        "cardigan train stacked-mnist",
+        NOT_YET,
+        NOT_YET,
+    ),
+    "gan2014": Recipe(gan2014, "the first GAN, without convolutions", "cardigan train mnist --recipe gan2014", NOT_YET, NOT_YET),
+    "dcgan-paper-mnist": Recipe(
+        dcgan_paper_mnist,
+        "the DCGAN paper's conditional digits",
+        "cardigan train mnist --recipe dcgan-paper-mnist",
+        NOT_YET,
+        NOT_YET,
+    ),
+    "wgan-gp": Recipe(wgan_gp, "a Wasserstein critic with a gradient penalty", "cardigan train mnist --recipe wgan-gp", NOT_YET, NOT_YET),
+    "sngan": Recipe(sngan, "residual networks, spectral normalisation, hinge loss", "cardigan train mnist --recipe sngan", NOT_YET, NOT_YET),
+    "r3gan": Recipe(r3gan, "modern residual networks under the relativistic loss", "cardigan train mnist --recipe r3gan", NOT_YET, NOT_YET),
+    "images": Recipe(images, "the default for pictures of any kind", "cardigan train mnist --recipe images", NOT_YET, NOT_YET),
 }
 
 DEFAULT_RECIPES = {"mnist": "mnist", "stacked-mnist": "stacked-mnist"}

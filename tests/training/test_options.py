@@ -150,6 +150,19 @@ def test_senseless_combinations_are_refused_before_anything_is_written(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+def test_packed_discriminators_see_neighbours_together():
+    state, _ = played(small(packing=2), 0)
+    discriminator = state.players.discriminator
+    assert discriminator.inner.halvings[0].in_channels == 2
+    images = torch.rand(8, 1, 32, 32)
+    logits = discriminator(images)
+    assert logits.shape == (4,)
+    images[3] = 0  # its pack is the second
+    assert (discriminator(images) != logits).tolist() == [False, True, False, False]
+    with pytest.raises(CardiganError, match="packs of 2"):
+        discriminator(images[:7])
+
+
 def test_a_source_without_classes_cannot_be_conditional(tmp_path, monkeypatch):
     monkeypatch.setitem(assemble.SOURCES, "mnist", lambda split: replace(mnist(split), classes=0))
     with pytest.raises(CardiganError, match="no classes"):

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate, pad
 from cardigan.config import DataConfig
 from cardigan.errors import CardiganError
 from cardigan.pixels import decode
+from cardigan.rng import stream
 from cardigan.shapes import Images, Indices, Labels, Pixels, StoredPixels
 
 
@@ -48,6 +49,16 @@ class ImageSource:
     def images(self, indices: Indices, data: DataConfig) -> Images:
         """Return the pictures at `indices` in the frame that `data` describes, in [-1, 1]."""
         return framed(self.pixels[indices], data)
+
+
+def limited(source: ImageSource, count: int) -> ImageSource:
+    """Return `count` pictures of the source, always the same ones, in random order; all of them for 0. Raises CardiganError if there are fewer."""
+    if count == 0:
+        return source
+    if count > len(source):
+        raise CardiganError(f"data.limit is {count:,} and {source.name!r} has {len(source):,} pictures: give a smaller one, or 0 for all.")
+    chosen = torch.randperm(len(source), generator=stream(0, "limit", 0))[:count]
+    return ImageSource(source.name, source.pixels[chosen], source.labels[chosen], source.classes)
 
 
 def framed(pixels: StoredPixels, data: DataConfig) -> Images:

@@ -1,1 +1,1 @@
-"""The two players. Each file is self-contained and cites its paper."""
+"""The two players. Each network is one file, built of the parts beside it, and cites its paper."""

@@ -36,41 +36,42 @@ CORRELATED_WEIGHTS, CORRELATED_ROWS = 2**19, 32
 
 
 class Convolution(nn.Conv2d):
-    """A convolution that halves the picture (4x4, stride 2, padding 1) or sees the whole of it at once; any other is computed as it always was."""
+    """A convolution that halves the picture (4x4, stride 2, padding 1) or sees the whole of it at once; any other is computed as it always was.
+
+    Each way reads the weight once: one that is computed when it is read (`spectral.py`) is computed once.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _in_bf16_on_cpu(input):
+        ends = (self.stride, self.padding, self.kernel_size) == ((1, 1), (0, 0), tuple(input.shape[2:]))
+        if not _in_bf16_on_cpu(input) or not (ends or self._halves(input)):
             return super().forward(input)
-        x, weight, bias = (None if tensor is None else tensor.to(torch.bfloat16) for tensor in (input, self.weight, self.bias))
-        assert x is not None and weight is not None
-        if self.stride == (1, 1) and self.padding == (0, 0) and weight.shape[2:] == x.shape[2:]:
+        x, weight, bias = _in_bf16(input, self.weight, self.bias)
+        if ends:
             return linear(_rows(x, len(x)), _rows(weight, len(weight)), bias)[:, :, None, None]
-        if not self._halves() or x.shape[2] % 2 or x.shape[3] % 2 or not _worth_it(weight):
-            return super().forward(input)
         return _with_bias(Halved.apply(x, weight), bias)
 
-    def _halves(self) -> bool:
-        return (self.kernel_size, self.stride, self.padding, self.dilation, self.groups) == (KERNEL, STRIDE, PADDING, (1, 1), 1)
+    def _halves(self, input: Tensor) -> bool:
+        shape = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
+        even = input.shape[2] % 2 == input.shape[3] % 2 == 0
+        return shape == (KERNEL, STRIDE, PADDING, (1, 1), 1) and even and _worth_it(self)
 
 
 class Deconvolution(nn.ConvTranspose2d):
     """A transposed convolution that doubles the picture (4x4, stride 2, padding 1) or begins it from one point; any other is as it always was."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not _in_bf16_on_cpu(input) or output_size is not None:
+        begins = (self.stride, self.padding, tuple(input.shape[2:])) == ((1, 1), (0, 0), (1, 1))
+        if not _in_bf16_on_cpu(input) or output_size is not None or not (begins or self._doubles()):
             return super().forward(input, output_size)
-        x, weight, bias = (None if tensor is None else tensor.to(torch.bfloat16) for tensor in (input, self.weight, self.bias))
-        assert x is not None and weight is not None
-        if self.stride == (1, 1) and self.padding == (0, 0) and x.shape[2:] == (1, 1):
+        x, weight, bias = _in_bf16(input, self.weight, self.bias)
+        if begins:
             grown = x.flatten(1) @ _rows(weight, len(weight))
             return _with_bias(grown.view(len(x), *weight.shape[2:], -1).permute(0, 3, 1, 2), bias)
-        if not self._doubles() or not _worth_it(weight):
-            return super().forward(input)
         return _with_bias(Doubled.apply(x, weight), bias)
 
     def _doubles(self) -> bool:
         shape = (self.kernel_size, self.stride, self.padding, self.output_padding, self.dilation, self.groups)
-        return shape == (KERNEL, STRIDE, PADDING, (0, 0), (1, 1), 1)
+        return shape == (KERNEL, STRIDE, PADDING, (0, 0), (1, 1), 1) and _worth_it(self)
 
 
 class Halved(Function):
@@ -178,8 +179,12 @@ def _rows(tensor: Tensor, count: int) -> Tensor:
     return tensor.permute(0, 2, 3, 1).reshape(count, -1)
 
 
-def _worth_it(weight: Tensor) -> bool:
-    return weight.numel() >= CORRELATED_WEIGHTS
+def _in_bf16(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return input.to(torch.bfloat16), weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
+
+
+def _worth_it(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    return layer.in_channels * layer.out_channels * 16 >= CORRELATED_WEIGHTS
 
 
 def _with_bias(images: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,62 +1,116 @@
-"""The networks by name, and what they cost.
+"""The networks by name: what they are built of, and which settings each of them reads.
 
 Does not know training; `assemble.py` is the only caller that turns a Config into networks to train.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from typing import Literal
 
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
-from cardigan.errors import unknown
+from cardigan.errors import CardiganError, unknown
+from cardigan.nets.cost import Description as Description
+from cardigan.nets.cost import LayerCost as LayerCost
+from cardigan.nets.cost import describe as describe
 from cardigan.nets.dcgan import DcganDiscriminator, DcganGenerator
 from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
+from cardigan.nets.packing import Packed, packed_spec
+from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
+from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
+
+Player = Literal["generator", "discriminator"]
+ALWAYS_READ = {"network", "width"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """The two players of one architecture."""
+    """The two players of one architecture, and the fields of NetworkConfig that each of them reads besides name and width."""
 
     generator: Callable[[NetworkConfig, int, ImageSpec], Generator]
     discriminator: Callable[[NetworkConfig, ImageSpec], Discriminator]
+    generator_reads: tuple[str, ...] = ()
+    discriminator_reads: tuple[str, ...] = ()
+    one_hot: bool = False
+    """Whether it can be told classes as ones and zeros, which is then its own way; every network can learn them."""
+
+    def reads(self, player: Player) -> set[str]:
+        return {*ALWAYS_READ, *(self.generator_reads if player == "generator" else self.discriminator_reads)}
 
 
-NETS = {"dcgan": Family(DcganGenerator, DcganDiscriminator)}
+NETS = {
+    "dcgan": Family(
+        DcganGenerator,
+        DcganDiscriminator,
+        generator_reads=("normalisation", "spectral", "conditioning", "initialisation"),
+        discriminator_reads=("normalisation", "spectral", "minibatch_deviation", "conditioning", "initialisation"),
+        one_hot=True,
+    ),
+    "resnet": Family(
+        ResnetGenerator,
+        ResnetDiscriminator,
+        generator_reads=("depth", "normalisation", "spectral", "attention", "conditioning", "initialisation"),
+        discriminator_reads=("depth", "spectral", "attention", "minibatch_deviation", "conditioning", "initialisation"),
+        one_hot=False,
+    ),
+    "r3gan": Family(
+        R3ganGenerator,
+        R3ganDiscriminator,
+        generator_reads=("depth", "conditioning"),
+        discriminator_reads=("depth", "minibatch_deviation", "conditioning"),
+        one_hot=False,
+    ),
+    "mlp": Family(
+        MlpGenerator,
+        MlpDiscriminator,
+        generator_reads=("depth", "spectral", "conditioning"),
+        discriminator_reads=("depth", "spectral", "minibatch_deviation", "conditioning"),
+        one_hot=True,
+    ),
+}
 
 
 def build_generator(config: Config, spec: ImageSpec) -> Generator:
-    return _family(config.generator).generator(config.generator, config.latent.size, spec)
+    """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
+    return _checked_family(config.generator, "generator", spec).generator(config.generator, config.latent.size, spec)
 
 
 def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
-    return _family(config.discriminator).discriminator(config.discriminator, spec)
+    """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
+    seen = packed_spec(spec, config.packing)
+    inner = _checked_family(config.discriminator, "discriminator", seen).discriminator(config.discriminator, seen)
+    return Packed(inner, config.packing) if config.packing > 1 else inner
+
+
+def unread_options(config: NetworkConfig, player: Player) -> list[str]:
+    """Return the fields that are set to something, but that this player of this architecture does not read."""
+    reads = _family(config).reads(player)
+    return [field.name for field in dataclasses.fields(config) if field.name not in reads and getattr(config, field.name) != field.default]
+
+
+def _checked_family(config: NetworkConfig, player: Player, spec: ImageSpec) -> Family:
+    family = _family(config)
+    for option in unread_options(config, player):
+        readers = [name for name, other in NETS.items() if option in other.reads(player)]
+        instead = f", or choose a network that does ({', '.join(readers)})" if readers else ""
+        raise CardiganError(
+            f"{player}.{option} is {getattr(config, option)!r}, but the {player} of {config.network} does not read it: leave it out{instead}."
+        )
+    if config.conditioning == "one-hot" and not family.one_hot:
+        raise CardiganError(
+            f"{player}.conditioning is 'one-hot', but {config.network} has no place for ones and zeros, it learns an embedding of each class: "
+            f"set projection or auto, or choose a network that takes them ({', '.join(name for name, other in NETS.items() if other.one_hot)})."
+        )
+    if config.conditioning != "auto" and not spec.classes:
+        raise CardiganError(
+            f"{player}.conditioning is {config.conditioning!r}, but the networks are told no classes: leave it out, or set conditional."
+        )
+    return family
 
 
 def _family(config: NetworkConfig) -> Family:
     if config.network not in NETS:
         raise unknown("network", config.network, NETS)
     return NETS[config.network]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a network costs."""
-
-    parameters: int
-    """Learned numbers."""
-    multiply_adds: int
-    """Of its convolutions and matrix products, for one picture forward."""
-
-
-def describe(network: nn.Module, spec: ImageSpec, latent_size: int) -> Description:
-    """Count the cost of a generator or a discriminator; builds nothing and computes nothing, networks may be on the meta device."""
-    device = next(network.parameters()).device
-    labels = torch.zeros(1, dtype=torch.int64, device=device) if spec.classes else None
-    row = (latent_size,) if isinstance(network, Generator) else (spec.channels, spec.height, spec.width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.zeros(1, *row, device=device), labels)
-    return Description(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)

@@ -223,7 +223,7 @@ def judge(
     on = {name for name in PENALTIES if penalise and getattr(rules.objective, name) > 0}
     real, fake = real.detach().requires_grad_("r1" in on), fake.detach().requires_grad_("r2" in on)
 
-    def critic(images: Images) -> Logits:
+    def critic(images: Images) -> Float[Tensor, " logit"]:
         with rules.devices.autocast():
             return discriminator(images, labels)
 

@@ -1,0 +1,247 @@
+"""The tables of docs/results.md, one command each; prints a line of JSON a run, and the same into --out.
+
+    python benchmarks/tables.py time       [--seeds 0,1,2]   digit distance of `mnist` at 30 s, 1, 2, 5 and 10 minutes
+    python benchmarks/tables.py neighbours [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
+    python benchmarks/tables.py stacked    [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
+    python benchmarks/tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
+    python benchmarks/tables.py probe      [--model RUN]     a linear classifier on D's features, trained without labels
+    python benchmarks/tables.py few        [--images N]      100 and 1,000 digits, with and without augmentation
+    python benchmarks/tables.py collapse   [--recipe R]      ten seeds: last score over best, and what the monitor said
+
+Runs are kept under --runs and used again if they are there already: a table that was interrupted goes on.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d, cross_entropy
+
+import cardigan
+from cardigan.data.mnist import mnist
+from cardigan.data.source import framed
+from cardigan.metrics.evaluate import evaluate, snapshot_sampler
+from cardigan.metrics.reference import reference_for
+from cardigan.nets.table import build_discriminator
+from cardigan.rng import stream
+from cardigan.run.checkpoint import latest_checkpoint
+from cardigan.run.directory import RunDirectory, read_config
+from cardigan.run.journal import Event, read_events
+from cardigan.run.snapshot import read_snapshot
+
+MOMENTS = (0.5, 1.0, 2.0, 5.0, 10.0)
+PENALTIES: dict[str, dict[str, Any]] = {
+    "R1+R2": {},
+    "R1": {"objective.r2": 0.0},
+    "R2": {"objective.r1": 0.0},
+    "none": {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1},
+}
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "DiffAugment": {"augment.operations": "translation,cutout", "augment.probability": 1.0},
+    "ADA": {"augment.operations": "shift,scale,rotate,stretch,drift", "augment.target": 0.6, "augment.rise_images": 100_000},
+}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=sorted(TABLES))
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--recipe")
+    parser.add_argument("--model", type=Path, help="judge this run instead of training one")
+    parser.add_argument("--samples", type=int, action="append", help="how many samples; may be given more than once")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--out", type=Path, help="write the rows here too")
+    options = parser.parse_args()
+    rows = []
+    for row in TABLES[options.table](options):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        if options.out is not None:
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def trained(options: argparse.Namespace, name: str, source: str, recipe: str, settings: Row, minutes: float | None, images: int | None) -> Path:
+    """Return a finished run of these settings, trained now unless it is there."""
+    path = options.runs / name
+    events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
+    if not any(event.kind == "stop" for event in events):
+        cardigan.train(source, recipe=recipe, out=path, minutes=minutes, images=images, overrides=settings, resume=bool(events))
+    return path
+
+
+def scores(path: Path) -> list[Event]:
+    return [event for event in read_events(path / "journal.jsonl") if event.kind == "checkpoint" and "score" in event.values]
+
+
+def measured(path: Path, count: int, metrics: tuple[str, ...], seed: int = 0) -> Row:
+    """Return what the judge says of a run's generator."""
+    snapshot = read_snapshot(path)
+    reference = reference_for(snapshot.config)
+    report = evaluate(snapshot_sampler(snapshot, reference, seed), reference, num_samples=count, metrics=metrics, floor=False)
+    return {"samples": count, **{name: [measure.value, measure.standard_error] for name, measure in report.measures.items()}}
+
+
+def time_table(options: argparse.Namespace) -> Iterator[Row]:
+    minutes = options.minutes or MOMENTS[-1]
+    for seed in options.seeds:
+        settings = {"seed": seed, "images": None, "checkpoint_every": 25_000}
+        found = scores(trained(options, f"time-{seed}", "mnist", options.recipe or "mnist", settings, minutes, None))
+        for moment in MOMENTS:
+            before = [event for event in found if event.elapsed_seconds <= moment * 60]
+            if before and moment <= minutes:
+                last = before[-1]
+                yield {
+                    "seed": seed,
+                    "minutes": moment,
+                    "at": round(last.elapsed_seconds, 1),
+                    "images": last.images_seen,
+                    "score": last.values["score"],
+                }
+
+
+def neighbours(options: argparse.Namespace) -> Iterator[Row]:
+    recipe = options.recipe or "mnist-conditional"
+    for seed in options.seeds:
+        path = options.model or trained(options, f"neighbours-{recipe}-{seed}", "mnist", recipe, {"seed": seed}, options.minutes or 10, None)
+        for count in options.samples or [50_000]:
+            yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, count, ("neighbour_error",), seed)}
+
+
+def stacked(options: argparse.Namespace) -> Iterator[Row]:
+    recipe = options.recipe or "stacked-mnist"
+    for seed in options.seeds:
+        path = options.model or trained(options, f"{recipe}-{seed}", "stacked-mnist", recipe, {"seed": seed}, options.minutes or 20, None)
+        for count in options.samples or [26_000]:
+            yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, count, ("stacked",), seed)}
+
+
+def ablation(options: argparse.Namespace) -> Iterator[Row]:
+    images = options.images or 150_000
+    for seed in options.seeds:
+        for loss in ("relativistic", "non-saturating"):
+            for penalties, changes in PENALTIES.items():
+                settings = {"seed": seed, "objective.loss": loss, **changes}
+                name = f"ablation-{loss}-{penalties}-{images}-{seed}"
+                row = {"seed": seed, "loss": loss, "penalties": penalties, "images": images}
+                try:
+                    path = trained(options, name, "stacked-mnist", "stacked-mnist", settings, None, images)
+                except cardigan.CardiganError as error:
+                    yield {**row, "ended": str(error).split(":")[0]}
+                    continue
+                faults = [event.values["name"] for event in read_events(path / "journal.jsonl") if event.kind == "fault"]
+                yield {**row, **measured(path, 26_000, ("stacked",), seed), "faults": faults}
+
+
+def few(options: argparse.Namespace) -> Iterator[Row]:
+    images = options.images or 200_000
+    for count in (100, 1_000):
+        for seed in options.seeds:
+            for name, changes in AUGMENTATIONS.items():
+                settings = {"seed": seed, "data.limit": count, **changes}
+                path = trained(options, f"few-{count}-{name}-{images}-{seed}", "mnist", "mnist", settings, None, images)
+                found, events = scores(path), read_events(path / "journal.jsonl")
+                best = min(found, key=lambda event: event.values["score"])
+                yield {
+                    **{"digits": count, "augmentation": name, "seed": seed, "images": images},
+                    **{"best": round(best.values["score"], 2), "best_at": best.images_seen, "last": round(found[-1].values["score"], 2)},
+                    "faults": sorted({event.values["name"] for event in events if event.kind == "fault"}),
+                    **measured(path, 2_000, ("memorisation",), seed),
+                }
+
+
+def collapse(options: argparse.Namespace) -> Iterator[Row]:
+    recipe, images = options.recipe or "mnist", options.images or 300_000
+    source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
+    for seed in range(10):
+        settings = {"seed": seed, "health": "stop"}
+        path = trained(options, f"collapse-{recipe}-{images}-{seed}", source, recipe, settings, None, images)
+        found, events = [event.values["score"] for event in scores(path)], read_events(path / "journal.jsonl")
+        faults = [event.values["name"] for event in events if event.kind == "fault"]
+        reason = next(event.values["reason"] for event in events if event.kind == "stop")
+        yield {
+            **{"recipe": recipe, "seed": seed, "images": events[-1].images_seen, "stopped_by": reason},
+            **{"best": round(min(found), 3), "last": round(found[-1], 3), "last_over_best": round(found[-1] / min(found), 3), "faults": faults},
+        }
+
+
+def probe(options: argparse.Namespace) -> Iterator[Row]:
+    """The DCGAN paper's protocol (arXiv:1511.06434, section 5.1): every layer of D max-pooled to 4x4, one linear classifier on all of it."""
+    train, test = mnist("train"), mnist("test")
+    for seed in options.seeds:
+        path = options.model or trained(options, f"probe-{seed}", "mnist", "mnist", {"seed": seed}, options.minutes or 5, None)
+        config = read_config(RunDirectory(path))
+        found = latest_checkpoint(path / "checkpoints")
+        assert found is not None
+        spec = cardigan.ImageSpec(config.data.channels, config.data.height, config.data.width, 0)
+        learned, random = build_discriminator(config, spec), build_discriminator(config, spec)
+        learned.load_state_dict({key.removeprefix("discriminator."): value for key, value in found[0].items() if key.startswith("discriminator.")})
+        views = {"D": learned.eval(), "random D": random.eval(), "pixels": None}
+        for name, network in views.items():
+            ours, theirs = (layer_features(network, framed(split.pixels, config.data)) for split in (train, test))
+            for labels in (100, 1_000, 60_000):
+                chosen = torch.randperm(60_000, generator=stream(seed, "labelled", 0))[:labels]
+                error = linear_error(ours[chosen], train.labels[chosen], theirs, test.labels)
+                yield {"seed": seed, "features": name, "labels": labels, "test_error": round(error, 4), "width": ours.shape[1]}
+
+
+@torch.no_grad()
+def layer_features(network: torch.nn.Module | None, images: Tensor) -> Tensor:
+    if network is None:
+        return images.flatten(1)
+    seen: list[Tensor] = []
+    layers = [module for name, module in network.named_modules() if name.startswith("halvings.")]
+    hooks = [layer.register_forward_hook(lambda module, given, out: seen.append(adaptive_max_pool2d(out, 4).flatten(1))) for layer in layers]
+    rows = []
+    for chunk in images.split(500):
+        seen.clear()
+        network(chunk)
+        rows.append(torch.cat(seen, dim=1))
+    for hook in hooks:
+        hook.remove()
+    return torch.cat(rows)
+
+
+def linear_error(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """Return the test error of multinomial logistic regression; its L2 weight is chosen on a fifth of the training pictures."""
+    mean, scale = train.mean(0), train.std(0).clamp(min=1e-3)
+    train, test = (train - mean) / scale, (test - mean) / scale
+    fifth = max(1, len(train) // 5)
+    weights = (1e-4, 1e-3, 1e-2, 1e-1)
+    errors = [wrong(fitted(train[fifth:], labels[fifth:], weight), train[:fifth], labels[:fifth]) for weight in weights]
+    return wrong(fitted(train, labels, weights[errors.index(min(errors))]), test, test_labels)
+
+
+def fitted(rows: Tensor, labels: Tensor, weight: float) -> Tensor:
+    matrix = torch.zeros(rows.shape[1] + 1, 10, requires_grad=True)
+    descent = torch.optim.LBFGS([matrix], max_iter=100, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        descent.zero_grad()
+        loss = cross_entropy(rows @ matrix[:-1] + matrix[-1], labels) + weight * matrix[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    descent.step(cost)  # pyright: ignore[reportArgumentType] - torch's stubs want a float
+    return matrix.detach()
+
+
+def wrong(matrix: Tensor, rows: Tensor, labels: Tensor) -> float:
+    return float(((rows @ matrix[:-1] + matrix[-1]).argmax(1) != labels).float().mean())
+
+
+TABLES = {
+    **{"time": time_table, "neighbours": neighbours, "stacked": stacked, "ablation": ablation},
+    **{"probe": probe, "few": few, "collapse": collapse},
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Self-attention over the places of a picture (Zhang et al. 2018, SAGAN, arXiv:1805.08318, section 3). Knows no network."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from cardigan.errors import CardiganError
+
+Maps = Float[Tensor, "batch channel height width"]
+
+
+class SelfAttention(nn.Module):
+    """x + gamma * o, where o is at each place a mix of all places; gamma starts at 0, so this begins as the identity.
+
+    Queries and keys have an eighth of the channels, values a half; keys and values are the largest of 2x2 places.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        eighth, half = max(1, channels // 8), max(1, channels // 2)
+        self.query, self.key, self.value = (nn.Conv2d(channels, count, 1, bias=False) for count in (eighth, eighth, half))
+        self.output = nn.Conv2d(half, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Maps) -> Maps:
+        query, key, value = self.query(x).flatten(2), max_pool2d(self.key(x), 2).flatten(2), max_pool2d(self.value(x), 2).flatten(2)
+        weights = torch.bmm(query.transpose(1, 2), key).float().softmax(dim=2)
+        mixed = torch.bmm(value, weights.transpose(1, 2).to(value.dtype)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.output(mixed)
+
+
+def attended_size(side: int, sizes: Iterable[tuple[int, int]], player: str) -> tuple[int, int] | None:
+    """Return the largest of a player's map sizes whose shorter side is `side`; None for 0. Raises CardiganError if there is none."""
+    known = list(sizes)
+    fitting = [size for size in known if min(size) == side]
+    if side and not fitting:
+        sides = ", ".join(str(shorter) for shorter in sorted({min(size) for size in known}))
+        raise CardiganError(
+            f"{player}.attention is {side}, but the shorter sides of the {player}'s maps are {sides}: set one of them, or 0 for none."
+        )
+    return max(fitting, default=None)

@@ -1,0 +1,179 @@
+"""Every network at any size, with any of its options: shapes, derivatives, precisions, copies."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from cardigan.config import Config, LatentConfig, NetworkConfig
+from cardigan.data.source import ImageSpec
+from cardigan.nets.table import NETS, build_discriminator, build_generator
+
+BATCH, LATENT = 4, 6
+WIDTHS = {"dcgan": 4, "resnet": 4, "r3gan": 4, "mlp": 32}
+SIZES = [(8, 8), (28, 28), (32, 32), (33, 20), (64, 48)]
+GENERATOR_OPTIONS = [
+    ("dcgan", {"spectral": True, "normalisation": "batch", "conditioning": "projection"}),
+    ("resnet", {"spectral": True, "normalisation": "batch", "attention": 8, "depth": 2}),
+    ("resnet", {"normalisation": "batch-shift"}),
+    ("r3gan", {"depth": 1, "conditioning": "projection"}),
+    ("mlp", {"spectral": True, "depth": 3, "conditioning": "projection"}),
+]
+DISCRIMINATOR_OPTIONS = [
+    ("dcgan", {"spectral": True, "minibatch_deviation": 4, "conditioning": "projection"}),
+    ("resnet", {"spectral": True, "minibatch_deviation": 2, "attention": 8, "depth": 2}),
+    ("r3gan", {"depth": 1, "minibatch_deviation": 4}),
+    ("mlp", {"spectral": True, "minibatch_deviation": 4, "depth": 1, "conditioning": "projection"}),
+]
+
+
+def generator(network, spec, **options):
+    return build_generator(Config(latent=LatentConfig(size=LATENT), generator=NetworkConfig(network=network, width=WIDTHS[network], **options)), spec)
+
+
+def discriminator(network, spec, **options):
+    return build_discriminator(Config(discriminator=NetworkConfig(network=network, width=WIDTHS[network], **options)), spec)
+
+
+@torch.no_grad()
+def moved(network):
+    """Move every weight a little, as training would: some begin at 0."""
+    for parameter in network.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return network
+
+
+def inputs(classes):
+    return torch.randn(BATCH, LATENT), (torch.tensor([1, 2, 0, 1]), torch.tensor([0, 2, 1, 2])) if classes else (None, None)
+
+
+def check_derivatives(g, d, z, labels):
+    """All weights get finite gradients: G's through D, and D's through its own gradient, as penalties need."""
+    assert all_finite(torch.autograd.grad(d(g(z, labels), labels).sum(), [p for p in g.parameters() if p.requires_grad]))
+    images, weights = g(z, labels).detach().requires_grad_(), list(d.parameters())
+    logits = d(images, labels)
+    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    penalty = slope.square().sum()
+    (bend,) = torch.autograd.grad(penalty, next(weight for weight in weights if weight.dim() > 1), retain_graph=True)
+    assert all_finite([slope, bend]) and bend.abs().max() > 0
+    assert all_finite(torch.autograd.grad(logits.sum() + penalty, weights))
+
+
+def all_finite(tensors):
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+@pytest.mark.parametrize("network", NETS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_any_size(network, size, channels, classes):
+    torch.manual_seed(0)
+    spec = ImageSpec(channels, *size, classes)
+    g, d = moved(generator(network, spec)), moved(discriminator(network, spec))
+    z, (labels, others) = inputs(classes)
+    images = g(z, labels)
+    logits = d(images, labels)
+    assert images.shape == (BATCH, channels, *size) and logits.shape == (BATCH,)
+    assert images.isfinite().all() and images.std(dim=0).max() > 0
+    check_derivatives(g, d, z, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough_images, rough_logits = g(z, labels), d(images, labels)
+    assert rough_logits.dtype == torch.float32
+    assert (rough_images.float() - images).norm() < 0.1 * images.norm()
+    assert (rough_logits - logits).norm() < 0.1 * (logits.norm() + 1)
+    if classes:
+        same = labels == others
+        assert (g(z, others) - images).abs().flatten(1).amax(dim=1)[~same].min() > 0
+        assert (d(images, others) - logits)[~same].abs().min() > 0
+        assert torch.equal(d(images, others)[same], logits[same])
+
+
+@pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_options_of_generators(network, options, classes):
+    spec = ImageSpec(3, 16, 20, classes)
+    g = generator(network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"})
+    z, (labels, others) = inputs(classes)
+    check_derivatives(moved(g), moved(discriminator("dcgan", spec)), z, labels)
+    check_copies(g, lambda: g(z, labels))
+    assert not classes or (g(z, labels) - g(z, others)).abs().amax(dim=(1, 2, 3))[labels != others].min() > 0
+
+
+@pytest.mark.parametrize(("network", "options"), DISCRIMINATOR_OPTIONS, ids=str)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_options_of_discriminators(network, options, classes):
+    spec = ImageSpec(3, 16, 20, classes)
+    d = discriminator(network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"})
+    z, (labels, _) = inputs(classes)
+    images = torch.randn(BATCH, 3, 16, 20)
+    check_derivatives(generator("dcgan", spec), moved(d), z, labels)
+    check_copies(d, lambda: d(images, labels))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert d(images, labels).dtype == torch.float32
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+@pytest.mark.parametrize("network", ["dcgan", "resnet", "mlp"])
+def test_spectral_normalisation_reaches_every_weight(network, player):
+    options = {"conditioning": "projection", "spectral": True, **({"attention": 8} if network == "resnet" else {})}
+    built = {"generator": generator, "discriminator": discriminator}[player](network, ImageSpec(1, 16, 16, 3), **options)
+    layers = [module for module in built.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding)]
+    assert layers and all(is_parametrized(layer, "weight") for layer in layers)
+
+
+@pytest.mark.parametrize("network", NETS)
+def test_only_with_minibatch_deviation_a_logit_depends_on_the_other_pictures(network):
+    images = torch.randn(BATCH, 1, 16, 16)
+    alone = images[:1].expand(BATCH, -1, -1, -1)
+    for group in (0, BATCH):
+        d = moved(discriminator(network, ImageSpec(1, 16, 16, 0), minibatch_deviation=group))
+        assert torch.allclose(d(images)[0], d(alone)[0], rtol=1e-4, atol=1e-5) == (group == 0)
+
+
+def check_copies(network, answer):
+    """Channels-last, a deep copy and its state in a network that was built on no device: the same answers; and asking draws no random number."""
+    network.eval()
+    dice = torch.random.get_rng_state()
+    expected = answer()
+    assert torch.equal(torch.random.get_rng_state(), dice)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    copied = copy.deepcopy(network)
+    assert copied.state_dict().keys() == state.keys()
+    moved(copied)
+    assert torch.equal(answer(), expected), "a copy shares weights"
+    moved(network).load_state_dict(state)
+    assert torch.equal(answer(), expected)
+    network.to(memory_format=torch.channels_last)
+    assert torch.allclose(answer(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
+def test_a_generator_built_on_no_device_takes_its_weights_from_a_file(network, options):
+    spec = ImageSpec(1, 16, 16, 3)
+    g = generator(network, spec, **options).eval()
+    with torch.device("meta"):
+        empty = generator(network, spec, **options)
+    empty.load_state_dict(g.state_dict(), assign=True)
+    z, (labels, _) = inputs(3)
+    assert torch.equal(empty.eval()(z, labels), g(z, labels))
+
+
+def test_dcgan_keeps_its_names_and_numbers():
+    """Checkpoints and the tutorial depend on them: these were computed before there were other networks."""
+    spec = ImageSpec(1, 16, 16, 2)
+    torch.manual_seed(0)
+    g, d = generator("dcgan", spec, normalisation="batch", initialisation="dcgan"), discriminator("dcgan", spec)
+    assert list(d.state_dict()) == [f"{name}.{kind}" for name in ("halvings.0", "halvings.1", "verdict") for kind in ("weight", "bias")]
+    assert {name.split(".")[0] for name in g.state_dict()} == {"start", "doublings", "norms"}
+    images = g(torch.linspace(-1, 1, 3 * LATENT).view(3, LATENT), torch.tensor([0, 1, 1]))
+    logits = d(images, torch.tensor([0, 1, 1]))
+    assert [images.sum().item(), *logits.tolist()] == pytest.approx([-6.293725, -0.01419322, -0.1121673, -0.1161855], rel=1e-4)
+
+
+def test_mlp_has_no_convolution():
+    spec = ImageSpec(1, 8, 8, 0)
+    for network in (generator("mlp", spec), discriminator("mlp", spec)):
+        assert not [module for module in network.modules() if isinstance(module, nn.modules.conv._ConvNd)]
