@@ -1,5 +1,6 @@
 """Pictures from a model: the same z gives the same picture, and what is no model is refused."""
 
+import json
 import pickle
 import shutil
 
@@ -93,6 +94,12 @@ def test_no_models(run, tmp_path, capsys):
 def test_info_and_recipes(run, capsys):
     assert cardigan_command(["info", str(run)]) == 0
     assert "stopped by images" in capsys.readouterr().out
+    assert cardigan_command(["info", str(run), "--layers", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert sum(layer["multiply_adds"] for layer in facts["generator_layers"]) == facts["generator_multiply_adds"] > 0
+    assert facts["discriminator_layers"][-1]["shape"] == [1, 1, 1]
+    assert cardigan_command(["info", str(run), "--layers"]) == 0
+    assert "together" in capsys.readouterr().out
     assert cardigan_command(["recipes", "--json"]) == 0
     assert '"name": "tutorial"' in capsys.readouterr().out
 

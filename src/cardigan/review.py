@@ -25,7 +25,9 @@ SHOWN_SAMPLES = 6
 CHARTS = (
     ("losses", (("discriminator_loss", "D"), ("generator_loss", "G"))),
     ("how real D finds them", (("d_real", "real"), ("d_fake", "generated"))),
-    ("penalties", (("r1", "R1"), ("r2", "R2"))),
+    ("the critic's margin, which has no scale", (("margin_real", "real above generated"),)),
+    ("penalties", (("r1", "R1"), ("r2", "R2"), ("wgan_gp", "WGAN-GP"), ("dragan", "DRAGAN"))),
+    ("augmentation: how likely each change is", (("augmentation", "probability"),)),
     ("diversity (1: generated pictures differ as much as real ones)", (("diversity", "diversity"),)),
     ("D's gradient and G's", (("discriminator_gradient", "D"), ("generator_gradient", "G"))),
     ("images per second", (("images_per_second", "speed"),)),

@@ -17,6 +17,8 @@ class InfoOptions:
 
     model: Annotated[Path, tyro.conf.Positional]
     """A run directory, a checkpoint folder or a generator.safetensors."""
+    layers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also list both players' layers: what each gives out, its parameters and its multiply-adds for one picture."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
@@ -25,6 +27,8 @@ def main(words: list[str]) -> int:
     """Describe what the words name; return the exit code."""
     options = parse(InfoOptions, words, "cardigan info")
     facts = describe_path(options.model)
+    if options.layers:
+        facts |= describe_layers(options.model)
     print(json.dumps(facts, indent=1) if options.json else _text(facts))
     return 0
 
@@ -47,6 +51,23 @@ def describe_path(path: Path) -> dict[str, Any]:
         "settings": identity(snapshot.config),
     }
     return {**facts, **_run_facts(path)} if (path / "config.json").exists() else facts
+
+
+def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return every layer of both players, in the order they are done, as plain JSON values; the discriminator's is the one trained against."""
+    import dataclasses
+
+    import torch
+
+    from cardigan.nets.table import build_discriminator, describe
+    from cardigan.run.snapshot import read_snapshot
+
+    snapshot = read_snapshot(path)
+    with torch.device("meta"):
+        discriminator = build_discriminator(snapshot.config, snapshot.spec)
+    size = snapshot.config.latent.size
+    players = {"generator_layers": snapshot.generator, "discriminator_layers": discriminator}
+    return {name: [dataclasses.asdict(layer) for layer in describe(network, snapshot.spec, size).layers] for name, network in players.items()}
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
@@ -75,9 +96,26 @@ def _run_facts(path: Path) -> dict[str, Any]:
 def _text(facts: dict[str, Any]) -> str:
     lines = []
     for name, value in facts.items():
-        if isinstance(value, dict):
+        if name.endswith("_layers"):
+            lines += ["", *_layer_table(name.removesuffix("_layers"), value)]
+        elif isinstance(value, dict):
             lines += [f"{name}:", *(f"  {key:<38} {inner}" for key, inner in value.items())]
         else:
             shown = f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else value
             lines.append(f"{name + ':':<26} {shown}")
     return "\n".join(lines)
+
+
+def _layer_table(player: str, layers: list[dict[str, Any]]) -> list[str]:
+    rows = [(player, "kind", "gives", "parameters", "multiply-adds")]
+    rows += [
+        (layer["name"], layer["kind"], "x".join(map(str, layer["shape"])), f"{layer['parameters']:,}", f"{layer['multiply_adds']:,}")
+        for layer in layers
+    ]
+    sums = [sum(layer[name] for layer in layers) for name in ("parameters", "multiply_adds")]
+    rows.append(("together", "", "", *(f"{total:,}" for total in sums)))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return [
+        "  ".join([*(row[column].ljust(widths[column]) for column in range(3)), *(row[column].rjust(widths[column]) for column in (3, 4))])
+        for row in rows
+    ]

@@ -21,12 +21,20 @@ from cardigan.figures.layout import SheetLayout
 from cardigan.run.journal import Event
 
 PLAIN_SECONDS = 5.0
+SCORES = {"mnist": ("distance", "to the test digits"), "stacked-mnist": ("divergence", "of the modes drawn from even ones")}
+"""What a source's score is called, and what it is."""
 MEANINGS = (
     ("discriminator_loss", "D loss", "what D pays for its errors"),
     ("generator_loss", "G loss", "what G pays for being found out"),
     ("d_real", "D(x)", "how real D finds real pictures; 0.5 is a guess"),
     ("d_fake", "D(G(z))", "how real it finds generated ones"),
     ("d_fake_after", "  after D's step", "the same pictures, once D has learned from them"),
+    ("margin_real", "C(x) - C(G(z))", "how much more real the critic finds real pictures; it has no scale"),
+    ("augmentation", "augmented", "how likely each change is to what D sees"),
+)
+BRIEF = (
+    *(("discriminator_loss", "D loss"), ("generator_loss", "G loss"), ("d_real", "D(x)"), ("d_fake", "D(G(z))")),
+    ("margin_real", "C(x) - C(G(z))"),
 )
 
 
@@ -77,10 +85,11 @@ class Screen:
     def render(self) -> RenderableType:
         numbers = Table.grid(padding=(0, 2))
         for name, label, meaning in MEANINGS:
-            value = self.latest.get(name)
-            numbers.add_row(label, "" if value is None else f"{value:7.3f}", Text(meaning, style="dim"))
+            if name in self.latest:
+                numbers.add_row(label, f"{self.latest[name]:7.3f}", Text(meaning, style="dim"))
         if self.best is not None:
-            numbers.add_row("distance", f"{self.best:7.1f}", Text("best so far, to the test digits", style="dim"))
+            name, meaning = score_words(self.config)
+            numbers.add_row(name, f"{self.best:7.3g}", Text(f"best so far, {meaning}", style="dim"))
         bar = Table.grid()  # a bare bar ends without a line break
         bar.add_row(ProgressBar(total=1.0, completed=done(self.config, self.images_seen, self.elapsed), width=min(60, self.console.width - 2)))
         return Group(
@@ -116,12 +125,16 @@ class PlainLines:
                 print(f"cardigan: {message}", flush=True)
         elif event.kind == "progress" and event.elapsed_seconds - self.last >= PLAIN_SECONDS:
             self.last = event.elapsed_seconds
-            numbers = " ".join(f"{label.strip()} {event.values[name]:.3f}" for name, label, _ in MEANINGS[:4])
+            numbers = " ".join(f"{label} {event.values[name]:.3f}" for name, label in BRIEF if name in event.values)
             print(f"{pace(self.config, event.images_seen, event.elapsed_seconds, event.values)} | {numbers}", flush=True)
         elif event.kind in {"fault", "rollback"}:
             print(f"cardigan: {told(event)}", flush=True)
         elif event.kind == "checkpoint" and "score" in event.values:
-            print(f"{event.images_seen:,} images: distance to the test digits {event.values['score']:.1f}", flush=True)
+            print(f"{event.images_seen:,} images: {' '.join(score_words(self.config))} {event.values['score']:.3g}", flush=True)
+
+
+def score_words(config: Config) -> tuple[str, str]:
+    return SCORES.get(config.data.source, ("score", "the lower the better"))
 
 
 def told(event: Event) -> str:
