@@ -6,7 +6,7 @@
     python benchmarks/tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
     python benchmarks/tables.py probe      [--model RUN]     a linear classifier on D's features, trained without labels
     python benchmarks/tables.py few        [--images N]      100 and 1,000 digits, with and without augmentation
-    python benchmarks/tables.py collapse   [--recipe R]      ten seeds: last score over best, and what the monitor said
+    python benchmarks/tables.py collapse   [--recipe R]      ten seeds (or --seeds, more than three): last score over best, and faults
 
 Runs are kept under --runs and used again if they are there already: a table that was interrupted goes on.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d, cross_entropy
+from torch.nn.functional import adaptive_max_pool2d, cross_entropy, leaky_relu
 
 import cardigan
 from cardigan.data.mnist import mnist
@@ -45,6 +45,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "DiffAugment": {"augment.operations": "translation,cutout", "augment.probability": 1.0},
     "ADA": {"augment.operations": "shift,scale,rotate,stretch,drift", "augment.target": 0.6, "augment.rise_images": 100_000},
 }
+SIGNALS = {"SIGINT", "SIGTERM"}
 Row = dict[str, Any]
 
 
@@ -68,13 +69,28 @@ def main() -> None:
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def trained(options: argparse.Namespace, name: str, source: str, recipe: str, settings: Row, minutes: float | None, images: int | None) -> Path:
-    """Return a finished run of these settings, trained now unless it is there."""
-    path = options.runs / name
+def trained(options: argparse.Namespace, table: str, source: str, recipe: str, settings: Row, minutes: float | None, images: int | None) -> Path:
+    """Return a finished run of these settings, trained now unless it is there; one that a signal stopped goes on, and stops the table again."""
+    told = [table, recipe, *(f"{key.split('.')[-1]}={value}" for key, value in settings.items())]
+    path = options.runs / "-".join([*told, f"{minutes:g}min" if minutes else f"{images}"]).replace(",", "+")
     events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
-    if not any(event.kind == "stop" for event in events):
-        cardigan.train(source, recipe=recipe, out=path, minutes=minutes, images=images, overrides=settings, resume=bool(events))
+    if broke(path) or (events and events[-1].kind == "stop" and events[-1].values["reason"] not in SIGNALS):
+        return path
+    try:
+        run = cardigan.train(source, recipe=recipe, out=path, minutes=minutes, images=images, overrides=settings, resume=bool(events))
+    except cardigan.CardiganError:
+        if not broke(path):
+            raise
+        return path  # that is a result too
+    if run.stopped_by in SIGNALS:
+        raise KeyboardInterrupt
     return path
+
+
+def broke(path: Path) -> bool:
+    """Return whether a run ended because a number was no longer finite."""
+    events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
+    return bool(events) and events[-1].kind == "fault" and events[-1].values["name"] == "non-finite"
 
 
 def scores(path: Path) -> list[Event]:
@@ -90,10 +106,10 @@ def measured(path: Path, count: int, metrics: tuple[str, ...], seed: int = 0) ->
 
 
 def time_table(options: argparse.Namespace) -> Iterator[Row]:
-    minutes = options.minutes or MOMENTS[-1]
+    minutes, recipe = options.minutes or MOMENTS[-1], options.recipe or "mnist"
     for seed in options.seeds:
-        settings = {"seed": seed, "images": None, "checkpoint_every": 25_000}
-        found = scores(trained(options, f"time-{seed}", "mnist", options.recipe or "mnist", settings, minutes, None))
+        settings = {"seed": seed, "checkpoint_every": 25_000}
+        found = scores(trained(options, "time", "mnist", recipe, settings, minutes, None))
         for moment in MOMENTS:
             before = [event for event in found if event.elapsed_seconds <= moment * 60]
             if before and moment <= minutes:
@@ -110,7 +126,7 @@ def time_table(options: argparse.Namespace) -> Iterator[Row]:
 def neighbours(options: argparse.Namespace) -> Iterator[Row]:
     recipe = options.recipe or "mnist-conditional"
     for seed in options.seeds:
-        path = options.model or trained(options, f"neighbours-{recipe}-{seed}", "mnist", recipe, {"seed": seed}, options.minutes or 10, None)
+        path = options.model or trained(options, "neighbours", "mnist", recipe, {"seed": seed}, options.minutes or 10, None)
         for count in options.samples or [50_000]:
             yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, count, ("neighbour_error",), seed)}
 
@@ -118,7 +134,7 @@ def neighbours(options: argparse.Namespace) -> Iterator[Row]:
 def stacked(options: argparse.Namespace) -> Iterator[Row]:
     recipe = options.recipe or "stacked-mnist"
     for seed in options.seeds:
-        path = options.model or trained(options, f"{recipe}-{seed}", "stacked-mnist", recipe, {"seed": seed}, options.minutes or 20, None)
+        path = options.model or trained(options, "stacked", "stacked-mnist", recipe, {"seed": seed}, options.minutes or 20, None)
         for count in options.samples or [26_000]:
             yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, count, ("stacked",), seed)}
 
@@ -129,15 +145,10 @@ def ablation(options: argparse.Namespace) -> Iterator[Row]:
         for loss in ("relativistic", "non-saturating"):
             for penalties, changes in PENALTIES.items():
                 settings = {"seed": seed, "objective.loss": loss, **changes}
-                name = f"ablation-{loss}-{penalties}-{images}-{seed}"
                 row = {"seed": seed, "loss": loss, "penalties": penalties, "images": images}
-                try:
-                    path = trained(options, name, "stacked-mnist", "stacked-mnist", settings, None, images)
-                except cardigan.CardiganError as error:
-                    yield {**row, "ended": str(error).split(":")[0]}
-                    continue
+                path = trained(options, "ablation", "stacked-mnist", "stacked-mnist", settings, None, images)
                 faults = [event.values["name"] for event in read_events(path / "journal.jsonl") if event.kind == "fault"]
-                yield {**row, **measured(path, 26_000, ("stacked",), seed), "faults": faults}
+                yield {**row, **measured(path, 26_000, ("stacked",), seed), "faults": faults, "broke": broke(path)}
 
 
 def few(options: argparse.Namespace) -> Iterator[Row]:
@@ -146,7 +157,7 @@ def few(options: argparse.Namespace) -> Iterator[Row]:
         for seed in options.seeds:
             for name, changes in AUGMENTATIONS.items():
                 settings = {"seed": seed, "data.limit": count, **changes}
-                path = trained(options, f"few-{count}-{name}-{images}-{seed}", "mnist", "mnist", settings, None, images)
+                path = trained(options, "few", "mnist", "mnist", settings, None, images)
                 found, events = scores(path), read_events(path / "journal.jsonl")
                 best = min(found, key=lambda event: event.values["score"])
                 yield {
@@ -160,12 +171,12 @@ def few(options: argparse.Namespace) -> Iterator[Row]:
 def collapse(options: argparse.Namespace) -> Iterator[Row]:
     recipe, images = options.recipe or "mnist", options.images or 300_000
     source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
-    for seed in range(10):
+    for seed in options.seeds if len(options.seeds) > 3 else range(10):
         settings = {"seed": seed, "health": "stop"}
-        path = trained(options, f"collapse-{recipe}-{images}-{seed}", source, recipe, settings, None, images)
+        path = trained(options, "collapse", source, recipe, settings, None, images)
         found, events = [event.values["score"] for event in scores(path)], read_events(path / "journal.jsonl")
         faults = [event.values["name"] for event in events if event.kind == "fault"]
-        reason = next(event.values["reason"] for event in events if event.kind == "stop")
+        reason = next((event.values["reason"] for event in events if event.kind == "stop"), "non-finite")
         yield {
             **{"recipe": recipe, "seed": seed, "images": events[-1].images_seen, "stopped_by": reason},
             **{"best": round(min(found), 3), "last": round(found[-1], 3), "last_over_best": round(found[-1] / min(found), 3), "faults": faults},
@@ -176,11 +187,14 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
     """The DCGAN paper's protocol (arXiv:1511.06434, section 5.1): every layer of D max-pooled to 4x4, one linear classifier on all of it."""
     train, test = mnist("train"), mnist("test")
     for seed in options.seeds:
-        path = options.model or trained(options, f"probe-{seed}", "mnist", "mnist", {"seed": seed}, options.minutes or 5, None)
+        path = options.model or trained(options, "probe", "mnist", "mnist", {"seed": seed}, options.minutes or 5, None)
         config = read_config(RunDirectory(path))
         found = latest_checkpoint(path / "checkpoints")
         assert found is not None
         spec = cardigan.ImageSpec(config.data.channels, config.data.height, config.data.width, 0)
+        if config.discriminator.network != "dcgan" or config.packing > 1 or config.conditional:
+            raise cardigan.CardiganError(f"{path}: the probe reads an unconditional dcgan that is not packed; give such a run.")
+        torch.manual_seed(stream(seed, "random D", 0).initial_seed())
         learned, random = build_discriminator(config, spec), build_discriminator(config, spec)
         learned.load_state_dict({key.removeprefix("discriminator."): value for key, value in found[0].items() if key.startswith("discriminator.")})
         views = {"D": learned.eval(), "random D": random.eval(), "pixels": None}
@@ -197,8 +211,12 @@ def layer_features(network: torch.nn.Module | None, images: Tensor) -> Tensor:
     if network is None:
         return images.flatten(1)
     seen: list[Tensor] = []
-    layers = [module for name, module in network.named_modules() if name.startswith("halvings.")]
-    hooks = [layer.register_forward_hook(lambda module, given, out: seen.append(adaptive_max_pool2d(out, 4).flatten(1))) for layer in layers]
+
+    def remember(module: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        seen.append(adaptive_max_pool2d(leaky_relu(out, 0.2), 4).flatten(1))  # as the layer above sees it
+
+    layers = [module for name, module in network.named_modules() if name.startswith("norms.")]
+    hooks = [layer.register_forward_hook(remember) for layer in layers]
     rows = []
     for chunk in images.split(500):
         seen.clear()

@@ -203,7 +203,7 @@ def _held_out(config: Config, devices: Devices) -> ImageSource | None:
     """Return real pictures that are not trained on, on the device; None if all are."""
     if config.data.split != "train":
         return None
-    return assemble.build_source(replace(config, data=replace(config.data, split="test"))).to(devices.device)
+    return assemble.build_source(replace(config, data=replace(config.data, split="test", limit=0))).to(devices.device)
 
 
 def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:

@@ -42,6 +42,11 @@ def build_source(config: Config) -> ImageSource:
 
 
 def build_spec(config: Config, source: ImageSource) -> ImageSpec:
+    stored = source.pixels.shape[1]
+    if stored not in {1, config.data.channels}:
+        raise CardiganError(
+            f"data.channels is {config.data.channels}, but the pictures of {source.name!r} have {stored}: set data.channels to {stored}."
+        )
     if config.conditional and not source.classes:
         raise CardiganError(f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or give pictures with labels.")
     return image_spec(config.data, source.classes if config.conditional else 0)
@@ -60,11 +65,18 @@ def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState
         _adam(generator, config.generator_optimizer),
         _adam(discriminator, config.discriminator_optimizer),
     )
-    return TrainState(players, average, images_seen=0, augmentation=build_augmentation(config.augment, devices.device))
+    return TrainState(players, average, images_seen=0, augmentation=build_augmentation(config.augment, spec.channels, devices.device))
 
 
 def build_rules(config: Config, devices: Devices) -> Rules:
-    return Rules(find_loss(config.objective.loss), config.objective, config.conditional, devices, config.accumulate)
+    """Raises CardiganError for an unknown loss, or one without a minimum and nothing that gives it one."""
+    loss = find_loss(config.objective.loss)
+    if not (loss.bounded or config.objective.penalised or config.discriminator.spectral):
+        raise CardiganError(
+            f"objective.loss is {config.objective.loss!r} and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp "
+            "(the paper's is 10), another penalty, or discriminator.spectral."
+        )
+    return Rules(loss, config.objective, config.conditional, devices, config.accumulate)
 
 
 def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Observers:

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 from cardigan.errors import CardiganError, unknown
 
 MIN_SIDE = 8
+RISE_IMAGES = 500_000
+"""The paper's (arXiv:2006.06676, section 3)."""
 SEPARATE = frozenset({"images", "minutes", "device", "checkpoint_every", "sample_every", "health", "patience"})
 """Fields that say how long, where and how closely watched a run is; resume lets them change, the weights do not depend on them
 (a rollback changes them when it happens: the journal and the checkpoint tell of it)."""
@@ -148,14 +150,16 @@ class AugmentConfig:
     probability: float = 0.0
     """How likely each operation is for each picture; 1 is DiffAugment (arXiv:2006.10738). With a target, where it begins."""
     target: float = 0.0
-    """Adapt the probability until this is the mean sign of D on real pictures (ADA, arXiv:2006.06676, section 3; the paper's is 0.6); 0 keeps it."""
-    rise_images: int = 500_000
+    """Adapt the probability until this is the mean sign of D's margin on real pictures (ADA, arXiv:2006.06676, section 3, takes 0.6); 0 keeps it."""
+    rise_images: int = RISE_IMAGES
     """Images in which an adapting probability can rise from 0 to 1."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
         _require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
         _require(self.rise_images >= 1, "augment.rise_images", self.rise_images, "at least 1 image")
+        if self.rise_images != RISE_IMAGES and not self.target:
+            raise CardiganError(f"augment.rise_images is {self.rise_images} but the probability is fixed: give augment.target too, or leave it out.")
         if bool(self.operations) != (self.probability > 0 or self.target > 0):
             raise CardiganError(
                 f"augment.operations is {self.operations!r}, augment.probability {self.probability} and augment.target {self.target}, so nothing "
@@ -220,7 +224,8 @@ class Config:
     batch: int = 64
     """Images per step, over all processes together."""
     accumulate: int = 1
-    """Compute a batch in this many parts, one after another: the same gradients in less memory. Batch statistics are those of a part."""
+    """Compute a batch in this many parts, one after another: the same gradients in less memory. What looks at several pictures at once sees
+    those of a part: batch statistics, minibatch deviation, the spread that DRAGAN perturbs by; and spectral norms move on with each part."""
     discriminator_steps: int = 1
     """D learns on this many batches for each one of G's (arXiv:1406.2661, algorithm 1, k; WGANs take 5)."""
     packing: int = 1
@@ -272,17 +277,16 @@ class Config:
                 f"packing is {self.packing} and conditional is on, but the pictures of a pack have different classes: "
                 "set packing to 1 or leave classes out."
             )
+        group, together = self.discriminator.minibatch_deviation, part // self.packing
+        _require(
+            not group or together % group == 0, "discriminator.minibatch_deviation", group, f"a divisor of the {together} logits computed at a time"
+        )
         for player in ("generator", "discriminator"):
             normalised = getattr(self, player).normalisation != "none"
             _require(not normalised or part > 1, "batch / accumulate", part, f"at least 2, since {player}.normalisation is over the batch")
 
     def _check_critic(self) -> None:
         objective, normalisation = self.objective, self.discriminator.normalisation
-        if objective.loss == "wasserstein" and not (objective.penalised or self.discriminator.spectral):
-            raise CardiganError(
-                "objective.loss is 'wasserstein' and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp (the paper's is 10), "
-                "another penalty, or discriminator.spectral."
-            )
         if objective.wgan_gp > 0 and normalisation != "none":
             raise CardiganError(
                 f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalisation!r}, which makes each logit depend on "

@@ -25,7 +25,7 @@ SHOWN_SAMPLES = 6
 CHARTS = (
     ("losses", (("discriminator_loss", "D"), ("generator_loss", "G"))),
     ("how real D finds them", (("d_real", "real"), ("d_fake", "generated"))),
-    ("the critic's margin, which has no scale", (("margin_real", "real above generated"),)),
+    ("D's margin, which has no scale", (("margin_real", "real"), ("margin_fake", "generated"))),
     ("penalties", (("r1", "R1"), ("r2", "R2"), ("wgan_gp", "WGAN-GP"), ("dragan", "DRAGAN"))),
     ("augmentation: how likely each change is", (("augmentation", "probability"),)),
     ("diversity (1: generated pictures differ as much as real ones)", (("diversity", "diversity"),)),
@@ -58,7 +58,7 @@ def judged(snapshot: Snapshot, config: Config, whole: bool) -> tuple[list[Metric
     except CardiganError as error:
         return [], str(error), None
     sampler = snapshot_sampler(snapshot, reference, config.seed)
-    metrics, count = (None, WHOLE_SAMPLES) if whole else (QUICK_METRICS[config.data.source], QUICK_SAMPLES)
+    metrics, count = (None, WHOLE_SAMPLES) if whole else (QUICK_METRICS.get(config.data.source, ("distance",)), QUICK_SAMPLES)
     report = evaluate(sampler, reference, num_samples=count, metrics=metrics, floor=whole)
     rows = [
         Metric(name, f"{measure.value:.4g}", f"{measure.standard_error:.2g}", measure.floor_text, NOTES[direction(name)])

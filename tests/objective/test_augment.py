@@ -10,7 +10,7 @@ from scipy.ndimage import affine_transform
 from scipy.stats import norm
 
 from cardigan.errors import CardiganError
-from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, gathered, next_probability, numbers_needed, running_sign
+from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, gathered, next_probability, numbers_needed
 
 SIZES = [(8, 8), (7, 7), (6, 9), (13, 4)]
 GEOMETRY, COLOUR = ADA[:7], ADA[7:]
@@ -396,11 +396,3 @@ def test_p_rises_from_zero_to_one_in_as_many_pictures_as_asked():
     for step in range(1, 51):
         p = next_probability(p, torch.tensor(1.0), 0.6, 64, 3200)
         assert float(p) == pytest.approx(step / 50, abs=1e-5)
-
-
-def test_the_running_sign_forgets():
-    mean = torch.tensor(0.0)
-    assert float(running_sign(mean, torch.tensor(1.0), 0.25)) == 0.25
-    for _ in range(40):
-        mean = running_sign(mean, torch.tensor(0.5), 0.25)
-    assert float(mean) == pytest.approx(0.5, abs=1e-4)

@@ -13,6 +13,8 @@ from cardigan.config import Config, override
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist
 from cardigan.errors import CardiganError
+from cardigan.metrics.reference import reference_for
+from cardigan.objective.losses import LOSSES
 from cardigan.recipes import config_for
 from cardigan.run.journal import read_events
 from cardigan.training.budget import Budget, Clock
@@ -95,6 +97,18 @@ def test_penalty_weights_settle_along_a_cosine():
         {"objective.loss": "least-squares"},
         {"objective.loss": "minimax"},
         {"packing": 2},
+        {
+            "discriminator.spectral": True,
+            "discriminator.minibatch_deviation": 4,
+            "objective.penalty_start": 3.0,
+            "objective.penalty_settle_images": 64,
+        },
+        {**dict.fromkeys(("generator.network", "discriminator.network"), "resnet"), "discriminator.spectral": True, "conditional": True},
+        {
+            **dict.fromkeys(("generator.network", "discriminator.network"), "r3gan"),
+            "generator.normalisation": "none",
+            "generator.initialisation": "torch",
+        },
         {"augment.operations": "colour,translation,cutout", "augment.probability": 1.0},
         {"augment.operations": "shift,rotate,brightness", "augment.target": 0.6, "augment.rise_images": 320},
         {"accumulate": 2, "packing": 2, "discriminator_steps": 2, "augment.operations": "translation", "augment.probability": 0.5},
@@ -138,6 +152,11 @@ def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
         ({"objective.penalty_start": 3.0, "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "no effect"),
         ({"augment.operations": "cutout"}, "nothing would be done"),
         ({"augment.probability": 0.5}, "nothing would be done"),
+        ({"augment.operations": "hue", "augment.probability": 0.5}, "change nothing in pictures without colour"),
+        ({"augment.operations": "shift", "augment.probability": 0.5, "augment.rise_images": 7}, "augment.target too"),
+        ({"discriminator.minibatch_deviation": 3}, "divisor of the 16 logits"),
+        ({"data.source": "stacked-mnist"}, "set data.channels to 3"),
+        ({"data.limit": 70_000}, "has 60,000 pictures"),
         ({"augment.operations": "cutoff", "augment.probability": 0.5}, "Did you mean"),
         ({"generator.minibatch_deviation": 1}, "group of at least 2"),
     ],
@@ -148,6 +167,30 @@ def test_senseless_combinations_are_refused_before_anything_is_written(tmp_path,
         cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})
     assert words.lower() in str(caught.value).lower()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_of_ones_own_that_has_no_minimum_is_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(LOSSES, "endless", replace(LOSSES["wasserstein"]))
+    bare = {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}
+    with pytest.raises(CardiganError, match="nothing bounds"):
+        cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **bare, "objective.loss": "endless"})
+
+
+def test_a_limit_is_of_the_training_pictures_alone(tmp_path):
+    """Held-out pictures stay all there, and the judge looks for copies among those that were trained on."""
+    run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "data.limit": 11_000})
+    reference = reference_for(run.config)
+    assert (len(reference.training), len(reference.held_out)) == (11_000, 10_000)
+    assert torch.equal(reference.training, build_source(run.config).pixels) and "11,000" in reference.name
+
+
+def test_stacked_mnist_trains_and_is_judged(tmp_path):
+    settings = {**SMALL, "checkpoint_every": 16}
+    cardigan.train("stacked-mnist", out=tmp_path / "run", images=32, overrides=settings)
+    told = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "checkpoint" and "score" in event.values]
+    assert told and 0 < told[-1]["score"] < 7 and 1 <= told[-1]["modes_covered"] <= 1000
+    assert "stacked_modes" in (tmp_path / "run" / "report.html").read_text()
+    assert config_for("stacked-mnist", "sngan").data.channels == 3
 
 
 def test_packed_discriminators_see_neighbours_together():

@@ -29,12 +29,12 @@ MEANINGS = (
     ("d_real", "D(x)", "how real D finds real pictures; 0.5 is a guess"),
     ("d_fake", "D(G(z))", "how real it finds generated ones"),
     ("d_fake_after", "  after D's step", "the same pictures, once D has learned from them"),
-    ("margin_real", "C(x) - C(G(z))", "how much more real the critic finds real pictures; it has no scale"),
+    ("margin_real", "margin", "how much more real D finds real pictures; it has no scale"),
     ("augmentation", "augmented", "how likely each change is to what D sees"),
 )
 BRIEF = (
     *(("discriminator_loss", "D loss"), ("generator_loss", "G loss"), ("d_real", "D(x)"), ("d_fake", "D(G(z))")),
-    ("margin_real", "C(x) - C(G(z))"),
+    ("margin_real", "margin"),
 )
 
 

@@ -26,7 +26,7 @@ class TrainOptions:
     """Train a GAN on a source of pictures. With a source alone everything else is chosen by its recipe."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What to train on: mnist."""
+    """What to train on: mnist, stacked-mnist."""
     out: Path | None = None
     """The run directory; by default runs/<date>-<time>-<recipe>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

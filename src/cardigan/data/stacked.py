@@ -20,7 +20,7 @@ def stacked_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSour
     Training stacks are made of training digits and test stacks of test digits; `all` is the first followed by the second. 301 MB for `train`.
     """
     parts = [_stacks(part) for part in (("train", "test") if split == "all" else (split,))]
-    pixels, labels = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    pixels, labels = parts[0] if len(parts) == 1 else (torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
     return ImageSource("stacked-mnist", pixels, labels, classes=1000)
 
 

@@ -20,7 +20,7 @@ from cardigan.metrics.modes import STACKED_MODES, class_counts, class_divergence
 from cardigan.metrics.neighbours import memories, neighbour_errors, repeats
 from cardigan.metrics.parzen import parzen_log_likelihood
 from cardigan.metrics.protocol import Measure
-from cardigan.metrics.reference import VALIDATION, Reference, Sampler, training_sampler
+from cardigan.metrics.reference import VALIDATION, Reference, Sampler, held_out_sampler, training_sampler
 from cardigan.metrics.statistics import bootstrap_error, frechet_with_error, gaussian, jackknife, mean_with_error, streamed
 from cardigan.shapes import Labels, Pixels
 
@@ -143,9 +143,11 @@ def memorisation(evidence: Evidence) -> dict[str, Measure]:
     reference, samples = evidence.reference, evidence.pixels[:SQUARE]
     kept = memories(samples, reference.training)
     again = repeats(samples)
+    real = training_sampler(reference)
+    real = real if (real.available or 0) >= len(samples) else held_out_sampler(reference)  # few pictures to train on
     near = cached_tensors(
         content_hash("repeats", reference.identity, str(len(samples)), str(REPEATED)),
-        lambda: {"threshold": repeats(training_sampler(reference).draw(0, len(samples))[0]).distance.quantile(REPEATED)},
+        lambda: {"threshold": repeats(real.draw(0, len(samples))[0]).distance.quantile(REPEATED)},
     )["threshold"]
     evidence.worst["memorised"] = kept.worst(WORST)
     evidence.worst["repeated"] = [(int(place), int(again.index[place])) for place in again.distance.argsort(stable=True)[:WORST]]

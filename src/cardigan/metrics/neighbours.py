@@ -59,25 +59,24 @@ def nearest(queries: Pictures, candidates: Pictures, themselves: Int64[Tensor, "
     nothing to be near to.
     """
     _check(queries, candidates, needed=1 if themselves is None else 2)
-    rows, columns = _centred(queries), _centred(candidates)
-    norms, halves = rows.square().sum(1), columns.square().sum(1) / 2
-    distances, indices = [], []
-    for top in range(0, len(rows), TILE):
-        part = rows[top : top + TILE]
-        best, place = torch.full((len(part),), torch.inf, dtype=rows.dtype), torch.zeros(len(part), dtype=torch.int64)
-        for left in range(0, len(columns), TILE):
+    rows = _centred(queries)
+    best, place = torch.full((len(rows),), torch.inf, dtype=rows.dtype), torch.zeros(len(rows), dtype=torch.int64)
+    for left in range(0, len(candidates), TILE):
+        columns = _centred(candidates[left : left + TILE])  # tile by tile: as floats all candidates can be gigabytes
+        halves = columns.square().sum(1) / 2
+        for top in range(0, len(rows), TILE):
+            here = slice(top, top + TILE)
             # (|x - y|^2 - |x|^2) / 2: near pairs are whole halves below 2^23 in size, so float32 neither rounds nor swaps them.
-            scores = torch.addmm(halves[None, left : left + TILE], part, columns[left : left + TILE].T, alpha=-1)
+            scores = torch.addmm(halves[None], rows[here], columns.T, alpha=-1)
             if themselves is not None:
-                own = themselves[top : top + TILE] - left
-                here = ((own >= 0) & (own < scores.shape[1])).nonzero()[:, 0]
-                scores[here, own[here]] = torch.inf
+                own = themselves[here] - left
+                inside = ((own >= 0) & (own < scores.shape[1])).nonzero()[:, 0]
+                scores[inside, own[inside]] = torch.inf
             low, where = scores.min(1)
-            better = low < best
-            best, place = torch.where(better, low, best), torch.where(better, where + left, place)
-        distances.append((norms[top : top + TILE].double() + 2 * best.double()).clamp(min=0).sqrt())
-        indices.append(place)
-    return Nearest(torch.cat(distances), torch.cat(indices))
+            better = low < best[here]
+            best[here], place[here] = torch.where(better, low, best[here]), torch.where(better, where + left, place[here])
+    norms = rows.square().sum(1)
+    return Nearest((norms.double() + 2 * best.double()).clamp(min=0).sqrt(), place)
 
 
 def neighbour_labels(test: Pixels, chunks: Iterable[Chunk]) -> Labels:

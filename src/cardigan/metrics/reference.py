@@ -3,6 +3,7 @@
 Knows how to bring generated pictures into the frame of the real ones; computes no number.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cardigan.config import Config, DataConfig
 from cardigan.data.mnist import mnist
+from cardigan.data.source import ImageSource, limited
 from cardigan.data.stacked import stacked_mnist
 from cardigan.errors import CardiganError, unknown
 from cardigan.metrics.digits import SIDE, to_digit_frame
@@ -83,7 +85,12 @@ def reference_for(config: Config) -> Reference:
     """Return the real pictures that a model of these settings is judged by; raises CardiganError for a source without held-out pictures."""
     if config.data.source not in REFERENCES:
         raise unknown("source to judge by", config.data.source, REFERENCES)
-    return REFERENCES[config.data.source]()
+    reference, limit = REFERENCES[config.data.source](), config.data.limit
+    if not limit:
+        return reference
+    trained_on = limited(ImageSource(reference.name, reference.training, reference.training_labels, reference.classes), limit)
+    name = f"{reference.name} ({limit:,} to train on)"
+    return dataclasses.replace(reference, name=name, training=trained_on.pixels, training_labels=trained_on.labels)
 
 
 def given_sampler(pixels: Pixels, labels: Int64[Tensor, " label"] | None = None) -> Sampler:

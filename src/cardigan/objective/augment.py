@@ -103,16 +103,11 @@ def augment(images: Images, pipeline: tuple[str, ...], numbers: Float[Tensor, "b
 def next_probability(p: Scalar, sign_mean: Scalar, target: float, images: int, rise_images: int) -> Scalar:
     """Return p moved by images / rise_images, up if D knows its pictures too well, down if not (arXiv:2006.06676, section 3).
 
-    `sign_mean` is r_t = E[sign(D(x))] over training pictures (eq. 1), in [-1, 1]: towards 1 as D overfits; the paper's target is 0.6. It
-    presumes that D gives real pictures positive logits, which a relativistic loss does not ask for. `images` is how many were shown since p
-    was last moved, `rise_images` how many take it from 0 to 1 (500 000 in the paper).
+    `sign_mean` is r_t = E[sign(D(x))] over training pictures (eq. 1), in [-1, 1]: towards 1 as D overfits; the paper's target is 0.6. Of a loss
+    whose logits have no zero, take the sign of its margin (docs/decisions/0004). `images` is how many were shown since p was last moved,
+    `rise_images` how many take it from 0 to 1 (500,000 in the paper).
     """
     return (p + torch.sign(sign_mean - target) * (images / rise_images)).clamp(0, 1)
-
-
-def running_sign(mean: Scalar, new: Scalar, weight: float) -> Scalar:
-    """Return the running r_t after a minibatch whose own is `new`; the paper averages four minibatches, which a weight of 1/4 comes near."""
-    return mean + weight * (new - mean)
 
 
 def applied(draws: Draws, p: Scalar) -> Bool[Tensor, " batch"]:

@@ -1,6 +1,7 @@
 """Penalties on the discriminator's slope: what keeps the game from running away.
 
-Each logit may depend on its own picture alone, or, where D sees packs of pictures (arXiv:1712.04086), on its own pack.
+They are defined where each logit depends on its own picture alone, or, where D sees packs (arXiv:1712.04086), on its own pack. With batch
+normalisation or minibatch deviation in D they are computed as if it did.
 """
 
 from collections.abc import Callable

@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.config import AugmentConfig
+from cardigan.errors import CardiganError
 from cardigan.objective.augment import augment, next_probability, numbers_needed
 from cardigan.shapes import Images, Scalar
 from cardigan.training.processes import Processes
 
+OF_COLOUR = frozenset({"hue", "saturation"})
 REMEMBERED = 4
 """Batches over which the sign is averaged, about (arXiv:2006.06676, section 3)."""
 
@@ -43,10 +45,13 @@ class Augmentation:
         return {"augmentation.probability": self.probability, "augmentation.sign": self.sign} if self.config.target else {}
 
 
-def build_augmentation(config: AugmentConfig, device: torch.device) -> Augmentation | None:
-    """Return the augmentation a config asks for, None for none."""
+def build_augmentation(config: AugmentConfig, channels: int, device: torch.device) -> Augmentation | None:
+    """Return the augmentation a config asks for, None for none. Raises CardiganError for operations that do not exist or would change nothing."""
     if not config.pipeline:
         return None
-    numbers_needed(config.pipeline)  # an operation that does not exist shows here
+    numbers_needed(config.pipeline)
+    idle = [name for name in config.pipeline if name in OF_COLOUR and channels < 3]
+    if idle:
+        raise CardiganError(f"augment.operations has {', '.join(idle)}, which change nothing in pictures without colour: leave them out.")
     start = torch.tensor(config.probability, device=device)
     return Augmentation(config, start, torch.full_like(start, config.target))

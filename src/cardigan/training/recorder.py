@@ -29,7 +29,7 @@ from cardigan.training.watch import Watch
 PROGRESS_SECONDS = 2.0
 JUDGE_SHARE = 0.1
 """Judging may take this share of a run's time; beyond it checkpoints go unjudged."""
-RAW = {"d_real": "margin_real", "d_fake": "margin_fake", "d_fake_after": "margin_fake_after"}
+RAW = {"d_real": "margin_real", "d_fake": "margin_fake"}
 """What beliefs are called where a loss gives them no scale: they are no probabilities, and the monitor must not read them as such."""
 PROBE_SHARE = 0.02
 """So may a closer look at the game."""
@@ -162,7 +162,10 @@ class Recorder:
                 on, steps = name != "augmentation" or bool(self.config.augment.operations), self._steps["all"]
             if steps and (on or not math.isfinite(total)):
                 means[name] = total / steps
-        return means if self._has_scale else {RAW.get(name, name): value for name, value in means.items()}
+        if self._has_scale:
+            return means
+        means.pop("d_fake_after", None)  # beside real logits from before D's step it would mean nothing
+        return {RAW.get(name, name): value for name, value in means.items()}
 
     def _forget(self, images_seen: int, now: float) -> None:
         self._sums, self._since = None, (now, images_seen)

@@ -47,7 +47,7 @@ class Probe:
             self.rules.devices.processes.copied_alone(player) for player in (state.players.generator, state.players.discriminator)
         )
         config, device = self.config, self.rules.devices.device
-        count = min(NUM_LOOKED_AT, len(self.batches.source)) // config.packing * config.packing
+        count = max(1, min(NUM_LOOKED_AT, len(self.batches.source)) // config.packing) * config.packing
         chance = stream(config.seed, "looked at", state.images_seen)  # other pictures every time, so that three looks are three opinions
         earliest, latest = max(0, state.images_seen - len(self.batches.source)), max(0, state.images_seen - count)
         first = int(torch.randint(earliest, latest + 1, (1,), generator=chance))
