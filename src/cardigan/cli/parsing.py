@@ -3,10 +3,12 @@
 Does not know any command.
 """
 
+import ast
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import tyro
@@ -24,7 +26,7 @@ def parse(kind: type[Options], words: Sequence[str], prog: str, default: Options
     complaint = io.StringIO()
     settings: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), sources_read_once():
             options, rest = tyro.cli(kind, prog=prog, args=list(words), return_unknown_args=True, **settings)
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -36,6 +38,16 @@ def parse(kind: type[Options], words: Sequence[str], prog: str, default: Options
     if rest:
         raise CardiganError(f"{prog} does not know what to do with {rest[0]!r}: see {prog} --help.")
     return options
+
+
+@contextlib.contextmanager
+def sources_read_once() -> Iterator[None]:
+    """Inside the block, remember parsed source texts: for the help of a dataclass, Python 3.11 parses the whole file it is in, once a class."""
+    usual, ast.parse = ast.parse, cache(ast.parse)
+    try:
+        yield
+    finally:
+        ast.parse = usual
 
 
 def given(flag: str, words: Sequence[str]) -> str | None:
