@@ -25,15 +25,15 @@ def test_fused_adam_moves_the_right_weights_after_a_penalty():
 
     (gradient,) = torch.autograd.grad(penalty(fused), [fused.weight])
     assert gradient.stride() != fused.weight.stride()  # otherwise this test proves nothing
-    learn(fused, torch.optim.Adam(fused.parameters(), lr=0.1, fused=True), penalty(fused), DEVICES)
-    learn(plain, torch.optim.Adam(plain.parameters(), lr=0.1, fused=False, foreach=False), penalty(plain), DEVICES)
+    learn(fused, torch.optim.Adam(fused.parameters(), lr=0.1, fused=True), [penalty(fused)], DEVICES)
+    learn(plain, torch.optim.Adam(plain.parameters(), lr=0.1, fused=False, foreach=False), [penalty(plain)], DEVICES)
     assert torch.allclose(fused.weight, plain.weight, atol=1e-5)
 
 
 def test_only_the_player_learns():
     player, opponent = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     before = copy.deepcopy(player.weight), copy.deepcopy(opponent.weight)
-    learn(player, torch.optim.SGD(player.parameters(), lr=0.1), opponent(player(torch.ones(1, 2))).sum(), DEVICES)
+    learn(player, torch.optim.SGD(player.parameters(), lr=0.1), [opponent(player(torch.ones(1, 2))).sum()], DEVICES)
     assert not torch.equal(player.weight, before[0])
     assert torch.equal(opponent.weight, before[1])
     assert all(parameter.grad is None for parameter in [*player.parameters(), *opponent.parameters()])
