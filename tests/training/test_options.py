@@ -77,10 +77,14 @@ def test_measures_of_rarer_deeds_are_means_over_the_steps_that_had_them(tmp_path
     still = {f"{player}_optimizer.learning_rate": 1e-9 for player in ("generator", "discriminator")}
     settings = {**SMALL, **still, "discriminator_steps": 2, "objective.penalty_interval": 2, "objective.loss": "non-saturating"}
     cardigan.train("mnist", out=tmp_path / "run", images=16 * 40, overrides=settings)
-    first, *_, last = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "progress"]
-    assert last["generator_loss"] == pytest.approx(0.693, abs=0.05) and last["d_fake_after"] == pytest.approx(0.5, abs=0.05)
-    assert last["r1"] == pytest.approx(first["r1"], rel=0.3)  # the first line is of one step, which had penalties
-    assert "generator_loss" not in first and "wgan_gp" not in last and "augmentation" not in last
+    told = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "progress"]
+    later = [values for values in told if "generator_loss" in values]  # the first line is of one step, in which D learned alone
+    assert "generator_loss" not in told[0] and later
+    for values in later:
+        assert values["generator_loss"] == pytest.approx(0.693, abs=0.05) and values["d_fake_after"] == pytest.approx(0.5, abs=0.05)
+        assert "wgan_gp" not in values and "augmentation" not in values
+    penalised = [values["r1"] for values in told if "r1" in values]
+    assert min(penalised) > 0.6 * max(penalised)
 
 
 def test_penalty_weights_settle_along_a_cosine():
