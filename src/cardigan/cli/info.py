@@ -112,8 +112,8 @@ def _layer_table(player: str, layers: list[dict[str, Any]]) -> list[str]:
         (layer["name"], layer["kind"], "x".join(map(str, layer["shape"])), f"{layer['parameters']:,}", f"{layer['multiply_adds']:,}")
         for layer in layers
     ]
-    sums = [sum(layer[name] for layer in layers) for name in ("parameters", "multiply_adds")]
-    rows.append(("together", "", "", *(f"{total:,}" for total in sums)))
+    parameters, multiply_adds = (sum(layer[name] for layer in layers) for name in ("parameters", "multiply_adds"))
+    rows.append(("together", "", "", f"{parameters:,}", f"{multiply_adds:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
         "  ".join([*(row[column].ljust(widths[column]) for column in range(3)), *(row[column].rjust(widths[column]) for column in (3, 4))])
