@@ -115,6 +115,7 @@ def time_table(options: argparse.Namespace) -> Iterator[Row]:
             if before and moment <= minutes:
                 last = before[-1]
                 yield {
+                    "recipe": recipe,
                     "seed": seed,
                     "minutes": moment,
                     "at": round(last.elapsed_seconds, 1),
@@ -124,19 +125,19 @@ def time_table(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def neighbours(options: argparse.Namespace) -> Iterator[Row]:
-    recipe = options.recipe or "mnist-conditional"
-    for seed in options.seeds:
-        path = options.model or trained(options, "neighbours", "mnist", recipe, {"seed": seed}, options.minutes or 10, None)
-        for count in options.samples or [50_000]:
-            yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, count, ("neighbour_error",), seed)}
+    yield from judged(options, "neighbours", "mnist", options.recipe or "mnist-conditional", 10, "neighbour_error", 50_000)
 
 
 def stacked(options: argparse.Namespace) -> Iterator[Row]:
-    recipe = options.recipe or "stacked-mnist"
+    yield from judged(options, "stacked", "stacked-mnist", options.recipe or "stacked-mnist", 20, "stacked", 26_000)
+
+
+def judged(options: argparse.Namespace, table: str, source: str, recipe: str, minutes: float, metric: str, count: int) -> Iterator[Row]:
+    """Yield one number of each seed's generator at each count of samples; `minutes` and `count` are what it takes where none are given."""
     for seed in options.seeds:
-        path = options.model or trained(options, "stacked", "stacked-mnist", recipe, {"seed": seed}, options.minutes or 20, None)
-        for count in options.samples or [26_000]:
-            yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, count, ("stacked",), seed)}
+        path = options.model or trained(options, table, source, recipe, {"seed": seed}, options.minutes or minutes, None)
+        for samples in options.samples or [count]:
+            yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, samples, (metric,), seed)}
 
 
 def ablation(options: argparse.Namespace) -> Iterator[Row]:

@@ -62,3 +62,11 @@ def test_broken_config_files_are_named(tmp_path, capsys):
     for name, expected in (("broken.json", "no JSON or TOML"), ("missing.json", "Cannot read the config file")):
         assert cardigan_command(["train", "mnist", "--config", str(tmp_path / name)]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_an_options_value_is_not_taken_for_the_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--images", "64", "--generator.width", "2", "--discriminator.width", "2", "--quiet"]
+    assert cardigan_command(["train", "--out", "stacked-mnist", "mnist", *small]) == 0
+    config = cardigan.load(tmp_path / "stacked-mnist").config
+    assert (config.recipe, config.data.source, config.data.channels) == ("mnist", "mnist", 1)

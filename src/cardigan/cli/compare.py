@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cardigan.cli.evaluate import EvaluateOptions, judged, protocol_lines, table
+from cardigan.cli.evaluate import JudgeOptions, judged, protocol_lines, table
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
@@ -16,25 +16,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(JudgeOptions):
     """Judge several generators by the same protocol and say which is best at what."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Two or more run directories, checkpoint folders or generator.safetensors."""
-    metrics: str | None = None
-    """Only these, e.g. distance,overlap; by default all that every model allows."""
-    samples: int = 10_000
-    """How many pictures of each to judge."""
-    seed: int = 0
-    """Which pictures: equal seeds give equal ones."""
-    extractor: str = "digits"
-    """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2."""
-    weights: str | None = None
-    """For inception and dinov2: a .safetensors file, or https://...#sha256=HASH."""
-    floor: bool = True
-    """Also judge as many real pictures (once)."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print JSON."""
 
 
 def main(words: list[str]) -> int:
@@ -42,7 +28,7 @@ def main(words: list[str]) -> int:
     options = parse(CompareOptions, words, "cardigan compare")
     if len(options.models) < 2:
         raise CardiganError("One model cannot be compared: give two or more, or judge it with cardigan evaluate.")
-    reports = [judged(model, _for(model, options))[0] for model in options.models]
+    reports = [judged(model, options)[0] for model in options.models]
     if len({report.protocol.reference_hash for report in reports}) > 1:
         names = ", ".join(f"{model}: {report.protocol.reference}" for model, report in zip(options.models, reports, strict=True))
         raise CardiganError(f"These models are judged by different real pictures ({names}): compare models of the same data.")
@@ -78,15 +64,3 @@ def _verdict(name: str, reports: "list[Report]") -> str:
     if first.value == second.value:
         return "equal"
     return f"{order[0] + 1}" if differs(first, second) else f"{order[0] + 1}, within the errors of {order[1] + 1}"
-
-
-def _for(model: Path, options: CompareOptions) -> EvaluateOptions:
-    return EvaluateOptions(
-        model=model,
-        metrics=options.metrics,
-        samples=options.samples,
-        seed=options.seed,
-        extractor=options.extractor,
-        weights=options.weights,
-        floor=options.floor,
-    )

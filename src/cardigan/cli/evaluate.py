@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Judge a trained generator. The same command prints the same numbers; each stands beside its error and what real pictures score."""
+class JudgeOptions:
+    """How to judge: the protocol, the same for one generator and for several."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
     metrics: str | None = None
     """Only these, e.g. distance,overlap: distance, kernel, overlap, classes, score, neighbour_error, memorisation, parzen, stacked."""
     samples: int = 10_000
@@ -33,12 +31,20 @@ class EvaluateOptions:
     """For inception and dinov2: a .safetensors file, or https://...#sha256=HASH."""
     floor: bool = True
     """Also judge as many real pictures (once; kept in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(JudgeOptions):
+    """Judge a trained generator. The same command prints the same numbers; each stands beside its error and what real pictures score."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A run directory, a checkpoint folder or a generator.safetensors."""
     pictures: Path | None = None
     """Write the samples nearest to training pictures beside those, as this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --pictures if it is there."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print JSON."""
 
 
 def main(words: list[str]) -> int:
@@ -53,7 +59,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def judged(model: Path, options: EvaluateOptions) -> "tuple[Report, Sampler, Reference]":
+def judged(model: Path, options: JudgeOptions) -> "tuple[Report, Sampler, Reference]":
     """Return the report on one model, and what it was made from."""
     from cardigan.metrics.cache import fetched
     from cardigan.metrics.evaluate import evaluate, snapshot_sampler

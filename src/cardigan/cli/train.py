@@ -44,6 +44,9 @@ def main(words: list[str], started: float) -> int:
     """Train as the words say; return the exit code."""
     base = _base_settings(words)
     options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
+    if options.source in DEFAULT_RECIPES and options.source != base.data.source:  # some option's value was taken for the source
+        base = _base_settings([options.source, *words])
+        options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
     if not options.source:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if given("--data.source", words):

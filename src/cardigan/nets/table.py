@@ -96,7 +96,8 @@ def _checked_family(config: NetworkConfig, player: Player, spec: ImageSpec) -> F
         readers = [name for name, other in NETS.items() if option in other.reads(player)]
         instead = f", or choose a network that does ({', '.join(readers)})" if readers else ""
         raise CardiganError(
-            f"{player}.{option} is {getattr(config, option)!r}, but the {player} of {config.network} does not read it: leave it out{instead}."
+            f"{player}.{option} is {getattr(config, option)!r}, but the {player} of {config.network} does not read it: "
+            f"set it to {getattr(NetworkConfig(), option)!r}{instead}."
         )
     if config.conditioning == "one-hot" and not family.one_hot:
         raise CardiganError(

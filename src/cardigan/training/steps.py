@@ -114,16 +114,17 @@ def iterate(game: Game, given: Sequence[tuple[Batch, Chance]], kind: Kind = BOTH
     parts = [draw(game, real, chance, learning=serve_both) for real, chance in given]
     # 2. and 3. The discriminator judges the fake batch and the real one, apart, and the gradients are added. 4. It learns.
     verdicts, discriminator_gradient = discriminator_step(game, parts, kind.penalise, penalty_factor)
-    sign = _mean([verdict.sign for verdict in verdicts])
-    if game.augmentation is not None:
-        game.augmentation.adapt(sign, sum(len(part.real) for part in parts), game.rules.devices.processes)
     off = torch.zeros_like(discriminator_gradient)
     answers, generator_gradient = [Answer(off, off)], off
     if kind.generator_learns:
         # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
         learning = parts if serve_both else (draw(game, real, chance, learning=True) for real, chance in given)
         answers, generator_gradient = generator_step(game, learning, verdicts, discriminator_gradient)
-    strength = off if game.augmentation is None else game.augmentation.probability
+    sign, strength = _mean([verdict.sign for verdict in verdicts]), off
+    if game.augmentation is not None:
+        # Last of all, so that both players have seen this batch changed in the same way.
+        game.augmentation.adapt(sign, sum(len(part.real) for part in parts), game.rules.devices.processes)
+        strength = game.augmentation.probability
     lengths = [discriminator_gradient, generator_gradient]
     told = {name: _mean([getattr(verdict, name) for verdict in verdicts]) for name in ("loss", "d_real", "d_fake", *PENALTIES)}
     loss, after = (_mean([getattr(answer, name) for answer in answers]) for name in ("loss", "belief"))
