@@ -92,7 +92,7 @@ def test_settings_that_are_not_read_are_refused(name, player, option):
     spec = ImageSpec(1, 16, 16, 3)
     config = NetworkConfig(network=name, **{option: CHANGED[option]})
     assert unread_options(config, player) == [option]
-    with pytest.raises(CardiganError, match=rf"{player}\.{option} is {CHANGED[option]!r}, but the {player} of {name} does not read it: leave it out"):
+    with pytest.raises(CardiganError, match=rf"{player}\.{option} is {CHANGED[option]!r}, but the {player} of {name} does not read it: set it to "):
         built(player, spec, **dataclasses.asdict(config))
 
 
