@@ -1,6 +1,7 @@
 """The tables of docs/results.md, one command each; prints a line of JSON a run, and the same into --out.
 
     python benchmarks/tables.py time       [--seeds 0,1,2]   digit distance of `mnist` at 30 s, 1, 2, 5 and 10 minutes
+    python benchmarks/tables.py judge      [--recipe R]      every number of `cardigan evaluate`, 10,000 samples (`mnist` for 2 minutes, others whole)
     python benchmarks/tables.py neighbours [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
     python benchmarks/tables.py stacked    [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
     python benchmarks/tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
@@ -27,6 +28,7 @@ from cardigan.data.source import framed
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler
 from cardigan.metrics.reference import reference_for
 from cardigan.nets.table import build_discriminator
+from cardigan.recipes import config_for
 from cardigan.rng import stream
 from cardigan.run.checkpoint import latest_checkpoint
 from cardigan.run.directory import RunDirectory, read_config
@@ -97,7 +99,7 @@ def scores(path: Path) -> list[Event]:
     return [event for event in read_events(path / "journal.jsonl") if event.kind == "checkpoint" and "score" in event.values]
 
 
-def measured(path: Path, count: int, metrics: tuple[str, ...], seed: int = 0) -> Row:
+def measured(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int = 0) -> Row:
     """Return what the judge says of a run's generator."""
     snapshot = read_snapshot(path)
     reference = reference_for(snapshot.config)
@@ -122,6 +124,16 @@ def time_table(options: argparse.Namespace) -> Iterator[Row]:
                     "images": last.images_seen,
                     "score": last.values["score"],
                 }
+
+
+def judge(options: argparse.Namespace) -> Iterator[Row]:
+    recipe = options.recipe or "mnist"
+    source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
+    minutes = options.minutes or (2.0 if recipe == "mnist" else None)
+    images = None if minutes else config_for(source, recipe).images
+    for seed in options.seeds:
+        path = trained(options, "judge", source, recipe, {"seed": seed}, minutes, images)
+        yield {"recipe": recipe, "seed": seed, "images": read_snapshot(path).images_seen, **measured(path, 10_000, None)}
 
 
 def neighbours(options: argparse.Namespace) -> Iterator[Row]:
@@ -257,7 +269,7 @@ def wrong(matrix: Tensor, rows: Tensor, labels: Tensor) -> float:
 
 
 TABLES = {
-    **{"time": time_table, "neighbours": neighbours, "stacked": stacked, "ablation": ablation},
+    **{"judge": judge, "time": time_table, "neighbours": neighbours, "stacked": stacked, "ablation": ablation},
     **{"probe": probe, "few": few, "collapse": collapse},
 }
 

@@ -22,7 +22,7 @@ def mnist() -> Config:
     """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN under the relativistic loss with R1 and R2.
 
     Promise: `cardigan train mnist --minutes 2` on 2 CPU cores (AVX-512 bf16) reaches a digit distance of at most 20 with all ten digits present;
-    measured 13.2, from 12.0 to 16.3 over 3 seeds at two times of day, by `make bench`;
+    measured 12.6, from 10.0 to 16.3 over 3 seeds at three times of day, by `make bench`;
     a slower hour of the machine gives fewer images and a larger distance.
     """
     adam = AdamConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99)
@@ -205,7 +205,7 @@ RECIPES = {
         "the best digits a laptop CPU gives in minutes",
         "cardigan train mnist --minutes 2",
         "2 minutes on 2 CPU cores (AVX-512 bf16), 230,000 to 290,000 images",
-        "digit distance 13.2, from 12.0 to 16.3 in 6 runs over 3 seeds (5,000 samples; real training digits 1.5)",
+        "digit distance 12.6, from 10.0 to 16.3 in 9 runs over 3 seeds (5,000 samples; real training digits 1.5)",
     ),
     "tutorial": Recipe(
         tutorial,
