@@ -14,9 +14,11 @@ from cardigan.errors import CardiganError, unknown
 MIN_SIDE = 8
 RISE_IMAGES = 500_000
 """The paper's (arXiv:2006.06676, section 3)."""
-SEPARATE = frozenset({"images", "minutes", "device", "checkpoint_every", "sample_every", "health", "patience"})
-"""Fields that say how long, where and how closely watched a run is; resume lets them change, the weights do not depend on them
-(a rollback changes them when it happens: the journal and the checkpoint tell of it)."""
+SEPARATE = frozenset(
+    {"images", "minutes", "device", "checkpoint_every", "sample_every", "health", "patience", "accumulate", "data.keep", "data.workers"}
+)
+"""Fields that say how long, where, in how much memory and how closely watched a run is; resume lets them change, the weights do not depend on
+them beyond rounding (but for what `accumulate` says of itself, and a rollback: the journal and the checkpoint tell of it)."""
 
 
 def _require(holds: bool, name: str, given: object, expected: str) -> None:
@@ -29,9 +31,11 @@ class DataConfig:
     """Which pictures, and the frame they are brought into."""
 
     source: str = "mnist"
-    """Where the pictures come from: mnist, stacked-mnist."""
+    """Where the pictures come from: mnist, stacked-mnist, or a folder, archive, array, table or dataset (docs/guides/data.md)."""
     split: Literal["train", "test", "all"] = "train"
     """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
+    held_out: int = 0
+    """Pictures of a source without a test part that are not trained on, chosen at random, kept for judging."""
     limit: int = 0
     """Train on this many pictures only, always the same ones; 0 is all."""
     height: int = 32
@@ -39,9 +43,22 @@ class DataConfig:
     width: int = 32
     """Width of a training picture, in pixels."""
     channels: int = 1
-    """Colour channels; a grey picture is repeated over them."""
-    fit: Literal["pad", "stretch"] = "pad"
-    """How a picture fills its frame: keep its shape and pad with its background, or stretch it (bilinear, as the tutorial does)."""
+    """Colour channels: 1 grey, 3 RGB, 4 RGB and transparency; a grey picture is repeated over them."""
+    fit: Literal["crop", "pad", "stretch"] = "pad"
+    """How a picture fills its frame: cut to its shape, fill up with black around it, or stretch it."""
+    mirror: bool = False
+    """Train on every picture's mirror image too."""
+    labels: str = ""
+    """Where classes come from: folders, the name of a column, or a file FILE or FILE:COLUMN (CSV, JSON, JSONL or parquet); nothing is
+    the source's own, if it has any."""
+    classes: int = 0
+    """How many classes, numbered from 0, tar shards have, which are not read beforehand; 0 takes those of their first pictures."""
+    max_pixels: int = 100_000_000
+    """Pictures of more pixels are not read: a few bytes can claim to be a picture that fills the memory."""
+    keep: Literal["auto", "disk", "stream"] = "auto"
+    """Decode every picture once and keep it on the disk, ready to train on, or decode again each time it is seen; auto keeps what fits."""
+    workers: int | None = None
+    """Processes that decode pictures; nothing is one for each core."""
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
@@ -49,6 +66,10 @@ class DataConfig:
             _require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
         _require(self.limit >= 0, "data.limit", self.limit, "a number of pictures, or 0 for all")
         _require(self.channels >= 1, "data.channels", self.channels, "at least 1")
+        _require(self.held_out >= 0, "data.held_out", self.held_out, "a number of pictures, or 0 for none")
+        _require(self.classes >= 0, "data.classes", self.classes, "a number of classes, or 0")
+        _require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
+        _require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "a number of processes, or 0 to decode in this one")
 
 
 @dataclass(frozen=True, kw_only=True)
