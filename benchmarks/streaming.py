@@ -1,0 +1,111 @@
+"""Stream synthetic pictures from tar shards, to see that memory does not grow with their number, and how fast they come.
+
+    python benchmarks/streaming.py [--images 100000] [--per-shard 10000] [--bytes 2000] [--folder FOLDER] [--out FILE.json]
+
+Writes the shards first (small JPEGs, all the same bytes, each with its class), then takes one epoch from them and tells at each tenth of it how
+much memory the process holds and how many entries came in a second. Nothing is decoded. The disk needs about (bytes + 2,000) x images.
+"""
+
+import argparse
+import io
+import itertools
+import json
+import platform
+import resource
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cardigan.data.shards import open_shards
+
+PARTS = 10
+MEGABYTE = 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--per-shard", type=int, default=10_000)
+    parser.add_argument("--bytes", type=int, default=2000, help="size of a picture, about")
+    parser.add_argument("--folder", type=Path, help="where the shards are written; nothing is a temporary folder")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        begun = time.monotonic()
+        source = written(Path(folder), options.images, options.per_shard, jpeg(options.bytes))
+        writing = time.monotonic() - begun
+        result = {
+            "command": " ".join(["python", *sys.argv]),
+            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "writing_seconds": round(writing, 1),
+            **streamed(source, options.images, Path(folder) / "counts.json"),
+        }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n")
+
+
+def jpeg(size: int) -> bytes:
+    """Return a picture of noise of about this many bytes."""
+    side, content = 8, b""
+    while len(content) < size:
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(file, "JPEG")
+        side, content = side + 4, file.getvalue()
+    return content
+
+
+def written(folder: Path, images: int, per_shard: int, picture: bytes) -> str:
+    """Write the shards; returns the source that names them."""
+    shards = -(-images // per_shard)
+    for shard in range(shards):
+        with tarfile.open(folder / f"train-{shard:05}.tar", "w") as archive:
+            for number in range(shard * per_shard, min(images, (shard + 1) * per_shard)):
+                for name, content in ((f"{number:08}.jpg", picture), (f"{number:08}.cls", str(number % 10).encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    return f"{folder}/train-{{00000..{shards - 1:05}}}.tar"
+
+
+def streamed(source: str, images: int, counts: Path) -> dict[str, object]:
+    """Take one epoch's entries; returns memory and speed at each tenth, and how long going on from the middle takes."""
+    shards = open_shards(source, counts)
+    entries = shards.entries(0, 0)
+    before, begun = resident_megabytes(), time.monotonic()
+    parts, seen, last = [], 0, begun
+    for part in range(1, PARTS + 1):
+        goal = images * part // PARTS
+        taken = sum(1 for _ in itertools.islice(entries, goal - seen))
+        now = time.monotonic()
+        parts.append({"images": goal, "rss_mb": resident_megabytes(), "entries_per_second": round(taken / (now - last))})
+        seen, last = goal, now
+    entries.close()
+    middle = time.monotonic()
+    next(open_shards(source).entries(0, images // 2))
+    return {
+        "images": images,
+        "pictures_counted": shards.count(),
+        "rss_mb_before": before,
+        "parts": parts,
+        "rss_mb_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE),
+        "entries_per_second": round(images / (last - begun)),
+        "resume_uncounted_seconds": round(time.monotonic() - middle, 2),
+    }
+
+
+def resident_megabytes() -> int:
+    """Return the memory the process holds now; Linux only."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / MEGABYTE)
+
+
+if __name__ == "__main__":
+    main()
