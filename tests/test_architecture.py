@@ -12,8 +12,9 @@ RUNGS = [
     {"latents", "data", "nets", "objective", "metrics", "figures"},
     {"run"},
     {"training"},
-    {"metrics.cache", "metrics.measures", "metrics.evaluate"},
-    {"recipes", "assemble", "review"},
+    {"metrics.cache", "metrics.measures", "metrics.evaluate", "metrics.real", "data.prepared", "data.pictures"},
+    {"choosing"},
+    {"recipes", "assemble", "review", "checkup"},
     {"api"},
     {"cli", "__main__", "__init__"},
 ]

@@ -18,6 +18,12 @@ def _train(words: list[str]) -> int:
     return train.main(words, STARTED)
 
 
+def _check(words: list[str]) -> int:
+    from cardigan.cli import check
+
+    return check.main(words)
+
+
 def _sample(words: list[str]) -> int:
     from cardigan.cli import sample
 
@@ -65,6 +71,7 @@ STARTED = time.monotonic()
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a GAN on a source of pictures"),
+    "check": (_check, "your pictures: what is there, what is wrong, how to train on them"),
     "sample": (_sample, "draw pictures from a trained generator"),
     "evaluate": (_evaluate, "how good a generator is, with errors and the protocol"),
     "compare": (_compare, "several models judged by one protocol"),

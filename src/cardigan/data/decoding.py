@@ -4,6 +4,7 @@ Knows pictures one at a time; not where they come from, nor in which process it 
 """
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,11 @@ from cardigan.data.reader import Stored, Unreadable
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 CLEAR = {"RGBA", "LA", "PA", "La", "RGBa"}
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, ZeroDivisionError, OverflowError, RuntimeError),
+    *(AttributeError, struct.error),
+)
+"""What Pillow's decoders raise for files that are cut off or damaged."""
 DRAFT = 2
 """A JPEG is decoded at half, a quarter or an eighth of its size where that is still this many times the frame."""
 
@@ -56,8 +62,8 @@ def opened(stored: Stored, max_pixels: int) -> Iterator[Image.Image]:
                 yield image
     except UnidentifiedImageError:
         raise Unreadable("is no picture of a known format") from None
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, ZeroDivisionError, OverflowError) as error:
-        raise Unreadable(f"is damaged ({_reason(error)})") from None  # Pillow's decoders raise all of these for broken files
+    except BROKEN as error:
+        raise Unreadable(f"is damaged ({_reason(error)})") from None
     except MemoryError:
         raise Unreadable("does not fit into memory") from None
     finally:
