@@ -21,7 +21,8 @@ import torch
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler
 from cardigan.metrics.measures import METRICS, PART
 from cardigan.metrics.neighbours import Chunk, neighbour_errors
-from cardigan.metrics.reference import Reference, reference_for
+from cardigan.metrics.real import reference_for
+from cardigan.metrics.reference import Reference
 from cardigan.rng import stream
 from cardigan.run.snapshot import read_snapshot
 

@@ -26,7 +26,7 @@ import cardigan
 from cardigan.data.mnist import mnist
 from cardigan.data.source import framed
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler
-from cardigan.metrics.reference import reference_for
+from cardigan.metrics.real import reference_for
 from cardigan.nets.table import build_discriminator
 from cardigan.recipes import config_for
 from cardigan.rng import stream

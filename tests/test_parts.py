@@ -41,11 +41,11 @@ def test_pixels_come_back():
 def test_an_epoch_sees_every_picture_once_and_order_depends_on_seed_alone():
     source = mnist("test")
     batches = cardigan.Batches(source, DataConfig(), seed=1)
-    seen = torch.cat([batches.indices(start, 1000) for start in range(0, 10_000, 1000)])
+    seen = torch.cat([batches.order.at(start, 1000) for start in range(0, 10_000, 1000)])
     assert torch.equal(seen.sort().values, torch.arange(10_000))
     again = cardigan.Batches(source, DataConfig(), seed=1)
-    assert torch.equal(again.indices(9_990, 64), torch.cat([batches.indices(9_990, 10), batches.indices(10_000, 54)]))
-    assert not torch.equal(cardigan.Batches(source, DataConfig(), seed=2).indices(0, 1000), seen[:1000])
+    assert torch.equal(again.order.at(9_990, 64), torch.cat([batches.order.at(9_990, 10), batches.order.at(10_000, 54)]))
+    assert not torch.equal(cardigan.Batches(source, DataConfig(), seed=2).order.at(0, 1000), seen[:1000])
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 13), (28, 28), (31, 64), (8, 65), (33, 20), (48, 48), (65, 65)])

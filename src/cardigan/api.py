@@ -3,7 +3,6 @@
 Everything the command line does goes through here.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from cardigan import assemble
+from cardigan.choosing import chosen as choose
 from cardigan.config import Config, override
+from cardigan.data.arrays import array_reader
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist as mnist
+from cardigan.data.pictures import EMBEDDED, Pictures, open_pictures, reader_of, survey_of
+from cardigan.data.reader import Reader
+from cardigan.data.shards import is_shards
 from cardigan.data.source import ImageSource as ImageSource
 from cardigan.data.source import ImageSpec as ImageSpec
+from cardigan.data.torch_dataset import dataset_reader
 from cardigan.errors import CardiganError
 from cardigan.latents import sample_latents as sample_latents
 from cardigan.latents import training_latents as training_latents
@@ -28,7 +34,7 @@ from cardigan.objective.losses import find_loss as find_loss
 from cardigan.recipes import config_for
 from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import latest_checkpoint
-from cardigan.run.directory import RunDirectory, latest_run, named_run, open_for_training
+from cardigan.run.directory import RunDirectory, check_free, latest_run, named_run, open_for_training, read_config, release
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
@@ -38,7 +44,8 @@ from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
 from cardigan.training.loop import Trial, fit, playing
-from cardigan.training.memory import kept_memory
+from cardigan.training.memory import give_back, is_out_of_memory, kept_memory
+from cardigan.training.processes import world_size
 from cardigan.training.recorder import Recorder
 from cardigan.training.replay import replayed
 from cardigan.training.signals import Probe
@@ -122,7 +129,7 @@ def load(path: str | Path) -> Model:
 
 
 def train(
-    source: str = "mnist",
+    source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]" = "mnist",
     *,
     recipe: str | None = None,
     out: str | Path | None = None,
@@ -137,21 +144,63 @@ def train(
 ) -> Run:
     """Train a GAN and return where it lies.
 
-    The settings are the recipe's (or those of a whole `config`), changed by the arguments and then by `overrides`, a dict of dotted names
-    such as `{"batch": 128, "generator.width": 64}`. `images` and `minutes` are the budget; whichever ends first, and giving one removes
+    `source` is a name (mnist, stacked-mnist), a path or an address (docs/guides/data.md), an array or tensor of pictures [N, H, W] or
+    [N, H, W, C], or a torch `Dataset`. The settings are the recipe's (or those of a whole `config`), changed by the arguments and then by
+    `overrides`, a dict of dotted names such as `{"batch": 128, "generator.width": 64}`; for a source and no `config`, what is left open is chosen
+    for its pictures and this machine, and told. `images` and `minutes` are the budget; whichever ends first, and giving one removes
     the recipe's own. `out` is the run directory, by default `runs/<date>-<time>-<recipe>`. With `resume` an existing run of the same
     settings goes on, bit for bit as if it had never stopped. `report` is told of every journal event as it happens.
     `started` is the `time.monotonic()` that a budget of minutes counts from, by default now.
     Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
     """
-    clock = Clock() if started is None else Clock(started)
+    clock, report = Clock() if started is None else Clock(started), report or _ignore
     if config is not None and recipe is not None:
         raise CardiganError(f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out.")
-    settings = config or config_for(source, recipe)
+    name, reader = _named(source)
+    settings = config or config_for(name, recipe)
     settings = with_budget(settings, images, minutes)
-    settings = override(settings, {**({} if seed is None else {"seed": seed}), **(overrides or {})})
+    asked = {**({} if seed is None else {"seed": seed}), **(overrides or {})}
+    settings = override(settings, asked)
     run = _chosen_directory(settings, None if out is None else Path(out), resume)
-    return _train_in(run, settings, resume, clock, report or _ignore)
+    check_free(run, resume)
+    reasons: list[str] = []
+    if config is None and name not in EMBEDDED:
+        if resume and run.config.exists():
+            settings = override(with_budget(read_config(run), images, minutes), asked)
+        else:
+            budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
+            if reader is None and not is_shards(name):
+                reader = reader_of(settings.data)
+            settings, reasons = _chosen_for(settings, {*asked, *budget}, reader)
+    return _train_in(run, settings, resume, clock, report, reader, reasons)
+
+
+def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]") -> tuple[str, Reader | None]:
+    """Return what a source is called, and its reader if it is no name but the pictures themselves."""
+    if isinstance(source, str | Path):
+        return str(source), None
+    if isinstance(source, Reader):
+        return source.name, source
+    reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else dataset_reader(source)
+    return reader.name, reader
+
+
+def _chosen_for(config: Config, given: set[str], reader: Reader | None) -> tuple[Config, list[str]]:
+    devices = open_devices(config)
+    paces: dict[Config, float] = {}
+
+    def pace(tried: Config) -> float:
+        if tried not in paces:
+            try:
+                paces[tried] = assemble.measured_pace(tried, devices)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or tried.batch == 1:
+                    raise
+                paces[tried] = pace(replace(tried, batch=tried.batch // 2))  # it will be computed in parts
+        return paces[tried]
+
+    found = survey_of(config.data, reader)
+    return choose(config, given, found, devices.device.type, pace)
 
 
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
@@ -169,41 +218,74 @@ def _chosen_directory(config: Config, out: Path | None, resume: bool) -> RunDire
     return latest_run(RUNS, config.recipe) if resume else named_run(RUNS, config.recipe)
 
 
-def _train_in(run: RunDirectory, config: Config, resume: bool, clock: Clock, report: Callable[[Event], None]) -> Run:
+def _train_in(
+    run: RunDirectory, config: Config, resume: bool, clock: Clock, report: Callable[[Event], None], reader: Reader | None, messages: list[str]
+) -> Run:
+    """Train, in smaller parts of a batch whenever memory runs out."""
+    while True:
+        try:
+            return _attempt(run, config, resume, clock, report, reader, messages)
+        except RuntimeError as error:
+            if world_size() > 1 or not is_out_of_memory(error):
+                raise
+            smaller = assemble.smaller_parts(config)
+            if smaller is None:
+                raise CardiganError(
+                    f"Even {config.batch // config.accumulate} pictures of {config.data.height}x{config.data.width} at a time do not fit into "
+                    "memory: make the networks narrower (generator.width, discriminator.width) or the pictures smaller (--size)."
+                ) from error
+        fewer = f"{config.batch // config.accumulate} pictures at a time do not fit into memory, so it is {smaller.batch // smaller.accumulate} now"
+        messages = [f"{fewer}; batches are still of {config.batch} (accumulate {smaller.accumulate})"]
+        config, resume = smaller, run.config.exists()
+        give_back()  # the failed attempt is gone, with everything it held
+
+
+def _attempt(
+    run: RunDirectory, config: Config, resume: bool, clock: Clock, report: Callable[[Event], None], reader: Reader | None, told: list[str]
+) -> Run:
     # Everything that can be wrong with the config shows before the run directory is touched.
     devices = open_devices(config)
     try:
-        source = assemble.build_source(config)
-        spec = assemble.build_spec(config, source)
+        pictures = _opened(config, devices, clock, report, reader)
+        spec = assemble.build_spec(config, pictures.training)
         state = assemble.build_state(config, spec, devices)
         rules = assemble.build_rules(config, devices)
-        batches = Batches(source.to(devices.device), config.data, config.seed)
+        feed = assemble.build_feed(config, pictures, devices)
+        batches = Batches(assemble.build_resident(pictures.training, devices), config.data, config.seed)
         run = RunDirectory(Path(devices.processes.broadcast(str(run.path))))
-        held = devices.processes.together(lambda: open_for_training(run, config, provenance(sys.argv), resume))
+        held = devices.processes.together(lambda: open_for_training(run, config, provenance(sys.argv), resume, pictures.facts))
         try:
             state, messages, clock = _resumed(run, state, clock) if resume else (state, [], clock)
             budget = Budget(config, devices.processes, clock)
             with budget.listening(), kept_memory():
                 recorder = None
                 if devices.processes.is_main:
-                    observers, probe = assemble.build_observers(config, batches, run), Probe(config, batches, _held_out(config, devices), rules)
-                    recorder = Recorder(run, config, spec, clock, observers, report, probe)
-                    recorder.begin(state, messages)
+                    held_out = None if pictures.held_out is None else pictures.held_out.to(devices.device)
+                    observers, probe = assemble.build_observers(config, batches, run, held_out), Probe(config, batches, held_out, rules)
+                    recorder = Recorder(run, config, spec, clock, observers, report, probe, feed)
+                    recorder.begin(state, [*told, *messages, *pictures.notes])
                 play = replayed(playing(state, batches, rules), devices.device, devices.processes.world_size)
-                state, reason = fit(Trial(config, batches, rules, play, budget, recorder, run), state)
+                state, reason = fit(Trial(config, batches, rules, play, budget, recorder, run, feed), state)
         finally:
+            if feed is not None:
+                feed.close()
             if held is not None:
-                os.close(held)
+                release(held)
     finally:
         devices.processes.leave()
     return Run(run.path, config, state.images_seen, reason)
 
 
-def _held_out(config: Config, devices: Devices) -> ImageSource | None:
-    """Return real pictures that are not trained on, on the device; None if all are."""
-    if config.data.split != "train":
-        return None
-    return assemble.build_source(replace(config, data=replace(config.data, split="test", limit=0))).to(devices.device)
+def _opened(config: Config, devices: Devices, clock: Clock, report: Callable[[Event], None], reader: Reader | None) -> Pictures:
+    """Return the source's pictures; the main process decodes what has to be decoded, the others find it done."""
+
+    since = clock.elapsed()
+
+    def told(done: int, of: int) -> None:
+        report(Event("reading", 0, clock.elapsed(), {"done": done, "of": of, "since": since}))
+
+    found = devices.processes.together(lambda: open_pictures(config.data, told, reader))
+    return found or open_pictures(config.data, reader=reader)
 
 
 def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:

@@ -4,16 +4,20 @@ Does not train, write or print.
 """
 
 import copy
+import itertools
+import time
+from collections.abc import Generator
+from dataclasses import replace
 
 import torch
 from torch.nn import Module
 
 from cardigan.config import AdamConfig, Config
 from cardigan.data.batches import Batches
-from cardigan.data.mnist import mnist
-from cardigan.data.source import ImageSource, ImageSpec, image_spec, limited
-from cardigan.data.stacked import stacked_mnist
-from cardigan.errors import CardiganError, unknown
+from cardigan.data.feed import Feed, Stream
+from cardigan.data.pictures import LOOKED_AT, Pictures, open_pictures
+from cardigan.data.source import ImageSource, ImageSpec, image_spec
+from cardigan.errors import CardiganError
 from cardigan.figures.grid import beside, png
 from cardigan.metrics.quick import quick_verdict
 from cardigan.nets.table import build_discriminator, build_generator
@@ -24,21 +28,57 @@ from cardigan.rng import stream
 from cardigan.run.atomic import write_bytes
 from cardigan.run.directory import RunDirectory
 from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
+from cardigan.shapes import Labels, Pixels
 from cardigan.training.augmentation import build_augmentation
 from cardigan.training.devices import Devices
+from cardigan.training.inputs import inputs_at
+from cardigan.training.loop import playing
 from cardigan.training.recorder import Observers
+from cardigan.training.schedule import kind_of_step
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Players, Rules
 
-SOURCES = {"mnist": mnist, "stacked-mnist": stacked_mnist}
-JUDGED_SAMPLES = 2_000
-"""Pictures drawn for the score that picks the best checkpoint; few, so that judging stays cheap."""
+RESIDENT_SHARE = 0.4
+"""Of a GPU's free memory, that pictures may take; more stay where they are and travel step by step."""
 
 
 def build_source(config: Config) -> ImageSource:
-    if config.data.source not in SOURCES:
-        raise unknown("source", config.data.source, SOURCES)
-    return limited(SOURCES[config.data.source](config.data.split), config.data.limit)
+    """Return the pictures that are trained on; of a stream, a sample."""
+    return open_pictures(config.data).training
+
+
+def build_feed(config: Config, pictures: Pictures, devices: Devices) -> Feed | None:
+    """Return what brings pictures to the device step by step, None if they can all lie there."""
+    share = devices.processes.share(config.batch)
+    if pictures.streamed is not None:
+        return Feed(pictures.streamed(config.seed, config.batch, share), config.batch)
+    if _fits(pictures.training, devices.device):
+        return None
+    return Feed(_sent(pictures.training, config, share), config.batch)
+
+
+def build_resident(source: ImageSource, devices: Devices) -> ImageSource:
+    """Return the source on the device; where it does not fit, as much of it as is looked at between steps."""
+    if _fits(source, devices.device):
+        return source.to(devices.device)
+    return replace(source, pixels=source.pixels[:LOOKED_AT], labels=source.labels[:LOOKED_AT]).to(devices.device)
+
+
+def _fits(source: ImageSource, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    return source.pixels.numel() <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _sent(source: ImageSource, config: Config, share: slice) -> Stream:
+    order = Batches(source, config.data, config.seed).order
+
+    def stream(images_seen: int) -> Generator[tuple[Pixels, Labels], None, None]:
+        for step in itertools.count():
+            own = order.at(images_seen + step * config.batch, config.batch)[share]
+            yield source.stored(own), source.labels_at(own)
+
+    return stream
 
 
 def build_spec(config: Config, source: ImageSource) -> ImageSpec:
@@ -48,7 +88,16 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
             f"data.channels is {config.data.channels}, but the pictures of {source.name!r} have {stored}: set data.channels to {stored}."
         )
     if config.conditional and not source.classes:
-        raise CardiganError(f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or give pictures with labels.")
+        raise CardiganError(
+            f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or say where they are with data.labels "
+            "(folders, a file, a column)."
+        )
+    unlabelled = int((source.labels < 0).sum())
+    if config.conditional and unlabelled:
+        raise CardiganError(
+            f"conditional is on, but {unlabelled:,} of the {len(source.labels):,} pictures of {source.name!r} have no class: "
+            "add the missing labels, remove those pictures, or leave conditional out."
+        )
     return image_spec(config.data, source.classes if config.conditional else 0)
 
 
@@ -79,9 +128,9 @@ def build_rules(config: Config, devices: Devices) -> Rules:
     return Rules(loss, config.objective, config.conditional, devices, config.accumulate)
 
 
-def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Observers:
+def build_observers(config: Config, batches: Batches, run: RunDirectory, held_out: ImageSource | None = None) -> Observers:
     """Return what draws sample grids into the run and what judges its checkpoints."""
-    count = min(config.batch, 64)
+    count = min(config.batch, 64, len(batches.source))
     first = batches.at(0, count)
     real = encode(first.images).cpu()
     labels = first.labels.cpu() if config.conditional else None
@@ -91,16 +140,43 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory) -> Obse
         write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
         return {"num_samples": count}
 
-    verdict = quick_verdict(batches.source, config.data)
+    verdict = quick_verdict(batches.source, config.data, held_out)
 
     def judge(snapshot: Snapshot) -> dict[str, float]:
-        assert verdict is not None
-        return verdict(sample_pixels(snapshot, numbered(JUDGED_SAMPLES, config.seed)))
+        return verdict.judge(sample_pixels(snapshot, numbered(verdict.num_samples, config.seed)))
 
     def conclude(snapshot: Snapshot) -> None:
         write_report(run, snapshot, whole=False)
 
-    return Observers(draw, None if verdict is None else judge, conclude)
+    return Observers(draw, judge, conclude)
+
+
+def measured_pace(config: Config, devices: Devices) -> float:
+    """Return how many images a second a training of these settings sees on this device; plays a dozen steps with noise for pictures."""
+    config = replace(config, conditional=False, accumulate=1)
+    data = config.data
+    noise = torch.randint(0, 256, (config.batch, data.channels, data.height, data.width), dtype=torch.uint8, generator=stream(0, "pace", 0))
+    source = ImageSource("noise", noise, torch.zeros(config.batch, dtype=torch.long), 0).to(devices.device)
+    state, rules, batches = build_state(config, image_spec(data, 0), devices), build_rules(config, devices), Batches(source, data, 0)
+    play = playing(state, batches, rules)
+
+    def played(step: int) -> float:
+        began = time.monotonic()
+        play(inputs_at(config, batches, step * config.batch, devices), kind_of_step(config, step * config.batch)).tolist()  # waits for a GPU
+        return time.monotonic() - began
+
+    cycle = max(config.objective.penalty_interval, config.discriminator_steps)
+    for step in range(2):
+        played(step)
+    return config.batch * cycle / sum(played(step) for step in range(cycle, 2 * cycle))
+
+
+def smaller_parts(config: Config) -> Config | None:
+    """Return the config with half as many pictures computed at a time, gradients accumulated; None if that cannot be."""
+    try:
+        return replace(config, accumulate=2 * config.accumulate)
+    except CardiganError:
+        return None
 
 
 def _adam(network: Module, config: AdamConfig) -> torch.optim.Adam:

@@ -57,7 +57,7 @@ def tutorial() -> Config:
         batch=64,
         checkpoint_every=12_800,
         sample_every=3_200,
-        data=DataConfig(height=64, width=64, channels=3, fit="stretch"),
+        data=DataConfig(height=64, width=64, channels=3, fit="crop"),
         latent=LatentConfig(size=100),
         generator=network,
         discriminator=network,
@@ -172,17 +172,22 @@ def r3gan() -> Config:
 def images() -> Config:
     """Return the default for a source of pictures: 64x64 in colour, the game of `mnist`.
 
-    Where there are few, add `augment.operations` "translation,cutout" and `augment.probability` 1, DiffAugment (docs/results.md, "Little data").
+    Size, channels, width, augmentation, held-out pictures and time are chosen for the pictures and the machine where they are not given
+    (`cardigan.choosing`).
     """
+    adam = AdamConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99)
     config = mnist()
     return replace(
         config,
         recipe="images",
         images=2_000_000,
-        data=replace(config.data, height=64, width=64, channels=3, fit="stretch"),
+        data=replace(config.data, height=64, width=64, channels=3, fit="crop"),
         latent=LatentConfig(size=128),
         generator=replace(config.generator, width=64),
         discriminator=replace(config.discriminator, width=64),
+        objective=replace(config.objective, r1=1.0, r2=1.0, penalty_start=10.0, penalty_settle_images=500_000),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
     )
 
 
@@ -246,6 +251,8 @@ COLOURS = {"stacked-mnist": 3}
 """The channels of sources that have colour, whatever the recipe says; grey pictures can be repeated over any number of them."""
 DEFAULT_RECIPES = {"mnist": "mnist", "stacked-mnist": "stacked-mnist"}
 """The recipe a source is trained with when none is named."""
+ANY = "images"
+"""The same for every other source."""
 
 
 def find_recipe(name: str) -> Recipe:
@@ -255,11 +262,6 @@ def find_recipe(name: str) -> Recipe:
 
 
 def config_for(source: str, recipe: str | None = None) -> Config:
-    """Return the config of a recipe, or of the one made for this source, with this source's pictures.
-
-    Raises CardiganError for an unknown source or recipe.
-    """
-    if source not in DEFAULT_RECIPES:
-        raise unknown("source", source, DEFAULT_RECIPES)
-    config = find_recipe(recipe or DEFAULT_RECIPES[source]).config()
+    """Return the config of a recipe, or of the one made for this source, with this source's pictures; raises CardiganError for an unknown recipe."""
+    config = find_recipe(recipe or DEFAULT_RECIPES.get(source, ANY)).config()
     return replace(config, data=replace(config.data, source=source, channels=COLOURS.get(source, config.data.channels)))

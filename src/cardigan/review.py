@@ -15,7 +15,7 @@ from cardigan.figures.neighbours import neighbour_sheet
 from cardigan.figures.report import Metric, Page, Picture, report_page
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler, worst_pictures
 from cardigan.metrics.protocol import direction
-from cardigan.metrics.reference import reference_for
+from cardigan.metrics.real import reference_for
 from cardigan.run.atomic import write_bytes
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
@@ -37,6 +37,7 @@ CHARTS = (
 QUICK_SAMPLES, WHOLE_SAMPLES = 2_000, 10_000
 QUICK_METRICS = {"mnist": ("distance", "classes"), "stacked-mnist": ("stacked",)}
 """What a report at the end of training judges of each source, in seconds; `cardigan report` judges all."""
+NOT_JUDGED = "Not judged yet, since that takes a minute or two: `cardigan report` and this folder's name do it. The score below is the cheap one."
 NOTES = {"higher": "more is better", "lower": "less is better", "neither": ""}
 
 
@@ -53,12 +54,18 @@ def write_report(run: RunDirectory, snapshot: Snapshot | None = None, whole: boo
 
 def judged(snapshot: Snapshot, config: Config, whole: bool) -> tuple[list[Metric], str, Picture | None]:
     """Return the judge's rows, their protocol, and the worst samples beside their neighbours; a sentence where there is no reference."""
+    if not whole and config.data.source not in QUICK_METRICS:
+        return (
+            [],
+            "Not judged yet, since that takes a minute or two: `cardigan report` and this folder's name. The score below is the cheap one.",
+            None,
+        )
     try:
         reference = reference_for(config)
     except CardiganError as error:
         return [], str(error), None
     sampler = snapshot_sampler(snapshot, reference, config.seed)
-    metrics, count = (None, WHOLE_SAMPLES) if whole else (QUICK_METRICS.get(config.data.source, ("distance",)), QUICK_SAMPLES)
+    metrics, count = (None, WHOLE_SAMPLES) if whole else (QUICK_METRICS[config.data.source], QUICK_SAMPLES)
     report = evaluate(sampler, reference, num_samples=count, metrics=metrics, floor=whole)
     rows = [
         Metric(name, f"{measure.value:.4g}", f"{measure.standard_error:.2g}", measure.floor_text, NOTES[direction(name)])

@@ -23,7 +23,8 @@ from cardigan.metrics.features import EXTRACTORS, find_extractor
 from cardigan.metrics.inception import Inception, tensorflow_resized
 from cardigan.metrics.measures import METRICS
 from cardigan.metrics.protocol import Measure, Report, differs, with_error
-from cardigan.metrics.reference import Reference, given_sampler, mnist_reference, training_sampler
+from cardigan.metrics.real import embedded_reference
+from cardigan.metrics.reference import Reference, given_sampler, training_sampler
 from cardigan.run.snapshot import read_snapshot
 
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
@@ -33,7 +34,7 @@ N = 300
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     """Fewer digits than the real one, so that a judgement takes a second."""
-    whole = mnist_reference()
+    whole = embedded_reference("mnist")
     return Reference("mnist", "test", whole.training[:3_000], whole.training_labels[:3_000], whole.held_out[:500], whole.held_out_labels[:500], 10)
 
 
@@ -83,7 +84,7 @@ def test_bad_pictures_score_badly_and_equal_ones_are_repeats(reference):
 
 
 def test_the_distance_is_the_one_of_the_training_score():
-    reference = mnist_reference()
+    reference = embedded_reference("mnist")
     samples = reference.training[:N]
     report = judge.evaluate(given_sampler(samples), reference, num_samples=N, floor=False, metrics=["distance"])
     features = find_extractor("digits", reference.frame).features(samples)
@@ -115,7 +116,7 @@ def test_more_samples_than_fit_are_streamed_by_the_neighbour_test_alone(referenc
 
 
 def test_stacked_modes_are_counted(reference):
-    whole = mnist_reference()
+    whole = embedded_reference("mnist")
     triples = torch.stack([whole.training[start : start + N, 0] for start in (0, 400, 800)], dim=1)
     labels = whole.training_labels[:N] * 100 + whole.training_labels[400 : 400 + N] * 10 + whole.training_labels[800 : 800 + N]
     stacked = Reference("stacked-mnist", "test", triples, labels, triples, labels, 1000)
@@ -301,7 +302,7 @@ def test_worst_cases_are_drawn_again(runs, tmp_path, capsys):
     with pytest.raises(CardiganError, match="--overwrite"):
         evaluate.main(words)
     snapshot = read_snapshot(runs[0])
-    reference = mnist_reference()
+    reference = embedded_reference("mnist")
     sampler = judge.snapshot_sampler(snapshot, reference, 0)
     report = judge.evaluate(sampler, reference, num_samples=100, metrics=["memorisation"], floor=False)
     samples, others = judge.worst_pictures(report, sampler, reference)

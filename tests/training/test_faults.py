@@ -7,8 +7,6 @@ import torch
 
 import cardigan
 from cardigan import assemble
-from cardigan.data.mnist import mnist
-from cardigan.data.source import ImageSource
 from cardigan.errors import CardiganError
 from cardigan.run.journal import Event, read_events
 from cardigan.training import recorder
@@ -63,13 +61,12 @@ def test_dead_generator_has_collapsed(tmp_path, monkeypatch):
     assert faults(tmp_path / "run", 800)[0] == "collapse"
 
 
-def test_twenty_pictures_are_known_by_heart(tmp_path, monkeypatch):
-    def few(split):
-        source, count = mnist(split), 20 if split == "train" else 1_000
-        return ImageSource("few", source.pixels[:count], source.labels[:count], source.classes)
+def test_twenty_pictures_are_known_by_heart(tmp_path):
+    assert faults(tmp_path / "run", 9_000, data__limit=20)[0] == "overfitting"
 
-    monkeypatch.setitem(assemble.SOURCES, "mnist", few)
-    assert faults(tmp_path / "run", 9_000)[0] == "overfitting"
+
+def test_four_pictures_are_copied(tmp_path):
+    assert "memorising" in faults(tmp_path / "run", 7_000, data__limit=4)
 
 
 @pytest.mark.parametrize("player", ["generator", "discriminator"])

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import cardigan
-from cardigan import assemble
 from cardigan.assemble import build_rules, build_source, build_spec, build_state
 from cardigan.config import Config, override
+from cardigan.data import pictures
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist
 from cardigan.errors import CardiganError
-from cardigan.metrics.reference import reference_for
+from cardigan.metrics.real import reference_for
 from cardigan.objective.losses import LOSSES
 from cardigan.recipes import config_for
 from cardigan.run.journal import read_events
@@ -211,6 +211,6 @@ def test_packed_discriminators_see_neighbours_together():
 
 
 def test_a_source_without_classes_cannot_be_conditional(tmp_path, monkeypatch):
-    monkeypatch.setitem(assemble.SOURCES, "mnist", lambda split: replace(mnist(split), classes=0))
+    monkeypatch.setitem(pictures.EMBEDDED, "mnist", lambda split: replace(mnist(split), classes=0))
     with pytest.raises(CardiganError, match="no classes"):
         cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, "conditional": True})

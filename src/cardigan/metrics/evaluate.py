@@ -50,11 +50,11 @@ def evaluate(
     """Return the judgement of what `sampler` draws.
 
     `metrics` are names in `METRICS`; by default all, and those that cannot be computed are absent with the reason, while one that was
-    asked for and cannot be is an error. `floor` puts beside each number what as many real pictures score. The extractor is `digits`
-    unless another is given. Raises CardiganError for unknown metrics, too few samples, or pictures of another frame than the real ones.
+    asked for and cannot be is an error. `floor` puts beside each number what as many real pictures score. The extractor is the
+    reference's own unless another is given. Raises CardiganError for unknown metrics, too few samples, or pictures of another frame.
     """
     began = time.monotonic()
-    extractor = extractor or find_extractor("digits", reference.frame)
+    extractor = extractor or find_extractor(reference.extractor, reference.frame)
     chosen = list(METRICS if metrics is None else metrics)
     _check(sampler, reference, num_samples, chosen)
     evidence = Evidence(sampler, reference, extractor, num_samples)
@@ -101,6 +101,8 @@ def _check(sampler: Sampler, reference: Reference, num_samples: int, chosen: lis
 def _floors(name: str, reference: Reference, extractor: Extractor, num_samples: int) -> dict[str, dict[str, float]]:
     """Return what real pictures score in the samples' place; nothing where there are not so many."""
     metric = METRICS[name]
+    if reference.held_out is reference.training:
+        return {}  # none are held out: training pictures would be compared with themselves
     real = training_sampler(reference) if metric.floor == "train" else held_out_sampler(reference)
     if real.available is None or real.available < num_samples:
         return {}

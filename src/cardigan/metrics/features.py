@@ -18,12 +18,12 @@ from torch.nn.functional import interpolate
 from cardigan.errors import CardiganError, unknown
 from cardigan.metrics.digits import SIDE, digit_features, digit_judge, stacked_digit_features
 from cardigan.metrics.dinov2 import dinov2
-from cardigan.metrics.efficientnet import efficientnet_lite0
+from cardigan.metrics.efficientnet import efficientnet_lite0, installed
 from cardigan.metrics.inception import Inception, tensorflow_resized
 from cardigan.metrics.weights import file_hash, given_weights
 from cardigan.shapes import Pixels
 
-CHUNK = 50
+CHUNK = 25
 Features = Float[Tensor, "n feature"]
 ClassLogits = Float[Tensor, "n class"]
 Frame = tuple[int, int, int]
@@ -146,6 +146,11 @@ GIVEN = frozenset({"inception", "dinov2"})
 """Those whose weights the user gives."""
 
 
+def default_extractor(frame: Frame) -> str:
+    """Return the name of the extractor for pictures nothing is known of: the photograph backbone if its weights are installed, else the pixels."""
+    return "efficientnet-lite0" if frame[0] in (1, 3, 4) and installed() else "pixels"
+
+
 def resized(pixels: Pixels, height: int, width: int) -> Float[Tensor, "batch channel out_height out_width"]:
     """Return pictures at another size, still 0..255 but not rounded."""
     if pixels.shape[2:] == (height, width):
@@ -154,9 +159,12 @@ def resized(pixels: Pixels, height: int, width: int) -> Float[Tensor, "batch cha
 
 
 def coloured(pixels: Pixels) -> UInt8[Tensor, "batch 3 height width"]:
-    """Return pictures with three channels; raises CardiganError unless they have one or three."""
+    """Return pictures with three channels, transparent ones before white; raises CardiganError unless they have one, three or four."""
+    if pixels.shape[1] == 4:
+        colour, opaque = pixels[:, :3].float(), pixels[:, 3:].float() / 255
+        return (colour * opaque + 255 * (1 - opaque)).round().to(torch.uint8)
     if pixels.shape[1] not in (1, 3):
-        raise CardiganError(f"Pictures of {pixels.shape[1]} channels: this extractor takes grey or RGB, so choose --extractor pixels.")
+        raise CardiganError(f"Pictures of {pixels.shape[1]} channels: this extractor takes grey, RGB or RGBA, so choose --extractor pixels.")
     return pixels.expand(-1, 3, -1, -1)
 
 

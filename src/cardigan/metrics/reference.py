@@ -3,7 +3,6 @@
 Knows how to bring generated pictures into the frame of the real ones; computes no number.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +12,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from cardigan.config import Config, DataConfig
-from cardigan.data.mnist import mnist
-from cardigan.data.source import ImageSource, limited
-from cardigan.data.stacked import stacked_mnist
-from cardigan.errors import CardiganError, unknown
+from cardigan.config import DataConfig
+from cardigan.errors import CardiganError
 from cardigan.metrics.digits import SIDE, to_digit_frame
 from cardigan.metrics.features import Frame, resized
 from cardigan.rng import stream
@@ -39,6 +35,10 @@ class Reference:
     held_out: UInt8[Tensor, "held_out channel height width"]
     held_out_labels: Int64[Tensor, " held_out"]
     classes: int
+    extractor: str = "digits"
+    """What judges such pictures unless another is asked for."""
+    known_identity: str = ""
+    """A name for exactly these pictures, where one is known without reading them all."""
 
     @property
     def frame(self) -> Frame:
@@ -46,7 +46,9 @@ class Reference:
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 of all pixels and labels."""
+        """SHA-256 of all pixels and labels, or of what is known to determine them."""
+        if self.known_identity:
+            return hashlib.sha256(self.known_identity.encode()).hexdigest()
         digest = hashlib.sha256()
         for tensor in (self.training, self.training_labels, self.held_out, self.held_out_labels):
             digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
@@ -64,33 +66,6 @@ class Sampler:
     trained_on: str = "train"
     available: int | None = field(default=None)
     """How many there are; None is any number."""
-
-
-def mnist_reference() -> Reference:
-    """Return the digits as they are stored: trained on 60,000, judged by the 10,000 of the test set."""
-    train, test = mnist("train"), mnist("test")
-    return Reference("mnist", "test", train.pixels, train.labels, test.pixels, test.labels, test.classes)
-
-
-def stacked_mnist_reference() -> Reference:
-    """Return the stacks: trained on 128,000, judged by 26,000 of other digits."""
-    train, test = stacked_mnist("train"), stacked_mnist("test")
-    return Reference("stacked-mnist", "test", train.pixels, train.labels, test.pixels, test.labels, test.classes)
-
-
-REFERENCES: dict[str, Callable[[], Reference]] = {"mnist": mnist_reference, "stacked-mnist": stacked_mnist_reference}
-
-
-def reference_for(config: Config) -> Reference:
-    """Return the real pictures that a model of these settings is judged by; raises CardiganError for a source without held-out pictures."""
-    if config.data.source not in REFERENCES:
-        raise unknown("source to judge by", config.data.source, REFERENCES)
-    reference, limit = REFERENCES[config.data.source](), config.data.limit
-    if not limit:
-        return reference
-    trained_on = limited(ImageSource(reference.name, reference.training, reference.training_labels, reference.classes), limit)
-    name = f"{reference.name} ({limit:,} to train on)"
-    return dataclasses.replace(reference, name=name, training=trained_on.pixels, training_labels=trained_on.labels)
 
 
 def given_sampler(pixels: Pixels, labels: Int64[Tensor, " label"] | None = None) -> Sampler:
@@ -121,6 +96,8 @@ def unframed(pixels: Pixels, data: DataConfig, frame: Frame) -> UInt8[Tensor, "b
 
     Raises CardiganError where the real ones have another number of channels, unless they are grey digits.
     """
+    if tuple(pixels.shape[1:]) == frame:
+        return pixels
     if frame == (1, SIDE, SIDE):
         return to_digit_frame(pixels, data)
     channels, height, width = frame

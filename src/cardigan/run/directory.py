@@ -27,6 +27,11 @@ class RunDirectory:
         return self.path / "config.json"
 
     @property
+    def source(self) -> Path:
+        """What the pictures were when the run began."""
+        return self.path / "source.json"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -66,11 +71,12 @@ def latest_run(folder: Path, name: str) -> RunDirectory:
     return RunDirectory(runs[-1])
 
 
-def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, Any], resume: bool) -> int:
-    """Make the run's folder, take it for this process and write its `config.json`; return the lock, to be closed when training ends.
+def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, Any], resume: bool, facts: dict[str, Any] | None = None) -> int:
+    """Make the run's folder, take it for this process and write its `config.json`; return the lock, to be released when training ends.
 
-    An existing run is only entered with `resume` and the same experiment.
-    Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment differs.
+    `facts` are what to remember of the pictures, for sources that can change. An existing run is only entered with `resume`, the same experiment
+    and the same pictures.
+    Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment or the pictures differ.
     """
     if run.config.exists() and resume:
         changes = difference(read_config(run), config)
@@ -78,8 +84,9 @@ def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, A
             raise CardiganError(
                 f"{run.path} was trained with other settings ({'; '.join(changes)}): use the same ones to resume it, or another --out for a new run."
             )
-    elif _is_occupied(run.path, resume):
-        raise CardiganError(f"{run.path} exists already: add --resume to continue it, or choose another --out.")
+        _check_pictures(run, facts)
+    else:
+        check_free(run, resume)
     try:
         for folder in (run.path, run.checkpoints, run.samples):
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,10 +94,66 @@ def open_for_training(run: RunDirectory, config: Config, provenance: dict[str, A
     except OSError as error:
         raise atomic.unwritable(run.path, error) from error
     _lock(run, descriptor)
+    _HELD.add(descriptor)
     atomic.remove_leftovers(run.path)
     content = {"format": 1, "config": to_dict(config), "provenance": provenance}
+    if facts and not run.source.exists():
+        atomic.write_bytes(run.source, json.dumps(facts, indent=1).encode())
     atomic.write_bytes(run.config, json.dumps(content, indent=1).encode())
     return descriptor
+
+
+def release(descriptor: int) -> None:
+    """Let go of a run that `open_for_training` took."""
+    _HELD.discard(descriptor)
+    os.close(descriptor)
+
+
+def _check_pictures(run: RunDirectory, facts: dict[str, Any] | None) -> None:
+    if not facts or not run.source.exists():
+        return
+    words = changed(json.loads(run.source.read_bytes()), facts)
+    if words:
+        raise CardiganError(
+            f"The pictures in {facts['source']} are not those that {run.path} was trained on ({words}): bring them back to resume it, "
+            "or choose another --out for a new run."
+        )
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return in words how a source differs from what a run remembers of it; "" if it does not."""
+    if before["fingerprint"] == now["fingerprint"]:
+        return ""
+    old, new = set(before["pictures"] or ()), set(now["pictures"] or ())
+    if before["count"] != now["count"]:
+        words = f"there were {before['count']:,}, and now there are {now['count']:,}"
+    elif old and old == new:
+        words = f"all {now['count']:,} are called the same, but some have another size or date"
+    else:
+        words = f"there are still {now['count']:,}, but not the same ones"
+    differences = ((old - new, "are gone"), (new - old, "are new")) if old and new else ()
+    named = [f"{len(these):,} {verb}, such as {min(these)}" for these, verb in differences if these]
+    return "; ".join([words, *named])
+
+
+_HELD: set[int] = set()
+"""Locks of this process; processes forked from it must not keep them when it is gone."""
+
+
+def _let_go_in_child() -> None:
+    for descriptor in _HELD:
+        os.close(descriptor)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def check_free(run: RunDirectory, resume: bool) -> None:
+    """Raise CardiganError if the folder holds something that is not to be resumed."""
+    if not (resume and run.config.exists()) and _is_occupied(run.path, resume):
+        raise CardiganError(f"{run.path} exists already: add --resume to continue it, or choose another --out.")
 
 
 def _is_occupied(path: Path, resume: bool) -> bool:

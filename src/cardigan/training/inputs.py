@@ -9,6 +9,8 @@ import torch
 
 from cardigan.config import Config
 from cardigan.data.batches import Batch, Batches
+from cardigan.data.feed import Feed
+from cardigan.data.source import framed
 from cardigan.latents import training_latents
 from cardigan.objective.augment import numbers_needed
 from cardigan.rng import stream
@@ -21,6 +23,9 @@ class Inputs(NamedTuple):
     """Tensors only, so that a recorded step can read them where they lie; what this config does not need is empty."""
 
     indices: torch.Tensor
+    """Positions of real pictures that lie on the device; otherwise the pictures themselves come here, as they are stored, and their classes."""
+    pixels: torch.Tensor
+    labels: torch.Tensor
     z: torch.Tensor
     average_weight: torch.Tensor
     penalty_factor: torch.Tensor
@@ -30,16 +35,18 @@ class Inputs(NamedTuple):
     noise: torch.Tensor
 
 
-PER_PICTURE = ("indices", "z", "augment_real", "augment_fake", "mix", "noise")
+PER_PICTURE = ("indices", "pixels", "labels", "z", "augment_real", "augment_fake", "mix", "noise")
 
 
-def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devices) -> Inputs:
-    """Return this process's share of what the step after `images_seen` starts from, on the device."""
+def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devices, feed: Feed | None = None) -> Inputs:
+    """Return this process's share of what the step after `images_seen` starts from, on the device; its pictures come from `feed` if there is one."""
     batch, seed, data = config.batch, config.seed, config.data
-    columns = numbers_needed(config.augment.pipeline)
+    columns, nothing = numbers_needed(config.augment.pipeline), torch.empty(0)
     augmenting, changes = stream(seed, "augment", images_seen), (batch, columns) if columns else (0,)
     drawn = Inputs(
-        indices=batches.indices(images_seen, batch),
+        indices=torch.empty(0, dtype=torch.long) if feed else batches.order.at(images_seen, batch),
+        pixels=nothing,
+        labels=nothing,
         z=training_latents(config.latent.distribution, batch, config.latent.size, seed, images_seen),
         average_weight=torch.tensor(average_weight(config.average, images_seen + batch, batch * config.discriminator_steps)),
         penalty_factor=torch.tensor(penalty_factor(config.objective, images_seen)),
@@ -52,16 +59,19 @@ def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devic
     )
     share = devices.processes.share(batch)
     own = {name: getattr(drawn, name)[share] for name in PER_PICTURE}
+    if feed is not None:
+        own["pixels"], own["labels"] = feed.at(images_seen)
     return Inputs(*(devices.send(tensor) for tensor in drawn._replace(**own)))
 
 
 def in_parts(inputs: Inputs, batches: Batches, parts: int) -> list[tuple[Batch, Chance]]:
     """Return the step's pictures and random numbers, as many parts as gradients are accumulated over."""
-    size = len(inputs.indices) // parts
+    size = len(inputs.z) // parts
 
     def part(start: int) -> tuple[Batch, Chance]:
         own = {name: getattr(inputs, name)[start : start + size] for name in PER_PICTURE}
-        pictures = batches.pictures(own.pop("indices"))
+        indices, pixels, labels = (own.pop(name) for name in ("indices", "pixels", "labels"))
+        pictures = Batch(framed(pixels, batches.data), labels) if len(pixels) else batches.pictures(indices)
         return pictures, Chance(own.pop("z"), **{name: tensor if tensor.numel() else None for name, tensor in own.items()})
 
     return [part(start) for start in range(0, size * parts, size)]

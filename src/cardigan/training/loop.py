@@ -11,6 +11,8 @@ import torch
 
 from cardigan.config import Config
 from cardigan.data.batches import Batches
+from cardigan.data.feed import Feed
+from cardigan.data.loading import WorkerLost
 from cardigan.run.directory import RunDirectory
 from cardigan.training.average import update_average
 from cardigan.training.budget import Budget
@@ -39,6 +41,8 @@ class Trial:
     """None in every process but the main one."""
     run: RunDirectory | None = None
     """Where a rollback finds the best checkpoint; only a recorder ever asks for one."""
+    feed: Feed | None = None
+    """Where real pictures come from if they do not lie on the device; `batches` is then a sample of them, to look at."""
 
 
 def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
@@ -49,7 +53,12 @@ def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
             state = roll_back(trial, state)
             continue
         began, before = time.monotonic(), state.images_seen
-        state, measured = advance(trial, state)
+        try:
+            state, measured = advance(trial, state)
+        except WorkerLost:  # before the step began
+            if trial.recorder is not None:
+                trial.recorder.save(state, judged=False)
+            raise
         stop_if_broken(trial, state, measured)
         if is_due(trial.config.checkpoint_every, before, state.images_seen):
             processes.check_replicas(state_tensors(state), state.images_seen)
@@ -68,7 +77,7 @@ def advance(trial: Trial, state: TrainState) -> tuple[TrainState, Measurements]:
     """Return the state one step later, and what the step measured. All randomness is a function of (seed, images_seen)."""
     config, before = trial.config, state.images_seen
     set_learning_rates(state.players, config, before, state.learning_rate_factor)
-    measured = trial.play(inputs_at(config, trial.batches, before, trial.rules.devices), kind_of_step(config, before))
+    measured = trial.play(inputs_at(config, trial.batches, before, trial.rules.devices, trial.feed), kind_of_step(config, before))
     return replace(state, images_seen=before + config.batch), measured
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cardigan.config import Config
+from cardigan.data.feed import Feed
 from cardigan.data.source import ImageSpec
 from cardigan.objective.losses import find_loss
 from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, prune_checkpoints, save_checkpoint
@@ -41,7 +42,7 @@ class Observers:
 
     draw: Callable[[Snapshot], dict[str, int | float]]
     """Called every `sample_every` images; leaves a sample grid behind."""
-    judge: Callable[[Snapshot], dict[str, float]] | None
+    judge: Callable[[Snapshot], dict[str, float]]
     """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, and what else it saw."""
     conclude: Callable[[Snapshot], None]
     """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
@@ -60,6 +61,8 @@ class Recorder:
     """Told of every event after it is in the journal."""
     probe: Callable[[TrainState], dict[str, float]]
     """A closer look at the game, for the monitor; can change nothing."""
+    feed: Feed | None = None
+    """What pictures are waited for, if they are."""
     drawing_seconds: float = 0.5
     """How long the last sample sheet took."""
     saving_seconds: float = 1.0
@@ -68,6 +71,7 @@ class Recorder:
     _steps: Counter[str] = field(default_factory=Counter)
     """Steps since the last line: all, and those with penalties, and those in which G learned."""
     _since: tuple[float, int] = (0.0, 0)
+    _waited: float = 0.0
     _progress_due: float = 0.0
     _saved_at: int = -1
     _judging_seconds: float = 0.0
@@ -80,7 +84,7 @@ class Recorder:
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
         self._has_scale = find_loss(self.config.objective.loss).probability is not None
-        self.watch = Watch(self.run, self.config, judged=self.observers.judge is not None)
+        self.watch = Watch(self.run, self.config, judged=True)
 
     def begin(self, state: TrainState, messages: list[str]) -> None:
         """Write down the start; a run that has nothing yet leaves its first checkpoint and pictures, which also proves that it can."""
@@ -147,6 +151,9 @@ class Recorder:
         self._progress_due = now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
         facts = {"images_per_second": round(speed, 1), "megabytes": round(held_megabytes(device), 1)}
+        if self.feed is not None:
+            facts["waiting_for_data"] = round((self.feed.waited_seconds - self._waited) / max(now - then, 1e-9), 3)
+            self._waited = self.feed.waited_seconds
         self._watched("progress", state, {**facts, **{name: round(value, 6) for name, value in values.items()}})
 
     def _means(self) -> dict[str, float]:
@@ -220,7 +227,7 @@ class Recorder:
         return values
 
     def _verdict(self, state: TrainState) -> dict[str, float]:
-        if self.observers.judge is None or self._judging_seconds > JUDGE_SHARE * self.clock.elapsed():
+        if self._judging_seconds > JUDGE_SHARE * self.clock.elapsed():
             return {}
         began = time.monotonic()
         verdict = self.observers.judge(self.snapshot(state))

@@ -1,0 +1,150 @@
+"""Pictures decoded by worker processes, ahead of who needs them, in the order asked for whatever the number of workers.
+
+Knows entries and frames; not what the order means, nor what becomes of the pixels.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from cardigan.data.decoding import Frame, conversion, opened, pixels_of
+from cardigan.data.reader import Reader, Unreadable
+from cardigan.errors import CardiganError
+
+AHEAD = 4
+"""Parts that each worker keeps ready."""
+MOST = 16
+"""Workers, unless more are asked for."""
+PART = 64
+
+
+class WorkerLost(CardiganError):
+    """A process that decodes pictures has died; what was trained until then is whole."""
+
+
+@dataclass
+class Part:
+    """Decoded pictures, uint8 [n, height, width, channels], of the entries `indices`; what could not be read is in `bad` instead."""
+
+    pixels: np.ndarray
+    indices: list[int]
+    bad: dict[int, str] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    labels: list[int] = field(default_factory=list)
+    """Classes, where they come with the pictures."""
+    refusal: str = ""
+    """Why there is nothing here and nothing more will come: exceptions lose their words on the way between processes."""
+
+
+class Decoding(Dataset[Part]):
+    """What a worker does with the numbers of entries it is sent."""
+
+    def __init__(self, reader: Reader, frame: Frame, replace: bool) -> None:
+        self.reader, self.frame, self.replace = reader, frame, replace
+
+    def __getitem__(self, index: int) -> Part:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Part:
+        frame = self.frame
+        part = Part(np.empty((len(indices), frame.height, frame.width, frame.channels), np.uint8), [])
+        for index in indices:
+            self._add(part, index)
+        part.pixels = part.pixels[: len(part.indices)]
+        return part
+
+    def _add(self, part: Part, index: int) -> None:
+        """Add one picture; in place of one that cannot be read, the next that can if that is asked for."""
+        for tried in range(index, index + (len(self.reader) if self.replace else 1)):
+            place = tried % len(self.reader)
+            try:
+                with opened(self.reader.read(place), self.frame.max_pixels) as image:
+                    part.notes[conversion(image)] += 1
+                    part.pixels[len(part.indices)] = pixels_of(image, self.frame)
+                part.indices.append(place)
+                return
+            except Unreadable as error:
+                part.bad[place] = str(error)
+
+
+def decoded_parts(reader: Reader, frame: Frame, order: Iterable[list[int]], workers: int | None, replace: bool = False) -> Iterator[Part]:
+    """Yield one part for each list of entry numbers in `order`, which may be endless.
+
+    `workers` processes decode ahead, one for each core if it is None, this process if it is 0. With `replace` an unreadable picture's place
+    is taken by the next readable one, so that parts are always full. Raises WorkerLost if a worker dies.
+    """
+    return loaded(Decoding(reader, frame, replace), order, reader.name, _processes(workers))
+
+
+def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str, processes: int) -> Iterator[Part]:
+    """Yield what the dataset makes of each list of numbers in `order`, or one part after another where it has an order of its own.
+
+    `processes` work ahead; none, and this one does the work. Raises WorkerLost if one dies, and CardiganError where a part is a refusal.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forking beside threads: workers use none of them; of more workers than cores: who asks gets them
+        loader = DataLoader(
+            dataset,
+            batch_size=None if order is None else 1,
+            batch_sampler=order,  # pyright: ignore[reportArgumentType] - any iterable of lists will do
+            num_workers=processes,
+            collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType] - `__getitems__` returns one part, not a list
+            prefetch_factor=AHEAD if processes else None,
+            multiprocessing_context="fork" if sys.platform == "linux" and processes else None,
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+        parts = iter(loader)
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerLost(
+                f"A process that decodes pictures of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely for lack of memory: "
+                "set data.workers to a smaller number, or to 0."
+            ) from error
+        if part.refusal:
+            raise CardiganError(part.refusal)
+        part.notes.pop("", None)
+        yield part
+
+
+def _processes(workers: int | None) -> int:
+    return min(os.cpu_count() or 1, MOST) if workers is None else workers
+
+
+def _as_it_is(part: Part) -> Part:
+    return part
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent has something to save
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def in_turn(count: int, size: int = PART) -> Iterator[list[int]]:
+    """Yield 0..count-1 in lists of `size`."""
+    for start in range(0, count, size):
+        yield list(range(start, min(start + size, count)))
+
+
+def too_many_bad(name: str, count: int, bad: dict[str, str]) -> CardiganError | None:
+    """Return the refusal of a source of which more than one picture in a hundred cannot be read, None for others."""
+    if len(bad) * 100 <= count:
+        return None
+    title, reason = next(iter(bad.items()))
+    rest = "" if len(bad) == 1 else f", and {len(bad) - 1:,} more"
+    return CardiganError(
+        f"{len(bad):,} of the {count:,} pictures of {name} cannot be used ({title} {reason}{rest}), more than 1 in 100: "
+        f"list them with `cardigan check {name}`, whose --write-clean leaves them out, and train on that."
+    )

@@ -1,0 +1,134 @@
+"""Every source of docs/guides/data.md, trained on by the guide's own command with small data made for it."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text()
+COMMANDS = re.findall(r"^\| .* \| `(cardigan train [^`]+)` \|", GUIDE, re.MULTILINE)
+SHORT = [
+    "--size",
+    "8",
+    "--images",
+    "8",
+    "--batch",
+    "4",
+    "--generator.width",
+    "4",
+    "--discriminator.width",
+    "4",
+    "--device",
+    "cpu",
+    "--data.workers",
+    "0",
+]
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3), np.uint8)
+CLASSES = np.arange(12) % 3
+
+
+def encoded(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[number]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+    for number in range(12):
+        (path / f"{number}.png").write_bytes(encoded(number))
+
+
+def archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(12):
+            file.writestr(f"{number}.png", encoded(number))
+
+
+def tar(path: Path, numbers=range(12)) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for number in numbers:
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(encoded(number))
+            file.addfile(info, io.BytesIO(encoded(number)))
+
+
+def idx(path: Path) -> None:
+    import gzip
+
+    grey = PIXELS[:, :, :, 0]
+    path.write_bytes(gzip.compress(b"\0\0\x08\x03" + np.array(grey.shape, ">u4").tobytes() + grey.tobytes()))
+
+
+def parquet(path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"image": [encoded(number) for number in range(12)], "label": CLASSES.tolist()}), path)
+
+
+def hdf5(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["images"], file["labels"] = PIXELS, CLASSES
+
+
+def lmdb_folder(path: Path) -> None:
+    import lmdb
+
+    with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as writing:
+        for number in range(12):
+            writing.put(f"{number:03}".encode(), encoded(number))
+
+
+def saved(path: Path) -> None:
+    import datasets
+
+    rows = {"image": [Image.fromarray(each) for each in PIXELS], "label": CLASSES.tolist()}
+    datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})).save_to_disk(
+        str(path)
+    )
+
+
+MADE: dict[str, Callable[[Path], None]] = {
+    "photos": folder,
+    "photos.zip": archive,
+    "photos.tar": tar,
+    "photos.npy": lambda path: np.save(path, PIXELS),
+    "photos.npz": lambda path: np.savez(path, images=PIXELS, labels=CLASSES),
+    "images-idx3-ubyte.gz": idx,
+    "photos.parquet": parquet,
+    "photos.h5": hdf5,
+    "photos.lmdb": lmdb_folder,
+    "saved_dataset": saved,
+    "shards/train-{000..002}.tar": lambda path: [tar(path.parent / f"train-00{shard}.tar", range(shard, 12, 3)) for shard in range(3)],
+    "mnist": lambda path: None,
+}
+
+
+def test_the_guide_names_every_source_that_is_made_here():
+    assert [command.split()[2] for command in COMMANDS] == list(MADE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_guides_command_trains(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / "cache"))
+    words = command.split()
+    MADE[words[2]](tmp_path / words[2])
+    program = shutil.which("cardigan", path=Path(sys.executable).parent)
+    done = subprocess.run([program, *words[1:], *SHORT, "--out", "run"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "generator.safetensors").exists()
+    assert words[2] == "mnist" or "pictures: 12" in done.stdout

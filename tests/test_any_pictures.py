@@ -1,0 +1,240 @@
+"""`cardigan train FOLDER`: what is chosen, what is told, what is refused, and that a run goes on bit for bit."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cardigan
+from cardigan import assemble
+from cardigan.choosing import chosen
+from cardigan.config import override
+from cardigan.data.survey import Survey
+from cardigan.errors import CardiganError
+from cardigan.metrics import quick
+from cardigan.recipes import config_for
+from cardigan.run.directory import RunDirectory, read_config
+from cardigan.run.journal import Event, read_events
+
+SMALL = {
+    **{"batch": 8, "data.height": 16, "data.width": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
+    **{"sample_every": 1000, "checkpoint_every": 16, "data.workers": 0},
+}
+WORDS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(quick, "FEWEST", 8)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    path = tmp_path / "pictures"
+    for number in range(24):
+        place = path / ("left", "right")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 28, 3), np.uint8)).save(place / f"{number:02}.png")
+    return path
+
+
+def command(*words: str, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "cardigan", *words], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = cardigan.load(run).snapshot.generator.state_dict()
+    return {name: tensor.clone() for name, tensor in found.items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_folder_alone_is_enough_and_the_choice_is_told_and_kept(tmp_path, folder):
+    done = command("train", str(folder), "--images", "16", "--batch", "8", "--device", "cpu", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    for reason in ("pictures: 24, in colour", "augmentation: DiffAugment", "held out: nothing", "networks: width"):
+        assert reason in done.stdout
+    config = read_config(RunDirectory(tmp_path / "run"))
+    assert (config.recipe, config.data.source, config.images) == ("images", str(folder), 16)
+    assert (config.data.height, config.data.width, config.data.channels) == (24, 32, 3)  # all of one shape, which is kept
+    assert config.augment.probability == 1.0
+    start = next(event for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "start")
+    assert any("DiffAugment" in message for message in start.values["messages"])
+    assert cardigan.load(tmp_path / "run").sample(3).shape == (3, 24, 32, 3)
+
+
+@pytest.mark.parametrize("keep", ["disk", "stream"])
+def test_a_run_goes_on_bit_for_bit(tmp_path, folder, keep):
+    overrides = {**SMALL, "data.keep": keep, "data.labels": "folders", "conditional": True, "augment.target": 0.6, "augment.operations": "shift"}
+    whole = cardigan.train(folder, images=48, out=tmp_path / "whole", overrides=overrides)
+    cardigan.train(folder, images=24, out=tmp_path / "parts", overrides=overrides)
+    again = cardigan.train(folder, images=48, out=tmp_path / "parts", overrides=overrides, resume=True)
+    assert whole.images_seen == again.images_seen == 48
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert whole.config.augment.operations == "shift"
+
+
+def test_streaming_and_keeping_train_alike_but_for_the_order(tmp_path, folder):
+    waited = []
+    overrides = {**SMALL, "data.keep": "stream", "data.workers": 1}
+
+    def listen(event: Event) -> None:
+        waited.extend([event.values["waiting_for_data"]] if "waiting_for_data" in event.values else [])
+
+    cardigan.train(folder, images=32, out=tmp_path / "streamed", overrides=overrides, report=listen)
+    assert waited and all(0 <= share <= 1 for share in waited)
+    one_by_one = cardigan.train(folder, images=32, out=tmp_path / "alone", overrides={**overrides, "data.workers": 0})
+    assert one_by_one.images_seen == 32
+    assert same(weights(tmp_path / "streamed"), weights(tmp_path / "alone"))
+
+
+def test_a_source_that_changed_is_told_of_and_nothing_is_lost(tmp_path, folder):
+    words = ["train", str(folder), *WORDS, "--out", str(tmp_path / "run"), "--resume"]
+    assert command(*words, "--images", "16").returncode == 0
+    before = (tmp_path / "run" / "generator.safetensors").read_bytes()
+    (folder / "left" / "00.png").unlink()
+    done = command(*words, "--images", "32")
+    assert done.returncode == 2
+    assert "there were 24, and now there are 23; 1 are gone, such as left/00.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "generator.safetensors").read_bytes() == before
+
+
+def test_the_choice_of_the_first_run_is_kept_when_it_goes_on(tmp_path, folder, monkeypatch):
+    first = cardigan.train(folder, images=16, out=tmp_path / "run", overrides={**SMALL})
+    monkeypatch.setattr(assemble, "measured_pace", lambda config, devices: pytest.fail("nothing is to be chosen again"))
+    again = cardigan.train(folder, images=32, out=tmp_path / "run", overrides={**SMALL}, resume=True)
+    assert replace(again.config, images=16) == first.config
+    with pytest.raises(CardiganError, match=r"other settings"):
+        cardigan.train(folder, images=32, out=tmp_path / "run", overrides={**SMALL, "latent.size": 5}, resume=True)
+
+
+def test_arrays_and_datasets_train_too(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    from_array = cardigan.train(pixels, images=16, out=tmp_path / "array", overrides=SMALL)
+    assert from_array.config.data.channels == 3
+
+    class Own(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(pixels)
+
+        def __getitem__(self, index):
+            return Image.fromarray(pixels[index]), index % 3
+
+    from_dataset = cardigan.train(Own(), images=16, out=tmp_path / "dataset", overrides=SMALL)
+    assert same(weights(from_array.path), weights(from_dataset.path))
+
+
+def test_memory_that_runs_out_halves_what_is_computed_at_a_time(tmp_path, folder, monkeypatch):
+    """A device on which more than two pictures at a time do not fit."""
+    build = assemble.build_state
+
+    def small(config, spec, devices):
+        state = build(config, spec, devices)
+
+        def refuse(_, given):
+            if len(given[0]) > 2 and torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("no room")
+
+        state.players.generator.register_forward_pre_hook(refuse)
+        return state
+
+    monkeypatch.setattr(assemble, "build_state", small)
+    monkeypatch.setattr(assemble, "measured_pace", lambda config, devices: 100.0)
+    told = []
+    run = cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL}, report=told.append)
+    assert run.images_seen == 24 and run.config.accumulate == 4 and run.config.batch == 8
+    messages = [message for event in told if event.kind == "start" for message in event.values["messages"]]
+    assert any("4 pictures at a time do not fit into memory, so it is 2 now" in message for message in messages)
+    assert read_config(RunDirectory(tmp_path / "run")).accumulate == 4
+
+
+def test_memory_that_is_never_enough_is_one_sentence(tmp_path, folder, monkeypatch):
+    def never(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(assemble, "build_state", never)
+    monkeypatch.setattr(assemble, "measured_pace", lambda config, devices: 100.0)
+    with pytest.raises(CardiganError, match=r"pictures of 16x16 at a time do not fit into memory: make the networks narrower"):
+        cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL, "generator.normalisation": "none"})
+
+
+def found(**changes) -> Survey:
+    return replace(Survey(count=5_000, height=200, width=300, one_shape=False, channels=3), **changes)
+
+
+def choice(survey: Survey, device="cpu", pace=500.0, given=frozenset(), **settings):
+    config = override(config_for("anything"), settings)
+    return chosen(config, {*given, *settings}, survey, device, lambda tried: pace * 32 / tried.generator.width)
+
+
+def test_what_is_chosen_fits_the_pictures():
+    config, reasons = choice(found())
+    assert (config.data.height, config.data.width, config.data.channels, config.data.fit) == (64, 64, 3, "crop")
+    assert config.augment.target == 0.6 and config.data.held_out == 250 and config.minutes == 60 and config.images is None
+    assert len(reasons) == 5
+    assert choice(found(count=500))[0].augment.probability == 1.0 and choice(found(count=500))[0].data.held_out == 0
+    assert choice(found(count=50_000))[0].augment.operations == "" and choice(found(count=50_000))[0].data.held_out == 1_000
+    assert choice(found(height=28, width=28, channels=1))[0].data.height == 32
+    wide, _ = choice(found(height=48, width=96, one_shape=True))
+    assert (wide.data.height, wide.data.width) == (48, 96)
+    assert choice(found(), "cuda")[0].data.height == 128 and choice(found(), minutes=5.0)[0].data.height == 32
+
+
+def test_what_is_chosen_fits_the_machine():
+    assert choice(found())[0].generator.width == 32
+    assert choice(found(), pace=50.0)[0].generator.width == 24  # a slow machine's hour is too short for more
+    assert choice(found(), "cuda", pace=2000.0)[0].generator.width == 64
+    assert 20_000 <= choice(found())[0].sample_every <= 60_000
+
+
+def test_nothing_that_was_given_is_changed():
+    settings = {"data.height": 96, "data.width": 40, "generator.width": 16, "augment.operations": "", "augment.probability": 0.0}
+    config, _ = choice(found(count=500), images=1_000, **settings, **{"data.held_out": 7, "sample_every": 123})
+    assert (config.data.height, config.data.width, config.data.held_out, config.images, config.minutes) == (96, 40, 7, 1_000, None)
+    assert config.augment.operations == "" and config.sample_every == 123 and config.generator.width == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "no-such-folder"], "no-such-folder"),
+        (["train", "mnst"], "mnist"),
+        (["train", "empty"], "empty"),
+        (["train", "pictures", "--size", "big"], "expected one number, as in 64, or height and width, as in 96x64"),
+        (["train", "pictures", "--conditional"], "no classes"),
+        (["train", "pictures", "--data.labels", "nothing.csv"], "nothing.csv"),
+        (["train", "mnist", "--data.labels", "folders"], "data.labels is 'folders'"),
+        (["train", "pictures", "--data.held-out", "24"], "24 of them held out"),
+    ],
+)
+def test_bad_words_are_one_sentence(tmp_path, folder, words, told):
+    (tmp_path / "empty").mkdir()
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_existing_run_is_refused_before_anything_is_read(tmp_path, folder):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    shutil.rmtree(folder)
+    with pytest.raises(CardiganError, match=r"exists already"):
+        cardigan.train(str(folder), out=tmp_path / "run")
+
+
+def test_facts_are_written_with_the_run(tmp_path, folder):
+    cardigan.train(folder, images=16, out=tmp_path / "run", overrides=SMALL)
+    facts = json.loads((tmp_path / "run" / "source.json").read_bytes())
+    assert facts["count"] == 24 and facts["pictures"][0] == "left/00.png"
