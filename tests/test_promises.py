@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import cardigan
@@ -39,7 +40,10 @@ def test_readme_commands_run_as_written(tmp_path):
     """Every `cardigan` line of the README, only its training shortened."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     lines = [line.split("#")[0].split() for line in readme.splitlines() if line.startswith("cardigan ")]
-    assert {words[1] for words in lines} == {"train", "sample", "info", "recipes", "evaluate", "diagnose", "report"}
+    assert {words[1] for words in lines} == {"train", "sample", "info", "recipes", "evaluate", "diagnose", "report", "check"}
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        Image.effect_noise((24, 16 + number), 80).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
     for words in lines:
         short = ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"] if words[1] == "train" else []
         done = subprocess.run([sys.executable, "-m", *words, *short], cwd=tmp_path, capture_output=True, text=True, check=False)
