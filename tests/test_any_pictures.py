@@ -1,7 +1,9 @@
 """`cardigan train FOLDER`: what is chosen, what is told, what is refused, and that a run goes on bit for bit."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +17,9 @@ from PIL import Image
 import cardigan
 from cardigan import assemble
 from cardigan.choosing import chosen
+from cardigan.cli import evaluate
 from cardigan.config import override
+from cardigan.data.opening import open_reader
 from cardigan.data.survey import Survey
 from cardigan.errors import CardiganError
 from cardigan.metrics import quick
@@ -238,3 +242,67 @@ def test_facts_are_written_with_the_run(tmp_path, folder):
     cardigan.train(folder, images=16, out=tmp_path / "run", overrides=SMALL)
     facts = json.loads((tmp_path / "run" / "source.json").read_bytes())
     assert facts["count"] == 24 and facts["pictures"][0] == "left/00.png"
+
+
+def test_a_decoding_process_that_dies_ends_the_run_with_everything_saved(tmp_path, folder):
+    """A picture that is asked for after a while kills the worker."""
+    whole, parent, asked = open_reader(str(folder)), os.getpid(), []
+
+    def deadly(index):
+        asked.append(index)
+        if os.getpid() != parent and len(asked) > 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole.read(index)
+
+    source = replace(whole, read=deadly)
+    overrides = {**SMALL, "data.keep": "stream", "data.workers": 1, "checkpoint_every": 10_000}
+    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.workers"):
+        cardigan.train(source, images=800, out=tmp_path / "run", overrides=overrides)
+    assert cardigan.load(tmp_path / "run").images_seen > 0
+    again = cardigan.train(whole, images=160, out=tmp_path / "run", overrides={**overrides, "data.workers": 0}, resume=True)
+    assert again.images_seen == 160
+
+
+def test_pictures_of_every_kind_train_together(tmp_path):
+    path = tmp_path / "mixed"
+    path.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (10, 12, 4), np.uint8)
+    for number, mode in enumerate(("L", "RGB", "RGBA", "P", "CMYK", "1", "I;16", "LA")):
+        image = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(noise).convert(mode)
+        image.save(path / f"{number}.{'jpg' if mode == 'CMYK' else 'png'}")
+    for channels in (1, 3, 4):
+        run = cardigan.train(path, images=8, out=tmp_path / f"run{channels}", overrides={**SMALL, "data.channels": channels})
+        assert cardigan.load(run.path).sample(2).shape == (2, 16, 16, channels)
+    start = next(event for event in read_events(run.path / "journal.jsonl") if event.kind == "start")
+    assert {"1 pictures: CMYK converted to RGB", "1 pictures: more than 8 bits a value, reduced to 8"} <= set(start.values["messages"])
+
+
+def test_classes_that_are_missing_for_some_are_refused_only_where_they_are_needed(tmp_path, folder):
+    rows = [f"{side}/{number:02}.png,{side}" for number in range(1, 24) for side in [("left", "right")[number % 2]]]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,side", *reversed(rows)]))
+    words = {**SMALL, "data.labels": f"{tmp_path / 'labels.csv'}:side"}
+    with pytest.raises(CardiganError, match=r"1 of the 24 pictures of .* have no class: add the missing labels"):
+        cardigan.train(folder, images=8, out=tmp_path / "run", overrides={**words, "conditional": True})
+    assert cardigan.train(folder, images=8, out=tmp_path / "run", overrides=words).images_seen == 8
+    with pytest.raises(CardiganError, match="side"):
+        cardigan.train(folder, images=8, out=tmp_path / "other", overrides={**words, "data.labels": f"{tmp_path / 'labels.csv'}:sid"})
+
+
+def test_a_picture_of_a_class_can_be_asked_for(tmp_path, folder):
+    run = cardigan.train(folder, images=8, out=tmp_path / "run", overrides={**SMALL, "data.labels": "folders", "conditional": True})
+    assert cardigan.load(run.path).sample(3, labels=1).shape == (3, 16, 16, 3)
+    with pytest.raises(CardiganError):
+        cardigan.load(run.path).sample(3, labels=2)
+
+
+def test_the_judge_takes_held_out_pictures_and_says_so(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "pictures.npy", pixels)
+    cardigan.train(tmp_path / "pictures.npy", images=16, out=tmp_path / "run", overrides={**SMALL, "data.held_out": 120})
+    assert evaluate.main([str(tmp_path / "run"), "--samples", "100", "--extractor", "pixels", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"]["reference_split"] == "held-out" and found["protocol"]["num_reference"] == 120
+    assert found["measures"]["pixel_distance"]["value"] > 0
+    (tmp_path / "pictures.npy").unlink()
+    with pytest.raises(CardiganError, match=r"pictures.npy"):
+        evaluate.main([str(tmp_path / "run"), "--samples", "100"])

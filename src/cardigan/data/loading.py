@@ -6,9 +6,11 @@ Knows entries and frames; not what the order means, nor what becomes of the pixe
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,7 +102,8 @@ def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str,
             multiprocessing_context="fork" if sys.platform == "linux" and processes else None,
             worker_init_fn=_leave_signals_to_the_parent,
         )
-        parts = iter(loader)
+        with _quiet_about_children():
+            parts = iter(loader)
     while True:
         try:
             part = next(parts)
@@ -117,6 +120,23 @@ def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str,
             raise CardiganError(part.refusal)
         part.notes.pop("", None)
         yield part
+
+
+@contextmanager
+def _quiet_about_children() -> Iterator[None]:
+    """Put back what happens when a child dies: PyTorch would raise in the midst of whatever is computed then, and a step must not be left half done.
+
+    Whoever waits for the next part learns of it anyway.
+    """
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, usual)
 
 
 def _processes(workers: int | None) -> int:
