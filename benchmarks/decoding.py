@@ -19,7 +19,7 @@ from PIL import Image
 
 from cardigan.config import DataConfig
 from cardigan.data.batches import Batches
-from cardigan.data.opening import open_reader
+from cardigan.data.formats.opening import open_reader
 from cardigan.data.pictures import open_pictures
 
 BATCH = 64

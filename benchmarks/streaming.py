@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cardigan.data.shards import open_shards
+from cardigan.data.sharded.shards import open_shards
 
 PARTS = 10
 MEGABYTE = 1e6

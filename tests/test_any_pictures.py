@@ -19,7 +19,7 @@ from cardigan import assemble
 from cardigan.choosing import chosen
 from cardigan.cli import evaluate
 from cardigan.config import override
-from cardigan.data.opening import open_reader
+from cardigan.data.formats.opening import open_reader
 from cardigan.data.survey import Survey
 from cardigan.errors import CardiganError
 from cardigan.metrics import quick

@@ -16,15 +16,15 @@ from torch.utils.data import Dataset
 from cardigan import assemble
 from cardigan.choosing import chosen as choose
 from cardigan.config import Config, override
-from cardigan.data.arrays import array_reader
 from cardigan.data.batches import Batches
+from cardigan.data.formats.arrays import array_reader
+from cardigan.data.formats.torch_dataset import dataset_reader
 from cardigan.data.mnist import mnist as mnist
 from cardigan.data.pictures import EMBEDDED, Pictures, open_pictures, reader_of, survey_of
 from cardigan.data.reader import Reader
-from cardigan.data.shards import is_shards
+from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource as ImageSource
 from cardigan.data.source import ImageSpec as ImageSpec
-from cardigan.data.torch_dataset import dataset_reader
 from cardigan.errors import CardiganError
 from cardigan.latents import sample_latents as sample_latents
 from cardigan.latents import training_latents as training_latents

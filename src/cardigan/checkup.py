@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cardigan.data.advice import MAX_PIXELS, counted, frame_for
+from cardigan.data.checking.advice import MAX_PIXELS, counted, frame_for
+from cardigan.data.checking.findings import Entry, Findings, findings_of
+from cardigan.data.checking.looking import Told, all_looks
 from cardigan.data.decoding import Frame, decoded, from_array, opened
-from cardigan.data.doctor import Entry, Findings, findings_of
-from cardigan.data.entries import SUFFIXES, why_not
-from cardigan.data.looking import Told, all_looks
+from cardigan.data.formats.entries import SUFFIXES, why_not
 from cardigan.data.reader import Reader, Stored, Unreadable
-from cardigan.data.shard_names import is_shards
+from cardigan.data.sharded.names import is_shards
 from cardigan.errors import CardiganError
 from cardigan.figures.contact import COLUMNS, Section, contact_sheet
 from cardigan.recipes import DEFAULT_RECIPES
@@ -64,7 +64,7 @@ def open_source(source: str | Reader, labels: str = "") -> Reader:
         raise CardiganError(f"{source} comes with Cardigan and was checked: give your own pictures, or train with `cardigan train {source}`.")
     if is_shards(source):
         raise CardiganError(f"{source!r} is a set of shards, which is never read as a whole: give one of its tar files.")
-    from cardigan.data.opening import open_reader  # knows tensors too, and so imports torch
+    from cardigan.data.formats.opening import open_reader  # knows tensors too, and so imports torch
 
     return open_reader(source, labels)
 

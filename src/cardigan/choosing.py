@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cardigan.config import Config, override
-from cardigan.data.advice import FEW
+from cardigan.data.checking.advice import FEW
 from cardigan.data.survey import Survey
 
 MANY = 20_000

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from cardigan.data.advice import advice, frame_for, size_words
-from cardigan.data.doctor import findings_of
-from cardigan.data.likeness import Pair, clusters, proposed_pairs, similar_pairs, thumbnail
-from cardigan.data.look import Look, Unread, look, looked
-from cardigan.data.looking import all_looks
+from cardigan.data.checking.advice import advice, frame_for, size_words
+from cardigan.data.checking.findings import findings_of
+from cardigan.data.checking.likeness import Pair, clusters, proposed_pairs, similar_pairs, thumbnail
+from cardigan.data.checking.look import Look, Unread, look, looked
+from cardigan.data.checking.looking import all_looks
 from cardigan.data.mnist import read_idx
 from cardigan.data.reader import Reader, Stored, Unreadable
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from cardigan.data.labels import classes_of, folder_labels, row_labels
-from cardigan.data.opening import open_reader
+from cardigan.data.formats.labels import classes_of, folder_labels, row_labels
+from cardigan.data.formats.opening import open_reader
 from cardigan.errors import CardiganError
 
 NAMES = ["a/1.png", "a/2.png", "b/3.png", "b/4.tar.png", "top.png"]

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from cardigan.data import archives
-from cardigan.data.arrays import array_reader
-from cardigan.data.entries import HIDDEN, NO_PICTURE
-from cardigan.data.folder import AGAIN
-from cardigan.data.opening import open_reader
+from cardigan.data.formats import archives
+from cardigan.data.formats.arrays import array_reader
+from cardigan.data.formats.entries import HIDDEN, NO_PICTURE
+from cardigan.data.formats.folder import AGAIN
+from cardigan.data.formats.opening import open_reader
+from cardigan.data.formats.torch_dataset import dataset_reader
 from cardigan.data.reader import Reader, Unreadable
-from cardigan.data.torch_dataset import dataset_reader
 from cardigan.errors import CardiganError
 
 PICTURE = b"a picture, as far as readers know"

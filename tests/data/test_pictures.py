@@ -14,7 +14,7 @@ from PIL import Image
 
 from cardigan.config import DataConfig
 from cardigan.data.decoding import decoded, frame_of
-from cardigan.data.opening import open_reader
+from cardigan.data.formats.opening import open_reader
 from cardigan.data.pictures import open_pictures, survey_of
 from cardigan.data.reader import Unreadable
 from cardigan.errors import CardiganError

@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from cardigan.data.arrays import array_reader
 from cardigan.data.decoding import Frame, decoded
-from cardigan.data.labels import classes_of
-from cardigan.data.opening import open_reader
+from cardigan.data.formats.arrays import array_reader
+from cardigan.data.formats.labels import classes_of
+from cardigan.data.formats.opening import open_reader
+from cardigan.data.formats.torch_dataset import dataset_reader
 from cardigan.data.reader import Reader
-from cardigan.data.torch_dataset import dataset_reader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
 

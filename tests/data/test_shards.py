@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cardigan.data import shard_streams, shards
-from cardigan.data.shard_names import expanded
-from cardigan.data.shards import difference, is_shards, open_shards
+from cardigan.data.sharded import opened as shard_streams
+from cardigan.data.sharded import shards
+from cardigan.data.sharded.names import expanded
+from cardigan.data.sharded.shards import difference, is_shards, open_shards
 from cardigan.errors import CardiganError
 
 SIZES = [5, 0, 1, 9, 3, 3, 7]

@@ -15,9 +15,9 @@ from cardigan.config import DataConfig
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
-    from cardigan.data.advice import Advice
-    from cardigan.data.doctor import Balance, Entry, Findings, Sizes
-    from cardigan.data.looking import Told
+    from cardigan.data.checking.advice import Advice
+    from cardigan.data.checking.findings import Balance, Entry, Findings, Sizes
+    from cardigan.data.checking.looking import Told
 
 LISTED = 10
 """Unreadable pictures that the text names; JSON names all."""
@@ -107,7 +107,7 @@ def _progress() -> "Told | None":
 
 
 def _tell(options: CheckOptions, findings: "Findings", written: Written) -> None:
-    from cardigan.data.advice import advice
+    from cardigan.data.checking.advice import advice
 
     advised = advice(findings, options.labels, options.max_pixels, written.clean or "")
     print(json.dumps(facts(findings, advised, written), indent=1) if options.json else text(findings, advised, written))
@@ -142,7 +142,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 def _there(findings: "Findings") -> Iterator[str]:
-    from cardigan.data.advice import counted, size_words
+    from cardigan.data.checking.advice import counted, size_words
 
     yield f"{counted(findings.count, 'picture')} in {findings.source}, {size_words(findings.num_bytes)}"
     if findings.passed_over:
@@ -203,7 +203,7 @@ def _wrong(findings: "Findings") -> Iterator[str]:
 
 
 def _groups(groups: "Sequence[Sequence[Entry]]", sign: str) -> str:
-    from cardigan.data.advice import counted
+    from cardigan.data.checking.advice import counted
 
     return f"{counted(len(groups), 'group')}: {_some([sign.join(entry.name for entry in group[:EXAMPLES]) for group in groups])}"
 

@@ -16,13 +16,13 @@ import torch
 from cardigan.config import DataConfig
 from cardigan.data.decoding import Frame, frame_of
 from cardigan.data.feed import Stream
-from cardigan.data.labels import classes_of
+from cardigan.data.formats.labels import classes_of
+from cardigan.data.formats.opening import open_reader
 from cardigan.data.loading import decoded_parts, in_turn
 from cardigan.data.mnist import mnist
-from cardigan.data.opening import open_reader
 from cardigan.data.prepared import Told, prepared, prepared_bytes, room_for, shuffled
 from cardigan.data.reader import Reader
-from cardigan.data.shards import is_shards
+from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource, limited
 from cardigan.data.stacked import stacked_mnist
 from cardigan.data.streams import classes_among, reader_stream, shard_sample, shard_stream, shards_of, survey_of_shards

@@ -1,6 +1,6 @@
 """What pictures are before they are decoded: numbered entries, each the bytes of a file or an array, with labels if there are any.
 
-Knows no file format; `folder.py`, `archives.py`, `arrays.py` and others fill it, `decoding.py` turns entries into pixels.
+Knows no file format; the readers in `formats` fill it, `decoding.py` turns entries into pixels.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ from cardigan.data.decoding import Frame, decoded
 from cardigan.data.feed import Stream
 from cardigan.data.loading import Part, decoded_parts, loaded, too_many_bad
 from cardigan.data.reader import Reader, Unreadable
-from cardigan.data.shards import Entry, Shards, open_shards
+from cardigan.data.sharded.shards import Entry, Shards, open_shards
 from cardigan.data.source import ImageSource
 from cardigan.data.survey import Survey, survey_of_entries
 from cardigan.errors import CardiganError

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
-from cardigan.data.entries import HIDDEN, NO_PICTURE, why_not
+from cardigan.data.formats.entries import HIDDEN, NO_PICTURE, why_not
 from cardigan.data.reader import shown
-from cardigan.data.shard_names import told
-from cardigan.data.shard_streams import PIECE, Stream
+from cardigan.data.sharded.names import told
+from cardigan.data.sharded.opened import PIECE, Stream
 from cardigan.errors import CardiganError
 
 BLOCK = 512

@@ -7,8 +7,8 @@ import shlex
 from dataclasses import dataclass
 
 from cardigan.config import DataConfig
+from cardigan.data.checking.findings import Findings
 from cardigan.data.decoding import Frame
-from cardigan.data.doctor import Findings
 from cardigan.data.survey import CLEAR_SHARE, GREY_SHARE
 
 SIDES = (32, 64, 128, 256)

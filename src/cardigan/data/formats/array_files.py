@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from cardigan.data.arrays import labels_of_array, reader_of_items
-from cardigan.data.entries import reason, stamp
+from cardigan.data.formats.arrays import labels_of_array, reader_of_items
+from cardigan.data.formats.entries import reason, stamp
 from cardigan.data.reader import Reader, fingerprint
 from cardigan.errors import CardiganError, unknown
 

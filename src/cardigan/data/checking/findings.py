@@ -10,9 +10,9 @@ from statistics import median
 
 import numpy as np
 
-from cardigan.data.labels import classes_of
-from cardigan.data.likeness import clusters, similar_pairs
-from cardigan.data.look import Look, Unread
+from cardigan.data.checking.likeness import clusters, similar_pairs
+from cardigan.data.checking.look import Look, Unread
+from cardigan.data.formats.labels import classes_of
 from cardigan.data.reader import Reader
 
 COMMON_SIZES = 10

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from cardigan.data.label_files import SUFFIXES, Rows, dataset_json_rows, rows_of
+from cardigan.data.formats.label_files import SUFFIXES, Rows, dataset_json_rows, rows_of
 from cardigan.data.reader import Reader, shown
 from cardigan.errors import CardiganError
 

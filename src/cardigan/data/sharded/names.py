@@ -1,6 +1,6 @@
 """What shards are called: braces, wildcards or a folder become a list of addresses, always in the same order.
 
-Knows nothing of what is in them; `shard_streams.py` opens them.
+Knows nothing of what is in them; `opened.py` opens them.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from cardigan.data.entries import HIDDEN, reason, why_not
+from cardigan.data.formats.entries import HIDDEN, reason, why_not
 from cardigan.errors import CardiganError
 
 BRACES = re.compile(r"\{([^{}]*)\}")

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from cardigan.data.columns import label_of
+from cardigan.data.formats.columns import label_of
 from cardigan.data.reader import Reader, Unreadable, fingerprint
 from cardigan.errors import CardiganError
 

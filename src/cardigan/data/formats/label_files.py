@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cardigan.data.columns import NAME_COLUMNS, chosen_column, label_of
-from cardigan.data.entries import reason, why_not
+from cardigan.data.formats.columns import NAME_COLUMNS, chosen_column, label_of
+from cardigan.data.formats.entries import reason, why_not
+from cardigan.data.formats.tables import table_columns
 from cardigan.data.reader import shown
-from cardigan.data.tables import table_columns
 from cardigan.errors import CardiganError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")

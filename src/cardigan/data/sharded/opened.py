@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.entries import reason
-from cardigan.data.shard_names import file_system, is_remote, is_web, told
+from cardigan.data.formats.entries import reason
+from cardigan.data.sharded.names import file_system, is_remote, is_web, told
 from cardigan.errors import CardiganError
 
 WAITS = (0.5, 1.0, 2.0)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from cardigan.data.checking.likeness import thumbnail
 from cardigan.data.decoding import CLEAR, DEEP, channels_of, conversion, eight_bits, opened
-from cardigan.data.likeness import thumbnail
 from cardigan.data.reader import Reader, Stored, Unreadable
 
 ORIENTATION = 0x0112

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from cardigan.data.shard_names import told
-from cardigan.data.shard_streams import opened
-from cardigan.data.webdataset import Tally, tally
+from cardigan.data.sharded.names import told
+from cardigan.data.sharded.opened import opened
+from cardigan.data.sharded.webdataset import Tally, tally
 from cardigan.errors import CardiganError
 
 GROWTH = 8

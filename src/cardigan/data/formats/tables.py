@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.columns import PICTURE_COLUMNS, chosen_column, label_of, named_class
-from cardigan.data.entries import reason, stamp
+from cardigan.data.formats.columns import PICTURE_COLUMNS, chosen_column, label_of, named_class
+from cardigan.data.formats.entries import reason, stamp
 from cardigan.data.reader import Reader, Unreadable, fingerprint, shown
 from cardigan.errors import CardiganError
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from cardigan.data.arrays import FIRST, class_of, item_axes, numpy_of, scaling
 from cardigan.data.decoding import DEEP, MODES, channels_of, eight_bits
-from cardigan.data.entries import reason
+from cardigan.data.formats.arrays import FIRST, class_of, item_axes, numpy_of, scaling
+from cardigan.data.formats.entries import reason
 from cardigan.data.reader import Reader, Unreadable, fingerprint
 from cardigan.errors import CardiganError
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.columns import PICTURE_COLUMNS, chosen_column, label_of, named_class
-from cardigan.data.entries import reason, stamp
+from cardigan.data.formats.columns import PICTURE_COLUMNS, chosen_column, label_of, named_class
+from cardigan.data.formats.entries import reason, stamp
+from cardigan.data.formats.tables import picture_bytes
 from cardigan.data.reader import Reader, Unreadable, fingerprint
-from cardigan.data.tables import picture_bytes
 from cardigan.errors import CardiganError, unknown
 
 PREFIX = "hf:"

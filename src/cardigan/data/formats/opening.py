@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from cardigan.data.archives import tar_reader, zip_reader
-from cardigan.data.array_files import idx_reader, npy_reader, npz_reader
-from cardigan.data.databases import hdf5_reader, lmdb_reader
-from cardigan.data.entries import no_pictures, reason, why_not
-from cardigan.data.folder import Listing, folder_reader, listing
-from cardigan.data.huggingface import PREFIX, SAVED, huggingface_reader, saved_reader
-from cardigan.data.labels import labelled, parted
+from cardigan.data.formats.archives import tar_reader, zip_reader
+from cardigan.data.formats.array_files import idx_reader, npy_reader, npz_reader
+from cardigan.data.formats.databases import hdf5_reader, lmdb_reader
+from cardigan.data.formats.entries import no_pictures, reason, why_not
+from cardigan.data.formats.folder import Listing, folder_reader, listing
+from cardigan.data.formats.huggingface import PREFIX, SAVED, huggingface_reader, saved_reader
+from cardigan.data.formats.labels import labelled, parted
+from cardigan.data.formats.tables import table_reader, training_files
 from cardigan.data.reader import Reader, shown
-from cardigan.data.tables import table_reader, training_files
 from cardigan.errors import CardiganError
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from stat import S_ISLNK
 from typing import NoReturn
 
-from cardigan.data.entries import no_pictures, reason, stamp, why_not
-from cardigan.data.labels import DATASET_JSON, with_dataset_json
+from cardigan.data.formats.entries import no_pictures, reason, stamp, why_not
+from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
 from cardigan.data.reader import Reader, Unreadable, fingerprint, shown
 from cardigan.errors import CardiganError
 

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeAlias
 
-from cardigan.data.look import Look, Unread, looked
+from cardigan.data.checking.look import Look, Unread, looked
 from cardigan.data.reader import Reader
 from cardigan.errors import CardiganError
 

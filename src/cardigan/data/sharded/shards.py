@@ -14,14 +14,14 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from cardigan.data.entries import no_pictures
+from cardigan.data.formats.entries import no_pictures
 from cardigan.data.reader import fingerprint
-from cardigan.data.shard_names import addresses_of, is_remote, shard_name, some
-from cardigan.data.shard_names import difference as difference
-from cardigan.data.shard_names import is_shards as is_shards
-from cardigan.data.shard_streams import opened
-from cardigan.data.shard_tallies import Tallies
-from cardigan.data.webdataset import Tally, pictures
+from cardigan.data.sharded.names import addresses_of, is_remote, shard_name, some
+from cardigan.data.sharded.names import difference as difference
+from cardigan.data.sharded.names import is_shards as is_shards
+from cardigan.data.sharded.opened import opened
+from cardigan.data.sharded.tallies import Tallies
+from cardigan.data.sharded.webdataset import Tally, pictures
 from cardigan.errors import CardiganError
 from cardigan.rng import stream
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from cardigan.data.array_files import LABELS, PIXELS
-from cardigan.data.arrays import labels_of_array, reader_of_items
-from cardigan.data.columns import chosen_column
-from cardigan.data.entries import NO_PICTURE, PerProcess, reason, stamp
+from cardigan.data.formats.array_files import LABELS, PIXELS
+from cardigan.data.formats.arrays import labels_of_array, reader_of_items
+from cardigan.data.formats.columns import chosen_column
+from cardigan.data.formats.entries import NO_PICTURE, PerProcess, reason, stamp
 from cardigan.data.reader import Reader, Unreadable, fingerprint, shown
 from cardigan.errors import CardiganError
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 
-from cardigan.data.entries import HIDDEN, NO_PICTURE, reason, why_not
-from cardigan.data.labels import DATASET_JSON, with_dataset_json
+from cardigan.data.formats.entries import HIDDEN, NO_PICTURE, reason, why_not
+from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
 from cardigan.data.reader import Reader, Unreadable, fingerprint, shown
 from cardigan.errors import CardiganError
 

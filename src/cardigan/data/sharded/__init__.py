@@ -1,0 +1,1 @@
+"""Tar shards: sets larger than the disk, read one shard after another."""
