@@ -306,3 +306,34 @@ def test_the_judge_takes_held_out_pictures_and_says_so(tmp_path, capsys):
     (tmp_path / "pictures.npy").unlink()
     with pytest.raises(CardiganError, match=r"pictures.npy"):
         evaluate.main([str(tmp_path / "run"), "--samples", "100"])
+
+
+def test_a_run_is_called_after_its_source_and_found_again_from_anywhere(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = cardigan.train("pictures", images=16, overrides=SMALL)
+    other = tmp_path / "more pictures"
+    shutil.copytree(folder, other)
+    second = cardigan.train("./more pictures/", images=16, overrides=SMALL)
+    assert first.path.name.endswith("-pictures") and second.path.name.endswith("-more-pictures")
+    again = cardigan.train(str(folder), images=32, resume=True, overrides=SMALL)
+    assert again.path == first.path and again.images_seen == 32
+    with pytest.raises(CardiganError, match=r"other settings \(data.source"):
+        cardigan.train(other, images=48, out=first.path, resume=True, overrides=SMALL)
+    monkeypatch.chdir("/")
+    assert evaluate.main([str(tmp_path / first.path), "--samples", "100", "--extractor", "pixels", "--metrics", "distance"]) == 0
+
+
+def test_two_processes_choose_alike_and_train_as_one(tmp_path, folder):
+    words = [word for word in WORDS if word not in {"--generator.width", "--discriminator.width", "4"}]
+    done = command("train", str(folder), *words, "--images", "32", "--devices", "2", "--out", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("networks: width") == 1
+    together = read_config(RunDirectory(tmp_path / "two"))
+    alone = cardigan.train(
+        folder,
+        images=32,
+        out=tmp_path / "one",
+        overrides={**SMALL, "generator.width": together.generator.width, "discriminator.width": together.discriminator.width},
+    )
+    ours, theirs = weights(tmp_path / "two"), weights(alone.path)
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4) for name in ours)

@@ -3,6 +3,7 @@
 Everything the command line does goes through here.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from torch.utils.data import Dataset
 
 from cardigan import assemble
 from cardigan.choosing import chosen as choose
-from cardigan.config import Config, override
+from cardigan.config import Config, from_dict, override, to_dict
 from cardigan.data.batches import Batches
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.torch_dataset import dataset_reader
 from cardigan.data.mnist import mnist as mnist
-from cardigan.data.pictures import EMBEDDED, Pictures, open_pictures, reader_of, survey_of
+from cardigan.data.pictures import EMBEDDED, Pictures, called, open_pictures, placed, reader_of, survey_of
 from cardigan.data.reader import Reader
 from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource as ImageSource
@@ -45,7 +46,7 @@ from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
 from cardigan.training.loop import Trial, fit, playing
 from cardigan.training.memory import give_back, is_out_of_memory, kept_memory
-from cardigan.training.processes import world_size
+from cardigan.training.processes import Processes, world_size
 from cardigan.training.recorder import Recorder
 from cardigan.training.replay import replayed
 from cardigan.training.signals import Probe
@@ -148,7 +149,8 @@ def train(
     [N, H, W, C], or a torch `Dataset`. The settings are the recipe's (or those of a whole `config`), changed by the arguments and then by
     `overrides`, a dict of dotted names such as `{"batch": 128, "generator.width": 64}`; for a source and no `config`, what is left open is chosen
     for its pictures and this machine, and told. `images` and `minutes` are the budget; whichever ends first, and giving one removes
-    the recipe's own. `out` is the run directory, by default `runs/<date>-<time>-<recipe>`. With `resume` an existing run of the same
+    the recipe's own. `out` is the run directory, by default
+    `runs/<date>-<time>-<name>`, after the source, or after the recipe where that is an embedded one. With `resume` an existing run of the same
     settings goes on, bit for bit as if it had never stopped. `report` is told of every journal event as it happens.
     `started` is the `time.monotonic()` that a budget of minutes counts from, by default now.
     Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
@@ -166,7 +168,8 @@ def train(
     reasons: list[str] = []
     if config is None and name not in EMBEDDED:
         if resume and run.config.exists():
-            settings = override(with_budget(read_config(run), images, minutes), asked)
+            before = read_config(run)
+            settings = override(with_budget(replace(before, data=replace(before.data, source=name)), images, minutes), asked)
         else:
             budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
             if reader is None and not is_shards(name):
@@ -178,7 +181,7 @@ def train(
 def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]") -> tuple[str, Reader | None]:
     """Return what a source is called, and its reader if it is no name but the pictures themselves."""
     if isinstance(source, str | Path):
-        return str(source), None
+        return placed(str(source)), None
     if isinstance(source, Reader):
         return source.name, source
     reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else dataset_reader(source)
@@ -186,21 +189,31 @@ def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[An
 
 
 def _chosen_for(config: Config, given: set[str], reader: Reader | None) -> tuple[Config, list[str]]:
+    """Return what is chosen for these pictures and this machine, and why; chosen in the main process, the same in all."""
     devices = open_devices(config)
+    alone = replace(devices, processes=Processes())
     paces: dict[Config, float] = {}
 
     def pace(tried: Config) -> float:
         if tried not in paces:
             try:
-                paces[tried] = assemble.measured_pace(tried, devices)
+                paces[tried] = devices.processes.world_size * assemble.measured_pace(tried, alone)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or tried.batch == 1:
                     raise
                 paces[tried] = pace(replace(tried, batch=tried.batch // 2))  # it will be computed in parts
         return paces[tried]
 
-    found = survey_of(config.data, reader)
-    return choose(config, given, found, devices.device.type, pace)
+    def choice() -> str:
+        chosen, reasons = choose(config, given, survey_of(config.data, reader), devices.device.type, pace)
+        return json.dumps([to_dict(chosen), reasons])
+
+    try:
+        values, reasons = json.loads(devices.processes.broadcast(devices.processes.together(choice) or ""))
+    except CardiganError:
+        devices.processes.leave()
+        raise
+    return from_dict(values), reasons
 
 
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
@@ -215,7 +228,8 @@ def _ignore(_: Event) -> None:
 def _chosen_directory(config: Config, out: Path | None, resume: bool) -> RunDirectory:
     if out is not None:
         return RunDirectory(out)
-    return latest_run(RUNS, config.recipe) if resume else named_run(RUNS, config.recipe)
+    name = config.recipe if config.data.source in EMBEDDED else called(config.data.source) or config.recipe
+    return latest_run(RUNS, name) if resume else named_run(RUNS, name)
 
 
 def _train_in(

@@ -34,9 +34,9 @@ class TrainOptions:
     mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train on every picture's mirror image too."""
     out: Path | None = None
-    """The run directory; by default runs/<date>-<time>-<recipe>."""
+    """The run directory; by default runs/<date>-<time>-<name>, after the source or the recipe."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in --out (started if it is not there yet), or with the newest run of this recipe."""
+    """Go on with the run in --out (started if it is not there yet), or with the newest run of that name."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print nothing but errors."""
     devices: int = 1

@@ -4,6 +4,8 @@ The one place where sources, frames and the cache meet; knows neither networks n
 """
 
 import dataclasses
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +18,7 @@ import torch
 from cardigan.config import DataConfig
 from cardigan.data.decoding import Frame, frame_of
 from cardigan.data.feed import Stream
+from cardigan.data.formats.huggingface import PREFIX
 from cardigan.data.formats.labels import classes_of
 from cardigan.data.formats.opening import open_reader
 from cardigan.data.loading import decoded_parts, in_turn
@@ -75,10 +78,22 @@ def open_pictures(data: DataConfig, told: Told | None = None, reader: Reader | N
     return _streamed(data, reader, frame)
 
 
+def placed(source: str) -> str:
+    """Return a source by a name that means the same everywhere on this machine: local paths become absolute."""
+    if source in EMBEDDED or "://" in source or source.startswith(PREFIX):
+        return source
+    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - of a pattern too
+
+
+def called(source: str) -> str:
+    """Return a short name for a source, that a folder can bear."""
+    return re.sub(r"[^\w.-]+", "-", Path(source.rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")
+
+
 def reader_of(data: DataConfig) -> Reader:
     """Return the source's pictures by number; raises CardiganError for one that is not there, offering an embedded one that is called alike."""
-    if not Path(data.source).exists() and get_close_matches(data.source, EMBEDDED, cutoff=0.7):
-        raise unknown("source", data.source, EMBEDDED)
+    if not Path(data.source).exists() and get_close_matches(Path(data.source).name, EMBEDDED, cutoff=0.7):
+        raise unknown("source", Path(data.source).name, EMBEDDED)
     return open_reader(data.source, data.labels)
 
 

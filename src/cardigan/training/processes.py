@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ from cardigan.errors import CardiganError, SharedError
 
 Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
+PATIENCE = timedelta(days=1)
+"""One process may decode a million pictures while the others wait; one that dies is noticed at once all the same."""
 LOST = "Another process of this run is gone. Everything up to the last checkpoint is saved: the same command with --resume goes on from there."
 
 
@@ -166,7 +169,7 @@ _GROUPS: list[distributed.ProcessGroup] = []
 def _talk() -> distributed.ProcessGroup:
     """Return the group for short messages: on the CPU, so that agreeing never waits for a GPU's queue."""
     if not _GROUPS:
-        group = distributed.new_group(backend="gloo")
+        group = distributed.new_group(backend="gloo", timeout=PATIENCE)
         assert isinstance(group, distributed.ProcessGroup)
         _GROUPS.append(group)
     return _GROUPS[0]
