@@ -77,9 +77,18 @@ def test_a_folder_alone_is_enough_and_the_choice_is_told_and_kept(tmp_path, fold
     assert cardigan.load(tmp_path / "run").sample(3).shape == (3, 24, 32, 3)
 
 
-@pytest.mark.parametrize("keep", ["disk", "stream"])
-def test_a_run_goes_on_bit_for_bit(tmp_path, folder, keep):
-    overrides = {**SMALL, "data.keep": keep, "data.labels": "folders", "conditional": True, "augment.target": 0.6, "augment.operations": "shift"}
+@pytest.mark.parametrize(("keep", "workers"), [("disk", 0), ("stream", 0), ("stream", 2)])
+def test_a_run_goes_on_bit_for_bit(tmp_path, folder, keep, workers):
+    overrides = {
+        **SMALL,
+        "data.keep": keep,
+        "data.workers": workers,
+        "data.limit": 20,
+        "data.labels": "folders",
+        "conditional": True,
+        "augment.target": 0.6,
+        "augment.operations": "shift",
+    }
     whole = cardigan.train(folder, images=48, out=tmp_path / "whole", overrides=overrides)
     cardigan.train(folder, images=24, out=tmp_path / "parts", overrides=overrides)
     again = cardigan.train(folder, images=48, out=tmp_path / "parts", overrides=overrides, resume=True)
@@ -88,7 +97,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, folder, keep):
     assert whole.config.augment.operations == "shift"
 
 
-def test_streaming_and_keeping_train_alike_but_for_the_order(tmp_path, folder):
+def test_the_number_of_decoding_processes_changes_nothing_and_waiting_is_told_of(tmp_path, folder):
     waited = []
     overrides = {**SMALL, "data.keep": "stream", "data.workers": 1}
 
@@ -187,7 +196,7 @@ def test_what_is_chosen_fits_the_pictures():
     assert (config.data.height, config.data.width, config.data.channels, config.data.fit) == (64, 64, 3, "crop")
     assert config.augment.target == 0.6 and config.data.held_out == 250 and config.minutes == 60 and config.images is None
     assert len(reasons) == 5
-    assert choice(found(count=500))[0].augment.probability == 1.0 and choice(found(count=500))[0].data.held_out == 0
+    assert choice(found(count=400))[0].augment.probability == 1.0 and choice(found(count=400))[0].data.held_out == 0
     assert choice(found(count=50_000))[0].augment.operations == "" and choice(found(count=50_000))[0].data.held_out == 1_000
     assert choice(found(height=28, width=28, channels=1))[0].data.height == 32
     wide, _ = choice(found(height=48, width=96, one_shape=True))
@@ -204,7 +213,7 @@ def test_what_is_chosen_fits_the_machine():
 
 def test_nothing_that_was_given_is_changed():
     settings = {"data.height": 96, "data.width": 40, "generator.width": 16, "augment.operations": "", "augment.probability": 0.0}
-    config, _ = choice(found(count=500), images=1_000, **settings, **{"data.held_out": 7, "sample_every": 123})
+    config, _ = choice(found(count=400), images=1_000, **settings, **{"data.held_out": 7, "sample_every": 123})
     assert (config.data.height, config.data.width, config.data.held_out, config.images, config.minutes) == (96, 40, 7, 1_000, None)
     assert config.augment.operations == "" and config.sample_every == 123 and config.generator.width == 16
 
@@ -220,6 +229,11 @@ def test_nothing_that_was_given_is_changed():
         (["train", "pictures", "--data.labels", "nothing.csv"], "nothing.csv"),
         (["train", "mnist", "--data.labels", "folders"], "data.labels is 'folders'"),
         (["train", "pictures", "--data.held-out", "24"], "24 of them held out"),
+        (["train", "pictures", "--data.channels", "2"], "expected 1 (grey), 3 (RGB) or 4"),
+        (["train", "pictures", "--data.split", "test"], "nothing is held out"),
+        (["train", "pictures", "--data.limit", "500"], "has 24 pictures to train on"),
+        (["train", "pictures", "--size", "64", "--data.height", "32"], "were both given"),
+        (["train", "mnist", "--data.keep", "stream"], "data.keep is 'stream', which mnist does not read"),
     ],
 )
 def test_bad_words_are_one_sentence(tmp_path, folder, words, told):
@@ -281,7 +295,7 @@ def test_classes_that_are_missing_for_some_are_refused_only_where_they_are_neede
     rows = [f"{side}/{number:02}.png,{side}" for number in range(1, 24) for side in [("left", "right")[number % 2]]]
     (tmp_path / "labels.csv").write_text("\n".join(["file,side", *reversed(rows)]))
     words = {**SMALL, "data.labels": f"{tmp_path / 'labels.csv'}:side"}
-    with pytest.raises(CardiganError, match=r"1 of the 24 pictures of .* have no class: add the missing labels"):
+    with pytest.raises(CardiganError, match=r"1 of the pictures of .* have no class: add the missing labels"):
         cardigan.train(folder, images=8, out=tmp_path / "run", overrides={**words, "conditional": True})
     assert cardigan.train(folder, images=8, out=tmp_path / "run", overrides=words).images_seen == 8
     with pytest.raises(CardiganError, match="side"):
@@ -337,3 +351,40 @@ def test_two_processes_choose_alike_and_train_as_one(tmp_path, folder):
     )
     ours, theirs = weights(tmp_path / "two"), weights(alone.path)
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4) for name in ours)
+
+
+def test_a_config_file_and_a_named_recipe_are_followed(tmp_path, folder):
+    (tmp_path / "mine.toml").write_text("batch = 8\n[generator]\nwidth = 64\n[data]\nheight = 16\nwidth = 16\n")
+    words = ["--images", "8", "--device", "cpu", "--discriminator.width", "4", "--data.workers", "0"]
+    assert command("train", str(folder), "--config", str(tmp_path / "mine.toml"), *words, "--out", str(tmp_path / "file")).returncode == 0
+    config = read_config(RunDirectory(tmp_path / "file"))
+    assert (config.generator.width, config.data.height) == (64, 16)  # what happens to be the recipe's own is given all the same
+    by_name = chosen(config_for("anything", "gan2014"), set(), found(), "cpu", lambda tried: 100.0, by_recipe=True)[0]
+    assert by_name.generator.width == 1200 and by_name.images == 1_500_000 and by_name.augment.operations == "" and by_name.data.channels == 3
+
+
+@pytest.mark.parametrize("given", [{"augment.operations": ""}, {"augment.operations": "translation", "augment.probability": 1.0}])
+@pytest.mark.parametrize("count", [400, 5_000])
+def test_augmentation_that_is_given_is_not_chosen(count, given):
+    config, _ = choice(found(count=count), **given)
+    assert config.augment.operations == given["augment.operations"] and config.augment.target == 0
+
+
+def test_a_config_of_another_source_follows_the_source(tmp_path, folder):
+    run = cardigan.train(folder, config=override(config_for("mnist"), {**SMALL, "data.channels": 3, "images": 8}), out=tmp_path / "run")
+    assert run.config.data.source == str(folder) and cardigan.load(run.path).sample(1).shape == (1, 16, 16, 3)
+
+
+def test_changed_classes_and_changed_pictures_are_noticed(tmp_path, folder):
+    rows = ["file,side", *(f"{('left', 'right')[number % 2]}/{number:02}.png,{number % 3}" for number in range(24))]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    overrides = {**SMALL, "data.labels": str(tmp_path / "labels.csv"), "data.held_out": 6}
+    cardigan.train(folder, images=8, out=tmp_path / "run", overrides=overrides)
+    (tmp_path / "labels.csv").write_text("\n".join([*rows[:-1], "right/23.png,0"]))
+    with pytest.raises(CardiganError, match="the pictures are the same, but their classes are not"):
+        cardigan.train(folder, images=16, out=tmp_path / "run", overrides=overrides, resume=True)
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    shutil.copy(folder / "left" / "00.png", folder / "left" / "new.png")
+    for model in (tmp_path / "run", tmp_path / "run" / "generator.safetensors"):
+        with pytest.raises(CardiganError, match="cannot be judged by them"):
+            evaluate.main([str(model), "--samples", "100", "--extractor", "pixels"])

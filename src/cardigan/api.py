@@ -17,11 +17,11 @@ from torch.utils.data import Dataset
 from cardigan import assemble
 from cardigan.choosing import chosen as choose
 from cardigan.config import Config, from_dict, override, to_dict
-from cardigan.data.batches import Batches
+from cardigan.data.batches import Batches as Batches
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.torch_dataset import dataset_reader
 from cardigan.data.mnist import mnist as mnist
-from cardigan.data.pictures import EMBEDDED, Pictures, called, open_pictures, placed, reader_of, survey_of
+from cardigan.data.pictures import EMBEDDED, Pictures, called, open_pictures, placed, placed_labels, reader_of, survey_of
 from cardigan.data.reader import Reader
 from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource as ImageSource
@@ -159,22 +159,26 @@ def train(
     if config is not None and recipe is not None:
         raise CardiganError(f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out.")
     name, reader = _named(source)
-    settings = config or config_for(name, recipe)
+    settings = config_for(name, recipe) if config is None else replace(config, data=replace(config.data, source=name))
     settings = with_budget(settings, images, minutes)
     asked = {**({} if seed is None else {"seed": seed}), **(overrides or {})}
+    if asked.get("data.labels"):
+        asked["data.labels"] = placed_labels(asked["data.labels"])
     settings = override(settings, asked)
     run = _chosen_directory(settings, None if out is None else Path(out), resume)
     check_free(run, resume)
     reasons: list[str] = []
-    if config is None and name not in EMBEDDED:
+    if config is None and (reader is not None or name not in EMBEDDED):
         if resume and run.config.exists():
             before = read_config(run)
+            if recipe is not None and recipe != before.recipe:
+                raise CardiganError(f"{run.path} was trained with the recipe {before.recipe!r}, not {recipe!r}: leave --recipe out to resume it.")
             settings = override(with_budget(replace(before, data=replace(before.data, source=name)), images, minutes), asked)
         else:
             budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
             if reader is None and not is_shards(name):
                 reader = reader_of(settings.data)
-            settings, reasons = _chosen_for(settings, {*asked, *budget}, reader)
+            settings, reasons = _chosen_for(settings, {*asked, *budget}, reader, recipe is not None)
     return _train_in(run, settings, resume, clock, report, reader, reasons)
 
 
@@ -188,7 +192,7 @@ def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[An
     return reader.name, reader
 
 
-def _chosen_for(config: Config, given: set[str], reader: Reader | None) -> tuple[Config, list[str]]:
+def _chosen_for(config: Config, given: set[str], reader: Reader | None, by_recipe: bool) -> tuple[Config, list[str]]:
     """Return what is chosen for these pictures and this machine, and why; chosen in the main process, the same in all."""
     devices = open_devices(config)
     alone = replace(devices, processes=Processes())
@@ -196,16 +200,11 @@ def _chosen_for(config: Config, given: set[str], reader: Reader | None) -> tuple
 
     def pace(tried: Config) -> float:
         if tried not in paces:
-            try:
-                paces[tried] = devices.processes.world_size * assemble.measured_pace(tried, alone)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or tried.batch == 1:
-                    raise
-                paces[tried] = pace(replace(tried, batch=tried.batch // 2))  # it will be computed in parts
+            paces[tried] = devices.processes.world_size * assemble.pace_in_parts(tried, alone)
         return paces[tried]
 
     def choice() -> str:
-        chosen, reasons = choose(config, given, survey_of(config.data, reader), devices.device.type, pace)
+        chosen, reasons = choose(config, given, survey_of(config.data, reader), devices.device.type, pace, by_recipe)
         return json.dumps([to_dict(chosen), reasons])
 
     try:
@@ -240,8 +239,13 @@ def _train_in(
         try:
             return _attempt(run, config, resume, clock, report, reader, messages)
         except RuntimeError as error:
-            if world_size() > 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if world_size() > 1:
+                raise CardiganError(
+                    f"{config.batch // config.accumulate // world_size()} pictures at a time do not fit into a process's memory: "
+                    f"set accumulate to {2 * config.accumulate}, or the pictures and networks smaller."
+                ) from error
             smaller = assemble.smaller_parts(config)
             if smaller is None:
                 raise CardiganError(
@@ -251,6 +255,7 @@ def _train_in(
         fewer = f"{config.batch // config.accumulate} pictures at a time do not fit into memory, so it is {smaller.batch // smaller.accumulate} now"
         messages = [f"{fewer}; batches are still of {config.batch} (accumulate {smaller.accumulate})"]
         config, resume = smaller, run.config.exists()
+        clock = Clock() if resume else clock  # what was spent before is in the checkpoint
         give_back()  # the failed attempt is gone, with everything it held
 
 
@@ -264,8 +269,8 @@ def _attempt(
         spec = assemble.build_spec(config, pictures.training)
         state = assemble.build_state(config, spec, devices)
         rules = assemble.build_rules(config, devices)
-        feed = assemble.build_feed(config, pictures, devices)
-        batches = Batches(assemble.build_resident(pictures.training, devices), config.data, config.seed)
+        assemble.check_labels(config, pictures)
+        batches, feed = assemble.build_batches(config, pictures, devices)
         run = RunDirectory(Path(devices.processes.broadcast(str(run.path))))
         held = devices.processes.together(lambda: open_for_training(run, config, provenance(sys.argv), resume, pictures.facts))
         try:
@@ -299,7 +304,10 @@ def _opened(config: Config, devices: Devices, clock: Clock, report: Callable[[Ev
         report(Event("reading", 0, clock.elapsed(), {"done": done, "of": of, "since": since}))
 
     found = devices.processes.together(lambda: open_pictures(config.data, told, reader))
-    return found or open_pictures(config.data, reader=reader)
+    kept = devices.processes.broadcast("" if found is None or found.streamed is None else "stream")  # what one decides of the disk, all do
+    return found or open_pictures(
+        replace(config.data, keep="stream" if kept and not is_shards(config.data.source) else config.data.keep), reader=reader
+    )
 
 
 def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:

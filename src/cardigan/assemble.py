@@ -33,6 +33,7 @@ from cardigan.training.augmentation import build_augmentation
 from cardigan.training.devices import Devices
 from cardigan.training.inputs import inputs_at
 from cardigan.training.loop import playing
+from cardigan.training.memory import give_back, is_out_of_memory
 from cardigan.training.recorder import Observers
 from cardigan.training.schedule import kind_of_step
 from cardigan.training.state import TrainState
@@ -47,21 +48,20 @@ def build_source(config: Config) -> ImageSource:
     return open_pictures(config.data).training
 
 
-def build_feed(config: Config, pictures: Pictures, devices: Devices) -> Feed | None:
-    """Return what brings pictures to the device step by step, None if they can all lie there."""
-    share = devices.processes.share(config.batch)
+def build_batches(config: Config, pictures: Pictures, devices: Devices) -> tuple[Batches, Feed | None]:
+    """Return the pictures on the device, and nothing else if all of them fit there.
+
+    Otherwise as many as are looked at between steps, and what brings those that are trained on, step by step.
+    """
+    source, share = pictures.training, devices.processes.share(config.batch)
     if pictures.streamed is not None:
-        return Feed(pictures.streamed(config.seed, config.batch, share), config.batch)
-    if _fits(pictures.training, devices.device):
-        return None
-    return Feed(_sent(pictures.training, config, share), config.batch)
-
-
-def build_resident(source: ImageSource, devices: Devices) -> ImageSource:
-    """Return the source on the device; where it does not fit, as much of it as is looked at between steps."""
-    if _fits(source, devices.device):
-        return source.to(devices.device)
-    return replace(source, pixels=source.pixels[:LOOKED_AT], labels=source.labels[:LOOKED_AT]).to(devices.device)
+        feed = Feed(pictures.streamed(config.seed, config.batch, share), config.batch, config.conditional)
+    elif not _fits(source, devices.device):
+        feed = Feed(_sent(source, config, share), config.batch)
+        source = replace(source, pixels=source.pixels[:LOOKED_AT], labels=source.labels[:LOOKED_AT])
+    else:
+        feed = None
+    return Batches(source.to(devices.device), config.data, config.seed), feed
 
 
 def _fits(source: ImageSource, device: torch.device) -> bool:
@@ -91,12 +91,6 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
         raise CardiganError(
             f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or say where they are with data.labels "
             "(folders, a file, a column)."
-        )
-    unlabelled = int((source.labels < 0).sum())
-    if config.conditional and unlabelled:
-        raise CardiganError(
-            f"conditional is on, but {unlabelled:,} of the {len(source.labels):,} pictures of {source.name!r} have no class: "
-            "add the missing labels, remove those pictures, or leave conditional out."
         )
     return image_spec(config.data, source.classes if config.conditional else 0)
 
@@ -151,9 +145,19 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory, held_ou
     return Observers(draw, judge, conclude)
 
 
+def check_labels(config: Config, pictures: Pictures) -> None:
+    """Raise CardiganError if pictures have no class and the training is conditional."""
+    if config.conditional and pictures.unlabelled:
+        raise CardiganError(
+            f"conditional is on, but {pictures.unlabelled:,} of the pictures of {config.data.source} have no class: "
+            "add the missing labels, remove those pictures, or leave conditional out."
+        )
+
+
 def measured_pace(config: Config, devices: Devices) -> float:
     """Return how many images a second a training of these settings sees on this device; plays a dozen steps with noise for pictures."""
-    config = replace(config, conditional=False, accumulate=1)
+    players = {name: replace(getattr(config, name), conditioning="auto") for name in ("generator", "discriminator")}
+    config = replace(config, conditional=False, accumulate=1, **players)
     data = config.data
     noise = torch.randint(0, 256, (config.batch, data.channels, data.height, data.width), dtype=torch.uint8, generator=stream(0, "pace", 0))
     source = ImageSource("noise", noise, torch.zeros(config.batch, dtype=torch.long), 0).to(devices.device)
@@ -169,6 +173,20 @@ def measured_pace(config: Config, devices: Devices) -> float:
     for step in range(2):
         played(step)
     return config.batch * cycle / sum(played(step) for step in range(cycle, 2 * cycle))
+
+
+def pace_in_parts(config: Config, devices: Devices) -> float:
+    """Return `measured_pace`, with a smaller batch where memory runs out; 1 where even one picture is too much."""
+    batch = config.batch
+    while batch:
+        try:
+            return measured_pace(replace(config, batch=batch, accumulate=1, packing=1), devices)
+        except (RuntimeError, CardiganError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+        batch //= 2
+        give_back()
+    return 1.0
 
 
 def smaller_parts(config: Config) -> Config | None:

@@ -15,6 +15,8 @@ MANY = 20_000
 """Below this, changed copies of the pictures are shown as often as D's overfitting asks (ADA); below `FEW` all the time (DiffAugment)."""
 WIDTHS = {"cpu": (32, 24), "mps": (48, 32), "cuda": (64, 48, 32)}
 SIDES = {"cpu": 64, "mps": 64, "cuda": 128}
+MOST_OBLONG = 4
+"""Pictures longer than so many times their width are cut to squares."""
 ENOUGH_IMAGES = 300_000
 """Fewer images than this leave any generator unfinished: a narrower network is better then."""
 USUAL_MINUTES = {"cpu": 60.0, "mps": 60.0, "cuda": 120.0}
@@ -36,13 +38,20 @@ Pace = Callable[[Config], float]
 """Images a second that a training of these settings does on this machine."""
 
 
-def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pace) -> tuple[Config, list[str]]:
+def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pace, by_recipe: bool = False) -> tuple[Config, list[str]]:
     """Return the config with what was not given chosen for these pictures and this machine, and the reasons in five lines.
 
-    `given` are the dotted names the user has set; none of them is changed. `device` is cpu, cuda or mps.
+    `given` are the dotted names the user has set; none of them is changed. `device` is cpu, cuda or mps. With `by_recipe` the user has named a
+    recipe: then only what the pictures demand is chosen.
     """
     reasons = []
-    for choose in (_frame, _augmentation, _held_out):
+    if by_recipe:
+        for choice in (Choice({"data.channels": found.channels}, []), _held_out(config, found, device)):
+            config, said = _applied(config, choice, given)
+            reasons += said
+        return config, reasons
+    augments = any(name.startswith("augment.") for name in given)
+    for choose in (_frame, *([] if augments else [_augmentation]), _held_out):
         choice = choose(config, found, device)
         config, said = _applied(config, choice, given)
         reasons += said
@@ -65,7 +74,8 @@ def _frame(config: Config, found: Survey, device: str) -> Choice:
     short = min(found.height, found.width)
     side = min(target, max(8, -(-short // 8) * 8))
     height = width = side
-    if found.one_shape and abs(found.height - found.width) > 2:  # all of one shape: keep it
+    oblong = max(found.height, found.width) / short
+    if found.one_shape and abs(found.height - found.width) > 2 and oblong <= MOST_OBLONG:  # all of one shape: keep it
         height, width = (max(8, round(side * size / short / 8) * 8) for size in (found.height, found.width))
     colours = {1: "grey", 3: "in colour", 4: "in colour and partly transparent"}[found.channels]
     return Choice(

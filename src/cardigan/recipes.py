@@ -174,6 +174,8 @@ def images() -> Config:
 
     Size, channels, width, augmentation, held-out pictures and time are chosen for the pictures and the machine where they are not given
     (`cardigan.choosing`).
+
+    Promise: 3,786 icons of 64x64 with transparency become recognisable ones after 750,000 images, 53 minutes on one CPU core; one run (README).
     """
     adam = AdamConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99)
     config = mnist()
@@ -244,7 +246,13 @@ RECIPES = {
     "wgan-gp": Recipe(wgan_gp, "a Wasserstein critic with a gradient penalty", "cardigan train mnist --recipe wgan-gp", NOT_YET, NOT_YET),
     "sngan": Recipe(sngan, "residual networks, spectral normalisation, hinge loss", "cardigan train mnist --recipe sngan", NOT_YET, NOT_YET),
     "r3gan": Recipe(r3gan, "modern residual networks under the relativistic loss", "cardigan train mnist --recipe r3gan", NOT_YET, NOT_YET),
-    "images": Recipe(images, "the default for pictures of any kind", "cardigan train mnist --recipe images", NOT_YET, NOT_YET),
+    "images": Recipe(
+        images,
+        "the default for pictures of any kind",
+        "cardigan train ./photos",
+        "53 minutes on one CPU core (AVX-512 bf16), 750,000 images of 64x64 with transparency",
+        "recognisable icons from 3,786 (README); one run, not judged beyond the cheap score, 388",
+    ),
 }
 
 COLOURS = {"stacked-mnist": 3}

@@ -48,11 +48,11 @@ def write_report(run: RunDirectory, snapshot: Snapshot | None = None, whole: boo
     Raises CardiganError for a folder that is no run.
     """
     config = read_config(run)
-    found = judged(snapshot or read_snapshot(run.path), config, whole)
+    found = judged(snapshot or read_snapshot(run.path), config, whole, run.path)
     return _written(run, *found)
 
 
-def judged(snapshot: Snapshot, config: Config, whole: bool) -> tuple[list[Metric], str, Picture | None]:
+def judged(snapshot: Snapshot, config: Config, whole: bool, model: Path | None = None) -> tuple[list[Metric], str, Picture | None]:
     """Return the judge's rows, their protocol, and the worst samples beside their neighbours; a sentence where there is no reference."""
     if not whole and config.data.source not in QUICK_METRICS:
         return (
@@ -61,7 +61,7 @@ def judged(snapshot: Snapshot, config: Config, whole: bool) -> tuple[list[Metric
             None,
         )
     try:
-        reference = reference_for(config)
+        reference = reference_for(config, model)
     except CardiganError as error:
         return [], str(error), None
     sampler = snapshot_sampler(snapshot, reference, config.seed)

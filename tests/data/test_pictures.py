@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import tarfile
 from dataclasses import replace
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 
 from cardigan.config import DataConfig
+from cardigan.data import prepared
 from cardigan.data.decoding import decoded, frame_of
+from cardigan.data.feed import Feed, PicturesLost
 from cardigan.data.formats.opening import open_reader
 from cardigan.data.pictures import open_pictures, survey_of
 from cardigan.data.reader import Unreadable
@@ -133,9 +136,22 @@ def test_one_bad_picture_in_a_hundred_is_skipped_and_told_of(tmp_path):
     (path / "050.png").write_bytes((path / "050.png").read_bytes()[:60])
     found = open_pictures(data(path))
     assert len(found.training) == 99
-    assert found.notes == ("1 of 100 pictures were skipped (050.png is damaged (image file is truncated))",) or "050.png" in found.notes[0]
-    streamed = open_pictures(data(path, keep="stream")).streamed(seed=0, batch=50, share=slice(0, 50))(0)
-    assert [len(next(streamed)[0]) for _ in range(4)] == [50] * 4
+    assert len(found.notes) == 1 and found.notes[0].startswith("1 of 100 pictures were skipped (050.png is damaged (")
+    whole = picture(50)
+    stamp = (path / "050.png").stat()
+    whole.save(path / "050.png")
+    os.utime(path / "050.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert len(open_pictures(data(path)).training) == 100
+
+
+def test_a_stream_shows_another_picture_in_a_bad_ones_place_but_none_that_is_held_out(tmp_path):
+    path = folder(tmp_path / "pictures", count=100)
+    (path / "050.png").write_bytes((path / "050.png").read_bytes()[:60])
+    known = {decoded(file.read_bytes(), frame_of(data(path))).tobytes(): file.name for file in path.iterdir() if file.name != "050.png"}
+    found = open_pictures(data(path, keep="stream", held_out=50))
+    streamed = found.streamed(seed=0, batch=50, share=slice(0, 50))(0)
+    seen = {name for _ in range(4) for name in names(next(streamed)[0], known)}
+    assert not seen & set(names(found.held_out.pixels, known))
     streamed.close()
 
 
@@ -233,12 +249,29 @@ def test_shards_stream_whole_epochs_with_classes_and_begin_anywhere(tmp_path, wo
     later.close()
 
 
-def test_shards_cannot_be_limited_and_unknown_classes_are_refused(tmp_path):
+def test_shards_cannot_be_limited_and_unknown_classes_are_refused_where_they_matter(tmp_path):
     source = shards(tmp_path / "shards")
-    with pytest.raises(CardiganError, match=r"data.held_out is 5"):
-        open_pictures(data(source, held_out=5))
-    with pytest.raises(CardiganError, match=r"expected a number from 0 to 1; set data.classes"):
-        open_pictures(data(source, classes=2))
+    for changes, told in (({"held_out": 5}, "data.held_out is 5"), ({"labels": "folders"}, "data.labels is"), ({"keep": "disk"}, "data.keep is")):
+        with pytest.raises(CardiganError, match=told):
+            open_pictures(data(source, **changes))
+    found = open_pictures(data(source, classes=2))
+    assert found.unlabelled == 30
+    stream = found.streamed(seed=0, batch=30, share=slice(0, 30))
+    Feed(stream, 30).at(0)
+    with pytest.raises(PicturesLost, match=r"data.classes"):
+        Feed(stream, 30, labelled=True).at(0)
+
+
+def test_two_processes_may_prepare_the_same_pictures_at_once(tmp_path, monkeypatch):
+    path = folder(tmp_path / "pictures")
+    usual = prepared._prepare
+
+    def overtaken(temporary, *arguments):
+        usual(temporary, *arguments)
+        shutil.copytree(temporary, temporary.with_name(temporary.name.rpartition("-")[2]))
+
+    monkeypatch.setattr(prepared, "_prepare", overtaken)
+    assert len(open_pictures(data(path)).training) == 10
 
 
 def test_a_lost_shard_ends_the_stream_with_a_sentence(tmp_path):

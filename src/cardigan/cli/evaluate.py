@@ -71,7 +71,7 @@ def judged(model: Path, options: JudgeOptions) -> "tuple[Report, Sampler, Refere
         raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")
     metrics = None if options.metrics is None else [word.strip() for word in options.metrics.split(",")]
     snapshot = read_snapshot(model)
-    reference = reference_for(snapshot.config)
+    reference = reference_for(snapshot.config, model)
     address = options.weights
     weights = None if address is None else fetched(address) if "://" in address else Path(address)
     sampler = snapshot_sampler(snapshot, reference, options.seed)

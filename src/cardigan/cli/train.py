@@ -76,12 +76,18 @@ def main(words: list[str], started: float) -> int:
 def _asked(options: TrainOptions, words: list[str], usual: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the words and the config file give, by dotted name; what they leave open may still be chosen."""
     settings = flatten(options.settings)
-    told = {name for name in settings for spelling in (name, name.replace("_", "-")) if given(f"--{spelling}", words) is not None}
+    file = given("--config", words)
+    told = set(_read_settings(Path(file))) if file else set()
+    told |= {name for name in settings for spelling in (name, name.replace("_", "-")) if given(f"--{spelling}", words) is not None}
     asked = {name: value for name, value in settings.items() if name in told or value != usual[name]}
     for name in ("recipe", "data.source"):
         asked.pop(name, None)
     if "minutes" in told and "images" not in told:
         asked["images"] = None  # the user's budget instead of the recipe's
+    twice = {"size": {"data.height", "data.width"}, "fit": {"data.fit"}}
+    for option, names in twice.items():
+        if getattr(options, option) is not None and names & told:
+            raise CardiganError(f"--{option} and --{min(names & told)} were both given: leave one out.")
     if options.size is not None:
         asked["data.height"], asked["data.width"] = _sides(options.size)
     if options.fit is not None:

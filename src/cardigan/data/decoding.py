@@ -5,6 +5,7 @@ Knows pictures one at a time; not where they come from, nor in which process it 
 
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ BROKEN = (
     *(AttributeError, struct.error),
 )
 """What Pillow's decoders raise for files that are cut off or damaged."""
+_OPENING = threading.Lock()
 DRAFT = 2
 """A JPEG is decoded at half, a quarter or an eighth of its size where that is still this many times the frame."""
 
@@ -49,11 +51,9 @@ def opened(stored: Stored, max_pixels: int) -> Iterator[Image.Image]:
 
     Raises Unreadable, in the block too, for what is no picture, cut off, damaged, or of more pixels than allowed.
     """
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # one limit, ours, whose name the message can tell
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which harms no picture
-            image = Image.open(io.BytesIO(_content(stored))) if isinstance(stored, bytes) else from_array(stored)
+        with _hushed():
+            image = _with_header(_content(stored)) if isinstance(stored, bytes) else from_array(stored)
             if image.width * image.height > max_pixels:
                 raise Unreadable(
                     f"has {image.width:,} x {image.height:,} pixels and data.max_pixels is {max_pixels:,}: make it smaller, or raise that setting"
@@ -66,8 +66,27 @@ def opened(stored: Stored, max_pixels: int) -> Iterator[Image.Image]:
         raise Unreadable(f"is damaged ({_reason(error)})") from None
     except MemoryError:
         raise Unreadable("does not fit into memory") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+
+
+def _with_header(content: bytes) -> Image.Image:
+    """Return a picture of which the header is read, however large it is: there is one limit, ours, whose name the message can tell."""
+    with _OPENING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(content))
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Warn of nothing, since odd metadata harms no picture; in the main thread alone, as the filters belong to the whole process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _content(stored: bytes) -> bytes:

@@ -4,6 +4,7 @@ Knows entries and frames; not what the order means, nor what becomes of the pixe
 """
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ AHEAD = 4
 MOST = 16
 """Workers, unless more are asked for."""
 PART = 64
+LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
+"""What PyTorch says of a worker that died."""
 
 
 class WorkerLost(CardiganError):
@@ -46,10 +49,10 @@ class Part:
 
 
 class Decoding(Dataset[Part]):
-    """What a worker does with the numbers of entries it is sent."""
+    """What a worker does with the numbers it is sent: of entries, or, with `among`, of places in that list of entries."""
 
-    def __init__(self, reader: Reader, frame: Frame, replace: bool) -> None:
-        self.reader, self.frame, self.replace = reader, frame, replace
+    def __init__(self, reader: Reader, frame: Frame, among: Sequence[int] | None) -> None:
+        self.reader, self.frame, self.among = reader, frame, among
 
     def __getitem__(self, index: int) -> Part:
         return self.__getitems__([index])
@@ -57,38 +60,43 @@ class Decoding(Dataset[Part]):
     def __getitems__(self, indices: Sequence[int]) -> Part:
         frame = self.frame
         part = Part(np.empty((len(indices), frame.height, frame.width, frame.channels), np.uint8), [])
-        for index in indices:
-            self._add(part, index)
+        try:
+            for index in indices:
+                self._add(part, index)
+        except CardiganError as error:
+            part.refusal = str(error)
         part.pixels = part.pixels[: len(part.indices)]
         return part
 
     def _add(self, part: Part, index: int) -> None:
-        """Add one picture; in place of one that cannot be read, the next that can if that is asked for."""
-        for tried in range(index, index + (len(self.reader) if self.replace else 1)):
-            place = tried % len(self.reader)
+        """Add one picture; in place of one that cannot be read, the next of the list that can."""
+        among = self.among
+        for entry in [index] if among is None else (among[(index + tried) % len(among)] for tried in range(len(among))):
             try:
-                with opened(self.reader.read(place), self.frame.max_pixels) as image:
+                with opened(self.reader.read(entry), self.frame.max_pixels) as image:
                     part.notes[conversion(image)] += 1
                     part.pixels[len(part.indices)] = pixels_of(image, self.frame)
-                part.indices.append(place)
+                part.indices.append(entry)
                 return
             except Unreadable as error:
-                part.bad[place] = str(error)
+                part.bad[entry] = str(error)
 
 
-def decoded_parts(reader: Reader, frame: Frame, order: Iterable[list[int]], workers: int | None, replace: bool = False) -> Iterator[Part]:
+def decoded_parts(
+    reader: Reader, frame: Frame, order: Iterable[list[int]], workers: int | None, among: Sequence[int] | None = None
+) -> Iterator[Part]:
     """Yield one part for each list of entry numbers in `order`, which may be endless.
 
-    `workers` processes decode ahead, one for each core if it is None, this process if it is 0. With `replace` an unreadable picture's place
-    is taken by the next readable one, so that parts are always full. Raises WorkerLost if a worker dies.
+    `workers` processes decode ahead, one for each core if it is None, this process if it is 0. With `among` the numbers are places in that list,
+    and an unreadable picture's place is taken by the next readable one, so that parts are always full. Raises WorkerLost if a worker dies.
     """
-    return loaded(Decoding(reader, frame, replace), order, reader.name, _processes(workers))
+    return loaded(Decoding(reader, frame, among), order, reader.name, processes(workers))
 
 
-def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str, processes: int) -> Iterator[Part]:
+def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str, workers: int) -> Iterator[Part]:
     """Yield what the dataset makes of each list of numbers in `order`, or one part after another where it has an order of its own.
 
-    `processes` work ahead; none, and this one does the work. Raises WorkerLost if one dies, and CardiganError where a part is a refusal.
+    `workers` processes work ahead; none, and this one does the work. Raises WorkerLost if one dies, and CardiganError where a part is a refusal.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of forking beside threads: workers use none of them; of more workers than cores: who asks gets them
@@ -96,10 +104,10 @@ def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str,
             dataset,
             batch_size=None if order is None else 1,
             batch_sampler=order,  # pyright: ignore[reportArgumentType] - any iterable of lists will do
-            num_workers=processes,
+            num_workers=workers,
             collate_fn=_as_it_is,  # pyright: ignore[reportArgumentType] - `__getitems__` returns one part, not a list
-            prefetch_factor=AHEAD if processes else None,
-            multiprocessing_context="fork" if sys.platform == "linux" and processes else None,
+            prefetch_factor=AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,
             worker_init_fn=_leave_signals_to_the_parent,
         )
         with _quiet_about_children():
@@ -110,7 +118,7 @@ def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str,
         except StopIteration:
             return
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not LOST.search(str(error)):
                 raise
             raise WorkerLost(
                 f"A process that decodes pictures of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely for lack of memory: "
@@ -139,8 +147,12 @@ def _quiet_about_children() -> Iterator[None]:
         signal.signal(number, usual)
 
 
-def _processes(workers: int | None) -> int:
-    return min(os.cpu_count() or 1, MOST) if workers is None else workers
+def processes(workers: int | None) -> int:
+    """Return how many processes decode: as many as asked for, else this process's share of the cores; none where a system cannot fork."""
+    if sys.platform != "linux":
+        return 0
+    shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(1, len(os.sched_getaffinity(0)) // shared), MOST) if workers is None else workers
 
 
 def _as_it_is(part: Part) -> Part:
@@ -149,7 +161,8 @@ def _as_it_is(part: Part) -> Part:
 
 def _leave_signals_to_the_parent(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent has something to save
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the parent ends a worker
+    warnings.simplefilter("ignore")
 
 
 def in_turn(count: int, size: int = PART) -> Iterator[list[int]]:

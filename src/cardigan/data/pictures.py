@@ -3,11 +3,10 @@
 The one place where sources, frames and the cache meet; knows neither networks nor devices.
 """
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,15 @@ from cardigan.config import DataConfig
 from cardigan.data.decoding import Frame, frame_of
 from cardigan.data.feed import Stream
 from cardigan.data.formats.huggingface import PREFIX
-from cardigan.data.formats.labels import classes_of
+from cardigan.data.formats.labels import classes_of, parted
 from cardigan.data.formats.opening import open_reader
-from cardigan.data.loading import decoded_parts, in_turn
 from cardigan.data.mnist import mnist
-from cardigan.data.prepared import Told, prepared, prepared_bytes, room_for, shuffled
-from cardigan.data.reader import Reader
+from cardigan.data.prepared import Told, decoded_now, is_kept, prepared, prepared_bytes, room_for, shuffled
+from cardigan.data.reader import Reader, fingerprint
 from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource, limited
 from cardigan.data.stacked import stacked_mnist
-from cardigan.data.streams import classes_among, reader_stream, shard_sample, shard_stream, shards_of, survey_of_shards
+from cardigan.data.streams import classes_among, first_entries, reader_stream, shard_sample, shard_stream, shards_of, survey_of_shards
 from cardigan.data.survey import Survey, survey
 from cardigan.errors import CardiganError, unknown
 from cardigan.shapes import Labels
@@ -51,6 +49,8 @@ class Pictures:
     """What is not, if anything is kept apart."""
     streamed: Callable[[int, int, slice], Stream] | None = None
     """Given seed, batch and this process's share, what yields the pictures of a training that cannot hold them all."""
+    unlabelled: int = 0
+    """How many pictures, of those that are known beforehand, have no class though the source has classes."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What a run remembers of its source, so that a resumed one can tell whether it changed."""
     notes: tuple[str, ...] = ()
@@ -62,20 +62,38 @@ def open_pictures(data: DataConfig, told: Told | None = None, reader: Reader | N
 
     Raises CardiganError for a source that is not there, cannot be read or holds too little.
     """
-    if data.source in EMBEDDED:
+    if reader is None and data.source in EMBEDDED:
         return _embedded(data)
+    _refuse_unread(data, {"classes"} if reader or not is_shards(data.source) else {"labels", "split"})
+    if data.channels not in (1, 3, 4):
+        raise CardiganError(f"data.channels is {data.channels}: expected 1 (grey), 3 (RGB) or 4 (RGB and transparency).")
     if reader is None and is_shards(data.source):
         return _sharded(data, frame_of(data))
     reader = reader or reader_of(data)
+    reader = replace(reader, labels=None if reader.labels is None else list(reader.labels))
     if len(reader) - data.held_out < FEWEST:
         raise CardiganError(
             f"{data.source} holds {len(reader):,} picture{'' if len(reader) == 1 else 's'}{_apart(data)}: "
             f"training needs at least {FEWEST}, and hundreds to learn anything but copies."
         )
+    if data.split == "test" and not data.held_out:
+        raise CardiganError("data.split is 'test', but nothing is held out: give data.held_out a number of pictures.")
+    if data.limit > len(reader) - data.held_out:
+        raise CardiganError(
+            f"data.limit is {data.limit:,} and {data.source} has {len(reader) - data.held_out:,} pictures to train on: give a smaller one."
+        )
     frame = frame_of(data)
-    if keeps(data, len(reader)):
+    if keeps(data, reader, frame):
         return _kept(data, reader, frame, told)
     return _streamed(data, reader, frame)
+
+
+def _refuse_unread(data: DataConfig, names: set[str]) -> None:
+    """Raise CardiganError for settings that were given and that this kind of source does not read."""
+    usual = DataConfig()
+    for name in sorted(names):
+        if getattr(data, name) != getattr(usual, name):
+            raise CardiganError(f"data.{name} is {getattr(data, name)!r}, which {data.source} does not read: leave it out.")
 
 
 def placed(source: str) -> str:
@@ -85,6 +103,14 @@ def placed(source: str) -> str:
     return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - of a pattern too
 
 
+def placed_labels(labels: str) -> str:
+    """Return where classes come from by a name that means the same everywhere on this machine."""
+    file, column = parted(labels)
+    if file is None or not file.exists():
+        return labels
+    return str(file.absolute()) + (f":{column}" if column else "")
+
+
 def called(source: str) -> str:
     """Return a short name for a source, that a folder can bear."""
     return re.sub(r"[^\w.-]+", "-", Path(source.rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")
@@ -92,7 +118,8 @@ def called(source: str) -> str:
 
 def reader_of(data: DataConfig) -> Reader:
     """Return the source's pictures by number; raises CardiganError for one that is not there, offering an embedded one that is called alike."""
-    if not Path(data.source).exists() and get_close_matches(Path(data.source).name, EMBEDDED, cutoff=0.7):
+    local = data.source == placed(data.source) and not data.source.startswith(PREFIX)
+    if local and not Path(data.source).exists() and get_close_matches(Path(data.source).name, EMBEDDED, cutoff=0.7):
         raise unknown("source", Path(data.source).name, EMBEDDED)
     return open_reader(data.source, data.labels)
 
@@ -108,95 +135,105 @@ def _apart(data: DataConfig) -> str:
     return f", {data.held_out:,} of them held out" if data.held_out else ""
 
 
-def keeps(data: DataConfig, count: int) -> bool:
-    """Return whether that many pictures are decoded once and kept; raises CardiganError if they must be and there is no room."""
+def keeps(data: DataConfig, reader: Reader, frame: Frame) -> bool:
+    """Return whether the pictures are decoded once and kept; raises CardiganError if they must be and there is no room."""
     if data.keep == "stream":
         return False
-    if room_for(count, frame_of(data)):
+    if reader.passing or is_kept(reader, frame) or room_for(len(reader), frame):
         return True
     if data.keep == "disk":
-        size = prepared_bytes(count, frame_of(data)) / 1e9
-        raise CardiganError(f"{count:,} pictures of this size take {size:.1f} GB, more than half of what is free: set data.keep to stream, or auto.")
+        size = prepared_bytes(len(reader), frame) / 1e9
+        raise CardiganError(
+            f"{len(reader):,} pictures of this size take {size:.1f} GB, more than half of what is free: set data.keep to stream, or auto."
+        )
     return False
 
 
 def _embedded(data: DataConfig) -> Pictures:
-    unread = {"held_out": data.held_out, "labels": data.labels}
-    odd = next((name for name, value in unread.items() if value), None)
-    if odd is not None:
-        raise CardiganError(f"data.{odd} is {unread[odd]!r}, but {data.source} has its own test part and its own classes: leave it out.")
+    _refuse_unread(data, {"held_out", "labels", "classes", "max_pixels", "keep"})
     source = limited(EMBEDDED[data.source](data.split), data.limit)
     held_out = EMBEDDED[data.source]("test") if data.split == "train" else None
-    return Pictures(dataclasses.replace(source, mirrored=data.mirror), held_out)
+    return Pictures(replace(source, mirrored=data.mirror), held_out)
 
 
 def _kept(data: DataConfig, reader: Reader, frame: Frame, told: Told | None) -> Pictures:
-    found = prepared(reader, frame, data.workers, told)
-    labels, names = _labels(reader, found.entries)
-    whole = ImageSource(data.source, found.pixels, labels, len(names), class_names=names, identity=found.key)
-    count = len(found.entries)
+    found = decoded_now(reader, frame, data.workers, told) if reader.passing else prepared(reader, frame, data.workers, told)
+    training, held = _divided(data, len(reader))
+    numbers, names = _labels(reader)
+    identity = f"{found.key} {_labels_hash(reader)}" if found.key else ""
+    whole = ImageSource(data.source, found.pixels, numbers[found.entries], len(names), class_names=names, identity=identity)
+    rows = {entry: row for row, entry in enumerate(found.entries)}
+    sources = [_part(whole, [rows[entry] for entry in entries if entry in rows]) for entries in (training, held)]
+    if len(sources[0]) < FEWEST:
+        raise CardiganError(f"{data.source} holds {len(sources[0]):,} readable pictures to train on{_apart(data)}: training needs at least {FEWEST}.")
+    held_out = sources[1] if len(sources[1]) and data.split == "train" else None
+    notes = _notes(len(reader), found.bad, found.notes)
+    return Pictures(replace(sources[0], mirrored=data.mirror), held_out, None, _unlabelled(numbers, names), _facts(data, reader, "kept"), notes)
+
+
+def _divided(data: DataConfig, count: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the entries that are trained on, and of those that are held out; consecutive ones of the order they are kept in."""
+    entries = shuffled(count)
     cut = count - data.held_out
-    if cut < FEWEST:
-        raise CardiganError(f"{data.source} holds {count:,} readable pictures{_apart(data)}: training needs at least {FEWEST}.")
-    held_out = part(whole, slice(cut, count), "held out") if data.held_out else None
-    training = {"all": whole, "train": part(whole, slice(0, cut), "not held out"), "test": held_out or whole}[data.split]
-    training = dataclasses.replace(limited(training, data.limit), mirrored=data.mirror)
-    apart = held_out if data.split == "train" else None
-    return Pictures(training, apart, facts=_facts(data, reader), notes=_notes(len(reader), found.bad, found.notes))
+    training = {"train": entries[:cut], "test": entries[cut:], "all": entries}[data.split]
+    return training[: data.limit or None], entries[cut:]
 
 
-def part(source: ImageSource, rows: slice, told: str) -> ImageSource:
-    """Return consecutive pictures of a source without copying them."""
-    identity = f"{source.identity} {told} {rows.start}:{rows.stop}"
-    return dataclasses.replace(source, pixels=source.pixels[rows], labels=source.labels[rows], identity=identity)
+def _part(source: ImageSource, rows: list[int]) -> ImageSource:
+    """Return consecutive pictures of a source, without copying them."""
+    start, stop = (rows[0], rows[-1] + 1) if rows else (0, 0)
+    identity = f"{source.identity} {start}:{stop}" if source.identity else ""
+    return replace(source, pixels=source.pixels[start:stop], labels=source.labels[start:stop], identity=identity)
 
 
-def _labels(reader: Reader, entries: list[int]) -> tuple[Labels, tuple[str, ...]]:
-    """Return the classes of these entries as numbers, -1 for none, and the names of all classes."""
+def _labels(reader: Reader) -> tuple[Labels, tuple[str, ...]]:
+    """Return all entries' classes as numbers, -1 for none, and the names of all classes."""
     if reader.labels is None:
-        return torch.zeros(len(entries), dtype=torch.long), ()
+        return torch.zeros(len(reader), dtype=torch.long), ()
     numbers, names = classes_of(reader.labels)
-    return torch.tensor([-1 if (number := numbers[entry]) is None else number for entry in entries], dtype=torch.long), tuple(names)
+    return torch.tensor([-1 if number is None else number for number in numbers], dtype=torch.long), tuple(names)
+
+
+def _unlabelled(numbers: Labels, names: tuple[str, ...]) -> int:
+    return int((numbers < 0).sum()) if names else 0
+
+
+def _labels_hash(reader: Reader) -> str:
+    return fingerprint(str(label) for label in reader.labels or ())
 
 
 def _streamed(data: DataConfig, reader: Reader, frame: Frame) -> Pictures:
-    entries = shuffled(len(reader))
-    cut = len(entries) - data.held_out
-    held, usable = (entries[cut:], entries[:cut]) if data.split == "train" else ([], {"all": entries, "test": entries[cut:]}[data.split])
-    usable = usable[: data.limit or None]
-    sample = _in_memory(data, reader, frame, usable[:LOOKED_AT])
-    held_out = _in_memory(data, reader, frame, held) if held else None
-    numbers, _ = _labels(reader, list(range(len(reader))))
-    streamed = partial(reader_stream, reader, frame, data, usable, numbers)
-    return Pictures(sample, held_out, streamed, _facts(data, reader))
+    training, held = _divided(data, len(reader))
+    numbers, names = _labels(reader)
 
+    def in_memory(entries: list[int]) -> ImageSource:
+        found = decoded_now(reader, frame, data.workers, entries=entries)
+        return ImageSource(data.source, found.pixels, numbers[found.entries], len(names), class_names=names)
 
-def _in_memory(data: DataConfig, reader: Reader, frame: Frame, entries: list[int]) -> ImageSource:
-    """Return these pictures decoded; those that cannot be read are left out."""
-    parts = list(decoded_parts(reader, frame, ([entries[place] for place in places] for places in in_turn(len(entries))), data.workers))
-    indices = [index for each in parts for index in each.indices]
-    labels, names = _labels(reader, indices)
-    pixels = torch.cat([torch.from_numpy(each.pixels) for each in parts]).permute(0, 3, 1, 2)
-    return ImageSource(data.source, pixels, labels, len(names), class_names=names)
+    held_out = in_memory(held) if held and data.split == "train" else None
+    streamed = partial(reader_stream, reader, frame, data, training, numbers)
+    return Pictures(in_memory(training[:LOOKED_AT]), held_out, streamed, _unlabelled(numbers, names), _facts(data, reader, "streamed"))
 
 
 def _sharded(data: DataConfig, frame: Frame) -> Pictures:
     odd = next((name for name in ("held_out", "limit") if getattr(data, name)), None)
     if odd is not None:
         raise CardiganError(f"data.{odd} is {getattr(data, odd)}, but shards are read as they come: leave some of them out of the list instead.")
+    if data.keep == "disk":
+        raise CardiganError("data.keep is 'disk', but shards are read as they come: leave it out.")
     shards = shards_of(data)
-    classes = data.classes or classes_among(shards)
-    sample = shard_sample(shards, frame, classes, LOOKED_AT)
+    first = first_entries(shards, LOOKED_AT)
+    classes = data.classes or classes_among(first)
+    sample = shard_sample(shards, first, frame, classes)
+    streamed = partial(shard_stream, shards, frame, data, classes)
     facts = {"source": data.source, "count": len(shards.addresses), "fingerprint": shards.fingerprint, "pictures": list(shards.addresses)}
-    return Pictures(sample, None, partial(shard_stream, shards, frame, data, classes), facts)
+    return Pictures(sample, None, streamed, int((sample.labels < 0).sum()), {**facts, "labels": "", "how": "streamed"})
 
 
-def _facts(data: DataConfig, reader: Reader) -> dict[str, Any]:
-    few = len(reader) <= LISTED
+def _facts(data: DataConfig, reader: Reader, how: str) -> dict[str, Any]:
     return {
-        **{"source": data.source, "count": len(reader), "fingerprint": reader.fingerprint},
-        "pictures": [reader.title(index) for index in range(len(reader))] if few else None,
-        "classes": list(_labels(reader, [])[1]),
+        **{"source": data.source, "count": len(reader), "fingerprint": reader.fingerprint, "labels": _labels_hash(reader), "how": how},
+        "pictures": [reader.title(index) for index in range(len(reader))] if len(reader) <= LISTED else None,
     }
 
 

@@ -33,6 +33,8 @@ class Reader:
     """Changes if the pictures do, as far as names, sizes and times tell without reading them all."""
     labels: Sequence[str | int | None] | None = None
     """Each picture's class as the source tells it, None where it tells none; None for a source without labels."""
+    passing: bool = False
+    """Whether the fingerprint may be another source's too, as of an object in memory: nothing is kept of such pictures."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """How many entries were not taken for pictures, by reason ("not a picture", "hidden"); they count as nothing."""
 

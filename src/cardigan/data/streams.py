@@ -31,7 +31,7 @@ from cardigan.shapes import Labels, Pixels
 def reader_stream(reader: Reader, frame: Frame, data: DataConfig, usable: list[int], numbers: Labels, seed: int, batch: int, share: slice) -> Stream:
     """Return the stream of a source that can be read in any order: `usable` entries, shuffled anew each epoch; `numbers` are all entries' classes.
 
-    The place of a picture that cannot be read is taken by the next one that can.
+    The place of a picture that cannot be read is taken by the next of them that can.
     """
     order = Order(len(usable) * (2 if data.mirror else 1), seed)
 
@@ -43,9 +43,9 @@ def reader_stream(reader: Reader, frame: Frame, data: DataConfig, usable: list[i
             for seen in count(images_seen, batch):
                 own = order.at(seen, batch)[share]
                 sent.append(own >= len(usable))
-                yield [usable[number % len(usable)] for number in own.tolist()]
+                yield (own % len(usable)).tolist()
 
-        for found in decoded_parts(reader, frame, wanted(), data.workers, replace=True):
+        for found in decoded_parts(reader, frame, wanted(), data.workers, among=usable):
             if found.bad:
                 bad |= {reader.title(entry): reason for entry, reason in found.bad.items()}
                 _refuse_too_many(reader.name, len(reader), bad)
@@ -133,27 +133,24 @@ ENOUGH_TO_JUDGE = 1_000
 """Pictures after which bad ones are a share and no accident."""
 
 
-def classes_among(shards: Shards) -> int:
-    """Return how many classes the shards have, judged by their first pictures: their numbers begin at 0."""
-    labels = [entry.label for entry in _first(shards, ENOUGH_TO_JUDGE)]
+def classes_among(first: list[Entry]) -> int:
+    """Return how many classes shards have, judged by their first pictures: their numbers begin at 0."""
+    labels = [entry.label for entry in first]
     return 1 + max((int(label) for label in labels if label is not None and str(label).isdecimal()), default=-1)
 
 
 def class_number(entry: Entry, classes: int) -> int:
-    """Return an entry's class, -1 for none; raises CardiganError for one that is not 0..classes - 1 where there are classes."""
-    if entry.label is None or not classes:
-        return -1 if classes else 0
-    if not str(entry.label).isdecimal() or int(entry.label) >= classes:
-        raise CardiganError(
-            f"{entry.title} has the class {entry.label!r}: expected a number from 0 to {classes - 1}; set data.classes to how many there are."
-        )
-    return int(entry.label)
+    """Return an entry's class, -1 for none and for one that is not 0..classes - 1; 0 where there are no classes."""
+    if not classes:
+        return 0
+    known = str(entry.label).isdecimal() and int(str(entry.label)) < classes
+    return int(str(entry.label)) if known else -1
 
 
-def shard_sample(shards: Shards, frame: Frame, classes: int, most: int) -> ImageSource:
+def shard_sample(shards: Shards, first: list[Entry], frame: Frame, classes: int) -> ImageSource:
     """Return the first pictures of the shards, decoded, for looking at."""
     pixels, labels = [], []
-    for entry in _first(shards, most):
+    for entry in first:
         try:
             pixels.append(decoded(entry.stored, frame))
             labels.append(class_number(entry, classes))
@@ -166,7 +163,7 @@ def shard_sample(shards: Shards, frame: Frame, classes: int, most: int) -> Image
 
 def survey_of_shards(shards: Shards, max_pixels: int) -> Survey:
     """Return what the shards' first pictures are like, and about how many there are."""
-    found = [entry.stored for entry in _first(shards, SURVEYED)]
+    found = [entry.stored for entry in first_entries(shards, SURVEYED)]
     first = shards.addresses[0]
     return survey_of_entries(found, len(shards.addresses) * shards.tallies[first].pictures, shards.name, max_pixels)
 
@@ -174,7 +171,7 @@ def survey_of_shards(shards: Shards, max_pixels: int) -> Survey:
 SURVEYED = 200
 
 
-def _first(shards: Shards, most: int) -> list[Entry]:
+def first_entries(shards: Shards, most: int) -> list[Entry]:
     """Return up to so many pictures from the beginning of the first epoch."""
     entries = shards.entries(0, 0)
     try:

@@ -3,22 +3,28 @@
 Reads sources; computes no number.
 """
 
+from pathlib import Path
+
 from cardigan.config import Config
-from cardigan.data.pictures import EMBEDDED, open_pictures
+from cardigan.data.pictures import EMBEDDED, Pictures, open_pictures
 from cardigan.data.source import ImageSource, limited
+from cardigan.errors import CardiganError
 from cardigan.metrics.features import default_extractor
 from cardigan.metrics.reference import Reference
+from cardigan.run.directory import RunDirectory, changed, remembered
 
 
-def reference_for(config: Config) -> Reference:
+def reference_for(config: Config, model: Path | None = None) -> Reference:
     """Return the real pictures that a model of these settings is judged by: held-out ones, or those it was trained on where none were held out.
 
-    Digits stand as they are stored, other pictures in the frame of the training. Raises CardiganError for a source that is no longer there.
+    Digits stand as they are stored, other pictures in the frame of the training. `model` is where it lies; if that is in a run, the pictures must be
+    those the run was trained on. Raises CardiganError for a source that is no longer there or has changed.
     """
     data = config.data
     if data.source in EMBEDDED:
         return embedded_reference(data.source, data.limit)
     found = open_pictures(data)
+    _check_unchanged(found, model)
     return _reference(data.source, found.training, found.held_out)
 
 
@@ -38,3 +44,16 @@ def _reference(name: str, training: ImageSource, held_out: ImageSource | None) -
     frame = (training.pixels.shape[1], training.pixels.shape[2], training.pixels.shape[3])
     trained_on, judged_by = (source.labels.clamp(min=0) for source in (training, apart))
     return Reference(name, split, training.pixels, trained_on, apart.pixels, judged_by, classes, default_extractor(frame), known)
+
+
+def _check_unchanged(found: Pictures, model: Path | None) -> None:
+    """Raise CardiganError if the pictures are not those the model's run remembers: what was held out then might have been trained on."""
+    folders = [] if model is None else [model, *model.absolute().parents[:2]]
+    run = next((RunDirectory(folder) for folder in folders if (folder / "source.json").exists()), None)
+    before = {} if run is None else {**remembered(run), "how": found.facts["how"]}
+    words = changed(before, found.facts) if before else ""
+    if words:
+        raise CardiganError(
+            f"The pictures in {found.facts['source']} are not those the model was trained on ({words}), so it cannot be judged by them: "
+            "bring them back."
+        )

@@ -112,7 +112,7 @@ def release(descriptor: int) -> None:
 def _check_pictures(run: RunDirectory, facts: dict[str, Any] | None) -> None:
     if not facts or not run.source.exists():
         return
-    words = changed(json.loads(run.source.read_bytes()), facts)
+    words = changed(remembered(run), facts)
     if words:
         raise CardiganError(
             f"The pictures in {facts['source']} are not those that {run.path} was trained on ({words}): bring them back to resume it, "
@@ -120,10 +120,25 @@ def _check_pictures(run: RunDirectory, facts: dict[str, Any] | None) -> None:
         )
 
 
+def remembered(run: RunDirectory) -> dict[str, Any]:
+    """Return what the run remembers of its pictures, nothing if it remembers nothing; raises CardiganError for a damaged file."""
+    if not run.source.exists():
+        return {}
+    try:
+        content = json.loads(run.source.read_bytes())
+        if {"fingerprint", "count", "pictures", "labels", "how"} <= content.keys():
+            return content
+        raise ValueError
+    except (OSError, ValueError, AttributeError) as error:
+        raise CardiganError(f"{run.source} is damaged: restore it from a backup, or remove it if the pictures are the same as ever.") from error
+
+
 def changed(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return in words how a source differs from what a run remembers of it; "" if it does not."""
     if before["fingerprint"] == now["fingerprint"]:
-        return ""
+        if before["labels"] != now["labels"]:
+            return "the pictures are the same, but their classes are not"
+        return "" if before["how"] == now["how"] else f"they were {before['how']} then, and are {now['how']} now: set data.keep as it was"
     old, new = set(before["pictures"] or ()), set(now["pictures"] or ())
     if before["count"] != now["count"]:
         words = f"there were {before['count']:,}, and now there are {now['count']:,}"
@@ -162,7 +177,7 @@ def _is_occupied(path: Path, resume: bool) -> bool:
         return False
     if not path.is_dir():
         return True
-    made_here = {"checkpoints", "samples", "lock"} if resume else set()
+    made_here = {"checkpoints", "samples", "lock", "source.json"} if resume else set()
     return any(entry.name not in made_here and not entry.name.startswith(atomic.MARK) for entry in path.iterdir())
 
 

@@ -11,8 +11,7 @@ import torch
 
 from cardigan.config import Config
 from cardigan.data.batches import Batches
-from cardigan.data.feed import Feed
-from cardigan.data.loading import WorkerLost
+from cardigan.data.feed import Feed, PicturesLost
 from cardigan.run.directory import RunDirectory
 from cardigan.training.average import update_average
 from cardigan.training.budget import Budget
@@ -55,7 +54,9 @@ def fit(trial: Trial, state: TrainState) -> tuple[TrainState, str]:
         began, before = time.monotonic(), state.images_seen
         try:
             state, measured = advance(trial, state)
-        except WorkerLost:  # before the step began
+        except PicturesLost:  # before the step began
+            if trial.budget.signalled:
+                continue  # the signal reached the whole group, and ended who decodes
             if trial.recorder is not None:
                 trial.recorder.save(state, judged=False)
             raise

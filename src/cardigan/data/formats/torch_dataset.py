@@ -40,7 +40,7 @@ def dataset_reader(dataset: Dataset[Any]) -> Reader:
         return pixels if pixels.dtype == np.uint8 else scaled(pixels)
 
     mark = fingerprint([name, count, *(part for pixels in pictures for part in (f"{pixels.dtype} {pixels.shape}", pixels.tobytes()))])
-    return Reader(name, count, str, read, mark, _Classes(name, dataset, count) if isinstance(sample[0], tuple) else None)
+    return Reader(name, count, str, read, mark, _Classes(name, dataset, count) if isinstance(sample[0], tuple) else None, passing=True)
 
 
 def _length(dataset: Any) -> int:
