@@ -34,7 +34,7 @@ class DcganGenerator(Generator):
         steps = stages(spec.height, spec.width)[::-1]
         channels = widths(config.width, len(steps))[::-1]
         bias = config.normalisation == "none"
-        self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning == "projection")
+        self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
         self.start = Deconvolution(self.latent.size, channels[0], steps[0].small, bias=bias)
         self.doublings = nn.ModuleList(
             Deconvolution(wide, narrow, step.kernel, step.stride, padding=1, output_padding=step.remainder, bias=bias)
@@ -63,7 +63,7 @@ class DcganDiscriminator(Discriminator):
         steps = stages(spec.height, spec.width)
         channels = widths(config.width, len(steps))
         bias = config.normalisation == "none"
-        learned = config.conditioning == "projection"
+        learned = config.conditioning != "one-hot"
         self.planes = 0 if learned else spec.classes
         self.group = config.minibatch_deviation
         self.halvings = nn.ModuleList(

@@ -26,7 +26,7 @@ class MlpGenerator(Generator):
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
         self.picture = (spec.channels, spec.height, spec.width)
-        self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning == "projection")
+        self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
         depth = config.depth or DEPTH
         inputs = [self.latent.size, *[config.width] * (depth - 1)]
         self.hidden = nn.ModuleList(nn.Linear(size, config.width) for size in inputs)
@@ -61,7 +61,7 @@ class MlpDiscriminator(Discriminator):
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
         units, depth = max(1, config.width // PIECES), config.depth or DEPTH
-        learned = config.conditioning == "projection"
+        learned = config.conditioning != "one-hot"
         self.ones = 0 if learned else spec.classes
         self.group = config.minibatch_deviation
         inputs = [spec.channels * spec.height * spec.width + self.ones, *[units] * (depth - 1)]

@@ -13,7 +13,7 @@ from cardigan.data.survey import CLEAR_SHARE, GREY_SHARE
 
 SIDES = (32, 64, 128, 256)
 FEW = 500
-"""Below this DiffAugment (arXiv:2006.10738) is worth its price: at 100 digits it helps most, at 1,000 it holds a short training back (docs/results.md)."""
+"""Below this DiffAugment (arXiv:2006.10738) helps most; with 1,000 digits it already holds a short training back (docs/results.md)."""
 MIRRORED_SHARE = 0.01
 UNEQUAL_SHARE = 0.1
 RARE = 50
