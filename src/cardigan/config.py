@@ -105,7 +105,7 @@ class NetworkConfig:
     """D also sees how much the pictures in groups of this size differ from each other (arXiv:1710.10196, section 3); 0 is off."""
     conditioning: Literal["auto", "one-hot", "projection"] = "auto"
     """How classes are told, if they are: as ones and zeros beside z and as planes beside the picture (the DCGAN paper's way, dcgan and mlp),
-    or learned, an embedding beside z and a projection of D's features on one (arXiv:1802.05637). Auto is learned: far better here (docs/lab-book.md)."""
+    or learned, an embedding beside z and a projection of D's features on one (arXiv:1802.05637). Auto is learned, which is far better (lab book)."""
     initialisation: Literal["dcgan", "torch"] = "torch"
     """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (PyTorch's default, uniform within 1/sqrt(fan-in), for dcgan)."""
 
