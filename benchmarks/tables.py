@@ -147,7 +147,8 @@ def stacked(options: argparse.Namespace) -> Iterator[Row]:
 def judged(options: argparse.Namespace, table: str, source: str, recipe: str, minutes: float, metric: str, count: int) -> Iterator[Row]:
     """Yield one number of each seed's generator at each count of samples; `minutes` and `count` are what it takes where none are given."""
     for seed in options.seeds:
-        path = options.model or trained(options, table, source, recipe, {"seed": seed}, options.minutes or minutes, None)
+        budget = None if options.images else options.minutes or minutes
+        path = options.model or trained(options, table, source, recipe, {"seed": seed}, budget, options.images)
         for samples in options.samples or [count]:
             yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, samples, (metric,), seed)}
 

@@ -74,7 +74,11 @@ def mnist_conditional() -> Config:
 
 
 def stacked_mnist() -> Config:
-    """Return `mnist` on three digits at a time, as red, green and blue: a thousand modes to find (docs/results.md)."""
+    """Return `mnist` on three digits at a time, as red, green and blue: a thousand modes to find (docs/results.md).
+
+    Promise: 400,000 images, 6 minutes on one CPU core (AVX-512 bf16), find all 1,000 modes with a divergence of 0.041 (0.039 and 0.043, 2 seeds), by
+    `python benchmarks/tables.py stacked --images 400000`.
+    """
     config = mnist()
     return replace(config, recipe="stacked-mnist", data=replace(config.data, source="stacked-mnist", channels=3))
 
@@ -231,9 +235,9 @@ RECIPES = {
     "stacked-mnist": Recipe(
         stacked_mnist,
         "three digits at a time: a thousand modes to find",
-        "cardigan train stacked-mnist",
-        NOT_YET,
-        NOT_YET,
+        "cardigan train stacked-mnist --images 400000",
+        "6 minutes on one CPU core (AVX-512 bf16)",
+        "all 1,000 modes, divergence 0.039 and 0.043 (2 seeds, 26,000 samples; perfect sampling 0.019)",
     ),
     "gan2014": Recipe(gan2014, "the first GAN, without convolutions", "cardigan train mnist --recipe gan2014", NOT_YET, NOT_YET),
     "dcgan-paper-mnist": Recipe(
