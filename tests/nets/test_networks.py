@@ -165,7 +165,8 @@ def test_dcgan_keeps_its_names_and_numbers():
     """Checkpoints and the tutorial depend on them: these were computed before there were other networks."""
     spec = ImageSpec(1, 16, 16, 2)
     torch.manual_seed(0)
-    g, d = generator("dcgan", spec, normalisation="batch", initialisation="dcgan"), discriminator("dcgan", spec)
+    g = generator("dcgan", spec, normalisation="batch", initialisation="dcgan", conditioning="one-hot")
+    d = discriminator("dcgan", spec, conditioning="one-hot")
     assert list(d.state_dict()) == [f"{name}.{kind}" for name in ("halvings.0", "halvings.1", "verdict") for kind in ("weight", "bias")]
     assert {name.split(".")[0] for name in g.state_dict()} == {"start", "doublings", "norms"}
     images = g(torch.linspace(-1, 1, 3 * LATENT).view(3, LATENT), torch.tensor([0, 1, 1]))
