@@ -69,7 +69,11 @@ def tutorial() -> Config:
 
 
 def mnist_conditional() -> Config:
-    """Return `mnist` with classes: a digit can be asked for, and a classifier can be fitted on what is drawn (docs/results.md)."""
+    """Return `mnist` with classes: a digit can be asked for, and a classifier can be fitted on what is drawn (docs/results.md).
+
+    Promise: two minutes on 2 CPU cores (AVX-512 bf16) reach a digit distance of 3.55, from 3.43 to 3.69 over 3 seeds, by
+    `python benchmarks/quality.py --recipe mnist-conditional --minutes 2`.
+    """
     return replace(mnist(), recipe="mnist-conditional", conditional=True)
 
 
@@ -228,9 +232,9 @@ RECIPES = {
     "mnist-conditional": Recipe(
         mnist_conditional,
         "digits that can be asked for by class",
-        "cardigan train mnist --recipe mnist-conditional",
-        NOT_YET,
-        NOT_YET,
+        "cardigan train mnist --recipe mnist-conditional --minutes 2",
+        "2 minutes on 2 CPU cores (AVX-512 bf16), 200,000 images",
+        "digit distance 3.55, from 3.43 to 3.69 over 3 seeds (5,000 samples; real training digits 1.5)",
     ),
     "stacked-mnist": Recipe(
         stacked_mnist,
