@@ -4,7 +4,7 @@ Knows what pictures and machines are like, and how long a step takes if it is to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cardigan.config import Config, override
@@ -45,6 +45,7 @@ def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pa
     recipe: then only what the pictures demand is chosen.
     """
     reasons = []
+    found = replace(found, count=min(found.count, config.data.limit or found.count))
     if by_recipe:
         for choice in (Choice({"data.channels": found.channels}, []), _held_out(config, found, device)):
             config, said = _applied(config, choice, given)

@@ -55,11 +55,7 @@ def write_report(run: RunDirectory, snapshot: Snapshot | None = None, whole: boo
 def judged(snapshot: Snapshot, config: Config, whole: bool, model: Path | None = None) -> tuple[list[Metric], str, Picture | None]:
     """Return the judge's rows, their protocol, and the worst samples beside their neighbours; a sentence where there is no reference."""
     if not whole and config.data.source not in QUICK_METRICS:
-        return (
-            [],
-            "Not judged yet, since that takes a minute or two: `cardigan report` and this folder's name. The score below is the cheap one.",
-            None,
-        )
+        return [], NOT_JUDGED, None
     try:
         reference = reference_for(config, model)
     except CardiganError as error:

@@ -285,7 +285,7 @@ def test_a_lost_shard_ends_the_stream_with_a_sentence(tmp_path):
     assert "Traceback" not in str(told.value)
 
 
-def test_facts_tell_what_changed(tmp_path):
+def test_facts_survive_being_written_as_json(tmp_path):
     path = folder(tmp_path / "pictures")
     facts = open_pictures(data(path)).facts
     assert facts["count"] == 10 and json.loads(json.dumps(facts)) == facts

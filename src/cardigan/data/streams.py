@@ -27,6 +27,10 @@ from cardigan.metrics import cache
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Pixels
 
+ENOUGH_TO_JUDGE = 1_000
+"""Pictures after which bad ones are a share and no accident."""
+SURVEYED = 200
+
 
 def reader_stream(reader: Reader, frame: Frame, data: DataConfig, usable: list[int], numbers: Labels, seed: int, batch: int, share: slice) -> Stream:
     """Return the stream of a source that can be read in any order: `usable` entries, shuffled anew each epoch; `numbers` are all entries' classes.
@@ -129,10 +133,6 @@ class ShardSteps(IterableDataset[Part]):
             return str(error)
 
 
-ENOUGH_TO_JUDGE = 1_000
-"""Pictures after which bad ones are a share and no accident."""
-
-
 def classes_among(first: list[Entry]) -> int:
     """Return how many classes shards have, judged by their first pictures: their numbers begin at 0."""
     labels = [entry.label for entry in first]
@@ -166,9 +166,6 @@ def survey_of_shards(shards: Shards, max_pixels: int) -> Survey:
     found = [entry.stored for entry in first_entries(shards, SURVEYED)]
     first = shards.addresses[0]
     return survey_of_entries(found, len(shards.addresses) * shards.tallies[first].pictures, shards.name, max_pixels)
-
-
-SURVEYED = 200
 
 
 def first_entries(shards: Shards, most: int) -> list[Entry]:

@@ -84,7 +84,7 @@ class Recorder:
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
         self._has_scale = find_loss(self.config.objective.loss).probability is not None
-        self.watch = Watch(self.run, self.config, judged=True)
+        self.watch = Watch(self.run, self.config)
 
     def begin(self, state: TrainState, messages: list[str]) -> None:
         """Write down the start; a run that has nothing yet leaves its first checkpoint and pictures, which also proves that it can."""

@@ -31,7 +31,6 @@ class Watch:
 
     run: RunDirectory
     config: Config
-    judged: bool
     asked: str = ""
     """What should end the training here: patience, health or rollback; "" for nothing."""
     reason: Fault | None = None
@@ -39,11 +38,11 @@ class Watch:
     monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.monitor = Monitor(self.judged)
+        self.monitor = Monitor(judged=True)
 
     def begin_anew(self) -> None:
         """Know what the journal tells of the run as it finally went, and ask for nothing."""
-        self.asked, self.reason, self.monitor = "", None, Monitor(self.judged)
+        self.asked, self.reason, self.monitor = "", None, Monitor(judged=True)
         for event in read_events(self.run.journal):
             numbers = reading(event)
             if numbers is not None:
