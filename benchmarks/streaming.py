@@ -1,9 +1,11 @@
 """Stream synthetic pictures from tar shards, to see that memory does not grow with their number, and how fast they come.
 
-    python benchmarks/streaming.py [--images 100000] [--per-shard 10000] [--bytes 2000] [--folder FOLDER] [--out FILE.json]
+    python benchmarks/streaming.py [--images 100000] [--per-shard 10000] [--bytes 2000] [--pace 4000] [--folder FOLDER]
+        [--out FILE.json]
 
-Writes the shards first (small JPEGs, all the same bytes, each with its class), then takes one epoch from them and tells at each tenth of it how
-much memory the process holds and how many entries came in a second. Nothing is decoded. The disk needs about (bytes + 2,000) x images.
+Writes the shards first (small JPEGs, all the same bytes, each with its class), then takes one epoch from them, at most `--pace` a second as a
+training would, and tells for each tenth of it the least and the most memory the process held, and how many entries came in a second. Nothing is
+decoded. The disk needs about (bytes + 2,000) x images.
 """
 
 import argparse
@@ -24,6 +26,8 @@ from PIL import Image
 from cardigan.data.sharded.shards import open_shards
 
 PARTS = 10
+LOOK = 100
+"""Entries between two looks at the memory."""
 MEGABYTE = 1e6
 
 
@@ -32,6 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--per-shard", type=int, default=10_000)
     parser.add_argument("--bytes", type=int, default=2000, help="size of a picture, about")
+    parser.add_argument("--pace", type=float, default=4000, help="entries taken in a second, at most")
     parser.add_argument("--folder", type=Path, help="where the shards are written; nothing is a temporary folder")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -43,7 +48,7 @@ def main() -> None:
             "command": " ".join(["python", *sys.argv]),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
             "writing_seconds": round(writing, 1),
-            **streamed(source, options.images, Path(folder) / "counts.json"),
+            **streamed(source, options.images, options.pace, Path(folder) / "counts.json"),
         }
     text = json.dumps(result, indent=1)
     print(text)
@@ -75,18 +80,23 @@ def written(folder: Path, images: int, per_shard: int, picture: bytes) -> str:
     return f"{folder}/train-{{00000..{shards - 1:05}}}.tar"
 
 
-def streamed(source: str, images: int, counts: Path) -> dict[str, object]:
-    """Take one epoch's entries; returns memory and speed at each tenth, and how long going on from the middle takes."""
+def streamed(source: str, images: int, pace: float, counts: Path) -> dict[str, object]:
+    """Take one epoch's entries; returns memory and speed in each tenth, and how long going on from the middle takes."""
     shards = open_shards(source, counts)
     entries = shards.entries(0, 0)
     before, begun = resident_megabytes(), time.monotonic()
-    parts, seen, last = [], 0, begun
-    for part in range(1, PARTS + 1):
-        goal = images * part // PARTS
-        taken = sum(1 for _ in itertools.islice(entries, goal - seen))
+    parts, last = [], begun
+    for part in range(PARTS):
+        start, end = images * part // PARTS, images * (part + 1) // PARTS
+        held = []
+        for seen, _ in enumerate(itertools.islice(entries, end - start), start + 1):
+            if seen % LOOK == 0:
+                held.append(resident_megabytes())
+                time.sleep(max(0.0, begun + seen / pace - time.monotonic()))
         now = time.monotonic()
-        parts.append({"images": goal, "rss_mb": resident_megabytes(), "entries_per_second": round(taken / (now - last))})
-        seen, last = goal, now
+        parts.append({"images": end, "rss_mb": [min(held), max(held)], "entries_per_second": round((end - start) / (now - last))})
+        last = now
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE)
     entries.close()
     middle = time.monotonic()
     next(open_shards(source).entries(0, images // 2))
@@ -95,7 +105,7 @@ def streamed(source: str, images: int, counts: Path) -> dict[str, object]:
         "pictures_counted": shards.count(),
         "rss_mb_before": before,
         "parts": parts,
-        "rss_mb_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE),
+        "rss_mb_peak": peak,
         "entries_per_second": round(images / (last - begun)),
         "resume_uncounted_seconds": round(time.monotonic() - middle, 2),
     }

@@ -17,7 +17,7 @@ from PIL import Image
 import cardigan
 from cardigan import assemble
 from cardigan.choosing import chosen
-from cardigan.cli import evaluate
+from cardigan.cli import evaluate, sample
 from cardigan.config import override
 from cardigan.data.formats.opening import open_reader
 from cardigan.data.survey import Survey
@@ -303,11 +303,19 @@ def test_classes_that_are_missing_for_some_are_refused_only_where_they_are_neede
         cardigan.train(folder, images=8, out=tmp_path / "other", overrides={**words, "data.labels": f"{tmp_path / 'labels.csv'}:sid"})
 
 
-def test_a_picture_of_a_class_can_be_asked_for(tmp_path, folder):
+def test_a_picture_of_a_class_can_be_asked_for_by_its_name(tmp_path, folder):
     run = cardigan.train(folder, images=8, out=tmp_path / "run", overrides={**SMALL, "data.labels": "folders", "conditional": True})
-    assert cardigan.load(run.path).sample(3, labels=1).shape == (3, 16, 16, 3)
-    with pytest.raises(CardiganError):
-        cardigan.load(run.path).sample(3, labels=2)
+    model = cardigan.load(run.path)
+    right = model.sample(3, labels=1)
+    assert right.shape == (3, 16, 16, 3)
+    assert np.array_equal(model.sample(3, labels="right"), right)
+    assert np.array_equal(model.sample(2, labels=["left", "right"])[1], right[1])
+    for wrong, words in ((2, r"expected 0\.\.1"), ("rigth", r"Unknown class 'rigth': did you mean 'right'\?")):
+        with pytest.raises(CardiganError, match=words):
+            model.sample(3, labels=wrong)
+    assert sample.main([str(run.path), "-n", "3", "--label", "right", "--out", str(tmp_path / "right.npy")]) == 0
+    assert sample.main([str(run.path), "-n", "3", "--label", "1", "--out", str(tmp_path / "one.npy")]) == 0
+    assert (tmp_path / "right.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
 
 
 def test_the_judge_takes_held_out_pictures_and_says_so(tmp_path, capsys):

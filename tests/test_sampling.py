@@ -55,8 +55,11 @@ def test_labels(run, conditional):
     assert not np.array_equal(model.sample(4, labels=1), model.sample(4, labels=2))
     with pytest.raises(CardiganError, match=r"label 10 is out of range: expected 0\.\.9"):
         model.sample(4, labels=10)
-    with pytest.raises(CardiganError, match="without classes"):
-        cardigan.load(run).sample(4, labels=1)
+    with pytest.raises(CardiganError, match=r"label is 'seven': expected 0\.\.9; its classes have no names"):
+        model.sample(4, labels="seven")
+    for label in (1, "1", "seven"):
+        with pytest.raises(CardiganError, match="without classes"):
+            cardigan.load(run).sample(4, labels=label)
 
 
 @pytest.mark.parametrize("name", ["grid.png", "array.npy", "array.npz", "folder"])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from cardigan.run.directory import RunDirectory, check_free, latest_run, named_r
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
-from cardigan.run.snapshot import Snapshot, numbered, read_snapshot, sample_pixels
+from cardigan.run.snapshot import Snapshot, class_number, numbered, read_snapshot, sample_pixels
 from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import Devices as Devices
@@ -60,6 +60,8 @@ from cardigan.training.steps import iterate as iterate
 
 RUNS = Path("runs")
 MAX_SAMPLES = 10_000_000
+Labelling: TypeAlias = int | str | Sequence[int] | Sequence[str] | np.ndarray
+"""A class for all pictures or one for each, by number or by name."""
 
 
 @dataclass(frozen=True)
@@ -91,36 +93,36 @@ class Model:
         self,
         num: int = 16,
         seed: int = 0,
-        labels: int | Sequence[int] | np.ndarray | None = None,
+        labels: Labelling | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:
         """Return `num` pictures as uint8 [num, height, width, channels].
 
         Picture i is a function of (seed, i, its label, truncation) alone: a larger `num` changes none of the first.
-        `labels` is one class for all or one per picture; a conditional model without it draws classes at random.
+        `labels` is one class for all or one per picture, by number or by name; a conditional model without it draws classes at random.
         `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
         """
         if not 1 <= num <= MAX_SAMPLES:
             raise CardiganError(f"num is {num!r}: expected 1..{MAX_SAMPLES} pictures.")
         return self._draw(numbered(num, seed), labels, truncation)
 
-    def sample_seeds(self, seeds: Sequence[int], labels: int | Sequence[int] | np.ndarray | None = None, truncation: float = 1.0) -> np.ndarray:
+    def sample_seeds(self, seeds: Sequence[int], labels: Labelling | None = None, truncation: float = 1.0) -> np.ndarray:
         """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
         return self._draw([(seed, 0) for seed in seeds], labels, truncation)
 
-    def _draw(self, keys: list[tuple[int, int]], labels: int | Sequence[int] | np.ndarray | None, truncation: float) -> np.ndarray:
+    def _draw(self, keys: list[tuple[int, int]], labels: Labelling | None, truncation: float) -> np.ndarray:
         wrong = [seed for seed, _ in keys if not 0 <= seed < 2**63]
         if wrong:
             raise CardiganError(f"seed is {wrong[0]!r}: expected 0 <= seed < 2^63.")
-        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys)), truncation)
+        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _label_tensor(labels: int | Sequence[int] | np.ndarray | None, count: int) -> torch.Tensor | None:
+def _label_tensor(labels: Labelling | None, count: int, spec: ImageSpec) -> torch.Tensor | None:
     """Return the labels as a tensor, a single one repeated for every picture."""
     if labels is None:
         return None
-    values = torch.as_tensor(np.atleast_1d(np.asarray(labels)).astype(np.int64))
+    values = torch.tensor([class_number(label, spec) for label in np.atleast_1d(np.asarray(labels)).tolist()], dtype=torch.long)
     return values.expand(count) if len(values) == 1 else values
 
 

@@ -92,7 +92,7 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
             f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or say where they are with data.labels "
             "(folders, a file, a column)."
         )
-    return image_spec(config.data, source.classes if config.conditional else 0)
+    return image_spec(config.data, source.classes, source.class_names) if config.conditional else image_spec(config.data, 0)
 
 
 def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState:

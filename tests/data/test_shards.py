@@ -489,3 +489,28 @@ def test_any_file_system_of_fsspec(tmp_path, source):
         memory.rm("/shards", recursive=True)
     with pytest.raises(CardiganError, match=r"nowhere://a\.tar"):
         open_shards("nowhere://a.tar").count()
+
+
+def test_the_next_group_is_read_no_faster_than_this_one_is_used(tmp_path, monkeypatch):
+    """So that memory holds one group's bytes, not two by turns."""
+    for number in range(6):
+        (tmp_path / f"train-{number:03}.tar").write_bytes(packed({f"{number}-{picture}.jpg": bytes(1000) for picture in range(50)}))
+    monkeypatch.setattr(shards, "GROUP_PICTURES", 50)
+    monkeypatch.setattr(shards, "AHEAD_BYTES", 5000)
+    read = []
+
+    def counted(*given):
+        for picture in plain(*given):
+            read.append(picture.size)
+            yield picture
+
+    plain = shards.pictures
+    monkeypatch.setattr(shards, "pictures", counted)
+    entries = open_shards(f"{tmp_path}/train-{{000..005}}.tar").entries(0, 0)
+    held = []
+    for taken, _ in zip(range(1, 301), entries, strict=False):
+        time.sleep(0.001)  # the thread has time to read all it may
+        held.append(sum(read) - 1000 * taken)
+    entries.close()
+    assert max(held) <= 50_000 + 5000 + 1000  # the group, what may be read ahead, and the picture that waits for room
+    assert min(held) >= 40_000

@@ -46,6 +46,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         "images_seen": snapshot.images_seen,
         "picture": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
         "classes": snapshot.spec.classes,
+        **({"class_names": list(snapshot.spec.class_names)} if snapshot.spec.class_names else {}),
         "generator_parameters": cost.parameters,
         "generator_multiply_adds": cost.multiply_adds,
         "settings": identity(snapshot.config),

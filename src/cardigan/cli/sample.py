@@ -29,8 +29,8 @@ class SampleOptions:
     """Which pictures: equal seeds give equal ones."""
     seeds: str | None = None
     """One picture for each of these seeds instead, e.g. 0-31,40."""
-    label: int | None = None
-    """The class to draw, for a generator trained with classes; by default a random one for each picture."""
+    label: str | None = None
+    """The class to draw, by its name or number, for a generator trained with classes; by default a random one for each picture."""
     truncation: float = 1.0
     """From 1, as trained, down to 0, the average picture: less varied, more typical."""
     out: Path = Path("samples.png")

@@ -25,11 +25,13 @@ class ImageSpec:
     width: int
     classes: int
     """Number of classes the networks are told about; 0 when they are not."""
+    class_names: tuple[str, ...] = ()
+    """What they are called, where they have names."""
 
 
-def image_spec(data: DataConfig, classes: int) -> ImageSpec:
+def image_spec(data: DataConfig, classes: int, class_names: tuple[str, ...] = ()) -> ImageSpec:
     """Return what networks must know of pictures in this frame."""
-    return ImageSpec(data.channels, data.height, data.width, classes)
+    return ImageSpec(data.channels, data.height, data.width, classes, class_names)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from cardigan.config import Config, from_dict, identity, to_dict
 from cardigan.data.source import ImageSpec, image_spec
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, unknown
 from cardigan.latents import sample_labels, sample_latents, truncated
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
@@ -39,7 +39,8 @@ class Snapshot:
 
 def header(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
     """Return what a file of weights says of itself: a function of the experiment alone, so equal training gives equal bytes."""
-    return {"format": FORMAT, "config": _nested_identity(config), "classes": spec.classes, "images_seen": images_seen}
+    names = {"class_names": list(spec.class_names)} if spec.class_names else {}
+    return {"format": FORMAT, "config": _nested_identity(config), "classes": spec.classes, **names, "images_seen": images_seen}
 
 
 def _nested_identity(config: Config) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def read_snapshot(path: Path) -> Snapshot:
         if facts["format"] != FORMAT:
             raise CardiganError(f"{file} has format {facts['format']!r}; this cardigan reads {FORMAT}: use the version that wrote it.")
         config, images_seen = from_dict(facts["config"]), int(facts["images_seen"])
-        spec = image_spec(config.data, int(facts["classes"]))
+        spec = image_spec(config.data, int(facts["classes"]), _class_names(facts))
         with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
             generator = build_generator(config, spec)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
@@ -78,6 +79,13 @@ def read_snapshot(path: Path) -> Snapshot:
         raise CardiganError(f"{file} does not hold the generator that its header describes: give another copy of it.")
     generator.load_state_dict(tensors, assign=True)
     return Snapshot(generator.eval().requires_grad_(False), config, spec, images_seen)
+
+
+def _class_names(facts: dict[str, Any]) -> tuple[str, ...]:
+    names = facts.get("class_names", [])
+    if names and (len(names) != facts["classes"] or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{len(names)} names of {facts['classes']} classes")
+    return tuple(names)
 
 
 def _weights(path: Path) -> tuple[Path, str]:
@@ -131,6 +139,19 @@ def sample_pixels(snapshot: Snapshot, keys: Sequence[tuple[int, int]], labels: L
 def numbered(count: int, seed: int) -> list[tuple[int, int]]:
     """Return the keys of the first `count` pictures of a seed."""
     return [(seed, number) for number in range(count)]
+
+
+def class_number(label: int | str, spec: ImageSpec) -> int:
+    """Return the number of a class given by name, or by number as an int or as text; a name that looks like a number is a name."""
+    if isinstance(label, str) and label in spec.class_names:
+        return spec.class_names.index(label)
+    try:
+        return int(label)
+    except ValueError:
+        if not spec.class_names:
+            known = f"0..{spec.classes - 1}; its classes have no names" if spec.classes else "none, since this generator was trained without classes"
+            raise CardiganError(f"label is {label!r}: expected {known}.") from None
+        raise unknown("class", str(label), spec.class_names) from None
 
 
 def check_labels(labels: Labels, count: int, classes: int) -> None:

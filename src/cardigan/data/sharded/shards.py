@@ -3,6 +3,7 @@
 Each epoch takes the shards in a new order, a group of them at a time, and shuffles each group's pictures. Does not decode them.
 """
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -28,7 +29,9 @@ from cardigan.rng import stream
 GROUP_PICTURES = 8192
 """A group takes shards until it has this many pictures,"""
 GROUP_BYTES = 1 << 29
-"""or this many bytes of pictures. Memory holds two groups: the one in use and the next."""
+"""or this many bytes of pictures. Memory holds one group: what is left of the one in use, and as large a part of the next."""
+AHEAD_BYTES = 1 << 22
+"""So much more of the next group is read."""
 
 
 class Entry(NamedTuple):
@@ -52,6 +55,8 @@ class Group(NamedTuple):
 
 Content: TypeAlias = tuple[list[Entry], Group]
 """A group's pictures in the order they lie, and the group that follows."""
+Wanted: TypeAlias = Callable[[int], bool]
+"""Waits until there is room for so many bytes; whether they are still wanted then."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,11 @@ class Shards:
     def entries(self, seed: int, images_seen: int) -> Generator[Entry, None, None]:
         """Yield the pictures that follow the first `images_seen`, without end; none comes twice in an epoch, none is left out.
 
-        A thread reads the next group meanwhile; closing the iterator ends it.
+        A thread reads the next group meanwhile, at the pace at which this one is used up; closing the iterator ends it.
         """
         group, skipped = self._place(seed, images_seen)
         reading = Reading(partial(self._read, seed, group))
+        largest = 0
         try:
             while True:
                 found, following = reading.result()
@@ -91,8 +97,12 @@ class Shards:
                 reading = Reading(partial(self._read, seed, group))
                 shuffled = [found[position] for position in reversed(order)]
                 del found
+                size = sum(len(entry.stored) for entry in shuffled)
+                largest = max(largest, size)  # the next may be larger than this, which may be the small rest of an epoch
                 while shuffled:
-                    yield shuffled.pop()  # its memory is free as soon as its user is done, which makes room for the next group
+                    entry = shuffled.pop()
+                    reading.allow(len(entry.stored) * largest / max(size, 1))
+                    yield entry
         finally:
             reading.stop()
             self.tallies.save()
@@ -127,27 +137,27 @@ class Shards:
             yield group, held
             number += 1
 
-    def _read(self, seed: int, group: Group, wanted: Callable[[], bool]) -> Content:
+    def _read(self, seed: int, group: Group, wanted: Wanted) -> Content:
         """Return a group's pictures, and the group that follows it; what is not wanted any more may be left out."""
         shards = self._shards(seed, group.epoch)
         entries: list[Entry] = []
         place, size = group.start, 0
-        while place < len(shards) and not _full(len(entries), size) and wanted():
+        while place < len(shards) and not _full(len(entries), size) and wanted(0):
             size += self._add(shards[place], entries, wanted)
             place += 1
         if place < len(shards):
             return entries, Group(group.epoch, group.number + 1, place)
-        if group.start == 0 and not entries and wanted():
+        if group.start == 0 and not entries and wanted(0):
             raise no_pictures(self.name, self.passed_over)
         return entries, Group(group.epoch + 1, 0, 0)
 
-    def _add(self, address: str, entries: list[Entry], wanted: Callable[[], bool]) -> int:
+    def _add(self, address: str, entries: list[Entry], wanted: Wanted) -> int:
         """Add a shard's pictures to `entries`; returns how many bytes they have."""
         name, count, size = shard_name(address), 0, 0
         passed_over: Counter[str] = Counter()
         with opened(address) as shard:
             for picture in pictures(shard, passed_over):
-                if not wanted():
+                if not wanted(picture.size):
                     return size
                 entries.append(Entry(f"{name}/{picture.name}", picture.stored, picture.label))
                 count, size = count + 1, size + picture.size
@@ -169,23 +179,42 @@ def _full(count: int, size: int) -> bool:
 
 
 class Reading:
-    """Pictures that are read in a thread; what went wrong there is raised where the result is asked for."""
+    """Pictures that are read in a thread, no more of them than was allowed; what went wrong there is raised where the result is asked for."""
 
-    def __init__(self, read: Callable[[Callable[[], bool]], Content]) -> None:
-        self._unwanted = threading.Event()
+    def __init__(self, read: Callable[[Wanted], Content]) -> None:
+        self._changed = threading.Condition()
+        self._allowed: float = AHEAD_BYTES
+        self._stopped = False
         self._result: Future[Content] = Future()
         threading.Thread(target=self._run, args=(read,), daemon=True, name="shards").start()
 
+    def allow(self, size: float) -> None:
+        """Let so many more bytes be read."""
+        with self._changed:
+            self._allowed += size
+            self._changed.notify()
+
     def result(self) -> Content:
+        """Return all that was to be read, when it is."""
+        self.allow(math.inf)
         return self._result.result()
 
     def stop(self) -> None:
         """Let the thread end at the next picture; does not wait for it, since a server may keep it waiting."""
-        self._unwanted.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
 
-    def _run(self, read: Callable[[Callable[[], bool]], Content]) -> None:
+    def _wanted(self, size: int) -> bool:
+        """Return whether so many bytes are still wanted, once there is room for them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._allowed >= size)
+            self._allowed -= size
+            return not self._stopped
+
+    def _run(self, read: Callable[[Wanted], Content]) -> None:
         try:
-            self._result.set_result(read(lambda: not self._unwanted.is_set()))
+            self._result.set_result(read(self._wanted))
         except BaseException as error:  # noqa: BLE001 - the one who waits for the result is told, else he waits for ever
             self._result.set_exception(error)
 
