@@ -114,7 +114,7 @@ def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, 
     memory = {name: round(worker.ask(memory=True)["megabytes"]) for name, worker in (("plain", plain), ("cardigan", ours))}
     for worker in (plain, ours, matrix):
         worker.end()
-    flop = flop_per_image(replace(find_recipe(recipe).config(), batch=batch))
+    flop = flop_per_image(config_of(settings))
     reached = statistics.median(speeds["cardigan"]) * flop
     return {
         "recipe": recipe,
@@ -127,6 +127,11 @@ def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, 
         "peak_megabytes": memory,
         "samples_per_second": {name: spread(values) for name, values in drawn.items()},
     }
+
+
+def config_of(settings: dict[str, Any]) -> Config:
+    """Return the recipe's config, told no classes: the plain loop has none."""
+    return replace(find_recipe(settings["recipe"]).config(), batch=settings["batch"], device=settings["device"], conditional=False)
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -152,7 +157,7 @@ def flop_per_image(config: Config) -> float:
 
 def serve(kind: str, settings: dict[str, Any]) -> None:
     """Do what is asked on standard input, line by line, and answer with the seconds it took."""
-    config = replace(find_recipe(settings["recipe"]).config(), batch=settings["batch"], device=settings["device"])
+    config = config_of(settings)
     with kept_memory() if kind == "cardigan" else open(os.devnull):  # noqa: PTH123 - nothing to keep in the others
         play, draw = {"plain": plain_parts, "cardigan": cardigan_parts, "matrix": matrix_parts}[kind](config)
         on_gpu = open_devices(config).device.type == "cuda"

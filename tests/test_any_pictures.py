@@ -198,6 +198,7 @@ def test_what_is_chosen_fits_the_pictures():
     assert len(reasons) == 5
     assert choice(found(count=400))[0].augment.probability == 1.0 and choice(found(count=400))[0].data.held_out == 0
     assert choice(found(count=50_000))[0].augment.operations == "" and choice(found(count=50_000))[0].data.held_out == 1_000
+    assert choice(found(count=50_000, shards=25))[0].data.held_out == 1_000 and choice(found(count=50_000, shards=19))[0].data.held_out == 0
     assert choice(found(height=28, width=28, channels=1))[0].data.height == 32
     assert choice(found(count=50_000), **{"data.limit": 300})[0].augment.probability == 1.0  # what is not trained on does not count
     wide, _ = choice(found(height=48, width=96, one_shape=True))
@@ -217,6 +218,14 @@ def test_nothing_that_was_given_is_changed():
     config, _ = choice(found(count=400), images=1_000, **settings, **{"data.held_out": 7, "sample_every": 123})
     assert (config.data.height, config.data.width, config.data.held_out, config.images, config.minutes) == (96, 40, 7, 1_000, None)
     assert config.augment.operations == "" and config.sample_every == 123 and config.generator.width == 16
+
+
+def test_the_reasons_tell_what_was_asked_for():
+    config, reasons = choice(found(), images=1_000_000, **{"generator.width": 16})
+    assert (config.generator.width, config.discriminator.width) == (16, 32)
+    assert any("width 16 and 32, measured 1,000 images/s, so 1,000,000 images take about 17 minutes" in reason for reason in reasons)
+    assert any("width 24, measured 667 images/s, so 5 minutes show about 200,000" in reason for reason in choice(found(), minutes=5.0)[1])
+    assert any("so 60 minutes show about 1,800,000" in reason for reason in choice(found())[1])
 
 
 @pytest.mark.parametrize(
@@ -380,7 +389,10 @@ def test_augmentation_that_is_given_is_not_chosen(count, given):
 
 
 def test_a_config_of_another_source_follows_the_source(tmp_path, folder):
-    run = cardigan.train(folder, config=override(config_for("mnist"), {**SMALL, "data.channels": 3, "images": 8}), out=tmp_path / "run")
+    digits = override(config_for("mnist"), {**SMALL, "data.channels": 3, "images": 8})
+    with pytest.raises(CardiganError, match=r"--no-conditional.*data.labels"):
+        cardigan.train(folder, config=digits, out=tmp_path / "run")
+    run = cardigan.train(folder, config=override(digits, {"conditional": False}), out=tmp_path / "run")
     assert run.config.data.source == str(folder) and cardigan.load(run.path).sample(1).shape == (1, 16, 16, 3)
 
 

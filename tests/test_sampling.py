@@ -6,17 +6,21 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import cardigan
 from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
+from cardigan.pixels import decode
+from cardigan.run.snapshot import numbered, sample_pixels
+from cardigan.run.tensors import read_tensors
 
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=64, overrides=SMALL).path
+    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=64, overrides={**SMALL, "conditional": False}).path
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,19 @@ def test_run_checkpoint_and_lone_file_are_one_model(run, tmp_path):
     expected = cardigan.load(run).sample(4)
     assert np.array_equal(cardigan.load(tmp_path / "mine.safetensors").sample(4), expected)
     assert np.array_equal(cardigan.load(run / "checkpoints" / "00000064").sample(4), expected)
+
+
+def test_a_sheet_tells_what_the_discriminator_makes_of_it(conditional):
+    event = [event for event in cardigan.read_events(conditional / "journal.jsonl") if event.kind == "samples"][-1]
+    snapshot = cardigan.load(conditional).snapshot
+    discriminator = cardigan.build_discriminator(snapshot.config, snapshot.spec)
+    discriminator.load_state_dict(read_tensors(conditional / "checkpoints" / "00000064" / "state.safetensors", "discriminator."))
+    first = cardigan.Batches(cardigan.mnist("train"), snapshot.config.data, snapshot.config.seed).at(0, 16)
+    drawn = sample_pixels(snapshot, numbered(16, 0), first.labels)
+    with torch.no_grad():
+        expected = [discriminator(images, first.labels).flatten() for images in (decode(drawn), first.images)]
+    for name, logits in zip(("logits_fake", "logits_real"), expected, strict=True):
+        assert torch.allclose(torch.tensor(event.values[name]), logits, atol=0.02 * float(logits.abs().max()))  # training rounds to bf16
 
 
 def test_looking_and_truncation(run):

@@ -189,6 +189,8 @@ def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[An
     if isinstance(source, str | Path):
         return placed(str(source)), None
     if isinstance(source, Reader):
+        if source.name in EMBEDDED:
+            raise CardiganError(f"The reader is called {source.name!r}, which names embedded digits: give it another name.")
         return source.name, source
     reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else dataset_reader(source)
     return reader.name, reader

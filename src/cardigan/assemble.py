@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.nn import Module
@@ -34,7 +35,7 @@ from cardigan.training.devices import Devices
 from cardigan.training.inputs import inputs_at
 from cardigan.training.loop import playing
 from cardigan.training.memory import give_back, is_out_of_memory
-from cardigan.training.recorder import Observers
+from cardigan.training.recorder import Observers, Opinions
 from cardigan.training.schedule import kind_of_step
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Players, Rules
@@ -89,8 +90,8 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
         )
     if config.conditional and not source.classes:
         raise CardiganError(
-            f"conditional is on, but the pictures of {source.name!r} have no classes: leave it out, or say where they are with data.labels "
-            "(folders, a file, a column)."
+            f"conditional is on, but the pictures of {source.name!r} have no classes: turn it off (--no-conditional), or say where "
+            "they are with data.labels (folders, a file, a column)."
         )
     return image_spec(config.data, source.classes, source.class_names) if config.conditional else image_spec(config.data, 0)
 
@@ -129,10 +130,10 @@ def build_observers(config: Config, batches: Batches, run: RunDirectory, held_ou
     real = encode(first.images).cpu()
     labels = first.labels.cpu() if config.conditional else None
 
-    def draw(snapshot: Snapshot) -> dict[str, int | float]:
+    def draw(snapshot: Snapshot, opinions: Opinions) -> dict[str, Any]:
         drawn = sample_pixels(snapshot, numbered(count, config.seed), labels)
         write_bytes(run.sample(snapshot.images_seen), png(beside(drawn, real)))
-        return {"num_samples": count}
+        return {"num_samples": count, "logits_fake": opinions(drawn, labels), "logits_real": opinions(real, labels)}
 
     verdict = quick_verdict(batches.source, config.data, held_out)
 

@@ -24,6 +24,7 @@ HURRY_MINUTES = 10.0
 """With less time on a CPU than this, pictures are half as large."""
 SHEET_SECONDS, CHECKPOINT_SECONDS = 60.0, 180.0
 HELD_OUT_FROM, HELD_OUT_SHARE, HELD_OUT_MOST = 1_000, 20, 1_000
+"""From so many pictures on one in so many is held out, and no more than that; of shards a whole one is, if there are so many."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def _augmentation(_: Config, found: Survey, __: str) -> Choice:
 
 
 def _held_out(_: Config, found: Survey, __: str) -> Choice:
-    if not found.by_number:
-        return Choice({}, ["held out: nothing, since shards are read as they come; leave some of them out of the list to judge by them"])
+    if 0 < found.shards < HELD_OUT_SHARE:
+        return Choice({}, [f"held out: nothing, a whole one of {found.shards} shards would be needed (--data.held_out)"])
     if found.count < HELD_OUT_FROM:
         return Choice({}, ["held out: nothing, every picture is needed; the score compares with those trained on (--data.held_out)"])
     number = min(HELD_OUT_MOST, found.count // HELD_OUT_SHARE)
@@ -106,18 +107,30 @@ def _held_out(_: Config, found: Survey, __: str) -> Choice:
 
 
 def _width(config: Config, given: set[str], device: str, pace: Pace) -> Choice:
-    minutes = config.minutes or USUAL_MINUTES[device]
-    free = not {"generator.width", "discriminator.width"} & given
-    settings: dict[str, Any] = {}
-    said = ""
-    for width in WIDTHS[device] if free else (config.generator.width,):
-        settings = {"generator.width": width, "discriminator.width": width} if free else {}
-        speed = pace(override(config, settings))
-        shown = f"measured {speed:,.0f} images/s, so {minutes:g} minutes show about {speed * minutes * 60:,.0f}"
-        said = f"networks: width {width}, {shown} (--generator.width, --discriminator.width)"
-        if speed * minutes * 60 >= ENOUGH_IMAGES:
+    free = [name for name in ("generator.width", "discriminator.width") if name not in given]
+    budget = config.images if "images" in given and config.minutes is None else None
+    tried, speed = config, 0.0
+    for width in WIDTHS[device] if free else (0,):
+        tried = override(config, dict.fromkeys(free, width))
+        speed = pace(tried)
+        if budget or speed * _minutes(config, device) * 60 >= ENOUGH_IMAGES:
             break
-    return Choice(settings, [said])
+    widths = (tried.generator.width, tried.discriminator.width)
+    both = f"{widths[0]}" if widths[0] == widths[1] else f"{widths[0]} and {widths[1]}"
+    settings: dict[str, Any] = {"generator.width": widths[0], "discriminator.width": widths[1]}
+    goal = _goal(budget, _minutes(config, device), speed)
+    return Choice(settings, [f"networks: width {both}, measured {speed:,.0f} images/s, {goal} (--generator.width, --discriminator.width)"])
+
+
+def _goal(images: int | None, minutes: float, speed: float) -> str:
+    """Say what a speed comes to, in so many images or else minutes."""
+    if images is not None:
+        return f"so {images:,} images take about {max(1, round(images / speed / 60)):,} minutes"
+    return f"so {minutes:g} minutes show about {speed * minutes * 60:,.0f}"
+
+
+def _minutes(config: Config, device: str) -> float:
+    return config.minutes or USUAL_MINUTES[device]
 
 
 def _time(config: Config, given: set[str], device: str) -> Choice:

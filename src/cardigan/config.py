@@ -35,7 +35,7 @@ class DataConfig:
     split: Literal["train", "test", "all"] = "train"
     """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
     held_out: int = 0
-    """Pictures of a source without a test part that are not trained on, chosen at random, kept for judging."""
+    """Pictures of a source without a test part that are not trained on, kept for judging; chosen at random, of shards the last ones whole."""
     limit: int = 0
     """Train on this many pictures only, always the same ones; 0 is all."""
     height: int = 32

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cardigan.config import DataConfig
-from cardigan.data import prepared
+from cardigan.data import loading, prepared
 from cardigan.data.decoding import decoded, frame_of
 from cardigan.data.feed import Feed, PicturesLost
 from cardigan.data.formats.opening import open_reader
@@ -87,8 +87,9 @@ def test_a_kept_file_that_was_cut_is_made_anew(tmp_path):
     assert torch.equal(open_pictures(data(path)).training.pixels, before)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_shows_each_picture_once_an_epoch_and_begins_anywhere(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "forks"), [(0, True), (2, True), (2, False)])
+def test_a_stream_shows_each_picture_once_an_epoch_and_begins_anywhere(tmp_path, monkeypatch, workers, forks):
+    monkeypatch.setattr(loading, "FORKS", forks)
     path = folder(tmp_path / "pictures")
     known = expected(path)
     found = open_pictures(replace(data(path, keep="stream", held_out=2), workers=workers))
@@ -229,8 +230,9 @@ def shards(path, count=3, each=20):
     return path / "train-{000..002}.tar"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_shards_stream_whole_epochs_with_classes_and_begin_anywhere(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "forks"), [(0, True), (2, True), (2, False)])
+def test_shards_stream_whole_epochs_with_classes_and_begin_anywhere(tmp_path, monkeypatch, workers, forks):
+    monkeypatch.setattr(loading, "FORKS", forks)
     source = shards(tmp_path / "shards")
     found = open_pictures(replace(data(source), workers=workers))
     assert found.training.classes == 4 and len(found.training.pixels) == 60
@@ -251,7 +253,12 @@ def test_shards_stream_whole_epochs_with_classes_and_begin_anywhere(tmp_path, wo
 
 def test_shards_cannot_be_limited_and_unknown_classes_are_refused_where_they_matter(tmp_path):
     source = shards(tmp_path / "shards")
-    for changes, told in (({"held_out": 5}, "data.held_out is 5"), ({"labels": "folders"}, "data.labels is"), ({"keep": "disk"}, "data.keep is")):
+    for changes, told in (
+        ({"limit": 5}, "data.limit is 5"),
+        ({"held_out": 41}, "none would be left"),
+        ({"labels": "folders"}, "data.labels is"),
+        ({"keep": "disk"}, "data.keep is"),
+    ):
         with pytest.raises(CardiganError, match=told):
             open_pictures(data(source, **changes))
     found = open_pictures(data(source, classes=2))
@@ -260,6 +267,19 @@ def test_shards_cannot_be_limited_and_unknown_classes_are_refused_where_they_mat
     Feed(stream, 30).at(0)
     with pytest.raises(PicturesLost, match=r"data.classes"):
         Feed(stream, 30, labelled=True).at(0)
+
+
+def test_whole_shards_are_held_out(tmp_path):
+    source = shards(tmp_path / "shards")
+    known = {each.permute(1, 2, 0).contiguous().numpy().tobytes() for each in open_pictures(data(source)).training.pixels}
+    found = open_pictures(data(source, held_out=25))
+    held = {each.permute(1, 2, 0).contiguous().numpy().tobytes() for each in found.held_out.pixels}
+    stream = found.streamed(seed=3, batch=10, share=slice(0, 10))(0)
+    seen = {each.permute(1, 2, 0).contiguous().numpy().tobytes() for _ in range(4) for each in next(stream)[0]}
+    stream.close()
+    assert len(held) == 25 and len(seen) == 20 and len(known) == 60  # twice the only shard that is left
+    assert not seen & held and seen | held < known
+    assert found.facts["fingerprint"] == open_pictures(data(source)).facts["fingerprint"]
 
 
 def test_two_processes_may_prepare_the_same_pictures_at_once(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def cache_folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    plain = cardigan.train("mnist", out=folder / "plain", images=64, overrides=SMALL)
+    plain = cardigan.train("mnist", out=folder / "plain", images=64, overrides={**SMALL, "conditional": False})
     labelled = cardigan.train("mnist", out=folder / "labelled", images=64, overrides={**SMALL, "conditional": True})
     return plain.path, labelled.path
 

@@ -100,7 +100,7 @@ def test_penalty_weights_settle_along_a_cosine():
         {"objective.loss": "hinge"},
         {"objective.loss": "least-squares"},
         {"objective.loss": "minimax"},
-        {"packing": 2},
+        {"packing": 2, "conditional": False},
         {
             "discriminator.spectral": True,
             "discriminator.minibatch_deviation": 4,
@@ -115,7 +115,14 @@ def test_penalty_weights_settle_along_a_cosine():
         },
         {"augment.operations": "colour,translation,cutout", "augment.probability": 1.0},
         {"augment.operations": "shift,rotate,brightness", "augment.target": 0.6, "augment.rise_images": 320},
-        {"accumulate": 2, "packing": 2, "discriminator_steps": 2, "augment.operations": "translation", "augment.probability": 0.5},
+        {
+            "accumulate": 2,
+            "packing": 2,
+            "conditional": False,
+            "discriminator_steps": 2,
+            "augment.operations": "translation",
+            "augment.probability": 0.5,
+        },
     ],
     ids=" ".join,
 )
@@ -198,7 +205,7 @@ def test_stacked_mnist_trains_and_is_judged(tmp_path):
 
 
 def test_packed_discriminators_see_neighbours_together():
-    state, _ = played(small(packing=2), 0)
+    state, _ = played(small(packing=2, conditional=False), 0)
     discriminator = state.players.discriminator
     assert discriminator.inner.halvings[0].in_channels == 2
     images = torch.rand(8, 1, 32, 32)

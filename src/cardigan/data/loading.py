@@ -9,10 +9,12 @@ import signal
 import sys
 import threading
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +23,7 @@ from cardigan.data.decoding import Frame, conversion, opened, pixels_of
 from cardigan.data.reader import Reader, Unreadable
 from cardigan.errors import CardiganError
 
+FORKS = sys.platform == "linux"
 AHEAD = 4
 """Parts that each worker keeps ready."""
 MOST = 16
@@ -96,8 +99,31 @@ def decoded_parts(
 def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str, workers: int) -> Iterator[Part]:
     """Yield what the dataset makes of each list of numbers in `order`, or one part after another where it has an order of its own.
 
-    `workers` processes work ahead; none, and this one does the work. Raises WorkerLost if one dies, and CardiganError where a part is a refusal.
+    `workers` processes work ahead; none, and this one does the work. Where a system cannot fork, which is how they come by the source, a thread
+    takes their place. Raises WorkerLost if a process dies, and CardiganError where a part is a refusal.
     """
+    ahead = _from_a_thread if workers and not FORKS else partial(_from_processes, name=name, workers=workers)
+    for part in ahead(dataset, order):
+        if part.refusal:
+            raise CardiganError(part.refusal)
+        part.notes.pop("", None)
+        yield part
+
+
+def _from_a_thread(dataset: Dataset[Part], order: Iterable[list[int]] | None) -> Iterator[Part]:
+    work = iter(dataset) if order is None else (dataset.__getitems__(indices) for indices in order)  # pyright: ignore[reportAttributeAccessIssue]
+    with ThreadPoolExecutor(1, "decoding") as thread:
+        coming = deque(thread.submit(next, work, None) for _ in range(AHEAD))
+        try:
+            while (part := coming.popleft().result()) is not None:
+                coming.append(thread.submit(next, work, None))
+                yield part
+        finally:
+            thread.shutdown(cancel_futures=True)
+            work.close()  # pyright: ignore[reportAttributeAccessIssue] - it is a generator
+
+
+def _from_processes(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str, workers: int) -> Iterator[Part]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of forking beside threads: workers use none of them; of more workers than cores: who asks gets them
         loader = DataLoader(
@@ -114,7 +140,7 @@ def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str,
             parts = iter(loader)
     while True:
         try:
-            part = next(parts)
+            yield next(parts)
         except StopIteration:
             return
         except RuntimeError as error:
@@ -124,10 +150,6 @@ def loaded(dataset: Dataset[Part], order: Iterable[list[int]] | None, name: str,
                 f"A process that decodes pictures of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely for lack of memory: "
                 "set data.workers to a smaller number, or to 0."
             ) from error
-        if part.refusal:
-            raise CardiganError(part.refusal)
-        part.notes.pop("", None)
-        yield part
 
 
 @contextmanager
@@ -148,9 +170,9 @@ def _quiet_about_children() -> Iterator[None]:
 
 
 def processes(workers: int | None) -> int:
-    """Return how many processes decode: as many as asked for, else this process's share of the cores; none where a system cannot fork."""
-    if sys.platform != "linux":
-        return 0
+    """Return how many processes decode: as many as asked for, else this process's share of the cores."""
+    if not FORKS:
+        return 0 if workers == 0 else 1
     shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(1, len(os.sched_getaffinity(0)) // shared), MOST) if workers is None else workers
 

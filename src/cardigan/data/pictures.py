@@ -216,18 +216,19 @@ def _streamed(data: DataConfig, reader: Reader, frame: Frame) -> Pictures:
 
 
 def _sharded(data: DataConfig, frame: Frame) -> Pictures:
-    odd = next((name for name in ("held_out", "limit") if getattr(data, name)), None)
-    if odd is not None:
-        raise CardiganError(f"data.{odd} is {getattr(data, odd)}, but shards are read as they come: leave some of them out of the list instead.")
+    if data.limit:
+        raise CardiganError(f"data.limit is {data.limit}, but shards are read as they come: leave some of them out of the list instead.")
     if data.keep == "disk":
         raise CardiganError("data.keep is 'disk', but shards are read as they come: leave it out.")
-    shards = shards_of(data)
+    listed = shards_of(data)
+    shards, apart = listed.apart(data.held_out)
     first = first_entries(shards, LOOKED_AT)
     classes = data.classes or classes_among(first)
     sample = shard_sample(shards, first, frame, classes)
+    held_out = shard_sample(shards, apart, frame, classes) if apart else None
     streamed = partial(shard_stream, shards, frame, data, classes)
-    facts = {"source": data.source, "count": len(shards.addresses), "fingerprint": shards.fingerprint, "pictures": list(shards.addresses)}
-    return Pictures(sample, None, streamed, int((sample.labels < 0).sum()), {**facts, "labels": "", "how": "streamed"})
+    facts = {"source": data.source, "count": len(listed.addresses), "fingerprint": listed.fingerprint, "pictures": list(listed.addresses)}
+    return Pictures(sample, held_out, streamed, int((sample.labels < 0).sum()), {**facts, "labels": "", "how": "streamed"})
 
 
 def _facts(data: DataConfig, reader: Reader, how: str) -> dict[str, Any]:

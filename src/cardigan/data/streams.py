@@ -165,7 +165,8 @@ def survey_of_shards(shards: Shards, max_pixels: int) -> Survey:
     """Return what the shards' first pictures are like, and about how many there are."""
     found = [entry.stored for entry in first_entries(shards, SURVEYED)]
     first = shards.addresses[0]
-    return survey_of_entries(found, len(shards.addresses) * shards.tallies[first].pictures, shards.name, max_pixels)
+    total = len(shards.addresses)
+    return survey_of_entries(found, total * shards.tallies[first].pictures, total, shards.name, max_pixels)
 
 
 def first_entries(shards: Shards, most: int) -> list[Entry]:

@@ -30,8 +30,8 @@ class Survey:
     """Whether all pictures have the same ratio of height to width."""
     channels: int
     """1 if nearly all are grey, 4 if at least half are transparent somewhere, else 3."""
-    by_number: bool = True
-    """Whether any picture can be asked for."""
+    shards: int = 0
+    """How many shards hold the pictures; 0 where any picture can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def survey(reader: Reader, max_pixels: int) -> Survey:
     raise CardiganError(f"None of the {len(reader):,} pictures of {reader.name} can be read: `cardigan check {reader.name}` lists the reasons.")
 
 
-def survey_of_entries(entries: Sequence[Stored], count: int, name: str, max_pixels: int) -> Survey:
-    """Return what these entries are like, for a source of `count` that can only be read in its own order."""
+def survey_of_entries(entries: Sequence[Stored], count: int, shards: int, name: str, max_pixels: int) -> Survey:
+    """Return what these entries are like, the first of a source of `count` in so many shards, which are read as they come."""
     found = [glance for entry in entries if (glance := _glance(lambda entry=entry: entry, max_pixels)) is not None]
     if not found:
         raise CardiganError(f"None of the first {len(entries):,} pictures of {name} can be read: expected pictures of a known format.")
-    return replace(_summed_up(found, count), by_number=False)
+    return replace(_summed_up(found, count), shards=shards)
 
 
 def _summed_up(found: Sequence[Glance], count: int) -> Survey:

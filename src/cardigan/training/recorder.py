@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from cardigan.config import Config
 from cardigan.data.feed import Feed
@@ -18,11 +19,13 @@ from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, prune_chec
 from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event, Journal
 from cardigan.run.snapshot import Snapshot, header, read_snapshot, write_snapshot
+from cardigan.shapes import Labels, Pixels
 from cardigan.training.budget import Clock
 from cardigan.training.faults import Fault, fault
 from cardigan.training.finite import broken, not_finite
 from cardigan.training.memory import give_back, held_megabytes
 from cardigan.training.schedule import is_due, kind_of_step
+from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import MEASURES, OF_GENERATOR, PENALTIES, Measurements
 from cardigan.training.watch import Watch
@@ -36,12 +39,16 @@ PROBE_SHARE = 0.02
 """So may a closer look at the game."""
 
 
+Opinions: TypeAlias = Callable[[Pixels, Labels | None], list[float]]
+"""D's logits for pictures."""
+
+
 @dataclass(frozen=True)
 class Observers:
     """What looks at snapshots while a run trains; each returns numbers for the journal and can change nothing."""
 
-    draw: Callable[[Snapshot], dict[str, int | float]]
-    """Called every `sample_every` images; leaves a sample grid behind."""
+    draw: Callable[[Snapshot, Opinions], dict[str, Any]]
+    """Called every `sample_every` images; leaves a sample grid behind, and returns what D makes of it."""
     judge: Callable[[Snapshot], dict[str, float]]
     """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, and what else it saw."""
     conclude: Callable[[Snapshot], None]
@@ -59,8 +66,8 @@ class Recorder:
     observers: Observers
     report: Callable[[Event], None]
     """Told of every event after it is in the journal."""
-    probe: Callable[[TrainState], dict[str, float]]
-    """A closer look at the game, for the monitor; can change nothing."""
+    probe: Probe
+    """A closer look at the game; can change nothing."""
     feed: Feed | None = None
     """What pictures are waited for, if they are."""
     drawing_seconds: float = 0.5
@@ -180,7 +187,7 @@ class Recorder:
 
     def draw(self, state: TrainState) -> None:
         began = time.monotonic()
-        values = self.observers.draw(self.snapshot(state))
+        values = self.observers.draw(self.snapshot(state), partial(self.probe.opinions, state))
         self.drawing_seconds = time.monotonic() - began
         self.event("samples", state.images_seen, {"file": str(self.run.sample(state.images_seen).relative_to(self.run.path)), **values})
 

@@ -13,8 +13,9 @@ from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.data.source import ImageSource
 from cardigan.latents import training_latents
+from cardigan.pixels import decode
 from cardigan.rng import stream
-from cardigan.shapes import Images, Labels
+from cardigan.shapes import Images, Labels, Pixels
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Rules
 
@@ -62,6 +63,16 @@ class Probe:
                 logits["held_out"] = discriminator(held[0], held[1] if self.rules.conditional else None)
         values = {**pictures(fake, real.images), **opinions({name: each.float() for name, each in logits.items()}), **self._copies(fake, held)}
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    @torch.no_grad()
+    def opinions(self, state: TrainState, pixels: Pixels, labels: Labels | None) -> list[float]:
+        """Return D's logit for each picture, with batch statistics of these as in a step; none where D judges several pictures together."""
+        if self.config.packing > 1:
+            return []
+        discriminator, device = self.rules.devices.processes.copied_alone(state.players.discriminator), self.rules.devices.device
+        with self.rules.devices.autocast():
+            logits = discriminator(decode(pixels.to(device)), None if labels is None else labels.to(device))
+        return [round(logit, 4) for logit in logits.float().flatten().tolist()]
 
     def _held_out(self, count: int, chance: torch.Generator) -> tuple[Images, Labels] | None:
         if self.held_out is None or len(self.held_out) < count:

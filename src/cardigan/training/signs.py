@@ -58,8 +58,9 @@ class Sign:
 
 
 def one_picture(values: Values, memory: Memory) -> dict[str, float] | None:
-    """Pictures differ by less than a tenth of what real ones do, so that nobody could tell them apart: they did before, or should by now."""
-    begun = memory.widest > 0.3 or memory.position >= AN_EPOCH
+    """Pictures differ by less than a tenth of what real ones do, so that nobody could tell them apart: they did before, half as much
+    as real ones (less is the tumble of the first steps), or should by now."""
+    begun = memory.widest > 0.5 or memory.position >= AN_EPOCH
     return {"diversity": values["diversity"], "widest": memory.widest} if begun and values["diversity"] < 0.1 else None
 
 

@@ -8,8 +8,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -22,7 +23,7 @@ from cardigan.data.sharded.names import difference as difference
 from cardigan.data.sharded.names import is_shards as is_shards
 from cardigan.data.sharded.opened import opened
 from cardigan.data.sharded.tallies import Tallies
-from cardigan.data.sharded.webdataset import Tally, pictures
+from cardigan.data.sharded.webdataset import Picture, Tally, pictures
 from cardigan.errors import CardiganError
 from cardigan.rng import stream
 
@@ -80,6 +81,24 @@ class Shards:
     def passed_over(self) -> dict[str, int]:
         """How many entries were not taken for pictures, by reason, in the shards counted so far."""
         return dict(sum((Counter(found.passed_over) for found in self.tallies.known()), Counter()))
+
+    def apart(self, count: int) -> tuple["Shards", list[Entry]]:
+        """Return the shards without the last ones, as few as hold `count` pictures, and the first so many of those.
+
+        Raises CardiganError if nothing would be left.
+        """
+        kept, found = list(self.addresses), list[Entry]()
+        while len(found) < count:
+            address = kept.pop()
+            if not kept:
+                raise CardiganError(
+                    f"data.held_out is {count:,}, but whole shards are held out, and of the {len(self.addresses)} of {self.name} "
+                    "none would be left to train on: give a smaller number, or more shards."
+                )
+            with opened(address) as shard:
+                first = islice(pictures(shard, Counter()), count - len(found))
+                found += [_entry(address, picture) for picture in first]
+        return replace(self, addresses=tuple(kept)), found
 
     def entries(self, seed: int, images_seen: int) -> Generator[Entry, None, None]:
         """Yield the pictures that follow the first `images_seen`, without end; none comes twice in an epoch, none is left out.
@@ -153,13 +172,13 @@ class Shards:
 
     def _add(self, address: str, entries: list[Entry], wanted: Wanted) -> int:
         """Add a shard's pictures to `entries`; returns how many bytes they have."""
-        name, count, size = shard_name(address), 0, 0
+        count, size = 0, 0
         passed_over: Counter[str] = Counter()
         with opened(address) as shard:
             for picture in pictures(shard, passed_over):
                 if not wanted(picture.size):
                     return size
-                entries.append(Entry(f"{name}/{picture.name}", picture.stored, picture.label))
+                entries.append(_entry(address, picture))
                 count, size = count + 1, size + picture.size
         self.tallies.compare(address, Tally(count, size, dict(passed_over)))
         return size
@@ -171,6 +190,10 @@ class Shards:
     def _order(self, seed: int, group: Group, count: int) -> list[int]:
         number = group.epoch * len(self.addresses) + group.number
         return torch.randperm(count, generator=stream(seed, "in shards", number)).tolist()
+
+
+def _entry(address: str, picture: Picture) -> Entry:
+    return Entry(f"{shard_name(address)}/{picture.name}", picture.stored, picture.label)
 
 
 def _full(count: int, size: int) -> bool:
