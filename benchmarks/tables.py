@@ -15,24 +15,24 @@ Runs are kept under --runs and used again if they are there already: a table tha
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d, cross_entropy, leaky_relu
 
 import cardigan
 from cardigan.data.mnist import mnist
 from cardigan.data.source import framed
+from cardigan.explore.features import features, linear_error
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler
 from cardigan.metrics.real import reference_for
 from cardigan.nets.table import build_discriminator
+from cardigan.pixels import encode
 from cardigan.recipes import config_for
 from cardigan.rng import stream
-from cardigan.run.checkpoint import latest_checkpoint
-from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event, read_events
+from cardigan.run.players import read_players
 from cardigan.run.snapshot import read_snapshot
 
 MOMENTS = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -129,8 +129,8 @@ def time_table(options: argparse.Namespace) -> Iterator[Row]:
 def judge(options: argparse.Namespace) -> Iterator[Row]:
     recipe = options.recipe or "mnist"
     source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
-    minutes = options.minutes or (2.0 if recipe == "mnist" else None)
-    images = None if minutes else config_for(source, recipe).images
+    minutes = options.minutes or (2.0 if recipe == "mnist" and options.images is None else None)
+    images = None if minutes else options.images or config_for(source, recipe).images
     for seed in options.seeds:
         path = trained(options, "judge", source, recipe, {"seed": seed}, minutes, images)
         yield {"recipe": recipe, "seed": seed, "images": read_snapshot(path).images_seen, **measured(path, 10_000, None)}
@@ -170,7 +170,7 @@ def few(options: argparse.Namespace) -> Iterator[Row]:
     for count in (100, 1_000):
         for seed in options.seeds:
             for name, changes in AUGMENTATIONS.items():
-                settings = {"seed": seed, "data.limit": count, **changes}
+                settings = {"seed": seed, "conditional": False, "data.limit": count, **changes}
                 path = trained(options, "few", "mnist", "mnist", settings, None, images)
                 found, events = scores(path), read_events(path / "journal.jsonl")
                 best = min(found, key=lambda event: event.values["score"])
@@ -201,72 +201,21 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
     """The DCGAN paper's protocol (arXiv:1511.06434, section 5.1): every layer of D max-pooled to 4x4, one linear classifier on all of it."""
     train, test = mnist("train"), mnist("test")
     for seed in options.seeds:
-        path = options.model or trained(options, "probe", "mnist", "mnist", {"seed": seed}, options.minutes or 5, None)
-        config = read_config(RunDirectory(path))
-        found = latest_checkpoint(path / "checkpoints")
-        assert found is not None
-        spec = cardigan.ImageSpec(config.data.channels, config.data.height, config.data.width, 0)
-        if config.discriminator.network != "dcgan" or config.packing > 1 or config.conditional:
-            raise cardigan.CardiganError(f"{path}: the probe reads an unconditional dcgan that is not packed; give such a run.")
+        settings = {"seed": seed, "conditional": False}
+        path = options.model or trained(options, "probe", "mnist", "mnist", settings, options.minutes, options.images or 300_000)
+        players = read_players(path)
+        config = players.snapshot.config
+        if config.conditional:
+            raise cardigan.CardiganError(f"{path} was told classes: the probe is of what is learned without them; give another run.")
         torch.manual_seed(stream(seed, "random D", 0).initial_seed())
-        learned, random = build_discriminator(config, spec), build_discriminator(config, spec)
-        learned.load_state_dict({key.removeprefix("discriminator."): value for key, value in found[0].items() if key.startswith("discriminator.")})
-        views = {"D": learned.eval(), "random D": random.eval(), "pixels": None}
-        for name, network in views.items():
-            ours, theirs = (layer_features(network, framed(split.pixels, config.data)) for split in (train, test))
+        untrained = replace(players, discriminator=build_discriminator(config, players.snapshot.spec).eval())
+        pixels = [encode(framed(split.pixels, config.data)) for split in (train, test)]
+        for name, looking in {"D": players, "random D": untrained, "pixels": None}.items():
+            ours, theirs = (each.flatten(1).float() / 127.5 - 1 if looking is None else features(looking, each) for each in pixels)
             for labels in (100, 1_000, 60_000):
                 chosen = torch.randperm(60_000, generator=stream(seed, "labelled", 0))[:labels]
                 error = linear_error(ours[chosen], train.labels[chosen], theirs, test.labels)
                 yield {"seed": seed, "features": name, "labels": labels, "test_error": round(error, 4), "width": ours.shape[1]}
-
-
-@torch.no_grad()
-def layer_features(network: torch.nn.Module | None, images: Tensor) -> Tensor:
-    if network is None:
-        return images.flatten(1)
-    seen: list[Tensor] = []
-
-    def remember(module: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        seen.append(adaptive_max_pool2d(leaky_relu(out, 0.2), 4).flatten(1))  # as the layer above sees it
-
-    layers = [module for name, module in network.named_modules() if name.startswith("norms.")]
-    hooks = [layer.register_forward_hook(remember) for layer in layers]
-    rows = []
-    for chunk in images.split(500):
-        seen.clear()
-        network(chunk)
-        rows.append(torch.cat(seen, dim=1))
-    for hook in hooks:
-        hook.remove()
-    return torch.cat(rows)
-
-
-def linear_error(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Return the test error of multinomial logistic regression; its L2 weight is chosen on a fifth of the training pictures."""
-    mean, scale = train.mean(0), train.std(0).clamp(min=1e-3)
-    train, test = (train - mean) / scale, (test - mean) / scale
-    fifth = max(1, len(train) // 5)
-    weights = (1e-4, 1e-3, 1e-2, 1e-1)
-    errors = [wrong(fitted(train[fifth:], labels[fifth:], weight), train[:fifth], labels[:fifth]) for weight in weights]
-    return wrong(fitted(train, labels, weights[errors.index(min(errors))]), test, test_labels)
-
-
-def fitted(rows: Tensor, labels: Tensor, weight: float) -> Tensor:
-    matrix = torch.zeros(rows.shape[1] + 1, 10, requires_grad=True)
-    descent = torch.optim.LBFGS([matrix], max_iter=100, line_search_fn="strong_wolfe")
-
-    def cost() -> Tensor:
-        descent.zero_grad()
-        loss = cross_entropy(rows @ matrix[:-1] + matrix[-1], labels) + weight * matrix[:-1].square().sum()
-        loss.backward()
-        return loss
-
-    descent.step(cost)  # pyright: ignore[reportArgumentType] - torch's stubs want a float
-    return matrix.detach()
-
-
-def wrong(matrix: Tensor, rows: Tensor, labels: Tensor) -> float:
-    return float(((rows @ matrix[:-1] + matrix[-1]).argmax(1) != labels).float().mean())
 
 
 TABLES = {

@@ -14,12 +14,21 @@ RUNGS = [
     {"training"},
     {"metrics.cache", "metrics.measures", "metrics.evaluate", "metrics.real", "data.prepared", "data.pictures"},
     {"choosing"},
-    {"recipes", "assemble", "review", "checkup"},
+    {"recipes", "assemble", "review", "checkup", "explore"},
     {"api"},
+    {"studio"},
     {"cli", "__main__", "__init__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(RUNGS) for name in names}
-FORBIDDEN = {("objective", "nets"), ("nets", "objective"), ("training", "metrics"), ("training", "figures"), ("data", "nets")}
+FORBIDDEN = {
+    ("objective", "nets"),
+    ("nets", "objective"),
+    ("training", "metrics"),
+    ("training", "figures"),
+    ("data", "nets"),
+    ("studio", "training"),
+    ("studio", "assemble"),
+}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -99,7 +99,7 @@ def test_folders_are_never_replaced_and_endings_are_known(run, tmp_path, capsys)
     assert "never replaced" in capsys.readouterr().err
     assert (tmp_path / "photos" / "mine.txt").read_text() == "keep me"
     assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "grid.jpg")]) == 2
-    assert "ending in .png" in capsys.readouterr().err
+    assert "expected a name ending in .npy, .npz or .png, or a folder" in capsys.readouterr().err
 
 
 def test_no_models(run, tmp_path, capsys):

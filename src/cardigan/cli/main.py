@@ -66,6 +66,36 @@ def _recipes(words: list[str]) -> int:
     return recipes.main(words)
 
 
+def _walk(words: list[str]) -> int:
+    from cardigan.cli import walk
+
+    return walk.main(words)
+
+
+def _mix(words: list[str]) -> int:
+    from cardigan.cli import mix
+
+    return mix.main(words)
+
+
+def _invert(words: list[str]) -> int:
+    from cardigan.cli import invert
+
+    return invert.main(words)
+
+
+def _probe(words: list[str]) -> int:
+    from cardigan.cli import probe
+
+    return probe.main(words)
+
+
+def _studio(words: list[str]) -> int:
+    from cardigan.cli import studio
+
+    return studio.main(words)
+
+
 STARTED = time.monotonic()
 """When the command began: a budget of minutes counts from here."""
 
@@ -77,6 +107,11 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "compare": (_compare, "several models judged by one protocol"),
     "report": (_report, "a run as one page: samples, curves, metrics, settings"),
     "diagnose": (_diagnose, "what went wrong in a run, and where to stop it"),
+    "walk": (_walk, "a film of the way from one picture to another"),
+    "mix": (_mix, "sums, differences and in-betweens of pictures"),
+    "invert": (_invert, "the latent that draws a given picture"),
+    "probe": (_probe, "what a run's discriminator makes of pictures"),
+    "studio": (_studio, "runs in the browser, live or afterwards; explore what was learned"),
     "info": (_info, "what a run or a model is, and how it went"),
     "recipes": (_recipes, "the named experiments, with what to expect of them"),
 }

@@ -1,6 +1,5 @@
 """`cardigan sample MODEL`: pictures to a grid, a folder of PNGs, or an array, by the ending of --out."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from cardigan.cli.parsing import given, parse
+from cardigan.cli.writing import check_out, parse_seeds
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
@@ -45,14 +45,7 @@ def main(words: list[str]) -> int:
     if options.seeds is not None and (given("-n", words) or given("--num", words) or given("--seed", words)):
         raise CardiganError("--seeds names every picture, so -n and --seed have no effect beside it: leave them out.")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
-    if options.out.suffix not in ENDINGS:
-        raise CardiganError(f"--out is {str(options.out)!r}: expected a name ending in .png, .npy or .npz, or a folder (no ending).")
-    if options.out.is_dir():
-        raise CardiganError(f"{options.out} is a folder that exists already, and folders are never replaced: choose another --out.")
-    if options.out.exists() and not options.overwrite:
-        raise CardiganError(f"{options.out} exists already: add --overwrite to replace it, or choose another --out.")
-    if not options.out.absolute().parent.is_dir():
-        raise CardiganError(f"There is no folder {options.out.absolute().parent} to write into: make it, or choose another --out.")
+    check_out(options.out, ENDINGS, options.overwrite)
 
     from cardigan import api
 
@@ -64,18 +57,6 @@ def main(words: list[str]) -> int:
     _write(options.out, pictures, seeds)
     print(f"{len(pictures)} pictures in {options.out}")
     return 0
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Return the numbers in a list such as `0-31,40`; raises CardiganError if it is none."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if first > last or last - first >= 1_000_000:
-            raise CardiganError(f"--seeds is {text!r}: expected numbers and rising ranges, such as 0-31,40.")
-        numbers.extend(range(first, last + 1))
-    return numbers
 
 
 def _write(out: Path, pictures: "np.ndarray", seeds: list[int] | None) -> None:

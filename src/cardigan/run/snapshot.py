@@ -106,16 +106,19 @@ def _weights(path: Path) -> tuple[Path, str]:
 
 
 @torch.no_grad()
-def draw_pixels(generator: Generator, z: Latents, labels: Labels | None) -> Pixels:
-    """Return the generator's pictures for z, in fp32 and evaluation mode, on the CPU; the generator's mode is left as it was."""
+def draw_pixels(generator: Generator, z: Latents, labels: Labels | None, chunk: int = CHUNK) -> Pixels:
+    """Return the generator's pictures for z, in fp32 and evaluation mode, on the CPU; the generator's mode is left as it was.
+
+    A smaller `chunk` answers sooner where only a few are drawn; it may round otherwise, by one grey level here and there.
+    """
     device = next(generator.parameters()).device
     training = generator.training
     generator.eval()
     chunks = []
-    for start in range(0, len(z), CHUNK):
-        part = z[start : start + CHUNK]
-        filled = torch.cat([part, part.new_zeros(CHUNK - len(part), part.shape[1])]).to(device)
-        classes = None if labels is None else torch.cat([labels[start : start + CHUNK], labels.new_zeros(CHUNK - len(part))]).to(device)
+    for start in range(0, len(z), chunk):
+        part = z[start : start + chunk]
+        filled = torch.cat([part, part.new_zeros(chunk - len(part), part.shape[1])]).to(device)
+        classes = None if labels is None else torch.cat([labels[start : start + chunk], labels.new_zeros(chunk - len(part))]).to(device)
         chunks.append(encode(generator(filled, classes))[: len(part)].cpu())
     generator.train(training)
     return torch.cat(chunks)

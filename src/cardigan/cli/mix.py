@@ -1,0 +1,75 @@
+"""`cardigan mix MODEL`: sums and differences of pictures' latents, or what lies between four of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cardigan.cli.parsing import parse
+from cardigan.cli.writing import check_out, parse_pairs, parse_place, parse_seeds
+from cardigan.errors import CardiganError
+
+ENDINGS = {".png"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixOptions:
+    """Add averages of pictures and subtract others, as the DCGAN paper does with faces; or draw what lies between four seeds."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A run directory, a checkpoint folder or a generator.safetensors."""
+    add: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
+    """A group of seeds, e.g. 1,2,3, whose average is added; may be given more than once."""
+    subtract: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
+    """A group of seeds whose average is subtracted; may be given more than once."""
+    corners: str | None = None
+    """Instead: four seeds, the corners of a square, e.g. 0,1,2,3 (top left, top right, bottom left, bottom right)."""
+    at: str = "0.5,0.5"
+    """Where in that square, across and down, 0 to 1."""
+    grid: int = 1
+    """Draw so many places across and down, around that one."""
+    span: float = 0.5
+    """How much of the square they cover, 0 to 1."""
+    directions: str = ""
+    """Principal directions to go along, and how far in their spreads, e.g. 0:1.5,3:-2."""
+    label: str | None = None
+    """The class of all pictures, by its name or number; by default that of the first seed."""
+    truncation: float = 1.0
+    """From 1, as trained, down to 0, the average picture."""
+    out: Path = Path("mix.png")
+    """NAME.png: a row for each group, with its average at the end, and the result with what lies around it; or the grid."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace the file --out if it is there."""
+
+
+def main(words: list[str]) -> int:
+    """Mix as the words say; return the exit code."""
+    options = parse(MixOptions, words, "cardigan mix")
+    check_out(options.out, ENDINGS, options.overwrite)
+    add, subtract = (
+        [parse_seeds(group, option) for group in groups] for groups, option in ((options.add, "--add"), (options.subtract, "--subtract"))
+    )
+    corners = None if options.corners is None else parse_seeds(options.corners, "--corners")
+    if (corners is None) == (not add) or (corners is not None and subtract):
+        raise CardiganError("Expected either groups of seeds (--add 1,2,3 --subtract 4,5,6) or four --corners, not both and not neither.")
+    if corners is not None and len(corners) != 4:
+        raise CardiganError(f"--corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
+    place, amounts = parse_place(options.at, "--at"), parse_pairs(options.directions, "--directions")
+
+    from cardigan.explore.views import Style, directions_of, mix_rows, pad_pictures, rows_sheet
+    from cardigan.figures.grid import png, tile
+    from cardigan.run import atomic
+    from cardigan.run.snapshot import read_snapshot
+
+    snapshot = read_snapshot(options.model)
+    style, directions = Style(options.label or "", options.truncation, amounts), directions_of(snapshot) if amounts else None
+    if corners is not None:
+        sheet = tile(pad_pictures(snapshot, corners, place, options.grid, options.span, style, directions))
+        told = f"{options.grid * options.grid} pictures"
+    else:
+        sheet = rows_sheet(mix_rows(snapshot, add, subtract, style, directions))
+        told = f"{len(add) + len(subtract)} groups and their sum"
+    atomic.write_bytes(options.out, png(sheet))
+    print(f"{told} in {options.out}")
+    return 0

@@ -1,0 +1,61 @@
+"""`cardigan walk MODEL`: a film of the way from one picture to another, and on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from cardigan.cli.parsing import parse
+from cardigan.cli.writing import check_out, parse_pairs, parse_seeds
+
+ENDINGS = {".webp", ".gif", ".mp4"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkOptions:
+    """Film a walk through a generator's latents, from seed to seed."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A run directory, a checkpoint folder or a generator.safetensors."""
+    seeds: str = "0-3"
+    """The stops, two or more, e.g. 3,7,1 or 0-3."""
+    frames: int = 96
+    """How many pictures the film has."""
+    fps: float = 24.0
+    """How many of them are shown in a second."""
+    path: Literal["auto", "linear", "spherical"] = "auto"
+    """Straight lines or arcs; auto is arcs for normal latents, lines for uniform ones."""
+    loop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Walk on from the last stop to the first, so that the film can repeat without a jump."""
+    label: str | None = None
+    """The class of all pictures, by its name or number; by default that of the first seed."""
+    truncation: float = 1.0
+    """From 1, as trained, down to 0, the average picture."""
+    directions: str = ""
+    """Principal directions to go along, and how far in their spreads, e.g. 0:1.5,3:-2."""
+    out: Path = Path("walk.webp")
+    """NAME.webp, NAME.gif, or NAME.mp4 (pip install 'cardigan[video]')."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace the file --out if it is there."""
+
+
+def main(words: list[str]) -> int:
+    """Film as the words say; return the exit code."""
+    options = parse(WalkOptions, words, "cardigan walk")
+    check_out(options.out, ENDINGS, options.overwrite)
+    seeds, amounts = parse_seeds(options.seeds), parse_pairs(options.directions, "--directions")
+
+    from cardigan.explore.views import Style, directions_of, walk_pictures
+    from cardigan.figures.film import film
+    from cardigan.run import atomic
+    from cardigan.run.snapshot import read_snapshot
+
+    spherical = None if options.path == "auto" else options.path == "spherical"
+    style = Style(options.label or "", options.truncation, amounts)
+    snapshot = read_snapshot(options.model)
+    directions = directions_of(snapshot) if amounts else None
+    frames = walk_pictures(snapshot, seeds, options.frames, spherical, options.loop, style, directions)
+    atomic.write_bytes(options.out, film(frames, options.fps, options.out.suffix[1:]))
+    print(f"{len(frames)} frames through {len(seeds)} seeds, {len(frames) / options.fps:.1f} s, in {options.out}")
+    return 0

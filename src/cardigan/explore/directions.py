@@ -1,0 +1,83 @@
+"""Principal directions of what a generator draws, found without labels (GANSpace, arXiv:2004.02546).
+
+Knows which features are a network's first only through `explore.layers`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cardigan.errors import CardiganError
+from cardigan.explore.layers import generator_layers, seen
+from cardigan.latents import LATENTS
+from cardigan.rng import stream
+from cardigan.run.snapshot import CHUNK, Snapshot
+from cardigan.shapes import Labels, Latents
+
+SAMPLES_A_CLASS = 100
+"""At least so many samples of each class; of more classes than that allows, the first ones are taken."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions in the space of latents, the one that changes the features most first."""
+
+    vectors: Float[Tensor, "direction latent"]
+    """Each of length 1."""
+    spread: Float[Tensor, " direction"]
+    """How far along it z usually lies from the middle: one standard deviation of the features' coordinate, in lengths of z."""
+    share: Float[Tensor, " direction"]
+    """Of the variance of the features."""
+
+
+def principal_directions(snapshot: Snapshot, count: int = 8, samples: int = 2000, seed: int = 0) -> Directions:
+    """Return the principal directions of G's first features, regressed back onto z (arXiv:2004.02546, section 3.1, eq. 2).
+
+    Of a generator with classes, the features' variance within a class counts. The same arguments give the same directions; the largest number
+    of each is positive. Raises CardiganError for more directions than z has numbers.
+    """
+    size = snapshot.config.latent.size
+    if not 1 <= count <= size or samples <= size:
+        raise CardiganError(f"{count} directions of {samples} samples: expected 1..{size} directions, and more samples than z has numbers ({size}).")
+    z = LATENTS[snapshot.config.latent.distribution]((samples, size), stream(seed, "directions", 0))
+    classes = min(snapshot.spec.classes, max(1, samples // SAMPLES_A_CLASS))
+    labels = torch.arange(samples) % classes if classes else None
+    features = first_features(snapshot, z, labels)
+    for number in range(max(1, classes)):
+        own = slice(None) if labels is None else labels == number
+        features[own] -= features[own].mean(0)
+    # The principal coordinates of n samples are eigenvectors of their n x n products, however many features there are.
+    values, coordinates = torch.linalg.eigh((features @ features.T).double())
+    order = torch.arange(samples - 1, samples - 1 - min(count, samples), -1)
+    values, coordinates = values[order].clamp(min=0), coordinates[:, order]
+    scaled = coordinates * (samples - 1) ** 0.5  # each coordinate divided by its standard deviation
+    moves = torch.linalg.lstsq(scaled, z.double() - z.double().mean(0)).solution
+    largest = moves.gather(1, moves.abs().argmax(1, keepdim=True))
+    lengths = moves.norm(dim=1)
+    vectors = moves * largest.sign() / lengths.clamp(min=1e-12)[:, None]
+    return Directions(vectors.float(), lengths.float(), (values / features.double().square().sum().clamp(min=1e-12)).float())
+
+
+@torch.no_grad()
+def first_features(snapshot: Snapshot, z: Latents, labels: Labels | None) -> Float[Tensor, "batch feature"]:
+    """Return what G's first layer makes of z, on the CPU; of `dcgan` and `mlp` it is linear in z."""
+    generator = snapshot.generator
+    device = next(generator.parameters()).device
+    rows = []
+    with seen(generator_layers(generator)[:1]) as found:
+        for start in range(0, len(z), CHUNK):
+            found.clear()
+            here = slice(start, start + CHUNK)
+            generator(z[here].to(device), None if labels is None else labels[here].to(device))
+            rows.append(found[0].flatten(1).float().cpu())
+    return torch.cat(rows)
+
+
+def moved(z: Latents, directions: Directions, amounts: dict[int, float]) -> Latents:
+    """Return z moved along directions by number, each by so many of its spreads. Raises CardiganError for a direction that is not there."""
+    for number in amounts:
+        if not 0 <= number < len(directions.vectors):
+            raise CardiganError(f"direction is {number}: expected 0..{len(directions.vectors) - 1}.")
+    return z + sum((amount * directions.spread[number] * directions.vectors[number] for number, amount in amounts.items()), torch.zeros_like(z[:1]))
