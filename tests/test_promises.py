@@ -1,6 +1,7 @@
 """What the command line promises of time, disk and looking; loose enough for a busy machine, tight enough to fail."""
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -40,15 +41,28 @@ def test_readme_commands_run_as_written(tmp_path):
     """Every `cardigan` line of the README, only its training shortened."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     lines = [line.split("#")[0].split() for line in readme.splitlines() if line.startswith("cardigan ")]
-    assert {words[1] for words in lines} == {"train", "sample", "info", "recipes", "evaluate", "diagnose", "report", "check"}
+    assert {words[1] for words in lines} == {"train", "sample", "info", "recipes", "evaluate", "diagnose", "report", "check", "walk", "studio"}
     (tmp_path / "photos").mkdir()
     for number in range(4):
         Image.effect_noise((24, 16 + number), 80).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
     for words in lines:
+        if words[1] == "studio":
+            assert address_of_a_studio(tmp_path).startswith("http://127.0.0.1:")
+            continue
         short = ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"] if words[1] == "train" else []
         done = subprocess.run([sys.executable, "-m", *words, *short], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (words, done.stderr)
     assert (tmp_path / "digits.png").exists()
+
+
+def address_of_a_studio(folder: Path) -> str:
+    """Start the studio of the README where its runs are, and return what it says it can be opened by."""
+    words = [sys.executable, "-m", "cardigan", "studio", "--no-open", "--port", "0"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = re.search(r"http://\S+", server.stdout.readline())
+        server.terminate()
+    return address[0] if address else ""
 
 
 def test_minutes_are_kept_saving_included(tmp_path):

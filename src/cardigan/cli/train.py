@@ -3,6 +3,7 @@
 import json
 import os
 import tomllib
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,11 @@ from cardigan.errors import CardiganError
 from cardigan.recipes import config_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from cardigan.api import Run
+    from cardigan.run.journal import Event
 
 MAX_DEVICES = 64
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
@@ -41,6 +46,8 @@ class TrainOptions:
     """Print nothing but errors."""
     devices: int = 1
     """Processes on this machine: one per GPU, or several that divide the CPU's cores."""
+    studio: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show the run in the browser while it trains (cardigan studio)."""
     config: Path | None = None
     """Settings from a JSON or TOML file, on top of the recipe's; the config.json of a run will do."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -66,11 +73,20 @@ def main(words: list[str], started: float) -> int:
 
     recipe = given("--recipe", words)
     asked = _asked(options, words, flatten(config_for(options.source, recipe)))
-    with live_view(options.settings, quiet) as report:
+    with live_view(options.settings, quiet) as report, _watched(options.studio, report) as report:
         run = api.train(options.source, recipe=recipe, overrides=asked, out=options.out, resume=options.resume, report=report, started=started)
     if not quiet:
-        print(_closing_words(run))
+        print(_closing_words(run, options.studio))
     return EXIT_CODES.get(run.stopped_by, 0)
+
+
+def _watched(wanted: bool, report: "Callable[[Event], None]") -> "AbstractContextManager[Callable[[Event], None]]":
+    """Return what to report to, with a studio beside it if that is wanted; of several processes the first one has it."""
+    if not wanted or os.environ.get("RANK", "0") != "0":
+        return nullcontext(report)
+    from cardigan.cli.beside import studio_beside
+
+    return studio_beside(report)
 
 
 def _asked(options: TrainOptions, words: list[str], usual: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +161,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return flat
 
 
-def _closing_words(run: "Run") -> str:
+def _closing_words(run: "Run", studio: bool) -> str:
     reasons = {
         "images": "Finished",
         "minutes": "Finished: the time is used up",
@@ -163,6 +179,10 @@ def _closing_words(run: "Run") -> str:
         f"  draw more   cardigan sample {run.path} -n 64 --out more.png",
         f"  go on       the same command with --out {run.path} --resume {_larger_budget(run)}".rstrip(),
     ]
+    if studio:
+        from cardigan.cli.beside import again
+
+        lines.append(again(run.path))
     return "\n".join(lines)
 
 

@@ -202,17 +202,48 @@ def _config_file(run: RunDirectory) -> dict[str, Any]:
         raise CardiganError(f"{run.config} is damaged: restore it from a backup, or give the run's generator.safetensors instead.") from error
 
 
+def is_taken(run: RunDirectory) -> bool:
+    """Return whether a living process trains in the run.
+
+    Asks for the lock, shared, and lets go of it at once: readers do not hinder each other, and a training that begins in that moment asks again.
+    """
+    try:
+        descriptor = os.open(run.path / "lock", os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    except OSError:
+        return False  # never trained in, gone, or not ours to read
+    try:
+        _ask_for_lock(descriptor, shared=True)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+ATTEMPTS, PAUSE_SECONDS = 5, 0.02
+"""How often a training asks for its run before another process has it: a reader that looks has it for microseconds."""
+
+
 def _lock(run: RunDirectory, descriptor: int) -> None:
     """Hold the open lock file until this process ends, however it ends; raises CardiganError if another one trains in the run."""
-    try:
-        if os.name == "posix":
-            import fcntl
+    for attempt in range(ATTEMPTS):
+        try:
+            _ask_for_lock(descriptor, shared=False)
+            return
+        except OSError as error:
+            if attempt == ATTEMPTS - 1:
+                os.close(descriptor)
+                raise CardiganError(f"{run.path} is being trained by another process: wait for it, or choose another --out.") from error
+            time.sleep(PAUSE_SECONDS)
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        os.close(descriptor)
-        raise CardiganError(f"{run.path} is being trained by another process: wait for it, or choose another --out.") from error
+def _ask_for_lock(descriptor: int, shared: bool) -> None:
+    """Take the lock without waiting; raises OSError if another process has it."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    else:
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

@@ -1,0 +1,88 @@
+"""`cardigan studio RUNS`: a page in the browser that shows runs, live or afterwards, and what their generators have learned."""
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import tyro
+
+from cardigan.cli.parsing import parse
+from cardigan.errors import CardiganError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioOptions:
+    """Show runs in the browser: curves and samples live, the game of the two players, and the pictures between the pictures."""
+
+    runs: Annotated[Path, tyro.conf.Positional] = Path("runs")
+    """The folder that the runs lie in, up to three levels deep, or one run."""
+    host: str = "127.0.0.1"
+    """Where to listen; anything but this machine itself needs the token that is printed."""
+    port: int | None = None
+    """Which port; by default 8765 or the next that is free."""
+    open: bool = True
+    """Open the page in a browser, where there is a screen."""
+    run: str = ""
+    """Begin with this run, named by its path below RUNS."""
+
+
+def main(words: list[str]) -> int:
+    """Serve as the words say; return the exit code."""
+    options = parse(StudioOptions, words, "cardigan studio")
+    if options.port is not None and not 0 <= options.port < 65_536:
+        raise CardiganError(f"--port is {options.port}: expected 0..65535, where 0 takes any that is free.")
+    check_installed()
+    try:
+        show(options, until_input_ends=False)
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+def show(options: StudioOptions, until_input_ends: bool) -> None:
+    """Serve until Ctrl-C or, beside a training and without a word, until the standard input ends, as it does when the training is gone."""
+    from cardigan.studio.places import open_folder
+    from cardigan.studio.server import address, open_door, serve
+
+    folder = open_folder(options.runs)
+    listening, door = open_door(options.host, options.port)
+    page = address(door, f"/run/{quote(options.run, safe='')}/live" if options.run else "")
+    if not until_input_ends:
+        print(f"The studio is at {page}\n(Ctrl-C ends it.)", flush=True)
+
+    def begun(server: object) -> None:
+        if options.open and _has_screen():
+            threading.Thread(target=_open, args=(page,), daemon=True).start()
+        if until_input_ends:
+            threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+
+    serve(folder, listening, door, begun)
+
+
+def check_installed() -> None:
+    """Raise CardiganError if the packages are missing that only the studio needs."""
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise CardiganError(f"The studio needs {' and '.join(missing)}, which is not installed: pip install 'cardigan[studio]'.")
+
+
+def _has_screen() -> bool:
+    """Return whether a browser would have a window; without one it would take over the terminal."""
+    return sys.platform in {"darwin", "win32"} or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _open(page: str) -> None:
+    import webbrowser
+
+    webbrowser.open(page)
+
+
+def _end_with_input(server: object) -> None:
+    """Wait until the training that started this process is gone, however it went, then stop."""
+    sys.stdin.buffer.read()
+    setattr(server, "should_exit", True)  # noqa: B010 - uvicorn's own switch

@@ -1,0 +1,86 @@
+"""Where runs lie below one folder, and that nothing outside of it is ever opened.
+
+Does not read what is in a run.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardigan.errors import CardiganError
+from cardigan.run.directory import RunDirectory
+
+MAX_DEPTH = 3
+"""How many levels below the folder runs are looked for."""
+MAX_RUNS = 2_000
+MAX_ENTRIES = 100_000
+"""How many entries of folders are looked at: a folder of pictures among the runs must not be counted through for ever."""
+
+
+class NotThere(CardiganError):
+    """What was asked for does not exist, or no longer."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder that the studio shows; `path` is real, without links."""
+
+    path: Path
+
+    def runs(self) -> list[str]:
+        """Return the id of every run, sorted: its path relative to the folder, `.` for the folder itself."""
+        budget = iter(range(MAX_ENTRIES))
+        found: list[str] = []
+        for run in _runs_below(self.path, MAX_DEPTH, budget):
+            found.append(run.relative_to(self.path).as_posix())
+            if len(found) == MAX_RUNS:
+                break
+        return sorted(found)
+
+    def run(self, identity: str) -> RunDirectory:
+        """Return the run of that id; raises NotThere where there is none, and for anything outside the folder, links resolved."""
+        path = self.inside(Path(identity)) if identity else None
+        if path is None or not (path / "config.json").is_file():
+            raise NotThere(f"There is no run {identity!r} in {self.path}: it was deleted or moved, or the address is wrong.")
+        return RunDirectory(path)
+
+    def inside(self, path: Path) -> Path | None:
+        """Return a path below the folder without its links; None if it leads outside or nowhere."""
+        if path.is_absolute() or ".." in path.parts:
+            return None
+        try:
+            real = (self.path / path).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # nothing there, a zero byte, a circle of links
+            return None
+        return real if real.is_relative_to(self.path) else None
+
+    def file(self, run: RunDirectory, path: Path, what: str) -> Path:
+        """Return a run's file without its links; raises NotThere if it is not there, or outside the folder."""
+        real = self.inside(path.relative_to(self.path))
+        if real is None or not real.is_file():
+            raise NotThere(f"The run {run.path.relative_to(self.path).as_posix()!r} has no {what}.")
+        return real
+
+
+def open_folder(path: Path) -> Folder:
+    """Raises CardiganError if it is no folder."""
+    if not path.is_dir():
+        raise CardiganError(f"There is no folder {path}: give the one that your runs lie in, or make the first run (cardigan train mnist).")
+    return Folder(path.resolve())
+
+
+def _runs_below(folder: Path, levels: int, budget: Iterator[int]) -> Iterator[Path]:
+    """Yield the runs in a folder and `levels` levels below it; links are not followed, so nothing outside is looked at."""
+    if (folder / "config.json").is_file():
+        yield folder
+        return
+    if not levels:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            below = sorted(entry.path for entry, _ in zip(entries, budget, strict=False) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return  # deleted or closed to us in this moment
+    for path in below:
+        yield from _runs_below(Path(path), levels - 1, budget)

@@ -1,0 +1,165 @@
+"""The command and the Python that show again what a view shows.
+
+Words only: the tests run them and compare the pixels. Every Python ends with `pictures`.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+from cardigan.figures.layout import GAP, SheetLayout
+from cardigan.run.directory import RunDirectory
+from cardigan.studio import asking
+from cardigan.studio.reading import checkpoints
+from cardigan.studio.reading import sheets as sheets_of
+from cardigan.studio.sheets import MAX_STRIP, evenly
+
+Query = Mapping[str, str]
+MAX_SEEDS = 256
+STYLE = "style, directions = Style({label!r}, {truncation!r}, {amounts!r}), {directions}"
+
+
+def reproduction(run: RunDirectory, layout: SheetLayout, query: Query) -> dict[str, str]:
+    """Return `command`, empty where no command does it, and `python` for a view; raises Wrong for values that make no sense."""
+    view = asking.one_of(query, "view", "", (*VIEWS, "strip"))
+    if view == "strip":
+        return {"command": "", "python": _strip(run, layout, query)}
+    command, python = VIEWS[view](run, query)
+    return {"command": command, "python": python}
+
+
+def _pad(run: RunDirectory, query: Query) -> tuple[str, str]:
+    corners = asking.seeds(query.get("corners", "0-3"), "corners", 4)
+    x, y = asking.real(query, "x", 0.5, 0, 1), asking.real(query, "y", 0.5, 0, 1)
+    grid, span = asking.whole(query, "grid", 1, 1, 8), asking.real(query, "span", 0.5, 0, 1)
+    words = ["--corners", _list(corners), "--at", f"{_plain(x)},{_plain(y)}", "--grid", str(grid), "--span", _plain(span)]
+    drawn = f"pad_pictures(snapshot, {corners}, ({x!r}, {y!r}), {grid}, {span!r}, style, directions)"
+    return _command("mix", run, query, words, "pad.png"), _drawn(run, query, "pad_pictures", drawn)
+
+
+def _seeds(run: RunDirectory, query: Query) -> tuple[str, str]:
+    seeds = asking.seeds(query.get("seeds", "0-15"), "seeds", MAX_SEEDS)
+    python = _drawn(run, query, "seeds_pictures", f"seeds_pictures(snapshot, {seeds}, style, directions)")
+    moved = bool(asking.amounts(query.get("directions", "")))
+    return "" if moved else _command("sample", run, query, ["--seeds", _list(seeds)], "seeds.png"), python
+
+
+def _moments(run: RunDirectory, query: Query) -> tuple[str, str]:
+    seeds, kept = asking.seeds(query.get("seeds", "0-7"), "seeds", MAX_SEEDS), checkpoints(run)
+    each = [{**query, "checkpoint": str(seen)} for seen in kept]
+    moved = bool(asking.amounts(query.get("directions", "")))
+    commands = [_command("sample", run, asked, ["--seeds", _list(seeds)], f"at-{asked['checkpoint']}.png") for asked in each]
+    paths = [str(_model(run, asked)) for asked in each]
+    lines = [
+        "import cardigan",
+        "import torch",
+        "from cardigan.explore.views import Style, directions_of, seeds_pictures",
+        "",
+        "rows = []",
+        f"for path in {paths!r}:",
+        "    snapshot = cardigan.load(path).snapshot",
+        f"    {_style(query)}",
+        f"    rows.append(seeds_pictures(snapshot, {seeds}, style, directions))",
+        "pictures = torch.cat(rows)  # a row after the other",
+    ]
+    return "" if moved else " && ".join(commands), "\n".join(lines)
+
+
+def _walk(run: RunDirectory, query: Query) -> tuple[str, str]:
+    seeds = asking.seeds(query.get("seeds", "0-2"), "seeds", MAX_SEEDS)
+    frames, fps = asking.whole(query, "frames", 48, 2, 240), asking.real(query, "fps", 24, 1, 60)
+    path = asking.one_of(query, "path", "auto", ("auto", "linear", "spherical"))
+    loop, kind = query.get("loop") == "1", asking.one_of(query, "format", "webp", ("webp", "gif", "mp4"))
+    words = ["--seeds", _list(seeds), "--frames", str(frames), "--fps", _plain(fps), "--path", path, *(["--loop"] if loop else [])]
+    spherical = {"auto": None, "linear": False, "spherical": True}[path]
+    drawn = f"walk_pictures(snapshot, {seeds}, {frames}, {spherical}, {loop}, style, directions)"
+    return _command("walk", run, query, words, f"walk.{kind}"), _drawn(run, query, "walk_pictures", drawn)
+
+
+def _mix(run: RunDirectory, query: Query) -> tuple[str, str]:
+    add, subtract = (asking.groups(query.get(name, ""), name, MAX_SEEDS) for name in ("add", "subtract"))
+    words = [word for option, groups in (("--add", add), ("--subtract", subtract)) for group in groups for word in (option, _list(group))]
+    drawn = f"torch.cat(mix_rows(snapshot, {add}, {subtract}, style, directions))"
+    return _command("mix", run, query, words, "mix.png"), "import torch\n" + _drawn(run, query, "mix_rows", drawn)
+
+
+def _invert(run: RunDirectory, query: Query) -> tuple[str, str]:
+    label = query.get("label", "")[:200]
+    words = ["cardigan", "invert", str(_model(run, query)), "picture.png", *(["--label", label] if label else []), "--out", "inverted.png"]
+    lines = [
+        "from pathlib import Path",
+        "",
+        "import cardigan",
+        "import torch",
+        "from cardigan.data.decoding import decoded, frame_of",
+        "from cardigan.explore.inversion import invert",
+        "from cardigan.run.snapshot import class_number",
+        "",
+        f"snapshot = cardigan.load({str(_model(run, query))!r}).snapshot",
+        'given = decoded(Path("picture.png").read_bytes(), frame_of(snapshot.config.data))',
+        f"label = {f'class_number({label!r}, snapshot.spec)' if label else None}",
+        "pictures = invert(snapshot, torch.from_numpy(given).permute(2, 0, 1)[None].contiguous(), label).pixels",
+    ]
+    return shlex.join(words), "\n".join(lines)
+
+
+def _strip(run: RunDirectory, layout: SheetLayout, query: Query) -> str:
+    tile = asking.whole(query, "tile", 0, 0, layout.count - 1)
+    top, left = tile // layout.columns * (layout.height + GAP), tile % layout.columns * (layout.width + GAP)
+    lines = [
+        "import numpy as np",
+        "from PIL import Image",
+        "",
+        f"moments = {evenly(sheets_of(run), MAX_STRIP)}",
+        f"sheets = [np.asarray(Image.open(f{str(run.samples) + '/{seen:08d}.png'!r})) for seen in moments]",
+        f"pictures = [sheet[{top}:{top + layout.height}, {left}:{left + layout.width}] for sheet in sheets]",
+    ]
+    return "\n".join(lines)
+
+
+VIEWS: dict[str, Callable[[RunDirectory, Query], tuple[str, str]]] = {
+    **{"pad": _pad, "seeds": _seeds, "moments": _moments, "walk": _walk, "mix": _mix, "invert": _invert},
+}
+
+
+def _model(run: RunDirectory, query: Query) -> Path:
+    checkpoint = asking.optional(query, "checkpoint", 0, 10**15)
+    return run.path if checkpoint is None else run.checkpoints / f"{checkpoint:08d}"
+
+
+def _command(name: str, run: RunDirectory, query: Query, words: list[str], out: str) -> str:
+    label, truncation = query.get("label", "")[:200], asking.real(query, "truncation", 1.0, 0, 1)
+    amounts = ",".join(f"{number}:{_plain(amount)}" for number, amount in asking.amounts(query.get("directions", "")).items())
+    words = ["cardigan", name, str(_model(run, query)), *words]
+    words += [f"--label={label}"] if label else []
+    words += ["--truncation", _plain(truncation)] if truncation != 1 else []
+    words += [f"--directions={amounts}"] if amounts and name != "sample" else []
+    return shlex.join([*words, "--out", out])
+
+
+def _drawn(run: RunDirectory, query: Query, function: str, drawn: str) -> str:
+    lines = [
+        "import cardigan",
+        f"from cardigan.explore.views import Style, directions_of, {function}",
+        "",
+        f"snapshot = cardigan.load({str(_model(run, query))!r}).snapshot",
+        _style(query),
+        f"pictures = {drawn}",
+    ]
+    return "\n".join(lines)
+
+
+def _style(query: Query) -> str:
+    amounts = asking.amounts(query.get("directions", ""))
+    given = {"label": query.get("label", "")[:200], "truncation": asking.real(query, "truncation", 1.0, 0, 1), "amounts": amounts}
+    return STYLE.format(**given, directions="directions_of(snapshot)" if amounts else "None")
+
+
+def _list(seeds: list[int]) -> str:
+    return ",".join(map(str, seeds))
+
+
+def _plain(value: float) -> str:
+    """Return a number as commands take it: every digit of it, no exponent."""
+    return f"{Decimal(repr(value)):f}"

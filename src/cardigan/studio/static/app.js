@@ -1,0 +1,190 @@
+// Which view stands on the page: the address after # says so, and nothing else remembers it.
+import { address, follow, json } from "./api.js";
+import { duration, h, notice, number, say, short, typing, whole } from "./dom.js";
+import { compare, runs } from "./runs.js";
+
+const VIEWS = {
+  live: ["Live", () => import("./live.js")],
+  time: ["Time", () => import("./time.js")],
+  game: ["The game", () => import("./game.js")],
+  latent: ["Latent room", () => import("./latent.js")],
+};
+const KEYS = [
+  ["1 2 3 4", "Live, Time, The game, Latent room"], ["r", "all runs"], ["/", "filter the runs"], ["t", "light or dark"], ["?", "this list"],
+  ["← →", "Time, The game: one moment back or on; on a chart: along its points; on the pad: move (Shift: further)"],
+  ["Home End", "first or last moment"], ["Space", "Time: play or pause; on a picture: pick it"], ["+ −", "on a chart: zoom around the point"], ["Esc", "on a chart: the whole range again"],
+];
+
+const main = document.getElementById("main");
+const tabs = document.getElementById("tabs");
+let page = new AbortController();
+let shown = { place: null, frame: null };
+
+/** Split `#/run/a/b/live?x=1` into the place's parts and its parameters. Run names may hold slashes: the view is the last part. */
+function where() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const parts = path.split("/").map(decodeURIComponent);
+  const parameters = Object.fromEntries(new URLSearchParams(query));
+  if (parts[0] === "run" && parts.length > 2 && parts.at(-1) in VIEWS) return { view: parts.at(-1), id: parts.slice(1, -1).join("/"), parameters };
+  if (parts[0] === "run" && parts.length > 1) return { view: "live", id: parts.slice(1).join("/"), parameters };
+  return { view: parts[0] === "compare" ? "compare" : "runs", id: null, parameters };
+}
+
+export const link = (id, view, parameters = {}) => address(`#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`, parameters);
+
+/** The parameters of the view that stands on the page, as one object that writes itself into the address. */
+function remembered(parameters) {
+  let timer = 0;
+  const path = location.hash.split("?")[0] || "#/runs";
+  const write = () => history.replaceState(null, "", address(path, parameters));
+  page.signal.addEventListener("abort", () => clearTimeout(timer));
+  return {
+    get: (name, otherwise) => parameters[name] ?? otherwise,
+    number: (name, otherwise) => (parameters[name] !== undefined && Number.isFinite(Number(parameters[name])) ? Number(parameters[name]) : otherwise),
+    /** Change some; a value equal to null or "" is forgotten. Written at most five times a second, since browsers limit it. */
+    set(changes) {
+      for (const [name, value] of Object.entries(changes)) {
+        if (value === null || value === undefined || value === "") delete parameters[name];
+        else parameters[name] = String(value);
+      }
+      clearTimeout(timer);
+      timer = setTimeout(write, 200);
+    },
+  };
+}
+
+async function show() {
+  const place = where();
+  page.abort();
+  page = new AbortController();
+  const { signal } = page;
+  tabs.replaceChildren();
+  const host = h("div", { class: `view ${place.view}` });
+  const context = { host, signal, state: remembered(place.parameters), link };
+  try {
+    if (place.id === null) {
+      document.title = place.view === "compare" ? "Compare · Cardigan studio" : "Runs · Cardigan studio";
+      main.replaceChildren(host);
+      await (place.view === "compare" ? compare : runs)(context);
+    } else await showRun(place, context);
+  } catch (error) {
+    if (!signal.aborted) host.replaceChildren(notice(error.message, "error"), h("p", {}, h("a", { href: "#/runs" }, "All runs")));
+    if (!signal.aborted && !host.isConnected) main.replaceChildren(host);
+  }
+  main.dataset.ready = signal.aborted ? main.dataset.ready : `${place.view}:${place.id ?? ""}`;
+}
+
+async function showRun(place, context) {
+  const { id, view } = place;
+  document.title = `${VIEWS[view][0]} · ${id} · Cardigan studio`;
+  tabs.replaceChildren(...Object.entries(VIEWS).map(([name, [words]]) => h("a", { href: link(id, name), "aria-current": name === view ? "page" : null }, words)));
+  delete main.dataset.ready;
+  const [run, { mount }] = await Promise.all([json("/api/run", { run: id }, context.signal), VIEWS[view][1]()]);
+  if (context.signal.aborted) return;
+  main.toggleAttribute("data-alpha", run.size.endsWith("x4"));
+  const bus = new EventTarget();
+  const head = heading(run);
+  main.replaceChildren(head.element, context.host);
+  follow(id, (kind, line) => {
+    if (kind === "progress") Object.assign(run, { images_seen: line.images_seen, elapsed_seconds: line.elapsed_seconds, images_per_second: line.images_per_second ?? run.images_per_second });
+    if (kind === "samples" && !run.sheets.includes(line.images_seen)) run.sheets.push(line.images_seen);
+    if (kind === "gone") head.trouble("This run's folder was deleted while you were looking: what is shown is what was read before.");
+    head.tell(run);
+    bus.dispatchEvent(new CustomEvent(kind, { detail: line }));
+    if (["checkpoint", "fault", "stop", "resume", "rollback", "start"].includes(kind)) refresh();
+  }, head.connection, context.signal);
+  const refresh = async () => {
+    try {
+      Object.assign(run, await json("/api/run", { run: id }, context.signal));
+      head.tell(run);
+      bus.dispatchEvent(new CustomEvent("run", { detail: run }));
+    } catch { /* the run's own events say what is wrong */ }
+  };
+  await mount({ ...context, id, run, bus });
+}
+
+const STATES = { training: "training", finished: "finished", stopped: "stopped", broken: "broken", unreadable: "unreadable", waiting: "waiting for its first step" };
+export const stateMark = (state) => h("span", { class: `state ${state}` }, STATES[state] ?? state);
+
+/** The run's name and its readings, which keep their places while the numbers change. */
+function heading(run) {
+  const fields = [
+    ["images", (each) => whole(each.images_seen), (each) => (each.images_goal ? `of ${whole(each.images_goal)}` : each.minutes_goal ? `of ${each.minutes_goal} min` : "")],
+    ["images / s", (each) => number(each.images_per_second), () => ""],
+    ["time", (each) => duration(each.elapsed_seconds), () => ""],
+    ["best score", (each) => number(each.score_best), (each) => (each.score_best_at ? `at ${short(each.score_best_at)}` : "")],
+    ["last score", (each) => number(each.score_last), () => ""],
+    ["pictures", (each) => each.size.replaceAll("x", "×"), (each) => (each.conditional ? "by class" : "")],
+  ];
+  const cells = fields.map(([name]) => {
+    const value = h("b"), rest = h("small");
+    return { value, rest, element: h("div", {}, h("dt", {}, name), h("dd", {}, value, " ", rest)) };
+  });
+  const mark = h("span"), connection = h("span", { class: "connection" }), warning = h("p", { class: "notice error", role: "alert", hidden: true });
+  const element = h("section", { class: "heading", "aria-label": "Run" },
+    h("div", { class: "title" }, h("p", { class: "crumb" }, h("a", { href: "#/runs" }, "Runs")), h("h1", {}, run.id), mark, connection, h("span", { class: "recipe" }, [run.recipe, run.source?.split("/").slice(-2).join("/")].filter(Boolean).join(" · "))),
+    warning, h("dl", { class: "readings" }, cells.map((cell) => cell.element)));
+  const tell = (now) => {
+    mark.replaceChildren(stateMark(now.state));
+    fields.forEach(([, value, rest], index) => {
+      cells[index].value.textContent = value(now);
+      cells[index].rest.textContent = rest(now);
+    });
+  };
+  tell(run);
+  const words = { live: "", lost: "connection lost, trying again", paused: "" };
+  return {
+    element, tell,
+    trouble: (sentence) => ((warning.textContent = sentence), (warning.hidden = false)),
+    connection: (state) => ((connection.textContent = words[state]), (connection.dataset.state = state)),
+  };
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const theme = document.getElementById("theme");
+const themed = () => document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
+
+function nameTheme() {
+  theme.textContent = themed() === "dark" ? "Light" : "Dark";
+  theme.setAttribute("aria-label", `Switch to the ${theme.textContent.toLowerCase()} theme`);
+}
+
+function switchTheme() {
+  document.documentElement.dataset.theme = themed() === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem("theme", themed());
+  } catch { /* it then holds until the page is closed */ }
+  nameTheme();
+  document.dispatchEvent(new Event("theme"));
+}
+
+function help() {
+  const dialog = document.getElementById("help");
+  const close = h("button", { type: "button", class: "quiet", on: { click: () => dialog.close() } }, "Close");
+  dialog.replaceChildren(h("header", {}, h("h2", { id: "help-title" }, "Keys"), close), h("dl", { class: "keys" }, KEYS.map(([keys, words]) => [h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)])));
+  if (!dialog.open) dialog.showModal();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (typing(event) && !(event.key === "?" && event.target === document.body)) return;
+  const place = where();
+  if (event.key === "?") help();
+  else if (event.key === "t") switchTheme();
+  else if (event.key === "r") location.hash = "#/runs";
+  else if (event.key === "/" && place.view === "runs") document.querySelector("#filter")?.focus();
+  else if (place.id !== null && /^[1-4]$/.test(event.key)) location.hash = link(place.id, Object.keys(VIEWS)[Number(event.key) - 1]);
+  else return;
+  event.preventDefault();
+});
+theme.addEventListener("click", switchTheme);
+document.getElementById("keys").addEventListener("click", help);
+document.querySelector(".skip").addEventListener("click", (event) => (event.preventDefault(), main.focus()));
+dark.addEventListener("change", () => (nameTheme(), document.dispatchEvent(new Event("theme"))));
+addEventListener("hashchange", async () => {
+  scrollTo(0, 0);
+  await show();
+  say(document.title);
+});
+nameTheme();
+if (!location.hash) history.replaceState(null, "", "#/runs");
+show();

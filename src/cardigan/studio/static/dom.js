@@ -1,0 +1,110 @@
+// Elements, numbers as people read them, and small parts that every view uses. Knows no run.
+
+/** Make an element. `on` holds listeners, `data` the dataset; null and false leave an attribute out; children may be text, nodes or nested lists. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (name === "data") Object.assign(element.dataset, value);
+    else if (name in element && ["value", "checked", "disabled", "selected", "hidden"].includes(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
+
+/** 4 significant digits, never 0.00000123 as 0.000. */
+export function number(value) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  if (size >= 1000) return Math.round(value).toLocaleString("en");
+  if (size !== 0 && size < 0.001) return value.toExponential(2);
+  return Number(value.toPrecision(4)).toString();
+}
+
+/** 250048 -> 250 k, for axes and narrow places. */
+export function short(value) {
+  const size = Math.abs(value);
+  const [divisor, unit] = size >= 1e9 ? [1e9, " G"] : size >= 1e6 ? [1e6, " M"] : size >= 1e4 ? [1e3, " k"] : [1, ""];
+  return Number((value / divisor).toPrecision(3)) + unit;
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+  return `${Math.floor(seconds / 86400)} d ${Math.round((seconds % 86400) / 3600)} h`;
+}
+
+/** How long ago a unix time was. */
+export function ago(time) {
+  const seconds = Math.max(0, Date.now() / 1000 - time);
+  if (seconds < 60) return "now";
+  const [size, unit] = seconds < 3600 ? [60, "min"] : seconds < 86400 ? [3600, "h"] : seconds < 86400 * 60 ? [86400, "d"] : [86400 * 30.4, "months"];
+  return `${Math.floor(seconds / size)} ${unit}`;
+}
+
+let saying = 0;
+/** Tell a screen reader; only the last of a quick series is spoken. */
+export function say(words) {
+  clearTimeout(saying);
+  saying = setTimeout(() => (document.getElementById("say").textContent = words), 250);
+}
+
+/** A labelled slider whose value stands beside it. `shown` words the value; `moved` gets every change as a number. */
+export function slider({ label, min, max, step, value, shown = number, moved, hint }) {
+  const output = h("output", {}, shown(value));
+  const input = h("input", { type: "range", min, max, step, value: String(value), title: hint });
+  const worded = () => {
+    const words = shown(Number(input.value));
+    output.textContent = words;
+    input.setAttribute("aria-valuetext", words);
+  };
+  input.addEventListener("input", () => {
+    worded();
+    moved(Number(input.value));
+  });
+  worded();
+  const element = h("label", { class: "slider" }, h("span", {}, label), output, input);
+  return { element, input, set: (next) => ((input.value = String(next)), worded()) };
+}
+
+/** One of a few: a row of radio buttons that looks like one control. `options` are [value, words]. */
+export function segmented(label, options, value, chosen) {
+  const name = `s${Math.random().toString(36).slice(2)}`;
+  const radios = options.map(([each, words]) =>
+    h("label", {}, h("input", { type: "radio", name, value: each, checked: each === value, on: { change: () => chosen(each) } }), h("span", {}, words)),
+  );
+  return h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, label), radios);
+}
+
+/** A labelled drop-down. */
+export function choice(label, options, value, chosen) {
+  const select = h("select", { on: { change: () => chosen(select.value) } }, options.map(([each, words]) => h("option", { value: each, selected: String(each) === String(value) }, words)));
+  return h("label", { class: "field" }, h("span", {}, label), select);
+}
+
+/** A labelled whole number. */
+export function counter(label, value, min, max, changed) {
+  const input = h("input", { type: "number", min, max, step: 1, value: String(value), inputmode: "numeric" });
+  input.addEventListener("change", () => {
+    const given = Math.round(Number(input.value));
+    input.value = String(Math.min(max, Math.max(min, Number.isFinite(given) ? given : min)));
+    changed(Number(input.value));
+  });
+  return { element: h("label", { class: "field" }, h("span", {}, label), input), set: (next) => (input.value = String(next)) };
+}
+
+/** A sentence about what cannot be shown, in the place where it would stand. */
+export const notice = (words, kind = "") => h("p", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, words);
+
+/** What a beginner should know about the view beside it. */
+export const lesson = (title, ...paragraphs) => h("aside", { class: "lesson", "aria-label": title }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));
+
+/** Whether a key belongs to the element it was pressed in, not to the view. */
+export const typing = (event) => event.ctrlKey || event.metaKey || event.altKey || Boolean(event.target.closest?.("input, select, textarea, [contenteditable], dialog, .tiles, .pad, .chart"));

@@ -1,0 +1,181 @@
+// One run as it is now: what it draws beside what it learns from, whether it is well, and its curves.
+import { address, json, newest, picture } from "./api.js";
+import { h, notice, number, say, segmented, slider, whole } from "./dom.js";
+import { lineChart, nearest } from "./chart.js";
+import { frame, gridSize, paintHalf } from "./pictures.js";
+import { reproduce } from "./reproduce.js";
+
+/** [title, [[series, words, colour]...], what it means]. What a run measures beyond these is shown after them under its own name. */
+const CHARTS = [
+  ["Losses", [["discriminator_loss", "D", "real"], ["generator_loss", "G", "fake"]]],
+  ["How real D finds them", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after", "after D's step", "third"]]],
+  ["D's margin, which has no scale", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
+  ["Score at checkpoints (less is better)", [["score", "score", "fake"]]],
+  ["Diversity (1: as different as real ones)", [["diversity", "diversity", "fake"], ["repeated", "with a twin", "third"]]],
+  ["Overfitting", [["held_out_gap", "held-out gap", "real"], ["nearness", "nearness", "fake"]]],
+  ["D's logit margin", [["logit_margin", "real − generated", "real"]]],
+  ["Lengths of the gradients", [["discriminator_gradient", "D", "real"], ["generator_gradient", "G", "fake"]]],
+  ["Penalties", [["r1", "R1", "real"], ["r2", "R2", "fake"], ["wgan_gp", "WGAN-GP", "third"], ["dragan", "DRAGAN", "third"]]],
+  ["Augmentation: how likely each change is", [["augmentation", "probability", "real"], ["real_sign", "sign of D(x)", "third"]]],
+  ["Learning rates", [["discriminator_learning_rate", "D", "real"], ["generator_learning_rate", "G", "fake"]]],
+  ["Values at the ends of the range", [["saturation", "generated", "fake"], ["saturation_of_real", "real", "real"]]],
+  ["Images per second", [["images_per_second", "speed", "ink"]]],
+  ["Memory, MB", [["megabytes", "memory", "ink"]]],
+];
+/** Signs of health: [series, words, what a beginner should know]. */
+const SIGNS = [
+  ["diversity", "diversity", "1: as different from each other as real ones"], ["repeated", "pictures with a twin", "0 is good, a quarter is a collapse"],
+  ["d_fake", "D believes generated ones", "0: D wins easily; 0.5: it cannot tell"], ["held_out_gap", "held-out gap", "above 0.5: D knows its pictures by heart"],
+  ["nearness", "nearness", "below 0.5: G copies training pictures"],
+];
+const POINTS = 1200, APPENDED = 400;
+
+export async function mount({ host, signal, state, id, run, bus }) {
+  const sheet = sheets(id, run, signal);
+  const verdict = h("section", { class: "verdict", "aria-label": "Health" });
+  const charts = h("div", { class: "charts" });
+  const curves = curvesOf({ id, state, signal, charts });
+  host.append(h("h2", { class: "unseen" }, "Live"), h("div", { class: "bench" }, sheet.element, verdict), curves.toolbar, charts, reproduce(id, () => ({ view: "seeds", seeds: "0-15" })));
+  const judge = (faults) => verdict.replaceChildren(...health(run, faults, curves.last));
+  judge([]);
+  bus.addEventListener("progress", ({ detail }) => curves.append(detail), { signal });
+  bus.addEventListener("samples", ({ detail }) => sheet.draw(detail.images_seen), { signal });
+  const damaged = notice("", "error");
+  damaged.hidden = true;
+  charts.before(damaged);
+  let left = 0;
+  bus.addEventListener("broken-line", () => {
+    left++;
+    damaged.textContent = `The journal held ${left === 1 ? "a line that is" : `${left} lines that are`} damaged: left out, the rest is as it was written.`;
+    damaged.hidden = false;
+  }, { signal });
+  bus.addEventListener("run", () => judge(curves.faults()), { signal });
+  for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) bus.addEventListener(kind, () => curves.read(), { signal });
+  bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.words}`), { signal });
+  document.addEventListener("theme", curves.redraw, { signal });
+  curves.heard(judge);
+  sheet.draw(run.sheets.at(-1));
+  await curves.read();
+}
+
+function sheets(id, run, signal) {
+  const { layout } = run;
+  const [generated, real] = ["Generated", "Real"].map((name) => frame(...gridSize(layout), `${name} pictures, ${layout.count} of them`));
+  const caption = h("span", { class: "count" });
+  const draw = newest(async (at) => {
+    if (at === undefined) return;
+    const bitmap = await picture("/api/sheet", { run: id, at }, signal);
+    paintHalf(generated, bitmap, layout);
+    paintHalf(real, bitmap, layout, true);
+    bitmap.close();
+    caption.textContent = `after ${whole(at)} images`;
+  }, (error) => (caption.textContent = error.message));
+  if (!run.sheets.length) caption.textContent = "no sheet yet";
+  const half = (canvas, name, words) => h("figure", { class: `sheet ${name.toLowerCase()}` }, h("figcaption", {}, h("h3", {}, name), words), h("div", { class: "plate" }, canvas));
+  return { draw, element: h("div", { class: "pair" }, half(generated, "Generated", caption), half(real, "Real", h("span", { class: "count" }, "what it learns from"))) };
+}
+
+/** The verdict in words: what was seen, the numbers that show it, what to try. */
+function health(run, faults, last) {
+  const known = [...new Map(faults.map((fault) => [fault.name, fault])).values()].reverse();
+  const title = { fine: "Nothing wrong has been seen", warning: "Something to look at", grave: "This run is in trouble" }[run.health] ?? run.health;
+  const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title)];
+  const signs = h("dl", { class: "signs" }, SIGNS.filter(([name]) => last(name) !== null).map(([name, words, meaning]) => h("div", {}, h("dt", {}, words), h("dd", {}, number(last(name))), h("dd", {}, meaning))));
+  if (!known.length)
+    return [...head, h("p", {}, run.state === "training"
+      ? "While it trains, D's and G's losses, their gradients, how varied the pictures are and how D takes to unseen real ones are looked at every two seconds."
+      : "Losses, gradients, how varied the pictures were and how D took to unseen real ones were looked at all along."), signs, ending(run)];
+  return [...head, ...known.map((fault) => h("article", { class: `fault ${fault.grave ? "grave" : "warning"}` },
+    h("h4", {}, fault.name, h("small", {}, `at ${whole(fault.images_seen)} images`)), h("p", {}, `${capital(fault.words)}.`),
+    h("dl", { class: "facts" }, Object.entries(fault.evidence ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value === "number" ? number(value) : value)))),
+    h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), signs, ending(run)];
+}
+
+const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+const ending = (run) => (run.state !== "training" && run.reason ? h("p", { class: "ending" }, `It ended by ${run.reason}.`) : "");
+
+function curvesOf({ id, state, signal, charts }) {
+  let data = { x: [], seconds: [], series: {}, scores: [], faults: [], events: [], lines: 0, thinned: false }, appended = 0, tellFaults = () => {};
+  const made = new Map();
+  const how = () => {
+    const axis = state.get("axis", "images"), range = state.get("from") ? [state.number("from", 0), state.number("to", Infinity)] : null;
+    return { smooth: state.number("smooth", 0), log: state.get("log") === "1", axis, range: range && axis === "seconds" ? range.map(secondsAt) : range };
+  };
+  const secondsAt = (images) => data.seconds[nearest(data.x, images)] ?? 0;
+  const imagesAt = (seconds) => data.x[nearest(data.seconds, seconds)] ?? 0;
+  const xs = () => (state.get("axis", "images") === "seconds" ? data.seconds : data.x);
+  const amount = h("span", { class: "count" });
+  const reset = h("button", { type: "button", class: "quiet", hidden: true, on: { click: () => zoom(null) } }, "Whole range");
+
+  const look = () => {
+    const now = how();
+    reset.hidden = !now.range;
+    made.forEach((chart) => chart.look(now));
+  };
+  const zoom = (range) => {
+    const images = range && state.get("axis") === "seconds" ? range.map(imagesAt) : range;
+    state.set(images ? { from: Math.max(0, Math.floor(images[0])), to: Math.ceil(images[1]) } : { from: null, to: null });
+    look();
+    if (data.thinned || !images) read();
+  };
+  const point = (x) => made.forEach((chart) => chart.point(x));
+
+  function chartsFor(names) {
+    const told = new Set(CHARTS.flatMap(([, lines]) => lines.map(([name]) => name)));
+    const others = names.filter((name) => !told.has(name)).map((name) => [name.replaceAll("_", " "), [[name, name.replaceAll("_", " "), "ink"]]]);
+    let changed = false;
+    const order = [...CHARTS, ...others].filter(([, lines]) => lines.some(([name]) => names.includes(name)));
+    for (const [title, lines] of order) {
+      if (made.has(title)) continue;
+      const here = lines.filter(([name]) => names.includes(name)).map(([name, words, tint]) => ({ name, words, colour: tint }));
+      made.set(title, lineChart({ title, lines: here, zoomed: zoom, pointed: point, dots: here[0].name === "score" }));
+      changed = true;
+    }
+    if (changed) charts.replaceChildren(...order.map(([title]) => made.get(title).element));
+  }
+
+  function show() {
+    const names = Object.keys(data.series).filter((name) => data.series[name].mean.some((value) => value !== null));
+    if (data.scores.length) names.push("score");
+    chartsFor(names);
+    if (!names.length) charts.replaceChildren(notice("No numbers yet: the first line comes a few seconds after the first step."));
+    const seconds = state.get("axis") === "seconds";
+    const marks = [...data.faults.map((fault) => ({ x: fault.images_seen, colour: fault.grave ? "grave" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: event.images_seen, colour: "muted" }))]
+      .map((mark) => ({ ...mark, x: seconds ? secondsAt(mark.x) : mark.x }));
+    const scores = data.scores.map((each) => each.score), scoreXs = data.scores.map((each) => (seconds ? secondsAt(each.images_seen) : each.images_seen));
+    made.forEach((chart, title) => chart.feed(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: scores, low: scores, high: scores } }, marks: [] } : { x: xs(), series: data.series, marks }));
+    amount.textContent = `${whole(data.lines)} readings${data.thinned ? `, drawn as ${whole(data.x.length)}; bands show the least and greatest` : ""}`;
+    look();
+  }
+
+  const read = newest(async () => {
+    data = await json("/api/curves", { run: id, points: POINTS, from: state.get("from"), to: state.get("to") }, signal);
+    appended = 0;
+    tellFaults(data.faults);
+    show();
+  }, (error) => (amount.textContent = error.message));
+
+  function append(line) {
+    if (state.get("from")) return; // a zoomed view stands still
+    if (data.x.length && line.images_seen <= data.x.at(-1)) return;
+    data.x.push(line.images_seen);
+    data.seconds.push(line.elapsed_seconds);
+    data.lines++;
+    for (const [name, value] of Object.entries(line)) if (typeof value === "number" && !["images_seen", "elapsed_seconds"].includes(name)) {
+      const none = () => new Array(data.x.length - 1).fill(null);
+      data.series[name] ??= { mean: none(), low: none(), high: none() };
+    }
+    for (const [name, each] of Object.entries(data.series)) for (const list of [each.mean, each.low, each.high]) list.push(typeof line[name] === "number" ? line[name] : null);
+    if (++appended >= APPENDED) read();
+    else show();
+  }
+
+  const set = (changes) => (state.set(changes), show());
+  const toolbar = h("div", { class: "controls" }, h("h2", {}, "Curves"),
+    slider({ label: "Smoothing", min: 0, max: 0.99, step: 0.01, value: state.number("smooth", 0), shown: (value) => value.toFixed(2), moved: (value) => set({ smooth: value || null }) }).element,
+    segmented("Vertical axis", [["", "linear"], ["1", "log"]], state.get("log", ""), (value) => set({ log: value })),
+    segmented("Horizontal axis", [["images", "by images"], ["seconds", "by time"]], state.get("axis", "images"), (value) => set({ axis: value === "images" ? null : value })),
+    amount, h("span", { class: "push" }), reset, h("a", { class: "button small", href: address("/api/curves.csv", { run: id }), download: "" }, "CSV"));
+  const last = (name) => data.series[name]?.mean.findLast((value) => value !== null) ?? null;
+  return { toolbar, read, append, last, faults: () => data.faults, heard: (listener) => (tellFaults = listener), redraw: () => made.forEach((chart) => chart.draw()) };
+}

@@ -1,0 +1,199 @@
+// The table of all runs, and up to four of them side by side.
+import { json, newest, picture } from "./api.js";
+import { ago, choice, counter, h, notice, number, say, short, slider, whole } from "./dom.js";
+import { frame, gridSize, layoutOf, paint } from "./pictures.js";
+import { reproduce } from "./reproduce.js";
+
+const MOST = 4, SHOWN = 200;
+const GRAVITY = { fine: 0, warning: 1, grave: 2 };
+const COLUMNS = [
+  ["name", "Run", (run) => run.id.toLowerCase()], ["state", "State", (run) => run.state], ["recipe", "Recipe", (run) => run.recipe ?? ""],
+  ["images", "Images", (run) => run.images_seen, "number"], ["speed", "Images / s", (run) => run.images_per_second, "number"],
+  ["score", "Best score", (run) => run.score_best, "number"], ["health", "Health", (run) => GRAVITY[run.health] ?? 3], ["age", "Changed", (run) => -run.changed, "number"],
+];
+const link = (id, view) => `#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`;
+const words = (run) => [run.id, run.recipe, run.source, run.state, run.health, ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
+
+export async function runs({ host, signal, state }) {
+  let all = [], everything = false;
+  const chosen = new Set((state.get("chosen") ?? "").split(",").filter(Boolean));
+  const rows = new Map();
+  const filter = h("input", { id: "filter", type: "search", placeholder: "Filter: a name, a recipe, training, warning …", "aria-label": "Filter the runs", value: state.get("filter", "") });
+  const count = h("p", { class: "count", role: "status" });
+  const body = h("tbody");
+  const heads = COLUMNS.map(([name, title, , kind]) => h("th", { scope: "col", class: kind ?? null, data: { name } }, h("button", { type: "button", on: { click: () => sortBy(name) } }, title)));
+  const go = h("a", { class: "button", href: "#/compare" }, "Compare");
+  const clear = h("button", { type: "button", class: "quiet", on: { click: () => (chosen.clear(), draw()) } }, "Clear");
+  const tray = h("div", { class: "tray", role: "region", "aria-label": "Chosen runs", hidden: true });
+  const more = h("button", { type: "button", hidden: true, on: { click: () => ((everything = true), draw()) } });
+  const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "Choose to compare")), h("th", { scope: "col" }, h("span", { class: "unseen" }, "Newest samples")), heads)), body);
+  const empty = h("div", { class: "empty", hidden: true });
+  host.append(h("div", { class: "toolbar" }, h("h1", {}, "Runs"), count, filter), table, empty, more, tray);
+
+  const seen = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && rows.get(entry.target.dataset.id)?.thumbnail()), { rootMargin: "200px" });
+  signal.addEventListener("abort", () => seen.disconnect());
+
+  function sortBy(name) {
+    const down = state.get("sort", "age") === name && !state.get("down");
+    state.set({ sort: name, down: down ? "1" : null });
+    draw();
+  }
+
+  function draw() {
+    const asked = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const [sort, down] = [state.get("sort", "age"), Boolean(state.get("down"))];
+    const key = (COLUMNS.find(([name]) => name === sort) ?? COLUMNS[7])[2];
+    const order = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === y || (x == null && y == null)) return a.id < b.id ? -1 : 1;
+      if (x == null) return 1;
+      if (y == null) return -1;
+      return (x < y ? -1 : 1) * (down ? -1 : 1);
+    };
+    const kept = all.filter((run) => asked.every((word) => words(run).includes(word))).sort(order);
+    heads.forEach((head) => head.setAttribute("aria-sort", head.dataset.name !== sort ? "none" : down ? "descending" : "ascending"));
+    const visible = everything ? kept : kept.slice(0, SHOWN);
+    for (const run of visible) if (!rows.has(run.id)) {
+      rows.set(run.id, row(run));
+      seen.observe(rows.get(run.id).element);
+    }
+    const wanted = visible.map((run) => (rows.get(run.id).tell(run, chosen), rows.get(run.id).element));
+    if (wanted.length !== body.children.length || wanted.some((element, index) => body.children[index] !== element)) body.replaceChildren(...wanted);
+    more.hidden = kept.length <= visible.length;
+    more.textContent = `Show all ${whole(kept.length)}`;
+    const training = all.filter((run) => run.state === "training").length;
+    count.textContent = `${kept.length === all.length ? whole(all.length) : `${whole(kept.length)} of ${whole(all.length)}`}${training ? `, ${training} training` : ""}`;
+    table.hidden = !all.length;
+    empty.hidden = Boolean(kept.length);
+    tray.hidden = !chosen.size;
+    go.href = `#/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
+    go.textContent = chosen.size === 1 ? "Look at 1 run with set latents" : `Compare ${chosen.size} runs`;
+    tray.replaceChildren(h("span", {}, [...chosen].join(", ")), go, clear);
+    state.set({ chosen: [...chosen].join(",") });
+  }
+
+  function row(run) {
+    const box = h("input", { type: "checkbox", "aria-label": `Choose ${run.id} to compare`, disabled: run.state === "unreadable" });
+    box.addEventListener("change", () => {
+      if (box.checked && chosen.size >= MOST) {
+        box.checked = false;
+        say(`At most ${MOST} runs side by side`);
+        count.textContent = `at most ${MOST} side by side`;
+        return;
+      }
+      chosen[box.checked ? "add" : "delete"](run.id);
+      draw();
+    });
+    const canvas = frame(1, 1, `Newest samples of ${run.id}`);
+    const cells = COLUMNS.map(([name, title, , kind]) => (name === "name" ? h("th", { scope: "row", data: { title } }) : h("td", { class: kind ?? null, data: { title } })));
+    const element = h("tr", { data: { id: run.id } }, h("td", { class: "box" }, box), h("td", { class: "thumb" }, canvas), cells);
+    let drawn = null, now = run, visible = false;
+    const thumbnail = async () => {
+      visible = true;
+      if (now.sheet === null || now.sheet === undefined || drawn === now.sheet) return;
+      drawn = now.sheet;
+      try {
+        const sheet = await picture("/api/sheet", { run: now.id, at: now.sheet }, signal);
+        const [width, height] = now.size.split("x").map(Number);
+        const columns = Math.round(((sheet.width - 8) / 2 + 2) / (width + 2)); // generated | bar of 8 | real, gaps of 2
+        const some = Math.min(columns, width >= 128 ? 1 : 3);
+        paint(canvas, sheet, 0, 0, some * (width + 2) - 2, Math.min(sheet.height, some * (height + 2) - 2));
+        sheet.close();
+      } catch { drawn = null; }
+    };
+    const tell = (fresh) => {
+      now = fresh;
+      box.checked = chosen.has(fresh.id);
+      const folder = fresh.id.includes("/") ? fresh.id.slice(0, fresh.id.lastIndexOf("/") + 1) : "";
+      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
+      const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${whole(fresh.images_goal)}` }) : "";
+      fill(cells, [
+        [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],
+        [h("span", { class: `state ${fresh.state}` }, fresh.state), fresh.reason && fresh.state !== "training" ? h("small", {}, fresh.reason) : ""],
+        [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
+        [whole(fresh.images_seen), fresh.state === "training" ? goal : ""], [number(fresh.images_per_second)],
+        [number(fresh.score_best), fresh.score_best_at ? h("small", {}, `at ${short(fresh.score_best_at)}`) : ""],
+        [h("span", { class: `health ${fresh.health}` }, fresh.health), h("small", {}, [...new Set(fresh.fault_names ?? [])].join(", "))],
+        [fresh.changed ? ago(fresh.changed) : "–"],
+      ]);
+      if (visible) thumbnail();
+    };
+    return { element, tell, thumbnail };
+  }
+
+  filter.addEventListener("input", () => (state.set({ filter: filter.value }), draw()));
+  const read = async () => {
+    const found = await json("/api/runs", {}, signal);
+    all = found.runs;
+    empty.replaceChildren(all.length ? notice("No run matches the filter.") : h("div", {}, h("h2", {}, "No runs here yet"), h("p", {}, "Nothing in ", h("code", {}, found.folder), " is a run. Start one, and it appears here by itself:"), h("pre", { class: "code" }, "cardigan train mnist --minutes 2")));
+    draw();
+  };
+  await read();
+  const timer = setInterval(() => !document.hidden && read().catch((error) => error.name !== "AbortError" && (count.textContent = error.message)), 5000);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+/** Put new content into cells whose text has changed, so that focus stays where it is. */
+function fill(cells, contents) {
+  cells.forEach((cell, index) => {
+    const fresh = h("td", {}, contents[index]);
+    if (fresh.textContent !== cell.textContent || !cell.childNodes.length) cell.replaceChildren(...fresh.childNodes);
+  });
+}
+
+const SAME = new Set(["images_seen"]);
+
+/** Up to four runs, the same latents, what their settings differ in. */
+export async function compare({ host, signal, state }) {
+  const ids = [...new Set((state.get("runs") ?? "").split(",").filter(Boolean))].slice(0, MOST);
+  if (!ids.length) throw new Error("Choose runs in the table first, then compare them.");
+  const found = await Promise.all(ids.map((id) => json("/api/run", { run: id }, signal).catch((error) => ({ id, error: error.message }))));
+  const names = found.find((run) => run.class_names?.length)?.class_names;
+  const classes = Math.max(0, ...found.map((run) => run.classes ?? 0));
+  const first = () => state.number("first", 0), count = () => state.number("count", 16);
+  const asked = () => ({ seeds: `${first()}-${first() + count() - 1}`, truncation: state.get("truncation"), label: state.get("label") });
+  const columns = found.map((run) => {
+    if (run.error) return { element: h("section", { class: "side" }, h("h2", {}, run.id), notice(run.error, "error")), draw: () => {} };
+    const [width, height] = run.size.split("x").map(Number);
+    const canvas = frame(...gridSize(layoutOf(count(), width, height)), `Pictures of ${run.id}`), trouble = h("p", { class: "notice error", hidden: true });
+    const draw = newest(async () => {
+      const drawn = await picture("/api/seeds.png", { run: run.id, ...asked(), label: run.classes ? asked().label : null }, signal);
+      trouble.hidden = true;
+      paint(canvas, drawn);
+    }, (error) => ((trouble.textContent = error.message), (trouble.hidden = false)));
+    const facts = [["images", whole(run.images_seen)], ["best score", number(run.score_best)], ["images / s", number(run.images_per_second)], ["health", run.health]];
+    return {
+      draw,
+      element: h("section", { class: "side" }, h("h2", {}, h("a", { href: link(run.id, "live") }, run.id)), h("div", { class: "plate" }, canvas), trouble,
+        h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), reproduce(run.id, () => ({ view: "seeds", ...asked(), label: run.classes ? asked().label : null }))),
+    };
+  });
+  const redraw = (changes = {}) => (state.set(changes), columns.forEach((column) => column.draw()));
+  const seed = counter("First seed", first(), 0, 1e9, (value) => redraw({ first: value }));
+  const step = (by) => {
+    const value = Math.max(0, first() + by * count());
+    seed.set(value);
+    redraw({ first: value });
+  };
+  const sides = h("div", { class: "sides" }, columns.map((column) => column.element));
+  sides.style.setProperty("--sides", columns.length);
+  host.append(
+    h("div", { class: "toolbar" }, h("h1", {}, "Side by side"), h("p", { class: "count" }, "Every run starts from the same random numbers: picture 3 here is picture 3 there.")),
+    h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => step(-1) } }, "Previous seeds"), seed.element, h("button", { type: "button", on: { click: () => step(1) } }, "Next seeds"),
+      choice("Pictures", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
+      classes ? choice("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
+      slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), moved: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
+    sides, differences(found));
+  redraw();
+}
+
+function differences(found) {
+  const readable = found.filter((run) => run.settings);
+  if (readable.length < 2) return "";
+  const names = Object.keys(Object.assign({}, ...readable.map((run) => run.settings))).filter((name) => !SAME.has(name) && new Set(readable.map((run) => JSON.stringify(run.settings[name]))).size > 1);
+  const shown = (value) => (value === undefined ? "–" : value === null ? "none" : typeof value === "string" ? value || "“”" : JSON.stringify(value));
+  return h("section", { class: "block" }, h("h2", {}, "What their settings differ in"), names.length
+    ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Differing settings" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"), readable.map((run) => h("th", { scope: "col" }, run.id)))),
+      h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, name), readable.map((run) => h("td", {}, shown(run.settings[name]))))))))
+    : notice("Nothing: they were trained with the same settings."));
+}

@@ -1,0 +1,167 @@
+// Every saved sheet: scrub, play, two moments side by side, one picture's life.
+import { address, newest, picture } from "./api.js";
+import { choice, h, notice, say, segmented, short, typing, whole } from "./dom.js";
+import { frame, paintHalf, paintTile, tiles } from "./pictures.js";
+import { reproduce } from "./reproduce.js";
+
+const KEPT = 48, STRIP = 64;
+
+export async function mount({ host, signal, state, id, run, bus }) {
+  const { layout } = run, sheets = run.sheets;
+  if (!sheets.length) {
+    host.append(notice("No sheet has been saved yet: the first comes with the first step."));
+    bus.addEventListener("samples", () => (host.replaceChildren(), mount({ host, signal, state, id, run, bus })), { signal, once: true });
+    return;
+  }
+  const kept = cache((at) => picture("/api/sheet", { run: id, at }, signal));
+  let chosen = Math.min(layout.count - 1, state.number("tile", 0));
+  const panes = [pane("at", "this moment"), pane("other", "another moment")];
+  const indexOf = (at, otherwise) => {
+    const found = sheets.indexOf(at);
+    return found < 0 ? otherwise : found;
+  };
+
+  function pane(name, words) {
+    const grid = tiles(layout, { label: (index) => `Picture ${index + 1}`, picked: pick, marked: (index) => (index === chosen ? "●" : "") });
+    const caption = h("b"), count = h("small"), trouble = h("span", { class: "count" });
+    const input = h("input", { type: "range", class: "scrub", min: 0, max: sheets.length - 1, step: 1, value: 0, "aria-label": `Sheet of ${words}` });
+    const self = {
+      element: h("div", { class: "moment" }, h("figcaption", {}, caption, count, trouble), h("div", { class: "plate" }, grid.element), h("div", { class: "scrubber" }, input, ruler(sheets))),
+      grid, input, index: 0,
+      go(index) {
+        self.index = Math.min(sheets.length - 1, Math.max(0, index));
+        input.max = sheets.length - 1;
+        input.value = String(self.index);
+        caption.textContent = `${whole(sheets[self.index])} images`;
+        count.textContent = ` sheet ${self.index + 1} of ${sheets.length}`;
+        input.setAttribute("aria-valuetext", caption.textContent);
+        state.set({ [name]: self.index === sheets.length - 1 && name === "at" ? null : sheets[self.index] });
+        draw(self.index);
+        if (self === panes?.[0]) kept.ahead([sheets[self.index + 1], sheets[self.index + 2], sheets[self.index - 1]]);
+      },
+    };
+    const draw = newest(async (index) => {
+      paintHalf(grid.canvas, await kept.get(sheets[index]), layout);
+      trouble.textContent = "";
+    }, (error) => (trouble.textContent = error.message));
+    input.addEventListener("input", () => (stop(), self.go(Number(input.value))));
+    return self;
+  }
+
+  let timer = 0;
+  const speed = () => state.number("speed", 6);
+  const play = h("button", { type: "button", class: "primary", on: { click: () => (timer ? stop() : start()) } }, "Play");
+  function start() {
+    if (panes[0].index >= sheets.length - 1) panes[0].go(0);
+    const tick = async () => {
+      if (!timer) return;
+      const next = panes[0].index + 1;
+      if (next >= sheets.length) return stop();
+      await kept.get(sheets[next]).catch(() => null); // a slow disk slows the film instead of tearing it
+      if (!timer || signal.aborted) return;
+      panes[0].go(next);
+      timer = setTimeout(tick, 1000 / speed());
+    };
+    timer = setTimeout(tick, 1000 / speed());
+    play.textContent = "Pause";
+  }
+  function stop() {
+    clearTimeout(timer);
+    timer = 0;
+    play.textContent = "Play";
+  }
+  signal.addEventListener("abort", () => (stop(), kept.clear()));
+
+  const strip = h("div", { class: "strip", tabindex: 0, role: "region", "aria-label": "One picture's life" });
+  const stripTitle = h("h2", {}), exports = h("div", { class: "row" });
+  const drawStrip = newest(async () => {
+    const bitmap = await picture("/api/strip", { run: id, tile: chosen }, signal);
+    const count = Math.round((bitmap.width + layout.gap) / (layout.width + layout.gap)), moments = evenly(sheets, count);
+    const row = { ...layout, columns: count, rows: 1 };
+    const cells = moments.map((at, index) => {
+      const canvas = frame(layout.width, layout.height, "");
+      return [canvas, index, h("button", { type: "button", "aria-label": `At ${whole(at)} images`, on: { click: () => (stop(), panes[0].go(indexOf(at, 0))) } }, canvas, h("span", {}, short(at)))];
+    });
+    strip.replaceChildren(...cells.map(([, , button]) => button));
+    for (const [canvas, index] of cells) paintTile(canvas, bitmap, row, index);
+    bitmap.close();
+  }, (error) => strip.replaceChildren(notice(error.message, "error")));
+
+  function pick(index) {
+    chosen = index;
+    state.set({ tile: index });
+    panes.forEach((each) => each.grid.mark());
+    life();
+  }
+  function life() {
+    stripTitle.textContent = `The life of picture ${chosen + 1}`;
+    drawStrip();
+    offer();
+  }
+  function offer() {
+    const download = (words, more) => ["webp", "gif", "mp4"].map((format) => h("a", { class: "button small", href: address("/api/film", { run: id, format, fps: speed(), ...more }), download: `${id.split("/").at(-1)}-${words}.${format}` }, format.toUpperCase()));
+    exports.replaceChildren(h("span", { class: "label" }, "Save the film of all pictures"), h("span", { class: "row" }, download("sheets", {})), h("span", { class: "label" }, "of this picture"), h("span", { class: "row" }, download(`picture-${chosen + 1}`, { tile: chosen })));
+  }
+
+  const moments = h("div", { class: "moments" }, panes[0].element);
+  const past = h("div", { class: "past" }, moments, h("section", { class: "life" }, h("div", { class: "controls" }, stripTitle, h("span", { class: "count" }, "choose another picture on the sheet")), strip, exports));
+  const two = (on) => {
+    state.set({ two: on ? "1" : null, other: on ? state.get("other") : null });
+    moments.replaceChildren(...panes.slice(0, on ? 2 : 1).map((each) => each.element));
+    past.classList.toggle("two", on);
+    requestAnimationFrame(() => {
+      panes[0].go(panes[0].index);
+      if (on) panes[1].go(indexOf(state.number("other", NaN), Math.floor((sheets.length - 1) / 3)));
+    });
+  };
+  const step = (words, by) => h("button", { type: "button", "aria-label": words, title: words, on: { click: () => (stop(), panes[0].go(panes[0].index + by)) } }, by < 0 ? "←" : "→");
+  host.append(h("h2", { class: "unseen" }, "Time"),
+    h("div", { class: "controls" }, step("One sheet back", -1), play, step("One sheet on", 1),
+      choice("Sheets a second", [[2, "2"], [4, "4"], [6, "6"], [12, "12"], [24, "24"]], speed(), (value) => (state.set({ speed: value }), offer())),
+      segmented("Moments", [["", "One moment"], ["1", "Two side by side"]], state.get("two", ""), (value) => two(value === "1")),
+      h("span", { class: "count" }, "Every sheet starts from the same random numbers, so what changes is what G learned.")),
+    past, reproduce(id, () => ({ view: "strip", tile: chosen })));
+  panes[0].index = indexOf(state.number("at", NaN), sheets.length - 1);
+  two(state.get("two") === "1");
+  life();
+
+  document.addEventListener("keydown", (event) => {
+    if (typing(event) || event.target.closest(".strip")) return;
+    const now = panes[0].index, last = sheets.length - 1;
+    const next = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
+    if (next !== undefined) (stop(), panes[0].go(next), say(`${whole(sheets[panes[0].index])} images`));
+    else if (event.key === " " && !event.target.closest("button, a, summary")) timer ? stop() : start();
+    else return;
+    event.preventDefault();
+  }, { signal });
+  bus.addEventListener("samples", () => {
+    const newestShown = panes[0].index >= sheets.length - 2;
+    for (const each of panes) each.input.max = sheets.length - 1;
+    if (newestShown && !timer) panes[0].go(sheets.length - 1);
+    drawStrip();
+  }, { signal });
+}
+
+/** The first and last moment below a scrubber. */
+const ruler = (sheets) => h("div", { class: "ruler", "aria-hidden": "true" }, h("span", {}, short(sheets[0])), h("span", {}, short(sheets.at(-1))));
+
+/** At most `count` of the items at even distances, as the server chooses them for the strip. */
+const evenly = (items, count) => (items.length <= Math.min(count, STRIP) ? items : Array.from({ length: count }, (_, index) => items[Math.round((index * (items.length - 1)) / (count - 1))]));
+
+/** The sheets looked at last, decoded. */
+function cache(fetched) {
+  const known = new Map();
+  const get = (at) => {
+    const found = known.get(at) ?? fetched(at);
+    known.delete(at);
+    known.set(at, found);
+    found.catch(() => known.delete(at));
+    for (const [old, bitmap] of known) {
+      if (known.size <= KEPT) break;
+      known.delete(old);
+      bitmap.then((each) => each.close(), () => null);
+    }
+    return found;
+  };
+  return { get, ahead: (moments) => moments.forEach((at) => at !== undefined && get(at).catch(() => null)), clear: () => known.clear() };
+}

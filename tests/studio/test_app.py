@@ -1,0 +1,275 @@
+"""Every address, on runs that were trained: what the page gets is what the command line gets."""
+
+import asyncio
+import base64
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from making import client_of, made_run, progress
+from PIL import Image
+
+import cardigan
+from cardigan.data.pictures import open_pictures
+from cardigan.pixels import encode
+from cardigan.run.snapshot import read_snapshot
+from cardigan.studio import rooms
+
+SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "checkpoint_every": 32, "sample_every": 32, "data.limit": 500}
+SUMMARY = {
+    *("id", "name", "state", "reason", "recipe", "source", "images_seen", "images_goal", "minutes_goal", "elapsed_seconds", "images_per_second"),
+    *("score_last", "score_best", "score_best_at", "health", "fault_names", "started", "changed", "sheet", "conditional", "size", "error"),
+}
+DETAILS = {
+    *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout", "sheets", "checkpoints", "has_discriminator"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, settings in (
+        ("plain", {"conditional": False}),
+        ("conditional", {"conditional": True}),
+        ("packed", {"conditional": False, "packing": 2}),
+    ):
+        cardigan.train("mnist", out=folder / name, images=64, overrides={**SMALL, **settings})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    with client_of(folder) as client:
+        yield client
+
+
+def grid(content, count):
+    """Return the tiles of a PNG of 32-pixel grey tiles, [count, 32, 32]."""
+    values = np.asarray(Image.open(io.BytesIO(content)))
+    columns = (values.shape[1] + 2) // 34
+    return np.stack([values[place // columns * 34 :, place % columns * 34 :][:32, :32] for place in range(count)])
+
+
+def pictures(client, address, count):
+    answer = client.get(address)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
+    return grid(answer.content, count)
+
+
+def test_runs_and_one_run_say_all_that_was_promised(client):
+    runs = client.get("/api/runs").json()["runs"]
+    assert {run["id"] for run in runs} == {"plain", "conditional", "packed"}
+    assert all(set(run) == SUMMARY for run in runs)
+    run = client.get("/api/run?run=conditional").json()
+    assert set(run) == SUMMARY | DETAILS
+    assert (run["state"], run["reason"], run["images_seen"], run["classes"], run["size"]) == ("finished", "images", 64, 10, "32x32x1")
+    assert run["sheets"] == [0, 32, 64]
+    assert [kept["images_seen"] for kept in run["checkpoints"]] == [0, 32, 64]
+    assert sum(kept["best"] for kept in run["checkpoints"]) == 1
+    assert run["layout"] == {
+        **{"count": 16, "columns": 4, "rows": 4, "width": 32, "height": 32, "channels": 1, "gap": 2, "bar": 8, "real_left": 142},
+    }
+    assert run["settings"]["generator.width"] == 8
+
+
+def test_curves_have_every_number_of_the_journal(client, folder):
+    found = client.get("/api/curves?run=plain").json()
+    assert {"discriminator_loss", "generator_loss", "images_per_second"} <= set(found["series"])
+    assert found["x"][-1] == 64
+    assert found["offset"] == (folder / "plain" / "journal.jsonl").stat().st_size
+    assert [event["kind"] for event in found["events"]] == ["start", "stop"]
+
+
+def test_a_sheet_is_the_file(client, folder):
+    answer = client.get("/api/sheet?run=plain&at=32")
+    assert answer.content == (folder / "plain" / "samples" / "00000032.png").read_bytes()
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_seeds_are_what_sample_draws(client, folder):
+    expected = cardigan.load(folder / "plain").sample_seeds([0, 1, 2, 9], truncation=0.7)[:, :, :, 0]
+    assert np.array_equal(pictures(client, "/api/seeds.png?run=plain&seeds=0-2,9&truncation=0.7", 4), expected)
+    conditional = cardigan.load(folder / "conditional")
+    assert np.array_equal(pictures(client, "/api/seeds.png?run=conditional&seeds=5,6", 2), conditional.sample_seeds([5, 6])[:, :, :, 0])
+    assert np.array_equal(pictures(client, "/api/seeds.png?run=conditional&seeds=5&label=3", 1), conditional.sample_seeds([5], 3)[:, :, :, 0])
+    earlier = cardigan.load(folder / "plain" / "checkpoints" / "00000032").sample_seeds([4])[:, :, :, 0]
+    assert np.array_equal(pictures(client, "/api/seeds.png?run=plain&seeds=4&checkpoint=32", 1), earlier)
+
+
+def test_the_corners_of_the_pad_are_their_seeds(client):
+    corners = pictures(client, "/api/seeds.png?run=plain&seeds=7,8,9,10", 4).astype(int)
+    for number, (x, y) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+        assert np.abs(pictures(client, f"/api/pad.png?run=plain&corners=7,8,9,10&x={x}&y={y}", 1)[0] - corners[number]).max() <= 1
+    whole = pictures(client, "/api/pad.png?run=plain&corners=7,8,9,10&grid=3&span=1", 9)
+    assert np.abs(whole[[0, 2, 6, 8]] - corners).max() <= 1
+    middle = pictures(client, "/api/pad.png?run=plain&corners=7,8,9,10", 1)
+    assert np.abs(whole[4].astype(int) - middle[0]).max() <= 1
+    assert not np.array_equal(pictures(client, "/api/pad.png?run=plain&corners=7,8,9,10&directions=0:3", 1), middle)
+
+
+def test_moments_are_a_row_for_each_checkpoint(client, folder):
+    found = pictures(client, "/api/moments.png?run=plain&seeds=0-3", 12)
+    for row, seen in enumerate((0, 32, 64)):
+        model = cardigan.load(folder / "plain" / "checkpoints" / f"{seen:08d}")
+        assert np.array_equal(found[4 * row : 4 * row + 4], model.sample_seeds(range(4))[:, :, :, 0])
+
+
+def test_a_walk_begins_at_its_first_seed(client):
+    answer = client.get("/api/walk?run=plain&seeds=3,7&frames=5&format=webp")
+    film = Image.open(io.BytesIO(answer.content))
+    assert (answer.headers["content-type"], film.n_frames) == ("image/webp", 5)
+    assert "attachment" in answer.headers["content-disposition"]
+    first = np.asarray(film.convert("L"))
+    factor = first.shape[0] // 32
+    assert np.array_equal(first[::factor, ::factor], pictures(client, "/api/seeds.png?run=plain&seeds=3", 1)[0])
+    assert client.get("/api/walk?run=plain&seeds=3").status_code == 409
+    assert client.get("/api/walk?run=plain&seeds=3,7&format=avi").status_code == 400
+
+
+def test_the_game_is_told_and_shown(client):
+    for name in ("plain", "conditional"):
+        found = client.get(f"/api/game?run={name}&count=9").json()
+        assert len(found["fake"]) == len(found["real"]) == 9
+        assert found["images_seen"] == 64
+        assert found["layout"]["columns"] == 3
+    told = client.get("/api/opinions?run=conditional&at=64").json()
+    assert client.get("/api/game?run=conditional").json()["real"] == told["real"]
+    plain = client.get("/api/game?run=plain").json()
+    assert plain["real"] == pytest.approx(client.get("/api/opinions?run=plain&at=64").json()["real"], abs=0.03)  # training may have looked in bf16
+    sizes = {kind: Image.open(io.BytesIO(client.get(f"/api/game.png?run=plain&kind={kind}").content)) for kind in ("fake", "real", "heat")}
+    assert {picture.size for picture in sizes.values()} == {(134, 134)}
+    assert sizes["heat"].mode == "RGB"
+    packed = client.get("/api/game?run=packed")
+    assert packed.status_code == 409
+    assert "pack" in packed.json()["error"]
+
+
+def test_the_latent_room_knows_what_it_can_do(client):
+    found = client.get("/api/latent?run=conditional").json()
+    assert (found["size"], found["classes"], found["checkpoints"], found["nearest"]) == (64, 10, [0, 32, 64], True)
+    assert len(found["directions"]) == 8
+    assert all(0 <= direction["share"] <= 1 for direction in found["directions"])
+
+
+def test_the_nearest_training_pictures_are_the_nearest(client, folder):
+    found = pictures(client, "/api/nearest.png?run=plain&seed=3", 6).astype(float)
+    assert np.array_equal(found[:1], pictures(client, "/api/seeds.png?run=plain&seeds=3", 1))
+    data = read_snapshot(folder / "plain").config.data
+    source = open_pictures(data).training
+    everything = encode(source.images(torch.arange(len(source)), data)).numpy()[:, 0].astype(float)
+    distances = ((everything - found[0]) ** 2).sum(axis=(1, 2))
+    assert ((found[1:] - found[0]) ** 2).sum(axis=(1, 2)).tolist() == np.sort(distances)[:5].tolist()
+
+
+@pytest.mark.parametrize(("address", "status"), [
+    ("seeds.png?run=plain&seeds=0-999", 400),
+    ("seeds.png?run=plain&seeds=3-1", 400),
+    ("seeds.png?run=plain&label=3", 409),
+    ("seeds.png?run=conditional&label=10", 409),
+    ("seeds.png?run=plain&truncation=2", 400),
+    ("seeds.png?run=plain&directions=0:1e9", 400),
+    ("seeds.png?run=plain&directions=99:1", 409),
+    ("seeds.png?run=plain&checkpoint=7", 404),
+    ("pad.png?run=plain&corners=1,2", 400),
+    ("pad.png?run=plain&grid=9", 400),
+    ("pad.png?run=plain&x=nan", 400),
+    ("game?run=plain&count=65", 400),
+    ("game.png?run=plain&kind=x", 400),
+    ("nearest.png?run=none", 404),
+    ("film?run=plain&fps=0", 400),
+    ("none", 404),
+])  # fmt: skip
+def test_what_cannot_be_is_told_in_one_sentence(client, address, status):
+    answer = client.get(f"/api/{address}")
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error"}
+
+
+def test_sheets_become_a_film(client):
+    for kind in ("webp", "gif"):
+        whole = Image.open(io.BytesIO(client.get(f"/api/film?run=plain&format={kind}").content))
+        assert whole.n_frames == 3
+    tile = Image.open(io.BytesIO(client.get("/api/film?run=plain&tile=3").content))
+    assert tile.size == (192, 192)
+
+
+def test_a_run_without_a_model_says_what_to_wait_for(tmp_path):
+    made_run(tmp_path / "run", [progress(64)])
+    with client_of(tmp_path) as client:
+        for address, status in (("pad.png", 409), ("latent", 409), ("moments.png", 409), ("film", 409), ("game", 404)):
+            answer = client.get(f"/api/{address}?run=run")
+            assert answer.status_code == status, address
+            assert answer.json()["error"].endswith(".")
+
+
+def test_a_new_checkpoint_is_a_new_model(folder, tmp_path):
+    run = cardigan.train("mnist", out=tmp_path / "run", images=32, overrides={**SMALL, "conditional": False}).path
+    with client_of(tmp_path) as client:
+        before = pictures(client, "/api/seeds.png?run=run&seeds=1", 1)
+        cardigan.train("mnist", out=run, images=96, overrides={**SMALL, "conditional": False}, resume=True)
+        after = pictures(client, "/api/seeds.png?run=run&seeds=1", 1)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(after, cardigan.load(run).sample_seeds([1])[:, :, :, 0])
+
+
+def test_a_crowd_at_the_door_is_sent_away_and_those_inside_are_served(client, monkeypatch):
+    monkeypatch.setattr(rooms, "MAX_WAITING", 2)
+    room, begun, may_end = client.app.state.studio.room, threading.Event(), threading.Event()
+    room._worker.submit(lambda: (begun.set(), may_end.wait(20)))
+    begun.wait(20)
+    statuses: list[int] = []
+    askers = [threading.Thread(target=lambda: statuses.append(client.get("/api/pad.png?run=plain").status_code)) for _ in range(5)]
+    for asker in askers:
+        asker.start()
+    deadline = time.monotonic() + 20
+    while len(statuses) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    may_end.set()
+    for asker in askers:
+        asker.join(20)
+    assert sorted(statuses) == [200, 200, 429, 429, 429]
+
+
+def test_who_leaves_is_not_drawn_for():
+    async def asked() -> list[str]:
+        room, drawn, may_end = rooms.Room(), [], threading.Event()
+
+        async def stays() -> bool:
+            return False
+
+        async def leaves() -> bool:
+            return True
+
+        first = asyncio.create_task(room.work(lambda unwanted: may_end.wait(20), stays))
+        await asyncio.sleep(0.1)
+        with pytest.raises(rooms.Left):
+            await room.work(lambda unwanted: drawn.append("nobody saw this"), leaves)
+        may_end.set()
+        assert await first
+        await room.work(lambda unwanted: drawn.append("somebody did"), stays)
+        return drawn
+
+    assert asyncio.run(asked()) == ["somebody did"]
+
+
+def test_one_upload_is_searched_for_at_a_time(client, monkeypatch):
+    monkeypatch.setattr(client.app.state.studio, "_is_inverting", True)
+    answer = client.post("/api/invert?run=plain", content=b"x")
+    assert answer.status_code == 429
+    assert "already" in answer.json()["error"]
+
+
+def test_an_upload_is_found_again(client):
+    pytest.importorskip("cardigan.explore.inversion")
+    content = client.get("/api/seeds.png?run=plain&seeds=5").content
+    found = client.post("/api/invert?run=plain", content=content).json()
+    assert set(found) == {"z", "error", "label", "picture"}
+    assert len(found["z"]) == 64
+    assert found["label"] is None
+    shown = Image.open(io.BytesIO(base64.b64decode(found["picture"].removeprefix("data:image/png;base64,"))))
+    assert shown.size == (32, 32)
+    given = np.asarray(Image.open(io.BytesIO(content))).astype(float)
+    assert found["error"] == pytest.approx(np.sqrt(((np.asarray(shown) - given) ** 2).mean()), rel=0.05)

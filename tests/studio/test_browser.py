@@ -1,0 +1,419 @@
+"""Every view in a real browser: on a run that has finished and on one that is training, by mouse and by keyboard."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from making import made_run, progress
+
+import cardigan
+import cardigan.studio
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: `apt install chromium`, or put chromium on the PATH")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'cardigan[dev]'")
+
+TINY = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "checkpoint_every": 32, "sample_every": 16}
+STATIC = Path(cardigan.studio.__file__).parent / "static"
+PATIENCE = 60_000
+"""Milliseconds: the first picture makes the server load torch, on a machine that may be busy."""
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+MODES = ("pad", "seeds", "walk", "mix", "moments", "nearest", "invert")
+VIEWS = {
+    "runs": "#/runs",
+    "compare": "#/compare?runs=finished,conditional",
+    "live": "#/run/finished/live",
+    "time": "#/run/finished/time?two=1",
+    "game": "#/run/finished/game",
+    "pad": "#/run/conditional/latent?grid=3",
+}
+WATCH_SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value })
+.observe({ type: 'layout-shift', buffered: true })"""
+BLANK = "main canvas.picture:not([data-drawn]):not(.thumb *):visible"
+
+
+def started(*words):
+    return subprocess.Popen([sys.executable, "-m", "cardigan", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def ended(process):
+    process.send_signal(signal.SIGINT)
+    process.stdout.close()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def studio_of(folder, port=0):
+    process = started("studio", folder, "--no-open", "--port", port)
+    return process, re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two finished runs, one of 100,000 readings, one in trouble, one that cannot be read."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, conditional in (("finished", False), ("conditional", True)):
+        cardigan.train("mnist", out=folder / name, images=64, overrides={**TINY, "conditional": conditional})
+    readings = (progress(64 * step, generator_loss=1.0 + (step % 97) / 97) for step in range(100_000))
+    made_run(folder / "long", readings, [64])
+    advice = {"words": "D tells real from generated without effort", "advice": "Lower D's learning rate.", "evidence": {"d_real": 0.999}}
+    fault = (
+        json.dumps({"kind": "fault", "images_seen": 128, "elapsed_seconds": 2.0, "name": "discriminator won", "grave": True, **advice}).encode()
+        + b"\n"
+    )
+    made_run(folder / "sick", [progress(64), fault, progress(192)], [64])
+    (made_run(folder / "unreadable") / "config.json").write_text("{")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    process, address = studio_of(folder)
+    yield address
+    ended(process)
+
+
+@pytest.fixture(scope="module")
+def training(folder):
+    """A run that is training while the tests look at it."""
+    small = [
+        "--batch",
+        "8",
+        "--generator.width",
+        "8",
+        "--discriminator.width",
+        "8",
+        "--device",
+        "cpu",
+        "--sample-every",
+        "400",
+        "--checkpoint-every",
+        "100000",
+    ]
+    process = started("train", "mnist", "--images", "100000000", "--no-conditional", *small, "--out", folder / "training")
+    deadline = time.monotonic() + 60
+    while not list((folder / "training" / "samples").glob("[0-9]*.png")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield "training"
+    ended(process)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright.expect.set_options(timeout=PATIENCE)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page in which any error, refused load or broken rule of the content security policy fails the test."""
+    context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page, troubles = context.new_page(), []
+    page.set_default_timeout(PATIENCE)
+    page.on("console", lambda message: troubles.append(message.text) if message.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.add_init_script(WATCH_SHIFTS)
+    page.troubles = troubles
+    yield page
+    context.close()
+    assert not troubles
+
+
+def opened(page, address, place):
+    """Show a view and wait until it stands and every picture on it is drawn."""
+    page.goto("about:blank")
+    page.goto(address + place)
+    page.wait_for_selector("main[data-ready]")
+    drawn(page)
+
+
+def drawn(page):
+    playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=PATIENCE)
+
+
+def until(page, condition):
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not condition():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+
+
+def parameters(page):
+    page.wait_for_timeout(260)  # the address is written at most five times a second
+    return dict(pair.split("=") for pair in page.url.partition("?")[2].split("&") if pair)
+
+
+def violations(page):
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [(each["id"], [node["html"][:120] for node in each["nodes"]][:4]) for each in found]
+
+
+def own_share():
+    """Return the share of a core that this process gets just now, so that times can be told as on a core of one's own."""
+    wall, own = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < 0.2:
+        pass
+    return (time.process_time() - own) / (time.perf_counter() - wall)
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_all_files_together_are_small():
+    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 300_000
+
+
+def test_it_loads_within_a_second_and_from_nowhere_else(page, address):
+    asked, seconds = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    for _ in range(3):
+        page.goto("about:blank")
+        share, begin = own_share(), time.monotonic()
+        page.goto(address)
+        page.wait_for_selector(".runs-table tbody tr")
+        seconds.append((time.monotonic() - begin) * share)
+    assert min(seconds) < 1
+    assert all(url.startswith((address, "about:", "data:", "blob:")) for url in asked)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_is_accessible_and_fits(page, address, view):
+    opened(page, address, VIEWS[view])
+    assert page.evaluate("window.shifts") < 0.02
+    for size in (WIDE, NARROW):
+        page.set_viewport_size(size)
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            page.wait_for_timeout(60)
+            assert violations(page) == [], (size, theme)
+        assert fits(page), size
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_every_corner_of_the_latent_room(page, address, mode):
+    opened(page, address, f"#/run/finished/latent?mode={mode}")
+    assert page.evaluate("window.shifts") < 0.02
+    page.emulate_media(color_scheme="dark" if MODES.index(mode) % 2 else "light")
+    page.set_viewport_size(NARROW)
+    page.wait_for_timeout(60)
+    assert fits(page)
+    assert violations(page) == []
+    if mode == "walk":
+        until(page, lambda: page.evaluate("document.querySelector('img.film').naturalWidth") > 0)
+    if mode == "invert":
+        sheet = page.request.get(address + "api/seeds.png?run=finished&seeds=5").body()
+        page.set_input_files("#upload", {"name": "five.png", "mimeType": "image/png", "buffer": sheet})
+        playwright.expect(page.locator(".readout")).to_contain_text("grey levels", timeout=PATIENCE)
+    else:
+        page.click("text=Copy the Python")
+        playwright.expect(page.locator(".code")).to_contain_text("import cardigan")
+        assert "import cardigan" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_runs_are_filtered_sorted_and_compared(page, address):
+    opened(page, address, "#/runs")
+    names = page.locator(".runs-table tbody th")
+    assert names.count() == 5
+    page.keyboard.press("/")
+    page.keyboard.type("unread")
+    playwright.expect(names).to_have_count(1)
+    page.fill("#filter", "")
+    page.click("thead button:has-text('Images') >> nth=0")
+    page.click("thead button:has-text('Images') >> nth=0")
+    assert page.locator("th[aria-sort=descending]").inner_text() == "Images"
+    assert names.first.inner_text().startswith("long")
+    for name in ("finished", "conditional"):
+        page.check(f"[aria-label='Choose {name} to compare']")
+    page.click("text=Compare 2 runs")
+    playwright.expect(page.locator(".side canvas")).to_have_count(2)
+    drawn(page)
+    playwright.expect(page.locator(".plain")).to_contain_text("conditional")
+    page.click("text=Next seeds")
+    assert parameters(page)["first"] == "16"
+
+
+def test_keys_lead_everywhere(page, address):
+    opened(page, address, "#/run/finished/live")
+    page.keyboard.press("?")
+    playwright.expect(page.locator("dialog")).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    page.wait_for_selector("main[data-ready='time:finished']")
+    last = page.locator(".moment b").inner_text()
+    page.keyboard.press("Home")
+    assert page.locator(".moment b").inner_text() == "0 images"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".moment b").inner_text() == "16 images"
+    assert parameters(page)["at"] == "16"
+    page.keyboard.press("Space")
+    playwright.expect(page.locator(".moment b")).to_have_text(last)
+    page.locator(".tiles button").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator(".life h2")).to_have_text("The life of picture 2")
+    page.locator(".crumb a").focus()
+    page.keyboard.press("3")
+    page.wait_for_selector("main[data-ready='game:finished']")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.keyboard.press("r")
+    page.wait_for_selector(".runs-table tbody tr")
+
+
+def test_the_game_shows_opinions_and_what_d_wants(page, address):
+    opened(page, address, "#/run/finished/game")
+    frames = page.locator(".opinions button")
+    assert frames.count() == 16
+    assert all(re.fullmatch(r"\d+ %", words) for words in page.locator(".opinions button span").all_inner_texts())
+    frames.nth(3).click()
+    playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 3")
+    page.click("text=most real first")
+    shares = [int(words[:-2]) for words in page.locator(".opinions button span").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True)
+    page.click("text=heat maps")
+    assert parameters(page)["heat"] == "1"
+    if page.locator(".hills").count():
+        page.locator(".crumb a").focus()
+        page.keyboard.press("Home")
+        playwright.expect(page.locator(".beliefs .readout")).to_contain_text("0 images")
+
+
+def test_the_pad_obeys_mouse_and_keys_and_its_address_brings_it_back(page, address, browser):
+    opened(page, address, "#/run/conditional/latent")
+    pad = page.locator(".pad").bounding_box()
+    page.mouse.move(pad["x"] + pad["width"] * 0.5, pad["y"] + pad["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(pad["x"] + pad["width"] * 0.25, pad["y"] + pad["height"] * 0.75, steps=5)
+    page.mouse.up()
+    page.keyboard.press("Shift+ArrowRight")
+    page.select_option("select >> nth=0", "7")
+    page.locator(".knobs .slider input").first.fill("0.7")
+    playwright.expect(page.locator(".directions")).to_be_enabled()
+    page.locator(".directions input").first.fill("1.5")
+    found = parameters(page)
+    assert {name: found[name] for name in ("label", "truncation", "directions")} == {"label": "7", "truncation": "0.7", "directions": "0:1.5"}
+    assert abs(float(found["x"]) - 0.35) < 0.02
+    assert abs(float(found["y"]) - 0.75) < 0.02
+    shown = "() => document.querySelector('.big canvas').toDataURL()"
+    before = ""
+    while before != (now := page.evaluate(shown)):
+        before = now
+        page.wait_for_timeout(500)
+    where = page.url
+    page.goto("about:blank")
+    page.goto(where)
+    page.wait_for_selector("main[data-ready]")
+    until(page, lambda: page.evaluate(shown) == before)
+
+
+def test_curves_tell_exact_values_and_zoom(page, address):
+    opened(page, address, "#/run/long/live")
+    chart = page.locator(".panel", has_text="Losses").locator(".chart")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 101 + (box["width"] - 56) / 99_999 * 150, box["y"] + 60, steps=3)
+    page.mouse.move(box["x"] + 130, box["y"] + 60, steps=3)
+    page.mouse.up()
+    until(page, lambda: "from" in page.url)
+    until(page, lambda: "drawn as" in page.locator(".view > .controls .count").inner_text())
+    first, last = int(parameters(page)["from"]), int(parameters(page)["to"])
+    assert 0 < first < last < 6_400_000
+    page.goto(f"{address}#/run/long/live?from=6400&to=12800")
+    page.wait_for_selector("main[data-ready]")
+    until(page, lambda: "drawn as" not in page.locator(".view > .controls .count").inner_text())
+    chart.focus()
+    page.keyboard.press("Home")
+    playwright.expect(page.locator(".panel", has_text="Losses").locator(".at")).to_contain_text(",")
+    seen = int(re.sub(r"\D", "", page.locator(".panel", has_text="Losses").locator(".at").inner_text()))
+    assert page.locator(".panel", has_text="Losses").locator("li b").nth(1).inner_text() == f"{1 + (seen // 64 % 97) / 97:.4g}"
+    page.keyboard.press("Escape")
+    until(page, lambda: "from" not in page.url)
+    page.click("text=log")
+    assert parameters(page)["log"] == "1"
+
+
+def test_a_hundred_thousand_readings_stay_smooth(page, address):
+    opened(page, address, "#/run/long/live")
+    page.wait_for_selector(".panel")
+    milliseconds = page.evaluate("""async () => {
+        const input = document.querySelector('.controls input[type=range]');
+        const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        const times = [];
+        for (let turn = 0; turn < 15; turn++) {
+            input.value = turn / 20;
+            const begin = performance.now();
+            input.dispatchEvent(new Event('input'));
+            await frame();
+            times.push(performance.now() - begin);
+        }
+        return times.sort((a, b) => a - b)[7];
+    }""")
+    assert milliseconds * own_share() < 100
+
+
+def test_health_is_told_in_words_with_evidence_and_advice(page, address):
+    opened(page, address, "#/run/sick/live")
+    verdict = page.locator(".verdict")
+    playwright.expect(verdict).to_contain_text("This run is in trouble")
+    for words in ("discriminator won", "0.999", "Lower D's learning rate."):
+        playwright.expect(verdict).to_contain_text(words)
+
+
+def test_a_training_run_moves_and_survives_a_new_server(page, folder, training):
+    process, address = studio_of(folder)
+    try:
+        opened(page, address, f"#/run/{training}/live")
+        playwright.expect(page.locator(".state")).to_have_text("training")
+        images, caption = page.locator(".readings b").first, page.locator(".sheet .count").first
+        before = images.inner_text()
+        until(page, lambda: images.inner_text() != before)
+        sheet = caption.inner_text()
+        until(page, lambda: caption.inner_text() != sheet)
+        ended(process)
+        playwright.expect(page.locator(".connection")).to_contain_text("connection lost")
+        page.troubles[:] = [words for words in page.troubles if "ERR_" not in words]
+        process, _ = studio_of(folder, address.rstrip("/").rpartition(":")[2])
+        playwright.expect(page.locator(".connection")).to_have_text("", timeout=PATIENCE)
+        before = images.inner_text()
+        until(page, lambda: images.inner_text() != before)
+        page.troubles[:] = [words for words in page.troubles if "ERR_" not in words]
+        for place in ("time", "game", "latent"):
+            opened(page, address, f"#/run/{training}/{place}")
+    finally:
+        ended(process)
+
+
+def test_a_run_deleted_while_open_is_told(page, address, folder):
+    shutil.copytree(folder / "finished", folder / "doomed")
+    opened(page, address, "#/run/doomed/live")
+    page.wait_for_timeout(500)
+    shutil.rmtree(folder / "doomed")
+    playwright.expect(page.locator(".heading .notice")).to_contain_text("deleted", timeout=PATIENCE)
+    page.troubles[:] = [words for words in page.troubles if "404" not in words]
+    page.goto(address + "#/run/nothing/live")
+    playwright.expect(page.locator(".view [role=alert]")).to_be_visible()
+    page.wait_for_timeout(200)
+    page.troubles[:] = [words for words in page.troubles if "404" not in words]
