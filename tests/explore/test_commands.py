@@ -39,6 +39,17 @@ def test_a_walk_is_a_film_of_its_stops(model, tmp_path, capsys):
     assert command([*words, "--overwrite", "--loop"]) == 0
 
 
+def test_walks_side_by_side_begin_one_seed_further_each(model, tmp_path):
+    out = tmp_path / "wall.webp"
+    words = ["walk", str(model), "--seeds", "3,7,1", "--frames", "6", "--loop", "--columns", "2", "--label", "4", "--out", str(out)]
+    assert command(words) == 0
+    stops = cardigan.load(model).sample_seeds([3, 7], 4)
+    with Image.open(out) as film:
+        shown = np.asarray(film.convert("L"))
+    factor = shown.shape[0] // 32
+    assert np.array_equal(shown[::factor, ::factor], np.concatenate([stops[0], np.zeros((32, 2, 1), np.uint8), stops[1]], axis=1)[:, :, 0])
+
+
 def test_mixes(model, tmp_path):
     out = tmp_path / "mix.png"
     assert command(["mix", str(model), "--add", "1-3", "--add", "4,5", "--subtract", "6", "--out", str(out)]) == 0
@@ -92,6 +103,7 @@ def test_a_probe_lists_the_strangest_first(model, tmp_path, capsys):
         (["walk", "RUN", "--directions", "9:1"], "direction is 9"),
         (["walk", "RUN", "--directions", "x"], "--directions is 'x'"),
         (["walk", "RUN", "--fps", "0"], "more than 0"),
+        (["walk", "RUN", "--columns", "5"], "expected 1..4"),
         (["mix", "RUN"], "not both and not neither"),
         (["mix", "RUN", "--corners", "1,2,3"], "expected four"),
         (["mix", "RUN", "--corners", "1,2,3,4", "--at", "2,0"], "--at is '2,0'"),

@@ -1,6 +1,9 @@
 """What a trained model has learned: paths, sums, directions, inversion, D's features and wishes; each against what it must be by definition."""
 
+import gc
 import math
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +15,11 @@ from cardigan.errors import CardiganError
 from cardigan.explore.arithmetic import mixed
 from cardigan.explore.directions import moved, principal_directions
 from cardigan.explore.features import features, linear_error, strangeness
+from cardigan.explore.frames import in_frame
 from cardigan.explore.game import guided_backpropagation, heat, opinions, responses, wanted_change
 from cardigan.explore.inversion import invert
 from cardigan.explore.paths import around, between_four, latents_of, linear, spherical, walk
-from cardigan.explore.probing import probed
+from cardigan.explore.probing import pictures_of, probed
 from cardigan.explore.removal import removed
 from cardigan.explore.sheets import feature_rows, removal_rows
 from cardigan.figures.film import film
@@ -35,8 +39,8 @@ NETWORKS = {
         "generator.network": "r3gan",
         "discriminator.network": "r3gan",
         "generator.normalisation": "none",
-        "generator.width": 16,
-        "discriminator.width": 16,
+        "generator.width": 8,
+        "discriminator.width": 8,
     },
     "mlp": {
         "generator.network": "mlp",
@@ -133,6 +137,17 @@ def test_directions_are_the_same_again_and_change_pictures(runs, name):
         moved(z, found, {4: 1.0})
 
 
+def test_directions_of_a_linear_layer_are_its_singular_vectors(runs):
+    snapshot = cardigan.load(runs["mlp"]).snapshot
+    weight = snapshot.generator.hidden[0].weight
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    weight.copy_(left @ torch.diag(torch.tensor([9.0, 4.0, 2.0, *[0.1] * (len(values) - 3)])) @ right)
+    found = principal_directions(snapshot, 3, samples=1000)
+    assert ((found.vectors * right[:3]).sum(1).abs() > 0.95).all()  # of 1,000 samples
+    assert torch.allclose(found.spread, torch.ones(3), rtol=0.1)  # one standard deviation of z, which is normal
+    assert torch.allclose(found.share, torch.tensor([81.0, 16.0, 4.0]) / 101, rtol=0.15)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_d_thinks_and_wants(runs, name):
     """Going a little way along the change it asks for raises D's logit, by the length of the gradient."""
@@ -182,7 +197,8 @@ def test_removing_nothing_changes_nothing_and_all_a_lot(runs, name):
     whole = sample_pixels(snapshot, [(seed, 0) for seed in range(4)], labels)
     assert torch.equal(removed(snapshot, z, labels, [], 0), whole)
     assert not torch.equal(removed(snapshot, z, labels, [0, 1, 2], 0), whole)
-    assert torch.equal(removal_rows(snapshot, [0, 1])[0], removal_rows(snapshot, [0, 1])[0])
+    rows = removal_rows(snapshot, [0, 1])
+    assert torch.equal(rows[0], sample_pixels(snapshot, [(0, 0), (1, 0)])) and not torch.equal(rows[-1], rows[0])
     with pytest.raises(CardiganError, match="channel is 100000"):
         removed(snapshot, z, labels, [100_000], 0)
 
@@ -211,10 +227,11 @@ def test_what_cannot_be_inverted_is_refused(runs):
 
 
 def test_noise_among_digits_is_strange(runs):
-    """Real digits are compared with others; noise and upside-down brightness come first."""
+    """Real digits are compared with others; noise and exchanged brightness come first."""
     players = read_players(runs["dcgan"])
     digits = encode(cardigan.mnist("train").images(torch.arange(300), players.snapshot.config.data))
-    odd = torch.cat([torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)), 255 - digits[:3]])
+    noise = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    odd = torch.cat([noise, 255 - digits[:3]])
     known, given = features(players, digits[:200]), features(players, torch.cat([digits[200:], odd]))
     order = strangeness(known, given).argsort(descending=True).tolist()
     assert set(order[:6]) == set(range(100, 106))
@@ -222,6 +239,36 @@ def test_noise_among_digits_is_strange(runs):
     assert (alone > 0).all() and (strangeness(known, known) < alone).all()
     with pytest.raises(CardiganError, match="at least 6"):
         strangeness(known[:5], given)
+
+
+def test_strangeness_is_in_terms_of_the_neighbours_own_distances():
+    line = torch.arange(100.0)[:, None]
+    far = (149.0 - torch.arange(95.0, 100)).mean() / torch.tensor([1.8, 1.8, 1.8, 2.2, 3.0]).mean()  # of 95, ... 99 themselves
+    assert torch.allclose(strangeness(line, torch.tensor([[50.5], [149.0]])), torch.stack([torch.tensor(1.3 / 1.8), far]), rtol=1e-4)
+    assert torch.allclose(strangeness(line, line, themselves=True)[20:80], torch.ones(60), rtol=1e-4)
+    simple, elaborate = torch.randn(200, 20, generator=torch.Generator().manual_seed(0)).split(100)
+    known = torch.cat([simple * 0.1, elaborate + 5])
+    scores = strangeness(known, torch.cat([known[100:], torch.full((1, 20), 0.5)]))
+    assert int(scores.argmax()) == 100  # nearer to its neighbours than elaborate pictures to theirs, but far for a simple one
+    copies = torch.cat([line, torch.zeros(50, 1)])
+    assert torch.isfinite(strangeness(copies, line)).all()
+
+
+def test_digits_are_framed_as_they_were_trained_on(runs, tmp_path):
+    """Padded, not enlarged, whether they come as a file or among others; of other sources, as data/decoding.py does."""
+    config = cardigan.load(runs["dcgan"]).config
+    digits = cardigan.mnist("test")
+    expected = encode(digits.images(torch.arange(8), config.data))
+    for number in range(8):
+        Image.fromarray(digits.pixels[number, 0].numpy()).save(tmp_path / f"{number}.png")
+    assert torch.equal(in_frame((tmp_path / "0.png").read_bytes(), config.data), expected[:1])
+    (tmp_path / "8.png").write_bytes(b"no picture")
+    found = pictures_of(config, str(tmp_path), "", 20)
+    assert torch.equal(found.pixels, expected) and found.titles == [f"{number}.png" for number in range(8)]
+    Image.new("RGB", (90, 60), "white").save(tmp_path / "large.png")
+    assert in_frame((tmp_path / "large.png").read_bytes(), config.data).float().mean() == 255 * 21 / 32  # 90x60 becomes 32x21
+    other = in_frame((tmp_path / "0.png").read_bytes(), replace(config.data, source="elsewhere"))
+    assert other.shape == expected[:1].shape and not torch.equal(other, expected[:1])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -263,6 +310,29 @@ def test_films_show_every_frame_for_its_time(tmp_path, kind):
     assert seen == [0, 40, 80, 120, 160, 200]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")  # imageio-ffmpeg leaves its pipes open
+def test_an_mp4_is_a_film_of_even_sides_and_the_same_again(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = (torch.arange(6)[:, None, None, None] * 40).expand(6, 4, 201, 199).to(torch.uint8)
+    content = film(frames, 10.0, "mp4")
+    assert content == film(frames, 10.0, "mp4")
+    (tmp_path / "film.mp4").write_bytes(content)
+    reader = ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    facts = next(reader)
+    assert facts["size"] == (200, 202) and facts["fps"] == 10
+    shown = [np.frombuffer(frame, np.uint8).reshape(202, 200, 3)[100, 100] for frame in reader]
+    expected = [255 - value + value * value // 255 for value in range(0, 240, 40)]  # transparent on white
+    assert np.abs(np.array(shown, int) - np.array(expected)[:, None]).max() <= 4
+    del reader
+    gc.collect()  # now, not in a later test
+
+
+def test_without_ffmpeg_an_mp4_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(CardiganError, match=r"cardigan\[video\]"):
+        film(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 5.0, "mp4")
+
+
 def test_films_of_transparent_pictures_stand_on_white():
     clear = torch.zeros(2, 4, 8, 8, dtype=torch.uint8)
     clear[1] = 255
@@ -283,6 +353,7 @@ def test_players_need_a_checkpoint(runs, tmp_path):
 def test_packs_are_refused(tmp_path):
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "packing": 2, "conditional": False}).path
     players = read_players(run)
-    for ask in (opinions, wanted_change):
+    pixels = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    for ask in (lambda: opinions(players, pixels, None), lambda: wanted_change(players, pixels, None), lambda: features(players, pixels)):
         with pytest.raises(CardiganError, match="packs of 2"):
-            ask(players, torch.zeros(2, 1, 32, 32, dtype=torch.uint8), None)
+            ask()

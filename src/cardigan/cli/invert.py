@@ -45,8 +45,8 @@ def main(words: list[str]) -> int:
     import numpy as np
     import torch
 
-    from cardigan.data.decoding import decoded, frame_of
     from cardigan.data.reader import Unreadable
+    from cardigan.explore.frames import in_frame
     from cardigan.explore.inversion import invert
     from cardigan.explore.views import rows_sheet
     from cardigan.figures.grid import png
@@ -58,18 +58,17 @@ def main(words: list[str]) -> int:
     given = []
     for path in options.images:
         try:
-            given.append(decoded(path.read_bytes(), frame_of(snapshot.config.data)))
+            given.append(in_frame(path.read_bytes(), snapshot.config.data))
         except (OSError, Unreadable) as error:
             told = error.strerror if isinstance(error, OSError) else str(error)
             raise CardiganError(f"{path} is no picture that can be read ({told}): give PNG, JPEG, WebP and the like.") from error
-    pictures = torch.from_numpy(np.stack(given)).permute(0, 3, 1, 2).contiguous()
     found = []
-    for path, picture in zip(options.images, pictures.split(1), strict=True):
+    for path, picture in zip(options.images, given, strict=True):
         found.append(invert(snapshot, picture, label, options.steps, options.seed))
         of = "" if found[-1].label is None else f", class {found[-1].label}"
         print(f"{path}: {found[-1].error:.1f} grey levels off{of}")
     if options.out.suffix == ".png":
-        pairs = [torch.cat([picture, each.pixels]) for picture, each in zip(pictures.split(1), found, strict=True)]
+        pairs = [torch.cat([picture, each.pixels]) for picture, each in zip(given, found, strict=True)]
         atomic.write_bytes(options.out, png(rows_sheet(pairs)))
     else:
         buffer = io.BytesIO()

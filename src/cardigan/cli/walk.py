@@ -30,6 +30,8 @@ class WalkOptions:
     """Walk on from the last stop to the first, so that the film can repeat without a jump."""
     label: str | None = None
     """The class of all pictures, by its name or number; by default that of the first seed."""
+    columns: int = 1
+    """So many walks side by side, each beginning one seed further along."""
     truncation: float = 1.0
     """From 1, as trained, down to 0, the average picture."""
     directions: str = ""
@@ -46,7 +48,7 @@ def main(words: list[str]) -> int:
     check_out(options.out, ENDINGS, options.overwrite)
     seeds, amounts = parse_seeds(options.seeds), parse_pairs(options.directions, "--directions")
 
-    from cardigan.explore.views import Style, directions_of, walk_pictures
+    from cardigan.explore.views import Style, directions_of, walks_pictures
     from cardigan.figures.film import film
     from cardigan.run import atomic
     from cardigan.run.snapshot import read_snapshot
@@ -55,7 +57,7 @@ def main(words: list[str]) -> int:
     style = Style(options.label or "", options.truncation, amounts)
     snapshot = read_snapshot(options.model)
     directions = directions_of(snapshot) if amounts else None
-    frames = walk_pictures(snapshot, seeds, options.frames, spherical, options.loop, style, directions)
+    frames = walks_pictures(snapshot, seeds, options.columns, options.frames, spherical, options.loop, style, directions)
     atomic.write_bytes(options.out, film(frames, options.fps, options.out.suffix[1:]))
     print(f"{len(frames)} frames through {len(seeds)} seeds, {len(frames) / options.fps:.1f} s, in {options.out}")
     return 0

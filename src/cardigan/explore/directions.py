@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.errors import CardiganError
-from cardigan.explore.layers import generator_layers, seen
+from cardigan.explore.layers import generator_layers, outputs_up_to
 from cardigan.latents import LATENTS
 from cardigan.rng import stream
 from cardigan.run.snapshot import CHUNK, Snapshot
@@ -65,13 +65,11 @@ def first_features(snapshot: Snapshot, z: Latents, labels: Labels | None) -> Flo
     """Return what G's first layer makes of z, on the CPU; of `dcgan` and `mlp` it is linear in z."""
     generator = snapshot.generator
     device = next(generator.parameters()).device
-    rows = []
-    with seen(generator_layers(generator)[:1]) as found:
-        for start in range(0, len(z), CHUNK):
-            found.clear()
-            here = slice(start, start + CHUNK)
-            generator(z[here].to(device), None if labels is None else labels[here].to(device))
-            rows.append(found[0].flatten(1).float().cpu())
+    first, rows = generator_layers(generator)[0], []
+    for start in range(0, len(z), CHUNK):
+        here = slice(start, start + CHUNK)
+        found = outputs_up_to(first, generator, z[here].to(device), None if labels is None else labels[here].to(device))
+        rows.append(found.flatten(1).float().cpu())
     return torch.cat(rows)
 
 

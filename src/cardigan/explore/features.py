@@ -21,7 +21,9 @@ Features = Float[Tensor, "_ feature"]
 Classes = Int64[Tensor, " _"]
 CHUNK = 500
 NEAREST = 5
-"""Known pictures whose mean distance is a picture's strangeness."""
+"""Known pictures that a picture is compared with."""
+LEAST_SPACING = 0.1
+"""Known pictures that are closer together than this share of the usual count as so far apart: copies would make all else infinitely strange."""
 WEIGHTS = (1e-4, 1e-3, 1e-2, 1e-1)
 """L2 weights that a linear classifier may choose among."""
 
@@ -57,8 +59,10 @@ def _pooled(maps: Tensor) -> Tensor:
 
 
 def strangeness(known: Features, given: Features, themselves: bool = False) -> Float[Tensor, " _"]:
-    """Return each given picture's mean distance to its five nearest known ones, in features scaled by their spread among the known.
+    """Return how much farther each given picture is from its five nearest known ones than those are from their own five: about 1 is usual.
 
+    Mean distances, in features scaled by their spread among the known: the local outlier factor of Breunig et al. (SIGMOD 2000, definition 7)
+    with plain distances for reachability. Distances alone would call whatever is faint or simple usual, and elaborate pictures strange.
     With `themselves` the given ones are the known, in the same order, and none counts as its own neighbour.
     Raises CardiganError for fewer known pictures than that needs.
     """
@@ -66,14 +70,22 @@ def strangeness(known: Features, given: Features, themselves: bool = False) -> F
         raise CardiganError(f"Only {len(known)} pictures are known: expected at least {NEAREST + 1} to compare with.")
     mean, scale = known.mean(0), known.std(0).clamp(min=1e-3)
     known, given = (known - mean) / scale, (given - mean) / scale
-    scores = []
-    for start in range(0, len(given), CHUNK):
-        distances = torch.cdist(given[start : start + CHUNK], known)
+    spacing, neighbours = _nearest(known, known, themselves=True)
+    spacing = spacing.clamp(min=LEAST_SPACING * float(spacing.median())).clamp(min=1e-6)
+    distance, neighbours = (spacing, neighbours) if themselves else _nearest(given, known, themselves=False)
+    return distance / spacing[neighbours].mean(1)
+
+
+def _nearest(rows: Features, known: Features, themselves: bool) -> tuple[Float[Tensor, " _"], Int64[Tensor, "_ nearest"]]:
+    """Return each row's mean distance to its nearest known rows, and where those are."""
+    found = []
+    for start in range(0, len(rows), CHUNK):
+        distances = torch.cdist(rows[start : start + CHUNK], known)
         if themselves:
             places = torch.arange(len(distances))
             distances[places, start + places] = torch.inf
-        scores.append(distances.topk(NEAREST, largest=False).values.mean(1))
-    return torch.cat(scores)
+        found.append(distances.topk(NEAREST, largest=False))
+    return torch.cat([each.values.mean(1) for each in found]), torch.cat([each.indices for each in found])
 
 
 def linear_error(train: Features, labels: Classes, test: Features, test_labels: Classes, classes: int = 10) -> float:

@@ -20,6 +20,8 @@ CANDIDATES = 512
 """Latents that are tried before the descent, of all classes alike."""
 STARTS = 4
 """The nearest of them that the descent starts from: it ends in the valley it begins in."""
+MOST_CLASSES, TRYING = 20, 4
+"""Where no class is named, the nearest start of each of so many classes goes a quarter of the steps; the best of them go on."""
 LEARNING_RATE = 0.1
 COARSE = 4
 """Pictures are compared once more at a so many times smaller size, where neighbouring strokes still overlap."""
@@ -46,7 +48,8 @@ def invert(snapshot: Snapshot, picture: Pixels, label: int | None = None, steps:
     """Return the z that draws the picture [1, channels, height, width] best, by Adam from the nearest of many random starts.
 
     Minimises the squared difference, at full size and at a quarter of it (arXiv:1702.04782, eq. 1, has the first alone). Latents stay where the
-    generator was trained: uniform ones in their range, normal ones at no more than their usual length. Without a `label` all classes are tried.
+    generator was trained: uniform ones in their range, normal ones at no more than their usual length. Without a `label` the nearest twenty
+    classes are tried first.
     Deterministic. Raises CardiganError for a picture of another size or channel count, a wrong label, or no steps.
     """
     spec = snapshot.spec
@@ -59,6 +62,10 @@ def invert(snapshot: Snapshot, picture: Pixels, label: int | None = None, steps:
         check_labels(torch.tensor([label]), 1, spec.classes)
     target = decode(picture).to(_device(snapshot))
     z, labels = _starts(snapshot, target, label, seed)
+    if labels is not None and label is None:
+        tried, apart = _descended(snapshot, target, z, labels, max(1, steps // TRYING), None)
+        best = apart.argsort(stable=True)[:STARTS]
+        z, labels = tried[best], labels[best]
     found, error = _descended(snapshot, target, z, labels, steps, told)
     chosen = slice(int(error.argmin()), int(error.argmin()) + 1)
     own = None if labels is None else labels[chosen]
@@ -77,8 +84,13 @@ def _starts(snapshot: Snapshot, target: One, label: int | None, seed: int) -> tu
     if classes:
         labels = torch.arange(count) % classes if label is None else torch.full((count,), label)
     drawn = decode(draw_pixels(snapshot.generator, z, labels))
-    nearest = _difference(drawn, target.cpu()).argsort(stable=True)[:STARTS]
-    return z[nearest], None if labels is None else labels[nearest]
+    nearest = _difference(drawn, target.cpu()).argsort(stable=True)
+    if labels is None or label is not None:
+        nearest = nearest[:STARTS]
+        return z[nearest], None if labels is None else labels[nearest]
+    first = {int(labels[place]): place for place in reversed(nearest.tolist())}  # the nearest of each class is written last
+    best = sorted(first.values(), key=nearest.tolist().index)[:MOST_CLASSES]
+    return z[best], labels[best]
 
 
 def _descended(

@@ -4,7 +4,7 @@ The one file of this room that knows the networks by name.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -59,6 +59,27 @@ def layer_at(layers: Sequence[nn.Module], layer: int) -> nn.Module:
     if not -len(layers) <= layer < len(layers):
         raise CardiganError(f"layer is {layer}: expected 0..{len(layers) - 1}, or -1 for the last.")
     return layers[layer]
+
+
+class Reached(Exception):
+    """A pass has come as far as it is wanted."""
+
+
+def outputs_up_to(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
+    """Return what one layer gives in a pass of a network, computing nothing after it: of a large generator the first layer is the least."""
+    outputs: list[Tensor] = []
+
+    def stop(module: nn.Module, given: Any, out: Tensor) -> None:
+        outputs.append(out)
+        raise Reached
+
+    hook = layer.register_forward_hook(stop)
+    try:
+        with suppress(Reached):
+            network(*inputs)
+    finally:
+        hook.remove()
+    return outputs[0]
 
 
 @contextmanager

@@ -3,20 +3,23 @@
 Opens sources; writes no file.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cardigan.config import Config
+from cardigan.config import Config, DataConfig
 from cardigan.data.decoding import frame_of
 from cardigan.data.formats.labels import classes_of
 from cardigan.data.pictures import EMBEDDED, open_pictures, placed, reader_of
 from cardigan.data.prepared import decoded_now
+from cardigan.data.reader import Reader, Unreadable
 from cardigan.data.sharded.shards import is_shards
 from cardigan.errors import CardiganError
 from cardigan.explore.features import NEAREST, features, linear_error, strangeness
+from cardigan.explore.frames import in_frame
 from cardigan.pixels import encode
 from cardigan.rng import stream
 from cardigan.run.players import Players
@@ -58,8 +61,9 @@ class Probed:
 def probed(players: Players, source: str, labels: str = "", most: int = MOST) -> Probed:
     """Return what the run's D makes of a source's first `most` pictures.
 
-    A picture's strangeness is its distance to the nearest pictures the run was trained on, in D's features; where the source is the one that was
-    trained on, to the nearest others. Raises CardiganError for sources that cannot be read by number, and for a D without features of its own.
+    A picture's strangeness is its distance to the nearest pictures the run was trained on, in D's features and in terms of those pictures' own
+    distances (`features.strangeness`); where the source is the one that was trained on, to the nearest others.
+    Raises CardiganError for sources that cannot be read by number, and for a D without features of its own.
     """
     config = players.snapshot.config
     given = pictures_of(config, source, labels, most)
@@ -87,11 +91,25 @@ def pictures_of(config: Config, source: str, labels: str, most: int) -> Given:
         raise CardiganError(f"{source} are shards, which are read as they come: give a folder, an archive or a table.")
     data = replace(config.data, source=placed(source), labels=labels, classes=0)
     reader = reader_of(data)
-    entries = list(range(min(most, len(reader))))
-    found = decoded_now(reader, frame_of(data), data.workers, entries=entries)
+    pixels, entries = _decoded(reader, replace(data, source=config.data.source), list(range(min(most, len(reader)))))
     numbers, names = (None, []) if reader.labels is None else classes_of(reader.labels)
-    own = None if numbers is None else torch.tensor([-1 if numbers[entry] is None else numbers[entry] for entry in found.entries])
-    return Given([reader.title(entry) for entry in found.entries], found.pixels.contiguous(), own, len(names))
+    own = None if numbers is None else torch.tensor([-1 if numbers[entry] is None else numbers[entry] for entry in entries])
+    return Given([reader.title(entry) for entry in entries], pixels, own, len(names))
+
+
+def _decoded(reader: Reader, data: DataConfig, entries: list[int]) -> tuple[Pixels, list[int]]:
+    """Return a reader's pictures in the frame that `data` describes, and which of the entries could be read."""
+    if data.source not in EMBEDDED:
+        found = decoded_now(reader, frame_of(data), data.workers, entries=entries)
+        return found.pixels.contiguous(), found.entries
+    rows, usable = [], []
+    for entry in entries:
+        with contextlib.suppress(Unreadable):
+            rows.append(in_frame(reader.read(entry), data))
+            usable.append(entry)
+    if len(usable) < 2:
+        raise CardiganError(f"{reader.name} holds {len(usable)} pictures that can be read: expected at least 2.")
+    return torch.cat(rows), usable
 
 
 def trained_on(config: Config, most: int) -> Pixels:

@@ -92,6 +92,24 @@ def walk_pictures(
     return draw_pixels(snapshot.generator, styled(z, style, directions), labels_for(snapshot, [seeds[0]] * len(z), style.label))
 
 
+def walks_pictures(
+    snapshot: Snapshot,
+    seeds: Sequence[int],
+    columns: int,
+    frames: int,
+    spherical: bool | None,
+    loop: bool,
+    style: Style,
+    directions: Directions | None,
+) -> Pixels:
+    """Return the frames of several walks side by side, each beginning one seed further along than the one on its left; one alone has no gaps."""
+    if not 1 <= columns <= len(seeds):
+        raise CardiganError(f"{columns} walks side by side through {len(seeds)} seeds: expected 1..{len(seeds)}, each begins at a seed of its own.")
+    turned = [[*seeds[start:], *seeds[:start]] for start in range(columns)]
+    walks = [walk_pictures(snapshot, each, frames, spherical, loop, style, directions) for each in turned]
+    return walks[0] if columns == 1 else torch.stack([rows_sheet([torch.stack(pictures)]) for pictures in zip(*walks, strict=True)])
+
+
 def mix_rows(
     snapshot: Snapshot, add: Sequence[Sequence[int]], subtract: Sequence[Sequence[int]], style: Style, directions: Directions | None
 ) -> list[Row]:

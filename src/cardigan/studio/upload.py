@@ -3,13 +3,10 @@
 Nothing is decoded before its first bytes have said what it is, and its header that it is small enough.
 """
 
-from dataclasses import replace
-
-import torch
-
 from cardigan.config import DataConfig
-from cardigan.data.decoding import frame_of, opened, pixels_of
+from cardigan.data.decoding import opened
 from cardigan.data.reader import Unreadable
+from cardigan.explore.frames import opened_in_frame
 from cardigan.shapes import Pixels
 from cardigan.studio.asking import TooManyPixels, Wrong
 
@@ -28,10 +25,9 @@ def picture(content: bytes, data: DataConfig) -> Pixels:
                 raise TooManyPixels(
                     f"The picture has {image.width:,} x {image.height:,} pixels: send one of at most {MAX_PIXELS // 10**6} megapixels."
                 )
-            pixels = pixels_of(image, replace(frame_of(data), max_pixels=MAX_PIXELS))
+            return opened_in_frame(image, data)
     except Unreadable as error:
         raise Wrong(f"The picture that was sent {error}.") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
 
 
 def _is_known(content: bytes) -> bool:

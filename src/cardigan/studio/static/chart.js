@@ -13,7 +13,7 @@ export function ticks(low, high, count) {
   const raw = (high - low) / count;
   if (!(raw > 0) || !Number.isFinite(raw)) return [low];
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * [1, 2, 5, 10].find((each) => each * power >= raw);
+  const step = power * [1, 2, 2.5, 5, 10].find((each) => each * power >= raw);
   const first = Math.ceil(low / step - 1e-9), last = Math.min(first + 3 * count, Math.floor(high / step + 1e-9));
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
@@ -74,6 +74,8 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
     due = requestAnimationFrame(() => ((due = 0), redraw()));
   };
 
+  const smoothOf = (line) => (smooth[line.name] ??= smoothed(data.series[line.name].mean, dots ? 0 : how.smooth)); // single measurements are shown as they are
+
   function extent(first, last) {
     let low = Infinity, high = -Infinity;
     const widen = (value) => {
@@ -84,7 +86,7 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
     for (const line of lines) {
       const each = data.series[line.name];
       if (!each) continue;
-      const mean = (smooth[line.name] ??= smoothed(each.mean, how.smooth));
+      const mean = smoothOf(line);
       for (let index = first; index <= last; index++) widen(mean[index]);
       for (const [list, part] of [[each.low, OUTSIDE], [each.high, 1 - OUTSIDE]]) { // one wild reading must not flatten all others
         const sorted = list.slice(first, last + 1).filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
@@ -170,7 +172,7 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
   function curve(pen, line, first, last, x, y) {
     const each = data.series[line.name];
     if (!each) return;
-    const mean = (smooth[line.name] ??= smoothed(each.mean, how.smooth));
+    const mean = smoothOf(line);
     const tint = colour(line.colour), columns = bucketed(each, mean, first, last, x);
     if (!columns.length) return;
     const sure = (value) => (how.log && value <= 0 ? null : value);

@@ -104,7 +104,7 @@ export function counter(label, value, min, max, changed) {
 export const notice = (words, kind = "") => h("p", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, words);
 
 /** What a beginner should know about the view beside it. */
-export const lesson = (title, ...paragraphs) => h("aside", { class: "lesson", "aria-label": title }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));
+export const lesson = (title, ...paragraphs) => h("div", { class: "lesson", role: "note" }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));
 
 /** Whether a key belongs to the element it was pressed in, not to the view. */
 export const typing = (event) => event.ctrlKey || event.metaKey || event.altKey || Boolean(event.target.closest?.("input, select, textarea, [contenteditable], dialog, .tiles, .pad, .chart"));

@@ -254,7 +254,7 @@ function mix(stage, room) {
     marked: (seed) => parts.filter(([name]) => groups[name].includes(seed)).map(([, , sign]) => sign).join(""),
   });
   stage.append(h("div", { class: "sum" }, parts.map(([name, words, sign], index) => h("div", { class: "term" }, h("h3", {}, h("span", { class: "sign", "aria-hidden": "true" }, sign), words), trays[index].element))),
-    h("div", { class: "bench" }, h("div", {}, segmented("Pictures go into", parts.map(([name, words]) => [name, words]), into, (value) => (into = value)), grid.element), h("figure", { class: "single" }, h("figcaption", {}, h("b", {}, "The averages, and the result")), h("div", { class: "plate" }, canvas), trouble)),
+    h("div", { class: "bench halves" }, h("div", {}, segmented("Pictures go into", parts.map(([name, words]) => [name, words]), into, (value) => (into = value)), grid.element), h("figure", { class: "single" }, h("figcaption", {}, h("b", {}, "The averages, and the result")), h("div", { class: "plate" }, canvas), trouble)),
     lesson("What this is", "Average the random numbers of a few pictures that share something, take those of another group away, add a third: the result often shares the difference. The DCGAN paper made a smiling man out of smiling women, neutral women and neutral men this way. Three or more pictures a group work better than one."),
     reproduce(id, () => ({ view: "mix", ...asked() })));
   return () => (grid.redraw(), trays.forEach((each) => each.redraw()), redraw());
