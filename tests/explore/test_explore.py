@@ -16,7 +16,7 @@ from cardigan.explore.arithmetic import mixed
 from cardigan.explore.directions import moved, principal_directions
 from cardigan.explore.features import features, linear_error, strangeness
 from cardigan.explore.frames import in_frame
-from cardigan.explore.game import guided_backpropagation, heat, opinions, responses, wanted_change
+from cardigan.explore.game import Guided, guided_backpropagation, heat, opinions, responses, wanted_change
 from cardigan.explore.inversion import invert
 from cardigan.explore.paths import around, between_four, latents_of, linear, spherical, walk
 from cardigan.explore.probing import pictures_of, probed
@@ -130,6 +130,7 @@ def test_directions_are_the_same_again_and_change_pictures(runs, name):
     found, again = (principal_directions(snapshot, 4, samples=200) for _ in range(2))
     assert torch.equal(found.vectors, again.vectors)
     assert torch.allclose(found.vectors.norm(dim=1), torch.ones(4), atol=1e-5)
+    assert (found.vectors.gather(1, found.vectors.abs().argmax(1, keepdim=True)) > 0).all()
     assert (found.share.diff() <= 1e-6).all() and 0 < float(found.share.sum()) <= 1 + 1e-5
     z = latents_of(snapshot.config, [1])
     assert torch.allclose(moved(z, found, {0: 2.0}) - z, 2 * found.spread[0] * found.vectors[:1], atol=1e-5)
@@ -181,6 +182,17 @@ def test_guided_gradients_are_those_of_the_paths_that_are_positive_throughout(ru
     assert rows[0].shape == (12, 1, 32, 32)
     with pytest.raises(CardiganError, match="feature is 9999"):
         guided_backpropagation(players, pixels, labels, 9999)
+
+
+@pytest.mark.parametrize("rectifier", [torch.relu, torch.nn.functional.relu, lambda x: torch.nn.functional.leaky_relu(x, 0.2)])
+def test_guided_rectifiers_pass_what_is_positive_both_ways(rectifier):
+    """Section 3.4 of arXiv:1412.6806: forward as ever; backward nothing where the input or what comes back is negative."""
+    x = torch.tensor([-1.0, 2.0, 3.0, -4.0], requires_grad=True)
+    with Guided():
+        given = rectifier(x)
+    assert torch.equal(given, rectifier(x))
+    (back,) = torch.autograd.grad(given, x, torch.tensor([5.0, -6.0, 7.0, -8.0]))
+    assert torch.equal(back, torch.tensor([0.0, 0.0, 7.0, 0.0]))
 
 
 def test_maxout_has_no_guided_gradient(runs):
