@@ -1,6 +1,5 @@
 """`cardigan probe RUN DATA`: what a run's discriminator makes of pictures, and what its features are."""
 
-import contextlib
 import csv
 import io
 from dataclasses import dataclass
@@ -103,7 +102,9 @@ def _sheets(players: "Players", found: "Probed") -> dict[str, bytes]:
         known = given.labels if given.labels is not None and given.classes == spec.classes else None
         labels = (given.pixels.new_zeros(len(given.pixels)).long() if known is None else known.clamp(min=0))[:1000]
     files = {}
-    with contextlib.suppress(CardiganError):  # a network without rectifiers has no guided gradients; the rest can be shown
+    try:
         files["features.png"] = png(rows_sheet(feature_rows(players, given.pixels[:1000], labels)))
+    except CardiganError as error:  # a network without rectifiers has no guided gradients; the rest can be shown
+        print(f"features.png is left out: {error}")
     files["removal.png"] = png(rows_sheet(removal_rows(players.snapshot, REMOVAL_SEEDS)))
     return files

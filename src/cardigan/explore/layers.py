@@ -17,32 +17,28 @@ from cardigan.nets.packing import Packed
 from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
 
+FEATURES: dict[type[nn.Module], str] = {
+    **{DcganGenerator: "norms", ResnetGenerator: "sizes", R3ganGenerator: "blocks", MlpGenerator: "hidden"},
+    **{DcganDiscriminator: "norms", ResnetDiscriminator: "layers", R3ganDiscriminator: "blocks", MlpDiscriminator: "hidden"},
+}
+"""The list of modules whose outputs are a network's features: before the rectifier where one follows; maps, or in `mlp` single units."""
+
 
 def generator_layers(generator: Generator) -> list[nn.Module]:
-    """Return the modules whose outputs are G's features, before the rectifier where one follows: maps, or in `mlp` single units."""
-    if isinstance(generator, DcganGenerator):
-        return list(generator.norms)
-    if isinstance(generator, ResnetGenerator):
-        return list(generator.sizes)
-    if isinstance(generator, R3ganGenerator):
-        return list(generator.blocks)
-    if isinstance(generator, MlpGenerator):
-        return list(generator.hidden)
-    raise CardiganError(f"Where the features of a {type(generator).__name__} are is not known: name them in explore/layers.py.")
+    """Return the modules whose outputs are G's features."""
+    return _layers(generator)
 
 
 def discriminator_layers(discriminator: Discriminator) -> list[nn.Module]:
     """Return the modules whose outputs are D's features; raises CardiganError for a D that judges packs."""
     refuse_packs(discriminator)
-    if isinstance(discriminator, DcganDiscriminator):
-        return list(discriminator.norms)
-    if isinstance(discriminator, ResnetDiscriminator):
-        return list(discriminator.layers)
-    if isinstance(discriminator, R3ganDiscriminator):
-        return list(discriminator.blocks)
-    if isinstance(discriminator, MlpDiscriminator):
-        return list(discriminator.hidden)
-    raise CardiganError(f"Where the features of a {type(discriminator).__name__} are is not known: name them in explore/layers.py.")
+    return _layers(discriminator)
+
+
+def _layers(network: nn.Module) -> list[nn.Module]:
+    if type(network) not in FEATURES:
+        raise CardiganError(f"Where the features of a {type(network).__name__} are is not known: name them in explore/layers.py.")
+    return list(getattr(network, FEATURES[type(network)]))
 
 
 def refuse_packs(discriminator: nn.Module) -> None:
