@@ -68,7 +68,7 @@ def check_installed() -> None:
     """Raise CardiganError if the packages are missing that only the studio needs."""
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
-        raise CardiganError(f"The studio needs {' and '.join(missing)}, which is not installed: pip install 'cardigan[studio]'.")
+        raise CardiganError(f"The studio needs {' and '.join(missing)} installed: pip install 'cardigan[studio]'.")
 
 
 def _has_screen() -> bool:
