@@ -21,7 +21,10 @@ VIEWS = [
     ("moments.png", "seeds=0-3&truncation=0.5"),
     ("walk", "seeds=3,7,1&frames=8&fps=12&loop=1&path=linear&format=webp"),
     ("mix.png", "add=1,2,3;4,5&subtract=7,8,9"),
+    ("nearest.png", "seed=4&truncation=0.9"),
+    ("game.png", "kind=heat&seed=3&count=9"),
 ]
+PYTHON_ALONE = {"nearest.png", "game.png"}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "with classes"])
@@ -55,7 +58,7 @@ def told(client, view, query):
 @pytest.mark.parametrize(("view", "query"), VIEWS)
 def test_the_command_draws_what_the_view_shows(client, tmp_path, monkeypatch, view, query):
     command = told(client, view, query)["command"]
-    if "directions" in query and view == "seeds.png":
+    if view in PYTHON_ALONE or ("directions" in query and view == "seeds.png"):
         assert command == ""
         return
     monkeypatch.chdir(tmp_path)
@@ -76,7 +79,14 @@ def test_the_command_draws_what_the_view_shows(client, tmp_path, monkeypatch, vi
 def test_the_python_draws_what_the_view_shows(client, view, query):
     place = {}
     exec(told(client, view, query)["python"], place)  # noqa: S102 - that it runs is what is tested
-    pictures = place["pictures"].numpy()[:, 0]
+    pictures = place["pictures"].numpy()
+    if view == "game.png":
+        shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/{view}?run=a run&{query}").content)))
+        found = [shown[34 * row : 34 * row + 32, 34 * column : 34 * column + 32] for row in range(3) for column in range(3)]
+        assert np.array_equal(np.stack(found), pictures.transpose(0, 2, 3, 1))
+        assert np.allclose(client.get(f"/api/game?run=a run&{query}").json()["fake"], place["logits"].numpy(), atol=1e-4)
+        return
+    pictures = pictures[:, 0]
     shown = frames(client.get(f"/api/{view}?run=a run&{query}").content)
     if view == "walk":
         factor = shown[0].shape[0] // 32

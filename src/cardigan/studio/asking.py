@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from cardigan.errors import CardiganError
 
 MAX_SEED = 2**63
+MAX_SEEDS, MAX_GAME, NUM_NEAREST = 256, 64, 5
+"""Pictures that a view shows at most: of seeds, of the game, neighbours of one."""
 
 
 class Wrong(CardiganError):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cardigan.run.journal import Event
 from cardigan.studio.journal import HUGE, Track, number
 
 MAX_POINTS = 5_000
@@ -47,6 +48,7 @@ def curves(track: Track, points: int, first: float | None = None, last: float | 
         "seconds": _json(seconds),
         "series": series,
         "offset": track.offset,
+        "damaged": track.damaged,
         **_events(track),
     }
 
@@ -85,16 +87,18 @@ def _json(values: np.ndarray) -> list[int | float | None]:
 
 
 def _events(track: Track) -> dict[str, Any]:
-    scores = [(event.images_seen, number(event.values.get("score"))) for event in track.others if event.kind == "checkpoint"]
+    scores = [(event, number(event.values.get("score"))) for event in track.others if event.kind == "checkpoint"]
     faults = [event for event in track.others if event.kind == "fault"]
     parts = ("name", "grave", "words", "advice", "evidence")
     return {
-        "scores": [{"images_seen": seen, "score": score} for seen, score in scores if score is not None],
-        "faults": [{"images_seen": event.images_seen, **{name: event.values.get(name) for name in parts}} for event in faults],
-        "events": [
-            {"images_seen": event.images_seen, "kind": event.kind, "values": event.values} for event in track.others if event.kind not in OWN_PLACE
-        ],
+        "scores": [{**_moment(event), "score": score} for event, score in scores if score is not None],
+        "faults": [{**_moment(event), **{name: event.values.get(name) for name in parts}} for event in faults],
+        "events": [{**_moment(event), "kind": event.kind, "values": event.values} for event in track.others if event.kind not in OWN_PLACE],
     }
+
+
+def _moment(event: Event) -> dict[str, float]:
+    return {"images_seen": event.images_seen, "elapsed_seconds": event.elapsed_seconds}
 
 
 def table(track: Track) -> Iterator[bytes]:

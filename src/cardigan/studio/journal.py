@@ -106,6 +106,8 @@ class Track:
     others: list[Event] = field(default_factory=list, repr=False)
     lock: AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
     """To be held while the track is read or looked at."""
+    damaged: int = 0
+    """How many lines were left out, since they are no events."""
     _lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,12 +126,14 @@ class Track:
         """Take what is new in the journal; a missing one is an empty one."""
         try:
             if self._lines.begun_anew():
-                self.seen, self.seconds, self.series, self.others = array("d"), array("d"), {}, []
+                self.seen, self.seconds, self.series, self.others, self.damaged = array("d"), array("d"), {}, [], 0
             if self._lines.size == self._lines.offset:
                 return
             for _, line in self._lines.new():
                 event = parsed(line)
-                if event is not None:
+                if event is None:
+                    self.damaged += 1
+                else:
                     self._take(event)
         except FileNotFoundError:
             return

@@ -11,12 +11,12 @@ from pathlib import Path
 from cardigan.figures.layout import GAP, SheetLayout
 from cardigan.run.directory import RunDirectory
 from cardigan.studio import asking
+from cardigan.studio.asking import MAX_GAME, MAX_SEEDS, NUM_NEAREST
 from cardigan.studio.reading import checkpoints
 from cardigan.studio.reading import sheets as sheets_of
 from cardigan.studio.sheets import MAX_STRIP, evenly
 
 Query = Mapping[str, str]
-MAX_SEEDS = 256
 STYLE = "style, directions = Style({label!r}, {truncation!r}, {amounts!r}), {directions}"
 
 
@@ -92,16 +92,52 @@ def _invert(run: RunDirectory, query: Query) -> tuple[str, str]:
         "",
         "import cardigan",
         "import torch",
-        "from cardigan.data.decoding import decoded, frame_of",
+        "from cardigan.explore.frames import in_frame",
         "from cardigan.explore.inversion import invert",
         "from cardigan.run.snapshot import class_number",
         "",
         f"snapshot = cardigan.load({str(_model(run, query))!r}).snapshot",
-        'given = decoded(Path("picture.png").read_bytes(), frame_of(snapshot.config.data))',
+        'given = in_frame(Path("picture.png").read_bytes(), snapshot.config.data)',
         f"label = {f'class_number({label!r}, snapshot.spec)' if label else None}",
-        "pictures = invert(snapshot, torch.from_numpy(given).permute(2, 0, 1)[None].contiguous(), label).pixels",
+        "pictures = invert(snapshot, given, label).pixels",
     ]
     return shlex.join(words), "\n".join(lines)
+
+
+def _nearest(run: RunDirectory, query: Query) -> tuple[str, str]:
+    seed = asking.whole(query, "seed", 0, 0, asking.MAX_SEED - 1)
+    lines = [
+        "from pathlib import Path",
+        "",
+        "import torch",
+        "from cardigan.run.directory import RunDirectory, read_config",
+        "from cardigan.studio.memory import nearest_pictures, training_pictures",
+        _drawn(run, query, "seeds_pictures", f"seeds_pictures(snapshot, [{seed}], style, directions)"),
+        f"run = RunDirectory(Path({str(run.path)!r}))",
+        "data = read_config(run).data",
+        f"pictures = torch.cat([pictures, nearest_pictures(training_pictures(run, data), data, pictures, {NUM_NEAREST})])",
+    ]
+    return "", "\n".join(lines)
+
+
+def _game(run: RunDirectory, query: Query) -> tuple[str, str]:
+    seed, count = asking.whole(query, "seed", 0, 0, asking.MAX_SEED - 1), asking.whole(query, "count", 16, 1, MAX_GAME)
+    lines = [
+        "from pathlib import Path",
+        "",
+        "from cardigan.explore.game import heat, opinions, wanted_change",
+        "from cardigan.latents import sample_labels",
+        "from cardigan.run.players import read_players",
+        "from cardigan.run.snapshot import numbered, sample_pixels",
+        "",
+        f"players, keys = read_players(Path({str(_model(run, query))!r})), numbered({count}, {seed})",
+        "classes = players.snapshot.spec.classes",
+        "labels = sample_labels(keys, classes) if classes else None",
+        "drawn = sample_pixels(players.snapshot, keys, labels)",
+        "logits = opinions(players, drawn, labels)",
+        "pictures = heat(wanted_change(players, drawn, labels))",
+    ]
+    return "", "\n".join(lines)
 
 
 def _strip(run: RunDirectory, layout: SheetLayout, query: Query) -> str:
@@ -120,6 +156,7 @@ def _strip(run: RunDirectory, layout: SheetLayout, query: Query) -> str:
 
 VIEWS: dict[str, Callable[[RunDirectory, Query], tuple[str, str]]] = {
     **{"pad": _pad, "seeds": _seeds, "moments": _moments, "walk": _walk, "mix": _mix, "invert": _invert},
+    **{"nearest": _nearest, "game": _game},
 }
 
 

@@ -23,6 +23,7 @@ from cardigan.run.players import Players
 from cardigan.run.snapshot import numbered, sample_pixels
 from cardigan.shapes import Labels, Pixels
 from cardigan.studio import asking, memory, sheets, upload
+from cardigan.studio.asking import MAX_GAME, MAX_SEEDS, NUM_NEAREST
 from cardigan.studio.models import Models
 from cardigan.studio.opinions import logits_of, told
 from cardigan.studio.reading import Reading, checkpoints
@@ -32,8 +33,7 @@ from cardigan.studio.rooms import Left
 Query = Mapping[str, str]
 Wanted = Callable[[], bool]
 MAX_IMAGES = 10**15
-MAX_SEEDS, MAX_GAME, MAX_FRAMES, MAX_STOPS, MAX_MIXED = 256, 64, 240, 32, 64
-NUM_NEAREST = 5
+MAX_FRAMES, MAX_STOPS, MAX_MIXED = 240, 32, 64
 QUICK = 1
 """How much a PNG is pressed that is looked at once."""
 
@@ -96,9 +96,9 @@ class Views:
         return _quick(seeds_pictures(self._models.snapshot(run, _checkpoint(query)), seeds, *self._style(run, query)))
 
     def moments(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/moments.png`: the same seeds at every checkpoint that is kept, a row each."""
+        """`/api/moments.png`: the same seeds at every checkpoint that is kept, or at those named, a row each."""
         seeds = asking.seeds(query.get("seeds", "0-7"), "seeds", 32)
-        kept = checkpoints(run)
+        kept = asking.seeds(query["checkpoints"], "checkpoints", MAX_STOPS) if query.get("checkpoints") else checkpoints(run)
         if not kept:
             raise CardiganError("This run keeps no checkpoint yet: wait for its first one.")
         rows = [seeds_pictures(self._models.snapshot(run, seen), seeds, *self._style(run, {**query, "checkpoint": str(seen)})) for seen in kept]

@@ -60,10 +60,10 @@ const KINDS = ["progress", "samples", "checkpoint", "fault", "start", "resume", 
  * A lost connection is made again from the last event heard, ever more patiently; a hidden tab lets its connection go, since browsers allow only six to one address.
  */
 export function follow(id, heard, state, signal) {
-  let source = null, last = null, timer = 0, patience = 500;
+  let source = null, last = null, timer = 0, patience = 500, over = false;
   const open = () => {
     clearTimeout(timer);
-    if (signal.aborted || document.hidden) return;
+    if (signal.aborted || document.hidden || over) return;
     source?.close();
     source = new EventSource(address("/api/events", { run: id, after: last }));
     source.onopen = () => ((patience = 500), state("live"));
@@ -76,7 +76,7 @@ export function follow(id, heard, state, signal) {
     for (const kind of KINDS)
       source.addEventListener(kind, (event) => {
         if (event.lastEventId) last = event.lastEventId;
-        if (kind === "gone") close();
+        if (kind === "gone") (over = true), close();
         let line = {};
         try {
           line = JSON.parse(event.data);

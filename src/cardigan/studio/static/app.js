@@ -95,7 +95,9 @@ async function showRun(place, context) {
   }, head.connection, context.signal);
   const refresh = async () => {
     try {
-      Object.assign(run, await json("/api/run", { run: id }, context.signal));
+      const { sheets, ...facts } = await json("/api/run", { run: id }, context.signal);
+      run.sheets.splice(0, run.sheets.length, ...sheets); // views hold on to the list
+      Object.assign(run, facts);
       head.tell(run);
       bus.dispatchEvent(new CustomEvent("run", { detail: run }));
     } catch { /* the run's own events say what is wrong */ }

@@ -1,6 +1,7 @@
 // D's side of it: what it thinks of real and generated pictures, and what it wants changed.
 import { json, newest, picture } from "./api.js";
 import { choice, counter, h, lesson, notice, number, say, segmented, short, slider, typing, whole } from "./dom.js";
+import { reproduce } from "./reproduce.js";
 import { colour, ticks } from "./chart.js";
 import { frame, layoutOf, paintTile } from "./pictures.js";
 
@@ -70,9 +71,9 @@ async function histograms(host, { signal, state, id, bus }) {
     say(caption.textContent);
   }, { signal });
   const again = newest(async () => {
-    const last = index >= told.moments.length - 1;
+    const last = index >= told.moments.length - 1, seen = told.moments[index]?.images_seen;
     told = await json("/api/opinions", { run: id }, signal);
-    if (last || !told.moments.length) build();
+    if (last || !told.moments.length || told.moments[index]?.images_seen !== seen) build(); // many moments are thinned anew
     else ((scrub.max = told.moments.length - 1), draw());
   }, () => null);
   bus.addEventListener("samples", () => again(), { signal });
@@ -263,6 +264,6 @@ async function opinions(host, { signal, state, id, run }) {
       choice("Players of", kept, state.get("checkpoint", ""), (value) => (state.set({ checkpoint: value }), draw())),
       segmented("Order", [["seed", "as drawn"], ["opinion", "most real first"]], order(), (value) => (state.set({ order: value }), told && show())),
       segmented("Show", [["", "pictures"], ["1", "heat maps"]], state.get("heat", ""), (value) => (state.set({ heat: value }), told && show()))),
-    trouble, body);
+    trouble, body, reproduce(id, () => ({ view: "game", seed: first(), count: many(), checkpoint: state.get("checkpoint") })));
   await draw();
 }

@@ -22,7 +22,10 @@ export async function mount({ host, signal, state, id, run }) {
     ask: (path, parameters) => picture(path, { run: id, ...parameters }, signal),
   };
   const mode = () => (state.get("mode", "pad") in MODES ? state.get("mode", "pad") : "pad");
+  const release = () => stage.querySelectorAll("img[src^='blob:']").forEach((image) => URL.revokeObjectURL(image.src));
+  signal.addEventListener("abort", release);
   const enter = () => {
+    release();
     stage.replaceChildren();
     redraw = MODES[mode()][1](stage, room);
     side.classList.toggle("idle", mode() === "invert");
@@ -267,7 +270,7 @@ function moments(stage, room) {
   const canvases = rows.map((seen) => frame(...gridSize({ columns: count, rows: 1, width, height, gap: 2 }), `Seeds ${first()} to ${first() + count - 1} after ${whole(seen)} images`));
   const asked = () => ({ seeds: `${first()}-${first() + count - 1}`, ...room.common(), checkpoint: null });
   const { draw, trouble } = drawn(room, null, "/api/moments.png");
-  const redraw = () => draw(asked(), (bitmap) => canvases.forEach((canvas, index) => paint(canvas, bitmap, 0, index * (height + 2), Math.min(bitmap.width, count * (width + 2) - 2), height)));
+  const redraw = () => draw({ ...asked(), checkpoints: rows.join(",") }, (bitmap) => canvases.forEach((canvas, index) => paint(canvas, bitmap, 0, index * (height + 2), Math.min(bitmap.width, count * (width + 2) - 2), height)));
   const seed = counter("First seed", first(), 0, 1e9, (value) => turn(value));
   const turn = (value) => (state.set({ first: Math.max(0, value) || null }), seed.set(first()), redraw());
   stage.append(h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => turn(first() - count) } }, "Previous"), seed.element, h("button", { type: "button", on: { click: () => turn(first() + count) } }, "Next")), trouble,
@@ -287,7 +290,7 @@ function nearest(stage, room) {
   const go = (value) => (state.set({ seed: Math.max(0, value) }), input.set(seed()), redraw());
   stage.append(h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => go(seed() - 1) } }, "Previous seed"), input.element, h("button", { type: "button", on: { click: () => go(seed() + 1) } }, "Next seed")), trouble,
     h("div", { class: "neighbours" }, names.map((name, index) => h("figure", { class: index ? "" : "first" }, h("figcaption", {}, name), h("div", { class: "plate" }, canvases[index])))),
-    lesson("What this is", "A generated picture, and the training pictures nearest to it. If the nearest is the same picture, G has learned by heart; if they are only of the same kind, G has made something new. Nearness is counted in pixels, so a shifted copy can hide from it."), reproduce(id, () => ({ view: "seeds", seeds: seed(), ...room.common() })));
+    lesson("What this is", "A generated picture, and the training pictures nearest to it. If the nearest is the same picture, G has learned by heart; if they are only of the same kind, G has made something new. Nearness is counted in pixels, so a shifted copy can hide from it."), reproduce(id, () => ({ view: "nearest", seed: seed(), ...room.common() })));
   return redraw;
 }
 

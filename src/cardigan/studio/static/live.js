@@ -43,17 +43,16 @@ export async function mount({ host, signal, state, id, run, bus }) {
   const damaged = notice("", "error");
   damaged.hidden = true;
   charts.before(damaged);
-  let left = 0;
-  bus.addEventListener("broken-line", () => {
-    left++;
+  const count = (left) => {
+    damaged.hidden = !left;
     damaged.textContent = `The journal held ${left === 1 ? "a line that is" : `${left} lines that are`} damaged: left out, the rest is as it was written.`;
-    damaged.hidden = false;
-  }, { signal });
+  };
+  bus.addEventListener("broken-line", () => curves.read(), { signal });
   bus.addEventListener("run", () => judge(curves.faults()), { signal });
   for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) bus.addEventListener(kind, () => curves.read(), { signal });
   bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.words}`), { signal });
   document.addEventListener("theme", curves.redraw, { signal });
-  curves.heard(judge);
+  curves.heard((faults, left) => (judge(faults), count(left)));
   sheet.draw(run.sheets.at(-1));
   await curves.read();
 }
@@ -139,10 +138,9 @@ function curvesOf({ id, state, signal, charts }) {
     if (data.scores.length) names.push("score");
     chartsFor(names);
     if (!names.length) charts.replaceChildren(notice("No numbers yet: the first line comes a few seconds after the first step."));
-    const seconds = state.get("axis") === "seconds";
-    const marks = [...data.faults.map((fault) => ({ x: fault.images_seen, colour: fault.grave ? "grave" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: event.images_seen, colour: "muted" }))]
-      .map((mark) => ({ ...mark, x: seconds ? secondsAt(mark.x) : mark.x }));
-    const scores = data.scores.map((each) => each.score), scoreXs = data.scores.map((each) => (seconds ? secondsAt(each.images_seen) : each.images_seen));
+    const at = (event) => (state.get("axis") === "seconds" ? event.elapsed_seconds : event.images_seen);
+    const marks = [...data.faults.map((fault) => ({ x: at(fault), colour: fault.grave ? "grave" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), colour: "muted" }))];
+    const scores = data.scores.map((each) => each.score), scoreXs = data.scores.map(at);
     made.forEach((chart, title) => chart.feed(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: scores, low: scores, high: scores } }, marks: [] } : { x: xs(), series: data.series, marks }));
     amount.textContent = `${whole(data.lines)} readings${data.thinned ? `, drawn as ${whole(data.x.length)}; bands show the least and greatest` : ""}`;
     look();
@@ -151,7 +149,7 @@ function curvesOf({ id, state, signal, charts }) {
   const read = newest(async () => {
     data = await json("/api/curves", { run: id, points: POINTS, from: state.get("from"), to: state.get("to") }, signal);
     appended = 0;
-    tellFaults(data.faults);
+    tellFaults(data.faults, data.damaged);
     show();
   }, (error) => (amount.textContent = error.message));
 

@@ -25,15 +25,20 @@ export async function mount({ host, signal, state, id, run, bus }) {
     const grid = tiles(layout, { label: (index) => `Picture ${index + 1}`, picked: pick, marked: (index) => (index === chosen ? "●" : "") });
     const caption = h("b"), count = h("small"), trouble = h("span", { class: "count" });
     const input = h("input", { type: "range", class: "scrub", min: 0, max: sheets.length - 1, step: 1, value: 0, "aria-label": `Sheet of ${words}` });
+    const ends = [h("span", {}), h("span", {})];
     const self = {
-      element: h("div", { class: "moment" }, h("figcaption", {}, caption, count, trouble), h("div", { class: "plate" }, grid.element), h("div", { class: "scrubber" }, input, ruler(sheets))),
+      element: h("div", { class: "moment" }, h("figcaption", {}, caption, count, trouble), h("div", { class: "plate" }, grid.element), h("div", { class: "scrubber" }, input, h("div", { class: "ruler", "aria-hidden": "true" }, ends))),
       grid, input, index: 0,
+      count() {
+        input.max = sheets.length - 1;
+        count.textContent = ` sheet ${self.index + 1} of ${sheets.length}`;
+        [sheets[0], sheets.at(-1)].forEach((at, end) => (ends[end].textContent = short(at)));
+      },
       go(index) {
         self.index = Math.min(sheets.length - 1, Math.max(0, index));
-        input.max = sheets.length - 1;
         input.value = String(self.index);
+        self.count();
         caption.textContent = `${whole(sheets[self.index])} images`;
-        count.textContent = ` sheet ${self.index + 1} of ${sheets.length}`;
         input.setAttribute("aria-valuetext", caption.textContent);
         state.set({ [name]: self.index === sheets.length - 1 && name === "at" ? null : sheets[self.index] });
         draw(self.index);
@@ -136,14 +141,11 @@ export async function mount({ host, signal, state, id, run, bus }) {
   }, { signal });
   bus.addEventListener("samples", () => {
     const newestShown = panes[0].index >= sheets.length - 2;
-    for (const each of panes) each.input.max = sheets.length - 1;
+    for (const each of panes) each.count();
     if (newestShown && !timer) panes[0].go(sheets.length - 1);
     drawStrip();
   }, { signal });
 }
-
-/** The first and last moment below a scrubber. */
-const ruler = (sheets) => h("div", { class: "ruler", "aria-hidden": "true" }, h("span", {}, short(sheets[0])), h("span", {}, short(sheets.at(-1))));
 
 /** At most `count` of the items at even distances, as the server chooses them for the strip. */
 const evenly = (items, count) => (items.length <= Math.min(count, STRIP) ? items : Array.from({ length: count }, (_, index) => items[Math.round((index * (items.length - 1)) / (count - 1))]));
