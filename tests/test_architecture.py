@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "cardigan"
 RUNGS = [
     {"shapes", "errors"},
-    {"rng", "pixels", "config"},
+    {"rng", "pixels", "config", "lists"},
     {"latents", "data", "nets", "objective", "metrics", "figures"},
     {"run"},
     {"training"},

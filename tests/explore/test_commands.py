@@ -115,7 +115,7 @@ def test_a_probe_lists_the_strangest_first(model, tmp_path, capsys):
         (["probe", "RUN", "no-such-folder"], "no-such-folder"),
         (["probe", "RUN/generator.safetensors", "mnist"], "holds no discriminator"),
         (["probe", "RUN", "mnist", "--most", "3"], "expected at least 6"),
-        (["probe", "RUN", "mnist", "--out", "x.txt"], "expected"),
+        (["probe", "RUN", "mnist", "--out", "RUN"], "never replaced"),
     ],
 )
 def test_bad_words_are_one_sentence(model, tmp_path, monkeypatch, capsys, words, told):

@@ -5,11 +5,12 @@ import base64
 import io
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 import torch
-from making import client_of, made_run, progress
+from making import client_of, line, made_run, progress
 from PIL import Image
 
 import cardigan
@@ -17,6 +18,8 @@ from cardigan.data.pictures import open_pictures
 from cardigan.pixels import encode
 from cardigan.run.snapshot import read_snapshot
 from cardigan.studio import rooms
+from cardigan.studio.reading import Reading
+from cardigan.studio.rooms import MAX_WAITING, Room
 
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "checkpoint_every": 32, "sample_every": 32, "data.limit": 500}
 SUMMARY = {
@@ -86,7 +89,60 @@ def test_curves_have_every_number_of_the_journal(client, folder):
 def test_a_sheet_is_the_file(client, folder):
     answer = client.get("/api/sheet?run=plain&at=32")
     assert answer.content == (folder / "plain" / "samples" / "00000032.png").read_bytes()
-    assert "immutable" in answer.headers["cache-control"]
+    again = client.get("/api/sheet?run=plain&at=32", headers={"if-none-match": answer.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
+
+
+def test_damaged_lines_are_counted_and_marks_have_their_time(tmp_path):
+    fault = {"name": "collapse", "grave": True, "words": "w", "advice": "a", "evidence": {}}
+    made_run(tmp_path / "run", [progress(64), b"{broken\n", line("fault", 64, **fault), line("checkpoint", 64, score=3.0), b"[]\n", progress(128)])
+    with client_of(tmp_path) as client:
+        found = client.get("/api/curves?run=run").json()
+    assert found["damaged"] == 2 and found["lines"] == 2
+    assert found["faults"][0]["elapsed_seconds"] == found["scores"][0]["elapsed_seconds"] == 0.64
+
+
+def test_a_sheet_that_was_drawn_again_is_another(tmp_path):
+    run = made_run(tmp_path / "run", [progress(64)], [64])
+    with client_of(tmp_path) as client:
+        before = client.get("/api/sheet?run=run&at=64")
+        other = made_run(tmp_path / "other", [], [70]) / "samples" / "00000070.png"
+        other.replace(run / "samples" / "00000064.png")
+        after = client.get("/api/sheet?run=run&at=64", headers={"if-none-match": before.headers["etag"]})
+    assert after.status_code == 200 and after.content != before.content and after.headers["etag"] != before.headers["etag"]
+
+
+def test_a_fault_is_told_where_the_studio_was_started(folder, monkeypatch, capsys):
+    def fails(*_):
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(Reading, "summaries", fails)
+    with client_of(folder, raise_server_exceptions=False) as client:
+        answer = client.get("/api/runs")
+    assert answer.status_code == 500 and "a fault of ours" not in answer.text
+    assert "a fault of ours" in capsys.readouterr().err
+
+
+def test_the_room_has_as_many_places_after_work_that_was_done_at_once():
+    """A job may end before its asker has looked at it even once."""
+
+    class AtOnce:
+        def submit(self, function):
+            done = Future()
+            done.set_result(function())
+            return done
+
+    async def never():
+        return False
+
+    async def work():
+        room = Room()
+        room._worker = AtOnce()
+        for _ in range(3 * MAX_WAITING):
+            assert await room.work(lambda unwanted: 7, never) == 7
+            await asyncio.sleep(0)
+
+    asyncio.run(work())
 
 
 def test_seeds_are_what_sample_draws(client, folder):

@@ -1,6 +1,7 @@
 """Who is let in and how much may be sent: every test fails when its part of the guard is taken away."""
 
 import io
+import os
 import socket
 import struct
 import time
@@ -8,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from making import HERE, client_of, made_run, progress, served
+from making import HERE, client_of, line, made_run, progress, served
 from PIL import Image
 
 from cardigan.errors import CardiganError
@@ -123,6 +124,28 @@ def test_every_answer_forbids_what_is_not_needed(client):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_journal_that_leads_out_is_not_read(runs, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.jsonl"
+    secret.write_bytes(line("start", 0, password="hunter2") + progress(64))
+    run = made_run(runs / "linked")
+    (run / "journal.jsonl").unlink()
+    (run / "journal.jsonl").symlink_to(secret)
+    with client_of(runs) as client:
+        for path in ("curves", "run", "events", "curves.csv"):
+            answer = client.get(f"/api/{path}?run=linked")
+            assert answer.status_code == 404 and "hunter2" not in answer.text
+        listed = next(each for each in client.get("/api/runs").json()["runs"] if each["id"] == "linked")
+    assert listed["state"] == "unreadable" and "outside" in listed["error"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes that have names")
+def test_a_lock_that_is_a_pipe_does_not_stop_it(runs):
+    run = made_run(runs / "piped", [progress(64)])
+    os.mkfifo(run / "lock")
+    with client_of(runs) as client:
+        assert client.get("/api/run?run=piped").json()["images_seen"] == 64
 
 
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/static/..%5capp.py"])

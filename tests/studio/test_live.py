@@ -58,6 +58,34 @@ def test_a_viewer_that_comes_back_misses_nothing(tmp_path):
         third.close()
 
 
+def test_a_viewer_that_joins_while_lines_are_read_gets_none_twice(tmp_path, monkeypatch):
+    run = made_run(tmp_path / "run", [progress(64)])
+    read = Broadcast.news
+
+    def slowly(self):
+        found = read(self)
+        if found:
+            time.sleep(0.5)  # read, but not told yet
+        return found
+
+    monkeypatch.setattr(Broadcast, "news", slowly)
+    with served(tmp_path) as port:
+        first = Viewer(port, "run&after=0")
+        first.event()
+        append(run, progress(128))
+        time.sleep(0.3)
+        second = Viewer(port, "run&after=0")
+        append(run, progress(192))
+        assert [second.event()[2]["images_seen"] for _ in range(3)] == [64, 128, 192]
+        first.close()
+        second.close()
+
+
+def test_numbers_that_overflow_are_no_numbers():
+    assert b"broken-line" in frame(9, b'{"kind": "progress", "images_seen": 1, "elapsed_seconds": 1.0, "a": 1e999}')
+    assert b'"a": null' in frame(9, b'{"kind": "start", "images_seen": 1, "elapsed_seconds": 1.0, "a": 1e999}')
+
+
 def test_no_event_is_lost_between_the_curves_and_the_stream(tmp_path):
     run = made_run(tmp_path / "run", [progress(64), progress(128)])
     with served(tmp_path) as port:

@@ -1,5 +1,6 @@
 """`cardigan mix MODEL`: sums and differences of pictures' latents, or what lies between four of them."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,9 @@ from typing import Annotated
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.cli.writing import check_out, parse_pairs, parse_place, parse_seeds
+from cardigan.cli.writing import check_out
 from cardigan.errors import CardiganError
+from cardigan.lists import parse_amounts, parse_seeds
 
 ENDINGS = {".png"}
 
@@ -55,7 +57,7 @@ def main(words: list[str]) -> int:
         raise CardiganError("Expected either groups of seeds (--add 1,2,3 --subtract 4,5,6) or four --corners, not both and not neither.")
     if corners is not None and len(corners) != 4:
         raise CardiganError(f"--corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
-    place, amounts = parse_place(options.at, "--at"), parse_pairs(options.directions, "--directions")
+    place, amounts = parse_place(options.at), parse_amounts(options.directions)
 
     from cardigan.explore.views import Style, directions_of, mix_rows, pad_pictures, rows_sheet
     from cardigan.figures.grid import png, tile
@@ -73,3 +75,12 @@ def main(words: list[str]) -> int:
     atomic.write_bytes(options.out, png(sheet))
     print(f"{told} in {options.out}")
     return 0
+
+
+def parse_place(text: str) -> tuple[float, float]:
+    """Return the two numbers of a place such as `0.3,0.7`, each 0 to 1."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*", text)
+    place = (float(match[1]), float(match[2])) if match else (2.0, 2.0)
+    if max(place) > 1:
+        raise CardiganError(f"--at is {text!r}: expected two numbers from 0 to 1, across and down, such as 0.3,0.7.")
+    return place

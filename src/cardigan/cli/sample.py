@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from cardigan.cli.parsing import given, parse
-from cardigan.cli.writing import check_out, parse_seeds
+from cardigan.cli.writing import check_out
 from cardigan.errors import CardiganError
+from cardigan.lists import parse_seeds
 
 if TYPE_CHECKING:
     import numpy as np

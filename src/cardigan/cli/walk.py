@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.cli.writing import check_out, parse_pairs, parse_seeds
+from cardigan.cli.writing import check_out
+from cardigan.lists import parse_amounts, parse_seeds
 
 ENDINGS = {".webp", ".gif", ".mp4"}
 
@@ -46,7 +47,7 @@ def main(words: list[str]) -> int:
     """Film as the words say; return the exit code."""
     options = parse(WalkOptions, words, "cardigan walk")
     check_out(options.out, ENDINGS, options.overwrite)
-    seeds, amounts = parse_seeds(options.seeds), parse_pairs(options.directions, "--directions")
+    seeds, amounts = parse_seeds(options.seeds), parse_amounts(options.directions)
 
     from cardigan.explore.views import Style, directions_of, walks_pictures
     from cardigan.figures.film import film

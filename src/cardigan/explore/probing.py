@@ -59,7 +59,7 @@ class Probed:
 
 
 def probed(players: Players, source: str, labels: str = "", most: int = MOST) -> Probed:
-    """Return what the run's D makes of a source's first `most` pictures.
+    """Return what the run's D makes of a source's pictures, `most` of them.
 
     A picture's strangeness is its distance to the nearest pictures the run was trained on, in D's features and in terms of those pictures' own
     distances (`features.strangeness`); where the source is the one that was trained on, to the nearest others.
@@ -78,20 +78,20 @@ def probed(players: Players, source: str, labels: str = "", most: int = MOST) ->
 
 
 def pictures_of(config: Config, source: str, labels: str, most: int) -> Given:
-    """Return a source's first pictures in the frame of a run; of embedded digits the test ones."""
+    """Return a source's pictures in the frame of a run, spread evenly over it if it has more than `most`; of embedded digits the test ones."""
     if most < NEAREST + 1:
         raise CardiganError(f"The number of pictures is {most}: expected at least {NEAREST + 1}.")
     if source in EMBEDDED:
         digits = EMBEDDED[source]("test")
         count = min(most, len(digits))
-        places = torch.arange(count)
+        places = spread_evenly(count, len(digits))
         pixels = encode(digits.images(places, config.data))
-        return Given([f"test digit {number}" for number in range(count)], pixels, digits.labels[:count], digits.classes)
+        return Given([f"test digit {number}" for number in places.tolist()], pixels, digits.labels[places], digits.classes)
     if is_shards(source):
         raise CardiganError(f"{source} are shards, which are read as they come: give a folder, an archive or a table.")
     data = replace(config.data, source=placed(source), labels=labels, classes=0)
     reader = reader_of(data)
-    pixels, entries = _decoded(reader, replace(data, source=config.data.source), list(range(min(most, len(reader)))))
+    pixels, entries = _decoded(reader, replace(data, source=config.data.source), spread_evenly(min(most, len(reader)), len(reader)).tolist())
     numbers, names = (None, []) if reader.labels is None else classes_of(reader.labels)
     own = None if numbers is None else torch.tensor([-1 if numbers[entry] is None else numbers[entry] for entry in entries])
     return Given([reader.title(entry) for entry in entries], pixels, own, len(names))
@@ -116,8 +116,12 @@ def trained_on(config: Config, most: int) -> Pixels:
     """Return some of the pictures a run was trained on, spread evenly over them."""
     source = open_pictures(config.data).training
     count = min(most, len(source.pixels))
-    places = torch.arange(count) * len(source.pixels) // count
-    return encode(source.images(places, config.data))
+    return encode(source.images(spread_evenly(count, len(source.pixels)), config.data))
+
+
+def spread_evenly(count: int, total: int) -> Int64[Tensor, " _"]:
+    """Return `count` places spread evenly over `total`: a source's first pictures may all be of one class."""
+    return torch.arange(count) * total // max(count, 1)
 
 
 def _linear(found: Float[Tensor, "_ _"], given: Given) -> tuple[float | None, float | None, int]:

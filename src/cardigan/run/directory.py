@@ -208,7 +208,7 @@ def is_taken(run: RunDirectory) -> bool:
     Asks for the lock, shared, and lets go of it at once: readers do not hinder each other, and a training that begins in that moment asks again.
     """
     try:
-        descriptor = os.open(run.path / "lock", os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        descriptor = os.open(run.path / "lock", os.O_RDONLY | os.O_NONBLOCK if os.name == "posix" else os.O_RDWR)
     except OSError:
         return False  # never trained in, gone, or not ours to read
     try:

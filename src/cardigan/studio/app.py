@@ -5,6 +5,8 @@ Knows HTTP; what runs are and how pictures are drawn is said elsewhere.
 
 import json
 import re
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
 Query = Mapping[str, str]
 STATIC = Path(__file__).parent / "static"
-FOR_EVER = "private, max-age=31536000, immutable"
+GONE = (FileNotFoundError, NotADirectoryError, PermissionError)
+"""What is raised where a run is deleted, or closed to us, while it is read."""
 MAX_IMAGES = 10**15
 FILMS = {"webp": "image/webp", "gif": "image/gif", "mp4": "video/mp4"}
 READERS = 4
@@ -119,8 +122,16 @@ class Studio:
     async def sheet(self, request: Request) -> Response:
         """`/api/sheet`."""
         at = asking.whole(request.query_params, "at", None, 0, MAX_IMAGES)
-        content = await self.read(lambda: self.sheet_path(self.run(request), at).read_bytes())
-        return Response(content, media_type="image/png", headers={"cache-control": FOR_EVER})
+
+        def read() -> tuple[str, bytes]:
+            path = self.sheet_path(self.run(request), at)
+            facts = path.stat()
+            mark = f'"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+            return mark, b"" if request.headers.get("if-none-match") == mark else path.read_bytes()
+
+        mark, content = await self.read(read)  # asked for each time: a run that went back draws its sheets again
+        headers = {"cache-control": "no-cache", "etag": mark}
+        return Response(content, media_type="image/png", headers=headers) if content else Response(status_code=304, headers=headers)
 
     async def strip(self, request: Request) -> Response:
         """`/api/strip`."""
@@ -239,7 +250,7 @@ def build_app(folder: Folder, door: Door) -> Starlette:
         Route("/api/reproduce", studio.reproduce),
         Mount("/static", Fresh(directory=STATIC, check_dir=False)),
     ]
-    told: dict[Any, Any] = {Left: _left, CardiganError: _sentence, HTTPException: _status, OSError: _gone, Exception: _failed}
+    told: dict[Any, Any] = {Left: _left, CardiganError: _sentence, HTTPException: _status, **dict.fromkeys(GONE, _gone), Exception: _failed}
     app = Starlette(routes=routes, middleware=[Middleware(Guard, door=door), Middleware(GZipMiddleware, compresslevel=4)], exception_handlers=told)
     app.state.studio = studio
     return app
@@ -265,6 +276,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
+    traceback.print_exception(error, file=sys.stderr)
     response = _answer({"error": "The studio failed at this; it says more where it was started."}, 500)
     response.headers.update(HEADERS)  # this one answer is given outside of the guard
     return response

@@ -5,11 +5,14 @@ Every wrong value becomes one sentence.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from cardigan.errors import CardiganError
+from cardigan.lists import MAX_SEED as MAX_SEED
+from cardigan.lists import parse_amounts, parse_seeds
 
-MAX_SEED = 2**63
+Found = TypeVar("Found")
 MAX_SEEDS, MAX_GAME, NUM_NEAREST = 256, 64, 5
 """Pictures that a view shows at most: of seeds, of the game, neighbours of one."""
 
@@ -72,14 +75,7 @@ def one_of(query: Mapping[str, str], name: str, usual: str, known: tuple[str, ..
 
 def seeds(text: str, name: str, most: int) -> list[int]:
     """Return the numbers of a list such as `0-15,40`."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,19})(?:-(\d{1,19}))?\s*", part, re.ASCII)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if first > last or last >= MAX_SEED or len(numbers) + last - first + 1 > most:
-            raise Wrong(f"{name} is {text[:80]!r}: expected up to {most} seeds, such as 0-15,40.")
-        numbers.extend(range(first, last + 1))
-    return numbers
+    return _listed(lambda: parse_seeds(text, name, most))
 
 
 def groups(text: str, name: str, most: int) -> list[list[int]]:
@@ -92,10 +88,11 @@ def groups(text: str, name: str, most: int) -> list[list[int]]:
 
 def amounts(text: str) -> dict[int, float]:
     """Return directions with how far to go along them, from a text such as `0:1.5,3:-2`."""
-    found: dict[int, float] = {}
-    for part in text.split(",") if text else []:
-        match = re.fullmatch(r"\s*(\d{1,3}):(-?\d{1,4}(?:\.\d{1,12})?)\s*", part, re.ASCII)
-        if not match or abs(float(match[2])) > 100:
-            raise Wrong(f"directions are {text[:80]!r}: expected numbers with amounts within 100 spreads, such as 0:1.5,3:-2.")
-        found[int(match[1])] = float(match[2])
-    return found
+    return _listed(lambda: parse_amounts(text, "directions"))
+
+
+def _listed(parse: Callable[[], Found]) -> Found:
+    try:
+        return parse()
+    except CardiganError as error:
+        raise Wrong(str(error)) from error

@@ -97,7 +97,7 @@ def _events(track: Track) -> dict[str, Any]:
     }
 
 
-def _moment(event: Event) -> dict[str, float]:
+def _moment(event: Event) -> dict[str, Any]:
     return {"images_seen": event.images_seen, "elapsed_seconds": event.elapsed_seconds}
 
 

@@ -69,7 +69,8 @@ def parsed(line: bytes) -> Event | None:
     if len(line) > MAX_LINE:
         return None
     try:
-        values = json.loads(line, parse_constant=_no_number)
+        finite = None if line.startswith(PROGRESS) else number_of  # whose numbers are looked at one by one
+        values = json.loads(line, parse_constant=_no_number, parse_float=finite)
         kind, seen, elapsed = values.pop("kind"), values.pop("images_seen"), values.pop("elapsed_seconds")
         sound = isinstance(kind, str) and isinstance(seen, int) and 0 <= seen < HUGE and math.isfinite(elapsed)
         return Event(kind, int(seen), float(elapsed), values) if sound else None
@@ -79,6 +80,11 @@ def parsed(line: bytes) -> Event | None:
 
 def _no_number(_: str) -> None:
     """Read NaN and infinities, which JSON does not have, as nothing."""
+
+
+def number_of(text: str) -> float | None:
+    """Return a number as it is written, None for one that overflows."""
+    return number(float(text))
 
 
 def number(value: object) -> float | None:

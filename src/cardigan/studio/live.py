@@ -44,11 +44,15 @@ def frame(offset: int, line: bytes) -> bytes:
     """Return a journal line as an event of the stream; a malformed one as `broken-line`, so that its reader knows of the gap. Empty for none."""
     if not line.strip():
         return b""
+    broken = f'id: {offset}\nevent: broken-line\ndata: {{"offset": {offset}}}\n\n'.encode()
     event = parsed(line)
     if event is None or not KIND.fullmatch(event.kind):
-        return f'id: {offset}\nevent: broken-line\ndata: {{"offset": {offset}}}\n\n'.encode()
+        return broken
     values = {**event.values, "kind": event.kind, "images_seen": event.images_seen, "elapsed_seconds": event.elapsed_seconds}
-    return f"id: {offset}\nevent: {event.kind}\ndata: {json.dumps(values)}\n\n".encode()
+    try:
+        return f"id: {offset}\nevent: {event.kind}\ndata: {json.dumps(values, allow_nan=False)}\n\n".encode()
+    except ValueError:  # a number that overflows, in a line of progress
+        return broken
 
 
 @dataclass(eq=False)
@@ -79,6 +83,8 @@ class Broadcast:
     lines: Lines
     viewers: set[Viewer] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+    told: int = 0
+    """Where in the journal ends what its viewers were told; the lines may have been read further, in a thread."""
 
     def news(self) -> list[bytes] | None:
         """Return the events that are new in the journal; None if the run is gone."""
@@ -139,11 +145,11 @@ class Live:
         if self.num_viewers >= MAX_VIEWERS:
             raise Busy(f"{MAX_VIEWERS:,} pages look on already: close some of them.")
         viewer = Viewer()
-        broadcast = await self._joined(run, viewer)
+        broadcast, joined_at = await self._joined(run, viewer)
         listening = asyncio.create_task(_until_left(receive, viewer))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            async for part in self._parts(broadcast, viewer, after, broadcast.lines.offset):
+            async for part in self._parts(broadcast, viewer, after, joined_at):
                 async with asyncio.timeout(SEND_SECONDS):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
             async with asyncio.timeout(SEND_SECONDS):
@@ -174,15 +180,15 @@ class Live:
             if None in events:
                 return
 
-    async def _joined(self, run: RunDirectory, viewer: Viewer) -> Broadcast:
+    async def _joined(self, run: RunDirectory, viewer: Viewer) -> tuple[Broadcast, int]:
         if run.path not in self._broadcasts:
             end = await to_thread.run_sync(_end, run.journal, limiter=self._threads)
             if run.path not in self._broadcasts:  # nobody was faster
-                self._broadcasts[run.path] = broadcast = Broadcast(run, Lines(run.journal, end))
+                self._broadcasts[run.path] = broadcast = Broadcast(run, Lines(run.journal, end), told=end)
                 broadcast.task = asyncio.create_task(self._watch(broadcast))
         broadcast = self._broadcasts[run.path]
         broadcast.viewers.add(viewer)
-        return broadcast
+        return broadcast, broadcast.told
 
     def _left(self, broadcast: Broadcast, viewer: Viewer) -> None:
         broadcast.viewers.discard(viewer)
@@ -200,6 +206,7 @@ class Live:
                 broadcast.end(GONE)
                 return
             broadcast.tell(events)
+            broadcast.told = broadcast.lines.offset
 
 
 async def _until_left(receive: Receive, viewer: Viewer) -> None:

@@ -47,7 +47,9 @@ class Models:
 
     def kept(self, run: RunDirectory, what: str, make: Callable[[], Found]) -> Found:
         """Return something large that belongs to a run, such as its training pictures; it takes a model's place."""
-        return self._models.get((what, run.path), make)
+        facts = [path.stat() if path.exists() else None for path in (run.config, run.source)]
+        mark = tuple((each.st_ino, each.st_mtime_ns) for each in facts if each is not None)
+        return self._models.get((what, run.path, mark), make)
 
     def _checkpoint(self, run: RunDirectory, images_seen: int) -> Path:
         if images_seen not in checkpoints(run):
@@ -63,6 +65,7 @@ class Models:
         elif run.generator.exists():
             file = self._folder.file(run, run.generator, "generator")
         else:
-            return str(run.path), 0, 0  # reading it will say what is missing
+            kept = checkpoints(run)  # as reading it does; without one it will say what is missing
+            return self._mark(run, kept[-1]) if kept else (str(run.path), 0, 0)
         facts = file.stat()
         return str(file), facts.st_ino, facts.st_mtime_ns

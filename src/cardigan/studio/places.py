@@ -43,7 +43,11 @@ class Folder:
         path = self.inside(Path(identity)) if identity else None
         if path is None or not (path / "config.json").is_file():
             raise NotThere(f"There is no run {identity!r} in {self.path}: it was deleted or moved, or the address is wrong.")
-        return RunDirectory(path)
+        run = RunDirectory(path)
+        for file in (run.journal, run.source, run.generator, run.path / "lock"):
+            if file.is_symlink() and self.inside(file.relative_to(self.path)) is None:
+                raise NotThere(f"The run {identity!r} has a {file.name} that is a link to somewhere outside of {self.path}: it is not followed.")
+        return run
 
     def inside(self, path: Path) -> Path | None:
         """Return a path below the folder without its links; None if it leads outside or nowhere."""

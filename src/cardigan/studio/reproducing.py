@@ -86,7 +86,7 @@ def _mix(run: RunDirectory, query: Query) -> tuple[str, str]:
 
 def _invert(run: RunDirectory, query: Query) -> tuple[str, str]:
     label = query.get("label", "")[:200]
-    words = ["cardigan", "invert", str(_model(run, query)), "picture.png", *(["--label", label] if label else []), "--out", "inverted.png"]
+    words = ["cardigan", "invert", str(_model(run, query)), "picture.png", *([f"--label={label}"] if label else []), "--out", "inverted.png"]
     lines = [
         "from pathlib import Path",
         "",

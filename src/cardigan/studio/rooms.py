@@ -39,9 +39,9 @@ class Room:
             raise Busy(f"{MAX_WAITING} requests wait already: try again in a moment.")
         self._waiting += 1
         unwanted = threading.Event()
+        loop = asyncio.get_running_loop()
         future = self._worker.submit(lambda: function(unwanted.is_set))
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave) if not loop.is_closed() else None)
-        loop = asyncio.get_running_loop()
         waiting = asyncio.wrap_future(future)
         try:
             while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:

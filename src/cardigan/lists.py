@@ -1,0 +1,34 @@
+"""Lists as commands and addresses name them: seeds such as `0-31,40`, amounts such as `0:1.5,3:-2`. Knows nothing else."""
+
+import re
+
+from cardigan.errors import CardiganError
+
+MAX_SEED = 2**63
+MOST_SEEDS = 1_000_000
+MOST_SPREADS = 100
+
+
+def parse_seeds(text: str, name: str = "--seeds", most: int = MOST_SEEDS) -> list[int]:
+    """Return the numbers of a list such as `0-31,40`, each 0 <= seed < 2^63; raises CardiganError if it is none, or has more than `most`."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,19})(?:\s*-\s*(\d{1,19}))?\s*", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last >= MAX_SEED or len(numbers) + last - first + 1 > most:
+            raise CardiganError(f"{name} is {text[:80]!r}: expected numbers and rising ranges, such as 0-31,40, {most:,} seeds at most.")
+        numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def parse_amounts(text: str, name: str = "--directions") -> dict[int, float]:
+    """Return how far a list such as `0:1.5,3:-2` goes along each direction, in its spreads; an empty one goes nowhere."""
+    found: dict[int, float] = {}
+    for part in text.split(",") if text else []:
+        match = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(-?\d{1,4}(?:\.\d{1,12})?)\s*", part, re.ASCII)
+        if match is None or int(match[1]) in found or abs(float(match[2])) > MOST_SPREADS:
+            raise CardiganError(
+                f"{name} is {text[:80]!r}: expected each direction once with an amount within {MOST_SPREADS} spreads, such as 0:1.5,3:-2."
+            )
+        found[int(match[1])] = float(match[2])
+    return found
