@@ -60,19 +60,21 @@ def main() -> None:
     parser.add_argument("--recipe")
     parser.add_argument("--model", type=Path, help="judge this run instead of training one")
     parser.add_argument("--samples", type=int, action="append", help="how many samples; may be given more than once")
+    parser.add_argument("--set", type=json.loads, default={}, help="settings of every run beside the table's own, as JSON by dotted name")
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     parser.add_argument("--out", type=Path, help="write the rows here too")
     options = parser.parse_args()
     rows = []
     for row in TABLES[options.table](options):
-        rows.append(row)
-        print(json.dumps(row), flush=True)
+        rows.append(row | {"set": options.set} if options.set else row)
+        print(json.dumps(rows[-1]), flush=True)
         if options.out is not None:
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def trained(options: argparse.Namespace, table: str, source: str, recipe: str, settings: Row, minutes: float | None, images: int | None) -> Path:
     """Return a finished run of these settings, trained now unless it is there; one that a signal stopped goes on, and stops the table again."""
+    settings = {**settings, **options.set}
     told = [table, recipe, *(f"{key.split('.')[-1]}={value}" for key, value in settings.items())]
     path = options.runs / "-".join([*told, f"{minutes:g}min" if minutes else f"{images}"]).replace(",", "+")
     events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
@@ -188,12 +190,14 @@ def collapse(options: argparse.Namespace) -> Iterator[Row]:
     for seed in options.seeds if len(options.seeds) > 3 else range(10):
         settings = {"seed": seed, "health": "stop"}
         path = trained(options, "collapse", source, recipe, settings, None, images)
-        found, events = [event.values["score"] for event in scores(path)], read_events(path / "journal.jsonl")
+        kept, events = scores(path), read_events(path / "journal.jsonl")
+        found = [event.values["score"] for event in kept]
         faults = [event.values["name"] for event in events if event.kind == "fault"]
         reason = next((event.values["reason"] for event in events if event.kind == "stop"), "non-finite")
         yield {
             **{"recipe": recipe, "seed": seed, "images": events[-1].images_seen, "stopped_by": reason},
             **{"best": round(min(found), 3), "last": round(found[-1], 3), "last_over_best": round(found[-1] / min(found), 3), "faults": faults},
+            "scores": [[event.images_seen, round(event.elapsed_seconds, 1), round(event.values["score"], 3)] for event in kept],
         }
 
 

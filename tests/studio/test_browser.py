@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from making import made_run, progress
+from making import line, made_run, progress, served
 
 import cardigan
 import cardigan.studio
@@ -295,10 +295,29 @@ def test_the_game_shows_opinions_and_what_d_wants(page, address):
     assert shares == sorted(shares, reverse=True)
     page.click("text=heat maps")
     assert parameters(page)["heat"] == "1"
-    if page.locator(".hills").count():
-        page.locator(".crumb a").focus()
-        page.keyboard.press("Home")
-        playwright.expect(page.locator(".beliefs .readout")).to_contain_text("0 images")
+    playwright.expect(page.locator(".hills")).to_be_visible()
+    page.locator(".crumb a").focus()
+    page.keyboard.press("Home")
+    playwright.expect(page.locator(".beliefs .readout")).to_contain_text("0 images")
+    page.goto(address + "#/run/50%/live")
+    playwright.expect(page.locator(".view [role=alert]")).to_be_visible()
+    page.wait_for_timeout(200)
+    page.troubles[:] = [words for words in page.troubles if "404" not in words]
+
+
+def test_time_follows_a_run_past_its_checkpoints(page, tmp_path):
+    run = made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4), line("samples", 128, num_samples=4)], [64, 128])
+    with served(tmp_path) as port:
+        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/time")
+        count = page.locator(".moment figcaption small").first
+        for images, known in ((192, 3), (256, 4)):
+            made_run(tmp_path / f"other{images}", [], [images])
+            (tmp_path / f"other{images}" / "samples" / f"{images:08d}.png").replace(run / "samples" / f"{images:08d}.png")
+            with (run / "journal.jsonl").open("ab") as journal:
+                journal.write(line("checkpoint", images) + line("samples", images, num_samples=4))
+            playwright.expect(count).to_contain_text(f"of {known}")
+            playwright.expect(page.locator(".moment figcaption b").first).to_contain_text(f"{images} images")
+        page.goto("about:blank")
 
 
 def test_the_pad_obeys_mouse_and_keys_and_its_address_brings_it_back(page, address, browser):

@@ -23,11 +23,20 @@ let shown = { place: null, frame: null };
 /** Split `#/run/a/b/live?x=1` into the place's parts and its parameters. Run names may hold slashes: the view is the last part. */
 function where() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  const parts = path.split("/").map(decodeURIComponent);
+  const parts = path.split("/").map(decoded);
   const parameters = Object.fromEntries(new URLSearchParams(query));
   if (parts[0] === "run" && parts.length > 2 && parts.at(-1) in VIEWS) return { view: parts.at(-1), id: parts.slice(1, -1).join("/"), parameters };
   if (parts[0] === "run" && parts.length > 1) return { view: "live", id: parts.slice(1).join("/"), parameters };
   return { view: parts[0] === "compare" ? "compare" : "runs", id: null, parameters };
+}
+
+/** A part of the address as it was meant; as it stands where it is no encoding. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 export const link = (id, view, parameters = {}) => address(`#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`, parameters);
