@@ -15,7 +15,6 @@ Runs are kept under --runs and used again if they are there already: a table tha
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,11 @@ from cardigan.data.source import framed
 from cardigan.explore.features import features, linear_error
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler
 from cardigan.metrics.real import reference_for
-from cardigan.nets.table import build_discriminator
 from cardigan.pixels import encode
 from cardigan.recipes import config_for
 from cardigan.rng import stream
 from cardigan.run.journal import Event, read_events
-from cardigan.run.players import read_players
+from cardigan.run.players import before_training, read_players
 from cardigan.run.snapshot import read_snapshot
 
 MOMENTS = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -211,10 +209,8 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
         config = players.snapshot.config
         if config.conditional:
             raise cardigan.CardiganError(f"{path} was told classes: the probe is of what is learned without them; give another run.")
-        torch.manual_seed(stream(seed, "random D", 0).initial_seed())
-        untrained = replace(players, discriminator=build_discriminator(config, players.snapshot.spec).eval())
         pixels = [encode(framed(split.pixels, config.data)) for split in (train, test)]
-        for name, looking in {"D": players, "random D": untrained, "pixels": None}.items():
+        for name, looking in {"D": players, "random D": before_training(players), "pixels": None}.items():
             ours, theirs = (each.flatten(1).float() / 127.5 - 1 if looking is None else features(looking, each) for each in pixels)
             for labels in (100, 1_000, 60_000):
                 chosen = torch.randperm(60_000, generator=stream(seed, "labelled", 0))[:labels]

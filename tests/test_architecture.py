@@ -9,14 +9,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "cardigan"
 RUNGS = [
     {"shapes", "errors"},
     {"rng", "pixels", "config", "lists"},
-    {"latents", "data", "nets", "objective", "metrics", "figures"},
+    {"latents", "drawing", "data", "nets", "objective", "metrics", "figures"},
+    {"foreign"},
     {"run"},
     {"training"},
-    {"metrics.cache", "metrics.measures", "metrics.evaluate", "metrics.real", "data.prepared", "data.pictures"},
+    {"metrics.cache", "metrics.measures", "metrics.evaluate", "metrics.real", "metrics.likeness", "data.prepared", "data.pictures"},
     {"choosing"},
-    {"recipes", "assemble", "review", "checkup", "explore"},
-    {"api"},
-    {"studio"},
+    {"recipes", "assemble", "review", "checkup", "explore", "exports", "given", "watching"},
+    {"previews"},
+    {"model"},
+    {"api", "estimator"},
+    {"web"},
+    {"studio", "serve"},
     {"cli", "__main__", "__init__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(RUNGS) for name in names}

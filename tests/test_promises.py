@@ -1,5 +1,6 @@
 """What the command line promises of time, disk and looking; loose enough for a busy machine, tight enough to fail."""
 
+import io
 import json
 import re
 import resource
@@ -7,6 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,13 +45,34 @@ def test_readme_commands_run_as_written(tmp_path):
     """Every `cardigan` line of the README, only its training shortened."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     lines = [line.split("#")[0].split() for line in readme.splitlines() if line.startswith("cardigan ")]
-    assert {words[1] for words in lines} == {"train", "sample", "info", "recipes", "evaluate", "diagnose", "report", "check", "walk", "studio"}
+    assert {words[1] for words in lines} == {
+        "train",
+        "sample",
+        "info",
+        "recipes",
+        "evaluate",
+        "diagnose",
+        "report",
+        "check",
+        "walk",
+        "export",
+        "studio",
+        "serve",
+    }
     (tmp_path / "photos").mkdir()
     for number in range(4):
         Image.effect_noise((24, 16 + number), 80).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
     for words in lines:
         if words[1] == "studio":
-            assert address_of_a_studio(tmp_path).startswith("http://127.0.0.1:")
+            with server_of(["studio", "--no-open", "--port", "0"], tmp_path) as address:
+                assert address.startswith("http://127.0.0.1:")
+            continue
+        if words[1] == "serve":
+            with server_of([*words[1:], "--port", "0"], tmp_path) as address:
+                asked = re.search(r"curl localhost:8000(\S+) -d '(.+)' -o (\S+)", readme)
+                assert asked is not None
+                with urllib.request.urlopen(urllib.request.Request(address.rstrip("/") + asked[1], data=asked[2].encode()), timeout=60) as answer:
+                    assert Image.open(io.BytesIO(answer.read())).format == "PNG"
             continue
         short = ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"] if words[1] == "train" else []
         done = subprocess.run([sys.executable, "-m", *words, *short], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -55,14 +80,14 @@ def test_readme_commands_run_as_written(tmp_path):
     assert (tmp_path / "digits.png").exists()
 
 
-def address_of_a_studio(folder: Path) -> str:
-    """Start the studio of the README where its runs are, and return what it says it can be opened by."""
-    words = [sys.executable, "-m", "cardigan", "studio", "--no-open", "--port", "0"]
-    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+@contextmanager
+def server_of(words: list[str], folder: Path) -> Iterator[str]:
+    """Start a server where the README's runs are, and yield the address that it says it can be reached at."""
+    with subprocess.Popen([sys.executable, "-m", "cardigan", *words], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        address = re.search(r"http://\S+", server.stdout.readline())
+        address = next((found[0] for line in server.stdout if (found := re.search(r"http://[\w.:]+/?", line))), "")
+        yield address
         server.terminate()
-    return address[0] if address else ""
 
 
 def test_minutes_are_kept_saving_included(tmp_path):
@@ -143,6 +168,12 @@ def test_journal_lines_carry_the_promised_numbers(tmp_path):
     progress = next(line for line in lines if line["kind"] == "progress")
     promised = {"images_seen", "elapsed_seconds", "images_per_second", "discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"}
     assert promised <= set(progress)
+    assert (progress["generator_learning_rate"], progress["discriminator_learning_rate"]) == (
+        run.config.generator_optimizer.learning_rate,
+        run.config.discriminator_optimizer.learning_rate,
+    )
+    judged = [line for line in lines if "score" in line]
+    assert judged and all(0 < line["score_error"] < line["score"] for line in judged)
     assert lines[0]["kind"] == "start" and lines[-1]["kind"] == "stop"
 
 

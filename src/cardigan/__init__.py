@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         build_discriminator,
         build_generator,
         config_for,
+        export,
         find_loss,
+        from_pretrained,
         iterate,
         load,
         mnist,
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
         training_latents,
         update_average,
     )
+    from cardigan.estimator import GAN, NotFittedError
 
 __all__ = [
+    "GAN",
     "Batches",
     "CardiganError",
     "Chance",
@@ -49,13 +53,16 @@ __all__ = [
     "ImageSpec",
     "Kind",
     "Model",
+    "NotFittedError",
     "Players",
     "Rules",
     "Run",
     "build_discriminator",
     "build_generator",
     "config_for",
+    "export",
     "find_loss",
+    "from_pretrained",
     "iterate",
     "load",
     "mnist",
@@ -72,9 +79,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'cardigan' has no attribute {name!r}")
-    from cardigan import api
+    from cardigan import api, estimator
 
-    return getattr(api, name)
+    return getattr(estimator if name in {"GAN", "NotFittedError"} else api, name)
 
 
 def __dir__() -> list[str]:

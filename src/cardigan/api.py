@@ -5,16 +5,16 @@ Everything the command line does goes through here.
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from cardigan import assemble
+from cardigan import assemble, previews
 from cardigan.choosing import chosen as choose
 from cardigan.config import Config, from_dict, override, to_dict
 from cardigan.data.batches import Batches as Batches
@@ -27,8 +27,13 @@ from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource as ImageSource
 from cardigan.data.source import ImageSpec as ImageSpec
 from cardigan.errors import CardiganError
+from cardigan.exports.deed import Exported as Exported
+from cardigan.exports.deed import export as export
 from cardigan.latents import sample_latents as sample_latents
 from cardigan.latents import training_latents as training_latents
+from cardigan.model import Model as Model
+from cardigan.model import from_pretrained as from_pretrained
+from cardigan.model import load as load
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
@@ -39,7 +44,6 @@ from cardigan.run.directory import RunDirectory, check_free, latest_run, named_r
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
-from cardigan.run.snapshot import Snapshot, class_number, numbered, read_snapshot, sample_pixels
 from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import Devices as Devices
@@ -59,9 +63,6 @@ from cardigan.training.steps import Rules as Rules
 from cardigan.training.steps import iterate as iterate
 
 RUNS = Path("runs")
-MAX_SAMPLES = 10_000_000
-Labelling: TypeAlias = int | str | Sequence[int] | Sequence[str] | np.ndarray
-"""A class for all pictures or one for each, by number or by name."""
 
 
 @dataclass(frozen=True)
@@ -74,61 +75,12 @@ class Run:
     stopped_by: str
     """images, minutes, patience, health, SIGINT or SIGTERM."""
 
+    def _repr_png_(self) -> bytes | None:
+        return previews.run_sheet(self.path)
 
-@dataclass(frozen=True)
-class Model:
-    """A trained generator to draw pictures from."""
-
-    snapshot: Snapshot
-
-    @property
-    def config(self) -> Config:
-        return self.snapshot.config
-
-    @property
-    def images_seen(self) -> int:
-        return self.snapshot.images_seen
-
-    def sample(
-        self,
-        num: int = 16,
-        seed: int = 0,
-        labels: Labelling | None = None,
-        truncation: float = 1.0,
-    ) -> np.ndarray:
-        """Return `num` pictures as uint8 [num, height, width, channels].
-
-        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num` changes none of the first.
-        `labels` is one class for all or one per picture, by number or by name; a conditional model without it draws classes at random.
-        `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
-        """
-        if not 1 <= num <= MAX_SAMPLES:
-            raise CardiganError(f"num is {num!r}: expected 1..{MAX_SAMPLES} pictures.")
-        return self._draw(numbered(num, seed), labels, truncation)
-
-    def sample_seeds(self, seeds: Sequence[int], labels: Labelling | None = None, truncation: float = 1.0) -> np.ndarray:
-        """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
-        return self._draw([(seed, 0) for seed in seeds], labels, truncation)
-
-    def _draw(self, keys: list[tuple[int, int]], labels: Labelling | None, truncation: float) -> np.ndarray:
-        wrong = [seed for seed, _ in keys if not 0 <= seed < 2**63]
-        if wrong:
-            raise CardiganError(f"seed is {wrong[0]!r}: expected 0 <= seed < 2^63.")
-        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
-        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _label_tensor(labels: Labelling | None, count: int, spec: ImageSpec) -> torch.Tensor | None:
-    """Return the labels as a tensor, a single one repeated for every picture."""
-    if labels is None:
-        return None
-    values = torch.tensor([class_number(label, spec) for label in np.atleast_1d(np.asarray(labels)).tolist()], dtype=torch.long)
-    return values.expand(count) if len(values) == 1 else values
-
-
-def load(path: str | Path) -> Model:
-    """Return the model in a run directory, a checkpoint folder or a generator.safetensors; raises CardiganError for anything else."""
-    return Model(read_snapshot(Path(path)))
+    def _repr_html_(self) -> str:
+        told = f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, stopped by {self.stopped_by}; generated | real)"
+        return previews.figure(previews.run_sheet(self.path), told)
 
 
 def train(

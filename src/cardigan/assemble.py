@@ -21,7 +21,7 @@ from cardigan.data.source import ImageSource, ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.figures.grid import beside, png
 from cardigan.metrics.quick import quick_verdict
-from cardigan.nets.table import build_discriminator, build_generator
+from cardigan.nets.table import build_players
 from cardigan.objective.losses import find_loss
 from cardigan.pixels import encode
 from cardigan.review import write_report
@@ -98,10 +98,8 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
 
 def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState:
     """Return the state before the first step; its weights are a function of the seed, and global randomness is left untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
-        generator = devices.place(build_generator(config, spec)).train()
-        discriminator = devices.place(build_discriminator(config, spec)).train()
+    generator, discriminator = build_players(config, spec)
+    generator, discriminator = devices.place(generator).train(), devices.place(discriminator).train()
     average = copy.deepcopy(generator).eval().requires_grad_(False)
     players = Players(
         generator,

@@ -31,7 +31,8 @@ class DataConfig:
     """Which pictures, and the frame they are brought into."""
 
     source: str = "mnist"
-    """Where the pictures come from: mnist, stacked-mnist, or a folder, archive, array, table or dataset (docs/guides/data.md)."""
+    """Where the pictures come from: mnist, stacked-mnist, or a folder, archive, array, table or dataset (docs/guides/data.md). Nothing is not known,
+    as of weights that another program trained."""
     split: Literal["train", "test", "all"] = "train"
     """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
     held_out: int = 0

@@ -1,4 +1,4 @@
-"""Lists as commands and addresses name them: seeds such as `0-31,40`, amounts such as `0:1.5,3:-2`. Knows nothing else."""
+"""Lists as commands and addresses name them: seeds such as `0-31,40`, points such as `0,z:...`, amounts such as `0:1.5,3:-2`. Knows nothing else."""
 
 import re
 
@@ -19,6 +19,17 @@ def parse_seeds(text: str, name: str = "--seeds", most: int = MOST_SEEDS) -> lis
             raise CardiganError(f"{name} is {text[:80]!r}: expected numbers and rising ranges, such as 0-31,40, {most:,} seeds at most.")
         numbers.extend(range(first, last + 1))
     return numbers
+
+
+def parse_points(text: str, name: str = "--seeds", most: int = MOST_SEEDS) -> list[int | str]:
+    """Return the seeds and written latents (`explore.points`) of a list such as `0-3,z:AACAPw`; raises CardiganError as `parse_seeds` does."""
+    points: list[int | str] = []
+    for part in text.split(","):
+        word = part.strip()
+        points += [word] if re.fullmatch(r"z\d{0,9}:[A-Za-z0-9_-]{1,40000}", word, re.ASCII) else parse_seeds(part, name, most)
+        if len(points) > most:
+            raise CardiganError(f"{name} is {text[:80]!r}: {most:,} seeds at most.")
+    return points
 
 
 def parse_amounts(text: str, name: str = "--directions") -> dict[int, float]:

@@ -61,11 +61,29 @@ def test_mixes(model, tmp_path):
     assert np.array_equal(grid[8, 0].numpy(), cardigan.load(model).sample_seeds([3], 2)[0, :, :, 0])
 
 
+def test_forgetting(model, tmp_path, capsys):
+    out = tmp_path / "without.png"
+    assert command(["mix", str(model), "--forget", "3:0,0,32,10", "--seeds", "0-4", "--label", "7", "--out", str(out)]) == 0
+    assert "of G's features are drawn there; 5 pictures" in capsys.readouterr().out
+    shown = np.asarray(Image.open(out))
+    assert shown.shape == (2 * 34 - 2, 5 * 34 - 2)
+    assert np.array_equal(shown[:32, :32], cardigan.load(model).sample_seeds([0], 7)[0, :, :, 0])
+    assert command(["mix", str(model), "--forget", "3:0,0,32,10", "--add", "1", "--out", str(tmp_path / "no.png")]) == 2
+    assert command(["mix", str(model), "--forget", "3:0,0,32,10", "--truncation", "0.5", "--out", str(tmp_path / "no.png")]) == 2
+
+
 def test_inversions(model, tmp_path, capsys):
     picture = cardigan.load(model).sample(1, seed=3, labels=5)[0, :, :, 0]
     Image.fromarray(picture).save(tmp_path / "one.png")
     assert command(["invert", str(model), str(tmp_path / "one.png"), "--steps", "20", "--out", str(tmp_path / "found.npz")]) == 0
-    assert "grey levels off, class" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "grey levels off, class" in told
+    point = next(line.strip() for line in told.splitlines() if line.startswith("  z"))
+    assert command(["mix", str(model), "--corners", f"{point},1,2,3", "--at", "0,0", "--out", str(tmp_path / "corner.png")]) == 0
+    with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "corner.png")), found["images"][0, :, :, 0])
+    assert command(["mix", str(model), "--corners", f"{point}A,1,2,3", "--out", str(tmp_path / "no.png")]) == 2
+    assert "numbers: this generator takes 64" in capsys.readouterr().err
     with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
         assert found["z"].shape == (1, 64) and found["images"].shape == (1, 32, 32, 1) and found["labels"].shape == (1,)
     words = ["invert", str(model), str(tmp_path / "one.png"), str(tmp_path / "one.png"), "--label", "5", "--steps", "2"]
@@ -89,7 +107,10 @@ def test_a_probe_lists_the_strangest_first(model, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert rows[0]["picture"] == "0/noise.png" and len(rows) == 61
     assert sorted((float(row["strangeness"]) for row in rows), reverse=True) == [float(row["strangeness"]) for row in rows]
-    assert {path.name for path in (tmp_path / "probe").iterdir()} == {"strange.csv", "strangest.png", "features.png", "removal.png"}
+    assert {path.name for path in (tmp_path / "probe").iterdir()} == {
+        *("strange.csv", "strangest.png", "features.png", "features-untrained.png", "removal.png"),
+    }
+    assert (tmp_path / "probe" / "features.png").read_bytes() != (tmp_path / "probe" / "features-untrained.png").read_bytes()
     assert command(words) == 2 and "never replaced" in capsys.readouterr().err
 
 

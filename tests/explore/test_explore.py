@@ -15,10 +15,12 @@ from cardigan.errors import CardiganError
 from cardigan.explore.arithmetic import mixed
 from cardigan.explore.directions import moved, principal_directions
 from cardigan.explore.features import features, linear_error, strangeness
+from cardigan.explore.forgetting import Window, forgotten, parse_window, window_channels
 from cardigan.explore.frames import in_frame
 from cardigan.explore.game import guided_backpropagation, heat, opinions, responses, wanted_change
 from cardigan.explore.inversion import invert
 from cardigan.explore.paths import around, between_four, latents_of, linear, spherical, walk
+from cardigan.explore.points import point_text
 from cardigan.explore.probing import pictures_of, probed
 from cardigan.explore.removal import removed
 from cardigan.explore.sheets import feature_rows, removal_rows
@@ -104,13 +106,16 @@ def test_walks_pass_every_stop_and_squares_their_corners(runs):
     corners = latents_of(config, [0, 1, 2, 3])
     places = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
     assert all(torch.equal(between_four(config, corners, *place)[0], corner) for place, corner in zip(places, corners, strict=True))
+    assert torch.equal(latents_of(config, [0, point_text(corners[1:2]), point_text(corners[2:3], 7)]), corners[:3])
     assert torch.equal(around(config, corners, 0.5, 0.5, 3, 1.0)[[0, 2, 6, 8]], corners)
     assert np.array_equal(
         encode(cardigan.load(runs["dcgan"]).snapshot.generator(stops)).permute(0, 2, 3, 1), cardigan.load(runs["dcgan"]).sample_seeds([3, 1, 4])
     )
     for wrong, words in (
         (lambda: walk(config, stops[:1], 9), "at least 2"),
-        (lambda: latents_of(config, [-1]), "seeds are"),
+        (lambda: latents_of(config, [-1]), "seed is -1"),
+        (lambda: latents_of(config, []), "at least one"),
+        (lambda: latents_of(config, [point_text(torch.full((1, 64), float("nan")))]), "not finite"),
         (lambda: walk(config, stops, 2), "3.."),
     ):
         with pytest.raises(CardiganError, match=words):
@@ -217,6 +222,51 @@ def test_removing_nothing_changes_nothing_and_all_a_lot(runs, name):
     assert torch.equal(rows[0], sample_pixels(snapshot, [(0, 0), (1, 0)])) and not torch.equal(rows[-1], rows[0])
     with pytest.raises(CardiganError, match="channel is 100000"):
         removed(snapshot, z, labels, [100_000], 0)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_drawn_in_a_window_is_forgotten(runs, name):
+    snapshot = cardigan.load(runs[name]).snapshot
+    windows = [Window(0, 0, 0, 32, 12), Window(3, 0, 4, 32, 12)]
+    if name == "mlp":
+        with pytest.raises(CardiganError, match="no places"):
+            window_channels(snapshot, windows)
+        return
+    channels = window_channels(snapshot, windows)
+    whole, without = forgotten(snapshot, [0, 3], channels)
+    assert torch.equal(whole, sample_pixels(snapshot, [(0, 0), (3, 0)])) and not torch.equal(whole, without)
+    assert channels == window_channels(snapshot, windows)
+    elsewhere = window_channels(snapshot, [Window(0, 0, 20, 32, 32), Window(3, 0, 20, 32, 32)])
+    assert set(channels) != set(elsewhere)
+    for wrong, words in (([Window(0, 0, 0, 33, 5)], "reaches to 33"), ([Window(0, 0, 0, 32, 32)], "mark a part"), ([], "No window")):
+        with pytest.raises(CardiganError, match=words):
+            window_channels(snapshot, wrong)
+
+
+def test_the_features_of_a_window_are_those_that_draw_there(runs):
+    """Channel 2 is made strong in the upper half of the last maps but one, and channel 5 in the lower half: the upper window's are 2, not 5."""
+    snapshot = cardigan.load(runs["dcgan"]).snapshot
+    layer = snapshot.generator.norms[-2]
+
+    def painted(module, given, out):
+        out = 0.01 * out
+        middle = out.shape[2] // 2
+        out[:, 2, :middle] += 1
+        out[:, 5, middle:] += 1
+        return out
+
+    hook = layer.register_forward_hook(painted)
+    try:
+        channels = window_channels(snapshot, [Window(1, 0, 0, 32, 16)])
+    finally:
+        hook.remove()
+    assert 2 in channels and 5 not in channels
+
+
+@pytest.mark.parametrize("text", ["", "3", "3:1,2,3", "3:5,5,5,9", "3:-1,0,4,4", "a:1,2,3,4"])
+def test_a_window_that_is_none_is_refused(text):
+    with pytest.raises(CardiganError, match="expected a seed and a box"):
+        parse_window(text)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

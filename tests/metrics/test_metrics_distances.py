@@ -12,7 +12,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from cardigan.data.mnist import mnist
 from cardigan.errors import CardiganError
-from cardigan.metrics.frechet import fit_gaussian, frechet_distance
+from cardigan.metrics.frechet import fit_gaussian, frechet_distance, frechet_with_influence_error
 from cardigan.metrics.kernel import kernel_distance, kernel_distance_with_error
 from cardigan.metrics.manifold import overlap
 from cardigan.metrics.modes import class_counts, class_divergence, classifier_score, modes_covered, stacked_classes, uniform_counts
@@ -165,6 +165,17 @@ def test_parzen_width_is_chosen_by_validation():
     assert parzen_log_likelihood(255 - near, far[:20], far[20:])[0] < value
     with pytest.raises(CardiganError, match="expected equal shapes"):
         parzen_log_likelihood(near[:, :1], far, far)
+
+
+def test_error_by_influence_is_that_of_repetition_and_never_needs_an_inverse():
+    reference = fit_gaussian(rows(4000, 4, 99))
+    several = [frechet_with_influence_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
+    spread = torch.tensor([value for value, _ in several]).std()
+    assert torch.tensor([error for _, error in several]).mean() == pytest.approx(float(spread), rel=0.25)
+    few = rows(20, 50, 1)
+    value, error = frechet_with_influence_error(few, fit_gaussian(rows(30, 50, 2)))
+    assert value == pytest.approx(frechet_distance(fit_gaussian(few), fit_gaussian(rows(30, 50, 2))))
+    assert 0 < error < value
 
 
 def test_standard_errors_are_those_of_repetition():

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from cardigan.config import Config, to_dict
 from cardigan.figures.grid import beside, png
 from cardigan.studio.app import build_app
-from cardigan.studio.guard import Door
 from cardigan.studio.places import open_folder
 from cardigan.studio.server import open_door, serve
+from cardigan.web.door import Door
 
 HERE = "127.0.0.1:8765"
 
@@ -48,7 +48,7 @@ def served(folder: Path):
     """Yield the port of a real server, in a thread of this process."""
     listening, door = open_door("127.0.0.1", 0)
     servers = []
-    thread = threading.Thread(target=serve, args=(open_folder(folder), listening, door, servers.append))
+    thread = threading.Thread(target=serve, args=(open_folder(folder), listening, door, servers.append, "cpu"))
     thread.start()
     try:
         yield door.port

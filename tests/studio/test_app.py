@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import shutil
 import threading
 import time
 from concurrent.futures import Future
@@ -27,7 +28,7 @@ SUMMARY = {
     *("score_last", "score_best", "score_best_at", "health", "fault_names", "started", "changed", "sheet", "conditional", "size", "error"),
 }
 DETAILS = {
-    *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout", "sheets", "checkpoints", "has_discriminator"),
+    *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout", "sheets", "checkpoints", "has_discriminator", "films"),
 }
 
 
@@ -62,7 +63,7 @@ def pictures(client, address, count):
     return grid(answer.content, count)
 
 
-def test_runs_and_one_run_say_all_that_was_promised(client):
+def test_runs_and_one_run_say_all_that_was_promised(client, monkeypatch):
     runs = client.get("/api/runs").json()["runs"]
     assert {run["id"] for run in runs} == {"plain", "conditional", "packed"}
     assert all(set(run) == SUMMARY for run in runs)
@@ -76,6 +77,37 @@ def test_runs_and_one_run_say_all_that_was_promised(client):
         **{"count": 16, "columns": 4, "rows": 4, "width": 32, "height": 32, "channels": 1, "gap": 2, "bar": 8, "real_left": 142},
     }
     assert run["settings"]["generator.width"] == 8
+    assert run["films"] == ["webp", "gif", "mp4"]
+    monkeypatch.setattr("cardigan.studio.reading.find_spec", lambda _: None)
+    assert client.get("/api/run?run=plain").json()["films"] == ["webp", "gif"]
+
+
+def test_a_model_alone_can_be_explored_and_nothing_else(tmp_path, folder):
+    (tmp_path / "shared" / "digits").mkdir(parents=True)
+    shutil.copy(folder / "conditional" / "generator.safetensors", tmp_path / "digits.safetensors")
+    shutil.copy(folder / "plain" / "generator.safetensors", tmp_path / "shared" / "digits" / "model.safetensors")
+    (tmp_path / "shared" / "digits" / "config.json").write_text("{}")  # a folder made for the hub
+    (tmp_path / "broken.safetensors").write_bytes(b"x" * 100)
+    (tmp_path / "state.safetensors").write_bytes(b"")
+    with client_of(tmp_path) as client:
+        runs = {run["id"]: run for run in client.get("/api/runs").json()["runs"]}
+        assert {name: run["state"] for name, run in runs.items()} == {
+            **{"digits.safetensors": "model", "shared/digits/model.safetensors": "model", "broken.safetensors": "unreadable"},
+        }
+        assert set(runs["digits.safetensors"]) == SUMMARY
+        run = client.get("/api/run?run=digits.safetensors").json()
+        assert set(run) == SUMMARY | DETAILS
+        assert (run["images_seen"], run["classes"], run["sheets"], run["checkpoints"], run["has_discriminator"]) == (64, 10, [], [], False)
+        for view, query in (("seeds.png", "seeds=0-3"), ("pad.png", "corners=0,1,2,3"), ("nearest.png", "seed=1")):
+            alone = client.get(f"/api/{view}?run=digits.safetensors&{query}")
+            assert alone.status_code == 200, alone.text
+            with client_of(folder) as other:
+                assert alone.content == other.get(f"/api/{view}?run=conditional&{query}").content
+        assert "digits.safetensors" in client.get("/api/reproduce?run=digits.safetensors&view=seeds&seeds=0").json()["command"]
+        assert len(client.get("/api/latent?run=digits.safetensors").json()["directions"]) == 8
+        for path in ("moments.png", "game", "curves", "sheet"):
+            assert client.get(f"/api/{path}?run=digits.safetensors").status_code in {200, 400, 404, 409}, path
+        assert client.get("/api/seeds.png?run=broken.safetensors&seeds=0").status_code in {404, 409}
 
 
 def test_curves_have_every_number_of_the_journal(client, folder):
@@ -95,11 +127,15 @@ def test_a_sheet_is_the_file(client, folder):
 
 def test_damaged_lines_are_counted_and_marks_have_their_time(tmp_path):
     fault = {"name": "collapse", "grave": True, "words": "w", "advice": "a", "evidence": {}}
-    made_run(tmp_path / "run", [progress(64), b"{broken\n", line("fault", 64, **fault), line("checkpoint", 64, score=3.0), b"[]\n", progress(128)])
+    made_run(
+        tmp_path / "run",
+        [progress(64), b"{broken\n", line("fault", 64, **fault), line("checkpoint", 64, score=3.0, score_error=0.5), b"[]\n", progress(128)],
+    )
     with client_of(tmp_path) as client:
         found = client.get("/api/curves?run=run").json()
     assert found["damaged"] == 2 and found["lines"] == 2
     assert found["faults"][0]["elapsed_seconds"] == found["scores"][0]["elapsed_seconds"] == 0.64
+    assert (found["scores"][0]["score"], found["scores"][0]["error"]) == (3.0, 0.5)
 
 
 def test_a_sheet_that_was_drawn_again_is_another(tmp_path):
@@ -322,7 +358,7 @@ def test_an_upload_is_found_again(client):
     pytest.importorskip("cardigan.explore.inversion")
     content = client.get("/api/seeds.png?run=plain&seeds=5").content
     found = client.post("/api/invert?run=plain", content=content).json()
-    assert set(found) == {"z", "error", "label", "picture"}
+    assert set(found) == {"z", "point", "error", "label", "picture"}
     assert len(found["z"]) == 64
     assert found["label"] is None
     shown = Image.open(io.BytesIO(base64.b64decode(found["picture"].removeprefix("data:image/png;base64,"))))

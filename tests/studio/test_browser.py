@@ -223,6 +223,15 @@ def test_every_corner_of_the_latent_room(page, address, mode):
         sheet = page.request.get(address + "api/seeds.png?run=finished&seeds=5").body()
         page.set_input_files("#upload", {"name": "five.png", "mimeType": "image/png", "buffer": sheet})
         playwright.expect(page.locator(".readout")).to_contain_text("grey levels", timeout=PATIENCE)
+        page.click("text=Drag away from it")
+        drawn(page)
+        assert parameters(page)["corners"].startswith("z")
+        assert page.locator(".modes input:checked").get_attribute("value") == "pad"
+        page.keyboard.press("ArrowRight")
+        assert parameters(page)["x"] == "0.02"
+        page.fill("label:has-text('Top left') input", "9")
+        page.keyboard.press("Tab")
+        assert parameters(page)["corners"].startswith("9,0,")
     else:
         page.click("text=Copy the Python")
         playwright.expect(page.locator(".code")).to_contain_text("import cardigan")
@@ -348,6 +357,26 @@ def test_the_pad_obeys_mouse_and_keys_and_its_address_brings_it_back(page, addre
     until(page, lambda: page.evaluate(shown) == before)
 
 
+def test_a_model_alone_opens_in_the_latent_room(page, tmp_path, folder):
+    shutil.copy(folder / "finished" / "generator.safetensors", tmp_path / "digits.safetensors")
+    process, address = studio_of(tmp_path / "digits.safetensors")
+    try:
+        opened(page, address, "#/runs")
+        playwright.expect(page.locator(".runs-table tbody tr")).to_contain_text("model")
+        page.click(".runs-table tbody a")
+        page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
+        drawn(page)
+        playwright.expect(page.locator(".state")).to_have_text("a model alone")
+        assert page.locator("#tabs a").all_inner_texts() == ["Latent room"]
+        page.keyboard.press("1")
+        page.wait_for_timeout(500)
+        page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
+        assert violations(page) == []
+    finally:
+        page.goto("about:blank")
+        ended(process)
+
+
 def test_curves_tell_exact_values_and_zoom(page, address):
     opened(page, address, "#/run/long/live")
     chart = page.locator(".panel", has_text="Losses").locator(".chart")
@@ -420,11 +449,65 @@ def test_a_training_run_moves_and_survives_a_new_server(page, folder, training):
         before = images.inner_text()
         until(page, lambda: images.inner_text() != before)
         page.troubles[:] = [words for words in page.troubles if "/api/events" not in words and "net::ERR_" not in words]  # that it was gone
-        for place in ("time", "game", "latent"):
-            opened(page, address, f"#/run/{training}/{place}")
     finally:
         page.goto("about:blank")
         ended(process)
+
+
+def test_a_training_run_is_chosen_and_compared_by_keyboard(page, address, training):
+    opened(page, address, "#/runs")
+    row = page.locator(".runs-table tbody tr", has_text=training)
+    playwright.expect(row).to_contain_text("training")
+    row.locator("input[type=checkbox]").focus()
+    page.keyboard.press("Space")
+    page.locator("[aria-label='Choose finished to compare']").focus()
+    page.keyboard.press("Space")
+    onward = page.locator("a:has-text('Compare 2 runs')")
+    onward.focus()
+    page.wait_for_timeout(5_500)  # the table reads itself anew every five seconds, which must not take the focus away
+    assert onward.evaluate("element => element === document.activeElement")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator(".side canvas")).to_have_count(2)
+    drawn(page)
+
+
+def test_every_view_of_a_training_run_by_keyboard(page, address, training):
+    opened(page, address, f"#/run/{training}/live")
+    playwright.expect(page.locator(".state")).to_have_text("training")
+    chart = page.locator(".panel", has_text="Losses").locator(".chart")
+    chart.focus()
+    page.keyboard.press("Home")
+    playwright.expect(page.locator(".panel", has_text="Losses").locator(".at")).to_contain_text("images")
+    assert violations(page) == []
+    page.locator(".crumb a").focus()
+    page.keyboard.press("2")
+    page.wait_for_selector(f"main[data-ready='time:{training}']")
+    page.keyboard.press("Home")
+    playwright.expect(page.locator(".moment b").first).to_have_text("0 images")
+    page.keyboard.press("ArrowRight")
+    playwright.expect(page.locator(".moment b").first).to_have_text("400 images")
+    page.keyboard.press("End")
+    seen = page.locator(".moment b").first.inner_text()
+    assert int(re.sub(r"\D", "", seen)) >= 400
+    assert violations(page) == []
+    page.keyboard.press("3")
+    page.wait_for_selector(f"main[data-ready='game:{training}']")
+    drawn(page)
+    page.locator(".opinions button").nth(2).focus()
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 2")
+    assert violations(page) == []
+    page.locator(".crumb a").focus()
+    page.keyboard.press("4")
+    page.wait_for_selector(f"main[data-ready='latent:{training}']")
+    drawn(page)
+    page.locator(".pad").focus()
+    page.keyboard.press("ArrowRight")
+    assert parameters(page)["x"] == "0.52"
+    assert violations(page) == []
+    opened(page, address, f"#/run/{training}/live")
+    playwright.expect(page.locator(".state")).to_have_text("training")  # none of that ended it
+    page.goto("about:blank")
 
 
 def test_a_run_deleted_while_open_is_told(page, address, folder):

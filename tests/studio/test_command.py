@@ -89,8 +89,8 @@ def test_curves_are_shown_without_torch(tmp_path):
 import sys
 from pathlib import Path
 from cardigan.studio.app import build_app
-from cardigan.studio.guard import Door
 from cardigan.studio.places import open_folder
+from cardigan.web.door import Door
 studio = build_app(open_folder(Path({str(tmp_path)!r})), Door("127.0.0.1", 1)).state.studio
 studio.reading.summaries(), studio.reading.details("run")
 print("torch" in sys.modules)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from cardigan.errors import CardiganError
 from cardigan.studio import guard
-from cardigan.studio.guard import MAX_BODY, Door, is_here, is_welcome
+from cardigan.studio.guard import MAX_BODY, cookie_name
 from cardigan.studio.server import address, open_door
 from cardigan.studio.upload import picture
+from cardigan.web.door import Door, is_here, is_welcome
 
 TOKEN = "a-token"
 ELSEWHERE = Door("192.168.1.5", 8765, TOKEN)
@@ -87,7 +88,7 @@ def test_another_host_needs_the_token(runs):
             answer = client.get(path)
             assert answer.status_code == 403, path
             assert "token" in answer.json()["error"]
-        client.cookies.set(ELSEWHERE.cookie, "wrong")
+        client.cookies.set(cookie_name(ELSEWHERE), "wrong")
         assert client.get("/api/runs").status_code == 403
         client.cookies.clear()
         entered = client.get(f"/?token={TOKEN}")

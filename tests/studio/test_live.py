@@ -222,9 +222,9 @@ def test_a_thousand_connections_do_not_take_it_down(tmp_path):
 
 
 def test_who_says_nothing_is_hung_up_on(tmp_path, monkeypatch):
-    from cardigan.studio import server
+    from cardigan.web import connections
 
-    monkeypatch.setattr(server, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "SILENT_SECONDS", 0.5)
     run = made_run(tmp_path / "run")
     with served(tmp_path) as port:
         silent = socket.create_connection(("127.0.0.1", port), timeout=10)

@@ -96,6 +96,24 @@ def test_the_python_draws_what_the_view_shows(client, view, query):
     assert np.array_equal(np.stack(found), pictures)
 
 
+def test_a_found_picture_is_a_corner_and_a_stop_like_a_seed(client, tmp_path, monkeypatch):
+    content = client.get("/api/seeds.png?run=a run&seeds=3").content
+    found = client.post("/api/invert?run=a run", content=content).json()
+    drawn = frames(base64.b64decode(found["picture"].partition(",")[2]))[0]
+    for view, query in (("pad.png", f"corners={found['point']},1,2,3&x=0&y=0"), ("seeds.png", f"seeds={found['point']}")):
+        assert np.array_equal(frames(client.get(f"/api/{view}?run=a run&{query}").content)[0], drawn)
+    monkeypatch.chdir(tmp_path)
+    for view, query in (("pad.png", f"corners=5,{found['point']},2,3&x=1&y=0"), ("walk", f"seeds={found['point']},1&frames=4")):
+        shown = frames(client.get(f"/api/{view}?run=a run&{query}").content)
+        assert cardigan_command(shlex.split(told(client, view, query)["command"])[1:]) == 0
+        written = tmp_path / ("walk.webp" if view == "walk" else "pad.png")
+        assert all(np.array_equal(*pair) for pair in zip(frames(written.read_bytes()), shown, strict=True))
+    for wrong in ("z:AAAA", "z:!", "z" + found["point"]):
+        assert client.get(f"/api/seeds.png?run=a run&seeds={wrong}").status_code in {400, 409}
+    elsewhere = client.get(f"/api/seeds.png?run=a run&seeds=z99:{found['point'].partition(':')[2]}")
+    assert elsewhere.status_code == (200 if found["label"] is None else 409)  # a class means nothing to who has none
+
+
 def test_a_strip_and_an_upload_too(client, tmp_path, monkeypatch):
     place = {}
     exec(told(client, "strip", "tile=5")["python"], place)  # noqa: S102

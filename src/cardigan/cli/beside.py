@@ -82,4 +82,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    show(StudioOptions(runs=Path(sys.argv[1]), run=sys.argv[2], port=int(sys.argv[3])), until_input_ends=True)
+    show(StudioOptions(runs=Path(sys.argv[1]), run=sys.argv[2], port=int(sys.argv[3]), device="cpu"), until_input_ends=True)

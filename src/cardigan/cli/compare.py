@@ -20,7 +20,7 @@ class CompareOptions(JudgeOptions):
     """Judge several generators by the same protocol and say which is best at what."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Two or more run directories, checkpoint folders or generator.safetensors."""
+    """Two or more run directories, checkpoint folders, generator.safetensors, or models of the hub, hf:user/name."""
 
 
 def main(words: list[str]) -> int:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +96,24 @@ def _diagnosis(monitor: Monitor, fault: Fault | None, stop: int | None) -> Diagn
 
 def _journal(path: Path) -> Iterator[Reading]:
     for event in read_events(path):
-        numbers = {name: float(value) for name, value in event.values.items() if isinstance(value, int | float)}
+        numbers = _numbers(event.values)
         if event.kind in {"progress", "checkpoint"} and numbers:
             yield event.images_seen, numbers
         elif event.kind == "fault" and event.values.get("name") == "non-finite":
-            yield event.images_seen, {name: float(value) for name, value in event.values["evidence"].items()}
+            yield event.images_seen, _numbers(event.values.get("evidence"))
+
+
+def _numbers(values: object) -> dict[str, float]:
+    """Return what is a number among named values, however large: one beyond the largest float is infinite."""
+    named = values.items() if isinstance(values, dict) else ()
+    return {name: _float(value) for name, value in named if isinstance(value, int | float)}
+
+
+def _float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def read_table(path: Path) -> tuple[dict[str, list[Reading]], bool]:
@@ -115,7 +129,7 @@ def read_table(path: Path) -> tuple[dict[str, list[Reading]], bool]:
             for row in rows:
                 readings = runs.setdefault(row.get("run") or "", [])
                 readings.append(_row(row, f"{path}, line {rows.line_num}", readings[-1][0] if readings else None))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CardiganError(f"Cannot read {path}: {why.lower()}. Give a run directory, a journal.jsonl or a .csv.") from error
     if not runs:

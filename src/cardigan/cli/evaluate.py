@@ -40,7 +40,9 @@ class EvaluateOptions(JudgeOptions):
     """Judge a trained generator. The same command prints the same numbers; each stands beside its error and what real pictures score."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    against: str | None = None
+    """Real pictures to judge it by, for a generator that does not know its own: mnist, or a folder, archive, array, table or dataset."""
     pictures: Path | None = None
     """Write the samples nearest to training pictures beside those, as this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -52,15 +54,17 @@ def main(words: list[str]) -> int:
     options = parse(EvaluateOptions, words, "cardigan evaluate")
     if options.pictures is not None:
         check_picture(options.pictures, options.overwrite)
-    report, sampler, reference = judged(options.model, options)
+    report, sampler, reference = judged(options.model, options, options.against)
     if options.pictures is not None:
         _write_worst(options.pictures, report, sampler, reference)
     print(json.dumps(report.to_dict(), indent=1) if options.json else text(report))
     return 0
 
 
-def judged(model: Path, options: JudgeOptions) -> "tuple[Report, Sampler, Reference]":
-    """Return the report on one model, and what it was made from."""
+def judged(model: Path, options: JudgeOptions, against: str | None = None) -> "tuple[Report, Sampler, Reference]":
+    """Return the report on one model, and what it was made from; `against` names the real pictures of one that does not know them."""
+    from cardigan.config import override
+    from cardigan.data.pictures import placed
     from cardigan.metrics.cache import fetched
     from cardigan.metrics.evaluate import evaluate, snapshot_sampler
     from cardigan.metrics.features import find_extractor
@@ -71,7 +75,10 @@ def judged(model: Path, options: JudgeOptions) -> "tuple[Report, Sampler, Refere
         raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")
     metrics = None if options.metrics is None else [word.strip() for word in options.metrics.split(",")]
     snapshot = read_snapshot(model)
-    reference = reference_for(snapshot.config, model)
+    if against is not None and snapshot.config.data.source:
+        raise CardiganError(f"{model} was trained on {snapshot.config.data.source!r} and is judged by that: leave --against out.")
+    config = snapshot.config if against is None else override(snapshot.config, {"data.source": placed(against)})
+    reference = reference_for(config, model)
     address = options.weights
     weights = None if address is None else fetched(address) if "://" in address else Path(address)
     sampler = snapshot_sampler(snapshot, reference, options.seed)

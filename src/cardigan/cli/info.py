@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.config import flatten, identity
+from cardigan.config import Config, flatten, identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class InfoOptions:
     """Say what a run or a model is: settings, progress, checkpoints, size."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
     layers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also list both players' layers: what each gives out, its parameters and its multiply-adds for one picture."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -43,19 +43,26 @@ def describe_path(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "path": str(path),
         "recipe": snapshot.config.recipe,
-        "images_seen": snapshot.images_seen,
+        "images_seen": "not known: another program trained it" if snapshot.foreign else snapshot.images_seen,
         "picture": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
         "classes": snapshot.spec.classes,
         **({"class_names": list(snapshot.spec.class_names)} if snapshot.spec.class_names else {}),
         "generator_parameters": cost.parameters,
         "generator_multiply_adds": cost.multiply_adds,
-        "settings": identity(snapshot.config),
+        "settings": _drawing(snapshot.config) if snapshot.foreign else identity(snapshot.config),
     }
-    return {**facts, **_run_facts(path)} if (path / "config.json").exists() else facts
+    return {**facts, **_run_facts(path)} if (path / "journal.jsonl").exists() else facts
+
+
+def _drawing(config: Config) -> dict[str, Any]:
+    """Return the settings that its pictures follow from: all that weights alone tell."""
+    read = ("generator.network", "generator.width", "generator.normalisation", "latent.size", "latent.distribution")
+    return {name: value for name, value in flatten(config).items() if name in read}
 
 
 def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return every layer of both players, in the order they are done, as plain JSON values; the discriminator's is the one trained against."""
+    """Return every layer of both players, in the order they are done, as plain JSON values; the discriminator's is the one trained against, where it
+    was trained here."""
     import dataclasses
 
     import torch
@@ -67,7 +74,7 @@ def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
     with torch.device("meta"):
         discriminator = build_discriminator(snapshot.config, snapshot.spec)
     size = snapshot.config.latent.size
-    players = {"generator_layers": snapshot.generator, "discriminator_layers": discriminator}
+    players = {"generator_layers": snapshot.generator, **({} if snapshot.foreign else {"discriminator_layers": discriminator})}
     return {name: [dataclasses.asdict(layer) for layer in describe(network, snapshot.spec, size).layers] for name, network in players.items()}
 
 

@@ -18,7 +18,7 @@ class InvertOptions:
     """Find the latent that draws a picture best: what the generator makes of it, and what it cannot draw."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
     images: Annotated[list[Path], tyro.conf.Positional]
     """Picture files, of any size; each is brought into the run's frame as training pictures were."""
     steps: int = 200
@@ -48,6 +48,7 @@ def main(words: list[str]) -> int:
     from cardigan.data.reader import Unreadable
     from cardigan.explore.frames import in_frame
     from cardigan.explore.inversion import invert
+    from cardigan.explore.points import point_text
     from cardigan.explore.views import rows_sheet
     from cardigan.figures.grid import png
     from cardigan.run import atomic
@@ -66,7 +67,7 @@ def main(words: list[str]) -> int:
     for path, picture in zip(options.images, given, strict=True):
         found.append(invert(snapshot, picture, label, options.steps, options.seed))
         of = "" if found[-1].label is None else f", class {found[-1].label}"
-        print(f"{path}: {found[-1].error:.1f} grey levels off{of}")
+        print(f"{path}: {found[-1].error:.1f} grey levels off{of}\n  {point_text(found[-1].z, found[-1].label)}")
     if options.out.suffix == ".png":
         pairs = [torch.cat([picture, each.pixels]) for picture, each in zip(given, found, strict=True)]
         atomic.write_bytes(options.out, png(rows_sheet(pairs)))
@@ -78,5 +79,5 @@ def main(words: list[str]) -> int:
             arrays["labels"] = np.array([each.label for each in found])
         np.savez_compressed(buffer, **arrays)
         atomic.write_bytes(options.out, buffer.getvalue())
-    print(f"{len(found)} pictures in {options.out}")
+    print(f"{len(found)} pictures in {options.out}; `cardigan mix --corners` and `cardigan walk --seeds` take each z:... as they take a seed")
     return 0

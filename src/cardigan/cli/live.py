@@ -18,6 +18,7 @@ from rich.text import Text
 from cardigan.cli.halfblocks import preview
 from cardigan.config import Config
 from cardigan.figures.layout import SheetLayout
+from cardigan.metrics.protocol import with_error
 from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event
 
@@ -65,7 +66,7 @@ class Screen:
     latest: dict[str, Any] = field(default_factory=dict)
     images_seen: int = 0
     elapsed: float = 0.0
-    best: float | None = None
+    best: Event | None = None
     notes: list[str] = field(default_factory=list)
     pictures: RenderableType = ""
 
@@ -84,8 +85,8 @@ class Screen:
             self.pictures = self._preview(event)
         elif event.kind in {"fault", "rollback"}:
             self.notes = [*self.notes, told(event)][-3:]
-        elif event.kind == "checkpoint" and "score" in event.values:
-            self.best = min(event.values["score"], self.best if self.best is not None else float("inf"))
+        elif event.kind == "checkpoint" and "score" in event.values and (self.best is None or event.values["score"] < self.best.values["score"]):
+            self.best = event
         return self.render()
 
     def render(self) -> RenderableType:
@@ -95,7 +96,7 @@ class Screen:
                 numbers.add_row(label, f"{self.latest[name]:7.3f}", Text(meaning, style="dim"))
         if self.best is not None:
             name, meaning = score_words(self.config)
-            numbers.add_row(name, f"{self.best:7.3g}", Text(f"best so far, {meaning}", style="dim"))
+            numbers.add_row(name, score_text(self.best), Text(f"best so far, {meaning}", style="dim"))
         bar = Table.grid()  # a bare bar ends without a line break
         bar.add_row(ProgressBar(total=1.0, completed=done(self.config, self.images_seen, self.elapsed), width=min(60, self.console.width - 2)))
         return Group(
@@ -140,7 +141,7 @@ class PlainLines:
         elif event.kind in {"fault", "rollback"}:
             print(f"cardigan: {told(event)}", flush=True)
         elif event.kind == "checkpoint" and "score" in event.values:
-            print(f"{event.images_seen:,} images: {' '.join(score_words(self.config))} {event.values['score']:.3g}", flush=True)
+            print(f"{event.images_seen:,} images: {' '.join(score_words(self.config))} {score_text(event)}", flush=True)
 
 
 def read_so_far(event: Event) -> str:
@@ -148,6 +149,12 @@ def read_so_far(event: Event) -> str:
     done, of = event.values["done"], event.values["of"]
     speed = done / max(event.elapsed_seconds - event.values["since"], 1e-9)
     return f"decoding pictures, once for all: {done:,} of {of:,}, {speed:,.0f} a second"
+
+
+def score_text(event: Event) -> str:
+    """Return a judged checkpoint's score with its standard error."""
+    score, error = event.values["score"], event.values.get("score_error")
+    return f"{score:.3g}" if error is None else with_error(score, error)
 
 
 def score_words(config: Config) -> tuple[str, str]:

@@ -90,10 +90,28 @@ def _probe(words: list[str]) -> int:
     return probe.main(words)
 
 
+def _push(words: list[str]) -> int:
+    from cardigan.cli import push
+
+    return push.main(words)
+
+
+def _export(words: list[str]) -> int:
+    from cardigan.cli import export
+
+    return export.main(words)
+
+
 def _studio(words: list[str]) -> int:
     from cardigan.cli import studio
 
     return studio.main(words)
+
+
+def _serve(words: list[str]) -> int:
+    from cardigan.cli import serve
+
+    return serve.main(words)
 
 
 STARTED = time.monotonic()
@@ -111,7 +129,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "mix": (_mix, "sums, differences and in-betweens of pictures"),
     "invert": (_invert, "the latent that draws a given picture"),
     "probe": (_probe, "what a run's discriminator makes of pictures"),
+    "push": (_push, "a model to the Hugging Face hub"),
+    "export": (_export, "a generator as safetensors, onnx, pt2, a page or samples, each with a card"),
     "studio": (_studio, "runs in the browser, live or afterwards; explore what was learned"),
+    "serve": (_serve, "a model's pictures over HTTP, for many who ask at once"),
     "info": (_info, "what a run or a model is, and how it went"),
     "recipes": (_recipes, "the named experiments, with what to expect of them"),
 }

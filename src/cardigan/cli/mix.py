@@ -3,24 +3,28 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from cardigan.cli.parsing import parse
 from cardigan.cli.writing import check_out
 from cardigan.errors import CardiganError
-from cardigan.lists import parse_amounts, parse_seeds
+from cardigan.lists import parse_amounts, parse_points, parse_seeds
+
+if TYPE_CHECKING:
+    from cardigan.explore.views import Row
+    from cardigan.run.snapshot import Snapshot
 
 ENDINGS = {".png"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixOptions:
-    """Add averages of pictures and subtract others, as the DCGAN paper does with faces; or draw what lies between four seeds."""
+    """Add averages of pictures and subtract others, as the DCGAN paper does with faces; or draw what lies between four seeds; or forget a thing."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
     add: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
     """A group of seeds, e.g. 1,2,3, whose average is added; may be given more than once."""
     subtract: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
@@ -33,6 +37,10 @@ class MixOptions:
     """Draw so many places across and down, around that one."""
     span: float = 0.5
     """How much of the square they cover, 0 to 1."""
+    forget: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
+    """Instead: a seed and a box in its picture (left, top, right, bottom), e.g. 3:10,5,20,18, to forget; may be given more than once."""
+    seeds: str = "0-9"
+    """With --forget: the pictures to draw, above as they are, below without it."""
     directions: str = ""
     """Principal directions to go along, and how far in their spreads, e.g. 0:1.5,3:-2."""
     label: str | None = None
@@ -50,11 +58,14 @@ def main(words: list[str]) -> int:
     options = parse(MixOptions, words, "cardigan mix")
     check_out(options.out, ENDINGS, options.overwrite)
     add, subtract = (
-        [parse_seeds(group, option) for group in groups] for groups, option in ((options.add, "--add"), (options.subtract, "--subtract"))
+        [parse_points(group, option) for group in groups] for groups, option in ((options.add, "--add"), (options.subtract, "--subtract"))
     )
-    corners = None if options.corners is None else parse_seeds(options.corners, "--corners")
-    if (corners is None) == (not add) or (corners is not None and subtract):
-        raise CardiganError("Expected either groups of seeds (--add 1,2,3 --subtract 4,5,6) or four --corners, not both and not neither.")
+    corners = None if options.corners is None else parse_points(options.corners, "--corners")
+    windows = list(options.forget)
+    if [bool(add), corners is not None, bool(windows)].count(True) != 1 or (subtract and not add):
+        raise CardiganError(
+            "Expected one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, or --forget 3:10,5,20,18; not both and not neither."
+        )
     if corners is not None and len(corners) != 4:
         raise CardiganError(f"--corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
     place, amounts = parse_place(options.at), parse_amounts(options.directions)
@@ -65,6 +76,9 @@ def main(words: list[str]) -> int:
     from cardigan.run.snapshot import read_snapshot
 
     snapshot = read_snapshot(options.model)
+    if windows:
+        atomic.write_bytes(options.out, png(rows_sheet(_without(snapshot, windows, options))))
+        return 0
     style, directions = Style(options.label or "", options.truncation, amounts), directions_of(snapshot) if amounts else None
     if corners is not None:
         sheet = tile(pad_pictures(snapshot, corners, place, options.grid, options.span, style, directions))
@@ -75,6 +89,19 @@ def main(words: list[str]) -> int:
     atomic.write_bytes(options.out, png(sheet))
     print(f"{told} in {options.out}")
     return 0
+
+
+def _without(snapshot: "Snapshot", windows: list[str], options: MixOptions) -> "list[Row]":
+    """Return the pictures as they are, and below them without what the windows mark."""
+    from cardigan.explore.forgetting import forgotten, parse_window, window_channels
+
+    if options.directions or options.truncation != 1:
+        raise CardiganError("--forget goes with --seeds and --label alone: leave --directions and --truncation out.")
+    label = options.label or ""
+    channels = window_channels(snapshot, [parse_window(window) for window in windows], label=label)
+    seeds = parse_seeds(options.seeds, most=256)
+    print(f"{len(channels)} of G's features are drawn there; {len(seeds)} pictures with and without them in {options.out}")
+    return list(forgotten(snapshot, seeds, channels, label=label))
 
 
 def parse_place(text: str) -> tuple[float, float]:

@@ -33,7 +33,7 @@ class ProbeOptions:
     most: int = 10_000
     """Look at so many pictures, and compare with so many that were trained on."""
     out: Path = Path("probe")
-    """A new folder for strange.csv, strangest.png, features.png and removal.png."""
+    """A new folder for strange.csv, strangest.png, features.png beside those of D before training, and removal.png."""
 
 
 def main(words: list[str]) -> int:
@@ -95,6 +95,7 @@ def _sheets(players: "Players", found: "Probed") -> dict[str, bytes]:
     from cardigan.explore.sheets import feature_rows, removal_rows
     from cardigan.explore.views import rows_sheet
     from cardigan.figures.grid import png
+    from cardigan.run.players import before_training
 
     spec, given = players.snapshot.spec, found.given
     labels = None
@@ -104,6 +105,7 @@ def _sheets(players: "Players", found: "Probed") -> dict[str, bytes]:
     files = {}
     try:
         files["features.png"] = png(rows_sheet(feature_rows(players, given.pixels[:1000], labels)))
+        files["features-untrained.png"] = png(rows_sheet(feature_rows(before_training(players), given.pixels[:1000], labels)))
     except CardiganError as error:  # a network without rectifiers has no guided gradients; the rest can be shown
         print(f"features.png is left out: {error}")
     files["removal.png"] = png(rows_sheet(removal_rows(players.snapshot, REMOVAL_SEEDS)))

@@ -23,7 +23,7 @@ class SampleOptions:
     """Draw pictures from a trained generator. The same seed gives the same picture, however many are drawn beside it."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
     num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many pictures."""
     seed: int = 0

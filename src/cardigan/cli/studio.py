@@ -20,7 +20,7 @@ class StudioOptions:
     """Show runs in the browser: curves and samples live, the game of the two players, and the pictures between the pictures."""
 
     runs: Annotated[Path, tyro.conf.Positional] = Path("runs")
-    """The folder that the runs lie in, up to three levels deep, or one run."""
+    """The folder that the runs lie in, up to three levels deep, or one run, or a lone model's file (NAME.safetensors)."""
     host: str = "127.0.0.1"
     """Where to listen; anything but this machine itself needs the token that is printed."""
     port: int | None = None
@@ -29,6 +29,8 @@ class StudioOptions:
     """Open the page in a browser, where there is a screen."""
     run: str = ""
     """Begin with this run, named by its path below RUNS."""
+    device: str = "auto"
+    """What pictures are drawn with: auto (a GPU where there is one), cpu, or cuda, cuda:1 and the like."""
 
 
 def main(words: list[str]) -> int:
@@ -37,6 +39,7 @@ def main(words: list[str]) -> int:
     if options.port is not None and not 0 <= options.port < 65_536:
         raise CardiganError(f"--port is {options.port}: expected 0..65535, where 0 takes any that is free.")
     check_installed()
+    check_device(options.device)
     try:
         show(options, until_input_ends=False)
     except KeyboardInterrupt:
@@ -49,9 +52,10 @@ def show(options: StudioOptions, until_input_ends: bool) -> None:
     from cardigan.studio.places import open_folder
     from cardigan.studio.server import address, open_door, serve
 
-    folder = open_folder(options.runs)
+    lone = options.runs.is_file() and options.runs.suffix == ".safetensors"
+    folder, first = open_folder(options.runs.parent if lone else options.runs), options.runs.name if lone else options.run
     listening, door = open_door(options.host, options.port)
-    page = address(door, f"/run/{quote(options.run, safe='')}/live" if options.run else "")
+    page = address(door, f"/run/{quote(first, safe='')}/{'latent' if lone else 'live'}" if first else "")
     if not until_input_ends:
         print(f"The studio is at {page}\n(Ctrl-C ends it.)", flush=True)
 
@@ -61,7 +65,7 @@ def show(options: StudioOptions, until_input_ends: bool) -> None:
         if until_input_ends:
             threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
 
-    serve(folder, listening, door, begun)
+    serve(folder, listening, door, begun, options.device)
 
 
 def check_installed() -> None:
@@ -69,6 +73,18 @@ def check_installed() -> None:
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise CardiganError(f"The studio needs {' and '.join(missing)} installed: pip install 'cardigan[studio]'.")
+
+
+def check_device(device: str) -> None:
+    """Raise CardiganError for a device that is not here; torch is asked only where it matters."""
+    if device in {"auto", "cpu"}:
+        return
+    import torch
+
+    known = torch.cuda.device_count()
+    if device not in {"cuda", *(f"cuda:{number}" for number in range(known))} or not known:
+        there = f"cuda:0..cuda:{known - 1}" if known else "no GPU is here"
+        raise CardiganError(f"--device is {device!r}: expected auto, cpu, or a GPU ({there}).")
 
 
 def _has_screen() -> bool:

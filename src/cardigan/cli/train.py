@@ -150,7 +150,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise CardiganError(f"Cannot read the config file {path}: {(error.strerror or str(error)).lower()}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CardiganError(f"{path} is no JSON or TOML: {error}.") from error
     values = values.get("config", values) if isinstance(values, dict) else values
     if not isinstance(values, dict):

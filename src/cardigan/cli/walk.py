@@ -8,7 +8,7 @@ import tyro
 
 from cardigan.cli.parsing import parse
 from cardigan.cli.writing import check_out
-from cardigan.lists import parse_amounts, parse_seeds
+from cardigan.lists import parse_amounts, parse_points
 
 ENDINGS = {".webp", ".gif", ".mp4"}
 
@@ -18,9 +18,9 @@ class WalkOptions:
     """Film a walk through a generator's latents, from seed to seed."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder or a generator.safetensors."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
     seeds: str = "0-3"
-    """The stops, two or more, e.g. 3,7,1 or 0-3."""
+    """The stops, two or more, e.g. 3,7,1 or 0-3; z:... as `cardigan invert` prints it is one too."""
     frames: int = 96
     """How many pictures the film has."""
     fps: float = 24.0
@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
     """Film as the words say; return the exit code."""
     options = parse(WalkOptions, words, "cardigan walk")
     check_out(options.out, ENDINGS, options.overwrite)
-    seeds, amounts = parse_seeds(options.seeds), parse_amounts(options.directions)
+    seeds, amounts = parse_points(options.seeds), parse_amounts(options.directions)
 
     from cardigan.explore.views import Style, directions_of, walks_pictures
     from cardigan.figures.film import film

@@ -25,6 +25,8 @@ BROKEN = (
     *(AttributeError, struct.error),
 )
 """What Pillow's decoders raise for files that are cut off or damaged."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+"""What files of pictures hold, whatever they are called; Pillow knows dozens more, some of which start other programs."""
 _OPENING = threading.Lock()
 DRAFT = 2
 """A JPEG is decoded at half, a quarter or an eighth of its size where that is still this many times the frame."""
@@ -71,9 +73,10 @@ def opened(stored: Stored, max_pixels: int) -> Iterator[Image.Image]:
 def _with_header(content: bytes) -> Image.Image:
     """Return a picture of which the header is read, however large it is: there is one limit, ours, whose name the message can tell."""
     with _OPENING:
+        Image.init()  # what this Pillow was built with
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(content))
+            return Image.open(io.BytesIO(content), formats=[known for known in FORMATS if known in Image.OPEN])
         finally:
             Image.MAX_IMAGE_PIXELS = before
 

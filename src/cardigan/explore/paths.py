@@ -11,10 +11,9 @@ from torch import Tensor
 
 from cardigan.config import Config
 from cardigan.errors import CardiganError
-from cardigan.latents import sample_latents
+from cardigan.explore.points import Latent, Point, latent_of
 from cardigan.shapes import Latents
 
-Latent = Float[Tensor, "1 latent"]
 Times = Float[Tensor, " times"]
 Way = Float[Tensor, "times latent"]
 MOST_FRAMES = 10_000
@@ -22,12 +21,11 @@ STRAIGHT = 1e-5
 """Radians from parallel below which an arc is a line, and from opposite below which it has no plane of its own."""
 
 
-def latents_of(config: Config, seeds: Sequence[int]) -> Latents:
-    """Return one z a seed: what `cardigan sample --seeds` draws its picture from. Raises CardiganError for a seed that is none."""
-    wrong = [seed for seed in seeds if not 0 <= seed < 2**63]
-    if wrong or not seeds:
-        raise CardiganError(f"seeds are {list(seeds)!r}: expected at least one, each 0 <= seed < 2^63.")
-    return sample_latents(config.latent.distribution, [(seed, 0) for seed in seeds], config.latent.size)
+def latents_of(config: Config, points: Sequence[Point]) -> Latents:
+    """Return one z a seed, what `cardigan sample --seeds` draws its picture from, or a z itself. Raises CardiganError for no or a wrong one."""
+    if not points:
+        raise CardiganError("No seeds were given: expected at least one.")
+    return torch.cat([latent_of(config, point) for point in points])
 
 
 def linear(a: Latent, b: Latent, t: Times) -> Way:

@@ -14,6 +14,7 @@ from cardigan.errors import CardiganError
 from cardigan.explore.arithmetic import mixed, nearby
 from cardigan.explore.directions import Directions, moved, principal_directions
 from cardigan.explore.paths import around, latents_of, walk
+from cardigan.explore.points import Point, label_of
 from cardigan.figures.grid import Sheet
 from cardigan.figures.layout import GAP
 from cardigan.latents import sample_labels, truncated
@@ -43,17 +44,22 @@ class Style:
     """How far to go along principal directions, in their spreads."""
 
 
-def labels_for(snapshot: Snapshot, seeds: Sequence[int], label: str) -> Labels | None:
-    """Return the class of each picture: the one asked for, else the one each seed draws; None for a generator without classes.
+def labels_for(snapshot: Snapshot, points: Sequence[Point], label: str) -> Labels | None:
+    """Return the class of each picture: the one asked for, else the one each seed draws or each z was found with (the first where that is not
+    known); None for a generator without classes.
 
     Raises CardiganError for a class where there are none, or that is not among them.
     """
     classes = snapshot.spec.classes
     if label:
-        labels = torch.full((len(seeds),), class_number(label, snapshot.spec), dtype=torch.int64)
-        check_labels(labels, len(seeds), classes)
-        return labels
-    return sample_labels([(seed, 0) for seed in seeds], classes) if classes else None
+        labels = torch.full((len(points),), class_number(label, snapshot.spec), dtype=torch.int64)
+    elif classes:
+        own = [sample_labels([(each, 0)], classes) if isinstance(each, int) else torch.tensor([label_of(each) or 0]) for each in points]
+        labels = torch.cat(own)
+    else:
+        return None
+    check_labels(labels, len(points), classes)
+    return labels
 
 
 def styled(z: Latents, style: Style, directions: Directions | None) -> Latents:
@@ -68,14 +74,14 @@ def directions_of(snapshot: Snapshot) -> Directions:
     return principal_directions(snapshot, min(NUM_DIRECTIONS, snapshot.config.latent.size))
 
 
-def seeds_pictures(snapshot: Snapshot, seeds: Sequence[int], style: Style, directions: Directions | None) -> Pixels:
+def seeds_pictures(snapshot: Snapshot, seeds: Sequence[Point], style: Style, directions: Directions | None) -> Pixels:
     """Return one picture a seed, as `cardigan sample --seeds` draws them."""
     z = styled(latents_of(snapshot.config, seeds), style, directions)
     return draw_pixels(snapshot.generator, z, labels_for(snapshot, seeds, style.label))
 
 
 def pad_pictures(
-    snapshot: Snapshot, corners: Sequence[int], place: tuple[float, float], grid: int, span: float, style: Style, directions: Directions | None
+    snapshot: Snapshot, corners: Sequence[Point], place: tuple[float, float], grid: int, span: float, style: Style, directions: Directions | None
 ) -> Pixels:
     """Return the pictures at and around a place between four seeds, grid x grid of them; without a class all have the first corner's."""
     z = styled(around(snapshot.config, latents_of(snapshot.config, corners), *place, grid, span), style, directions)
@@ -83,7 +89,7 @@ def pad_pictures(
 
 
 def walk_pictures(
-    snapshot: Snapshot, seeds: Sequence[int], frames: int, spherical: bool | None, loop: bool, style: Style, directions: Directions | None
+    snapshot: Snapshot, seeds: Sequence[Point], frames: int, spherical: bool | None, loop: bool, style: Style, directions: Directions | None
 ) -> Pixels:
     """Return the frames of a walk through the seeds; without a class all have the first seed's."""
     if len(seeds) < 2:
@@ -94,7 +100,7 @@ def walk_pictures(
 
 def walks_pictures(
     snapshot: Snapshot,
-    seeds: Sequence[int],
+    seeds: Sequence[Point],
     columns: int,
     frames: int,
     spherical: bool | None,
@@ -111,7 +117,7 @@ def walks_pictures(
 
 
 def mix_rows(
-    snapshot: Snapshot, add: Sequence[Sequence[int]], subtract: Sequence[Sequence[int]], style: Style, directions: Directions | None
+    snapshot: Snapshot, add: Sequence[Sequence[Point]], subtract: Sequence[Sequence[Point]], style: Style, directions: Directions | None
 ) -> list[Row]:
     """Return a row for each group of seeds, its pictures and then its average, and last the sum of the averages less those subtracted, nine times:
     itself, and with noise (arXiv:1511.06434, section 6.3.2). Without a class all have the first seed's, since z is what is added.

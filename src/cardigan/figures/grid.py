@@ -24,7 +24,7 @@ def tile(pixels: Pixels) -> Sheet:
     layout = SheetLayout(count, height, width)
     sheet = pixels.new_zeros(channels, layout.rows * (height + GAP) - GAP, layout.columns * (width + GAP) - GAP)
     for index in range(count):
-        top, left = index // layout.columns * (height + GAP), index % layout.columns * (width + GAP)
+        top, left = layout.corner(index)
         sheet[:, top : top + height, left : left + width] = pixels[index]
     return sheet
 

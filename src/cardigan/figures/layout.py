@@ -32,3 +32,7 @@ class SheetLayout:
     def real_left(self) -> int:
         """Where the real grid begins, in pixels from the left."""
         return self.columns * (self.width + GAP) - GAP + BAR
+
+    def corner(self, tile: int) -> tuple[int, int]:
+        """Return where a tile of a grid begins, in pixels from its top and its left."""
+        return tile // self.columns * (self.height + GAP), tile % self.columns * (self.width + GAP)

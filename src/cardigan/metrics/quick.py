@@ -14,12 +14,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from cardigan.config import DataConfig
 from cardigan.data.source import ImageSource
-from cardigan.metrics.digits import SIDE, digit_classes, digit_distance, digit_features, to_digit_frame
+from cardigan.metrics.digits import SIDE, digit_classes, digit_features, digit_reference, to_digit_frame
 from cardigan.metrics.efficientnet import efficientnet_lite0, installed
 from cardigan.metrics.features import CHUNK, coloured, resized
-from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
+from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_with_influence_error
 from cardigan.metrics.modes import STACKED_MODES, class_counts, class_divergence, modes_covered, stacked_classes, uniform_counts
 from cardigan.metrics.reference import unframed
+from cardigan.metrics.statistics import bootstrap_error
 from cardigan.pixels import encode
 from cardigan.shapes import Pixels
 
@@ -38,7 +39,7 @@ THUMBNAIL = 8
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many pictures to draw, and what judges them. A lower `score` is better."""
+    """How many pictures to draw, and what judges them. A lower `score` is better; `score_error` is its standard error."""
 
     num_samples: int
     judge: Callable[[Pixels], dict[str, float]]
@@ -68,7 +69,7 @@ class Pictures:
             places = torch.arange(min(PICTURES, len(self.real)))
             images = self.real.images(places.to(self.real.pixels.device), self.data)
             self._reference = fit_gaussian(quick_features(encode(images).cpu()))
-        return {"score": frechet_distance(fit_gaussian(quick_features(pixels)), self._reference)}
+        return _scored(frechet_with_influence_error(quick_features(pixels), self._reference))
 
 
 def quick_features(pixels: Pixels) -> Float[Tensor, "batch feature"]:
@@ -83,7 +84,7 @@ def quick_features(pixels: Pixels) -> Float[Tensor, "batch feature"]:
 def _digits(pixels: Pixels, data: DataConfig, expected: Counts | None) -> dict[str, float]:
     """Score digits by their distance to the test digits; beside it, how far their classes are from the data's."""
     features = digit_features(to_digit_frame(pixels, data))
-    verdict = {"score": digit_distance(features)}
+    verdict = _scored(frechet_with_influence_error(features, digit_reference()))
     if expected is not None:  # of a class that the data lacks, pictures would be infinitely far
         verdict["class_divergence"] = round(class_divergence(class_counts(digit_classes(features), len(expected)), expected), 6)
     return verdict
@@ -92,4 +93,10 @@ def _digits(pixels: Pixels, data: DataConfig, expected: Counts | None) -> dict[s
 def _stacks(pixels: Pixels, data: DataConfig) -> dict[str, float]:
     """Score stacks by the divergence of their modes from even ones (which so few samples alone raise by about 0.3), and count the modes."""
     counts = class_counts(stacked_classes(unframed(pixels, data, (3, SIDE, SIDE))), STACKED_MODES)
-    return {"score": class_divergence(counts, uniform_counts(STACKED_MODES)), "modes_covered": float(modes_covered(counts))}
+    even = uniform_counts(STACKED_MODES)
+    error = bootstrap_error(counts, partial(class_divergence, reference=even), 0)
+    return {**_scored((class_divergence(counts, even), error)), "modes_covered": float(modes_covered(counts))}
+
+
+def _scored(value: tuple[float, float]) -> dict[str, float]:
+    return {"score": value[0], "score_error": float(f"{value[1]:.3g}")}

@@ -12,6 +12,7 @@ from cardigan.errors import CardiganError
 from cardigan.metrics.features import default_extractor
 from cardigan.metrics.reference import Reference
 from cardigan.run.directory import RunDirectory, changed, remembered
+from cardigan.run.hub import is_address
 
 
 def reference_for(config: Config, model: Path | None = None) -> Reference:
@@ -21,6 +22,11 @@ def reference_for(config: Config, model: Path | None = None) -> Reference:
     those the run was trained on. Raises CardiganError for a source that is no longer there or has changed.
     """
     data = config.data
+    if not data.source:
+        raise CardiganError(
+            "This generator does not say which pictures it was trained on, and it can only be judged beside real ones: "
+            "name them with `cardigan evaluate MODEL --against PICTURES`."
+        )
     if data.source in EMBEDDED:
         return embedded_reference(data.source, data.limit)
     found = open_pictures(data)
@@ -48,7 +54,7 @@ def _reference(name: str, training: ImageSource, held_out: ImageSource | None) -
 
 def _check_unchanged(found: Pictures, model: Path | None) -> None:
     """Raise CardiganError if the pictures are not those the model's run remembers: what was held out then might have been trained on."""
-    folders = [] if model is None else [model, *model.absolute().parents[:2]]
+    folders = [] if model is None or is_address(model) else [model, *model.absolute().parents[:2]]
     run = next((RunDirectory(folder) for folder in folders if (folder / "source.json").exists()), None)
     before = {} if run is None else {**remembered(run), "how": found.facts["how"]}
     words = changed(before, found.facts) if before else ""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
@@ -20,6 +22,7 @@ from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
 from cardigan.nets.packing import Packed, packed_spec
 from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
+from cardigan.rng import stream
 
 Player = Literal["generator", "discriminator"]
 ALWAYS_READ = {"network", "width"}
@@ -82,6 +85,13 @@ def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
     seen = packed_spec(spec, config.packing)
     inner = _checked_family(config.discriminator, "discriminator", seen).discriminator(config.discriminator, seen)
     return Packed(inner, config.packing) if config.packing > 1 else inner
+
+
+def build_players(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
+    """Return both networks as a run begins: their weights are a function of the seed, and global randomness is left untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
+        return build_generator(config, spec), build_discriminator(config, spec)
 
 
 def unread_options(config: NetworkConfig, player: Player) -> list[str]:

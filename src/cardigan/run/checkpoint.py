@@ -78,8 +78,11 @@ def read_checkpoint_facts(path: Path) -> tuple[CheckpointFacts, str]:
     try:
         values = json.loads((path / "state.json").read_bytes())
         digest = values.pop("sha256")
-        return CheckpointFacts(**values), digest
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        facts = CheckpointFacts(**values)
+        if not (type(facts.images_seen) is int and all(isinstance(number, int | float) for number in _numbers(facts))):
+            raise TypeError("no numbers")
+        return facts, digest
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CardiganError(f"Checkpoint {path} is damaged or half-written (state.json).") from error
 
 
@@ -113,6 +116,10 @@ def _score(path: Path) -> float | None:
         return read_checkpoint_facts(path)[0].score
     except CardiganError:
         return None
+
+
+def _numbers(facts: CheckpointFacts) -> list[float]:
+    return [facts.elapsed_seconds, facts.learning_rate_factor, *([] if facts.score is None else [facts.score])]
 
 
 def _digest(path: Path) -> str:

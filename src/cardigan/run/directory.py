@@ -129,7 +129,7 @@ def remembered(run: RunDirectory) -> dict[str, Any]:
         if {"fingerprint", "count", "pictures", "labels", "how"} <= content.keys():
             return content
         raise ValueError
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CardiganError(f"{run.source} is damaged: restore it from a backup, or remove it if the pictures are the same as ever.") from error
 
 
@@ -196,9 +196,9 @@ def _config_file(run: RunDirectory) -> dict[str, Any]:
         if not isinstance(content["config"], dict):
             raise TypeError
         return content
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CardiganError(f"{run.path} is no run directory (it has no config.json): give a folder that `cardigan train` made.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CardiganError(f"{run.config} is damaged: restore it from a backup, or give the run's generator.safetensors instead.") from error
 
 

@@ -65,5 +65,5 @@ def _event(line: bytes) -> Event | None:
     try:
         values = json.loads(line)
         return Event(str(values.pop("kind")), int(values.pop("images_seen")), float(values.pop("elapsed_seconds")), values)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

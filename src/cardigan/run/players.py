@@ -3,16 +3,17 @@
 Reads checkpoints; knows nothing of training.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from cardigan.errors import CardiganError
 from cardigan.nets.interface import Discriminator
-from cardigan.nets.table import build_discriminator
+from cardigan.nets.table import build_discriminator, build_players
 from cardigan.run.checkpoint import list_checkpoints
 from cardigan.run.directory import RunDirectory
+from cardigan.run.hub import WEIGHTS, is_address
 from cardigan.run.snapshot import Snapshot, read_snapshot
 from cardigan.run.tensors import read_tensors
 
@@ -31,14 +32,23 @@ class Players:
 def read_players(path: Path) -> Players:
     """Return the players in a run directory (of its latest whole checkpoint) or in a checkpoint folder.
 
-    Raises CardiganError for what holds no discriminator, such as a lone generator.safetensors.
+    Raises CardiganError for what holds no discriminator, such as a lone generator.safetensors or a model of the hub.
     """
+    if is_address(path) or (path / WEIGHTS).exists():
+        raise CardiganError(f"{path} holds no discriminator, only a generator: give the run directory or one of its checkpoints.")
     if path.is_dir() and not (path / STATE).exists():
         return _latest(path)
     file = path / STATE if path.is_dir() else path
     if file.exists() and file.name != STATE:
         raise CardiganError(f"{path} holds no discriminator, only a generator: give the run directory or one of its checkpoints.")
     return _read(file)
+
+
+def before_training(players: Players) -> Players:
+    """Return the same generator beside the discriminator as it was before the run's first step."""
+    config, spec = players.snapshot.config, players.snapshot.spec
+    _, discriminator = build_players(config, spec)
+    return replace(players, discriminator=discriminator.eval().requires_grad_(False))
 
 
 def _latest(path: Path) -> Players:

@@ -14,16 +14,20 @@ from safetensors.torch import save_file
 
 from cardigan.errors import CardiganError
 from cardigan.run import atomic
+from cardigan.run.bounds import check_header_size
 
 KEY = "cardigan"
+CARD = "card"
+"""Where a model card stands among the facts, for people; nothing is read from it. It has no key of its own: several are written in any order."""
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], card: str = "") -> None:
     """Write tensors by name and JSON facts into one file, whole or not at all. Equal content gives equal bytes."""
+    words = {KEY: json.dumps({**facts, **({CARD: card} if card else {})}, sort_keys=True)}
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic.replacement(path) as temporary:
         try:
-            save_file(whole, temporary, metadata={KEY: json.dumps(facts, sort_keys=True)})
+            save_file(whole, temporary, metadata=words)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
         temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone, but it is made to be given away
@@ -45,6 +49,7 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
 
 def _opened(path: Path) -> Any:
     try:
+        check_header_size(path)
         return safetensors.safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise CardiganError(f"There is no file {path}: give a run directory, a checkpoint or a generator.safetensors.") from error
@@ -67,7 +72,7 @@ def _what_it_is(path: Path) -> str:
 def _facts(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
         facts = json.loads((metadata or {})[KEY])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CardiganError(
             f"{path} was not written by cardigan (its header does not say what it is): give a generator.safetensors or a run directory."
         ) from error

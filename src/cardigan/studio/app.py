@@ -28,13 +28,14 @@ from cardigan.run.directory import RunDirectory
 from cardigan.studio import asking, opinions, sheets
 from cardigan.studio.asking import TooManyPixels, Wrong
 from cardigan.studio.curves import MAX_POINTS, curves, table
-from cardigan.studio.guard import HEADERS, Door, Guard
+from cardigan.studio.guard import HEADERS, Guard
 from cardigan.studio.live import Busy, EventStream, Live
 from cardigan.studio.places import Folder, NotThere
 from cardigan.studio.reading import Reading
 from cardigan.studio.reading import sheets as sheets_of
 from cardigan.studio.reproducing import reproduction
 from cardigan.studio.rooms import Left, Room
+from cardigan.web.door import Door
 
 if TYPE_CHECKING:
     from cardigan.studio.views import Views
@@ -54,7 +55,8 @@ Found = TypeVar("Found")
 class Studio:
     """The runs of one folder, and everything that answers about them."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, device: str) -> None:
+        self._device = device
         self.reading, self.live, self.room, self.cutting_room = Reading(folder), Live(), Room(), Room()
         self._readers = CapacityLimiter(READERS)
         self._views: Views | None = None
@@ -164,7 +166,7 @@ class Studio:
         """Return what draws; brings torch the first time, so only the room's thread may ask."""
         from cardigan.studio.views import Views
 
-        self._views = self._views or Views(self.reading)
+        self._views = self._views or Views(self.reading, self._device)
         return self._views
 
     def drawn(self, draw: Callable[["Views", RunDirectory, Query], Any]) -> Callable[[Request], Awaitable[Response]]:
@@ -223,9 +225,9 @@ class Fresh(StaticFiles):
         return response
 
 
-def build_app(folder: Folder, door: Door) -> Starlette:
-    """Return the whole server as an ASGI application."""
-    studio = Studio(folder)
+def build_app(folder: Folder, door: Door, device: str = "cpu") -> Starlette:
+    """Return the whole server as an ASGI application, which draws on that device; auto is a GPU where there is one."""
+    studio = Studio(folder, device)
     routes = [
         Route("/", studio.page),
         Route("/api/runs", studio.runs),

@@ -6,15 +6,21 @@ Every wrong value becomes one sentence.
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cardigan.errors import CardiganError
 from cardigan.lists import MAX_SEED as MAX_SEED
-from cardigan.lists import parse_amounts, parse_seeds
+from cardigan.lists import parse_amounts, parse_points, parse_seeds
 
 Found = TypeVar("Found")
 MAX_SEEDS, MAX_GAME, NUM_NEAREST = 256, 64, 5
 """Pictures that a view shows at most: of seeds, of the game, neighbours of one."""
+MAX_FRAMES, MAX_STOPS, MAX_MIXED, MAX_ROW = 240, 32, 64, 32
+"""Of a walk, its frames and stops; seeds that are summed; seeds that are shown at every checkpoint."""
+MAX_IMAGES = 10**15
+SPHERICAL = {"auto": None, "linear": False, "spherical": True}
+"""Which way a walk goes, by its name."""
 
 
 class Wrong(CardiganError):
@@ -23,6 +29,83 @@ class Wrong(CardiganError):
 
 class TooManyPixels(CardiganError):
     """A picture that was sent, whose header claims more pixels than are taken."""
+
+
+@dataclass(frozen=True)
+class Pad:
+    """A place between four points, and how many pictures around it."""
+
+    corners: list[int | str]
+    place: tuple[float, float]
+    grid: int
+    span: float
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A film from point to point."""
+
+    stops: list[int | str]
+    frames: int
+    fps: float
+    path: str
+    loop: bool
+    kind: str
+
+
+def pad(query: Mapping[str, str]) -> Pad:
+    """Return what a pad shows."""
+    corners = points(query.get("corners", "0-3"), "corners", 4)
+    if len(corners) != 4:
+        raise Wrong(f"corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
+    place = real(query, "x", 0.5, 0, 1), real(query, "y", 0.5, 0, 1)
+    return Pad(corners, place, whole(query, "grid", 1, 1, 8), real(query, "span", 0.5, 0, 1))
+
+
+def walk(query: Mapping[str, str]) -> Walk:
+    """Return what a walk shows."""
+    stops = points(query.get("seeds", "0-2"), "seeds", MAX_STOPS)
+    frames, fps = whole(query, "frames", 48, 2, MAX_FRAMES), real(query, "fps", 24, 1, 60)
+    path, kind = one_of(query, "path", "auto", tuple(SPHERICAL)), one_of(query, "format", "webp", ("webp", "gif", "mp4"))
+    return Walk(stops, frames, fps, path, one_of(query, "loop", "0", ("0", "1")) == "1", kind)
+
+
+def shown_seeds(query: Mapping[str, str]) -> list[int | str]:
+    """Return the seeds of a sheet."""
+    return points(query.get("seeds", "0-15"), "seeds", MAX_SEEDS)
+
+
+def mixed(query: Mapping[str, str]) -> tuple[list[list[int | str]], list[list[int | str]]]:
+    """Return the groups that are added, at least one, and those that are subtracted."""
+    add, subtract = (groups(query.get(name, ""), name, MAX_MIXED) for name in ("add", "subtract"))
+    if not add:
+        raise Wrong("Nothing is added: give seeds, such as add=1,2,3;4,5.")
+    return add, subtract
+
+
+def checkpoint(query: Mapping[str, str]) -> int | None:
+    """Return the checkpoint that is asked for by its images_seen; None for the newest."""
+    return optional(query, "checkpoint", 0, MAX_IMAGES)
+
+
+def moments(query: Mapping[str, str], kept: list[int]) -> tuple[list[int | str], list[int]]:
+    """Return the seeds to show and at which checkpoints: those named, or all that are kept."""
+    row = points(query.get("seeds", "0-7"), "seeds", MAX_ROW)
+    return row, seeds(query["checkpoints"], "checkpoints", MAX_STOPS) if query.get("checkpoints") else kept
+
+
+def style(query: Mapping[str, str]) -> tuple[str, float, dict[int, float]]:
+    """Return label, truncation and amounts of directions."""
+    return query.get("label", "")[:200], real(query, "truncation", 1.0, 0, 1), amounts(query.get("directions", ""))
+
+
+def one_seed(query: Mapping[str, str]) -> int:
+    return whole(query, "seed", 0, 0, MAX_SEED - 1)
+
+
+def game(query: Mapping[str, str]) -> tuple[int, int]:
+    """Return how many pictures the game shows, and the seed they are drawn from."""
+    return whole(query, "count", 16, 1, MAX_GAME), one_seed(query)
 
 
 def whole(query: Mapping[str, str], name: str, usual: int | None, low: int, high: int) -> int:
@@ -78,9 +161,14 @@ def seeds(text: str, name: str, most: int) -> list[int]:
     return _listed(lambda: parse_seeds(text, name, most))
 
 
-def groups(text: str, name: str, most: int) -> list[list[int]]:
+def points(text: str, name: str, most: int) -> list[int | str]:
+    """Return the seeds and written latents of a list such as `0-3,z:AACAPw`."""
+    return _listed(lambda: parse_points(text, name, most))
+
+
+def groups(text: str, name: str, most: int) -> list[list[int | str]]:
     """Return the groups of a text such as `1,2,3;4,5`; none of an empty one."""
-    found = [seeds(part, name, most) for part in text.split(";")] if text else []
+    found = [points(part, name, most) for part in text.split(";")] if text else []
     if sum(map(len, found)) > most:
         raise Wrong(f"{name} names more than {most} seeds.")
     return found

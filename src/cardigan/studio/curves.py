@@ -87,11 +87,12 @@ def _json(values: np.ndarray) -> list[int | float | None]:
 
 
 def _events(track: Track) -> dict[str, Any]:
-    scores = [(event, number(event.values.get("score"))) for event in track.others if event.kind == "checkpoint"]
+    judged = [event for event in track.others if event.kind == "checkpoint"]
+    scores = [(event, number(event.values.get("score")), number(event.values.get("score_error"))) for event in judged]
     faults = [event for event in track.others if event.kind == "fault"]
     parts = ("name", "grave", "words", "advice", "evidence")
     return {
-        "scores": [{**_moment(event), "score": score} for event, score in scores if score is not None],
+        "scores": [{**_moment(event), "score": score, "error": error} for event, score, error in scores if score is not None],
         "faults": [{**_moment(event), **{name: event.values.get(name) for name in parts}} for event in faults],
         "events": [{**_moment(event), "kind": event.kind, "values": event.values} for event in track.others if event.kind not in OWN_PLACE],
     }

@@ -4,6 +4,7 @@ Asked from the room's one thread only. A file that training has replaced is anot
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from cardigan.explore.views import directions_of
 from cardigan.run.directory import RunDirectory
 from cardigan.run.players import Players, read_players
 from cardigan.run.snapshot import Snapshot, read_snapshot
-from cardigan.studio.places import Folder, NotThere
+from cardigan.studio.places import Folder, NotThere, is_model
 from cardigan.studio.reading import checkpoints
 from cardigan.studio.rooms import MAX_MODELS, Kept
 
@@ -22,14 +23,14 @@ Found = TypeVar("Found")
 class Models:
     """At most a few models, those used last."""
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder, device: str = "cpu") -> None:
+        self._folder, self._device = folder, device
         self._models, self._directions = Kept(MAX_MODELS), Kept(4 * MAX_MODELS)
 
     def snapshot(self, run: RunDirectory, checkpoint: int | None = None) -> Snapshot:
         """Return the run's averaged generator; raises NotThere for a checkpoint that is not kept, CardiganError for a run that has none yet."""
         path = run.path if checkpoint is None else self._checkpoint(run, checkpoint)
-        return self._models.get(("snapshot", *self._mark(run, checkpoint)), lambda: read_snapshot(path))
+        return self._models.get(("snapshot", *self._mark(run, checkpoint)), lambda: self._placed(read_snapshot(path)))
 
     def players(self, run: RunDirectory, checkpoint: int | None = None) -> Players:
         """Return both players, of the newest checkpoint where none is named."""
@@ -38,7 +39,7 @@ class Models:
             raise NotThere(f"The run {run.path.name!r} keeps no checkpoint, which is where a discriminator is.")
         named = kept[-1] if checkpoint is None else checkpoint
         path = self._checkpoint(run, named)
-        return self._models.get(("players", *self._mark(run, named)), lambda: read_players(path))
+        return self._models.get(("players", *self._mark(run, named)), lambda: self._both(read_players(path)))
 
     def directions(self, run: RunDirectory, checkpoint: int | None = None) -> Directions:
         """Return the principal directions of the run's generator."""
@@ -51,6 +52,12 @@ class Models:
         mark = tuple((each.st_ino, each.st_mtime_ns) for each in facts if each is not None)
         return self._models.get((what, run.path, mark), make)
 
+    def _placed(self, snapshot: Snapshot) -> Snapshot:
+        return replace(snapshot, generator=snapshot.generator.to(self._device))
+
+    def _both(self, players: Players) -> Players:
+        return replace(players, snapshot=self._placed(players.snapshot), discriminator=players.discriminator.to(self._device))
+
     def _checkpoint(self, run: RunDirectory, images_seen: int) -> Path:
         if images_seen not in checkpoints(run):
             raise NotThere(f"The run {run.path.name!r} keeps no checkpoint at {images_seen:,} images.")
@@ -60,7 +67,9 @@ class Models:
 
     def _mark(self, run: RunDirectory, checkpoint: int | None) -> tuple[str, int, int]:
         """Return what tells the file that a model is read from, as it is now, from every other."""
-        if checkpoint is not None:
+        if is_model(run):
+            file = run.path
+        elif checkpoint is not None:
             file = self._checkpoint(run, checkpoint) / "state.safetensors"
         elif run.generator.exists():
             file = self._folder.file(run, run.generator, "generator")

@@ -18,6 +18,14 @@ MAX_ENTRIES = 100_000
 """How many entries of folders are looked at: a folder of pictures among the runs must not be counted through for ever."""
 
 
+WEIGHTS = ".safetensors"
+"""How a lone model's file ends."""
+STATE = "state.safetensors"
+"""What a checkpoint keeps of both players: no lone model."""
+SHARED = "model.safetensors"
+"""The weights in a folder made to be shared, whose config.json is none of a run's."""
+
+
 class NotThere(CardiganError):
     """What was asked for does not exist, or no longer."""
 
@@ -39,8 +47,10 @@ class Folder:
         return sorted(found)
 
     def run(self, identity: str) -> RunDirectory:
-        """Return the run of that id; raises NotThere where there is none, and for anything outside the folder, links resolved."""
+        """Return the run, or the lone model, of that id; raises NotThere where there is none, and for anything outside the folder, links resolved."""
         path = self.inside(Path(identity)) if identity else None
+        if path is not None and path.is_file() and path.suffix == WEIGHTS:
+            return RunDirectory(path)
         if path is None or not (path / "config.json").is_file():
             raise NotThere(f"There is no run {identity!r} in {self.path}: it was deleted or moved, or the address is wrong.")
         run = RunDirectory(path)
@@ -67,6 +77,11 @@ class Folder:
         return real
 
 
+def is_model(run: RunDirectory) -> bool:
+    """Return whether this is no run, only a file of weights that was taken away from one."""
+    return run.path.is_file()
+
+
 def open_folder(path: Path) -> Folder:
     """Raises CardiganError if it is no folder."""
     if not path.is_dir():
@@ -75,16 +90,22 @@ def open_folder(path: Path) -> Folder:
 
 
 def _runs_below(folder: Path, levels: int, budget: Iterator[int]) -> Iterator[Path]:
-    """Yield the runs in a folder and `levels` levels below it; links are not followed, so nothing outside is looked at."""
+    """Yield the runs and lone models in a folder and `levels` levels below it; links are not followed, so nothing outside is looked at."""
+    shared = folder / SHARED
     if (folder / "config.json").is_file():
-        yield folder
+        yield shared if shared.is_file() and not shared.is_symlink() and not (folder / "journal.jsonl").exists() else folder
         return
     if not levels:
         return
     try:
         with os.scandir(folder) as entries:
-            below = sorted(entry.path for entry, _ in zip(entries, budget, strict=False) if entry.is_dir(follow_symlinks=False))
+            found = [
+                (Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry, _ in zip(entries, budget, strict=False) if not entry.is_symlink()
+            ]
     except OSError:
         return  # deleted or closed to us in this moment
-    for path in below:
-        yield from _runs_below(Path(path), levels - 1, budget)
+    for path, is_folder in sorted(found):
+        if is_folder:
+            yield from _runs_below(path, levels - 1, budget)
+        elif path.suffix == WEIGHTS and path.name != STATE:
+            yield path

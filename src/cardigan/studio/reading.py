@@ -7,20 +7,24 @@ import json
 import re
 import threading
 from collections import OrderedDict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config, flatten
+from cardigan.config import Config, flatten, from_dict
 from cardigan.errors import CardiganError
 from cardigan.figures.layout import BAR, GAP, SheetLayout
 from cardigan.run.directory import RunDirectory, is_taken, read_config
 from cardigan.studio.digest import Digest
 from cardigan.studio.journal import Track
-from cardigan.studio.places import Folder, NotThere
+from cardigan.studio.places import Folder, NotThere, is_model
 
 MAX_CONFIG_BYTES = 1 << 20
 TRACKS_BYTES = 256 << 20
 """How much of read journals is kept; the one longest unused goes first."""
+MAX_HEADER_BYTES = 16 << 20
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What a file of weights raises that is none, or no longer whole."""
 DONE = {"images", "minutes"}
 """Why a run stops that has done what it was to do."""
 
@@ -57,7 +61,7 @@ class Reading:
         summary, config = self.summary(identity), self.config(run)
         classes, names = classes_of(run, config)
         kept = checkpoints(run)
-        scores = dict(self.digest(run).scores)
+        scores = {} if is_model(run) else dict(self.digest(run).scores)
         best = min((scores[seen] for seen in kept if seen in scores), default=None)
         return {
             **summary,
@@ -70,10 +74,13 @@ class Reading:
             "sheets": sheets(run),
             "checkpoints": [{"images_seen": seen, "score": scores.get(seen), "best": seen in scores and scores[seen] == best} for seen in kept],
             "has_discriminator": bool(kept),
+            "films": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
         }
 
     def config(self, run: RunDirectory) -> Config:
         """Return the run's config; raises CardiganError where it is damaged, NotThere where it is gone."""
+        if is_model(run):
+            return _config_of_model(run)
         path = self.folder.file(run, run.config, "config.json")
         try:
             facts = path.stat()
@@ -116,6 +123,8 @@ class Reading:
 
     def layout(self, run: RunDirectory, config: Config) -> SheetLayout:
         """Return how the run's sample sheets are laid out."""
+        if is_model(run):
+            return SheetLayout(16, config.data.height, config.data.width)
         return SheetLayout(self.digest(run).num_samples or min(config.batch, 64), config.data.height, config.data.width)
 
     def _summary_of(self, identity: str) -> dict[str, Any]:
@@ -124,7 +133,8 @@ class Reading:
         empty = _summary(identity, path.name if identity != "." else self.folder.path.name, run)
         try:
             self.folder.run(identity)
-            return {**empty, **_of_config(self.config(run)), **self._of_journal(run), "error": None}
+            journal = _of_model(run) if is_model(run) else self._of_journal(run)
+            return {**empty, **_of_config(self.config(run)), **journal, "error": None}
         except (CardiganError, OSError) as error:
             return {**empty, "state": "unreadable", "error": str(error)}
 
@@ -164,7 +174,7 @@ def _state(digest: Digest, taken: bool) -> tuple[str, str | None]:
 
 def _summary(identity: str, name: str, run: RunDirectory) -> dict[str, Any]:
     """Return the summary of a run of which nothing is known but where it lies."""
-    changed = _modified(run.journal) or _modified(run.config)
+    changed = _modified(run.journal) or _modified(run.config) or _modified(run.path)
     return {
         **{"id": identity, "name": name, "state": "unreadable", "reason": None, "recipe": "", "source": "", "images_seen": 0, "images_goal": None},
         **{"minutes_goal": None, "elapsed_seconds": 0.0, "images_per_second": None, "score_last": None, "score_best": None, "score_best_at": None},
@@ -203,13 +213,32 @@ def classes_of(run: RunDirectory, config: Config) -> tuple[int, list[str]]:
     if not config.conditional:
         return 0, []
     try:
-        with run.generator.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, 100 << 20)))
-        facts = json.loads(header["__metadata__"]["cardigan"])
+        facts = _facts(run.path if is_model(run) else run.generator)
         return int(facts["classes"]), [str(name) for name in facts.get("class_names", [])]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except DAMAGED:
         return 0, []  # no checkpoint yet, or one that is no longer whole: reading the model will say so
+
+
+def _facts(weights: Path) -> dict[str, Any]:
+    """Return what a file of weights says of itself, reading no weight."""
+    with weights.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(size, MAX_HEADER_BYTES)))
+    return json.loads(header["__metadata__"]["cardigan"])
+
+
+def _config_of_model(run: RunDirectory) -> Config:
+    try:
+        return from_dict(_facts(run.path)["config"])
+    except DAMAGED as error:
+        raise CardiganError(f"{run.path} holds no model of cardigan's, or a damaged one: give another copy of it.") from error
+
+
+def _of_model(run: RunDirectory) -> dict[str, Any]:
+    try:
+        return {"state": "model", "images_seen": int(_facts(run.path)["images_seen"])}
+    except DAMAGED as error:
+        raise CardiganError(f"{run.path} is damaged: give another copy of it.") from error
 
 
 def layout_json(layout: SheetLayout, config: Config) -> dict[str, int]:

@@ -4,14 +4,14 @@ Words only: the tests run them and compare the pixels. Every Python ends with `p
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from cardigan.figures.layout import GAP, SheetLayout
+from cardigan.figures.layout import SheetLayout
 from cardigan.run.directory import RunDirectory
 from cardigan.studio import asking
-from cardigan.studio.asking import MAX_GAME, MAX_SEEDS, NUM_NEAREST
+from cardigan.studio.asking import NUM_NEAREST
 from cardigan.studio.reading import checkpoints
 from cardigan.studio.reading import sheets as sheets_of
 from cardigan.studio.sheets import MAX_STRIP, evenly
@@ -30,23 +30,22 @@ def reproduction(run: RunDirectory, layout: SheetLayout, query: Query) -> dict[s
 
 
 def _pad(run: RunDirectory, query: Query) -> tuple[str, str]:
-    corners = asking.seeds(query.get("corners", "0-3"), "corners", 4)
-    x, y = asking.real(query, "x", 0.5, 0, 1), asking.real(query, "y", 0.5, 0, 1)
-    grid, span = asking.whole(query, "grid", 1, 1, 8), asking.real(query, "span", 0.5, 0, 1)
-    words = ["--corners", _list(corners), "--at", f"{_plain(x)},{_plain(y)}", "--grid", str(grid), "--span", _plain(span)]
-    drawn = f"pad_pictures(snapshot, {corners}, ({x!r}, {y!r}), {grid}, {span!r}, style, directions)"
+    pad = asking.pad(query)
+    at = ",".join(map(_plain, pad.place))
+    words = ["--corners", _list(pad.corners), "--at", at, "--grid", str(pad.grid), "--span", _plain(pad.span)]
+    drawn = f"pad_pictures(snapshot, {pad.corners}, {pad.place}, {pad.grid}, {pad.span!r}, style, directions)"
     return _command("mix", run, query, words, "pad.png"), _drawn(run, query, "pad_pictures", drawn)
 
 
 def _seeds(run: RunDirectory, query: Query) -> tuple[str, str]:
-    seeds = asking.seeds(query.get("seeds", "0-15"), "seeds", MAX_SEEDS)
+    seeds = asking.shown_seeds(query)
     python = _drawn(run, query, "seeds_pictures", f"seeds_pictures(snapshot, {seeds}, style, directions)")
-    moved = bool(asking.amounts(query.get("directions", "")))
-    return "" if moved else _command("sample", run, query, ["--seeds", _list(seeds)], "seeds.png"), python
+    beyond = bool(asking.amounts(query.get("directions", ""))) or any(isinstance(seed, str) for seed in seeds)
+    return "" if beyond else _command("sample", run, query, ["--seeds", _list(seeds)], "seeds.png"), python
 
 
 def _moments(run: RunDirectory, query: Query) -> tuple[str, str]:
-    seeds, kept = asking.seeds(query.get("seeds", "0-7"), "seeds", MAX_SEEDS), checkpoints(run)
+    seeds, kept = asking.moments(query, checkpoints(run))
     each = [{**query, "checkpoint": str(seen)} for seen in kept]
     moved = bool(asking.amounts(query.get("directions", "")))
     commands = [_command("sample", run, asked, ["--seeds", _list(seeds)], f"at-{asked['checkpoint']}.png") for asked in each]
@@ -67,18 +66,15 @@ def _moments(run: RunDirectory, query: Query) -> tuple[str, str]:
 
 
 def _walk(run: RunDirectory, query: Query) -> tuple[str, str]:
-    seeds = asking.seeds(query.get("seeds", "0-2"), "seeds", MAX_SEEDS)
-    frames, fps = asking.whole(query, "frames", 48, 2, 240), asking.real(query, "fps", 24, 1, 60)
-    path = asking.one_of(query, "path", "auto", ("auto", "linear", "spherical"))
-    loop, kind = query.get("loop") == "1", asking.one_of(query, "format", "webp", ("webp", "gif", "mp4"))
-    words = ["--seeds", _list(seeds), "--frames", str(frames), "--fps", _plain(fps), "--path", path, *(["--loop"] if loop else [])]
-    spherical = {"auto": None, "linear": False, "spherical": True}[path]
-    drawn = f"walk_pictures(snapshot, {seeds}, {frames}, {spherical}, {loop}, style, directions)"
-    return _command("walk", run, query, words, f"walk.{kind}"), _drawn(run, query, "walk_pictures", drawn)
+    walk = asking.walk(query)
+    words = ["--seeds", _list(walk.stops), "--frames", str(walk.frames), "--fps", _plain(walk.fps), "--path", walk.path]
+    words += ["--loop"] if walk.loop else []
+    drawn = f"walk_pictures(snapshot, {walk.stops}, {walk.frames}, {asking.SPHERICAL[walk.path]}, {walk.loop}, style, directions)"
+    return _command("walk", run, query, words, f"walk.{walk.kind}"), _drawn(run, query, "walk_pictures", drawn)
 
 
 def _mix(run: RunDirectory, query: Query) -> tuple[str, str]:
-    add, subtract = (asking.groups(query.get(name, ""), name, MAX_SEEDS) for name in ("add", "subtract"))
+    add, subtract = asking.mixed(query)
     words = [word for option, groups in (("--add", add), ("--subtract", subtract)) for group in groups for word in (option, _list(group))]
     drawn = f"torch.cat(mix_rows(snapshot, {add}, {subtract}, style, directions))"
     return _command("mix", run, query, words, "mix.png"), "import torch\n" + _drawn(run, query, "mix_rows", drawn)
@@ -105,7 +101,7 @@ def _invert(run: RunDirectory, query: Query) -> tuple[str, str]:
 
 
 def _nearest(run: RunDirectory, query: Query) -> tuple[str, str]:
-    seed = asking.whole(query, "seed", 0, 0, asking.MAX_SEED - 1)
+    seed = asking.one_seed(query)
     lines = [
         "from pathlib import Path",
         "",
@@ -121,7 +117,7 @@ def _nearest(run: RunDirectory, query: Query) -> tuple[str, str]:
 
 
 def _game(run: RunDirectory, query: Query) -> tuple[str, str]:
-    seed, count = asking.whole(query, "seed", 0, 0, asking.MAX_SEED - 1), asking.whole(query, "count", 16, 1, MAX_GAME)
+    count, seed = asking.game(query)
     lines = [
         "from pathlib import Path",
         "",
@@ -142,7 +138,7 @@ def _game(run: RunDirectory, query: Query) -> tuple[str, str]:
 
 def _strip(run: RunDirectory, layout: SheetLayout, query: Query) -> str:
     tile = asking.whole(query, "tile", 0, 0, layout.count - 1)
-    top, left = tile // layout.columns * (layout.height + GAP), tile % layout.columns * (layout.width + GAP)
+    top, left = layout.corner(tile)
     lines = [
         "import numpy as np",
         "from PIL import Image",
@@ -161,13 +157,13 @@ VIEWS: dict[str, Callable[[RunDirectory, Query], tuple[str, str]]] = {
 
 
 def _model(run: RunDirectory, query: Query) -> Path:
-    checkpoint = asking.optional(query, "checkpoint", 0, 10**15)
+    checkpoint = asking.checkpoint(query)
     return run.path if checkpoint is None else run.checkpoints / f"{checkpoint:08d}"
 
 
 def _command(name: str, run: RunDirectory, query: Query, words: list[str], out: str) -> str:
-    label, truncation = query.get("label", "")[:200], asking.real(query, "truncation", 1.0, 0, 1)
-    amounts = ",".join(f"{number}:{_plain(amount)}" for number, amount in asking.amounts(query.get("directions", "")).items())
+    label, truncation, moves = asking.style(query)
+    amounts = ",".join(f"{number}:{_plain(amount)}" for number, amount in moves.items())
     words = ["cardigan", name, str(_model(run, query)), *words]
     words += [f"--label={label}"] if label else []
     words += ["--truncation", _plain(truncation)] if truncation != 1 else []
@@ -188,12 +184,11 @@ def _drawn(run: RunDirectory, query: Query, function: str, drawn: str) -> str:
 
 
 def _style(query: Query) -> str:
-    amounts = asking.amounts(query.get("directions", ""))
-    given = {"label": query.get("label", "")[:200], "truncation": asking.real(query, "truncation", 1.0, 0, 1), "amounts": amounts}
-    return STYLE.format(**given, directions="directions_of(snapshot)" if amounts else "None")
+    label, truncation, amounts = asking.style(query)
+    return STYLE.format(label=label, truncation=truncation, amounts=amounts, directions="directions_of(snapshot)" if amounts else "None")
 
 
-def _list(seeds: list[int]) -> str:
+def _list(seeds: Sequence[int | str]) -> str:
     return ",".join(map(str, seeds))
 
 

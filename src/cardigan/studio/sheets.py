@@ -72,8 +72,8 @@ def tile_of(sheet: np.ndarray, layout: SheetLayout, tile: int, real: bool = Fals
     """Return one generated picture of a sheet, or one real one; raises CardiganError for a tile that it does not have."""
     if not 0 <= tile < layout.count:
         raise CardiganError(f"tile is {tile}: expected 0..{layout.count - 1}.")
-    top = tile // layout.columns * (layout.height + GAP)
-    left = tile % layout.columns * (layout.width + GAP) + (layout.real_left if real else 0)
+    top, left = layout.corner(tile)
+    left += layout.real_left if real else 0
     return sheet[top : top + layout.height, left : left + layout.width]
 
 

@@ -19,7 +19,7 @@ from cardigan.training.finite import broken, seen_broken
 from cardigan.training.inputs import Inputs, in_parts, inputs_at
 from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import return_to_best
-from cardigan.training.schedule import is_due, kind_of_step, learning_rate
+from cardigan.training.schedule import is_due, kind_of_step, learning_rates
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import Game, Kind, Measurements, Players, Rules, iterate
 
@@ -116,12 +116,9 @@ def playing(state: TrainState, batches: Batches, rules: Rules) -> Play:
 
 
 def set_learning_rates(players: Players, config: Config, images_seen: int, factor: float = 1.0) -> None:
-    for optimizer, adam in (
-        (players.generator_optimizer, config.generator_optimizer),
-        (players.discriminator_optimizer, config.discriminator_optimizer),
-    ):
+    rates = learning_rates(config, images_seen, factor)
+    for optimizer, rate in ((players.generator_optimizer, rates["generator"]), (players.discriminator_optimizer, rates["discriminator"])):
         for group in optimizer.param_groups:
-            rate = factor * learning_rate(adam, images_seen)
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)  # a recorded step reads it where it lies
             else:

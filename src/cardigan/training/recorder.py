@@ -24,7 +24,7 @@ from cardigan.training.budget import Clock
 from cardigan.training.faults import Fault, fault
 from cardigan.training.finite import broken, not_finite
 from cardigan.training.memory import give_back, held_megabytes
-from cardigan.training.schedule import is_due, kind_of_step
+from cardigan.training.schedule import is_due, kind_of_step, learning_rates
 from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import MEASURES, OF_GENERATOR, PENALTIES, Measurements
@@ -50,7 +50,7 @@ class Observers:
     draw: Callable[[Snapshot, Opinions], dict[str, Any]]
     """Called every `sample_every` images; leaves a sample grid behind, and returns what D makes of it."""
     judge: Callable[[Snapshot], dict[str, float]]
-    """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, and what else it saw."""
+    """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, its `score_error`, and what else it saw."""
     conclude: Callable[[Snapshot], None]
     """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
 
@@ -158,6 +158,8 @@ class Recorder:
         self._progress_due = now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
         facts = {"images_per_second": round(speed, 1), "megabytes": round(held_megabytes(device), 1)}
+        used = learning_rates(self.config, max(0, images_seen - self.config.batch), state.learning_rate_factor)
+        facts |= {f"{player}_learning_rate": float(f"{rate:.6g}") for player, rate in used.items()}
         if self.feed is not None:
             facts["waiting_for_data"] = round((self.feed.waited_seconds - self._waited) / max(now - then, 1e-9), 3)
             self._waited = self.feed.waited_seconds

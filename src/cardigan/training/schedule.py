@@ -16,6 +16,12 @@ def learning_rate(config: AdamConfig, images_seen: int) -> float:
     return rate
 
 
+def learning_rates(config: Config, images_seen: int, factor: float = 1.0) -> dict[str, float]:
+    """Return both players' step sizes at this point; `factor` is what rollbacks have left of them."""
+    adams = {"generator": config.generator_optimizer, "discriminator": config.discriminator_optimizer}
+    return {player: factor * learning_rate(adam, images_seen) for player, adam in adams.items()}
+
+
 def average_weight(config: AverageConfig, images_seen: int, batch: int) -> float:
     """Return how much of the live generator one step mixes into the average: 1 - 2^(-batch / half-life).
 

@@ -131,7 +131,7 @@ def _piece(path: Path, start: int, length: int) -> bytes:
 def _zip_members(path: Path) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
+            if info.filename and not info.is_dir():  # zipfile looks at the last letter of a name
                 tidy = _tidy(info.filename)
                 yield Member(tidy, f"{info.file_size} {info.CRC}", _zip_content(path, info, tidy))
 

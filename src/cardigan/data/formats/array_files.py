@@ -6,7 +6,9 @@ Knows where an array and its labels lie; `arrays.py` knows which of its axes and
 import gzip
 import zlib
 from collections.abc import Sequence
+from lzma import LZMAError
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,7 +22,14 @@ PIXELS = ("images", "x", "arr_0", "x_train", "data")
 LABELS = ("y", "labels", "label", "y_train", "arr_1", "targets")
 IDX_BYTES = b"\0\0\x08"
 """How a file of bytes begins; the number of its axes follows."""
-DAMAGE = (OSError, EOFError, ValueError, KeyError, SyntaxError, OverflowError, MemoryError, BadZipFile, zlib.error)
+HELD_IN_MEMORY = 2 * 2**30
+"""Of a compressed file, this many bytes at most."""
+PIECE = 2**20
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, SyntaxError, OverflowError, MemoryError, BadZipFile, zlib.error),
+    *(TokenError, NotImplementedError, RuntimeError, TypeError, LZMAError),
+)
+"""What NumPy and the standard library raise for files that are cut off or damaged, whose headers NumPy reads as Python's."""
 
 
 def npy_reader(path: Path) -> Reader:
@@ -40,15 +49,18 @@ def npz_reader(path: Path, column: str) -> Reader:
     data, or any. Classes are in the array `column`, or in one called y, labels, label, y_train, arr_1 or targets.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("it holds one array: call it .npy")
-        with loaded as arrays:
-            pixels = _chosen(arrays, PIXELS)
-            key = column or next((key for key in LABELS if key in arrays.files), "")
-            if key and key not in arrays.files:
-                raise unknown(f"array of {path!s}", key, arrays.files)
-            labels = arrays[key] if key else None
+        with path.open("rb") as file:  # NumPy leaves it open where it finds damage
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it holds one array: call it .npy")
+            with loaded as arrays:
+                pixels = _chosen(arrays, PIXELS)
+                key = column or next((key for key in LABELS if key in arrays.files), "")
+                if key and key not in arrays.files:
+                    raise unknown(f"array of {path!s}", key, arrays.files)
+                labels = arrays[key] if key else None
+                if isinstance(labels, bytes):
+                    raise ValueError(f"its member {key} is no array")
     except DAMAGE as error:
         raise _damaged(path, error) from None
     return _array_reader(path, pixels, labels)
@@ -58,6 +70,8 @@ def _chosen(arrays: "np.lib.npyio.NpzFile", preferred: Sequence[str]) -> np.ndar
     shapes = {}
     for key in sorted(arrays.files, key=lambda key: preferred.index(key) if key in preferred else len(preferred)):
         array = arrays[key]
+        if not isinstance(array, np.ndarray):
+            continue  # a member that is no .npy comes as its bytes
         if array.ndim in (3, 4):
             return array
         shapes[key] = array.shape
@@ -82,10 +96,22 @@ def idx_reader(path: Path) -> Reader:
     return _array_reader(path, pixels, labels)
 
 
+def _unpacked(path: Path) -> bytes:
+    """Return what a gzip file holds; a file of a few bytes can unpack to any size, so no more is unpacked than may be held."""
+    parts, held = [], 0
+    with gzip.open(path) as file:
+        while part := file.read(PIECE):
+            parts.append(part)
+            held += len(part)
+            if held > HELD_IN_MEMORY:
+                raise ValueError(f"it unpacks to more than {HELD_IN_MEMORY:,} bytes: gunzip it first")
+    return b"".join(parts)
+
+
 def _idx(path: Path) -> np.ndarray:
     try:
         packed = path.name.lower().endswith(".gz")
-        content = gzip.decompress(path.read_bytes()) if packed else np.memmap(path, np.uint8, mode="r")
+        content = _unpacked(path) if packed else np.memmap(path, np.uint8, mode="r")
     except DAMAGE as error:
         raise _damaged(path, error) from None
     values = np.frombuffer(content, np.uint8) if isinstance(content, bytes) else content

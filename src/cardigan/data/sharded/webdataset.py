@@ -198,7 +198,7 @@ def _records(note: bytes, stream: Stream) -> dict[str, str]:
         length, _, rest = note.partition(b" ")
         size = int(length) if length.isdigit() and len(length) < 8 else 0
         word, equals, value = rest[: size - len(length) - 2].partition(b"=")
-        if not equals or (word == b"size" and not (value.isdigit() and int(value[:20]) <= LARGEST)):
+        if not equals or size <= len(length) or (word == b"size" and not (value.isdigit() and int(value[:20]) <= LARGEST)):
             raise _fault(stream, f"is damaged before byte {stream.position:,}: copy, download or make it again")
         found[_text(word)] = _text(value)
         note = note[size:]

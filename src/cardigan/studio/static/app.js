@@ -90,11 +90,15 @@ async function showRun(place, context) {
   delete main.dataset.ready;
   const [run, { mount }] = await Promise.all([json("/api/run", { run: id }, context.signal), VIEWS[view][1]()]);
   if (context.signal.aborted) return;
+  if (run.state === "model") {
+    if (view !== "latent") return location.replace(link(id, "latent")); // there is no training to look at
+    tabs.replaceChildren(tabs.lastElementChild);
+  }
   main.toggleAttribute("data-alpha", run.size.endsWith("x4"));
   const bus = new EventTarget();
   const head = heading(run);
   main.replaceChildren(head.element, context.host);
-  follow(id, (kind, line) => {
+  if (run.state !== "model") follow(id, (kind, line) => {
     if (kind === "progress") Object.assign(run, { images_seen: line.images_seen, elapsed_seconds: line.elapsed_seconds, images_per_second: line.images_per_second ?? run.images_per_second });
     if (kind === "samples" && !run.sheets.includes(line.images_seen)) run.sheets.push(line.images_seen);
     if (kind === "gone") head.trouble("This run's folder was deleted while you were looking: what is shown is what was read before.");
@@ -114,7 +118,7 @@ async function showRun(place, context) {
   await mount({ ...context, id, run, bus });
 }
 
-const STATES = { training: "training", finished: "finished", stopped: "stopped", broken: "broken", unreadable: "unreadable", waiting: "waiting for its first step" };
+const STATES = { training: "training", finished: "finished", stopped: "stopped", broken: "broken", unreadable: "unreadable", model: "a model alone", waiting: "waiting for its first step" };
 export const stateMark = (state) => h("span", { class: `state ${state}` }, STATES[state] ?? state);
 
 /** The run's name and its readings, which keep their places while the numbers change. */

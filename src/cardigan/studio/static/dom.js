@@ -91,13 +91,14 @@ export function choice(label, options, value, chosen) {
 
 /** A labelled whole number. */
 export function counter(label, value, min, max, changed) {
-  const input = h("input", { type: "number", min, max, step: 1, value: String(value), inputmode: "numeric" });
+  const shown = (what) => (typeof what === "number" ? String(what) : ""); // what is no number is a picture that was found, until a seed is typed
+  const input = h("input", { type: "number", min, max, step: 1, value: shown(value), placeholder: "found", inputmode: "numeric" });
   input.addEventListener("change", () => {
     const given = Math.round(Number(input.value));
     input.value = String(Math.min(max, Math.max(min, Number.isFinite(given) ? given : min)));
     changed(Number(input.value));
   });
-  return { element: h("label", { class: "field" }, h("span", {}, label), input), set: (next) => (input.value = String(next)) };
+  return { element: h("label", { class: "field" }, h("span", {}, label), input), set: (next) => (input.value = shown(next)) };
 }
 
 /** A sentence about what cannot be shown, in the place where it would stand. */

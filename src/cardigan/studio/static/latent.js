@@ -7,8 +7,9 @@ import { reproduce } from "./reproduce.js";
 const MODES = { pad: ["Drag", pad], seeds: ["Seeds", seeds], walk: ["Walk", walk], mix: ["Arithmetic", mix], moments: ["Over time", moments], nearest: ["Nearest", nearest], invert: ["Find a picture", invert] };
 const PAGE = 36;
 
-/** "3,7,1" as numbers. */
-const listed = (text) => (text ?? "").split(",").filter(Boolean).map(Number).filter(Number.isInteger);
+/** "3,7,z:AACAPw" as seeds and latents that were found. */
+const listed = (text) => (text ?? "").split(",").filter(Boolean).map((each) => (each.startsWith("z") ? each : Number(each))).filter((each) => typeof each === "string" || Number.isInteger(each));
+const named = (point) => (typeof point === "string" ? "found" : point);
 
 export async function mount({ host, signal, state, id, run }) {
   const facts = { classes: run.classes, class_names: run.class_names, checkpoints: run.checkpoints.map((each) => each.images_seen) };
@@ -21,6 +22,12 @@ export async function mount({ host, signal, state, id, run }) {
     common: () => ({ label: facts.classes ? state.get("label") : null, truncation: state.get("truncation"), directions: state.get("directions"), checkpoint: state.get("checkpoint") }),
     ask: (path, parameters) => picture(path, { run: id, ...parameters }, signal),
   };
+  room.go = (mode, changes) => {
+    state.set({ mode, ...changes });
+    modes.replaceChildren(choose());
+    enter();
+    stage.querySelector(".pad, button")?.focus();
+  };
   const mode = () => (state.get("mode", "pad") in MODES ? state.get("mode", "pad") : "pad");
   const release = () => stage.querySelectorAll("img[src^='blob:']").forEach((image) => URL.revokeObjectURL(image.src));
   signal.addEventListener("abort", release);
@@ -32,9 +39,11 @@ export async function mount({ host, signal, state, id, run }) {
     redraw();
   };
   const changed = (changes) => (state.set(changes), redraw());
+  const choose = () => segmented("What to do", Object.entries(MODES).map(([name, [words]]) => [name, words]), mode(), (value) => (state.set({ mode: value === "pad" ? null : value }), enter()));
+  const modes = h("div", { class: "controls modes" }, choose());
   const side = h("aside", { class: "knobs", "aria-label": "How pictures are drawn" }, knobs(room, changed, null));
   host.append(h("h2", { class: "unseen" }, "Latent room"),
-    h("div", { class: "controls modes" }, segmented("What to do", Object.entries(MODES).map(([name, [words]]) => [name, words]), mode(), (value) => (state.set({ mode: value === "pad" ? null : value }), enter()))),
+    modes,
     h("div", { class: "room" }, side, stage));
   enter();
   json("/api/latent", { run: id }, signal).then(({ directions }) => !signal.aborted && side.replaceChildren(...knobs(room, changed, directions)), (error) => !signal.aborted && side.append(notice(error.message, "error")));
@@ -126,7 +135,8 @@ function pad(stage, room) {
     draw(asked());
   };
   const others = h("button", { type: "button", on: { click: () => {
-    corners = corners.map((_, index) => Math.max(...corners) + 1 + index);
+    const above = Math.max(-1, ...corners.filter(Number.isInteger)) + 1;
+    corners = corners.map((_, index) => above + index);
     inputs.forEach((input, index) => input.set(corners[index]));
     chosen();
   } } }, "Four others");
@@ -181,7 +191,7 @@ function tray(room, { words, seeds, removed }) {
     const list = seeds();
     if (!list.length) return row.replaceChildren(h("span", { class: "hint" }, words));
     const canvases = list.map(() => frame(room.width, room.height, ""));
-    row.replaceChildren(...list.map((seed, index) => h("button", { type: "button", "aria-label": `Take seed ${seed} out`, title: "Take it out", on: { click: () => removed(index) } }, canvases[index], h("span", {}, seed))));
+    row.replaceChildren(...list.map((seed, index) => h("button", { type: "button", "aria-label": typeof seed === "string" ? "Take the found picture out" : `Take seed ${seed} out`, title: "Take it out", on: { click: () => removed(index) } }, canvases[index], h("span", {}, named(seed)))));
     draw({ seeds: list.join(","), ...room.common() }, (bitmap) => canvases.forEach((canvas, index) => paintTile(canvas, bitmap, layoutOf(list.length, room.width, room.height), index)));
   };
   return { element: h("div", {}, row, trouble), redraw };
@@ -215,7 +225,7 @@ function walk(stage, room) {
   const play = newest(async () => {
     if (stops.length < 2) return;
     const parameters = { run: id, ...asked() };
-    links.replaceChildren(...["webp", "gif", "mp4"].map((format) => h("a", { class: "button small", href: address("/api/walk", { ...parameters, format }), download: `walk.${format}` }, format.toUpperCase())));
+    links.replaceChildren(...room.run.films.map((format) => h("a", { class: "button small", href: address("/api/walk", { ...parameters, format }), download: `walk.${format}` }, format.toUpperCase())));
     const response = await fetch(address("/api/walk", { ...parameters, format: "webp" }), { signal: room.signal });
     if (!response.ok) throw Object.assign(new Error((await response.json()).error), { status: response.status });
     trouble.hidden = true;
@@ -299,7 +309,10 @@ function invert(stage, room) {
   const given = h("img", { class: "picture", alt: "The picture you gave", hidden: true }), found = h("img", { class: "picture", alt: "The nearest picture that G can draw", hidden: true });
   for (const image of [given, found]) image.style.aspectRatio = `${width} / ${height}`;
   const words = h("p", { class: "readout", role: "status" }), numbers = h("textarea", { readonly: true, rows: 4, "aria-label": "The latent", hidden: true });
-  let name = "picture.png";
+  let name = "picture.png", point = "";
+  const onward = h("div", { class: "row", hidden: true },
+    h("button", { type: "button", on: { click: () => room.go(null, { corners: [point, 0, 1, 2].join(","), x: 0, y: 0, label: null }) } }, "Drag away from it"),
+    h("button", { type: "button", on: { click: () => room.go("walk", { stops: [point, 0, 1].join(","), label: null }) } }, "Walk from it"));
   const input = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", id: "upload" });
   const drop = h("label", { class: "drop", for: "upload" }, h("b", {}, "Choose a picture"), h("span", {}, "or drop one here: PNG, JPEG or WebP, at most 8 MB"));
   async function take(file) {
@@ -308,13 +321,14 @@ function invert(stage, room) {
     if (given.src) URL.revokeObjectURL(given.src);
     given.src = URL.createObjectURL(file);
     given.hidden = false;
-    found.hidden = numbers.hidden = true;
+    found.hidden = numbers.hidden = onward.hidden = true;
     words.textContent = "Searching: this takes some seconds …";
     drop.setAttribute("aria-busy", "true");
     try {
       const result = await upload("/api/invert", { run: id, label: state.get("label") }, file, signal);
       found.src = result.picture;
-      found.hidden = numbers.hidden = false;
+      found.hidden = numbers.hidden = onward.hidden = false;
+      point = result.point;
       numbers.value = JSON.stringify(result.z.map((value) => Number(value.toFixed(4))));
       words.textContent = `Found: off by ${number(result.error)} of 255 grey levels (root mean square)${result.label === null || result.label === undefined ? "" : `, as class ${room.facts.class_names?.[result.label] ?? result.label}`}.`;
     } catch (error) {
@@ -329,7 +343,7 @@ function invert(stage, room) {
     if (kind === "drop") take(event.dataTransfer.files[0]);
   });
   const figure = (image, title) => h("figure", {}, h("figcaption", {}, title), h("div", { class: "plate" }, image));
-  stage.append(input, drop, words, h("div", { class: "duo" }, figure(given, "Yours"), figure(found, "The nearest that G can draw")), numbers,
+  stage.append(input, drop, words, h("div", { class: "duo" }, figure(given, "Yours"), figure(found, "The nearest that G can draw")), onward, numbers,
     lesson("What this is", "The search runs G backwards: it changes the random numbers until G draws your picture as well as it can. What G cannot draw, it has not learned. A picture unlike the training pictures comes back as something that G knows."),
     reproduce(id, () => ({ view: "invert", label: state.get("label"), name })));
   return () => {};

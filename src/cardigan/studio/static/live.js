@@ -10,7 +10,7 @@ const CHARTS = [
   ["Losses", [["discriminator_loss", "D", "real"], ["generator_loss", "G", "fake"]]],
   ["How real D finds them", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after", "after D's step", "third"]]],
   ["D's margin, which has no scale", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
-  ["Score at checkpoints (less is better)", [["score", "score", "fake"]]],
+  ["Score at checkpoints, ± 2 standard errors (less is better)", [["score", "score", "fake"]]],
   ["Diversity (1: as different as real ones)", [["diversity", "diversity", "fake"], ["repeated", "with a twin", "third"]]],
   ["Overfitting", [["held_out_gap", "held-out gap", "real"], ["nearness", "nearness", "fake"]]],
   ["D's logit margin", [["logit_margin", "real − generated", "real"]]],
@@ -140,8 +140,8 @@ function curvesOf({ id, state, signal, charts }) {
     if (!names.length) charts.replaceChildren(notice("No numbers yet: the first line comes a few seconds after the first step."));
     const at = (event) => (state.get("axis") === "seconds" ? event.elapsed_seconds : event.images_seen);
     const marks = [...data.faults.map((fault) => ({ x: at(fault), colour: fault.grave ? "grave" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), colour: "muted" }))];
-    const scores = data.scores.map((each) => each.score), scoreXs = data.scores.map(at);
-    made.forEach((chart, title) => chart.feed(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: scores, low: scores, high: scores } }, marks: [] } : { x: xs(), series: data.series, marks }));
+    const scoreXs = data.scores.map(at), within = (errors) => data.scores.map(({ score, error }) => score + errors * (error ?? 0));
+    made.forEach((chart, title) => chart.feed(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [] } : { x: xs(), series: data.series, marks }));
     amount.textContent = `${whole(data.lines)} readings${data.thinned ? `, drawn as ${whole(data.x.length)}; bands show the least and greatest` : ""}`;
     look();
   }

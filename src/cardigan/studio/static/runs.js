@@ -24,7 +24,8 @@ export async function runs({ host, signal, state }) {
   const heads = COLUMNS.map(([name, title, , kind]) => h("th", { scope: "col", class: kind ?? null, data: { name } }, h("button", { type: "button", on: { click: () => sortBy(name) } }, title)));
   const go = h("a", { class: "button", href: "#/compare" }, "Compare");
   const clear = h("button", { type: "button", class: "quiet", on: { click: () => (chosen.clear(), draw()) } }, "Clear");
-  const tray = h("div", { class: "tray", role: "region", "aria-label": "Chosen runs", hidden: true });
+  const named = h("span");
+  const tray = h("div", { class: "tray", role: "region", "aria-label": "Chosen runs", hidden: true }, named, go, clear);
   const more = h("button", { type: "button", hidden: true, on: { click: () => ((everything = true), draw()) } });
   const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "Choose to compare")), h("th", { scope: "col" }, h("span", { class: "unseen" }, "Newest samples")), heads)), body);
   const empty = h("div", { class: "empty", hidden: true });
@@ -58,7 +59,9 @@ export async function runs({ host, signal, state }) {
       seen.observe(rows.get(run.id).element);
     }
     const wanted = visible.map((run) => (rows.get(run.id).tell(run, chosen), rows.get(run.id).element));
+    const held = body.contains(document.activeElement) ? document.activeElement : null; // rows that move would lose it
     if (wanted.length !== body.children.length || wanted.some((element, index) => body.children[index] !== element)) body.replaceChildren(...wanted);
+    if (held?.isConnected && held !== document.activeElement) held.focus({ preventScroll: true });
     more.hidden = kept.length <= visible.length;
     more.textContent = `Show all ${whole(kept.length)}`;
     const training = all.filter((run) => run.state === "training").length;
@@ -68,7 +71,7 @@ export async function runs({ host, signal, state }) {
     tray.hidden = !chosen.size;
     go.href = `#/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
     go.textContent = chosen.size === 1 ? "Look at 1 run with set latents" : `Compare ${chosen.size} runs`;
-    tray.replaceChildren(h("span", {}, [...chosen].join(", ")), go, clear);
+    named.textContent = [...chosen].join(", ");
     state.set({ chosen: [...chosen].join(",") });
   }
 
@@ -105,7 +108,7 @@ export async function runs({ host, signal, state }) {
       now = fresh;
       box.checked = chosen.has(fresh.id);
       const folder = fresh.id.includes("/") ? fresh.id.slice(0, fresh.id.lastIndexOf("/") + 1) : "";
-      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
+      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, fresh.state === "model" ? "latent" : "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
       const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${whole(fresh.images_goal)}` }) : "";
       fill(cells, [
         [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],

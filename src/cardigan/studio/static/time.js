@@ -104,7 +104,7 @@ export async function mount({ host, signal, state, id, run, bus }) {
     offer();
   }
   function offer() {
-    const download = (words, more) => ["webp", "gif", "mp4"].map((format) => h("a", { class: "button small", href: address("/api/film", { run: id, format, fps: speed(), ...more }), download: `${id.split("/").at(-1)}-${words}.${format}` }, format.toUpperCase()));
+    const download = (words, more) => run.films.map((format) => h("a", { class: "button small", href: address("/api/film", { run: id, format, fps: speed(), ...more }), download: `${id.split("/").at(-1)}-${words}.${format}` }, format.toUpperCase()));
     exports.replaceChildren(h("span", { class: "label" }, "Save the film of all pictures"), h("span", { class: "row" }, download("sheets", {})), h("span", { class: "label" }, "of this picture"), h("span", { class: "row" }, download(`picture-${chosen + 1}`, { tile: chosen })));
   }
 

@@ -1,0 +1,164 @@
+"""How every reader of foreign bytes bears damaged files: a hundred thousand of them each, in a process with limits; prints JSON.
+
+    python benchmarks/fuzz.py [--cases 100000] [--readers "pth,npz"] [--seed 0] [--out FILE.json]
+
+A case is a valid file after one to four pieces of damage (tests/fuzz/mutating.py). It is accepted, refused in one sentence, or a failure: any
+other exception, a death of the process, more than a gigabyte, or more than ten seconds of a processor. Equal seeds make equal cases; `failures`
+names them.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzz"))
+from readers import SUBJECTS, Subject, damaged  # pyright: ignore[reportMissingImports]
+
+from cardigan.data.reader import Unreadable
+from cardigan.errors import CardiganError
+
+MEMORY = 2**30
+SECONDS = 10.0
+SHOWN = 8
+"""Different failures that are told of each reader."""
+HERE = struct.Struct("<q")
+
+
+class TooSlow(BaseException):
+    """A case took longer than it may; no reader takes this for damage."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--readers", default=",".join(SUBJECTS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results, text = {}, ""
+    for name in options.readers.split(","):
+        results[name] = fuzzed(SUBJECTS[name], options.cases, options.seed)
+        print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
+        text = json.dumps({"seed": options.seed, "readers": results}, indent=1)
+        if options.out:
+            options.out.write_text(text + "\n")
+    print(text)
+
+
+def fuzzed(subject: Subject, cases: int, seed: int) -> dict[str, object]:
+    """Return what became of the cases; a process that dies is followed by another, which goes on behind the case that killed it."""
+    shared = mmap.mmap(-1, HERE.size)
+    HERE.pack_into(shared, 0, -1)
+    total: Counter[str] = Counter()
+    failures: dict[str, int] = {}
+    slowest, largest, first, began = 0.0, 0, 0, time.monotonic()
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
+        while first < cases:
+            read_end, write_end = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(read_end)
+                _run(subject, range(first, cases), seed, Path(place), shared, write_end)
+            os.close(write_end)
+            with os.fdopen(read_end) as file:
+                found = [json.loads(line) for line in file]
+            _, status = os.waitpid(child, 0)
+            for part in found:
+                total.update(part["counts"])
+                failures = {**part["failures"], **failures}
+                slowest, largest = max(slowest, part["slowest"]), max(largest, part["largest"])
+            if status == 0:
+                break
+            last = HERE.unpack_from(shared)[0]
+            if last < first:
+                raise SystemExit("The first case was not reached: see above.")
+            total.update({"crashes": 1})
+            failures.setdefault(f"the process died of {os.waitstatus_to_exitcode(status)}", last)
+            total.update({"uncounted": last - (found[-1]["next"] if found else first)})
+            first = last + 1
+    return {
+        "cases": sum(total.values()),
+        **{name: total[name] for name in ("refused", "accepted", "crashes")},
+        **({"uncounted": total["uncounted"]} if total["uncounted"] else {}),
+        "slowest_seconds": round(slowest, 3),
+        "largest_megabytes": round(largest / 2**20, 1),
+        "seconds": round(time.monotonic() - began, 1),
+        **({"failures": dict(list(failures.items())[:SHOWN])} if failures else {}),
+    }
+
+
+def _run(subject: Subject, numbers: range, seed: int, place: Path, shared: mmap.mmap, told: int) -> None:
+    """Read the cases and end the process; what became of them is told a thousand at a time."""
+    try:
+        warnings.simplefilter("ignore")
+        signal.signal(signal.SIGPROF, _too_slow)
+        folder = Path(tempfile.mkdtemp(dir=place))
+        seeds = list(subject.seeds(folder))
+        for content in seeds:
+            verdict = _verdict(subject, folder, content)  # what is imported late is imported, before memory is bounded
+            if verdict != "accepted":
+                raise RuntimeError(f"a valid file is not accepted: {verdict}")
+        resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + MEMORY, resource.RLIM_INFINITY))
+        counts, failures, slowest, largest = Counter(), {}, 0.0, 0
+        for number in numbers:
+            HERE.pack_into(shared, 0, number)
+            content = damaged(subject, seeds, seed, number)
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            before, began = _memory("VmRSS"), time.process_time()
+            verdict = _verdict(subject, folder, content)
+            slowest, largest = max(slowest, time.process_time() - began), max(largest, _memory("VmHWM") - before)
+            counts[verdict if verdict in ("accepted", "refused") else "crashes"] += 1
+            if verdict not in ("accepted", "refused"):
+                failures.setdefault(verdict, number)
+            if number % 1000 == 999 or number == numbers[-1]:
+                part = {"counts": counts, "failures": failures, "slowest": slowest, "largest": largest, "next": number + 1}
+                os.write(told, json.dumps(part).encode() + b"\n")
+                counts, failures = Counter(), {}
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - nothing may return from a forked process
+        traceback.print_exc()
+        os._exit(3)
+
+
+def _verdict(subject: Subject, folder: Path, content: bytes) -> str:
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        subject.read(folder, content)
+        return "accepted"
+    except (CardiganError, Unreadable) as error:
+        return "refused" if "\n" not in str(error) else f"more than one line: {str(error)[:80]!r}"
+    except BaseException as error:  # noqa: BLE001 - whatever is left is a failure, to be told
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "cardigan" in frame.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        return f"{type(error).__name__} at {where}: {str(error)[:120]}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _too_slow(*_: object) -> None:
+    raise TooSlow(f"more than {SECONDS:g} s")
+
+
+def _memory(name: str) -> int:
+    """Return a line of /proc/self/status in bytes."""
+    content = Path("/proc/self/status").read_bytes()
+    return int(content.partition(f"{name}:".encode())[2].split(None, 1)[0]) * 1024
+
+
+if __name__ == "__main__":
+    main()

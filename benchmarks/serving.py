@@ -1,0 +1,246 @@
+"""What serving costs: pictures a second over HTTP beside those of the bare generator, in turns; how long answers take; and whether each is right.
+
+    python benchmarks/serving.py MODEL [--clients 32] [--per-request 16] [--kind application/x-npz] [--images 100000] [--out FILE.json]
+
+Every picture is asked for by a seed of its own, and compared with what `cardigan.load(MODEL).sample_seeds` draws in this process. Rounds of the
+bare generator (batches of 64 latents that lie ready, to pixels) alternate with rounds of the server, so that both see the same machine and the
+same cores: run it all under `taskset`. The clients are one process with a connection each, asking again as soon as they are answered; on one core
+they take their time from the server, and on a machine of their own they would not. So there are two ratios. `ratio_by_clock` is pictures a second
+of the wall clock, the clients' work on the server's account. `ratio_by_processor` is pictures per second of processor time, which does not see
+other programs on the same cores: with the clients' time, and without it. The bare generator keeps the memory that it frees, as the server does
+(`training/memory.py`); what it does without that is told too. An npz holds the pixels as they are; a PNG is pressed, at a cost of its own.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import re
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import cardigan
+from cardigan.run.snapshot import draw_pixels
+from cardigan.training.memory import kept_memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--per-request", type=int, default=16)
+    parser.add_argument("--kind", default="application/x-npz", choices=["application/x-npz", "image/png"], help="image/png with --per-request 1")
+    parser.add_argument("--images", type=int, default=100_000, help="that are asked for and checked, in all rounds")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a round of the bare generator")
+    parser.add_argument("--serve", default="", help="more options of `cardigan serve`")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.kind == "image/png" and options.per_request != 1:
+        parser.error("a PNG of several is a sheet: ask for 1 each")
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, torch {torch.__version__}",
+        "threads": torch.get_num_threads(),
+        "load_before": os.getloadavg()[0],
+        **measured(options),
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the rows of all rounds, and what follows from them."""
+    model = cardigan.load(options.model)
+    expected = np.concatenate([model.sample_seeds(range(start, min(start + 4_096, options.images))) for start in range(0, options.images, 4_096)])
+    server, port = started(options)
+    try:
+        rounds, latencies, faults = [], [], []
+        share = options.images // options.rounds // options.per_request * options.per_request
+        asked(port, options, expected[: min(len(expected), options.clients * options.per_request * 2)], 0)
+        for number in range(options.rounds):
+            usual, bare = drawn(model, options.seconds / 2, kept=False), drawn(model, options.seconds)
+            before = processor_seconds(server.pid)
+            first = number * share
+            load = asked(port, options, expected[first : first + share], first)
+            load |= {"server_processor_seconds": processor_seconds(server.pid) - before}
+            latencies += load.pop("latencies")
+            faults += load.pop("faults")
+            rounds.append({"usual": usual, "bare": bare, "served": load})
+    finally:
+        server.terminate()
+        said, _ = server.communicate(timeout=60)
+    return {
+        **summary(rounds, latencies, faults, share * options.rounds),
+        "exit_code": server.returncode,
+        "server_said": said.splitlines(),
+        "rounds": rounds,
+    }
+
+
+def summary(rounds: list[dict[str, Any]], latencies: list[float], faults: list[str], wanted: int) -> dict[str, Any]:
+    """Return the ratios (medians of the pairs of rounds), the times of answers, and the count of right pictures."""
+
+    def median(of: Any) -> float:
+        return round(statistics.median(of(pair["bare"], pair["served"]) for pair in rounds), 4)
+
+    def by_processor(bare: dict[str, float], served: dict[str, float], clients: bool) -> float:
+        spent = served["server_processor_seconds"] + (served["clients_processor_seconds"] if clients else 0)
+        return served["images"] / spent / (bare["images"] / bare["processor_seconds"])
+
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return {
+        "bare_images_per_second": median(lambda bare, served: bare["images"] / bare["seconds"]),
+        "bare_images_per_processor_second": median(lambda bare, served: bare["images"] / bare["processor_seconds"]),
+        "bare_images_per_processor_second_memory_not_kept": round(statistics.median(_pace(pair["usual"]) for pair in rounds), 1),
+        "served_images_per_second": median(lambda bare, served: served["images"] / served["seconds"]),
+        "ratio_by_clock": median(lambda bare, served: served["images"] / served["seconds"] / (bare["images"] / bare["seconds"])),
+        "ratio_by_processor": median(lambda bare, served: by_processor(bare, served, True)),
+        "ratio_by_processor_without_clients": median(lambda bare, served: by_processor(bare, served, False)),
+        "p50_seconds": round(p50, 4),
+        "p99_seconds": round(p99, 4),
+        "p99_over_p50": round(p99 / p50, 2),
+        "requests": len(latencies),
+        "images_wanted": wanted,
+        "images_right": sum(pair["served"]["images"] for pair in rounds),
+        "faults": len(faults),
+        "first_faults": faults[:5],
+    }
+
+
+def _pace(bare: dict[str, float]) -> float:
+    return bare["images"] / bare["processor_seconds"]
+
+
+def started(options: argparse.Namespace) -> tuple[subprocess.Popen[str], int]:
+    words = [sys.executable, "-m", "cardigan", "serve", str(options.model), "--port", "0", "--device", "cpu", *options.serve.split()]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    found = re.search(r":(\d+)/", server.stdout.readline())
+    assert found, "the server said no address"
+    return server, int(found[1])
+
+
+def drawn(model: cardigan.Model, seconds: float, kept: bool = True) -> dict[str, float]:
+    """Draw batches of latents that lie ready, for so long; with freed memory kept, as the server keeps it, or as Python does."""
+    snapshot = model.snapshot
+    z = torch.randn(64, snapshot.config.latent.size)
+    labels = torch.arange(64) % snapshot.spec.classes if snapshot.spec.classes else None
+    draw_pixels(snapshot.generator, z, labels)
+    began, spent, images = time.monotonic(), time.process_time(), 0
+    with kept_memory() if kept else nullcontext():
+        while time.monotonic() - began < seconds:
+            images += len(draw_pixels(snapshot.generator, z, labels))
+        return {"images": images, "seconds": time.monotonic() - began, "processor_seconds": time.process_time() - spent}
+
+
+def processor_seconds(process: int) -> float:
+    """Return the processor time of another process and all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def asked(port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> dict[str, Any]:
+    """Ask for these pictures in a process of its own; return what came of it."""
+    context = get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=_clients, args=(there, port, options, expected, first))
+    process.start()
+    there.close()
+    result = here.recv()
+    process.join()
+    return result
+
+
+@dataclass
+class Client:
+    """One connection, and the request it waits for."""
+
+    connection: socket.socket
+    start: int = 0
+    began: float = 0.0
+    received: bytearray = field(default_factory=bytearray)
+
+    def ask(self, start: int, body: bytes, kind: str) -> None:
+        self.start, self.began = start, time.monotonic()
+        self.received.clear()
+        head = f"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nAccept: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.connection.sendall(head.encode() + body)
+
+    def answer(self) -> tuple[int, bytes] | None:
+        """Return status and body once they are whole."""
+        head = self.received.find(b"\r\n\r\n")
+        if head < 0:
+            return None
+        length = re.search(rb"content-length: (\d+)", self.received, re.IGNORECASE)
+        assert length, bytes(self.received[:200])
+        end = head + 4 + int(length[1])
+        return (int(self.received[9:12]), bytes(self.received[head + 4 : end])) if len(self.received) >= end else None
+
+
+def _clients(there: Any, port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> None:
+    spent, began = time.process_time(), time.monotonic()
+    starts = iter(range(0, len(expected), options.per_request))
+    selector, latencies, faults, images = selectors.DefaultSelector(), [], [], 0
+    for _ in range(options.clients):
+        _ask_next(selector, Client(socket.create_connection(("127.0.0.1", port))), starts, options, first)
+    while selector.get_map():
+        for key, _ in selector.select():
+            client: Client = key.data
+            came = client.connection.recv(1 << 20)
+            client.received += came
+            answer = client.answer()
+            if answer is None and came:
+                continue
+            selector.unregister(client.connection)
+            if answer is None:
+                faults.append(f"lost: {client.start}")
+                continue
+            latencies.append(time.monotonic() - client.began)
+            part = expected[client.start : client.start + options.per_request]
+            if answer[0] == 200 and _is_right(options.kind, answer[1], part):
+                images += len(part)
+            else:
+                faults.append(f"{answer[0]} at {first + client.start}: {answer[1][:100]!r}")
+            _ask_next(selector, client, starts, options, first)
+    seconds = time.monotonic() - began
+    spent = time.process_time() - spent
+    there.send({"images": images, "seconds": seconds, "clients_processor_seconds": spent, "latencies": latencies, "faults": faults})
+
+
+def _ask_next(selector: selectors.BaseSelector, client: Client, starts: Any, options: argparse.Namespace, first: int) -> None:
+    start = next(starts, None)
+    if start is None:
+        client.connection.close()
+        return
+    seeds = ",".join(map(str, range(first + start, first + start + options.per_request)))
+    client.ask(start, f'{{"seeds":[{seeds}]}}'.encode(), options.kind)
+    selector.register(client.connection, selectors.EVENT_READ, client)
+
+
+def _is_right(kind: str, body: bytes, expected: np.ndarray) -> bool:
+    """Return whether an answer holds exactly these pixels."""
+    if kind == "image/png":
+        found = np.asarray(Image.open(io.BytesIO(body)))
+        return np.array_equal(found.reshape(expected.shape[1:]), expected[0])
+    return body.count(expected.tobytes()) == 1 and len(body) < expected.nbytes + 64 * len(expected) + 2_048
+
+
+if __name__ == "__main__":
+    main()

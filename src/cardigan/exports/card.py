@@ -1,0 +1,216 @@
+"""The model card: what a generator is, what it was trained on and how, how good it is, what it is not good for, and how to have it again.
+
+Markdown, with the front matter that the Hugging Face hub reads. Words only; judges nothing, writes nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from cardigan.config import Config
+from cardigan.exports.quality import Cost, cost_lines
+from cardigan.exports.record import Record, record_of, told_source, training_command
+from cardigan.run.snapshot import Snapshot, read_snapshot
+
+UNKNOWN = "pictures not known"
+"""What the data of a generator is called that another program trained."""
+LICENCES = dict.fromkeys(
+    ("mnist", "stacked-mnist"),
+    ("cc-by-sa-3.0", "Creative Commons Attribution-ShareAlike 3.0 (CC BY-SA 3.0), https://creativecommons.org/licenses/by-sa/3.0/; "
+     "the MNIST digits are by Yann LeCun and Corinna Cortes"),
+)  # fmt: skip
+"""Of the embedded pictures: the short name and the sentence."""
+
+
+def model_card(path: Path, files: Mapping[str, str] | None = None) -> str:
+    """Return the card of the model at `path`, a run directory, a checkpoint folder or a file of weights; `files` are names and their SHA-256.
+
+    Raises CardiganError for anything else.
+    """
+    return card_text(read_snapshot(path), path, files)
+
+
+def card_text(
+    snapshot: Snapshot,
+    model: Path | None = None,
+    files: Mapping[str, str] | None = None,
+    export: Sequence[str] = (),
+    cost: Cost | None = None,
+    data_licence: str = "",
+    weights: str = "float32",
+) -> str:
+    """Return the card of a snapshot. `model` is where it came from, `export` says what this export is, `cost` what the judge found, `weights` what
+    they are stored as.
+    """
+    config, record = snapshot.config, record_of(model, snapshot)
+    source = told_source(config) or UNKNOWN
+    here = not snapshot.foreign
+    sections = {
+        "This export": list(export),
+        "Data": _data(snapshot, source),
+        "Recipe": _recipe(snapshot),
+        "Time": _time(snapshot, record) if here else [],
+        "Metrics": cost_lines(cost) if cost is not None else _metrics(record, weights),
+        "Limits": _limits(snapshot),
+        "Licence of the data": [_licence(source, data_licence)[1]],
+        "Use": _use(snapshot),
+        "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _same_bits(record)] if here else [],
+        "Hashes": _hashes(snapshot, files or {}),
+    }
+    body = [line for title, lines in sections.items() if lines for line in (f"## {title}", "", *lines, "")]
+    text = "\n".join([*_front_matter(snapshot, source, data_licence), "", f"# {_title(snapshot, source)}", "", *body])
+    return text.replace(config.data.source, source) if config.data.source else text
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's fp32 weights: every name in order, its shape and its numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def drawing_words(config: Config) -> list[str]:
+    """Return how latents and classes are drawn, so that any program can draw the same ones."""
+    size, kind = config.latent.size, config.latent.distribution
+    law = {"normal": "from N(0, 1)", "uniform": "uniformly from [-1, 1]"}[kind]
+    draw = {"normal": f"torch.randn(1, {size}, generator=g)", "uniform": f"torch.rand(1, {size}, generator=g) * 2 - 1"}[kind]
+    words = [f"`z` is {size} numbers drawn independently {law}. Picture i of seed s has, in PyTorch, `{draw}`, where `g = torch.Generator()"
+             '.manual_seed(int.from_bytes(hashlib.blake2b(f"{s}/sample/{i}".encode(), digest_size=8).digest(), "big") >> 1)`. '
+             "`truncation`, from 0 to 1, multiplies `z`: less is more typical and less varied."]  # fmt: skip
+    if config.conditional:
+        words.append(
+            '`labels` are class numbers; one that is not asked for is drawn by `torch.randint(classes, (1,), generator=g)` of `f"{s}/label/{i}"`.'
+        )
+    return words
+
+
+def _front_matter(snapshot: Snapshot, source: str, data_licence: str) -> list[str]:
+    kind = "conditional" if snapshot.spec.classes else "unconditional"
+    tags = ["gan", "image-generation", kind, snapshot.config.generator.network]
+    name = source.removeprefix("hf:").split(":")[0]
+    datasets = ["datasets:", f"- {_quoted(name)}"] if source in LICENCES or source.startswith("hf:") else []
+    return ["---", "library_name: cardigan", f"license: {_licence(source, data_licence)[0]}", "pipeline_tag: unconditional-image-generation",
+            "tags:", *(f"- {tag}" for tag in tags), *datasets, "---"]  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _title(snapshot: Snapshot, source: str) -> str:
+    spec = snapshot.spec
+    return f"{source}: {spec.height}x{spec.width} pictures by a {snapshot.config.generator.network} GAN"
+
+
+def _licence(source: str, told: str) -> tuple[str, str]:
+    if told:
+        short = told.lower() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", told) else "other"
+        words = " ".join(told.split())
+        return short, f"{words}, as told by who exported this. Whether it extends to the weights is for you to judge."
+    if source in LICENCES:
+        return LICENCES[source][0], f"{LICENCES[source][1]}. The card passes it on to the weights, to be on the safe side."
+    return "unknown", "Not recorded: Cardigan does not know it. Find it out before you share what was learned from the pictures."
+
+
+def _data(snapshot: Snapshot, source: str) -> list[str]:
+    data, spec = snapshot.config.data, snapshot.spec
+    if snapshot.foreign:
+        told = "" if source == UNKNOWN else f": {source}, by what kind of file it is"
+        return [f"- another program trained it{told}; what exactly it saw, these weights do not tell", f"- pictures: {spec.height}x{spec.width}"]
+    colours = {1: "grey", 3: "RGB", 4: "RGB and transparency"}.get(spec.channels, f"{spec.channels} channels")
+    lines = [f"- source: {source} (part `{data.split}`{f', {data.limit:,} of its pictures' if data.limit else ''}"
+             f"{f', {data.held_out:,} held out' if data.held_out else ''})",
+             f"- pictures: {spec.height}x{spec.width} (height first), {colours}; fit `{data.fit}`{', mirrored' if data.mirror else ''}"]  # fmt: skip
+    names = ", ".join(spec.class_names) or f"0 to {spec.classes - 1}"
+    return [*lines, f"- classes: {spec.classes} ({names})" if spec.classes else "- classes: none told"]
+
+
+def _recipe(snapshot: Snapshot) -> list[str]:
+    config = snapshot.config
+    rounded = (
+        [] if snapshot.weights == "float32" else [f"- read from a file that stored its weights as {snapshot.weights}: these are not those trained"]
+    )
+    parameters = sum(parameter.numel() for parameter in snapshot.generator.parameters())
+    network = f"{config.generator.network}, width {config.generator.width}, {parameters:,} parameters, latent of {config.latent.size}"
+    if snapshot.foreign:
+        return [f"- generator: {network}; how it was trained is not known", *rounded]
+    return [
+        *rounded,
+        f"- recipe `{config.recipe}`, seed {config.seed}, batch {config.batch}, {snapshot.images_seen:,} images seen",
+        f"- generator: {network}",
+        f"- discriminator: {config.discriminator.network}, width {config.discriminator.width}; loss `{config.objective.loss}`, "
+        f"R1 {config.objective.r1:g}, R2 {config.objective.r2:g}",
+        f"- these are averaged weights, half-life {config.average.half_life_images:,} images"
+        if config.average.half_life_images
+        else "- these are the last weights, not averaged",
+    ]
+
+
+def _time(snapshot: Snapshot, record: Record) -> list[str]:
+    seen = f"{snapshot.images_seen:,} images"
+    if record.seconds is None:
+        return [f"{seen}; how long they took is not known, since this file lies in no run."]
+    known = record.environment or {}
+    machine = ", ".join(
+        f"{label} {known[name]}" for name, label in (("platform", "on"), ("threads", "threads:"), ("torch", "torch")) if known.get(name)
+    )
+    return [f"{seen} in {record.seconds:,.0f} s{f' ({machine})' if machine else ''}."]
+
+
+def _metrics(record: Record, weights: str) -> list[str]:
+    before = [] if weights == "float32" else [f"Of the weights before they were stored as {weights}; what that costs was not judged.", ""]
+    score = [] if record.score is None else [f"Score at this checkpoint: {record.score:.2f} (the cheap one, of few pictures and without an error: "
+                                             "it compares checkpoints of one run, nothing else)."]  # fmt: skip
+    if not record.rows:
+        return [*score, *([""] if score else []), "Not judged: `cardigan export --judge` or `cardigan evaluate` does it."]
+    table = ["| metric | value | standard error | real pictures |", "|---|---|---|---|"]
+    table += [f"| {row.name} | {row.value} | {row.error} | {row.real} |" for row in record.rows]
+    return [*before, *table, "", f"Protocol: {record.protocol}", *(["", *score] if score else [])]
+
+
+def _limits(snapshot: Snapshot) -> list[str]:
+    classes = "Only the classes above can be asked for." if snapshot.spec.classes else "No class can be asked for."
+    return [
+        f"- It draws {snapshot.spec.height}x{snapshot.spec.width} pictures like those it was trained on, with their faults and imbalances.",
+        f"- {classes} Rare kinds of pictures may be missing or worse than others.",
+        "- It can repeat training pictures: the metric `memorisation` looks for it, where it was judged.",
+        "- It was made to study and illustrate; nothing was checked for any use in which a wrong picture does harm.",
+    ]
+
+
+def _use(snapshot: Snapshot) -> list[str]:
+    label = ", labels=0" if snapshot.spec.classes else ""
+    return [
+        "```python",
+        "import cardigan",
+        "",
+        'gan = cardigan.load("generator.safetensors")',
+        f"pictures = gan.sample(16, seed=0{label})  # uint8 [16, {snapshot.spec.height}, {snapshot.spec.width}, {snapshot.spec.channels}]",
+        "```",
+        "",
+        *drawing_words(snapshot.config),
+    ]
+
+
+def _same_bits(record: Record) -> str:
+    known = record.environment or {}
+    made = f"with cardigan {known['cardigan']} and torch {known['torch']}" if {"cardigan", "torch"} <= known.keys() else "with the same versions"
+    return f"\nThe bits are the same {made} on the same kind of machine; elsewhere rounding differs, and so do single pictures."
+
+
+def _hashes(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
+    rows = [f"| {name} | `{digest}` |" for name, digest in files.items()]
+    return [
+        "| what | SHA-256 |",
+        "|---|---|",
+        *rows,
+        f"| the weights of this generator in fp32 | `{weights_hash(snapshot.generator)}` |",
+        "",
+        f"Written by cardigan {version('cardigan')}.",
+    ]

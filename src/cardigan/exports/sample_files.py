@@ -1,0 +1,141 @@
+"""Where samples lie: a folder of PNGs, a zip of them, arrays in a .npz, rows in a .parquet. Each part is written as it comes, none is kept.
+
+Knows files; draws nothing. Equal samples give equal bytes.
+"""
+
+import json
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+import torch
+
+from cardigan.errors import CardiganError
+from cardigan.figures.grid import png
+
+MANIFEST, LABELS, CARD = "manifest.json", "dataset.json", "README.md"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the samples, one after another."""
+
+    start: int
+    pixels: np.ndarray
+    """uint8 [N, height, width, channels]."""
+    labels: np.ndarray | None
+    """int64 [N]."""
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """What is written, once: `manifest` is asked for after the last part."""
+
+    num: int
+    frame: tuple[int, int, int]
+    """Height, width, channels."""
+    class_names: tuple[str, ...]
+    """None where there are no classes."""
+    parts: Iterator[Part]
+    manifest: Callable[[], dict[str, Any]]
+    card: str
+
+
+def write_folder(path: Path, samples: SampleSet) -> None:
+    """Write 00000000.png, ...; dataset.json with their classes, if there are any; manifest.json and README.md."""
+    path.mkdir()
+    with (path / LABELS).open("w", encoding="utf-8") as labels:
+        for name, content in _pictures(samples, labels):
+            (path / name).write_bytes(content)
+    if not samples.class_names:
+        (path / LABELS).unlink()
+    (path / MANIFEST).write_text(_json(samples), encoding="utf-8")
+    (path / CARD).write_text(samples.card, encoding="utf-8")
+
+
+def write_zip(path: Path, samples: SampleSet) -> None:
+    """Write the same into a zip archive, pictures as they are and words deflated."""
+    with ZipFile(path, "w") as archive, tempfile.TemporaryFile("w+", encoding="utf-8") as labels:
+        for name, content in _pictures(samples, labels):
+            archive.writestr(_entry(name, ZIP_STORED), content)
+        if samples.class_names:
+            labels.seek(0)
+            with archive.open(_entry(LABELS), "w", force_zip64=True) as member:
+                member.writelines(line.encode() for line in labels)
+        archive.writestr(_entry(MANIFEST), _json(samples))
+        archive.writestr(_entry(CARD), samples.card)
+
+
+def write_npz(path: Path, samples: SampleSet) -> None:
+    """Write the arrays images, uint8 [N, height, width, channels], labels, int64 [N], class_names, manifest and card, the last two as text."""
+    labels = array("q")
+    with ZipFile(path, "w") as archive:
+        with archive.open(_entry("images.npy"), "w", force_zip64=True) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (samples.num, *samples.frame)}
+            np.lib.format.write_array_header_1_0(member, header)
+            for part in samples.parts:
+                member.write(part.pixels.tobytes())
+                labels.extend(() if part.labels is None else part.labels.tolist())
+        arrays = {"labels": np.array(labels, np.int64), "class_names": np.array(samples.class_names)} if samples.class_names else {}
+        for name, values in {**arrays, "manifest": np.array(_json(samples)), "card": np.array(samples.card)}.items():
+            with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+
+
+def write_parquet(path: Path, samples: SampleSet) -> None:
+    """Write rows of image and label as the Hugging Face hub has them, the classes' names, the manifest and the card in the metadata."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise CardiganError("Parquet files need pyarrow: install it with pip install 'cardigan[parquet]'.") from None
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    columns = [("image", image), *([("label", pyarrow.int64())] if samples.class_names else [])]
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    if samples.class_names:
+        features["label"] = {"_type": "ClassLabel", "names": list(samples.class_names)}
+    schema = pyarrow.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    with parquet.ParquetWriter(path, schema) as writer:
+        for part in samples.parts:
+            cells = [{"bytes": content, "path": name} for name, content in _encoded(part)]
+            rows = {"image": cells, **({} if part.labels is None else {"label": part.labels.tolist()})}
+            writer.write_table(pyarrow.table(rows, schema=schema))
+        writer.add_key_value_metadata({"cardigan": _json(samples), "card": samples.card})
+
+
+SAMPLE_FILES: dict[str, Callable[[Path, SampleSet], None]] = {"": write_folder, ".zip": write_zip, ".npz": write_npz, ".parquet": write_parquet}
+
+
+def _pictures(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield names and PNGs, and write meanwhile which class each has, in the layout of StyleGAN's dataset.json."""
+    labels.write('{"labels": [')
+    for part in samples.parts:
+        for place, (name, content) in enumerate(_encoded(part)):
+            yield name, content
+            if part.labels is not None:
+                told = samples.class_names[int(part.labels[place])]
+                row = json.dumps([name, int(told) if told == str(int(part.labels[place])) else told], ensure_ascii=False)
+                labels.write(row if part.start + place == 0 else f",\n{row}")
+    labels.write("]}\n")
+    labels.flush()
+
+
+def _encoded(part: Part) -> Iterator[tuple[str, bytes]]:
+    for place, pixels in enumerate(part.pixels):
+        yield f"{part.start + place:08d}.png", png(torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def _json(samples: SampleSet) -> str:
+    return json.dumps(samples.manifest(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _entry(name: str, method: int = ZIP_DEFLATED) -> ZipInfo:
+    """Return a member's header of no particular day."""
+    entry = ZipInfo(name)
+    entry.compress_type, entry.external_attr = method, 0o644 << 16
+    return entry

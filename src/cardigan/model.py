@@ -1,0 +1,293 @@
+"""A trained generator in Python: pictures by seed or as a pipeline draws them, on any device, to and from folders and the hub.
+
+Knows neither training nor judging.
+"""
+
+import operator
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, SupportsIndex, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cardigan import previews
+from cardigan.config import Config
+from cardigan.data.source import ImageSpec
+from cardigan.drawing import Generators, checked_latents, drawn_from, unit_range
+from cardigan.errors import CardiganError, unknown
+from cardigan.exports.card import model_card
+from cardigan.exports.record import given_away
+from cardigan.latents import truncated
+from cardigan.run import hub
+from cardigan.run.pretrained import write_pretrained
+from cardigan.run.snapshot import Snapshot, check_labels, class_number, drawn_in_chunks, numbered, read_snapshot, sample_pixels, write_snapshot
+from cardigan.shapes import Labels, Latents
+
+MAX_SAMPLES = 10_000_000
+MAX_SEED = 2**63 - 1
+Labelling: TypeAlias = int | str | Sequence[int] | Sequence[str] | np.ndarray | torch.Tensor
+"""A class for all pictures or one for each, by number or by name."""
+OUTPUTS = ("pil", "np", "pt")
+Drawn: TypeAlias = list[Image.Image] | np.ndarray | torch.Tensor
+MESSAGE = "Share a generator trained with Cardigan"
+
+
+class ImageOutput(NamedTuple):
+    """What calling a model returns, as the pipelines of diffusers do: `.images`, which is `[0]` too."""
+
+    images: Drawn
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A trained generator to draw pictures from. `load` and `from_pretrained` give one."""
+
+    snapshot: Snapshot
+    path: Path | None = None
+    """Where it was read from: what its card tells of training and judging is found there."""
+
+    @property
+    def config(self) -> Config:
+        return self.snapshot.config
+
+    @property
+    def images_seen(self) -> int:
+        return self.snapshot.images_seen
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.snapshot.generator.parameters()).device
+
+    def sample(self, num: SupportsIndex = 16, seed: SupportsIndex = 0, labels: Labelling | None = None, truncation: float = 1.0) -> np.ndarray:
+        """Return `num` pictures as uint8 [num, height, width, channels].
+
+        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num` changes none of the first.
+        `labels` is one class for all or one per picture, by number or by name; a conditional model without it draws classes at random.
+        `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
+        """
+        return self._draw(numbered(_check_count("num", num), whole_number("seed", seed, MAX_SEED)), labels, truncation)
+
+    def sample_seeds(self, seeds: Sequence[SupportsIndex], labels: Labelling | None = None, truncation: float = 1.0) -> np.ndarray:
+        """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
+        return self._draw([(whole_number("seed", seed, MAX_SEED), 0) for seed in seeds], labels, truncation)
+
+    def _draw(self, keys: list[tuple[int, int]], labels: Labelling | None, truncation: float) -> np.ndarray:
+        if not keys:
+            raise CardiganError("No seeds were given: expected at least one.")
+        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def __call__(
+        self,
+        batch_size: SupportsIndex = 1,
+        generator: Generators = None,
+        *,
+        labels: Labelling | None = None,
+        truncation: float = 1.0,
+        latents: torch.Tensor | np.ndarray | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImageOutput | tuple[Drawn]:
+        """Draw as an unconditional pipeline of diffusers does, and return an object with `.images`, or a tuple without `return_dict`.
+
+        `output_type` is "pil", a list of Pillow's pictures (modes L, RGB or RGBA); "np", float32 [batch, height, width, channels] in [0, 1]; or
+        "pt", a float32 tensor [batch, channels, height, width] in [0, 1]; arrays and tensors are on the CPU. `generator` is a torch.Generator, or a
+        list with one for each picture; without one PyTorch's own is used, so that every call gives other pictures. Picture i of a generator is
+        the same for any `batch_size`. `latents` [batch, size] are drawn instead of random ones, before `truncation` is applied.
+        Raises CardiganError for what cannot be drawn.
+        """
+        if output_type not in OUTPUTS:
+            raise unknown("output_type", str(output_type), OUTPUTS)
+        batch_size = _check_count("batch_size", batch_size)
+        given = None if latents is None else checked_latents(latents, batch_size, self.config.latent.size)
+        z, classes = self._start(batch_size if given is None else len(given), generator, labels)
+        z = truncated(z if given is None else given, truncation)
+        images = torch.cat([unit_range(part).cpu() for part in drawn_in_chunks(self.snapshot.generator, z, classes)])
+        drawn = _as(images, output_type)
+        return ImageOutput(drawn) if return_dict else (drawn,)
+
+    def _start(self, count: int, generator: Generators, labels: Labelling | None) -> tuple[Latents, Labels | None]:
+        """Return random latents, and the given classes or random ones."""
+        spec, latent = self.snapshot.spec, self.config.latent
+        given = _label_tensor(labels, count, spec)
+        if given is not None:
+            check_labels(given, count, spec.classes)
+        z, drawn = drawn_from(generator, count, latent.distribution, latent.size, spec.classes)
+        return z, drawn if given is None else given
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Move the generator to a device, in place as PyTorch's modules and diffusers' pipelines do, and return the model.
+
+        `device` is cpu, cuda, cuda:1, mps, or auto for the fastest there is. The same seeds draw the same pictures on any, but for rounding.
+        """
+        self.snapshot.generator.to(_device(device))
+        return self
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write `config.json`, `model.safetensors` and the card, `README.md`, into a folder, which is made, and return it.
+
+        Raises CardiganError for a run's folder and, without `overwrite`, where any of these files is there.
+        """
+        return self.save_beside(Path(folder), {}, overwrite)
+
+    def save_beside(self, folder: Path, files: Mapping[str, bytes], overwrite: bool = False) -> Path:
+        """Do as `save_pretrained`, with files of other programs or purposes beside."""
+
+        def card(weights: Path, hashes: Mapping[str, str]) -> str:
+            there = self.path if self.path is not None and self.path.exists() else weights  # the run may be gone, and the model is here
+            return _own_card(self.path, hashes) or model_card(there, hashes)
+
+        write_pretrained(folder, lambda path: write_snapshot(path, given_away(self.snapshot)), card, files, overwrite)
+        return folder
+
+    def push_to_hub(
+        self,
+        name: str,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = MESSAGE,
+        revision: str | None = None,
+    ) -> str:
+        """Send the files of `save_pretrained` to the Hugging Face hub as the model `user/name`, which is made, and return the commit's address.
+
+        `private` is taken when it is made, by default as the account is set. `token` is by default that of `hf auth login` or $HF_TOKEN.
+        `revision` is the branch, made if need be; by default main. Raises CardiganError if the hub refuses; an empty model or branch may
+        have been made then, but never one with half of the files.
+        """
+        hub.checked_name(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(Path(temporary) / "model")
+            return hub.sent({path.name: path for path in sorted(folder.iterdir())}, name, commit_message, private, token, revision)
+
+    @staticmethod
+    def from_pretrained(
+        name_or_folder: str | Path,
+        revision: str | None = None,
+        *,
+        sha256: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> "Model":
+        """Return the model of a folder that `save_pretrained` wrote, or `user/name` of the hub; see `cardigan.from_pretrained`."""
+        return from_pretrained(name_or_folder, revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+
+    def __repr__(self) -> str:
+        spec, config = self.snapshot.spec, self.config
+        parameters = sum(parameter.numel() for parameter in self.snapshot.generator.parameters())
+        classes = f", {spec.classes} classes" if spec.classes else ""
+        picture = f"{spec.height}x{spec.width}x{spec.channels}"
+        size = f"{parameters:,} parameters, {'trained by another program' if self.snapshot.foreign else f'{self.images_seen:,} images seen'}"
+        return f"Model({config.recipe}: {config.generator.network}, {picture}{classes}, {size}, on {self.device})"
+
+    def _repr_png_(self) -> bytes:
+        return previews.model_sheet(self.snapshot)
+
+    def _repr_html_(self) -> str:
+        return previews.figure(previews.model_sheet(self.snapshot), repr(self))
+
+
+def load(path: str | Path, sha256: str | None = None) -> Model:
+    """Return the model in a run directory, a checkpoint folder, a folder of `save_pretrained` or a generator.safetensors, or at `hf:user/name`.
+
+    `hf:user/name@revision` names a branch, a tag or a commit. With `sha256` the file of weights must have it. Nothing that is read is ever
+    executed or unpickled, and a header that claims more than the file holds costs no memory. Raises CardiganError for anything else.
+    """
+    place = Path(path)
+    return Model(read_snapshot(place, sha256), None if hub.is_address(place) else place)
+
+
+def from_pretrained(
+    name_or_folder: str | Path,
+    revision: str | None = None,
+    *,
+    sha256: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Model:
+    """Return the model of a folder that is there, or else `user/name` of the Hugging Face hub, at `revision` or its newest state.
+
+    Only `config.json` and `model.safetensors` are fetched, and kept in the hub's cache (or `cache_dir`), so that a second time needs no connection;
+    `local_files_only` never asks for one. `token` is by default that of `hf auth login` or $HF_TOKEN. With `sha256` the weights must have it.
+    Raises CardiganError for what is not there or is no model of cardigan.
+    """
+    if not hub.is_address(name_or_folder) and Path(name_or_folder).exists():
+        if revision is not None:
+            raise CardiganError(f"revision is {revision!r}, but {name_or_folder} is a folder, which has none: leave it out.")
+        return load(name_or_folder, sha256)
+    text = str(name_or_folder).removeprefix(hub.PREFIX)
+    address = hub.parse_address(text if revision is None else f"{text}@{revision}")
+    return Model(read_snapshot(hub.fetched(address, token, cache_dir, local_files_only), sha256))
+
+
+def _own_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:
+    """Return the card beside a model that was saved or sent before, if it is of these very weights: it may know what its run told of judging."""
+    card = None if path is None else path / hub.CARD
+    if card is None or not (card.with_name(hub.WEIGHTS).exists() and card.exists()):
+        return None
+    text = card.read_text(errors="replace")
+    return text if all(digest in text for digest in hashes.values()) else None
+
+
+def _check_count(name: str, count: object) -> int:
+    """Return a number of pictures; raises CardiganError for what is none."""
+    return whole_number(name, count, MAX_SAMPLES, 1)
+
+
+def whole_number(name: str, value: object, most: int, least: int = 0) -> int:
+    """Return a whole number, NumPy's and torch's too, within least..most; raises CardiganError for anything else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError as error:
+        raise CardiganError(f"{name} is {value!r}: expected a whole number, {least}..{most}.") from error
+    if not least <= number <= most:
+        raise CardiganError(f"{name} is {number}: expected {least}..{most}.")
+    return number
+
+
+def _label_tensor(labels: Labelling | None, count: int, spec: ImageSpec) -> torch.Tensor | None:
+    """Return the labels as a tensor, a single one repeated for every picture."""
+    if labels is None:
+        return None
+    try:
+        given = np.atleast_1d(np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels))
+    except ValueError as error:
+        raise CardiganError("labels are lists of several lengths: give one class for all pictures, or one for each.") from error
+    if given.ndim != 1:
+        raise CardiganError(f"labels have the shape {given.shape}: give one class for all pictures, or one for each.")
+    values = torch.tensor([class_number(label, spec) for label in given.tolist()], dtype=torch.long)
+    return values.expand(count) if len(values) == 1 else values
+
+
+def _as(images: torch.Tensor, kind: str) -> Drawn:
+    """Return float pictures [n, c, h, w] in [0, 1] as asked for."""
+    if kind == "pt":
+        return images
+    rows = images.permute(0, 2, 3, 1).contiguous()
+    if kind == "np":
+        return rows.numpy()
+    pixels = (rows * 255).round().to(torch.uint8)
+    if pixels.shape[3] not in (1, 3, 4):
+        raise CardiganError(f"Pictures of {pixels.shape[3]} channels are none of Pillow's: set output_type to 'np' or 'pt'.")
+    return [Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in pixels.numpy()]
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """Return a device that is there; raises CardiganError for one that is not."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("no device to draw on")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises the second when it was built without CUDA
+        raise CardiganError(f"device is {str(name)!r}, which this machine or this PyTorch does not have: use cpu or auto.") from error
+    return device

@@ -1,0 +1,170 @@
+"""Cards say what a model is, from whatever is left of its run, and give no folder of the machine away; and the command line around them."""
+
+import hashlib
+import json
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from safetensors import safe_open
+from snapshots import made_snapshot
+
+import cardigan
+from cardigan.cli.main import run as command
+from cardigan.exports.card import card_text, model_card, weights_hash
+from cardigan.exports.places import name_of
+from cardigan.exports.record import training_command
+from cardigan.run.snapshot import read_snapshot, write_snapshot
+
+SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "Licence of the data", "Use", "Reproduce", "Hashes")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "conditional": True}
+    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "digits", images=32, overrides=settings).path
+
+
+def test_a_card_of_a_run_a_checkpoint_and_a_lone_file(run, tmp_path):
+    write_snapshot(tmp_path / "lone.safetensors", read_snapshot(run))
+    cards = [model_card(path, {"x.onnx": "ab" * 32}) for path in (run, run / "checkpoints" / "00000032", tmp_path / "lone.safetensors")]
+    for card in cards:
+        assert card.startswith("---\nlibrary_name: cardigan\nlicense: cc-by-sa-3.0\npipeline_tag: unconditional-image-generation\n")
+        assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
+        assert f"| x.onnx | `{'ab' * 32}` |" in card and weights_hash(read_snapshot(run).generator) in card
+        assert str(tmp_path) not in card and str(run.parent) not in card
+    assert "32 images in" in cards[0] and "digit_distance" in cards[0] and "2,000 samples of seed 0" in cards[0]
+    assert "lies in no run" in cards[2] and "Not judged" in cards[2]
+
+
+def test_the_command_trains_the_same_weights(run, tmp_path):
+    words = shlex.split(training_command(read_snapshot(run).config, 32))
+    assert words[:3] == ["cardigan", "train", "mnist"]
+    assert command([*words[1:], "--quiet", "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
+    assert weights_hash(read_snapshot(tmp_path / "again").generator) == weights_hash(read_snapshot(run).generator)
+
+
+def test_a_hash_of_weights_is_of_every_number():
+    snapshot = made_snapshot()
+    before = weights_hash(snapshot.generator)
+    snapshot.generator.norms[0].running_mean[0] += 1e-3
+    assert weights_hash(snapshot.generator) != before
+
+
+def test_names_and_licences_that_are_told():
+    card = card_text(made_snapshot(classes=2, names=("cat", "dog")), data_licence="CC0-1.0")
+    assert "classes: 2 (cat, dog)" in card and "license: cc0-1.0" in card
+
+
+def test_names(run):
+    assert name_of(run) == "digits"
+    assert name_of(run / "checkpoints" / "00000032") == "digits-00000032"
+    assert name_of(run / "generator.safetensors") == "generator"
+
+
+def test_one_format(run, tmp_path, capsys):
+    out = tmp_path / "mine.safetensors"
+    words = ["export", str(run), "--format", "safetensors", "--weights", "int8", "--out", str(out)]
+    assert command(words) == 0
+    said = capsys.readouterr().out
+    assert "largest difference from PyTorch 0.0e+00" in said and hashlib.sha256(out.read_bytes()).hexdigest()[:16] in said
+    with safe_open(out, framework="np") as file:
+        assert json.loads(file.metadata()["cardigan"])["card"].startswith("---")
+    assert cardigan.load(out).sample(2).shape == (2, 32, 32, 1)
+    assert command(words) == 2 and "add --overwrite" in capsys.readouterr().err
+    assert command([*words, "--overwrite"]) == 0
+    out.unlink()
+    assert command(words) == 2 and "mine.safetensors.card.md exists already" in capsys.readouterr().err
+
+
+def test_several_formats_in_one_folder(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["export", str(run), "--format", "safetensors", "--format", "pt2", "--format", "samples", "--samples", "3"]
+    assert command(words) == 0
+    folder = tmp_path / "digits-export"
+    assert {each.name for each in folder.iterdir()} == {"generator.safetensors", "generator.pt2", "samples", "README.md"}
+    card = (folder / "README.md").read_text()
+    for name in ("generator.safetensors", "generator.pt2", "samples/manifest.json"):
+        assert f"| {name} | `{hashlib.sha256((folder / name).read_bytes()).hexdigest()}` |" in card
+    assert command(words) == 2 and "never replaced" in capsys.readouterr().err
+
+
+def test_judged_before_and_after(run, tmp_path, capsys):
+    words = [
+        "export",
+        str(run),
+        "--weights",
+        "int8",
+        "--format",
+        "safetensors",
+        "--judge",
+        "--judge-samples",
+        "100",
+        "--out",
+        str(tmp_path / "a.safetensors"),
+    ]
+    assert command(words) == 0
+    card = (tmp_path / "a.safetensors.card.md").read_text()
+    assert "| metric | fp32 | int8 | differs | real pictures | better |" in card and "Protocol: 100 samples of seed 0" in card
+    assert "| digit_distance |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--format", "onxx"], "Unknown format 'onxx': did you mean 'onnx'?"),
+        ([], "No format was given"),
+        (["--format", "onnx", "--samples", "3"], "--samples has no effect without --format samples"),
+        (["--format", "onnx", "--out", "it.pt2"], "expected a name ending in .onnx"),
+        (["--format", "samples", "--out", "it.png"], "expected a name ending in .zip or .npz or .parquet, or a folder"),
+        (["--format", "pt2", "--weights", "int8"], "pt2 holds float32"),
+        (["--format", "onnx", "--weights", "int4"], "int4"),
+        (["--format", "onnx", "--judge-samples", "5"], "--judge-samples has no effect"),
+        (["--format", "samples", "--samples", "0"], "0 samples"),
+        (["--format", "onnx", "--out", "there/it.onnx"], "There is no folder"),
+        (["--format", "onnx", "--format", "pt2", "--overwrite"], "--overwrite has no effect"),
+    ],
+)
+def test_wrong_words(words, said, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command(["export", str(run), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_file_is_no_model(tmp_path, capsys):
+    whole = tmp_path / "whole.safetensors"
+    write_snapshot(whole, made_snapshot(), "int8")
+    content = whole.read_bytes()
+    for name, damaged in {
+        "short": content[:-9],
+        "scales": content.replace(b"::scale", b"::scalf"),
+        "types": content.replace(b'"I8"', b'"U8"'),
+    }.items():
+        assert damaged != content
+        (tmp_path / f"{name}.safetensors").write_bytes(damaged)
+        assert command(["export", str(tmp_path / f"{name}.safetensors"), "--format", "safetensors"]) == 2, name
+        assert "give" in capsys.readouterr().err
+    assert np.array_equal(cardigan.load(whole).sample(2), cardigan.load(whole).sample(2))
+
+
+def test_cards_of_rounded_and_of_other_programs_weights_make_nothing_up(run, tmp_path):
+    card = cardigan.export(run, "safetensors", tmp_path / "a.safetensors", weights="int8").card.read_text()
+    assert "Of the weights before they were stored as int8; what that costs was not judged." in card
+    again = cardigan.export(tmp_path / "a.safetensors", "safetensors", tmp_path / "b.safetensors").card.read_text()
+    assert "stored its weights as int8" in again
+    other = replace(made_snapshot(), foreign=True, images_seen=0)
+    other = replace(other, config=replace(other.config, data=replace(other.config.data, source="")))
+    card = card_text(other)
+    assert "another program trained it" in card and "images seen" not in card and "## Reproduce" not in card and "discriminator" not in card
+    write_snapshot(run / "other.safetensors", replace(made_snapshot(), images_seen=32))
+    assert "lies in no run" in model_card(run / "other.safetensors")  # it lies in one, but is not of it
+    (run / "other.safetensors").unlink()
+
+
+@pytest.mark.parametrize(("told", "short"), [("CC-BY-4.0", "cc-by-4.0"), ("[x", "other"), ("my own\nlicence: [", "other")])
+def test_a_licence_cannot_break_the_front_matter(told, short):
+    card = card_text(made_snapshot(), data_licence=told)
+    assert yaml.safe_load(card.split("---")[1])["license"] == short

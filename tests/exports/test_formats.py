@@ -1,0 +1,224 @@
+"""Every format of every network draws what PyTorch draws, for any number of pictures; what cannot is refused and leaves nothing behind."""
+
+import hashlib
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from snapshots import NETWORKS, made_snapshot
+from torch import nn
+
+import cardigan
+from cardigan.errors import CardiganError
+from cardigan.exports import checking, deed, table
+from cardigan.exports.checking import drawing_of, largest_difference, probes
+from cardigan.exports.deed import export
+from cardigan.exports.graph import plain
+from cardigan.exports.page import page_snapshot
+from cardigan.run.snapshot import read_snapshot, write_snapshot
+from cardigan.run.tensors import CARD
+
+FRAMES = {"grey": (1, 16, 16), "colour": (3, 12, 20), "transparent": (4, 17, 9)}
+
+
+def drawn_by_onnx(path, **inputs):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["images"], inputs)[0]
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_onnx_draws_what_pytorch_draws(network, classes, tmp_path):
+    frame = list(FRAMES.values())[len(network) % 3] if network != "resnet" else (3, 16, 16)
+    snapshot = made_snapshot(network, classes, *frame)
+    done = export(snapshot, "onnx", tmp_path / "it.onnx")
+    assert done.difference <= 1e-4
+    for count in (1, 5):
+        z, y = torch.randn(count, 8), torch.arange(count) % max(classes, 1)
+        inputs = {"z": z.numpy(), "truncation": np.array(0.8, np.float32), **({"labels": y.numpy()} if classes else {})}
+        expected = drawing_of(snapshot)(z, y if classes else None, 0.8)
+        assert np.abs(drawn_by_onnx(tmp_path / "it.onnx", **inputs) - expected.numpy()).max() <= 1e-4
+        assert float(expected.std()) > 0.01, "a flat picture proves nothing"
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("format", ["safetensors", "pt2"])
+def test_frames(format, frame, tmp_path):
+    done = export(made_snapshot("dcgan", 3, *FRAMES[frame]), format, tmp_path / f"it.{format}")
+    assert done.difference <= 1e-6
+    assert done.num_bytes == done.path.stat().st_size
+    assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
+    assert done.sha256 in done.card.read_text()
+
+
+@pytest.mark.parametrize("network", ["resnet", "r3gan", "mlp-one-hot"])
+def test_pt2_runs_without_cardigan_and_holds_no_pickle(network, tmp_path):
+    snapshot = made_snapshot(network, 3)
+    path = export(snapshot, "pt2", tmp_path / "it.pt2").path
+    module = torch.export.load(path).module()
+    for probe in probes(snapshot):
+        ours = drawing_of(snapshot)(probe.z, probe.labels, probe.truncation)
+        assert torch.allclose(module(probe.z, probe.labels, torch.tensor(probe.truncation)), ours, atol=1e-4)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    assert all(not content.startswith((b"PK", b"\x80\x02", b"\x80\x04")) for content in contents.values())
+    assert not any(str(tmp_path).encode() in content or b".py" in content for name, content in contents.items() if name.endswith(".json"))
+    assert any(content.startswith(b"---\nlibrary_name: cardigan") for content in contents.values())
+
+
+def test_onnx_says_what_it_is(tmp_path):
+    path = export(made_snapshot(classes=2, names=("cat", "dog")), "onnx", tmp_path / "it.onnx").path
+    model = onnx.load(path)
+    facts = {each.key: each.value for each in model.metadata_props}
+    assert json.loads(facts["class_names"]) == ["cat", "dog"]
+    assert json.loads(facts["cardigan"])["images_seen"] == 640
+    assert "it differs from PyTorch with the same weights by" in facts["card"] and "torch.randn(1, 8, generator=g)" in facts["card"]
+    assert [each.name for each in model.graph.input] == ["z", "labels", "truncation"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    onnx.checker.check_model(model, full_check=True)
+    assert b".py" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+@pytest.mark.parametrize("network", ["dcgan", "dcgan-spectral", "resnet", "r3gan", "mlp"])
+def test_fewer_bits_are_smaller_and_equal_to_their_rounded_selves(network, weights, tmp_path):
+    snapshot = made_snapshot(network, 3)
+    whole = export(snapshot, "safetensors", tmp_path / "whole.safetensors")
+    small = export(snapshot, "safetensors", tmp_path / "small.safetensors", weights=weights)
+    assert small.num_bytes < whole.num_bytes
+    assert small.difference <= 1e-5 and small.rounding > 0
+    found = read_snapshot(small.path)
+    assert largest_difference(snapshot, drawing_of(found)) == pytest.approx(small.rounding, rel=1e-2, abs=1e-5)
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in found.generator.state_dict().values())
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+@pytest.mark.parametrize("network", ["dcgan", "resnet"])
+def test_onnx_of_fewer_bits(network, weights, tmp_path):
+    whole = export(made_snapshot(network), "onnx", tmp_path / "whole.onnx")
+    small = export(made_snapshot(network), "onnx", tmp_path / "small.onnx", weights=weights)
+    assert small.difference <= 1e-4 and small.rounding > 0
+    kinds = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.INT8: "int8"}
+    assert weights in {kinds.get(each.data_type) for each in onnx.load(small.path).graph.initializer}
+    assert whole.weights == "float32"
+
+
+def test_an_fp32_file_is_what_it_always_was(tmp_path):
+    snapshot = made_snapshot()
+    write_snapshot(tmp_path / "a.safetensors", snapshot)
+    content = (tmp_path / "a.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    assert json.loads(header["cardigan"])["format"] == 1 and CARD not in json.loads(header["cardigan"]) and set(header) == {"cardigan"}
+    done = export(snapshot, "safetensors", tmp_path / "b.safetensors")
+    content = done.path.read_bytes()
+    assert export(snapshot, "safetensors", done.path, overwrite=True).path.read_bytes() == content
+
+
+def test_plain_weights_are_the_normalised_ones():
+    snapshot = made_snapshot("resnet", 3)
+    without = replace(snapshot, generator=plain(snapshot.generator))
+    assert not any("parametrizations" in name for name in without.generator.state_dict())
+    assert largest_difference(snapshot, drawing_of(without)) < 1e-6
+    assert any("parametrizations" in name for name in snapshot.generator.state_dict()), "the original was changed"
+
+
+def test_what_draws_otherwise_is_refused_and_nothing_is_kept(tmp_path, monkeypatch):
+    snapshot = made_snapshot()
+    (tmp_path / "it.onnx").write_bytes(b"what was there")
+    monkeypatch.setitem(table.FORMATS, "onnx", replace(table.FORMATS["onnx"], allowed=-1.0))
+    with pytest.raises(CardiganError, match="ONNX file draws other pictures than PyTorch"):
+        export(snapshot, "onnx", tmp_path / "it.onnx", overwrite=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["it.onnx"]
+    assert (tmp_path / "it.onnx").read_bytes() == b"what was there"
+
+
+def test_the_check_sees_wrong_pictures():
+    snapshot = made_snapshot(classes=3)
+    right = drawing_of(snapshot)
+    assert largest_difference(snapshot, right) == 0
+    assert largest_difference(snapshot, lambda z, y, t: right(z, y, 1.0)) > 0.001
+    assert largest_difference(snapshot, lambda z, y, t: right(z, y.flip(0), t)) > 0.001
+    assert largest_difference(snapshot, lambda z, y, t: right(z, y, t)[:1]) == float("inf")
+    assert largest_difference(snapshot, lambda z, y, t: right(z, y, t) * float("nan")) == float("inf")
+    with pytest.raises(CardiganError):
+        checking.check_difference("page", float("nan"), 1.0)
+
+
+class Sorting(nn.Module):
+    """Something without a fixed graph."""
+
+    def forward(self, x):
+        return x if float(x.sum()) > 0 else -x
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_a_part_that_cannot_be_exported_is_named(format, tmp_path):
+    snapshot = made_snapshot()
+    snapshot.generator.norms[0] = Sorting()
+    with pytest.raises(CardiganError, match="The dcgan generator has a part that cannot be exported"):
+        export(snapshot, format, tmp_path / f"it.{format}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    snapshot = made_snapshot()
+    snapshot.generator.start.weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(CardiganError, match=r"start.weight holds numbers that half precision cannot"):
+        export(snapshot, "safetensors", tmp_path / "it.safetensors", weights="float16")
+    for format, weights in (("pt2", "int8"), ("samples", "float16")):
+        with pytest.raises(CardiganError, match=f"weights are '{weights}'"):
+            export(snapshot, format, weights=weights)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("cardigan.exports.onnx.find_spec", lambda name: None)
+    with pytest.raises(CardiganError, match=r"pip install 'cardigan\[onnx\]'"):
+        export(made_snapshot(), "onnx", "it.onnx")
+
+
+def test_the_package_is_the_deed(tmp_path):
+    import cardigan
+
+    done = cardigan.export(made_snapshot(), "safetensors", tmp_path / "it.safetensors")
+    assert isinstance(done, deed.Exported)
+    assert np.array_equal(cardigan.load(done.path).sample(2), cardigan.load(tmp_path / "it.safetensors").sample(2))
+
+
+def test_a_page_in_few_bits_is_checked_by_its_steps_and_its_rounding_is_told(tmp_path):
+    snapshot = made_snapshot("dcgan", classes=3, height=16, width=16)
+    found = cardigan.export(snapshot, "html", tmp_path / "page.html", weights="int8")
+    assert found.difference < 1e-4 < found.rounding
+    assert found.rounding == pytest.approx(largest_difference(snapshot, drawing_of(page_snapshot(snapshot, "int8"))), rel=1e-3)
+    assert "its program, run step by step with fp32 weights" in found.card.read_text()
+
+
+def test_what_leaves_names_the_pictures_and_not_where_they_lie(tmp_path):
+    snapshot = made_snapshot()
+    data = replace(snapshot.config.data, source="/home/somebody/secret/photos", labels="/home/somebody/labels.csv")
+    snapshot = replace(snapshot, config=replace(snapshot.config, data=data))
+    for format in ("safetensors", "onnx", "html"):
+        found = cardigan.export(snapshot, format, tmp_path / f"digits.{format}")
+        assert b"somebody" not in found.path.read_bytes() and "somebody" not in found.card.read_text(), format
+    assert cardigan.load(tmp_path / "digits.safetensors").config.data.source == "photos"
+    cardigan.Model(snapshot).save_pretrained(tmp_path / "shared")
+    assert all(b"somebody" not in path.read_bytes() for path in (tmp_path / "shared").iterdir())
+
+
+def test_an_export_never_takes_the_models_own_place(tmp_path):
+    write_snapshot(tmp_path / "mine.safetensors", made_snapshot())
+    before = (tmp_path / "mine.safetensors").read_bytes()
+    with pytest.raises(CardiganError, match="is the model itself"):
+        cardigan.export(tmp_path / "mine.safetensors", "safetensors", tmp_path / "mine.safetensors", weights="int8", overwrite=True)
+    assert (tmp_path / "mine.safetensors").read_bytes() == before
+    with pytest.raises(CardiganError, match="cannot be written"):
+        cardigan.export(tmp_path / "mine.safetensors", "safetensors", tmp_path / f"{'x' * 300}.safetensors")
+    (tmp_path / "b.safetensors.card.md").mkdir()
+    with pytest.raises(CardiganError, match="is a folder"):
+        cardigan.export(tmp_path / "mine.safetensors", "safetensors", tmp_path / "b.safetensors", overwrite=True)
+    assert not (tmp_path / "b.safetensors").exists()

@@ -1,0 +1,321 @@
+"""Files made to do harm: nothing they name is run, nothing larger than they are is allocated, and each gets one sentence."""
+
+import io
+import os
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from making_foreign import Original, mxnet_arrays, params
+
+import cardigan
+from cardigan.errors import CardiganError
+from cardigan.foreign.described import Refused
+from cardigan.foreign.mxnet_files import mxnet_tensors
+from cardigan.foreign.pickled import unpickled
+from cardigan.foreign.torch_files import STREAM, torch_tensors
+
+TINY = {"latent": 2, "width": 1, "channels": 1, "doublings": 1}
+MARKER = "marker-of-the-hostile-test"
+OS_SYSTEM = b"cos\nsystem\n"
+COMMAND = b"X" + struct.pack("<I", len(MARKER) + 6) + b"touch " + MARKER.encode()
+
+
+def torch_file(program: bytes, data: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED) -> bytes:
+    """Return an archive such as torch.save writes, with this pickle and these numbers."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("archive/data.pkl", program)
+        for name, content in (data or {}).items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def saved_by_torch(content: object, archive: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=archive)
+    return buffer.getvalue()
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def whole(number: int) -> bytes:
+    return b"\x8a\x09" + number.to_bytes(9, "little", signed=True)
+
+
+def described(count: int = 4, offset: int = 0, shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] = (2, 1), key: str = "0") -> bytes:
+    """Return the pickle steps of one tensor."""
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + whole(count) + b"tQ"
+    numbers = [b"(" + b"".join(map(whole, numbers)) + b"t" for numbers in (shape, strides)]
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + whole(offset) + b"".join(numbers) + b"\x89" + b"ccollections\nOrderedDict\n)R" + b"tR"
+
+
+def one_tensor(**facts: object) -> bytes:
+    return torch_file(b"\x80\x02}" + text("w") + described(**facts) + b"s.", {"archive/data/0": bytes(16)})  # pyright: ignore[reportArgumentType]
+
+
+HOSTILE = {
+    "reduce": OS_SYSTEM + b"(" + COMMAND + b"tR.",
+    "in a dict": b"}" + text("main.0.weight") + OS_SYSTEM + b"(" + COMMAND + b"tRs.",
+    "stack global": text("os") + text("system") + b"\x93(" + COMMAND + b"tR.",
+    "stack global of memory": text("os") + b"\x94" + text("system") + b"\x94h\x00h\x01\x93.",
+    "inst": b"(" + COMMAND + b"ios\nsystem\n.",
+    "obj": b"(" + OS_SYSTEM + COMMAND + b"o.",
+    "newobj": OS_SYSTEM + b"(" + COMMAND + b"t\x81.",
+    "newobj ex": OS_SYSTEM + b"(" + COMMAND + b"t}\x92.",
+    "ext1": b"\x82\x01.",
+    "ext2": b"\x83\x01\x00.",
+    "ext4": b"\x84\x01\x00\x00\x00.",
+    "build": b"ccollections\nOrderedDict\n)R}" + text("__class__") + OS_SYSTEM + b"sb.",
+    "build of a list": b"]" + b"}b.",
+    "build a tuple's state": b"ccollections\nOrderedDict\n)R}}\x86b.",
+    "eval": b"c__builtin__\neval\n(" + text("1") + b"tR.",
+    "a dotted name": b"ctorch\n_utils._rebuild_tensor_v2.__globals__\n.",
+    "another of torch": b"ctorch.hub\nload\n.",
+    "a storage called": b"ctorch\nFloatStorage\n(K\x01tR.",
+    "a mapping of items": b"ccollections\nOrderedDict\n(]tR.",
+    "calls text": text("os.system") + b")R.",
+    "calls itself": b"ctorch._utils\n_rebuild_tensor_v2\n" * 2 + b"R.",
+    "persistent text": b"Pos.system\n.",
+    "persistent list": b"]Q.",
+    "persistent of another kind": b"(" + text("module") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ.",
+    "long integer": b"\x8b" + struct.pack("<I", 2**31 - 1) + b"1.",
+    "long text": b"X" + struct.pack("<I", 2**32 - 1) + b"a.",
+    "very long text": b"\x8d" + struct.pack("<Q", 2**62) + b"a.",
+    "decimal": b"I" + b"9" * 10_000 + b"\n.",
+    "bytes": b"C\x01a.",
+    "byte array": b"\x96" + struct.pack("<Q", 2**40) + b".",
+    "key that is a list": b"}]K\x01s.",
+    "key that is a tuple": b"}" + b")" * 2 + b"s.",
+    "no stop": b"}",
+    "nothing": b"",
+    "only stop": b".",
+    "pop nothing": b"0.",
+    "items without a mark": b"}u.",
+    "odd items": b"}(K\x01u.",
+    "items of a list": b"](K\x01K\x02u.",
+    "recall": b"h\x05.",
+    "remember nothing": b"q\x05.",
+    "tuple of nothing": b"\x87.",
+    "no name": b"cos\n",
+    "name that is no text": b"c\xff\xfe\n\xff\n.",
+    "text that is no text": b"X\x02\x00\x00\x00\xff\xff.",
+    "unknown": b"\xfe.",
+    "endless": b"}0" * 600 + b".",
+    "many steps": b"K\x01" * 100_001 + b".",
+    "a list in itself": b"]\x94h\x00a.",
+    "a mapping in itself": b"}\x94" + text("w") + b"h\x00s.",
+}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail(f"ran {command}"))
+    yield
+    assert not Path(MARKER).exists()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("archive", [True, False])
+def test_hostile_pickles(name, archive):
+    """In each way of saving, with and without the header that names a protocol."""
+    for begin in (b"\x80\x02", b""):
+        content = (
+            torch_file(begin + HOSTILE[name])
+            if archive
+            else STREAM + b"M\xe9\x03." + b"}" + text("little_endian") + b"\x88s." + begin + HOSTILE[name]
+        )
+        Path("netG.pth").write_bytes(content)
+        with pytest.raises(CardiganError) as caught:
+            cardigan.load("netG.pth")
+        assert str(caught.value).startswith("netG.pth ")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+def test_each_way_of_naming_says_what_was_named():
+    for name in ("reduce", "stack global", "stack global of memory", "obj", "newobj"):
+        with pytest.raises(Refused, match=r"names 'os\.system', which is no part of a file of weights and is never imported or called"):
+            unpickled(HOSTILE[name])
+    for name, step in (("inst", "INST"), ("ext1", "EXT1"), ("bytes", "SHORT_BINBYTES"), ("persistent text", "PERSID"), ("decimal", "INT")):
+        with pytest.raises(Refused, match=rf"asks for the pickle step {step} at byte \d"):
+            unpickled(HOSTILE[name])
+
+
+def test_deep_nesting_and_a_huge_memory_take_little_more_than_the_file():
+    programs = (
+        b"(" * 5_000 + b".",
+        b"]" * 5_000,
+        b")" + b"\x85" * 5_000 + b".",
+        b"K\x01r\xff\xff\xff\xff" * 2_000 + b".",
+        b"}" + b"\x94h\x00" * 2_000,
+    )
+    tracemalloc.start()
+    for program in programs:
+        with pytest.raises(Refused):
+            torch_tensors(torch_file(program))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"offset": -1},
+        {"offset": 1},
+        {"offset": 2**63},
+        {"offset": 2**39},
+        {"count": -4},
+        {"count": 0},
+        {"count": 5},
+        {"count": 3},
+        {"count": 2**62},
+        {"shape": (2,)},
+        {"shape": (2, 3)},
+        {"shape": (0, 2)},
+        {"shape": (-2, -2)},
+        {"shape": (2**40, 2**40)},
+        {"shape": (2,) * 9, "strides": (0,) * 9},
+        {"strides": (0, 0), "shape": (2**30, 2**30)},
+        {"strides": (0, 0), "shape": (3, 2)},
+        {"strides": (-1, 1)},
+        {"strides": (4, 1)},
+        {"strides": (2**62, 1)},
+        {"key": "1"},
+        {"key": "../../../etc/passwd"},
+        {"key": ""},
+    ],
+    ids=str,
+)
+def test_descriptions_that_no_storage_holds(facts):
+    assert torch_tensors(one_tensor())["w"].shape == (2, 2)
+    with pytest.raises(Refused):
+        torch_tensors(one_tensor(**facts))
+
+
+def test_storages_that_overlap_hold_no_more_than_the_file():
+    """Ten thousand names for one row of numbers would be ten thousand copies of it."""
+    numbers = bytes(400_000)
+    names = b"".join(text(f"w{number}") + described(count=100_000, shape=(100_000,), strides=(1,)) for number in range(500))
+    content = torch_file(b"\x80\x02}(" + names + b"u.", {"archive/data/0": numbers})
+    tracemalloc.start()
+    with pytest.raises(Refused, match="larger together than the file"):
+        torch_tensors(content)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    two = torch_file(
+        b"\x80\x02}(" + text("a") + described() + text("b") + described(count=3, shape=(3,), strides=(1,)) + b"u.", {"archive/data/0": bytes(16)}
+    )
+    with pytest.raises(Refused, match="in two ways"):
+        torch_tensors(two)
+
+
+def test_archives(recwarn):
+    weights = Original(**TINY).state_dict()
+    bomb = torch_file(
+        b"\x80\x02}" + text("w") + described(count=2**28, shape=(2**28,), strides=(1,)) + b"s.",
+        {"archive/data/0": bytes(2**22)},
+        zipfile.ZIP_DEFLATED,
+    )
+    program = b"\x80\x02}" + text("w") + described() + b"s."
+    for content, words in (
+        (bomb, "compressed"),
+        (torch_file(program, {"archive/data/0": bytes(16)}, zipfile.ZIP_LZMA), "compressed"),
+        (torch_file(program, {"archive/../../evil": b"", "archive/data/0": bytes(16)}), "do not lie in one folder"),
+        (torch_file(program, {"../evil": b""}), "do not lie in one folder"),
+        (torch_file(program, {"/evil": b""}), "do not lie in one folder"),
+        (torch_file(program, {"archive/data.pkl": program}), "do not lie in one folder"),
+        (torch_file(program, {"archive/byteorder": b"big"}), "big-endian"),
+        (torch_file(program), "damaged entry 'archive/data/0'"),
+        (torch_file(program, {"archive/data/0": bytes(15)}), "15 bytes where it describes 4 numbers of 4 bytes"),
+        (torch_file(program, {f"archive/{number}": b"" for number in range(10_001)}), "more than 10,000 entries"),
+        (zipped_text(), "none that torch.save wrote"),
+    ):
+        with pytest.raises(Refused, match=words):
+            torch_tensors(content)
+    damaged = bytearray(saved_by_torch(weights))
+    damaged[damaged.index(weights["main.0.weight"].numpy().tobytes()) + 3] ^= 64
+    with pytest.raises(Refused, match="damaged entry"):
+        torch_tensors(bytes(damaged))
+
+
+def zipped_text() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("letters/a.txt", b"a")
+    return buffer.getvalue()
+
+
+def test_older_files_that_lie():
+    system = b"}" + text("little_endian") + b"\x88s."
+    tensor = b"}" + text("w") + described() + b"s."
+    numbers = struct.pack("<q", 4) + bytes(16)
+    good = STREAM + b"M\xe9\x03." + system + tensor + b"](" + text("0") + b"e." + numbers
+    assert torch_tensors(good)["w"].shape == (2, 2)
+    for content in (
+        good.replace(b"\xe9\x03", b"\xea\x03"),
+        good.replace(b"\x88s.", b"\x89s."),
+        good.replace(struct.pack("<q", 4) + bytes(4), struct.pack("<q", -4) + bytes(4)),
+        good.replace(struct.pack("<q", 4) + bytes(4), struct.pack("<q", 2**62) + bytes(4)),
+        good.replace(struct.pack("<q", 4) + bytes(4), struct.pack("<q", 3) + bytes(4)),
+        STREAM + b"M\xe9\x03." + system + tensor + b"].",
+        STREAM + b"M\xe9\x03." + system + tensor + b"](" + text("1") + b"e." + numbers,
+        STREAM + b"M\xe9\x03." + system + tensor + b"K\x01." + numbers,
+        STREAM,
+    ):
+        with pytest.raises(Refused):
+            torch_tensors(content)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_cut_off_anywhere(archive):
+    content = saved_by_torch({"w": torch.ones(2, 2)}, archive)
+    assert torch_tensors(content)["w"].shape == (2, 2)
+    for length in range(len(STREAM), len(content)):
+        with pytest.raises(Refused):
+            torch_tensors(content[:length])
+    whole = saved_by_torch(Original(**TINY).state_dict(), archive)
+    for length in range(len(STREAM), len(whole), 97):
+        with pytest.raises(Refused):
+            torch_tensors(whole[:length])
+
+
+def test_params_cut_off_anywhere():
+    for version in (0, 1, 2, 3):
+        content = params(mxnet_arrays(Original(**TINY)), version)
+        for length in range(len(content)):
+            with pytest.raises(Refused):
+                mxnet_tensors(content[:length])
+
+
+def test_params_that_lie():
+    one = params({"arg:g1_weight": torch.zeros(2, 2)})
+    assert mxnet_tensors(one)["g1_weight"].shape == (2, 2)
+    count, stype, axes, side, kind = 16, 28, 32, 36, 60
+    for position, layout, value, words in (
+        (count, "<Q", 2**62, "says that it holds"),
+        (count, "<Q", 2, "axes|cut off|type"),
+        (stype, "<i", 1, "sparse"),
+        (axes, "<I", 0, "axes"),
+        (axes, "<I", 2**31, "axes"),
+        (axes, "<i", -1, "axes"),
+        (side, "<q", 2**40, "more than the file"),
+        (side, "<q", -1, "more than the file"),
+        (side, "<q", 0, "empty"),
+        (kind, "<i", 7, "type 7"),
+        (kind, "<i", -1, "type"),
+    ):
+        damaged = bytearray(one)
+        struct.pack_into(layout, damaged, position, value)
+        with pytest.raises(Refused, match=words):
+            mxnet_tensors(bytes(damaged))
+    for content in (one.replace(struct.pack("<Q", 13), struct.pack("<Q", 2**40)), one.replace(b"arg:g1", b"\xff\xff\xff:g1")):
+        with pytest.raises(Refused, match="name"):
+            mxnet_tensors(content)

@@ -1,0 +1,136 @@
+"""What the server says of itself: the description fits the routes, its examples run, the deployment files are what they say."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from asked import NAMES, ask, made_model, opened, served
+
+import cardigan
+from cardigan.run.snapshot import header
+from cardigan.serve.encodings import KINDS
+from cardigan.serve.guard import OPEN
+from cardigan.serve.model import open_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=[(10, ()), (0, ()), (3, NAMES)], ids=["classes", "none", "names"])
+def model(request, tmp_path_factory):
+    classes, names = request.param
+    return opened(made_model(tmp_path_factory.mktemp("model") / "generator.safetensors", classes, names))
+
+
+def test_the_description_fits_the_routes_and_its_examples_run(model):
+    with served(model) as (port, serving):
+        description = json.loads(ask(port, method="GET", path="/openapi.json")[2])
+        assert description["openapi"].startswith("3.1")
+        for path, methods in description["paths"].items():
+            ((method, told),) = methods.items()
+            status, headers, content = ask(port, method=method.upper(), path=path, accept="application/json")
+            assert status == 200
+            assert headers["content-type"].split(";")[0] in told["responses"]["200"]["content"]
+            assert (told.get("security") == []) == (path in OPEN)
+        asked = description["paths"]["/v1/images"]["post"]
+        assert list(asked["responses"]["200"]["content"]) == sorted(KINDS, key=list(asked["responses"]["200"]["content"]).index)
+        told = asked["requestBody"]["content"]["application/json"]
+        jsonschema.Draft202012Validator.check_schema(told["schema"])
+        answer = asked["responses"]["200"]["content"]["application/json"]["schema"]
+        for example in told["examples"].values():
+            jsonschema.validate(example["value"], told["schema"])
+            status, _, content = ask(port, example["value"])
+            assert status == 200, content
+            jsonschema.validate(json.loads(content), answer)
+        for wrong in ({"n": 0}, {"n": 257}, {"seed": -1}, {"x": 1}, {"truncation": 2}):
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(wrong, told["schema"])
+            status = ask(port, wrong)[0]
+            assert str(status) in asked["responses"]
+        assert {route.path for route in serving_routes(serving)} == set(description["paths"])
+
+
+def serving_routes(serving):
+    from cardigan.serve.app import build_app
+    from cardigan.web.door import Door
+
+    return build_app(serving, Door("127.0.0.1", 1)).routes
+
+
+def test_the_model_says_what_it_is(model):
+    with served(model) as (port, _):
+        told = json.loads(ask(port, method="GET", path="/v1/model")[2])
+    assert (told["height"], told["width"], told["channels"], told["classes"]) == (32, 32, 1, model.spec.classes)
+    assert told["class_names"] == list(model.spec.class_names)
+    assert (told["images_seen"], len(told["sha256"]), told["limits"]["images"]) == (64, 64, 256)
+    assert told["config"]["generator.width"] == 8
+
+
+def test_onnx_draws_the_same_pictures(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = made_model(tmp_path / "generator.safetensors")
+    exported(cardigan.load(path).snapshot, tmp_path / "model.onnx")
+    mine = open_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+    with served(mine) as (port, _):
+        import io
+
+        import numpy as np
+
+        body = {"seeds": [1, 2, 3], "labels": [3, 4, 5], "truncation": 0.5}
+        found = np.load(io.BytesIO(ask(port, body, "application/x-npz")[2]))["images"]
+        alone = np.load(io.BytesIO(ask(port, {"seeds": [2], "labels": 4, "truncation": 0.5}, "application/x-npz")[2]))["images"]
+        told = json.loads(ask(port, method="GET", path="/v1/model")[2])
+    expected = cardigan.load(path).sample_seeds([1, 2, 3], labels=[3, 4, 5], truncation=0.5)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.array_equal(alone[0], found[1])
+    assert (told["backend"], told["classes"]) == ("onnx", 10)
+
+
+def exported(snapshot, path):
+    """Write the generator as `cardigan export --format onnx` does: inputs z, labels, truncation, our header in the metadata."""
+    import warnings
+
+    import onnx
+
+    class Graph(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator = snapshot.generator
+
+        def forward(self, z, labels, truncation):
+            return self.generator(z * truncation, labels)
+
+    size, batch = snapshot.config.latent.size, torch.export.Dim("N")
+    given = (torch.randn(3, size), torch.arange(3), torch.tensor(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Graph().eval(), given, input_names=["z", "labels", "truncation"], output_names=["images"], dynamo=True, verbose=False,
+            dynamic_shapes=({0: batch}, {0: batch}, None),
+        )  # fmt: skip
+    proto = program.model_proto
+    proto.metadata_props.add(key="cardigan", value=json.dumps(header(snapshot.config, snapshot.spec, snapshot.images_seen)))
+    onnx.save(proto, path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x80\x04}", b"PK\x03\x04"])
+def test_what_is_no_onnx_is_refused(tmp_path, content):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(cardigan.CardiganError, match="no ONNX model"):
+        open_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+
+
+def test_the_deployment_files_are_what_the_guide_says():
+    yaml = pytest.importorskip("yaml")
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["cardigan"]
+    assert service["read_only"] is True
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert "CARDIGAN_TOKEN" in service["environment"]
+    image = (ROOT / "Dockerfile").read_text()
+    assert "USER cardigan" in image
+    assert "HEALTHCHECK" in image
+    assert "download.pytorch.org/whl/cpu" in image
+    for line in (ROOT / "docs" / "guides" / "serve.md").read_text().splitlines():
+        assert "TODO" not in line
