@@ -5,8 +5,9 @@
 One training of digits runs all the time. Rounds with a studio (as `cardigan train --studio` starts it) and its viewers alternate with rounds
 without, so that both see the same machine; the pace of each round is what the journal says, and the loss is of the medians. A round's first
 seconds, in which processes start, count for neither. The viewers are one process, which on a machine of its own would not be there: what it
-takes from the processor counts against the studio. An event's time runs from when its line is in the journal (looked at every 2 ms) until the
-viewer has all of it. `curves` is how long a journal of 100,000 lines takes to be read and answered, and how large the answer is.
+takes from the processor counts against the studio. An event's time runs from when its line is in the journal (looked at every 2 ms, in rounds of
+both kinds: the measuring is no work of the studio's) until the viewer has all of it. `curves` is how long a journal of 100,000 lines takes to be
+read and answered, and how large the answer is.
 """
 
 import argparse
@@ -62,10 +63,12 @@ def looked_at(run: Path, viewers: int, rounds: int, seconds: float, threads: int
     """Return the training's pace with and without viewers, and how long events took."""
     words = ["train", "mnist", "--minutes", "600", "--out", str(run), "--quiet", "--device", "cpu"]
     training = subprocess.Popen([sys.executable, "-m", "cardigan", *words], env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    watch = Watch(run / "journal.jsonl")
     try:
         while not (run / "journal.jsonl").exists() or b"progress" not in (run / "journal.jsonl").read_bytes():
             time.sleep(0.5)
         time.sleep(5)
+        watch.start()
         alone: list[float] = []
         watched: list[float] = []
         delays: list[float] = []
@@ -74,7 +77,7 @@ def looked_at(run: Path, viewers: int, rounds: int, seconds: float, threads: int
             time.sleep(WARM_UP)
             alone.append(pace(run, seconds))
             with Studio(run) as studio:
-                looking = Looking(run, studio.port, viewers)
+                looking = Looking(run, studio.port, viewers, watch.arrived)
                 looking.start()
                 time.sleep(WARM_UP)
                 looking.delays.clear()
@@ -84,6 +87,7 @@ def looked_at(run: Path, viewers: int, rounds: int, seconds: float, threads: int
                 looking.end()
             delays += looking.delays
     finally:
+        watch.end()
         training.terminate()
         training.wait()
     least, most = statistics.median(alone), statistics.median(watched)
@@ -134,33 +138,50 @@ class Studio:
         end(self.process)
 
 
-class Looking:
-    """The viewers, in one thread of asyncio, and a watch that says when each line was in the journal."""
+class Watch:
+    """A thread that notes when each line was in the journal."""
 
-    def __init__(self, run: Path, port: int, viewers: int) -> None:
-        self.journal, self.port, self.viewers = run / "journal.jsonl", port, viewers
-        self.delays: list[float] = []
-        self._arrived: dict[int, float] = {}
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        self.arrived: dict[int, float] = {}
+        """By the journal's size after the line, in the seconds of `time.monotonic`."""
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._watch), threading.Thread(target=lambda: asyncio.run(self._look()))]
+        self._thread = threading.Thread(target=self._look)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
 
     def end(self) -> None:
         self._ended.set()
-        for thread in self._threads:
-            thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def _watch(self) -> None:
+    def _look(self) -> None:
         size = self.journal.stat().st_size
         while not self._ended.is_set():
             now = self.journal.stat().st_size
             if now != size:
                 size = now
-                self._arrived[size] = time.monotonic()
+                self.arrived[size] = time.monotonic()
             time.sleep(LOOK)
+
+
+class Looking:
+    """The viewers, in one thread of asyncio."""
+
+    def __init__(self, run: Path, port: int, viewers: int, arrived: dict[int, float]) -> None:
+        self.run, self.port, self.viewers = run, port, viewers
+        self.delays: list[float] = []
+        self._arrived = arrived
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._look()))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
 
     async def _look(self) -> None:
         tasks = [asyncio.create_task(self._one()) for _ in range(self.viewers)]
@@ -172,7 +193,7 @@ class Looking:
 
     async def _one(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(f"GET /api/events?run={self.journal.parent.name} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
+        writer.write(f"GET /api/events?run={self.run.name} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
         offset = 0
         while line := await reader.readline():
             if line.startswith(b"id: "):
