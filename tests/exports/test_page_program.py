@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,3 +166,13 @@ def test_numbers_are_written_as_the_specification_says():
     assert signed(-123456) == b"\xc0\xbb\x78"
     assert [signed(number) for number in (0, 63, 64, -64, -65)] == [b"\x00", b"\x3f", b"\xc0\x00", b"\x40", b"\xbf\x7f"]
     assert product_module()[:8] == b"\x00asm\x01\x00\x00\x00"
+
+
+def test_the_page_of_the_docs_is_what_an_export_writes_today():
+    """A change of the engine or of the page leaves the README's page behind: then export it again."""
+    written = (Path(__file__).parents[2] / "docs" / "pages" / "mnist.html").read_text(encoding="utf-8")
+    for part in (page.ENGINE, page.SCRIPT, ("theme.js",)):
+        assert page.joined(part) in written, part
+        assert page.digest(page.joined(part)) in written.partition("</head>")[0], part
+    style = page.filled(page.joined(("page.css",)), {"font": page.data_address("font/woff2", page.studio("plex.woff2"))})
+    assert style in written
