@@ -34,6 +34,13 @@ def packed(files: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
     return content.getvalue()
 
 
+def header(name: str, size: int = 0) -> bytes:
+    """Return what stands before a file in a tar file."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
 def numbered(shard: int, count: int) -> dict[str, bytes]:
     """Return the files of some pictures, of different lengths, each with the number of its shard as its class."""
     files = {}
@@ -446,9 +453,11 @@ def test_a_silent_server_is_not_waited_for_long(monkeypatch):
             released.set()
 
 
+@pytest.mark.parametrize("endless", ["of one picture", "of many pictures", "in one file"])
 @pytest.mark.parametrize("end", ["close", "forget"])
-def test_reading_ahead_ends_with_the_iterator(monkeypatch, end):
+def test_reading_ahead_ends_with_the_iterator(monkeypatch, end, endless):
     monkeypatch.setattr(shards, "GROUP_PICTURES", 1)
+    in_the_middle = threading.Event()
 
     def answer(request: http.server.BaseHTTPRequestHandler, number: int) -> None:
         """Send a whole shard first, then one without an end."""
@@ -456,14 +465,20 @@ def test_reading_ahead_ends_with_the_iterator(monkeypatch, end):
         request.end_headers()
         if number == 0:
             request.wfile.write(packed({"a.jpg": b""}))
+            return
         with contextlib.suppress(OSError):
-            while number > 0:
-                request.wfile.write(packed({"a.jpg": b""})[:512])
+            if endless == "in one file":
+                request.wfile.write(header("a.txt", 1 << 40))
+            for written in itertools.count():
+                name = f"{written}.jpg" if endless == "of many pictures" else "a.jpg"
+                request.wfile.write((bytes(512) if endless == "in one file" else header(name)) * 100)
+                if written == 200:  # more than sockets hold: the reader has taken some of it
+                    in_the_middle.set()
 
     with answering(answer) as address:
         entries = open_shards(f"{address}/{{0,1}}.tar").entries(0, 0)
         next(entries)
-        assert readers()
+        assert in_the_middle.wait(60) and readers()
         if end == "close":
             entries.close()
         else:

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,27 @@ PASSING = {408, 425, 429}
 """HTTP errors of the 400s that may be gone a moment later."""
 
 
-class Stream(ABC):
-    """The bytes of one shard."""
+class UnwantedError(Exception):
+    """Nobody waits for the shard any more."""
 
-    address: str
-    position: int
-    """How many bytes were passed, read or skipped."""
+
+class Stream(ABC):
+    """The bytes of one shard, as long as they are wanted."""
+
+    def __init__(self, address: str, wanted: Callable[[], bool]) -> None:
+        self.address = address
+        self.position = 0
+        """How many bytes were passed, read or skipped."""
+        self._wanted = wanted
+
+    def piece(self, size: int) -> bytes:
+        """Return the next bytes, `size` at most; none at the end. Raises OSError, or UnwantedError: a server may send without an end."""
+        if not self._wanted():
+            raise UnwantedError
+        return self._piece(size)
 
     @abstractmethod
-    def piece(self, size: int) -> bytes:
-        """Return the next bytes, `size` at most; none at the end. Raises OSError."""
+    def _piece(self, size: int) -> bytes: ...
 
     @abstractmethod
     def skip(self, size: int) -> None:
@@ -49,11 +60,11 @@ class Stream(ABC):
 class LocalStream(Stream):
     """A file's bytes."""
 
-    def __init__(self, address: str) -> None:
-        self.address, self.position = address, 0
+    def __init__(self, address: str, wanted: Callable[[], bool]) -> None:
+        super().__init__(address, wanted)
         self._file = Path(address).open("rb")  # noqa: SIM115 - closed by close()
 
-    def piece(self, size: int) -> bytes:
+    def _piece(self, size: int) -> bytes:
         content = self._file.read(size)
         self.position += len(content)
         return content
@@ -69,12 +80,12 @@ class LocalStream(Stream):
 class RemoteStream(Stream):
     """The bytes behind a URL. Where the connection breaks it is made again, and goes on from the byte it broke at."""
 
-    def __init__(self, address: str) -> None:
-        self.address, self.position = address, 0
+    def __init__(self, address: str, wanted: Callable[[], bool]) -> None:
+        super().__init__(address, wanted)
         self._answer: Any = None  # an HTTPResponse or a file of fsspec's
         self._total: int | None = None
 
-    def piece(self, size: int) -> bytes:
+    def _piece(self, size: int) -> bytes:
         for wait in WAITS:
             try:
                 return self._attempt(size)
@@ -177,10 +188,13 @@ def _is_final(error: OSError) -> bool:
 
 
 @contextmanager
-def opened(address: str) -> Iterator[Stream]:
-    """Yield a shard's bytes; whatever keeps them from being read, in the block too, is a CardiganError."""
+def opened(address: str, wanted: Callable[[], bool] = lambda: True) -> Iterator[Stream]:
+    """Yield a shard's bytes; whatever keeps them from being read, in the block too, is a CardiganError.
+
+    Once `wanted` says no, the next piece is an UnwantedError.
+    """
     try:
-        with closing(RemoteStream(address) if is_remote(address) else LocalStream(address)) as stream:
+        with closing((RemoteStream if is_remote(address) else LocalStream)(address, wanted)) as stream:
             yield stream
     except OSError as error:
         hint = "is the address right, and the server at work?" if is_remote(address) else "is it there, and may it be read?"

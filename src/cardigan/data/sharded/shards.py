@@ -21,7 +21,7 @@ from cardigan.data.reader import fingerprint
 from cardigan.data.sharded.names import addresses_of, is_remote, shard_name, some
 from cardigan.data.sharded.names import difference as difference
 from cardigan.data.sharded.names import is_shards as is_shards
-from cardigan.data.sharded.opened import opened
+from cardigan.data.sharded.opened import UnwantedError, opened
 from cardigan.data.sharded.tallies import Tallies
 from cardigan.data.sharded.webdataset import Picture, Tally, pictures
 from cardigan.errors import CardiganError
@@ -174,12 +174,15 @@ class Shards:
         """Add a shard's pictures to `entries`; returns how many bytes they have."""
         count, size = 0, 0
         passed_over: Counter[str] = Counter()
-        with opened(address) as shard:
-            for picture in pictures(shard, passed_over):
-                if not wanted(picture.size):
-                    return size
-                entries.append(_entry(address, picture))
-                count, size = count + 1, size + picture.size
+        try:
+            with opened(address, lambda: wanted(0)) as shard:
+                for picture in pictures(shard, passed_over):
+                    if not wanted(picture.size):
+                        return size
+                    entries.append(_entry(address, picture))
+                    count, size = count + 1, size + picture.size
+        except UnwantedError:
+            return size
         self.tallies.compare(address, Tally(count, size, dict(passed_over)))
         return size
 
@@ -223,7 +226,7 @@ class Reading:
         return self._result.result()
 
     def stop(self) -> None:
-        """Let the thread end at the next picture; does not wait for it, since a server may keep it waiting."""
+        """Let the thread end at the next piece of a shard; does not wait for it, since a server may keep it waiting."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
