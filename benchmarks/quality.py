@@ -1,10 +1,11 @@
-"""Train a recipe and print the digit distance it reaches: the command behind every quality figure.
+"""Train a recipe of digits and print the digit distance it reaches.
 
     python benchmarks/quality.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/quality]
                                  [--set '{"data.height": 32}']
 
 The distance is over the embedded digit judge's 128 features, 5,000 samples (seed 1) against the 10,000 test digits; the floor is what
-5,000 real training digits score. Without --minutes and --images a run takes the recipe's own budget.
+5,000 real training digits score. Without --minutes and --images a run takes the recipe's own budget. For digits one at a time: `stacked-mnist` has a
+table of its own (benchmarks/tables.py stacked), and what `images` promises is in docs/results.md, "Icons".
 """
 
 import argparse
@@ -19,6 +20,7 @@ import cardigan
 from cardigan.metrics.digits import digit_classes, digit_distance, digit_features, to_digit_frame
 
 SAMPLES = 5_000
+OF_OTHER_PICTURES = {"stacked-mnist", "images"}
 
 
 def main() -> None:
@@ -30,6 +32,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--set", type=json.loads, default={}, help="settings to override, as JSON by dotted name")
     options = parser.parse_args()
+    if options.recipe in OF_OTHER_PICTURES:
+        parser.error(f"--recipe {options.recipe} is not judged by the distance of digits: see the head of this file for what is.")
     print(f"floor: {digit_distance(digit_features(cardigan.mnist('train').pixels[:SAMPLES])):.2f}")
     rows = [
         judged(options.out / f"{options.recipe}-{seed}", options.recipe, options.minutes, options.images, {**options.set, "seed": int(seed)})

@@ -13,6 +13,7 @@ Runs are kept under --runs and used again if they are there already: a table tha
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--recipe")
     parser.add_argument("--model", type=Path, help="judge this run instead of training one")
     parser.add_argument("--samples", type=int, action="append", help="how many samples; may be given more than once")
+    parser.add_argument("--truncation", type=float, action="append", help="from 1, as trained, to 0; may be given more than once")
     parser.add_argument("--set", type=json.loads, default={}, help="settings of every run beside the table's own, as JSON by dotted name")
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     parser.add_argument("--out", type=Path, help="write the rows here too")
@@ -99,11 +101,11 @@ def scores(path: Path) -> list[Event]:
     return [event for event in read_events(path / "journal.jsonl") if event.kind == "checkpoint" and "score" in event.values]
 
 
-def measured(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int = 0) -> Row:
+def measured(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int = 0, truncation: float = 1.0) -> Row:
     """Return what the judge says of a run's generator."""
     snapshot = read_snapshot(path)
     reference = reference_for(snapshot.config)
-    report = evaluate(snapshot_sampler(snapshot, reference, seed), reference, num_samples=count, metrics=metrics, floor=False)
+    report = evaluate(snapshot_sampler(snapshot, reference, seed, truncation), reference, num_samples=count, metrics=metrics, floor=False)
     return {"samples": count, **{name: [measure.value, measure.standard_error] for name, measure in report.measures.items()}}
 
 
@@ -149,8 +151,9 @@ def judged(options: argparse.Namespace, table: str, source: str, recipe: str, mi
     for seed in options.seeds:
         budget = None if options.images else options.minutes or minutes
         path = options.model or trained(options, table, source, recipe, {"seed": seed}, budget, options.images)
-        for samples in options.samples or [count]:
-            yield {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, **measured(path, samples, (metric,), seed)}
+        for samples, truncation in itertools.product(options.samples or [count], options.truncation or [1.0]):
+            row = {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, "truncation": truncation}
+            yield {**row, **measured(path, samples, (metric,), seed, truncation)}
 
 
 def ablation(options: argparse.Namespace) -> Iterator[Row]:

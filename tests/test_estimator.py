@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 import cardigan
 from cardigan.errors import CardiganError
 from cardigan.estimator import seed_of
-from cardigan.given import class_values, given_reader, numbers_of
+from cardigan.given import class_values, given_reader, numbers_of, tells_classes
 from cardigan.metrics import quick
 
 SMALL = {"batch": 8, "generator.width": 4, "discriminator.width": 4, "data.workers": 0, "precision": "fp32"}
@@ -110,6 +111,34 @@ def test_saved_and_loaded_without_pickle(fitted, tmp_path):
             cardigan.GAN.load(folder)
     with pytest.raises(CardiganError, match="holds no estimator"):
         cardigan.GAN.load(tmp_path)
+
+
+class Classified(Dataset):
+    """Pictures that tell their classes, and note whether their run has its folder when they are read."""
+
+    def __init__(self, runs):
+        self.runs, self.seen = runs, []
+
+    def __len__(self):
+        return len(CLASSES)
+
+    def __getitem__(self, index):
+        self.seen.append(self.runs.exists())
+        return pictures()[index], int(CLASSES[index])
+
+
+def test_a_dataset_tells_classes_and_numbers_may_be_of_numpy(tmp_path):
+    dataset = Classified(tmp_path / "runs")
+    gan = cardigan.GAN(images=np.int64(16), minutes=np.int64(5), random_state=np.int64(0), device="cpu", overrides=SMALL, runs=dataset.runs)
+    gan.fit(dataset)
+    assert gan.classes_.tolist() == [3, 5, 9]
+    assert gan.images_seen_ == 16
+    assert dataset.seen[-1], "another fit could have taken the same folder meanwhile"
+    parameters = json.loads((gan.save(tmp_path / "gan") / "estimator.json").read_bytes())["parameters"]
+    assert (parameters["images"], parameters["minutes"]) == (16, 5)
+    assert not tells_classes(given_reader(list(pictures())))
+    with pytest.raises(CardiganError, match="A Dataset tells its classes itself"):
+        gan.fit(dataset, CLASSES)
 
 
 def test_equal_states_give_equal_fits_and_scores():

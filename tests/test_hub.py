@@ -12,8 +12,10 @@ import pytest
 import cardigan
 from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
+from cardigan.exports.card import weights_hash
 from cardigan.run.hub import is_address, parse_address
 from cardigan.run.pretrained import sha256_of
+from cardigan.run.snapshot import write_snapshot
 from small import small_run, small_snapshot
 from standin import standin_hub
 
@@ -49,7 +51,9 @@ def test_a_folder_is_the_model(run, folder):
     assert described["library_name"] == "cardigan"
     assert described["config"]["generator"]["width"] == 8
     assert described["sha256"] == {"model.safetensors": sha256_of(folder / "model.safetensors")}
-    assert (folder / "README.md").read_text().startswith("---\n")
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert card.count('gan = cardigan.load("model.safetensors")') == 1
     expected = cardigan.load(run).sample(3)
     for again in (cardigan.load(folder), cardigan.from_pretrained(folder), cardigan.Model.from_pretrained(str(folder))):
         assert np.array_equal(again.sample(3), expected)
@@ -77,7 +81,23 @@ def test_a_card_stays_with_its_weights(folder, tmp_path):
     (known / "README.md").write_text(card)
     assert (cardigan.load(known).save_pretrained(tmp_path / "again") / "README.md").read_text() == card
     other = cardigan.Model(small_snapshot(classes=10, images_seen=16), known)
-    assert "Judged" not in (other.save_pretrained(tmp_path / "other") / "README.md").read_text()
+    card = (other.save_pretrained(tmp_path / "other") / "README.md").read_text()
+    assert "Judged" not in card
+    assert weights_hash(other.snapshot.generator) in card
+    assert "16 images seen" in card
+
+
+def test_a_folder_is_one_model(run, folder, tmp_path):
+    """Whatever else lies beside it, and whichever came first."""
+    shared, copy = tmp_path / "shared", shutil.copytree(folder, tmp_path / "copy")
+    shared.mkdir()
+    for name in ("generator.safetensors", "state.safetensors"):
+        write_snapshot(copy / name, small_snapshot(classes=10, images_seen=16))
+        assert cardigan.load(copy).images_seen == 32
+    shutil.copy(copy / "generator.safetensors", shared)
+    with pytest.raises(CardiganError, match=r"holds generator\.safetensors, which is another model"):
+        cardigan.load(run).save_pretrained(shared, overwrite=True)
+    assert [path.name for path in shared.iterdir()] == ["generator.safetensors"]
 
 
 def test_hashes(run, folder, tmp_path):
@@ -149,6 +169,17 @@ def test_only_two_files_are_ever_fetched(folder, hub, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.py"))
 
 
+def test_what_else_lies_in_the_cache_is_not_read(folder, hub, tmp_path):
+    hub.commit_folder("me/digits", folder)
+    cardigan.load("hf:me/digits")
+    (config,) = (tmp_path / "cache").rglob("config.json")
+    config.with_name("journal.jsonl").touch()
+    for name in ("generator.safetensors", "state.safetensors"):
+        write_snapshot(config.with_name(name), small_snapshot(classes=10, images_seen=16))
+    assert cardigan.load("hf:me/digits").images_seen == 32
+    assert cardigan.from_pretrained("me/digits").images_seen == 32
+
+
 def test_revisions_are_of_one_commit(run, folder, hub, tmp_path):
     """Even if another is made between the two downloads."""
     first = hub.commit_folder("me/digits", folder)
@@ -194,6 +225,13 @@ def test_no_names(name):
         cardigan.load(f"hf:{name}")
     with pytest.raises(CardiganError, match="is no name of a model"):
         cardigan.from_pretrained(name or "hf:")
+
+
+def test_a_path_is_not_looked_up(hub):
+    for path in ("/nowhere/digits", Path("/nowhere/digits")):
+        with pytest.raises(CardiganError, match="There is no /nowhere/digits, and a path is no name of a model"):
+            cardigan.from_pretrained(path)
+    assert not hub.asked
 
 
 def test_addresses():

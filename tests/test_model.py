@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,7 +245,7 @@ def test_saving_again_is_whole_or_nothing_and_needs_no_run(tmp_path):
     model.save_pretrained(tmp_path / "kept")
     before = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cardigan.model.model_card", lambda *_: 1 / 0)
+        patch.setattr("cardigan.model.card_text", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             cardigan.load(tmp_path / "run").save_pretrained(tmp_path / "kept", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
@@ -252,6 +253,20 @@ def test_saving_again_is_whole_or_nothing_and_needs_no_run(tmp_path):
     shutil.rmtree(tmp_path / "run")
     model.save_pretrained(tmp_path / "kept", overwrite=True)
     assert np.array_equal(cardigan.load(tmp_path / "kept").sample(2), model.sample(2))
+
+
+def test_a_folder_that_is_there_is_filled_from_within(tmp_path, monkeypatch):
+    """So it may be the current one, on another disk, or in one that nobody may write into."""
+    (tmp_path / "closed" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "closed" / "mine")
+    (tmp_path / "closed").chmod(0o555)
+    try:
+        cardigan.Model(small_snapshot()).save_pretrained(".")
+        cardigan.Model(small_snapshot(images_seen=16)).save_pretrained(tmp_path / "closed" / "mine", overwrite=True)
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    assert cardigan.load(".").images_seen == 16
+    assert sorted(path.name for path in Path().iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(

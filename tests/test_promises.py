@@ -22,6 +22,10 @@ from cardigan.cli.live import Screen
 from cardigan.run.journal import Event
 
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+SHORTENED = {
+    "train": ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"],
+    "evaluate": ["--no-floor"],
+}
 WORDS = ["--batch", "16", "--generator.width", "8", "--discriminator.width", "8"]
 
 
@@ -42,7 +46,7 @@ def test_help_answers_at_once(words):
 
 
 def test_readme_commands_run_as_written(tmp_path):
-    """Every `cardigan` line of the README, only its training shortened."""
+    """Every `cardigan` line of the README, only its training shortened, and its judgement."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     lines = [line.split("#")[0].split() for line in readme.splitlines() if line.startswith("cardigan ")]
     assert {words[1] for words in lines} == {
@@ -74,8 +78,7 @@ def test_readme_commands_run_as_written(tmp_path):
                 with urllib.request.urlopen(urllib.request.Request(address.rstrip("/") + asked[1], data=asked[2].encode()), timeout=60) as answer:
                     assert Image.open(io.BytesIO(answer.read())).format == "PNG"
             continue
-        short = ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"] if words[1] == "train" else []
-        done = subprocess.run([sys.executable, "-m", *words, *short], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-m", *words, *SHORTENED.get(words[1], [])], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (words, done.stderr)
     assert (tmp_path / "digits.png").exists()
 

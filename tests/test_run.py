@@ -9,7 +9,7 @@ import torch
 import cardigan
 from cardigan.errors import CardiganError
 from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, list_checkpoints, prune_checkpoints, save_checkpoint
-from cardigan.run.directory import RunDirectory, latest_run, open_for_training
+from cardigan.run.directory import RunDirectory, latest_run, open_for_training, reserved_run
 from cardigan.run.journal import Event, Journal, read_events
 
 
@@ -26,6 +26,20 @@ def test_two_trainings_cannot_share_a_run(tmp_path):
     open_for_training(run, config, {}, resume=False)
     with pytest.raises(CardiganError, match="trained by another process"):
         open_for_training(run, config, {}, resume=True)
+
+
+def test_runs_that_begin_in_one_second_are_apart(tmp_path):
+    runs = tmp_path / "deep" / "runs"
+    with reserved_run(runs, "gan") as one, reserved_run(runs, "gan") as other:
+        assert one.path != other.path
+        assert one.path.is_dir()
+        other.config.touch()
+    assert list(runs.iterdir()) == [other.path]
+    (tmp_path / "file").touch()
+    (tmp_path / "astray").symlink_to(tmp_path / "nowhere")
+    for wrong, words in (("file", "Cannot write"), ("astray", "choose another folder")):
+        with pytest.raises(CardiganError, match=words), reserved_run(tmp_path / wrong, "gan"):
+            pass
 
 
 def test_latest_run_is_of_exactly_that_name(tmp_path):

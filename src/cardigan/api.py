@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from cardigan import assemble, previews
 from cardigan.choosing import chosen as choose
+from cardigan.choosing import chosen_for_few
 from cardigan.config import Config, from_dict, override, to_dict
 from cardigan.data.batches import Batches as Batches
 from cardigan.data.formats.arrays import array_reader
@@ -37,7 +38,7 @@ from cardigan.model import load as load
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
-from cardigan.recipes import config_for
+from cardigan.recipes import ANY, config_for
 from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import latest_checkpoint
 from cardigan.run.directory import RunDirectory, check_free, latest_run, named_run, open_for_training, read_config, release
@@ -132,7 +133,9 @@ def train(
             budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
             if reader is None and not is_shards(name):
                 reader = reader_of(settings.data)
-            settings, reasons = _chosen_for(settings, {*asked, *budget}, reader, recipe is not None)
+            settings, reasons = _chosen_for(settings, {*asked, *budget}, reader, recipe not in (None, ANY))
+    elif config is None and recipe is None:
+        settings, reasons = chosen_for_few(settings, set(asked))
     return _train_in(run, settings, resume, clock, report, reader, reasons)
 
 
@@ -221,6 +224,7 @@ def _attempt(
     # Everything that can be wrong with the config shows before the run directory is touched.
     devices = open_devices(config)
     try:
+        assemble.check_parts(config, devices)  # before minutes of decoding
         pictures = _opened(config, devices, clock, report, reader)
         spec = assemble.build_spec(config, pictures.training)
         state = assemble.build_state(config, spec, devices)

@@ -113,12 +113,22 @@ def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState
 def build_rules(config: Config, devices: Devices) -> Rules:
     """Raises CardiganError for an unknown loss, or one without a minimum and nothing that gives it one."""
     loss = find_loss(config.objective.loss)
-    if not (loss.bounded or config.objective.penalised or config.discriminator.spectral):
+    player = config.discriminator
+    bounds = player.spectral and player.normalisation == "none" and not player.attention  # both have scales that are learned freely
+    if not (loss.bounded or config.objective.penalised or bounds):
         raise CardiganError(
             f"objective.loss is {config.objective.loss!r} and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp "
-            "(the paper's is 10), another penalty, or discriminator.spectral."
+            "(the paper's is 10), another penalty, or discriminator.spectral, with discriminator.normalisation 'none' and attention 0."
         )
     return Rules(loss, config.objective, config.conditional, devices, config.accumulate)
+
+
+def check_parts(config: Config, devices: Devices) -> None:
+    """Raise CardiganError for parts that cannot be built or do not fit together; needs no pictures, allocates nothing."""
+    build_rules(config, devices)
+    build_augmentation(config.augment, config.data.channels, torch.device("cpu"))
+    with torch.device("meta"):
+        build_players(config, image_spec(config.data, 2 if config.conditional else 0))
 
 
 def build_observers(config: Config, batches: Batches, run: RunDirectory, held_out: ImageSource | None = None) -> Observers:
@@ -180,8 +190,11 @@ def pace_in_parts(config: Config, devices: Devices) -> float:
     while batch:
         try:
             return measured_pace(replace(config, batch=batch, accumulate=1, packing=1), devices)
-        except (RuntimeError, CardiganError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        except CardiganError:
+            if batch == config.batch:
+                raise  # nothing to do with memory; of a smaller batch it may be that it no longer divides
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
         batch //= 2
         give_back()

@@ -52,8 +52,7 @@ def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pa
             config, said = _applied(config, choice, given)
             reasons += said
         return config, reasons
-    augments = any(name.startswith("augment.") for name in given)
-    for choose in (_frame, *([] if augments else [_augmentation]), _held_out):
+    for choose in (_frame, *([] if _augments(given) else [_augmentation]), _held_out):
         choice = choose(config, found, device)
         config, said = _applied(config, choice, given)
         reasons += said
@@ -62,6 +61,18 @@ def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pa
         reasons += said
     config, said = _applied(config, _cadence(config, pace(config)), given)
     return config, [*reasons, *said]
+
+
+def chosen_for_few(config: Config, given: set[str]) -> tuple[Config, list[str]]:
+    """Return the config of a source that needs no looking at, and is trained on `data.limit` of its pictures, with augmentation for so few."""
+    data = config.data
+    if not data.limit or _augments(given):
+        return config, []
+    return _applied(config, _augmentation(config, Survey(data.limit, data.height, data.width, one_shape=True, channels=data.channels), ""), given)
+
+
+def _augments(given: set[str]) -> bool:
+    return any(name.startswith("augment.") for name in given)
 
 
 def _applied(config: Config, choice: Choice, given: set[str]) -> tuple[Config, list[str]]:

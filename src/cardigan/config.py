@@ -14,6 +14,9 @@ from cardigan.errors import CardiganError, unknown
 MIN_SIDE = 8
 RISE_IMAGES = 500_000
 """The paper's (arXiv:2006.06676, section 3)."""
+RAMP_UP = 0.05
+WEIGHTS = ("r1", "r2", "wgan_gp", "dragan")
+"""The fields of ObjectiveConfig that are weights of penalties."""
 SEPARATE = frozenset(
     {"images", "minutes", "device", "checkpoint_every", "sample_every", "health", "patience", "accumulate", "data.keep", "data.workers"}
 )
@@ -140,7 +143,7 @@ class ObjectiveConfig:
     """Over this many images, along half a cosine, they reach their value."""
 
     def __post_init__(self) -> None:
-        for name in ("r1", "r2", "wgan_gp", "dragan", "penalty_start"):
+        for name in (*WEIGHTS, "penalty_start"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
         _require(self.penalty_settle_images >= 0, "objective.penalty_settle_images", self.penalty_settle_images, "at least 0")
@@ -149,7 +152,7 @@ class ObjectiveConfig:
             if getattr(self, name) != unset and not self.penalised:
                 raise CardiganError(
                     f"objective.{name} is {getattr(self, name)} but no penalty is on, so it has no effect: "
-                    "set objective.r1, r2, wgan_gp or dragan, or leave it out."
+                    f"set objective.{', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, or leave it out."
                 )
         if (self.penalty_start != 1) != (self.penalty_settle_images > 0):
             raise CardiganError(
@@ -160,7 +163,11 @@ class ObjectiveConfig:
     @property
     def penalised(self) -> bool:
         """Whether any penalty is on."""
-        return max(self.r1, self.r2, self.wgan_gp, self.dragan) > 0
+        return any(self.weight(name) > 0 for name in WEIGHTS)
+
+    def weight(self, penalty: str) -> float:
+        """Return the weight of a penalty, by its name in `objective/penalties.py`."""
+        return getattr(self, penalty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +187,9 @@ class AugmentConfig:
         _require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
         _require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
         _require(self.rise_images >= 1, "augment.rise_images", self.rise_images, "at least 1 image")
+        twice = next((name for name in self.pipeline if self.pipeline.count(name) > 1), None)
+        if twice is not None:
+            raise CardiganError(f"augment.operations names {twice!r} more than once, and each is done once: name it once.")
         if self.rise_images != RISE_IMAGES and not self.target:
             raise CardiganError(f"augment.rise_images is {self.rise_images} but the probability is fixed: give augment.target too, or leave it out.")
         if bool(self.operations) != (self.probability > 0 or self.target > 0):
@@ -215,6 +225,11 @@ class AdamConfig:
         _require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
         _require(self.warm_up_images >= 0, "warm_up_images", self.warm_up_images, "at least 0")
         _require(self.decay_images >= 0, "decay_images", self.decay_images, "at least 0")
+        if 0 < self.decay_images < self.warm_up_images:
+            raise CardiganError(
+                f"decay_images is {self.decay_images} and warm_up_images {self.warm_up_images}, so the step size would fall before it has risen: "
+                f"set decay_images to at least {self.warm_up_images}, or 0 for none."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,12 +238,14 @@ class AverageConfig:
 
     half_life_images: int = 10_000
     """After this many images a weight's influence has halved; 0 keeps no average, the live generator is the result."""
-    ramp_up: float = 0.05
+    ramp_up: float = RAMP_UP
     """While the run is young the half-life is at most this share of images_seen, so the random start is forgotten; 0 is off."""
 
     def __post_init__(self) -> None:
         _require(self.half_life_images >= 0, "average.half_life_images", self.half_life_images, "at least 0")
         _require(0 <= self.ramp_up < math.inf, "average.ramp_up", self.ramp_up, "at least 0")
+        if not self.half_life_images and self.ramp_up not in (0, RAMP_UP):
+            raise CardiganError(f"average.ramp_up is {self.ramp_up} but no average is kept, so it has no effect: set it to 0, or a half_life_images.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,25 +304,30 @@ class Config:
         _require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1 image")
         _require(self.discriminator_steps >= 1, "discriminator_steps", self.discriminator_steps, "at least 1")
+        first = self.batch * self.discriminator_steps
+        _require(self.images is None or self.images > first - self.batch, "images", self.images, f"at least {first}, which is when G first learns")
         self._check_division()
         self._check_critic()
 
     def _check_division(self) -> None:
-        _require(self.accumulate >= 1 and self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch of {self.batch}")
+        self._check_divisor("accumulate", self.accumulate, self.batch, f"batch of {self.batch}")
         part = self.batch // self.accumulate
-        _require(self.packing >= 1 and part % self.packing == 0, "packing", self.packing, f"a divisor of the {part} pictures computed at a time")
+        self._check_divisor("packing", self.packing, part, f"{part} pictures computed at a time")
         if self.packing > 1 and self.conditional:
             raise CardiganError(
                 f"packing is {self.packing} and conditional is on, but the pictures of a pack have different classes: "
                 "set packing to 1 or leave classes out."
             )
         group, together = self.discriminator.minibatch_deviation, part // self.packing
-        _require(
-            not group or together % group == 0, "discriminator.minibatch_deviation", group, f"a divisor of the {together} logits computed at a time"
-        )
+        if group:
+            self._check_divisor("discriminator.minibatch_deviation", group, together, f"{together} logits computed at a time", least=2)
         for player in ("generator", "discriminator"):
             normalised = getattr(self, player).normalisation != "none"
             _require(not normalised or part > 1, "batch / accumulate", part, f"at least 2, since {player}.normalisation is over the batch")
+
+    def _check_divisor(self, name: str, given: int, whole: int, called: str, least: int = 1) -> None:
+        nearest = nearest_divisor(given, whole, least)
+        _require(given == nearest, name, given, f"a divisor of the {called}, such as {nearest}")
 
     def _check_critic(self) -> None:
         objective, normalisation = self.objective, self.discriminator.normalisation
@@ -314,6 +336,11 @@ class Config:
                 f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalisation!r}, which makes each logit depend on "
                 "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalisation to 'none'."
             )
+
+
+def nearest_divisor(number: int, whole: int, least: int = 1) -> int:
+    """Return the divisor of `whole`, of at least `least` if it has one, that is nearest to a number; of two the smaller."""
+    return min((divisor for divisor in range(min(least, whole), whole + 1) if whole % divisor == 0), key=lambda divisor: abs(divisor - number))
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -18,24 +18,24 @@ import torch
 
 from cardigan.api import train
 from cardigan.errors import CardiganError, unknown
-from cardigan.given import Given, class_values, given_reader, numbers_of
+from cardigan.given import Given, class_values, given_reader, numbers_of, tells_classes
 from cardigan.metrics.likeness import distance_to
 from cardigan.model import Model, load
-from cardigan.run.directory import named_run
+from cardigan.run.directory import reserved_run
 from cardigan.run.pretrained import read_json
 from cardigan.watching import progress_shown
 
 DEFAULT_MINUTES = 10.0
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "recipe": ((str, type(None)), "a recipe's name, or None"),
-    "minutes": ((int, float, type(None)), "a number of minutes, or None"),
-    "images": ((int, type(None)), "a number of images, or None"),
+    "minutes": ((int, float, np.integer, np.floating, type(None)), "a number of minutes, or None"),
+    "images": ((int, np.integer, type(None)), "a number of images, or None"),
     "runs": ((str, Path, type(None)), "a folder, or None for a temporary one"),
     "device": ((str,), "cpu, cuda, mps or auto"),
     "overrides": ((dict, type(None)), "a dict of settings by their dotted names, or None"),
 }
 ESTIMATOR = "estimator.json"
-Randomness: TypeAlias = int | np.random.RandomState | np.random.Generator | None
+Randomness: TypeAlias = int | np.integer | np.random.RandomState | np.random.Generator | None
 """A seed, something to draw one from, or None for another one each time."""
 
 
@@ -59,8 +59,8 @@ class GAN:
         self,
         recipe: str | None = None,
         *,
-        minutes: float | None = None,
-        images: int | None = None,
+        minutes: float | np.number | None = None,
+        images: int | np.integer | None = None,
         random_state: Randomness = None,
         runs: str | Path | None = "runs",
         device: str = "auto",
@@ -80,19 +80,20 @@ class GAN:
         """Train on pictures, and on their classes where `y` tells them, and return the estimator.
 
         `X` is an array or a tensor [N, height, width] or [N, height, width, C], or [N, C, height, width], of 8 bits or of floats in [0, 1] or
-        [-1, 1]; a list of arrays or of Pillow's pictures of any sizes; or a torch Dataset. `y` is a number or a word for each picture.
+        [-1, 1]; a list of arrays or of Pillow's pictures of any sizes; or a torch Dataset. `y` is a number or a word for each picture; a Dataset
+        tells classes itself, by giving (picture, class), and `overrides={"conditional": False}` trains without them.
         Raises CardiganError for what cannot be trained on, such as flat pictures; a fitted estimator then stays as it was.
         """
         self._check()
         reader, budgeted = given_reader(X, y), self.recipe is not None or self.images is not None or self.minutes is not None
+        images = None if self.images is None else int(self.images)
         minutes = None if self.minutes is None else float(self.minutes)
         minutes = minutes if budgeted else DEFAULT_MINUTES
-        settings = {"device": self.device, "conditional": y is not None, **(self.overrides or {})}
+        settings = {"device": self.device, "conditional": y is not None or tells_classes(reader), **(self.overrides or {})}
         seed = seed_of(self.random_state)
-        with tempfile.TemporaryDirectory() if self.runs is None else nullcontext(self.runs) as folder:
-            out = named_run(Path(folder), "gan").path
-            with progress_shown(minutes, self.images, bool(self.verbose)) as report:
-                run = train(reader, recipe=self.recipe, out=out, images=self.images, minutes=minutes, seed=seed, overrides=settings, report=report)
+        place = tempfile.TemporaryDirectory() if self.runs is None else nullcontext(self.runs)
+        with place as folder, reserved_run(Path(folder), "gan") as own, progress_shown(minutes, images, bool(self.verbose)) as report:
+            run = train(reader, recipe=self.recipe, out=own.path, images=images, minutes=minutes, seed=seed, overrides=settings, report=report)
             snapshot = copy.deepcopy(load(run.path).snapshot)  # in memory, since the file may be a temporary one
         kept = None if self.runs is None else run.path
         self._keep(Model(snapshot, kept), kept, run.images_seen, run.stopped_by)
@@ -196,9 +197,16 @@ def _storable(parameters: dict[str, Any]) -> dict[str, Any]:
     runs = parameters["runs"]
     kept = {"random_state": int(state) if isinstance(state, int | np.integer) else None, "runs": None if runs is None else str(runs)}
     try:
-        return json.loads(json.dumps({**parameters, **kept}))
+        return json.loads(json.dumps({**parameters, **kept}, default=_plain))
     except (TypeError, ValueError) as error:
         raise CardiganError(f"A parameter cannot be saved ({error}): set it to text, a number or nothing.") from error
+
+
+def _plain(value: object) -> object:
+    """Return a number of NumPy's as Python's; raises TypeError for anything else that JSON does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__}")
 
 
 def seed_of(state: Randomness) -> int:

@@ -5,6 +5,7 @@ Reads nothing from a disk.
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from cardigan.data.formats.arrays import array_reader, labels_of_array
+from cardigan.data.formats.arrays import FIRST, array_reader, labels_of_array
 from cardigan.data.formats.torch_dataset import dataset_reader
 from cardigan.data.reader import Reader
 from cardigan.data.source import ImageSpec
@@ -45,7 +46,7 @@ def given_reader(pictures: Given, classes: Any = None) -> Reader:
         return array_reader(pictures, None if classes is None else _column(classes))
     if isinstance(pictures, Dataset):
         if classes is not None:
-            raise CardiganError("A Dataset tells its classes itself, as (picture, class): leave y out.")
+            raise CardiganError("A Dataset tells its classes itself, as (picture, class): leave y out, or give the pictures as an array or a list.")
         return dataset_reader(pictures)
     if isinstance(pictures, list | tuple) and pictures and all(isinstance(one, np.ndarray | torch.Tensor | Image.Image) for one in pictures):
         labels = None if classes is None else labels_of_array("list", _column(classes), len(pictures))
@@ -54,6 +55,11 @@ def given_reader(pictures: Given, classes: Any = None) -> Reader:
         f"X is {_kind(pictures)}: expected an array or a tensor [N, height, width] or [N, height, width, channels], a list of arrays or of Pillow's "
         "pictures, or a torch Dataset; a folder or an archive is for cardigan.train."
     )
+
+
+def tells_classes(reader: Reader) -> bool:
+    """Return whether any of the first pictures has a class."""
+    return any(label is not None for label in islice(reader.labels or (), FIRST))
 
 
 def _kind(given: object) -> str:

@@ -19,11 +19,11 @@ from cardigan.config import Config
 from cardigan.data.source import ImageSpec
 from cardigan.drawing import Generators, checked_latents, drawn_from, unit_range
 from cardigan.errors import CardiganError, unknown
-from cardigan.exports.card import model_card
+from cardigan.exports.card import card_text
 from cardigan.exports.record import given_away
 from cardigan.latents import truncated
 from cardigan.run import hub
-from cardigan.run.pretrained import write_pretrained
+from cardigan.run.pretrained import checked_weights, write_pretrained
 from cardigan.run.snapshot import Snapshot, check_labels, class_number, drawn_in_chunks, numbered, read_snapshot, sample_pixels, write_snapshot
 from cardigan.shapes import Labels, Latents
 
@@ -130,16 +130,15 @@ class Model:
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write `config.json`, `model.safetensors` and the card, `README.md`, into a folder, which is made, and return it.
 
-        Raises CardiganError for a run's folder and, without `overwrite`, where any of these files is there.
+        Raises CardiganError for a folder of a run or another model and, without `overwrite`, where any of these files is there.
         """
         return self.save_beside(Path(folder), {}, overwrite)
 
     def save_beside(self, folder: Path, files: Mapping[str, bytes], overwrite: bool = False) -> Path:
         """Do as `save_pretrained`, with files of other programs or purposes beside."""
 
-        def card(weights: Path, hashes: Mapping[str, str]) -> str:
-            there = self.path if self.path is not None and self.path.exists() else weights  # the run may be gone, and the model is here
-            return _own_card(self.path, hashes) or model_card(there, hashes)
+        def card(hashes: Mapping[str, str]) -> str:
+            return _own_card(self.path, hashes) or card_text(self.snapshot, self.path, hashes)  # what lies at the path may be of newer weights
 
         write_pretrained(folder, lambda path: write_snapshot(path, given_away(self.snapshot)), card, files, overwrite)
         return folder
@@ -220,9 +219,11 @@ def from_pretrained(
         if revision is not None:
             raise CardiganError(f"revision is {revision!r}, but {name_or_folder} is a folder, which has none: leave it out.")
         return load(name_or_folder, sha256)
+    if not hub.is_address(name_or_folder) and Path(name_or_folder).is_absolute():
+        raise CardiganError(f"There is no {name_or_folder}, and a path is no name of a model on the hub: give a folder that is there, or user/name.")
     text = str(name_or_folder).removeprefix(hub.PREFIX)
     address = hub.parse_address(text if revision is None else f"{text}@{revision}")
-    return Model(read_snapshot(hub.fetched(address, token, cache_dir, local_files_only), sha256))
+    return Model(read_snapshot(checked_weights(hub.fetched(address, token, cache_dir, local_files_only)), sha256))
 
 
 def _own_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:

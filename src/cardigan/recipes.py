@@ -1,4 +1,4 @@
-"""Named experiments: each a function that returns a whole Config, with a promise that `benchmarks/quality.py` checks.
+"""Named experiments: each a function that returns a whole Config, with a promise that a command in `benchmarks/` reproduces.
 
 Knows settings only, no torch.
 """
@@ -21,9 +21,10 @@ from cardigan.errors import unknown
 def mnist() -> Config:
     """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN told each digit's class, under the relativistic loss with R1 and R2.
 
-    Promise: `cardigan train mnist --minutes 2` on 2 CPU cores (AVX-512 bf16) reaches a digit distance of 3.55, from 3.43 to 3.69 over 3 seeds, by
-    `make bench`; a slower hour of the machine gives fewer images and a larger distance. With `--no-conditional`, which tells no classes: 12.6,
-    from 10.0 to 16.3 over 3 seeds at three times of day.
+    Promise: `cardigan train mnist --minutes 2` on 2 CPU cores without bf16 (AVX2, 64,000 images) reaches a digit distance of 6.9, from 5.6 to 7.4
+    over 3 seeds, by `python benchmarks/quality.py --recipe mnist --minutes 2`; after 10 minutes, 320,000 images, 3.9, from 2.7 to 4.1 (2,000
+    samples), by `python benchmarks/tables.py time`. Cores with AVX-512 bf16 see 200,000 images in two minutes: 3.55, from 3.43 to 3.69, when the
+    rates did not fall yet. With `--no-conditional`, which tells no classes, on those: 12.6, from 10.0 to 16.3 over 3 seeds at three times of day.
     """
     return replace(_small(), recipe="mnist", conditional=True)
 
@@ -202,7 +203,7 @@ def sngan() -> Config:
 def r3gan() -> Config:
     """Return R3GAN (arXiv:2501.05441): residual networks without normalisation, the relativistic loss, penalties that begin ten times larger.
 
-    No promise yet: 71 million multiply-adds a picture are 37 images a second on a CPU core; it waits for a GPU.
+    Not measured yet: 71 million multiply-adds a picture are 37 images a second on a CPU core; it waits for a GPU.
     """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
     config = _small()
@@ -224,7 +225,8 @@ def images() -> Config:
     Size, channels, width, augmentation, held-out pictures and time are chosen for the pictures and the machine where they are not given
     (`cardigan.choosing`).
 
-    Promise: 3,786 icons of 64x64 with transparency become recognisable ones in an hour on one CPU core, 0.93 million images (README); one run.
+    Promise: 3,786 icons of 64x64 with transparency become recognisable ones in an hour on one CPU core, 0.93 million images, seed 0, by the
+    commands in docs/results.md, "Icons"; one run, judged by eye and the cheap score alone.
     """
     adam = AdamConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99)
     config = _small()
@@ -260,8 +262,8 @@ RECIPES = {
         mnist,
         "the best digits a laptop CPU gives in minutes, each of the class asked for",
         "cardigan train mnist --minutes 2",
-        "2 minutes on 2 CPU cores (AVX-512 bf16), 200,000 images",
-        "digit distance 3.55, from 3.43 to 3.69 over 3 seeds (5,000 samples; real training digits 1.5); told no classes (--no-conditional) 12.6",
+        "2 minutes on 2 CPU cores (AVX2), 64,000 images; 200,000 with AVX-512 bf16",
+        "digit distance 6.9, from 5.6 to 7.4 over 3 seeds (5,000 samples; real training digits 1.5); 3.55 with AVX-512 bf16; 3.9 after 10 minutes",
     ),
     "tutorial": Recipe(
         tutorial,
@@ -275,7 +277,8 @@ RECIPES = {
         "digits by class, good enough to train a classifier on",
         "cardigan train mnist --recipe mnist-conditional",
         "39 minutes on one CPU core (AVX-512 bf16), 3,000,000 images",
-        "1-NN test error 3.52 % from 50,000 samples, 2.29 % from a million (1 seed; 50,000 real digits 3.66 %); digit distance 3.3 (2,000 samples)",
+        "1-NN test error 3.52 ± 0.18 % from 50,000 samples, 2.29 ± 0.15 % from a million (1 seed; 50,000 real digits 3.66 %); "
+        "digit distance 3.3 (2,000 samples)",
     ),
     "stacked-mnist": Recipe(
         stacked_mnist,
@@ -327,6 +330,7 @@ COLOURS = {"stacked-mnist": 3}
 DEFAULT_RECIPES = {"mnist": "mnist", "stacked-mnist": "stacked-mnist"}
 """The recipe a source is trained with when none is named."""
 ANY = "images"
+"""What any pictures are trained with; its settings are starting points, chosen for the pictures and the machine."""
 """The same for every other source."""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cardigan.data.pictures import called
 from cardigan.data.sharded import opened as shard_streams
 from cardigan.data.sharded import shards
 from cardigan.data.sharded.names import expanded
@@ -529,3 +530,7 @@ def test_the_next_group_is_read_no_faster_than_this_one_is_used(tmp_path, monkey
     entries.close()
     assert max(held) <= 50_000 + 5000 + 1000  # the group, what may be read ahead, and the picture that waits for room
     assert min(held) >= 40_000
+
+
+def test_a_run_is_not_named_after_a_password():
+    assert called("https://host/train.tar?token=secret.too") == called("https://host/train.tar") == "train"

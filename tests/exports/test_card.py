@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from snapshots import made_snapshot
 
 import cardigan
 from cardigan.cli.main import run as command
-from cardigan.exports.card import card_text, model_card, weights_hash
+from cardigan.errors import CardiganError
+from cardigan.exports.card import card_text, weights_hash
 from cardigan.exports.places import name_of
 from cardigan.exports.record import training_command
 from cardigan.run.snapshot import read_snapshot, write_snapshot
@@ -29,7 +31,9 @@ def run(tmp_path_factory):
 
 def test_a_card_of_a_run_a_checkpoint_and_a_lone_file(run, tmp_path):
     write_snapshot(tmp_path / "lone.safetensors", read_snapshot(run))
-    cards = [model_card(path, {"x.onnx": "ab" * 32}) for path in (run, run / "checkpoints" / "00000032", tmp_path / "lone.safetensors")]
+    cards = [
+        card_text(read_snapshot(path), path, {"x.onnx": "ab" * 32}) for path in (run, run / "checkpoints" / "00000032", tmp_path / "lone.safetensors")
+    ]
     for card in cards:
         assert card.startswith("---\nlibrary_name: cardigan\nlicense: cc-by-sa-3.0\npipeline_tag: unconditional-image-generation\n")
         assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
@@ -88,7 +92,24 @@ def test_several_formats_in_one_folder(run, tmp_path, monkeypatch, capsys):
     card = (folder / "README.md").read_text()
     for name in ("generator.safetensors", "generator.pt2", "samples/manifest.json"):
         assert f"| {name} | `{hashlib.sha256((folder / name).read_bytes()).hexdigest()}` |" in card
+    assert card.count('gan = cardigan.load("generator.safetensors")') == 1
     assert command(words) == 2 and "never replaced" in capsys.readouterr().err
+
+
+def test_a_model_that_was_loaded_knows_where_it_came_from(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = cardigan.export(cardigan.load(run))
+    assert found.path.name == "digits.safetensors"
+    assert "32 images in" in found.card.read_text()
+    model = cardigan.load(found.path)
+    with pytest.raises(CardiganError, match="is the model itself"):
+        cardigan.export(model, "safetensors", found.path, weights="int8", overwrite=True)
+    shutil.copytree(run, "copy")
+    model = cardigan.load("copy/checkpoints/00000032")
+    shutil.rmtree("copy/checkpoints")  # as a training does that goes on
+    assert "32 images in" in cardigan.export(model).card.read_text()
+    shutil.rmtree("copy")
+    assert "lies in no run" in cardigan.export(model, overwrite=True).card.read_text()
 
 
 def test_judged_before_and_after(run, tmp_path, capsys):
@@ -160,7 +181,7 @@ def test_cards_of_rounded_and_of_other_programs_weights_make_nothing_up(run, tmp
     card = card_text(other)
     assert "another program trained it" in card and "images seen" not in card and "## Reproduce" not in card and "discriminator" not in card
     write_snapshot(run / "other.safetensors", replace(made_snapshot(), images_seen=32))
-    assert "lies in no run" in model_card(run / "other.safetensors")  # it lies in one, but is not of it
+    assert "lies in no run" in card_text(read_snapshot(run / "other.safetensors"), run / "other.safetensors")  # it lies in one, but is not of it
     (run / "other.safetensors").unlink()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -20,6 +21,8 @@ from cardigan.exports.checking import drawing_of, largest_difference, probes
 from cardigan.exports.deed import export
 from cardigan.exports.graph import plain
 from cardigan.exports.page import page_snapshot
+from cardigan.exports.record import told_source
+from cardigan.nets.dcgan import DcganGenerator
 from cardigan.run.snapshot import read_snapshot, write_snapshot
 from cardigan.run.tensors import CARD
 
@@ -54,6 +57,8 @@ def test_frames(format, frame, tmp_path):
     assert done.num_bytes == done.path.stat().st_size
     assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
     assert done.sha256 in done.card.read_text()
+    assert (f'gan = cardigan.load("it.{format}")' in done.card.read_text()) == (format == "safetensors")
+    assert (b"gan = cardigan.load(" in done.path.read_bytes()) == (format == "safetensors")
 
 
 @pytest.mark.parametrize("network", ["resnet", "r3gan", "mlp-one-hot"])
@@ -149,6 +154,33 @@ def test_the_check_sees_wrong_pictures():
         checking.check_difference("page", float("nan"), 1.0)
 
 
+class Away(DcganGenerator):
+    """A generator that was moved to a GPU, as far as a machine without one can tell."""
+
+    away = True
+
+    def parameters(self, recurse=True):
+        return iter([SimpleNamespace(device=torch.device("cuda"), numel=lambda: 1)]) if self.away else super().parameters(recurse)
+
+    def cpu(self):
+        self.away = False
+        return super().cpu()
+
+    def forward(self, z, labels=None):
+        if self.away:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return super().forward(z, labels)
+
+
+def test_a_model_on_another_device_is_exported_and_stays_there(tmp_path):
+    snapshot = made_snapshot()
+    before = drawing_of(snapshot)(torch.ones(1, 8), None, 1.0)
+    snapshot.generator.__class__ = Away
+    found = export(snapshot, "safetensors", tmp_path / "it.safetensors")
+    assert torch.equal(drawing_of(read_snapshot(found.path))(torch.ones(1, 8), None, 1.0), before)
+    assert snapshot.generator.away
+
+
 class Sorting(nn.Module):
     """Something without a fixed graph."""
 
@@ -162,6 +194,25 @@ def test_a_part_that_cannot_be_exported_is_named(format, tmp_path):
     snapshot.generator.norms[0] = Sorting()
     with pytest.raises(CardiganError, match="The dcgan generator has a part that cannot be exported"):
         export(snapshot, format, tmp_path / f"it.{format}")
+    assert not list(tmp_path.iterdir())
+
+
+class Doubled(nn.Module):
+    """Something that ONNX has an operator for, and onnxruntime no code."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 1, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.convolution(x.double()).float()
+
+
+def test_what_onnxruntime_cannot_run_is_one_sentence(tmp_path):
+    snapshot = made_snapshot()
+    snapshot.generator.norms[0] = Doubled(snapshot.generator.norms[0].num_features)
+    with pytest.raises(CardiganError, match="The dcgan generator has a part that cannot be exported"):
+        export(snapshot, "onnx", tmp_path / "it.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -198,16 +249,47 @@ def test_a_page_in_few_bits_is_checked_by_its_steps_and_its_rounding_is_told(tmp
     assert "its program, run step by step with fp32 weights" in found.card.read_text()
 
 
-def test_what_leaves_names_the_pictures_and_not_where_they_lie(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "told", "formats"),
+    [
+        ("/home/somebody/secret/photos", "photos", ("safetensors", "onnx", "html")),
+        ("https://somebody:x@host/train-{000..9}.tar?X-Amz-Signature=somebody", "https://host/train-{000..9}.tar", ("safetensors", "html")),
+    ],
+)
+def test_what_leaves_names_the_pictures_and_not_where_they_lie(source, told, formats, tmp_path):
     snapshot = made_snapshot()
-    data = replace(snapshot.config.data, source="/home/somebody/secret/photos", labels="/home/somebody/labels.csv")
+    data = replace(snapshot.config.data, source=source, labels="/home/somebody/labels.csv")
     snapshot = replace(snapshot, config=replace(snapshot.config, data=data))
-    for format in ("safetensors", "onnx", "html"):
+    for format in formats:
         found = cardigan.export(snapshot, format, tmp_path / f"digits.{format}")
         assert b"somebody" not in found.path.read_bytes() and "somebody" not in found.card.read_text(), format
-    assert cardigan.load(tmp_path / "digits.safetensors").config.data.source == "photos"
+    assert cardigan.load(tmp_path / "digits.safetensors").config.data.source == told
     cardigan.Model(snapshot).save_pretrained(tmp_path / "shared")
     assert all(b"somebody" not in path.read_bytes() for path in (tmp_path / "shared").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("stacked-mnist", "stacked-mnist"),
+        ("https://me:secret@host/a@b/train.tar#secret", "https://host/a@b/train.tar"),
+        ("HTTPS://secret@host/train.tar?a=secret&b=://secret/@x", "HTTPS://host/train.tar"),
+        ("{https://me:secret@one/a,https://me:secret@two/b}.tar", "{https://one/a,https://two/b}.tar"),
+        ("s3://bucket/train-???.tar", "s3://bucket/train-???.tar"),
+        ("sftp://me:secret@host/train.tar", "sftp://host/train.tar"),
+        ("file:///home/secret/train.tar", "train.tar"),
+        ("tar://inner-*.tar::/home/secret/outer.tar", "tar://inner-*.tar::outer.tar"),
+        ("simplecache::https://me:secret@host/train.tar?a::secret", "simplecache::https://host/train.tar"),
+        ("hf:user/set:train", "hf:user/set:train"),
+        ("hf:/home/secret/set:train", "set"),
+        ("hf:~/secret/set", "set"),
+        ("hf:../secret/set", "set"),
+        ("hf:secret/sets/mine", "mine"),
+    ],
+)
+def test_what_is_told_of_a_source(source, told):
+    config = made_snapshot().config
+    assert told_source(replace(config, data=replace(config.data, source=source))) == told
 
 
 def test_an_export_never_takes_the_models_own_place(tmp_path):

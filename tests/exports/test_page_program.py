@@ -73,6 +73,31 @@ def test_batch_normalisation_is_folded_where_a_convolution_stands_before_it():
     assert "affine" in {step.kind for step in lowered(made("resnet", 0, normalisation="batch").generator, LATENT, 0).steps}
 
 
+class Skipping(Generator):
+    """Two convolutions of one value, of which the first is normalised after the second was computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = nn.Linear(LATENT, 64)
+        self.convolution, self.skip = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(1, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, z, labels=None):
+        x = self.draw(z).unflatten(1, (1, 8, 8))
+        hidden = self.convolution(x)
+        beside = self.skip(x)
+        return torch.tanh(self.norm(hidden) + beside)
+
+
+def test_a_normalisation_is_folded_into_no_other_convolution():
+    torch.manual_seed(0)
+    network = Skipping()
+    network(torch.randn(8, LATENT))  # for its statistics
+    z = torch.randn(5, LATENT)
+    drawn = interpreted(lowered(network.eval().requires_grad_(False), LATENT, 0), z)
+    assert torch.allclose(drawn, network(z), atol=1e-5)
+
+
 def test_half_a_class_is_half_of_its_row():
     snapshot = made("mlp", 3)
     program = lowered(snapshot.generator, LATENT, 3)

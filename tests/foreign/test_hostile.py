@@ -217,6 +217,18 @@ def test_storages_that_overlap_hold_no_more_than_the_file():
         torch_tensors(two)
 
 
+def test_an_entry_with_more_numbers_than_described_is_not_read():
+    """Thousands of entries can lie in each other in a file of a few megabytes, and would fill the memory together."""
+    program = b"\x80\x02}" + text("w") + described(count=1, shape=(1,), strides=(1,)) + b"s."
+    content = torch_file(program, {"archive/data/0": bytes(30_000_000)})
+    tracemalloc.start()
+    with pytest.raises(Refused, match="30,000,000 bytes where it describes 1 numbers of 4 bytes"):
+        torch_tensors(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
 def test_archives(recwarn):
     weights = Original(**TINY).state_dict()
     bomb = torch_file(

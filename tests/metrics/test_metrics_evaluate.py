@@ -294,6 +294,20 @@ def test_commands_judge_and_compare(runs, tmp_path, capsys):
         compare.main([plain])
 
 
+def test_truncation_is_judged_and_told(runs, capsys):
+    words = [str(runs[0]), "--samples", "100", "--no-floor", "--metrics", "distance"]
+    assert evaluate.main(words) == 0
+    whole = capsys.readouterr().out
+    assert evaluate.main([*words, "--truncation", "0.5"]) == 0
+    cut = capsys.readouterr().out
+    assert "100 samples of seed 0 (" in whole and "100 samples of seed 0, truncation 0.5 (" in cut
+    assert whole.splitlines()[1] != cut.splitlines()[1]
+    assert evaluate.main([*words, "--truncation", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["truncation"] == 0
+    with pytest.raises(CardiganError, match="truncation is"):
+        evaluate.main([*words, "--truncation", "1.5"])
+
+
 def test_worst_cases_are_drawn_again(runs, tmp_path, capsys):
     out = tmp_path / "worst.png"
     words = [str(runs[0]), "--samples", "100", "--no-floor", "--metrics", "memorisation", "--pictures", str(out)]

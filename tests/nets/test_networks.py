@@ -20,12 +20,16 @@ GENERATOR_OPTIONS = [
     ("resnet", {"normalisation": "batch-shift"}),
     ("r3gan", {"depth": 1, "conditioning": "projection"}),
     ("mlp", {"spectral": True, "depth": 3, "conditioning": "projection"}),
+    ("dcgan", {"conditioning": "one-hot"}),
+    ("mlp", {"conditioning": "one-hot"}),
 ]
 DISCRIMINATOR_OPTIONS = [
     ("dcgan", {"spectral": True, "minibatch_deviation": 4, "conditioning": "projection"}),
     ("resnet", {"spectral": True, "minibatch_deviation": 2, "attention": 8, "depth": 2}),
     ("r3gan", {"depth": 1, "minibatch_deviation": 4}),
     ("mlp", {"spectral": True, "minibatch_deviation": 4, "depth": 1, "conditioning": "projection"}),
+    ("dcgan", {"conditioning": "one-hot"}),
+    ("mlp", {"conditioning": "one-hot"}),
 ]
 
 

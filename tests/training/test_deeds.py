@@ -45,6 +45,12 @@ def test_patience_keeps_the_best(tmp_path):
     assert cardigan.load(run.path).images_seen == 160
 
 
+def test_patience_waits_for_the_next_judgement(tmp_path):
+    """Checkpoints are 32 images apart: with less patience than that the run goes on to the first one that is no better."""
+    run = train_with_scores(tmp_path / "run", {at: [score] for at, score in FALLING.items()}, images=960, patience=1)
+    assert (run.stopped_by, run.images_seen) == ("patience", 192)
+
+
 def test_rollback_halves_the_learning_rates_and_resumes_bit_for_bit(tmp_path):
     whole = train_with_scores(tmp_path / "whole", going_bad(), images=480, health="rollback")
     assert (whole.stopped_by, whole.images_seen, factor(whole.path)) == ("images", 480, 0.5)

@@ -1,30 +1,39 @@
 """The options of the game, each by what it must do: small networks, fp32, one or a few steps."""
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 
 import cardigan
+from cardigan import api
 from cardigan.assemble import build_rules, build_source, build_spec, build_state
-from cardigan.config import Config, override
+from cardigan.config import WEIGHTS, Config, override
 from cardigan.data import pictures
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import mnist
 from cardigan.errors import CardiganError
 from cardigan.metrics.real import reference_for
+from cardigan.nets.table import NETS
 from cardigan.objective.losses import LOSSES
+from cardigan.objective.penalties import PENALTIES
 from cardigan.recipes import config_for
+from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import read_events
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import open_devices
+from cardigan.training.inputs import inputs_at
 from cardigan.training.loop import Trial, advance, playing
 from cardigan.training.schedule import kind_of_step, penalty_factor
 from cardigan.training.state import TrainState, load_state_tensors, state_tensors
 from cardigan.training.steps import MEASURES
 
 SMALL = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
+RESNETS = dict.fromkeys(("generator.network", "discriminator.network"), "resnet")
+UNPENALISED = {"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}
 PLAIN = {"generator.normalisation": "none", "objective.penalty_interval": 1}
 
 
@@ -152,12 +161,19 @@ def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"packing": 3}, "packing is 3: expected a divisor of the 16"),
+        ({"packing": 3}, "packing is 3: expected a divisor of the 16 pictures computed at a time, such as 2"),
         ({"packing": 2, "conditional": True}, "different classes"),
-        ({"accumulate": 5}, "divisor of the batch of 16"),
+        ({"accumulate": 5}, "divisor of the batch of 16, such as 4"),
         ({"discriminator_steps": 0}, "at least 1"),
         ({"objective.penalty_interval": 0}, "at least 1"),
         ({"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "nothing bounds"),
+        ({**UNPENALISED, "discriminator.spectral": True, "discriminator.normalisation": "batch"}, "normalisation 'none' and attention 0"),
+        ({**UNPENALISED, **RESNETS, "discriminator.spectral": True, "discriminator.attention": 8}, "normalisation 'none' and attention 0"),
+        ({"discriminator_steps": 5}, "images is 64: expected at least 80"),
+        ({"average.half_life_images": 0}, "no average is kept"),
+        ({"generator_optimizer.warm_up_images": 200_000}, "at least 200000, or 0"),
+        ({"augment.operations": "cutout,translation,cutout", "augment.probability": 0.5}, "more than once"),
+        ({"data.workers": 2}, "data.workers"),
         ({"objective.wgan_gp": 10.0, "discriminator.normalisation": "batch"}, "whole batch"),
         ({"objective.penalty_settle_images": 1000}, "needs both"),
         ({"objective.penalty_start": 3.0, "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "no effect"),
@@ -165,7 +181,7 @@ def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
         ({"augment.probability": 0.5}, "nothing would be done"),
         ({"augment.operations": "hue", "augment.probability": 0.5}, "change nothing in pictures without colour"),
         ({"augment.operations": "shift", "augment.probability": 0.5, "augment.rise_images": 7}, "augment.target too"),
-        ({"discriminator.minibatch_deviation": 3}, "divisor of the 16 logits"),
+        ({"discriminator.minibatch_deviation": 3}, "divisor of the 16 logits computed at a time, such as 2"),
         ({"data.source": "stacked-mnist"}, "set data.channels to 3"),
         ({"data.limit": 70_000}, "has 60,000 pictures"),
         ({"augment.operations": "cutoff", "augment.probability": 0.5}, "Did you mean"),
@@ -178,6 +194,76 @@ def test_senseless_combinations_are_refused_before_anything_is_written(tmp_path,
         cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})
     assert words.lower() in str(caught.value).lower()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_spectral_norm_alone_bounds_a_critic():
+    config = override(small(), {**UNPENALISED, "discriminator.spectral": True})
+    assert build_rules(config, open_devices(config)).loss is LOSSES["wasserstein"]
+
+
+def test_what_cannot_be_built_is_told_before_pictures_are_decoded(tmp_path, monkeypatch):
+    def decoded(*_: object) -> None:
+        pytest.fail("the pictures were opened")
+
+    monkeypatch.setattr(api, "open_pictures", decoded)
+    for changes in ({"objective.loss": "hinges"}, {"generator.attention": 8}, UNPENALISED, {"augment.operations": "cutoff", "augment.target": 0.5}):
+        with pytest.raises(CardiganError):
+            cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+PENALISED = [{**dict.fromkeys(PENALTIES, 0.0), "penalty_interval": 1, **on} for on in ({}, *({name: 1.0} for name in PENALTIES))]
+AUGMENTED = [{}, {"operations": "translation,cutout", "probability": 1.0}, {"operations": "shift,rotate", "target": 0.6}]
+CONDITIONED = [None, "projection", "one-hot"]
+
+
+def combinations() -> Iterator[tuple[str, int, str, int, str | None]]:
+    """Yield choices of loss, penalty, network, augmentation and conditioning that hold every pair of them, where it can be had, at least once."""
+    for (first, loss), second in itertools.product(enumerate(sorted(LOSSES)), range(len(PENALISED))):
+        network = sorted(NETS)[(first + second) % len(NETS)]
+        augmentation, conditioning = (first + 2 * second) % len(AUGMENTED), CONDITIONED[(2 * second + first // 2) % len(CONDITIONED)]
+        yield loss, second, network, augmentation, "projection" if conditioning == "one-hot" and not NETS[network].one_hot else conditioning
+
+
+def test_combinations_hold_every_pair():
+    kinds = [sorted(LOSSES), range(len(PENALISED)), sorted(NETS), range(len(AUGMENTED)), CONDITIONED]
+    for one, other in itertools.combinations(range(len(kinds)), 2):
+        pairs = set(itertools.product(kinds[one], kinds[other]))
+        if (one, other) == (2, 4):
+            pairs -= {(name, "one-hot") for name, family in NETS.items() if not family.one_hot}
+        assert pairs == {(parts[one], parts[other]) for parts in combinations()}, (one, other, pairs - {(p[one], p[other]) for p in combinations()})
+
+
+@pytest.mark.parametrize(("loss", "penalty", "network", "augmentation", "conditioning"), list(combinations()))
+def test_every_pair_of_parts_plays_together(loss, penalty, network, augmentation, conditioning):
+    """Two steps change both players, and every number is one."""
+    players = {"network": network, **({} if conditioning is None else {"conditioning": conditioning})}
+    bare = loss == "wasserstein" and not penalty  # needs a bound of another kind; r3gan takes no spectral norm
+    changes = {
+        **{f"{player}.{key}": value for player in ("generator", "discriminator") for key, value in players.items()},
+        **{"generator.normalisation": "none", "generator.initialisation": "torch", "conditional": conditioning is not None},
+        **{"objective.loss": loss, **{f"objective.{key}": value for key, value in PENALISED[penalty].items()}},
+        **({"objective.r1": 1.0} if bare and network == "r3gan" else {"discriminator.spectral": bare}),
+        **{f"augment.{key}": value for key, value in AUGMENTED[augmentation].items()},
+        **{"batch": 4, "data.height": 8, "data.width": 8, "data.limit": 64},
+    }
+    config = override(small(), changes)
+    start, _ = played(config, 0)
+    before = {player: weights(start, player).clone() for player in ("generator", "discriminator")}
+    state, rows = played(config, 2, start)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(not torch.equal(weights(state, player), before[player]) for player in before)
+
+
+def test_a_pack_is_mixed_as_one():
+    config = override(small(), {"packing": 4, "conditional": False, "objective.wgan_gp": 10.0})
+    source = build_source(config)
+    mix = inputs_at(config, Batches(source, config.data, 0), 0, open_devices(config)).mix.reshape(4, 4)
+    assert torch.equal(mix, mix[:, :1].expand(4, 4)) and len(mix[:, 0].unique()) == 4
+
+
+def test_each_penalty_has_its_weight():
+    assert tuple(PENALTIES) == WEIGHTS
 
 
 def test_a_loss_of_ones_own_that_has_no_minimum_is_refused_too(tmp_path, monkeypatch):
@@ -193,6 +279,23 @@ def test_a_limit_is_of_the_training_pictures_alone(tmp_path):
     reference = reference_for(run.config)
     assert (len(reference.training), len(reference.held_out)) == (11_000, 10_000)
     assert torch.equal(reference.training, build_source(run.config).pixels) and "11,000" in reference.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "recipe", "expected"),
+    [
+        ({"data.limit": 100}, None, ("translation,cutout", 1.0, 0.0)),
+        ({"data.limit": 5_000}, None, ("shift,scale,rotate,stretch,drift", 0.0, 0.6)),
+        ({"data.limit": 30_000}, None, ("", 0.0, 0.0)),
+        ({}, None, ("", 0.0, 0.0)),
+        ({"data.limit": 100}, "mnist", ("", 0.0, 0.0)),
+        ({"data.limit": 100, "augment.operations": ""}, None, ("", 0.0, 0.0)),
+    ],
+)
+def test_few_digits_are_augmented_unless_the_user_says_otherwise(tmp_path, changes, recipe, expected):
+    cardigan.train("mnist", recipe=recipe, out=tmp_path / "run", images=16, overrides={**SMALL, "data.height": 8, "data.width": 8, **changes})
+    augment = read_config(RunDirectory(tmp_path / "run")).augment
+    assert (augment.operations, augment.probability, augment.target) == expected
 
 
 def test_stacked_mnist_trains_and_is_judged(tmp_path):

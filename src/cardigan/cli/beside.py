@@ -4,6 +4,7 @@ The training only starts it and hangs up on it; the studio reads files, and give
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def studio_beside(report: Callable[[Event], None]) -> Iterator[Callable[[Event],
 
 def again(run: Path) -> str:
     """Return the line that tells how to open the studio once more."""
-    return f"  studio      cardigan studio {run.parent} --run {run.name}"
+    return f"  studio      {shlex.join(['cardigan', 'studio', str(run.parent), '--run', run.name])}"
 
 
 def started(run: Path, port: int) -> "subprocess.Popen[bytes]":

@@ -25,6 +25,8 @@ class JudgeOptions:
     """How many pictures to judge; numbers of different counts cannot be compared."""
     seed: int = 0
     """Which pictures: equal seeds give equal ones."""
+    truncation: float = 1.0
+    """From 1 (as trained) to 0 (the average picture): below 1 most generators draw cleaner pictures, and fewer kinds of them."""
     extractor: str | None = None
     """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2; nothing is what suits the pictures."""
     weights: str | None = None
@@ -81,7 +83,7 @@ def judged(model: Path, options: JudgeOptions, against: str | None = None) -> "t
     reference = reference_for(config, model)
     address = options.weights
     weights = None if address is None else fetched(address) if "://" in address else Path(address)
-    sampler = snapshot_sampler(snapshot, reference, options.seed)
+    sampler = snapshot_sampler(snapshot, reference, options.seed, options.truncation)
     extractor = find_extractor(options.extractor or reference.extractor, reference.frame, weights)
     return evaluate(sampler, reference, extractor, options.samples, metrics, options.floor), sampler, reference
 
@@ -105,8 +107,9 @@ def protocol_lines(report: "Report") -> list[str]:
     """Return what must be equal for two reports to be comparable."""
     protocol = report.protocol
     weights = f", weights {protocol.extractor_hash[:12]}" if protocol.extractor_hash else ""
+    cut = f", truncation {protocol.truncation:g}" if protocol.truncation != 1 else ""
     return [
-        f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed} ({protocol.frame}) against {protocol.num_reference:,} of "
+        f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed}{cut} ({protocol.frame}) against {protocol.num_reference:,} of "
         f"{protocol.reference} {protocol.reference_split} ({protocol.reference_hash[:12]}),",
         f"          extractor {protocol.extractor}{weights}, resizer {protocol.resizer}, cardigan {protocol.version}",
     ]

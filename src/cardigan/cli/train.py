@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import tomllib
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -171,13 +172,14 @@ def _closing_words(run: "Run", studio: bool) -> str:
         "SIGTERM": "Stopped by SIGTERM",
     }
     best = " (of the best checkpoint)" if run.stopped_by in {"patience", "health"} else ""
+    quoted = shlex.quote(str(run.path))
     lines = [
         f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
         f"  pictures    {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors{best}",
         f"  report      {run.path}/report.html",
-        f"  draw more   cardigan sample {run.path} -n 64 --out more.png",
-        f"  go on       the same command with --out {run.path} --resume {_larger_budget(run)}".rstrip(),
+        f"  draw more   cardigan sample {quoted} -n 64 --out more.png",
+        f"  go on       the same command with --out {quoted} --resume {_larger_budget(run)}".rstrip(),
     ]
     if studio:
         from cardigan.cli.beside import again

@@ -23,6 +23,7 @@ from cardigan.data.formats.opening import open_reader
 from cardigan.data.mnist import mnist
 from cardigan.data.prepared import Told, decoded_now, is_kept, prepared, prepared_bytes, room_for, shuffled
 from cardigan.data.reader import Reader, fingerprint
+from cardigan.data.sharded.names import told as without_query
 from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource, limited
 from cardigan.data.stacked import stacked_mnist
@@ -113,7 +114,7 @@ def placed_labels(labels: str) -> str:
 
 def called(source: str) -> str:
     """Return a short name for a source, that a folder can bear."""
-    return re.sub(r"[^\w.-]+", "-", Path(source.rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")
+    return re.sub(r"[^\w.-]+", "-", Path(without_query(source).rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")
 
 
 def reader_of(data: DataConfig) -> Reader:
@@ -150,7 +151,7 @@ def keeps(data: DataConfig, reader: Reader, frame: Frame) -> bool:
 
 
 def _embedded(data: DataConfig) -> Pictures:
-    _refuse_unread(data, {"held_out", "labels", "classes", "max_pixels", "keep"})
+    _refuse_unread(data, {"held_out", "labels", "classes", "max_pixels", "keep", "workers"})
     source = limited(EMBEDDED[data.source](data.split), data.limit)
     held_out = EMBEDDED[data.source]("test") if data.split == "train" else None
     return Pictures(replace(source, mirrored=data.mirror), held_out)

@@ -14,7 +14,7 @@ from torch import nn
 from cardigan.config import Config
 from cardigan.exports.quality import Cost, cost_lines
 from cardigan.exports.record import Record, record_of, told_source, training_command
-from cardigan.run.snapshot import Snapshot, read_snapshot
+from cardigan.run.snapshot import Snapshot
 
 UNKNOWN = "pictures not known"
 """What the data of a generator is called that another program trained."""
@@ -26,14 +26,6 @@ LICENCES = dict.fromkeys(
 """Of the embedded pictures: the short name and the sentence."""
 
 
-def model_card(path: Path, files: Mapping[str, str] | None = None) -> str:
-    """Return the card of the model at `path`, a run directory, a checkpoint folder or a file of weights; `files` are names and their SHA-256.
-
-    Raises CardiganError for anything else.
-    """
-    return card_text(read_snapshot(path), path, files)
-
-
 def card_text(
     snapshot: Snapshot,
     model: Path | None = None,
@@ -43,8 +35,10 @@ def card_text(
     data_licence: str = "",
     weights: str = "float32",
 ) -> str:
-    """Return the card of a snapshot. `model` is where it came from, `export` says what this export is, `cost` what the judge found, `weights` what
-    they are stored as.
+    """Return the card of a snapshot.
+
+    `model` is where it came from, `files` are the names of what the card is of and their SHA-256, "" where the card is to lie inside, `export` says
+    what this export is, `cost` what the judge found, `weights` what they are stored as.
     """
     config, record = snapshot.config, record_of(model, snapshot)
     source = told_source(config) or UNKNOWN
@@ -57,7 +51,7 @@ def card_text(
         "Metrics": cost_lines(cost) if cost is not None else _metrics(record, weights),
         "Limits": _limits(snapshot),
         "Licence of the data": [_licence(source, data_licence)[1]],
-        "Use": _use(snapshot),
+        "Use": _use(snapshot, files or {}),
         "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _same_bits(record)] if here else [],
         "Hashes": _hashes(snapshot, files or {}),
     }
@@ -184,17 +178,22 @@ def _limits(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _use(snapshot: Snapshot) -> list[str]:
-    label = ", labels=0" if snapshot.spec.classes else ""
+def _use(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
+    """Return how to draw: the code where a file is one that Cardigan loads, and in words for any program."""
+    spec, words = snapshot.spec, drawing_words(snapshot.config)
+    loaded = next((name for name in files if name.endswith(".safetensors")), "")
+    if not loaded:
+        return words
+    label = ", labels=0" if spec.classes else ""
     return [
         "```python",
         "import cardigan",
         "",
-        'gan = cardigan.load("generator.safetensors")',
-        f"pictures = gan.sample(16, seed=0{label})  # uint8 [16, {snapshot.spec.height}, {snapshot.spec.width}, {snapshot.spec.channels}]",
+        f'gan = cardigan.load("{loaded}")',
+        f"pictures = gan.sample(16, seed=0{label})  # uint8 [16, {spec.height}, {spec.width}, {spec.channels}]",
         "```",
         "",
-        *drawing_words(snapshot.config),
+        *words,
     ]
 
 
@@ -205,7 +204,7 @@ def _same_bits(record: Record) -> str:
 
 
 def _hashes(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
-    rows = [f"| {name} | `{digest}` |" for name, digest in files.items()]
+    rows = [f"| {name} | `{digest}` |" for name, digest in files.items() if digest]
     return [
         "| what | SHA-256 |",
         "|---|---|",

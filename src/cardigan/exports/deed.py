@@ -4,6 +4,7 @@ Knows the order of things; `table.py` knows the formats, `keeping.py` how one is
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -27,6 +28,9 @@ class Holder(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
+
+    @property
+    def path(self) -> Path | None: ...  # where it was read from
 
 
 def export(
@@ -53,11 +57,11 @@ def export(
     found = find_format(format)
     settings = Settings(weights=weights or found.weights[0], num=num, seed=seed, truncation=truncation, label=label)
     check_settings(format, settings)
-    path = Path(model) if isinstance(model, str | Path) else None
+    path = _path(model)
     place = default_place(path, found, settings) if out is None else Path(out)
     check_place(place, found, overwrite)
     check_not_itself(place, path)
-    origin = Origin(_snapshot(model), path, data_licence)
+    origin = Origin(on_cpu(_snapshot(model)), path, data_licence)
     done = kept(origin, format, found, settings, place, _judge(origin, judge))
     if not place.is_dir():
         atomic.write_bytes(done.exported.card, done.card.encode())
@@ -102,6 +106,20 @@ def _snapshot(model: str | Path | Snapshot | Holder) -> Snapshot:
     if isinstance(model, str | Path):
         return read_snapshot(Path(model))
     return model if isinstance(model, Snapshot) else model.snapshot
+
+
+def _path(model: str | Path | Snapshot | Holder) -> Path | None:
+    """Return where a model lies, or lay: its run can tell of a checkpoint that is gone."""
+    if isinstance(model, str | Path):
+        return Path(model)
+    return None if isinstance(model, Snapshot) else model.path
+
+
+def on_cpu(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot that draws on the CPU, as exports are made and compared; one that was moved to another device stays there, and is copied."""
+    if all(parameter.device.type == "cpu" for parameter in snapshot.generator.parameters()):
+        return snapshot
+    return replace(snapshot, generator=deepcopy(snapshot.generator).cpu())
 
 
 def _judge(origin: Origin, num: int | None) -> Judge:

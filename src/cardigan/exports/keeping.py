@@ -77,7 +77,7 @@ def kept(origin: Origin, name: str, format: Format, settings: Settings, out: Pat
         return [what, "", *_checked(name, format, settings, difference, rounding)]
 
     def card(difference: float, files: Mapping[str, str] | None = None) -> str:
-        return card_text(snapshot, origin.path, files, lines(difference), cost, origin.data_licence, settings.weights)
+        return card_text(snapshot, origin.path, files or {out.name: ""}, lines(difference), cost, origin.data_licence, settings.weights)
 
     with atomic.replacement(out) as temporary:
         difference = write(temporary, card(0.0))

@@ -30,7 +30,7 @@ LARGEST_BYTES = 2**31 - 2**20
 
 
 def onnx_writer(snapshot: Snapshot, settings: Settings) -> Writer:
-    """Return what writes the file; raises CardiganError for a network that ONNX has no operators for."""
+    """Return what writes the file; raises CardiganError for a network that ONNX has no operators for, or onnxruntime no code."""
     weights = settings.weights
     check_installed()
     whole = replace(snapshot, generator=plain(snapshot.generator))
@@ -47,7 +47,10 @@ def onnx_writer(snapshot: Snapshot, settings: Settings) -> Writer:
         for key, value in {"cardigan": facts, "class_names": json.dumps(snapshot.spec.class_names), "weights": weights, "card": card}.items():
             model.metadata_props.add(key=key, value=value)
         path.write_bytes(model.SerializeToString())
-        return largest_difference(exact, drawing(path))
+        try:
+            return largest_difference(exact, drawing(path))
+        except Exception as error:  # onnxruntime has its own, such as for an operator that it does not compute
+            raise unsupported(snapshot, error) from error
 
     return write
 

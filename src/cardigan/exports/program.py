@@ -53,11 +53,12 @@ class Program:
 
 
 def folded(program: Program) -> Program:
-    """Return the program with every `affine` taken into the convolution before it, where nothing else reads that."""
+    """Return the program with every `affine` taken into the convolution right before it, where nothing else reads that."""
     uses = [number for step in program.steps for number in step.inputs]
     tensors, steps, places = list(program.tensors), [], {0: 0}
     for number, step in enumerate(program.steps, start=1):
-        before = steps[places[step.inputs[0]] - 1] if step.kind == "affine" and places[step.inputs[0]] else None
+        place = places[step.inputs[0]] if step.kind == "affine" else 0
+        before = steps[-1] if place and place == len(steps) else None  # none where other steps lie between
         if before is not None and before.kind in {"convolution", "spread"} and uses.count(step.inputs[0]) == 1:
             scale, shift = (tensors[tensor] for tensor in step.tensors if tensor is not None)
             weight, bias = before.tensors

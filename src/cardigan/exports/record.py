@@ -20,6 +20,10 @@ from cardigan.run.snapshot import Snapshot
 EMBEDDED = ("mnist", "stacked-mnist")
 CHOSEN = ("data.channels", "data.held_out")
 """What `cardigan train --recipe` still chooses for a source of the user's own, unless it is told."""
+QUERY = re.compile(r"(https?://[^?#]*).*", re.IGNORECASE | re.DOTALL)
+USER = re.compile(r"://[^/]*@")
+ON_DISK = re.compile(r"\b(file|local)://", re.IGNORECASE)
+"""What of an address can hold a password, or is a path of this machine."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,29 @@ def judged_in_report(path: Path, images_seen: int) -> tuple[tuple[Row, ...], str
 
 
 def told_source(config: Config) -> str:
-    """Return what the pictures are called, without the folders they lie in."""
+    """Return what the pictures are called, without the folders of this machine that they lie in, and without what an address holds of passwords."""
     source = config.data.source
-    return source if source in EMBEDDED or source.startswith("hf:") or "://" in source else Path(source).name or source
+    if "://" in source:
+        return _told_address(source)
+    if source.startswith("hf:"):
+        name = source.removeprefix("hf:").partition(":")[0]
+        return _last(name) if _is_folder(name) else source
+    return source if source in EMBEDDED else _last(source)
+
+
+def _told_address(source: str) -> str:
+    """Return an address, or a chain of them (`tar://...::https://...`), without a web address' query, users, and folders of this machine."""
+    bare = USER.sub("://", QUERY.sub(r"\1", source))
+    return "::".join(link if "://" in link and not ON_DISK.search(link) else _last(link) for link in bare.split("::"))
+
+
+def _is_folder(name: str) -> bool:
+    """Return whether what follows `hf:` can only be a folder; on the hub it is NAME or USER/NAME."""
+    return name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
+
+
+def _last(path: str) -> str:
+    return Path(path).name or path
 
 
 def training_command(config: Config, images_seen: int) -> str:

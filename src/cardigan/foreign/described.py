@@ -54,10 +54,14 @@ class Strided:
         return prod(self.shape) * self.storage.dtype.itemsize
 
 
+def check_size(storage: Storage, num_bytes: int) -> None:
+    """Raise Refused unless a storage has as many bytes as are described."""
+    if num_bytes != storage.num_bytes:
+        raise Refused(f"has {num_bytes:,} bytes where it describes {storage.count:,} numbers of {storage.dtype.itemsize} bytes")
+
+
 def tensor_of(content: bytearray, described: Strided) -> torch.Tensor:
     """Return a tensor of its own from the bytes of its storage; raises Refused if there are more or fewer of them than described."""
-    storage = described.storage
-    if len(content) != storage.num_bytes:
-        raise Refused(f"has {len(content):,} bytes where it describes {storage.count:,} numbers of {storage.dtype.itemsize} bytes")
-    numbers = torch.frombuffer(content, dtype=storage.dtype)
+    check_size(described.storage, len(content))
+    numbers = torch.frombuffer(content, dtype=described.storage.dtype)
     return numbers.as_strided(described.shape, described.strides, described.offset).clone(memory_format=torch.contiguous_format)

@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 
-from cardigan.foreign.described import Refused, Storage, Strided, tensor_of
+from cardigan.foreign.described import Refused, Storage, Strided, check_size, tensor_of
 from cardigan.foreign.pickled import unpickled
 
 ZIP = b"PK\x03\x04"
@@ -29,7 +29,7 @@ def torch_tensors(content: bytes) -> dict[str, torch.Tensor]:
         with _archive(content) as archive:
             root = _root(archive)
             made, _ = unpickled(_entry(archive, f"{root}data.pkl"))
-            return _tensors(made, len(content), lambda storage: _entry(archive, f"{root}data/{storage.key}"))
+            return _tensors(made, len(content), lambda storage: _entry(archive, f"{root}data/{storage.key}", storage))
     made, storages = _stream(content)
     return _tensors(made, len(content), lambda storage: _found(storages, storage))
 
@@ -76,12 +76,17 @@ def _root(archive: ZipFile) -> str:
     return root
 
 
-def _entry(archive: ZipFile, name: str) -> bytes:
-    """Return an entry, which must be stored as it is: so it cannot be larger than the file."""
+def _entry(archive: ZipFile, name: str, storage: Storage | None = None) -> bytes:
+    """Return an entry, which must be stored as it is: so it cannot be larger than the file.
+
+    One of numbers is not read unless it has as many as are described: entries may lie in each other, and be many times the file together.
+    """
     try:
         info = archive.getinfo(name)
         if info.compress_type != ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             raise Refused(f"has a compressed entry {name[:80]!r}, and torch.save compresses none")
+        if storage is not None:
+            check_size(storage, info.file_size)
         return archive.read(info)
     except DAMAGE as error:
         raise Refused(f"has a damaged entry {name[:80]!r} ({_first_line(error)})") from None

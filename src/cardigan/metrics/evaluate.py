@@ -27,16 +27,20 @@ FORMAT = 1
 """Raised when a number changes its meaning, so that no older floor is read."""
 
 
-def snapshot_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0) -> Sampler:
-    """Return a sampler of a generator's pictures, with the classes they were drawn for if it has any; picture i depends on (seed, i) alone."""
+def snapshot_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, truncation: float = 1.0) -> Sampler:
+    """Return a sampler of a generator's pictures, with the classes they were drawn for if it has any; picture i depends on (seed, i) alone.
+
+    `truncation` goes from 1 (as trained) to 0 (the average picture); drawing raises CardiganError for others.
+    """
     config = snapshot.config
 
     def draw(start: int, stop: int) -> tuple[Pixels, Labels | None]:
         keys = [(seed, number) for number in range(start, stop)]
         labels = sample_labels(keys, snapshot.spec.classes) if snapshot.spec.classes else None
-        return unframed(sample_pixels(snapshot, keys, labels), config.data, reference.frame), labels
+        return unframed(sample_pixels(snapshot, keys, labels, truncation), config.data, reference.frame), labels
 
-    return Sampler(draw, seed, frame_text(config.data, reference.frame), snapshot.images_seen, config.data.split)
+    frame = frame_text(config.data, reference.frame)
+    return Sampler(draw, seed, frame, truncation, snapshot.images_seen, config.data.split)
 
 
 def evaluate(
@@ -130,6 +134,7 @@ def _protocol(evidence: Evidence) -> Protocol:
         extractor.resizer,
         sampler.frame,
         version("cardigan"),
+        sampler.truncation,
     )
 
 

@@ -34,6 +34,8 @@ class Protocol:
     """How generated pictures were brought to the frame of the real ones."""
     version: str
     """Of cardigan."""
+    truncation: float = 1.0
+    """How far the latents were drawn toward their mean: 1 is not at all."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Sampler:
     draw: Callable[[int, int], tuple[Pixels, Labels | None]]
     seed: int = 0
     frame: str = "as given"
+    truncation: float = 1.0
     images_seen: int | None = None
     trained_on: str = "train"
     available: int | None = field(default=None)

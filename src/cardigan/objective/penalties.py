@@ -1,10 +1,13 @@
-"""Penalties on the discriminator's slope: what keeps the game from running away.
+"""Penalties on the discriminator's slope, by name: what keeps the game from running away.
 
-They are defined where each logit depends on its own picture alone, or, where D sees packs (arXiv:1712.04086), on its own pack. With batch
-normalisation or minibatch deviation in D they are computed as if it did.
+Each is a function and its line in `PENALTIES`, with a weight of the same name in `ObjectiveConfig`. They are defined where each logit
+depends on its own picture alone, or, where D sees packs (arXiv:1712.04086), on its own pack. With batch normalisation or minibatch
+deviation in D they are computed as if it did.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +19,33 @@ Critic = Callable[[Images], Float[Tensor, " logit"]]
 """D, with its labels already given."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a penalty may look at: D, what it was just shown and said of it, and the batch's random numbers, where any penalty reads them."""
+
+    critic: Critic
+    real: Images
+    fake: Images
+    real_logits: Float[Tensor, " logit"]
+    fake_logits: Float[Tensor, " logit"]
+    mix: Float[Tensor, " batch"] | None = None
+    """Uniform on [0, 1), for WGAN-GP."""
+    noise: Images | None = None
+    """Standard normal, for DRAGAN."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """One way to hold D's slope."""
+
+    value: Callable[[Seen], Scalar]
+    """The penalty without its weight."""
+    share: float = 1.0
+    """How much of its weight it is charged with, by the paper's definition."""
+    slope_on: Literal["", "real", "fake"] = ""
+    """Pictures whose slope it takes from D's own pass over them, which must keep it then."""
+
+
 def zero_centred_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
     """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on fake ones.
 
@@ -24,20 +54,22 @@ def zero_centred_penalty(logits: Float[Tensor, " logit"], images: Images) -> Sca
     return slopes(logits, images).square().sum(dim=1).mean()
 
 
-def gradient_penalty(critic: Critic, real: Images, fake: Images, mix: Float[Tensor, " batch"]) -> Scalar:
+def gradient_penalty(critic: Critic, real: Images, fake: Images, mix: Float[Tensor, " batch"] | None) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at points between real and generated pictures (arXiv:1704.00028, eq. 3, without the weight).
 
     `mix` is uniform on [0, 1): how much of each point is real.
     """
+    assert mix is not None
     share = mix[:, None, None, None]
     return one_centred(critic, share * real + (1 - share) * fake)
 
 
-def dragan_penalty(critic: Critic, real: Images, noise: Images) -> Scalar:
+def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] around real pictures (arXiv:1705.07215, section 2.3, without the weight), at x + N(0, c).
 
     `noise` is standard normal; the standard deviation of the perturbation is half that of the batch.
     """
+    assert noise is not None
     return one_centred(critic, real + real.std() / 2 * noise)
 
 
@@ -52,3 +84,11 @@ def slopes(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "lo
     """Return the gradient of each logit with respect to the pictures it was given for, as one row."""
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return slope.float().reshape(len(logits), -1)
+
+
+PENALTIES = {
+    "r1": Penalty(lambda seen: zero_centred_penalty(seen.real_logits, seen.real), share=0.5, slope_on="real"),
+    "r2": Penalty(lambda seen: zero_centred_penalty(seen.fake_logits, seen.fake), share=0.5, slope_on="fake"),
+    "wgan_gp": Penalty(lambda seen: gradient_penalty(seen.critic, seen.real, seen.fake, seen.mix)),
+    "dragan": Penalty(lambda seen: dragan_penalty(seen.critic, seen.real, seen.noise)),
+}

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +59,41 @@ class RunDirectory:
 
 def named_run(folder: Path, name: str) -> RunDirectory:
     """Return the directory for a new run: `folder/<date>-<time>-<name>`, with a number if that second is taken."""
+    return RunDirectory(next(path for path in _names(folder, name) if not path.exists()))
+
+
+@contextmanager
+def reserved_run(folder: Path, name: str) -> Iterator[RunDirectory]:
+    """Yield the directory of `named_run`, made at once so that nobody who begins in the same second gets it too; what stays empty is removed.
+
+    Raises CardiganError if none can be made there.
+    """
+    was_there = folder.exists()
+    run = _reserved(folder, name)
+    try:
+        yield run
+    finally:
+        with suppress(OSError):  # most often because something is in it
+            run.path.rmdir()
+            if not was_there:
+                folder.rmdir()
+
+
+def _reserved(folder: Path, name: str) -> RunDirectory:
+    for path in _names(folder, name):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise atomic.unwritable(path, error) from error
+        return RunDirectory(path)
+    raise CardiganError(f"No run of {name!r} can be made in {folder}: choose another folder.")
+
+
+def _names(folder: Path, name: str) -> list[Path]:
     stem = time.strftime("%Y%m%d-%H%M%S-") + name
-    taken = (folder / stem, *(folder / f"{stem}-{number}" for number in range(2, 1000)))
-    return RunDirectory(next(path for path in taken if not path.exists()))
+    return [folder / stem, *(folder / f"{stem}-{number}" for number in range(2, 1000))]
 
 
 def latest_run(folder: Path, name: str) -> RunDirectory:

@@ -17,15 +17,15 @@ from cardigan.run.bounds import MAX_HEADER
 from cardigan.run.hub import CARD, CONFIG, WEIGHTS
 from cardigan.run.tensors import read_facts
 
-Card: TypeAlias = Callable[[Path, Mapping[str, str]], str]
-"""Given the weights' file and every file's SHA-256, the text of the card."""
+Card: TypeAlias = Callable[[Mapping[str, str]], str]
+"""Given the SHA-256 of the weights, by their file's name, the text of the card."""
 
 
 def write_pretrained(folder: Path, write: Callable[[Path], None], card: Card, beside: Mapping[str, bytes], overwrite: bool = False) -> None:
     """Make a folder of the weights that `write` puts into a file, what describes them, their card, and files beside them.
 
     A new folder appears whole; in one that is there all files are made before the first is replaced. Raises CardiganError, and changes nothing,
-    for a run's folder and, without `overwrite`, for one that holds any of these files.
+    for a run's folder, for one that holds another model and, without `overwrite`, for one that holds any of these files.
     """
     _check_free(folder, [WEIGHTS, CONFIG, CARD, *beside], overwrite)
     if folder.exists():
@@ -41,8 +41,11 @@ def write_pretrained(folder: Path, write: Callable[[Path], None], card: Card, be
 
 
 def _fill_again(folder: Path, write: Callable[[Path], None], card: Card, beside: Mapping[str, bytes]) -> None:
-    """Put the files into a folder that is there: all are made beside it first, so that nothing is touched unless all of them could be made."""
-    made = folder.with_name(f"{atomic.MARK}{os.getpid()}-{folder.name}")
+    """Put the files into a folder that is there: all are made first, so that nothing is touched unless all of them could be made.
+
+    They are made in a folder inside it: what is above may be closed, or on another disk.
+    """
+    made = folder / f"{atomic.MARK}{os.getpid()}"
     try:
         made.mkdir()
         _fill(made, write, card, beside)
@@ -60,6 +63,8 @@ def _check_free(folder: Path, names: list[str], overwrite: bool) -> None:
         raise CardiganError(f"{folder} is a file: give the name of a folder.")
     if any((folder / name).exists() for name in ("journal.jsonl", "checkpoints", "state.safetensors")):
         raise CardiganError(f"{folder} is a run, whose own config.json would be replaced: choose another folder.")
+    if (folder / "generator.safetensors").exists():
+        raise CardiganError(f"{folder} holds generator.safetensors, which is another model, and a folder is read as one: choose another folder.")
     there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise CardiganError(f"{folder} holds {', '.join(there)} already: set overwrite to replace {'it' if len(there) == 1 else 'them'}.")
@@ -71,7 +76,7 @@ def _fill(folder: Path, write: Callable[[Path], None], card: Card, beside: Mappi
         atomic.write_bytes(folder / name, content)
     hashes = {WEIGHTS: sha256_of(folder / WEIGHTS)}
     described = {"library_name": "cardigan", "cardigan": version("cardigan"), **read_facts(folder / WEIGHTS), "sha256": hashes}
-    text = card(folder / WEIGHTS, hashes)
+    text = card(hashes)
     atomic.write_bytes(folder / CARD, text.encode())
     atomic.write_bytes(folder / CONFIG, (json.dumps(described, indent=1) + "\n").encode())
 

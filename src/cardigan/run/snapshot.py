@@ -129,16 +129,16 @@ def _class_names(facts: dict[str, Any]) -> tuple[str, ...]:
 def _weights(path: Path) -> tuple[Path, str]:
     """Return the file that holds the generator, and the prefix of its tensors' names there."""
     if is_address(path):
-        return _weights(fetched(parse_address(path)))
+        return checked_weights(fetched(parse_address(path))), ""  # whatever else lies in the cache
     run = RunDirectory(path)
     if not path.is_dir():
         return path, "average." if path.name == "state.safetensors" else ""
+    if (path / WEIGHTS).exists() and not (run.journal.exists() and run.generator.exists()):  # what else lies beside a saved model is another one
+        return checked_weights(path), ""
     if (path / "state.safetensors").exists():
         return path / "state.safetensors", "average."
     if run.generator.exists():
         return run.generator, ""
-    if (path / WEIGHTS).exists():
-        return checked_weights(path), ""
     kept = list_checkpoints(run.checkpoints)
     if kept:
         return kept[-1] / "state.safetensors", "average."

@@ -52,7 +52,7 @@ def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devic
         penalty_factor=torch.tensor(penalty_factor(config.objective, images_seen)),
         augment_real=torch.rand(changes, generator=augmenting),
         augment_fake=torch.rand(changes, generator=augmenting),
-        mix=torch.rand(batch if config.objective.wgan_gp else 0, generator=stream(seed, "mix", images_seen)),
+        mix=_mix(config, images_seen),
         noise=torch.randn(
             (batch, data.channels, data.height, data.width) if config.objective.dragan else (0,), generator=stream(seed, "noise", images_seen)
         ),
@@ -62,6 +62,12 @@ def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devic
     if feed is not None:
         own["pixels"], own["labels"] = feed.at(images_seen)
     return Inputs(*(devices.send(tensor) for tensor in drawn._replace(**own)))
+
+
+def _mix(config: Config, images_seen: int) -> torch.Tensor:
+    """Return a number for each picture, the same for those of a pack: what D judges together lies on one line (arXiv:1704.00028, eq. 3)."""
+    packs = config.batch // config.packing if config.objective.wgan_gp else 0
+    return torch.rand(packs, generator=stream(config.seed, "mix", images_seen)).repeat_interleave(config.packing)
 
 
 def in_parts(inputs: Inputs, batches: Batches, parts: int) -> list[tuple[Batch, Chance]]:

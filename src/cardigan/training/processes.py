@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import distributed, nn
 
-from cardigan.config import Config
+from cardigan.config import Config, nearest_divisor
 from cardigan.errors import CardiganError, SharedError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -158,6 +158,12 @@ def join_processes(config: Config, device: torch.device) -> Processes:
     if config.batch % together:
         shares = "".join(f" x {number} ({name})" for name, number in (("accumulate", config.accumulate), ("packing", config.packing)) if number > 1)
         raise SharedError(f"batch is {config.batch} over {count} processes{shares}: expected a multiple of {together}.")
+    group, logits = config.discriminator.minibatch_deviation, config.batch // together
+    if group and logits % group:
+        raise SharedError(
+            f"discriminator.minibatch_deviation is {group}, but each process computes {logits} logits at a time: "
+            f"set it to {nearest_divisor(group, logits, least=2)}, or start fewer processes."
+        )
     if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Processes(int(os.environ.get("RANK", "0")), count, config.all_reduce)

@@ -171,7 +171,7 @@ class Recorder:
         means: dict[str, float] = {}
         for name, total in zip(MEASURES, self._sums.tolist(), strict=True):
             if name in PENALTIES:
-                on, steps = getattr(self.config.objective, name) > 0, self._steps["penalised"]
+                on, steps = self.config.objective.weight(name) > 0, self._steps["penalised"]
             elif name in OF_GENERATOR:
                 on, steps = True, self._steps["generator"]
             else:

@@ -17,24 +17,23 @@ from cardigan.config import ObjectiveConfig
 from cardigan.data.batches import Batch
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.objective.losses import Loss
-from cardigan.objective.penalties import dragan_penalty, gradient_penalty, zero_centred_penalty
+from cardigan.objective.penalties import PENALTIES, Seen
 from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
 from cardigan.training.augmentation import Augmentation
 from cardigan.training.devices import Devices
 
-PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
 MEASURES = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"),
-    *("r1", "r2", "discriminator_gradient", "generator_gradient"),
-    *("wgan_gp", "dragan", "real_sign", "augmentation"),
+    *("discriminator_gradient", "generator_gradient", "real_sign", "augmentation"),
+    *PENALTIES,
 )
 """What one iteration measures: both losses without penalties, D's belief in real and in generated pictures
-before its update, its belief in the same generated pictures after it, the penalties without their weights,
-the length of both gradients, not a finite number where an update was refused; the mean sign of D's margin on real pictures,
-and how likely each operation of the augmentation is. What a step of this kind does not have is 0."""
+before its update, its belief in the same generated pictures after it, the length of both gradients, not a finite number where an update
+was refused; the mean sign of D's margin on real pictures, how likely each operation of the augmentation is, and the penalties without
+their weights. What a step of this kind does not have is 0."""
 OF_GENERATOR = ("generator_loss", "d_fake_after", "generator_gradient")
 
-Measurements: TypeAlias = Float[Tensor, "13"]
+Measurements: TypeAlias = Float[Tensor, " measure"]
 
 
 class Kind(NamedTuple):
@@ -78,9 +77,8 @@ class Chance:
     augment_fake: Float[Tensor, "batch column"] | None = None
     """Uniform on [0, 1), for `objective/augment.py`."""
     mix: Float[Tensor, " batch"] | None = None
-    """Uniform on [0, 1), for WGAN-GP."""
     noise: Images | None = None
-    """Standard normal, for DRAGAN."""
+    """For penalties (`objective.penalties.Seen`)."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,11 @@ def iterate(game: Game, given: Sequence[tuple[Batch, Chance]], kind: Kind = BOTH
         # Last of all, so that both players have seen this batch changed in the same way.
         game.augmentation.adapt(sign, sum(len(part.real) for part in parts), game.rules.devices.processes)
         strength = game.augmentation.probability
-    lengths = [discriminator_gradient, generator_gradient]
-    told = {name: _mean([getattr(verdict, name) for verdict in verdicts]) for name in ("loss", "d_real", "d_fake", *PENALTIES)}
-    loss, after = (_mean([getattr(answer, name) for answer in answers]) for name in ("loss", "belief"))
-    measured = [told["loss"], loss, told["d_real"], told["d_fake"], after, told["r1"], told["r2"], *lengths, told["wgan_gp"], told["dragan"]]
-    return torch.stack([*measured, sign, strength]).detach()
+    loss, d_real, d_fake = (_mean([getattr(verdict, name) for verdict in verdicts]) for name in ("loss", "d_real", "d_fake"))
+    generator_loss, d_fake_after = (_mean([getattr(answer, name) for answer in answers]) for name in ("loss", "belief"))
+    penalties = [_mean([verdict.penalties[name] for verdict in verdicts]) for name in PENALTIES]
+    judged = [loss, generator_loss, d_real, d_fake, d_fake_after]
+    return torch.stack([*judged, discriminator_gradient, generator_gradient, sign, strength, *penalties]).detach()
 
 
 def draw(game: Game, real: Batch, chance: Chance, learning: bool) -> Part:
@@ -188,10 +186,8 @@ class Judged:
     fake_logits: Logits
     real_logits: Logits
     loss: Scalar
-    r1: Scalar
-    r2: Scalar
-    wgan_gp: Scalar
-    dragan: Scalar
+    penalties: dict[str, Scalar]
+    """Those that are off, or not due, are 0."""
 
 
 @dataclass(frozen=True)
@@ -203,10 +199,7 @@ class Verdict:
     d_real: Scalar
     d_fake: Scalar
     sign: Scalar
-    r1: Scalar
-    r2: Scalar
-    wgan_gp: Scalar
-    dragan: Scalar
+    penalties: dict[str, Scalar]
 
 
 @dataclass(frozen=True)
@@ -221,8 +214,9 @@ def judge(
     discriminator: Discriminator, rules: Rules, real: Images, fake: Images, labels: Labels | None, penalise: bool, chance: Chance | None = None
 ) -> Judged:
     """Return D's logits on both batches, passed apart so that their batch statistics stay apart, its loss and its penalties."""
-    on = {name for name in PENALTIES if penalise and getattr(rules.objective, name) > 0}
-    real, fake = real.detach().requires_grad_("r1" in on), fake.detach().requires_grad_("r2" in on)
+    on = {name: penalty for name, penalty in PENALTIES.items() if penalise and rules.objective.weight(name) > 0}
+    slopes_on = {penalty.slope_on for penalty in on.values()}
+    real, fake = real.detach().requires_grad_("real" in slopes_on), fake.detach().requires_grad_("fake" in slopes_on)
 
     def critic(images: Images) -> Float[Tensor, " logit"]:
         with rules.devices.autocast():
@@ -230,31 +224,22 @@ def judge(
 
     fake_logits = critic(fake)
     real_logits = critic(real)
-    penalties = dict.fromkeys(PENALTIES, torch.zeros((), device=real.device))
-    if "r1" in on:
-        penalties["r1"] = zero_centred_penalty(real_logits, real)
-    if "r2" in on:
-        penalties["r2"] = zero_centred_penalty(fake_logits, fake)
-    if "wgan_gp" in on:
-        assert chance is not None and chance.mix is not None
-        penalties["wgan_gp"] = gradient_penalty(critic, real, fake, chance.mix)
-    if "dragan" in on:
-        assert chance is not None and chance.noise is not None
-        penalties["dragan"] = dragan_penalty(critic, real, chance.noise)
-    return Judged(fake_logits, real_logits, rules.loss.discriminator(real_logits, fake_logits), **penalties)
+    mix, noise = (None, None) if chance is None else (chance.mix, chance.noise)
+    seen = Seen(critic, real, fake, real_logits, fake_logits, mix, noise)
+    penalties = dict.fromkeys(PENALTIES, torch.zeros((), device=real.device)) | {name: penalty.value(seen) for name, penalty in on.items()}
+    return Judged(fake_logits, real_logits, rules.loss.discriminator(real_logits, fake_logits), penalties)
 
 
 def _weighted(judged: Judged, objective: ObjectiveConfig) -> Scalar:
-    """Return the penalties as D pays for them: R1 and R2 are halves by definition; what is computed on every n-th step counts n times."""
-    zero_centred = objective.r1 * judged.r1 + objective.r2 * judged.r2
-    one_centred = objective.wgan_gp * judged.wgan_gp + objective.dragan * judged.dragan
-    return objective.penalty_interval * (zero_centred / 2 + one_centred)
+    """Return the penalties as D pays for them; what is computed on every n-th step counts n times."""
+    charged = [objective.weight(name) * penalty.share * judged.penalties[name] for name, penalty in PENALTIES.items()]
+    return objective.penalty_interval * torch.stack(charged).sum()
 
 
 def _verdict(judged: Judged, loss: Loss) -> Verdict:
     real, fake = judged.real_logits.detach(), judged.fake_logits.detach()
-    penalties = {name: getattr(judged, name).detach() for name in PENALTIES}
-    return Verdict(real, judged.loss.detach(), loss.belief(real, fake), loss.belief(fake, real), loss.margin(real, fake).sign().mean(), **penalties)
+    penalties = {name: value.detach() for name, value in judged.penalties.items()}
+    return Verdict(real, judged.loss.detach(), loss.belief(real, fake), loss.belief(fake, real), loss.margin(real, fake).sign().mean(), penalties)
 
 
 @contextmanager

@@ -56,7 +56,8 @@ class Watch:
         if self.reason is not None and self.config.health != "warn" and not self.asked:
             self.asked = "rollback" if self._can_go_back(event.images_seen, learning_rate_factor) else "health"
         best_at, patience = self.monitor.trend.best_at, self.config.patience
-        if not self.asked and patience is not None and best_at is not None and event.images_seen - best_at >= patience:
+        judged_again = numbers is not None and "score" in numbers
+        if not self.asked and judged_again and patience is not None and best_at is not None and event.images_seen - best_at >= patience:
             self.asked = "patience"
         return found
 

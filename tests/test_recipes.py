@@ -1,0 +1,36 @@
+"""Recipes and what they promise."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cardigan.recipes import NOT_YET, RECIPES
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_promise_names_the_command_that_reproduces_it(name):
+    recipe = RECIPES[name]
+    assert (recipe.expected_time == NOT_YET) == (recipe.expected_score == NOT_YET)
+    text = inspect.getdoc(recipe.config) or ""
+    if recipe.expected_score == NOT_YET:
+        assert NOT_YET in text.lower()
+        return
+    promise = text[text.index("Promise:") :]
+    programs = re.findall(r"python (benchmarks/\w+\.py)", promise)
+    pages = re.findall(r"docs/\w+\.md", promise)
+    assert programs or pages
+    assert all((ROOT / path).is_file() for path in [*programs, *pages])
+
+
+@pytest.mark.parametrize("recipe", ["stacked-mnist", "images"])
+def test_recipes_of_other_pictures_are_not_judged_as_digits(recipe, tmp_path):
+    words = [sys.executable, str(ROOT / "benchmarks" / "quality.py"), "--recipe", recipe, "--images", "64", "--out", str(tmp_path / "runs")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "not judged by the distance of digits" in done.stderr
+    assert not (tmp_path / "runs").exists()
