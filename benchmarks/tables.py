@@ -102,11 +102,12 @@ def scores(path: Path) -> list[Event]:
 
 
 def measured(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int = 0, truncation: float = 1.0) -> Row:
-    """Return what the judge says of a run's generator."""
+    """Return what the judge says of a run's generator, and how long its training took."""
     snapshot = read_snapshot(path)
     reference = reference_for(snapshot.config)
     report = evaluate(snapshot_sampler(snapshot, reference, seed, truncation), reference, num_samples=count, metrics=metrics, floor=False)
-    return {"samples": count, **{name: [measure.value, measure.standard_error] for name, measure in report.measures.items()}}
+    trained_for = read_events(path / "journal.jsonl")[-1].elapsed_seconds if (path / "journal.jsonl").exists() else None
+    return {"samples": count, "seconds": trained_for, **{name: [measure.value, measure.standard_error] for name, measure in report.measures.items()}}
 
 
 def time_table(options: argparse.Namespace) -> Iterator[Row]:
@@ -198,6 +199,7 @@ def collapse(options: argparse.Namespace) -> Iterator[Row]:
         yield {
             **{"recipe": recipe, "seed": seed, "images": events[-1].images_seen, "stopped_by": reason},
             **{"best": round(min(found), 3), "last": round(found[-1], 3), "last_over_best": round(found[-1] / min(found), 3), "faults": faults},
+            "seconds": round(events[-1].elapsed_seconds, 1),
             "scores": [[event.images_seen, round(event.elapsed_seconds, 1), round(event.values["score"], 3)] for event in kept],
         }
 

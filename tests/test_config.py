@@ -28,6 +28,7 @@ def test_json_round_trip():
         ({"seed": -1}, "seed is -1"),
         ({"health": "pray"}, "expected one of 'warn', 'stop', 'rollback'"),
         ({"patience": 0}, "patience is 0"),
+        ({"minutes": 10**400}, "a number that a float can hold"),
     ],
 )
 def test_nonsense_is_refused(values, expected):

@@ -414,6 +414,7 @@ def _checked(value: Any, expected: Any, name: str) -> Any:
                 return value
             raise CardiganError(f"{name} is {value!r}: expected one of {', '.join(map(repr, get_args(option)))}.")
         if option is float and isinstance(value, int) and not isinstance(value, bool):
+            _require(abs(value) < 2**1023, name, value, "a number that a float can hold")
             return float(value)
         if isinstance(value, option) and not (isinstance(value, bool) and option is not bool):
             return value

@@ -52,11 +52,14 @@ def opened(path: Path, batch: int = 64) -> Served:
 
 
 @contextmanager
-def served(model: Served, limits: Limits | None = None, token: str | None = None, grace: int = 5, origins: tuple[str, ...] = ()):
-    """Yield port and `Serving` of a real server, in a thread of this process."""
+def served(
+    model: Served, limits: Limits | None = None, token: str | None = None, grace: int = 5, origins: tuple[str, ...] = (), ended: list | None = None
+):
+    """Yield port and `Serving` of a real server, in a thread of this process; to `ended` is added whether all was answered."""
     listening, here = open_door("127.0.0.1", [0])
     door, servers, serving = Door(here.host, here.port, token), [], Serving(model, limits or Limits())
-    thread = threading.Thread(target=serve, args=(serving, listening, door, origins, grace, servers.append))
+    ended = [] if ended is None else ended
+    thread = threading.Thread(target=lambda: ended.append(serve(serving, listening, door, origins, grace, servers.append)))
     thread.start()
     try:
         yield door.port, serving

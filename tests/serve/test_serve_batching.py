@@ -13,12 +13,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from asked import ask, made_model, opened, served, slowed
 
 import cardigan
 from cardigan.cli import serve as command
 from cardigan.cli.main import run as cardigan_command
 from cardigan.serve.app import Limits
+from cardigan.serve.asking import read_order
+from cardigan.serve.batching import Batching, Full, Observer
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,31 @@ def test_who_comes_when_too_many_wait_is_told_when_to_come_again(model):
         assert [asker.status for asker in asking] == [200, 200]
         assert serving.batching.waiting == 0
         assert ask(port, {"n": 64})[0] == 200
+
+
+def test_what_is_drawn_and_not_encoded_waits_too(model):
+    begun, may_end = threading.Semaphore(0), threading.Event()
+
+    def finish(pixels, labels):
+        begun.release()
+        assert may_end.wait(20)
+        return b"encoded"
+
+    batching, order = Batching(model, 60, Observer(lambda *_: None, lambda: None)), read_order(b'{"n":20}', model, 20)
+    try:
+        jobs = [batching.submit(order, finish) for _ in range(3)]
+        assert begun.acquire(timeout=20) and begun.acquire(timeout=20)  # both encoders are at work: the third job waits for one
+        until(lambda: jobs[2].parts and batching.waiting == 60)
+        with pytest.raises(Full):
+            batching.submit(order, finish)
+        batching.cancel(jobs[2])
+        may_end.set()
+        assert [job.future.result(20) for job in jobs[:2]] == [b"encoded"] * 2
+        until(lambda: batching.waiting == 0)
+        assert batching.submit(order, finish).future.result(20) == b"encoded"
+    finally:
+        may_end.set()
+        batching.close()
 
 
 def test_nothing_is_drawn_for_who_has_left(model):
@@ -184,6 +212,21 @@ def test_what_takes_longer_than_the_grace_time_is_broken_off(path):
     connection.close()
 
 
+@pytest.mark.parametrize(("count", "whole"), [(3_000, False), (1, True)])
+def test_an_answer_is_whole_when_all_of_it_has_left(tmp_path, count, whole):
+    """The longer one does not fit into what the system keeps for who reads slowly; after the short one the connection is open and asks nothing."""
+    model, ended = opened(made_model(tmp_path / "generator.safetensors", channels=3)), []
+    body = b'{"n":%d}' % count
+    with socket.socket() as slow, served(model, Limits(images=3_000, queue=3_000), grace=1, ended=ended) as (port, _):
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        slow.settimeout(60)
+        slow.connect(("127.0.0.1", port))
+        head = f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/x-npz\r\nContent-Length: {len(body)}\r\n\r\n"
+        slow.sendall(head.encode() + body)
+        assert slow.recv(9) == b"HTTP/1.1 "
+    assert ended == [whole]
+
+
 def test_elsewhere_a_token_is_made_and_told_once(path):
     server, port = started(path, "--host", "0.0.0.0", env={**os.environ, "CARDIGAN_TOKEN": ""})
     token = re.search(r"Bearer (\S{20,})", server.stdout.readline())[1]
@@ -207,21 +250,35 @@ def test_a_token_of_ones_own_is_not_printed(path):
 @pytest.mark.parametrize(("words", "sentence"), [
     (["nowhere"], "There is no file nowhere"),
     (["nowhere.onnx"], "There is no file nowhere.onnx"),
+    (["nowhere", "--origins", "*"], "--origins has '*'"),
     (["MODEL", "--backend", "onnx"], "no ONNX model"),
     (["MODEL", "--port", "70000"], "expected 0..65535"),
     (["MODEL", "--batch", "0"], "expected 1.."),
     (["MODEL", "--queue", "5"], "not fewer than --max-images"),
     (["MODEL", "--timeout", "0"], "--timeout is 0"),
     (["MODEL", "--token", "short"], "too easily guessed"),
-    (["MODEL", "--origins", "*"], "--origins has '*'"),
     (["MODEL", "--device", "abacus"], "device is 'abacus'"),
     (["MODEL", "--host", "203.0.113.7"], "Cannot listen on 203.0.113.7"),
+    (["MODEL", "--host", "127.0.0..1"], "no host can have such a name"),
     (["m.onnx", "--device", "cuda"], "onnxruntime computes on the cpu"),
 ])  # fmt: skip
 def test_a_mistake_is_told_in_one_sentence(path, capsys, words, sentence):
     words = [str(path) if word == "MODEL" else word for word in words]
     assert cardigan_command(["serve", *words, *([] if "--port" in words else ["--port", "0"])]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_fit_is_told_in_one_sentence(path, capsys):
+    def fill(module, given):
+        if given and len(given[0]) == 4_096:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(fill)
+    try:
+        assert cardigan_command(["serve", str(path), "--port", "0", "--device", "cpu", "--batch", "4096"]) == 2
+    finally:
+        hook.remove()
+    assert "4096 pictures at a time do not fit into the memory of cpu: give a smaller --batch." in capsys.readouterr().err
 
 
 def test_missing_packages_say_what_to_install(monkeypatch):

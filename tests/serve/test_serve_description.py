@@ -122,6 +122,23 @@ def test_what_is_no_onnx_is_refused(tmp_path, content):
         open_model(tmp_path / "model.onnx", "onnx", "auto", 64)
 
 
+@pytest.mark.parametrize(("axes", "facts", "sentence"), [
+    (["N"], '{"config": {}, "classes": 0, "images_seen": 1}', "does not hold the generator"),
+    (["N", 64], "[" * 100_000, "does not say what it draws"),
+], ids=["one axis", "deep"])  # fmt: skip
+def test_an_onnx_model_that_is_none_of_ours_is_refused(tmp_path, axes, facts, sentence):
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    given, drawn = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in ("z", "images"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["z"], ["images"])], "graph", [given], [drawn])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    proto.metadata_props.add(key="cardigan", value=facts)
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(cardigan.CardiganError, match=sentence):
+        open_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+
+
 def test_the_deployment_files_are_what_the_guide_says():
     yaml = pytest.importorskip("yaml")
     service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["cardigan"]

@@ -206,9 +206,11 @@ def test_a_page_of_somebody_else_may_not_ask_unless_it_is_named(port, conditiona
 def test_with_a_token_who_has_it_is_answered(conditional):
     with served(conditional, token=TOKEN) as (port, _):
         for wrong in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}, {"authorization": f"Bearer {TOKEN}x"}):
-            for method, path in (("POST", "/v1/images"), ("GET", "/v1/model"), ("GET", "/metrics")):
+            for method, path in (("POST", "/v1/images"), ("GET", "/v1/model"), ("GET", "/metrics"), ("GET", "/openapi.json")):
                 status, headers, content = ask(port, method=method, path=path, **wrong)
                 assert (status, headers["www-authenticate"], b"Bearer TOKEN" in content) == (401, "Bearer", True)
-        for path in ("/", "/healthz", "/openapi.json"):
-            assert ask(port, method="GET", path=path, host="any.example")[0] == 200
+        for path in ("/", "/healthz"):
+            status, _, content = ask(port, method="GET", path=path, host="any.example")
+            assert (status, b"generator.safetensors" in content) == (200, False)
+        assert ask(port, method="GET", path="/openapi.json", authorization=f"Bearer {TOKEN}")[0] == 200
         assert ask(port, {"seed": 0}, authorization=f"Bearer {TOKEN}", host="any.example")[0] == 200

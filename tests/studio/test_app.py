@@ -28,7 +28,8 @@ SUMMARY = {
     *("score_last", "score_best", "score_best_at", "health", "fault_names", "started", "changed", "sheet", "conditional", "size", "error"),
 }
 DETAILS = {
-    *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout", "sheets", "checkpoints", "has_discriminator", "films"),
+    *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout"),
+    *("sheets", "checkpoints", "has_discriminator", "films", "offset"),
 }
 
 
@@ -63,7 +64,7 @@ def pictures(client, address, count):
     return grid(answer.content, count)
 
 
-def test_runs_and_one_run_say_all_that_was_promised(client, monkeypatch):
+def test_runs_and_one_run_say_all_that_was_promised(client, folder, monkeypatch):
     runs = client.get("/api/runs").json()["runs"]
     assert {run["id"] for run in runs} == {"plain", "conditional", "packed"}
     assert all(set(run) == SUMMARY for run in runs)
@@ -78,6 +79,7 @@ def test_runs_and_one_run_say_all_that_was_promised(client, monkeypatch):
     }
     assert run["settings"]["generator.width"] == 8
     assert run["films"] == ["webp", "gif", "mp4"]
+    assert run["offset"] == (folder / "conditional" / "journal.jsonl").stat().st_size
     monkeypatch.setattr("cardigan.studio.reading.find_spec", lambda _: None)
     assert client.get("/api/run?run=plain").json()["films"] == ["webp", "gif"]
 

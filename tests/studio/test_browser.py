@@ -159,6 +159,11 @@ def parameters(page):
     return dict(pair.split("=") for pair in page.url.partition("?")[2].split("&") if pair)
 
 
+def append(run, *lines):
+    with (run / "journal.jsonl").open("ab") as journal:
+        journal.write(b"".join(lines))
+
+
 def violations(page):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -322,10 +327,70 @@ def test_time_follows_a_run_past_its_checkpoints(page, tmp_path):
         for images, known in ((192, 3), (256, 4)):
             made_run(tmp_path / f"other{images}", [], [images])
             (tmp_path / f"other{images}" / "samples" / f"{images:08d}.png").replace(run / "samples" / f"{images:08d}.png")
-            with (run / "journal.jsonl").open("ab") as journal:
-                journal.write(line("checkpoint", images) + line("samples", images, num_samples=4))
+            append(run, line("checkpoint", images), line("samples", images, num_samples=4))
             playwright.expect(count).to_contain_text(f"of {known}")
             playwright.expect(page.locator(".moment figcaption b").first).to_contain_text(f"{images} images")
+        page.goto("about:blank")
+
+
+def test_a_page_that_was_opened_in_the_background_catches_up(page, tmp_path):
+    run = made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4)], [64])
+    page.add_init_script("window.isAway = true; Object.defineProperty(Document.prototype, 'hidden', { get: () => window.isAway })")
+    with served(tmp_path) as port:
+        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
+        state = page.locator(".state")
+        playwright.expect(state).to_have_text("broken")
+        append(run, progress(128), line("stop", 128, reason="images"))
+        page.evaluate("window.isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
+        playwright.expect(state).to_have_text("finished")
+        playwright.expect(page.locator(".readings b").first).to_have_text("128")
+        page.goto("about:blank")
+
+
+def test_a_number_that_comes_late_joins_its_chart(page, tmp_path):
+    run = made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4)], [64])
+    with served(tmp_path) as port:
+        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
+        losses = page.locator(".panel", has_text="Losses")
+        playwright.expect(losses.locator(".name")).to_have_text(["D"])
+        losses.locator(".chart").focus()
+        append(run, progress(128, generator_loss=1.25))
+        playwright.expect(losses.locator(".name")).to_have_text(["D", "G"])
+        playwright.expect(losses.locator("li b")).to_have_text(["0.5", "1.25"])
+        assert page.evaluate("document.activeElement.className") == "chart"
+        assert page.evaluate("window.shifts") < 0.02
+        page.goto("about:blank")
+
+
+def test_a_fault_without_words_takes_nothing_else_away(page, tmp_path):
+    made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4), line("fault", 64, name="collapse", grave=True)], [64])
+    with served(tmp_path) as port:
+        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
+        playwright.expect(page.locator(".panel", has_text="Losses")).to_be_visible()
+        playwright.expect(page.locator(".verdict h4")).to_contain_text("collapse")
+        page.goto("about:blank")
+
+
+def test_what_is_offered_are_the_checkpoints_that_are_kept(page, tmp_path, folder):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "finished", run)
+    with served(tmp_path) as port:
+        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/latent?mode=moments&checkpoint=32")
+        rungs, offered = page.locator(".ladder figcaption"), page.locator(".knobs option")
+        playwright.expect(rungs).to_have_text(["0 images", "32 images", "64 images"])
+        shutil.rmtree(run / "checkpoints" / "00000032")
+        append(run, line("checkpoint", 64))
+        playwright.expect(rungs).to_have_text(["0 images", "64 images"])
+        playwright.expect(offered).to_have_count(4)
+        playwright.expect(offered.last).to_have_text("32, gone")
+        with page.expect_response(lambda answer: "moments.png" in answer.url) as answer:
+            page.click(".stage button:has-text('Next')")
+        assert answer.value.status == 200
+        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/game")
+        playwright.expect(page.locator("label:has-text('Players of') option")).to_have_count(3)
+        shutil.rmtree(run / "checkpoints" / "00000000")
+        append(run, line("checkpoint", 64))
+        playwright.expect(page.locator("label:has-text('Players of') option")).to_have_count(2)
         page.goto("about:blank")
 
 

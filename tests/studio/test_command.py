@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from importlib import util
 import pytest
 from making import made_run, progress
 
+from cardigan.api import Run
 from cardigan.cli.main import run as cardigan_command
+from cardigan.cli.train import _closing_words
+from cardigan.config import Config
 from cardigan.run.journal import read_events
 
 SMALL = ["--batch", "16", "--generator.width", "8", "--discriminator.width", "8", "--device", "cpu", "--no-conditional"]
@@ -56,6 +60,7 @@ def test_the_studio_tells_its_address_and_ends_with_ctrl_c(tmp_path):
     (["nowhere"], "There is no folder nowhere"),
     (["--port", "70000"], "expected 0..65535"),
     (["--host", "203.0.113.7", "--port", "0"], "Cannot listen on 203.0.113.7"),
+    (["--host", "127.0.0..1"], "Cannot listen on 127.0.0..1"),
 ])  # fmt: skip
 def test_a_mistake_is_told_in_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
@@ -96,6 +101,14 @@ studio.reading.summaries(), studio.reading.details("run")
 print("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_printed_commands_are_words_of_a_shell(tmp_path):
+    run = Run(tmp_path / "my runs" / "a $(run)", Config(), 64, "images")
+    sample, onward, studio = (shlex.split(line) for line in _closing_words(run, studio=True).splitlines()[-3:])
+    assert sample[2:5] == ["cardigan", "sample", str(run.path)]
+    assert onward[-4:] == [str(run.path), "--resume", "--images", "128"]
+    assert studio[1:] == ["cardigan", "studio", str(run.path.parent), "--run", run.path.name]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="reads what the processes are from /proc")

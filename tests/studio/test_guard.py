@@ -149,6 +149,33 @@ def test_a_lock_that_is_a_pipe_does_not_stop_it(runs):
         assert client.get("/api/run?run=piped").json()["images_seen"] == 64
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes that have names")
+@pytest.mark.parametrize("name", ["journal.jsonl", "source.json", "generator.safetensors", "state.safetensors", "model.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_told_and_not_waited_for(runs, name):
+    run = made_run(runs / "piped", [progress(64)])
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    end = os.open(run / name, os.O_RDWR)
+    os.write(end, bytes(16))  # whoever reads it all the same shall fail, not hang
+    with client_of(runs) as client:
+        for path in ("run", "curves", "events", "pad.png"):
+            answer = client.get(f"/api/{path}?run=piped")
+            assert answer.status_code == 404 and "is no file" in answer.json()["error"]
+        assert {each["id"]: each["state"] for each in client.get("/api/runs").json()["runs"]} == {"piped": "unreadable", "run": "broken"}
+    os.close(end)
+
+
+@pytest.mark.parametrize("name", ["source.json", "generator.safetensors", "state.safetensors", "model.safetensors"])
+def test_a_link_that_leads_out_is_not_followed(runs, tmp_path_factory, name):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / name
+    elsewhere.write_bytes(b"{}")
+    (made_run(runs / "linked", [progress(64)]) / name).symlink_to(elsewhere)
+    with client_of(runs) as client:
+        for path in ("run", "pad.png"):
+            answer = client.get(f"/api/{path}?run=linked")
+            assert answer.status_code == 404 and "outside" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("path", ["/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/static/..%5capp.py"])
 def test_static_files_are_no_way_out(client, path):
     answer = client.get(path)

@@ -11,7 +11,7 @@ import pytest
 from making import Viewer, client_of, line, made_run, progress, served
 
 from cardigan.run.directory import RunDirectory
-from cardigan.studio import live
+from cardigan.studio import guard, live
 from cardigan.studio.journal import Lines
 from cardigan.studio.live import GONE, MAX_WAITING, Broadcast, frame
 from cardigan.studio.live import Viewer as Waiting
@@ -86,11 +86,12 @@ def test_numbers_that_overflow_are_no_numbers():
     assert b'"a": null' in frame(9, b'{"kind": "start", "images_seen": 1, "elapsed_seconds": 1.0, "a": 1e999}')
 
 
-def test_no_event_is_lost_between_the_curves_and_the_stream(tmp_path):
+@pytest.mark.parametrize("page", ["curves", "run"])
+def test_no_event_is_lost_between_what_was_read_and_the_stream(tmp_path, page):
     run = made_run(tmp_path / "run", [progress(64), progress(128)])
     with served(tmp_path) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("GET", "/api/curves?run=run")
+        connection.request("GET", f"/api/{page}?run=run")
         offset = json.loads(connection.getresponse().read())["offset"]
         append(run, progress(192))
         viewer = Viewer(port, f"run&after={offset}")
@@ -191,6 +192,32 @@ def test_too_many_viewers_are_sent_away(tmp_path, monkeypatch):
         assert viewers[0].status == 200
         for viewer in viewers:
             viewer.close()
+
+
+@pytest.mark.parametrize(
+    "body", ["Content-Length: 10\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n14\r\n01234567890123456789\r\n"], ids=["none", "long"]
+)
+def test_who_announces_a_body_and_does_not_send_it_is_ended(tmp_path, monkeypatch, body):
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(guard, "MAX_BODY", 10)
+    monkeypatch.setattr(live, "MAX_VIEWERS", 1)
+    made_run(tmp_path / "run")
+    with served(tmp_path) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(f"GET /api/events?run=run HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{body}".encode())
+            came = b""
+            while not came.endswith(b"\r\n0\r\n\r\n"):  # the end of the stream
+                came += connection.recv(65_536)
+        viewer = Viewer(port, "run")
+        assert viewer.status == 200
+        viewer.close()
+
+
+def test_a_file_system_that_fails_is_not_the_end_of_looking(tmp_path):
+    broadcast = Broadcast(RunDirectory(tmp_path / ("x" * 300)), Lines(tmp_path / "journal.jsonl"))  # too long a name: neither there nor gone
+    with pytest.raises(OSError, match="too long"):
+        broadcast.run.config.exists()
+    assert broadcast.news() == []
 
 
 def test_a_thousand_connections_do_not_take_it_down(tmp_path):

@@ -147,6 +147,9 @@ def test_a_run_is_training_while_its_lock_is_held(tmp_path):
     run.journal.write_bytes(progress(64))
     with client_of(tmp_path) as client:
         assert client.get("/api/run?run=run").json()["state"] == "training"
+        run.journal.write_bytes(progress(64) + line("stop", 64, reason="images"))
+        assert client.get("/api/run?run=run").json()["state"] == "finished"  # and writes its report
+        run.journal.write_bytes(progress(64))
         release(held)
         assert client.get("/api/run?run=run").json()["state"] == "broken"  # it said nothing of its end
         again = open_for_training(run, config, {}, resume=True)  # looking has not taken it away
@@ -187,7 +190,12 @@ def test_runs_are_found_three_levels_deep_and_what_is_none_is_left_out(tmp_path)
         assert client.get("/api/run?run=.").json()["name"] == "a"
 
 
-@pytest.mark.parametrize("config", ["[" * 100_000, "x" * (2 << 20), '{"config": {"batch": 1e999}}', '{"config": {"latent": 3}}', "null"])
+ENDLESS = f'{{"minutes": 1{"0" * 400}}}'
+"""A setting that no float can hold."""
+HOSTILE = ["[" * 100_000, "x" * (2 << 20), '{"config": {"batch": 1e999}}', f'{{"config": {ENDLESS}}}', '{"config": {"latent": 3}}', "null"]
+
+
+@pytest.mark.parametrize("config", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_config_is_unreadable_and_no_more(tmp_path, config):
     made_run(tmp_path / "good", [progress(64)])
     made_run(tmp_path / "bad")
@@ -196,6 +204,20 @@ def test_a_hostile_config_is_unreadable_and_no_more(tmp_path, config):
         states = {run["id"]: run["state"] for run in client.get("/api/runs").json()["runs"]}
         assert states == {"good": "broken", "bad": "unreadable"}
         assert client.get("/api/run?run=bad").status_code == 409
+
+
+@pytest.mark.parametrize(("facts", "state"), [
+    ('{"config": {}, "classes": 0, "images_seen": 1e999}', "unreadable"),
+    (f'{{"config": {ENDLESS}, "classes": 0, "images_seen": 1}}', "unreadable"),
+    ('{"config": {"conditional": true}, "classes": 1e999, "images_seen": 1}', "model"),
+], ids=["images", "config", "classes"])  # fmt: skip
+def test_a_hostile_header_is_unreadable_and_no_more(tmp_path, facts, state):
+    made_run(tmp_path / "good", [progress(64)])
+    header = json.dumps({"__metadata__": {"cardigan": facts}}).encode()
+    (tmp_path / "bad.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with client_of(tmp_path) as client:
+        assert {run["id"]: run["state"] for run in client.get("/api/runs").json()["runs"]} == {"good": "broken", "bad.safetensors": state}
+        assert client.get("/api/run?run=bad.safetensors").status_code in {200, 409}
 
 
 def test_opinions_are_counted_and_told_apart(tmp_path):

@@ -6,7 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
-from making import client_of
+from making import client_of, line, made_run
 from PIL import Image
 
 import cardigan
@@ -134,6 +134,18 @@ def test_a_strip_and_an_upload_too(client, tmp_path, monkeypatch):
 @pytest.mark.parametrize("query", ["view=none", "view=", "view=pad&x=2", "view=seeds&seeds=a", "view=walk&format=avi", "view=strip&tile=99"])
 def test_what_the_view_would_refuse_is_refused(client, query):
     assert client.get(f"/api/reproduce?run=a run&{query}").status_code == 400
+
+
+def test_a_folder_is_a_name_and_no_code(tmp_path):
+    name, place = "{exit(3)} '\" $(exit) `x`", {}
+    made_run(tmp_path / name, [line("samples", 1, num_samples=4)], sheets=(1,))
+    with client_of(tmp_path) as client:
+        asked = {view: client.get("/api/reproduce", params={"run": name, "view": view}).json() for view in ("strip", "seeds", "walk", "invert")}
+    exec(asked["strip"]["python"], place)  # noqa: S102
+    assert place["pictures"][0][5, 5] == 1
+    for told in list(asked.values())[1:]:
+        assert str(tmp_path / name) in shlex.split(told["command"])
+        assert repr(str(tmp_path / name)) in told["python"]
 
 
 def test_a_label_is_a_word_and_no_code(client):

@@ -35,7 +35,7 @@ class ServeOptions:
     batch: int = 64
     """Pictures are computed so many at a time at most. 64 gives the very bits of `cardigan sample`."""
     queue: int = 2_048
-    """How many pictures may wait, of all who ask; who comes then is told when to come again (429)."""
+    """How many pictures may wait to be drawn or encoded, of all who ask; who comes then is told when to come again (429)."""
     max_images: int = 256
     """How many pictures one request may have."""
     timeout: float = 60.0
@@ -90,6 +90,7 @@ def _check(options: ServeOptions, words: list[str]) -> None:
         raise CardiganError("The token is too easily guessed, or no header can hold it: give 16 or more letters and digits, without spaces.")
     if _backend(options) == "onnx" and given("--device", words) not in (None, "auto", "cpu"):
         raise CardiganError(f"--device is {options.device!r}, and onnxruntime computes on the cpu here: leave it out, or serve the run directory.")
+    _origins(options.origins)
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

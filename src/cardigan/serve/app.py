@@ -48,7 +48,7 @@ class Limits:
 
     images: int = 256
     queue: int = 2_048
-    """Pictures that may wait, of all requests together."""
+    """Pictures that may wait to be drawn or encoded, of all requests together."""
     seconds: float = 60.0
     """From the request to its answer."""
 
@@ -69,7 +69,7 @@ class Serving:
     """A model, the queue before it, and everything that answers about them."""
 
     def __init__(self, served: Served, limits: Limits) -> None:
-        self.served, self.limits, self.was_broken_off = served, limits, False
+        self.served, self.limits = served, limits
         self.metrics = Metrics({"name": served.name, "sha256": served.sha256, "backend": served.backend})
         self.batching = Batching(served, limits.queue, self.metrics.observer())
         self.metrics.follow(lambda: self.batching.waiting)
@@ -105,9 +105,6 @@ class Serving:
             if answer in done:
                 return answer.result()
             raise Left if leaving in done else TooLate
-        except asyncio.CancelledError:  # the grace time is over
-            self.was_broken_off = True
-            raise
         finally:
             leaving.cancel()
             if not answer.done():

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -68,7 +69,7 @@ class Batching:
         self.served, self.most, self._observer = served, most, observer
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._waiting = 0
+        self._waiting = self._encoding = 0
         self._expected = 0
         self._handed_out = 0.0
         self._is_closed = False
@@ -80,8 +81,8 @@ class Batching:
 
     @property
     def waiting(self) -> int:
-        """Pictures that are asked for and not drawn yet."""
-        return self._waiting
+        """Pictures that are asked for and not drawn yet, or drawn and not turned into an answer yet: what is bounded."""
+        return self._waiting + self._encoding
 
     @property
     def pictures_per_second(self) -> float:
@@ -103,8 +104,8 @@ class Batching:
         with self._changed:
             if self._is_closed:
                 raise Closed
-            if self._waiting + order.count > self.most:
-                raise Full(max(1, math.ceil(self._waiting / self.pictures_per_second)))
+            if self.waiting + order.count > self.most:
+                raise Full(max(1, math.ceil(self.waiting / self.pictures_per_second)))
             self._jobs.append(job)
             self._waiting += order.count
             self._changed.notify()
@@ -200,7 +201,9 @@ class Batching:
             job.parts.append((mine, classes))
             if stop == job.order.count:
                 answered += job.order.count
-                self._encoders.submit(_finish, job)
+                with self._changed:
+                    self._encoding += job.order.count
+                self._encoders.submit(self._finish, job)
         self._expected, self._handed_out = min(self.served.batch, self._waiting + answered), time.monotonic()
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
@@ -212,12 +215,17 @@ class Batching:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(error)
 
-
-def _finish(job: Job) -> None:
-    if not job.future.set_running_or_notify_cancel():
-        return
-    try:
-        pixels, labels = torch.cat([mine for mine, _ in job.parts]), [part for _, part in job.parts if part is not None]
-        job.future.set_result(job.finish(pixels, torch.cat(labels) if labels else None))
-    except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
-        job.future.set_exception(error)
+    def _finish(self, job: Job) -> None:
+        """Turn the pictures of a job into its answer; they count as waiting until just before it is told, since who has it may ask again at once."""
+        tell: Callable[[], None] | None = None
+        try:
+            if job.future.set_running_or_notify_cancel():
+                pixels, labels = torch.cat([mine for mine, _ in job.parts]), [part for _, part in job.parts if part is not None]
+                tell = partial(job.future.set_result, job.finish(pixels, torch.cat(labels) if labels else None))
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+            tell = partial(job.future.set_exception, error)
+        finally:
+            with self._changed:
+                self._encoding -= job.order.count
+        if tell is not None:
+            tell()

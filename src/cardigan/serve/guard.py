@@ -13,7 +13,7 @@ from cardigan.web.door import Door, is_own, is_token, is_welcome
 
 BODY_SECONDS = 10.0
 """How long sending a request may take."""
-OPEN = {"/", "/healthz", "/openapi.json"}
+OPEN = {"/", "/healthz"}
 """What anybody who reaches the server may read: it says nothing of the model."""
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 

@@ -24,7 +24,7 @@ class Metrics:
         self._batch = Histogram("cardigan_batch_pictures", "Pictures of a batch that were wanted.", buckets=PICTURES, registry=registry)
         self._drawing = Histogram("cardigan_batch_seconds", "What a batch took to draw.", buckets=SECONDS, registry=registry)
         self._cancelled = Counter("cardigan_cancelled", "Requests whose asker left, or waited too long.", registry=registry)
-        self._waiting = Gauge("cardigan_queue_pictures", "Pictures that are asked for and not drawn yet.", registry=registry)
+        self._waiting = Gauge("cardigan_queue_pictures", "Pictures that wait: to be drawn, or to be encoded.", registry=registry)
         Info("cardigan_model", "What is served.", registry=registry).info(model)
 
     def observer(self) -> Observer:

@@ -21,6 +21,7 @@ from cardigan.run.snapshot import Snapshot, read_snapshot, weights_file
 from cardigan.serve.onnx import open_onnx
 from cardigan.shapes import Images, Labels, Latents, Pixels
 from cardigan.training.devices import open_devices
+from cardigan.training.memory import is_out_of_memory
 
 ATTEMPTS = 5
 """How often a file is read that changes while it is read."""
@@ -70,10 +71,15 @@ class Served:
 def open_model(path: Path, backend: str, device: str, batch: int) -> Served:
     """Return the model at `path`: a run directory, a checkpoint or a file of weights for pytorch, an exported NAME.onnx for onnx.
 
-    Raises CardiganError for anything else.
+    Raises CardiganError for anything else, and for a batch that does not fit into the memory.
     """
     served = _open_onnx(path, batch) if backend == "onnx" else _open_pytorch(path, device, batch)
-    return replace(served, sizes=(batch, *_equal_sizes(served)))
+    try:
+        return replace(served, sizes=(batch, *_equal_sizes(served)))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CardiganError(f"{batch} pictures at a time do not fit into the memory of {served.device}: give a smaller --batch.") from error
 
 
 def _equal_sizes(served: Served) -> list[int]:

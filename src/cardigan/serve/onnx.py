@@ -53,7 +53,7 @@ def open_onnx(path: Path) -> OnnxModel:
         raise CardiganError(f"{path} is no ONNX model that onnxruntime can run: give one that `cardigan export --format onnx` wrote.") from error
     try:
         config, spec, images_seen = _described(json.loads(session.get_modelmeta().custom_metadata_map[KEY]))
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CardiganError(f"{path} does not say what it draws, so it was not exported by cardigan: export it with --format onnx.") from error
     _check(path, session, config, spec)
     return OnnxModel(session, config, spec, images_seen)
@@ -70,6 +70,6 @@ def _check(path: Path, session: Any, config: Config, spec: ImageSpec) -> None:
     names = {told.name: told.shape for told in session.get_inputs()}
     expected = {"z"} | ({"labels"} if spec.classes else set())
     shape = session.get_outputs()[0].shape[1:]
-    right = expected <= set(names) <= expected | {"truncation"} and names["z"][1] == config.latent.size
+    right = expected <= set(names) <= expected | {"truncation"} and len(names["z"]) == 2 and names["z"][1] == config.latent.size
     if not right or list(shape) != [spec.channels, spec.height, spec.width]:
         raise CardiganError(f"{path} does not hold the generator that its metadata describe: export it again.")

@@ -43,7 +43,7 @@ def description(served: Served, most: int) -> dict[str, Any]:
                 "get": {**_read("Whether pictures are drawn.", "application/json", {"type": "object"}, {"503": "Not now."}), "security": []}
             },
             "/metrics": {"get": _read("Numbers for Prometheus.", "text/plain", {"type": "string"})},
-            "/openapi.json": {"get": {**_read("This description.", "application/json", {"type": "object"}), "security": []}},
+            "/openapi.json": {"get": _read("This description.", "application/json", {"type": "object"})},
             "/": {"get": {**_read("A page to try it on.", "text/html", {"type": "string"}), "security": []}},
         },
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}, "schemas": {"Error": ERROR}},

@@ -47,6 +47,14 @@ async function describe() {
   $("n").max = model.limits.images
 }
 
+async function explain(event) {
+  if (!$("token").value) return  // the browser follows the link
+  event.preventDefault()
+  const answer = await fetch("/openapi.json", { headers: authorization() })
+  $("said").textContent = answer.ok ? "" : (await answer.json()).error
+  if (answer.ok) location.assign(URL.createObjectURL(await answer.blob()))
+}
+
 async function draw(event) {
   event?.preventDefault()
   const body = asked()
@@ -69,6 +77,7 @@ async function draw(event) {
 }
 
 $("form").addEventListener("submit", draw)
+$("all").addEventListener("click", explain)
 draw()
 """
 
@@ -95,7 +104,7 @@ CONTENT = f"""<!doctype html>
 <p id="told"></p>
 <pre id="command"></pre>
 <p>Ask with <code>Accept: image/png</code> (one picture, or a sheet of all), <code>image/webp</code>, <code>application/json</code>,
-<code>application/x-npz</code> or <code>application/zip</code>. All of it: <a href="/openapi.json">openapi.json</a>.</p>
+<code>application/x-npz</code> or <code>application/zip</code>. All of it: <a id="all" href="/openapi.json">openapi.json</a>.</p>
 </main>
 <script>{SCRIPT}</script>
 </html>

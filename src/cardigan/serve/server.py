@@ -20,6 +20,21 @@ from cardigan.web.door import Door
 MAX_CONNECTIONS = 1_024
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which remembers whether it ended before an answer had left: one that is read slowly waits in its connection, and in no task."""
+
+    broke_off = False
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is begun, within the grace time; look for what is left, and hang up on it."""
+        await super().shutdown(sockets)
+        left = [connection for connection in self.server_state.connections if isinstance(connection, Patient) and connection.is_answering]
+        self.broke_off = bool(left)
+        for connection in left:
+            if connection.transport.get_write_buffer_size():
+                connection.transport.abort()  # to close would be to wait for it to be read
+
+
 def serve(
     serving: Serving, listening: socket.socket, door: Door, origins: tuple[str, ...], grace: int, begun: Callable[[uvicorn.Server], None]
 ) -> bool:
@@ -41,12 +56,12 @@ def serve(
         timeout_graceful_shutdown=grace,
         timeout_keep_alive=75,  # `Patient` hangs up on who asks nothing for 15 to 30 s; load balancers have to do so earlier (the guide says how)
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     begun(server)
     try:
         with _signals_kept(), kept_memory():  # a third of the time of a batch of digits, on a CPU
             server.run(sockets=[listening])
-        return not serving.was_broken_off
+        return not server.broke_off
     finally:
         serving.batching.close()
 

@@ -40,6 +40,11 @@ class Digest:
     def __post_init__(self) -> None:
         self._lines = Lines(self.path)
 
+    @property
+    def offset(self) -> int:
+        """Bytes of the journal that have been read."""
+        return self._lines.offset
+
     def read(self) -> None:
         """Take what is new in the journal; a missing one is an empty one."""
         try:

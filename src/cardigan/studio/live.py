@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from cardigan.errors import CardiganError
 from cardigan.run.directory import RunDirectory
 from cardigan.studio.journal import MAX_LINE, Lines, parsed
+from cardigan.web.bodies import TooLarge, TooSlow
 
 POLL_SECONDS = 0.1
 POLL_A_RUN = 0.002
@@ -88,9 +89,9 @@ class Broadcast:
 
     def news(self) -> list[bytes] | None:
         """Return the events that are new in the journal; None if the run is gone."""
-        if not self.run.config.exists():
-            return None
         try:
+            if not self.run.config.exists():
+                return None
             self.lines.begun_anew()
             if self.lines.size == self.lines.offset:
                 return []
@@ -210,8 +211,11 @@ class Live:
 
 
 async def _until_left(receive: Receive, viewer: Viewer) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except (TooLarge, TooSlow):
+        pass  # a request for events has no body: whoever announces one is hung up on
     viewer.end()
 
 

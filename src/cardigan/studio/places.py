@@ -54,9 +54,12 @@ class Folder:
         if path is None or not (path / "config.json").is_file():
             raise NotThere(f"There is no run {identity!r} in {self.path}: it was deleted or moved, or the address is wrong.")
         run = RunDirectory(path)
-        for file in (run.journal, run.source, run.generator, run.path / "lock"):
+        lock = run.path / "lock"
+        for file in (run.journal, run.source, run.generator, run.path / STATE, run.path / SHARED, lock):
             if file.is_symlink() and self.inside(file.relative_to(self.path)) is None:
                 raise NotThere(f"The run {identity!r} has a {file.name} that is a link to somewhere outside of {self.path}: it is not followed.")
+            if file != lock and file.exists() and not file.is_file():  # a pipe would be waited for without an end; a lock is only asked for
+                raise NotThere(f"The run {identity!r} has a {file.name} that is no file: it is not read.")
         return run
 
     def inside(self, path: Path) -> Path | None:

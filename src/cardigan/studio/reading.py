@@ -23,7 +23,7 @@ MAX_CONFIG_BYTES = 1 << 20
 TRACKS_BYTES = 256 << 20
 """How much of read journals is kept; the one longest unused goes first."""
 MAX_HEADER_BYTES = 16 << 20
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What a file of weights raises that is none, or no longer whole."""
 DONE = {"images", "minutes"}
 """Why a run stops that has done what it was to do."""
@@ -58,6 +58,7 @@ class Reading:
     def details(self, identity: str) -> dict[str, Any]:
         """Return the summary with all that the page needs to show the run; raises NotThere, and CardiganError if it is unreadable."""
         run = self.folder.run(identity)
+        offset = 0 if is_model(run) else self.digest(run).offset  # before all else: what comes meanwhile is rather told twice than never
         summary, config = self.summary(identity), self.config(run)
         classes, names = classes_of(run, config)
         kept = checkpoints(run)
@@ -75,6 +76,7 @@ class Reading:
             "checkpoints": [{"images_seen": seen, "score": scores.get(seen), "best": seen in scores and scores[seen] == best} for seen in kept],
             "has_discriminator": bool(kept),
             "films": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
+            "offset": offset,
         }
 
     def config(self, run: RunDirectory) -> Config:
@@ -95,7 +97,7 @@ class Reading:
                 return known[1]
         try:
             config = read_config(run)
-        except RecursionError as error:
+        except (RecursionError, OverflowError) as error:
             raise CardiganError(f"{path} is damaged: restore it from a backup.") from error
         with self._lock:
             self._configs[run.path] = (mark, config)
@@ -162,7 +164,7 @@ class Reading:
 def _state(digest: Digest, taken: bool) -> tuple[str, str | None]:
     """Return a run's state in a word, and why it stopped."""
     last = digest.last
-    if taken:
+    if taken and (last is None or last.kind != "stop"):  # after its last word it still writes its report, and no event tells of its end
         return "training", None
     if last is None:
         return "waiting", None

@@ -140,11 +140,13 @@ def _strip(run: RunDirectory, layout: SheetLayout, query: Query) -> str:
     tile = asking.whole(query, "tile", 0, 0, layout.count - 1)
     top, left = layout.corner(tile)
     lines = [
+        "from pathlib import Path",
+        "",
         "import numpy as np",
         "from PIL import Image",
         "",
-        f"moments = {evenly(sheets_of(run), MAX_STRIP)}",
-        f"sheets = [np.asarray(Image.open(f{str(run.samples) + '/{seen:08d}.png'!r})) for seen in moments]",
+        f"folder, moments = Path({str(run.samples)!r}), {evenly(sheets_of(run), MAX_STRIP)}",
+        'sheets = [np.asarray(Image.open(folder / f"{seen:08d}.png")) for seen in moments]',
         f"pictures = [sheet[{top}:{top + layout.height}, {left}:{left + layout.width}] for sheet in sheets]",
     ]
     return "\n".join(lines)

@@ -23,6 +23,11 @@ class Patient(H11Protocol):
     _unread = 0
     _look: asyncio.TimerHandle | None = None
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request was begun and its answer has not left yet."""
+        return (self.cycle is not None and not self.cycle.response_complete) or self.transport.get_write_buffer_size() > 0
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Begin to look."""
         super().connection_made(transport)

@@ -32,10 +32,10 @@ def open_door(host: str, ports: Sequence[int], token: str | None = None) -> tupl
     for tried in ports:
         try:
             listening = _listening(host, tried)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if tried != ports[-1]:
                 continue
-            why = (error.strerror or str(error)).lower()
+            why = "no host can have such a name" if isinstance(error, UnicodeError) else (error.strerror or str(error)).lower()
             raise CardiganError(f"Cannot listen on {host}, port {tried} ({why}): give another --port, or --host.") from error
         fresh = None if is_here(host) else secrets.token_urlsafe(24)
         return listening, Door(host, int(listening.getsockname()[1]), token or fresh)

@@ -56,11 +56,11 @@ export function newest(deed, failed) {
 const KINDS = ["progress", "samples", "checkpoint", "fault", "start", "resume", "rollback", "stop", "gone", "broken-line"];
 
 /**
- * Follow a run's journal: `heard(kind, line)` for every event, `state("live" | "lost" | "paused")` as the connection changes.
+ * Follow a run's journal from an offset on: `heard(kind, line)` for every event, `state("live" | "lost" | "paused")` as the connection changes.
  * A lost connection is made again from the last event heard, ever more patiently; a hidden tab lets its connection go, since browsers allow only six to one address.
  */
-export function follow(id, heard, state, signal) {
-  let source = null, last = null, timer = 0, patience = 500, over = false;
+export function follow(id, from, heard, state, signal) {
+  let source = null, last = from, timer = 0, patience = 500, over = false;
   const open = () => {
     clearTimeout(timer);
     if (signal.aborted || document.hidden || over) return;

@@ -1,5 +1,5 @@
 // Which view stands on the page: the address after # says so, and nothing else remembers it.
-import { address, follow, json } from "./api.js";
+import { address, follow, json, newest } from "./api.js";
 import { duration, h, notice, number, say, short, typing, whole } from "./dom.js";
 import { compare, runs } from "./runs.js";
 
@@ -98,7 +98,7 @@ async function showRun(place, context) {
   const bus = new EventTarget();
   const head = heading(run);
   main.replaceChildren(head.element, context.host);
-  if (run.state !== "model") follow(id, (kind, line) => {
+  if (run.state !== "model") follow(id, run.offset, (kind, line) => {
     if (kind === "progress") Object.assign(run, { images_seen: line.images_seen, elapsed_seconds: line.elapsed_seconds, images_per_second: line.images_per_second ?? run.images_per_second });
     if (kind === "samples" && !run.sheets.includes(line.images_seen)) run.sheets.push(line.images_seen);
     if (kind === "gone") head.trouble("This run's folder was deleted while you were looking: what is shown is what was read before.");
@@ -106,15 +106,13 @@ async function showRun(place, context) {
     bus.dispatchEvent(new CustomEvent(kind, { detail: line }));
     if (["checkpoint", "fault", "stop", "resume", "rollback", "start"].includes(kind)) refresh();
   }, head.connection, context.signal);
-  const refresh = async () => {
-    try {
-      const { sheets, ...facts } = await json("/api/run", { run: id }, context.signal);
-      run.sheets.splice(0, run.sheets.length, ...sheets); // views hold on to the list
-      Object.assign(run, facts);
-      head.tell(run);
-      bus.dispatchEvent(new CustomEvent("run", { detail: run }));
-    } catch { /* the run's own events say what is wrong */ }
-  };
+  const refresh = newest(async () => { // after a night in the background hundreds of events come at once
+    const { sheets, ...facts } = await json("/api/run", { run: id }, context.signal);
+    run.sheets.splice(0, run.sheets.length, ...sheets); // views hold on to the list
+    Object.assign(run, facts);
+    head.tell(run);
+    bus.dispatchEvent(new CustomEvent("run", { detail: run }));
+  }, () => null); // the run's own events say what is wrong
   await mount({ ...context, id, run, bus });
 }
 

@@ -49,13 +49,19 @@ export function nearest(xs, x) {
 }
 
 /**
- * One chart. `lines` are [{name, words, colour}]; `feed({x, series: {name: {mean, low, high}}, marks})` gives it numbers;
+ * One chart. `lines` are [{name, words, colour}], and others after `list(lines)`; `feed({x, series: {name: {mean, low, high}}, marks})` gives it numbers;
  * `look({smooth, log, range, axis})` says how to show them. `zoomed([from, to] | null)` and `pointed(x | null)` report what the user did.
  */
 export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = "" }) {
   const canvas = h("canvas", { height: HEIGHT, "aria-hidden": "true" });
-  const values = lines.map((line) => ({ value: h("b"), range: h("small") }));
-  const legend = h("ul", { class: "legend" }, lines.map((line, index) => h("li", { data: { colour: line.colour } }, h("span", { class: "name" }, line.words), values[index].value, values[index].range)));
+  let values = [];
+  const legend = h("ul", { class: "legend" });
+  const list = (next) => {
+    lines = next;
+    values = lines.map(() => ({ value: h("b"), range: h("small") }));
+    legend.replaceChildren(...lines.map((line, index) => h("li", { data: { colour: line.colour } }, h("span", { class: "name" }, line.words), values[index].value, values[index].range)));
+  };
+  list(lines);
   const at = h("span", { class: "at" });
   const box = h("div", { class: "chart", tabindex: 0, role: "group", "aria-roledescription": "chart", "aria-label": title }, canvas);
   const spoken = h("span", { class: "unseen", "aria-live": "polite" });
@@ -303,7 +309,8 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
 
   new ResizeObserver(draw).observe(box);
   return {
-    element,
+    element, list,
+    has: (name) => lines.some((line) => line.name === name),
     feed: (next) => ((data = next), (smooth = {}), draw()),
     look: (next) => ((smooth = next.smooth === how.smooth ? smooth : {}), (how = next), draw()),
     point: (x) => ((cursor = x), draw()),

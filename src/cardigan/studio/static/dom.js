@@ -83,10 +83,18 @@ export function segmented(label, options, value, chosen) {
   return h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, label), radios);
 }
 
+const offered = (options, value) => options.map(([each, words]) => h("option", { value: each, selected: String(each) === String(value) }, words));
+
 /** A labelled drop-down. */
 export function choice(label, options, value, chosen) {
-  const select = h("select", { on: { change: () => chosen(select.value) } }, options.map(([each, words]) => h("option", { value: each, selected: String(each) === String(value) }, words)));
+  const select = h("select", { on: { change: () => chosen(select.value) } }, offered(options, value));
   return h("label", { class: "field" }, h("span", {}, label), select);
+}
+
+/** Offer other options in a drop-down, which keeps its place and its focus; a chosen one that is offered no longer stays as long as it is chosen. */
+export function reoffer(field, options, value) {
+  const known = options.some(([each]) => String(each) === String(value));
+  field.querySelector("select").replaceChildren(...offered(known ? options : [...options, [value, `${value}, gone`]], value));
 }
 
 /** A labelled whole number. */

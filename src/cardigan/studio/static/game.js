@@ -1,6 +1,6 @@
 // D's side of it: what it thinks of real and generated pictures, and what it wants changed.
 import { json, newest, picture } from "./api.js";
-import { choice, counter, h, lesson, notice, number, say, segmented, short, slider, typing, whole } from "./dom.js";
+import { choice, counter, h, lesson, notice, number, reoffer, say, segmented, short, slider, typing, whole } from "./dom.js";
 import { reproduce } from "./reproduce.js";
 import { colour, ticks } from "./chart.js";
 import { frame, layoutOf, paintTile } from "./pictures.js";
@@ -13,7 +13,7 @@ export async function mount({ host, signal, state, id, run, bus }) {
   host.append(beliefs);
   await histograms(beliefs, { signal, state, id, bus });
   host.append(table);
-  await opinions(table, { signal, state, id, run });
+  await opinions(table, { signal, state, id, run, bus });
 }
 
 async function histograms(host, { signal, state, id, bus }) {
@@ -166,7 +166,7 @@ function drawBand(canvas, told, index) {
   pen.strokeRect(index * step + 0.5, 0.5, Math.max(2, step - 1), height - 1);
 }
 
-async function opinions(host, { signal, state, id, run }) {
+async function opinions(host, { signal, state, id, run, bus }) {
   const many = () => state.number("count", 16), first = () => state.number("seed", 0);
   const asked = () => ({ run: id, seed: first(), count: many(), checkpoint: state.get("checkpoint") });
   const trouble = h("div");
@@ -257,11 +257,13 @@ async function opinions(host, { signal, state, id, run }) {
     lesson("How to read this", "Every picture has a frame in the colour of what D says of it: teal for real, plum for generated, paler the less sure it is. The number below is D's belief that the picture is real.", "Generated pictures in a teal frame have fooled D. Look for what they have that the others lack: that is what D has learned to look for.", "A loss that gives logits no scale has no percentages; the logit itself stands there instead.")),
   h("h2", {}, "What the judge wants changed"), h("div", { class: "taught" }, zoomed.element,
     lesson("How to read this", "This is all that G ever gets to know: for every pixel, whether D would find the picture more real if it were brighter (orange) or darker (blue). Pale pixels do not matter to D.", "G never sees a real picture. It follows this map, a little with every step, by changing how it draws.", "Good maps point at shapes: an edge, a stroke that is too thin. A map that looks like noise means that D has little to teach here.")));
-  const kept = [["", "newest"], ...run.checkpoints.map((each) => [each.images_seen, `${short(each.images_seen)}${each.best ? ", best" : ""}`])];
+  const kept = () => [["", "newest"], ...run.checkpoints.map((each) => [each.images_seen, `${short(each.images_seen)}${each.best ? ", best" : ""}`])];
+  const players = choice("Players of", kept(), state.get("checkpoint", ""), (value) => (state.set({ checkpoint: value }), draw()));
+  bus.addEventListener("run", () => reoffer(players, kept(), state.get("checkpoint", "")), { signal });
   host.append(h("h2", {}, "What D thinks of each picture"),
     h("div", { class: "controls" }, seed.element, h("button", { type: "button", on: { click: () => (seed.set(first() + 1), state.set({ seed: first() + 1 }), draw()) } }, "Next seed"),
       choice("Pictures", [[9, "9"], [16, "16"], [36, "36"], [64, "64"]], many(), (value) => (state.set({ count: value }), draw())),
-      choice("Players of", kept, state.get("checkpoint", ""), (value) => (state.set({ checkpoint: value }), draw())),
+      players,
       segmented("Order", [["seed", "as drawn"], ["opinion", "most real first"]], order(), (value) => (state.set({ order: value }), told && show())),
       segmented("Show", [["", "pictures"], ["1", "heat maps"]], state.get("heat", ""), (value) => (state.set({ heat: value }), told && show()))),
     trouble, body, reproduce(id, () => ({ view: "game", seed: first(), count: many(), checkpoint: state.get("checkpoint") })));

@@ -1,6 +1,6 @@
 // The latent room: what lies between, beside and behind the pictures that G can draw.
 import { address, json, newest, picture, upload } from "./api.js";
-import { choice, counter, h, lesson, notice, number, say, segmented, short, slider, whole } from "./dom.js";
+import { choice, counter, h, lesson, notice, number, reoffer, say, segmented, short, slider, whole } from "./dom.js";
 import { frame, gridSize, layoutOf, paint, paintTile, place, tiles } from "./pictures.js";
 import { reproduce } from "./reproduce.js";
 
@@ -11,8 +11,8 @@ const PAGE = 36;
 const listed = (text) => (text ?? "").split(",").filter(Boolean).map((each) => (each.startsWith("z") ? each : Number(each))).filter((each) => typeof each === "string" || Number.isInteger(each));
 const named = (point) => (typeof point === "string" ? "found" : point);
 
-export async function mount({ host, signal, state, id, run }) {
-  const facts = { classes: run.classes, class_names: run.class_names, checkpoints: run.checkpoints.map((each) => each.images_seen) };
+export async function mount({ host, signal, state, id, run, bus }) {
+  const facts = { classes: run.classes, class_names: run.class_names, get checkpoints() { return run.checkpoints.map((each) => each.images_seen); } };
   const [width, height] = run.size.split("x").map(Number);
   const stage = h("div", { class: "stage" });
   let redraw = () => {};
@@ -41,16 +41,26 @@ export async function mount({ host, signal, state, id, run }) {
   const changed = (changes) => (state.set(changes), redraw());
   const choose = () => segmented("What to do", Object.entries(MODES).map(([name, [words]]) => [name, words]), mode(), (value) => (state.set({ mode: value === "pad" ? null : value }), enter()));
   const modes = h("div", { class: "controls modes" }, choose());
-  const side = h("aside", { class: "knobs", "aria-label": "How pictures are drawn" }, knobs(room, changed, null));
+  const kept = choice("Generator after", generators(run), state.get("checkpoint", ""), (value) => changed({ checkpoint: value }));
+  const side = h("aside", { class: "knobs", "aria-label": "How pictures are drawn" }, knobs(room, changed, kept, null));
   host.append(h("h2", { class: "unseen" }, "Latent room"),
     modes,
     h("div", { class: "room" }, side, stage));
   enter();
-  json("/api/latent", { run: id }, signal).then(({ directions }) => !signal.aborted && side.replaceChildren(...knobs(room, changed, directions)), (error) => !signal.aborted && side.append(notice(error.message, "error")));
+  let told = facts.checkpoints.join();
+  bus.addEventListener("run", () => { // training has written a checkpoint, and removed an old one
+    if (told === facts.checkpoints.join()) return;
+    told = facts.checkpoints.join();
+    reoffer(kept, generators(run), state.get("checkpoint", ""));
+    if (mode() === "moments") redraw();
+  }, { signal });
+  json("/api/latent", { run: id }, signal).then(({ directions }) => !signal.aborted && side.replaceChildren(...knobs(room, changed, kept, directions)), (error) => !signal.aborted && side.append(notice(error.message, "error")));
 }
 
-/** Class, truncation, moment and directions: shared by all modes. Directions take the server seconds the first time; null until they are known. */
-function knobs({ facts, run, state }, changed, directions) {
+const generators = (run) => [["", "newest"], ...run.checkpoints.map((each) => [each.images_seen, `${whole(each.images_seen)} images${each.best ? ", best" : ""}`])];
+
+/** Class, truncation, moment (`kept`) and directions: shared by all modes. Directions take the server seconds the first time; null until they are known. */
+function knobs({ facts, state }, changed, kept, directions) {
   const names = facts.class_names ?? [];
   const amounts = new Map((state.get("directions") ?? "").split(",").filter(Boolean).map((part) => part.split(":").map(Number)));
   const truncation = slider({ label: "Truncation", min: 0, max: 1, step: 0.02, value: state.number("truncation", 1), hint: "Less: more typical, less varied", moved: (value) => changed({ truncation: value === 1 ? null : value }) });
@@ -65,11 +75,9 @@ function knobs({ facts, run, state }, changed, directions) {
     truncation.set(1);
     changed({ directions: null, truncation: null });
   } } }, "As trained");
-  const kept = facts.checkpoints.map((seen) => [seen, whole(seen)]);
   return [
     facts.classes ? choice("Class", [["", "each seed's own"], ...Array.from({ length: facts.classes }, (_, index) => [index, names[index] ?? String(index)])], state.get("label", ""), (value) => changed({ label: value })) : null,
-    choice("Generator after", [["", "newest"], ...kept.map(([seen, words]) => [seen, `${words} images${run.checkpoints.find((each) => each.images_seen === seen)?.best ? ", best" : ""}`])], state.get("checkpoint", ""), (value) => changed({ checkpoint: value })),
-    truncation.element,
+    kept, truncation.element,
     h("fieldset", { class: "directions", disabled: !directions }, h("legend", {}, "Principal directions"), sliders.map((each) => each.element)), reset,
     h("p", { class: "hint" }, "The ways in which G's first features vary most, and how much of their variance each accounts for. What one means, you have to see."),
   ].filter(Boolean);
@@ -276,15 +284,24 @@ function mix(stage, room) {
 function moments(stage, room) {
   const { state, id, width, height, facts } = room;
   const count = 8, first = () => state.number("first", 0);
-  const rows = facts.checkpoints;
-  const canvases = rows.map((seen) => frame(...gridSize({ columns: count, rows: 1, width, height, gap: 2 }), `Seeds ${first()} to ${first() + count - 1} after ${whole(seen)} images`));
+  const ladder = h("div", { class: "ladder" }), rungs = new Map();
+  const rung = (seen) => {
+    const canvas = frame(...gridSize({ columns: count, rows: 1, width, height, gap: 2 }), `Seeds ${first()} to ${first() + count - 1} after ${whole(seen)} images`);
+    return { canvas, element: h("figure", {}, h("figcaption", {}, h("b", {}, short(seen)), " images"), h("div", { class: "plate" }, canvas)) };
+  };
   const asked = () => ({ seeds: `${first()}-${first() + count - 1}`, ...room.common(), checkpoint: null });
   const { draw, trouble } = drawn(room, null, "/api/moments.png");
-  const redraw = () => draw({ ...asked(), checkpoints: rows.join(",") }, (bitmap) => canvases.forEach((canvas, index) => paint(canvas, bitmap, 0, index * (height + 2), Math.min(bitmap.width, count * (width + 2) - 2), height)));
+  const redraw = () => {
+    const rows = facts.checkpoints;
+    if (!rows.length) return ladder.replaceChildren(notice("This run keeps no checkpoint yet."));
+    for (const seen of rows) if (!rungs.has(seen)) rungs.set(seen, rung(seen));
+    ladder.replaceChildren(...rows.map((seen) => rungs.get(seen).element));
+    draw({ ...asked(), checkpoints: rows.join(",") }, (bitmap) => rows.forEach((seen, index) => paint(rungs.get(seen).canvas, bitmap, 0, index * (height + 2), Math.min(bitmap.width, count * (width + 2) - 2), height)));
+  };
   const seed = counter("First seed", first(), 0, 1e9, (value) => turn(value));
   const turn = (value) => (state.set({ first: Math.max(0, value) || null }), seed.set(first()), redraw());
   stage.append(h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => turn(first() - count) } }, "Previous"), seed.element, h("button", { type: "button", on: { click: () => turn(first() + count) } }, "Next")), trouble,
-    rows.length ? h("div", { class: "ladder" }, rows.map((seen, index) => h("figure", {}, h("figcaption", {}, h("b", {}, short(seen)), " images"), h("div", { class: "plate" }, canvases[index])))) : notice("This run keeps no checkpoint yet."),
+    ladder,
     lesson("What this is", "The same random numbers given to G at every checkpoint that is still kept. What stays is what G settled on early; what changes is what it is still learning."), reproduce(id, () => ({ view: "moments", ...asked() })));
   return redraw;
 }

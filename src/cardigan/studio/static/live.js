@@ -50,7 +50,7 @@ export async function mount({ host, signal, state, id, run, bus }) {
   bus.addEventListener("broken-line", () => curves.read(), { signal });
   bus.addEventListener("run", () => judge(curves.faults()), { signal });
   for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) bus.addEventListener(kind, () => curves.read(), { signal });
-  bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.words}`), { signal });
+  bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.words ?? ""}`), { signal });
   document.addEventListener("theme", curves.redraw, { signal });
   curves.heard((faults, left) => (judge(faults), count(left)));
   sheet.draw(run.sheets.at(-1));
@@ -85,12 +85,14 @@ function health(run, faults, last) {
       ? "While it trains, D's and G's losses, their gradients, how varied the pictures are and how D takes to unseen real ones are looked at every two seconds."
       : "Losses, gradients, how varied the pictures were and how D took to unseen real ones were looked at all along."), signs, ending(run)];
   return [...head, ...known.map((fault) => h("article", { class: `fault ${fault.grave ? "grave" : "warning"}` },
-    h("h4", {}, fault.name, h("small", {}, `at ${whole(fault.images_seen)} images`)), h("p", {}, `${capital(fault.words)}.`),
+    h("h4", {}, fault.name, h("small", {}, `at ${whole(fault.images_seen)} images`)), h("p", {}, sentence(fault.words)),
     h("dl", { class: "facts" }, Object.entries(fault.evidence ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value === "number" ? number(value) : value)))),
-    h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), signs, ending(run)];
+    fault.advice && h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), signs, ending(run)];
 }
 
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+/** The words of a fault as a sentence; a damaged line may have none. */
+const sentence = (words) => (typeof words === "string" && words ? `${capital(words)}.` : "");
 const ending = (run) => (run.state !== "training" && run.reason ? h("p", { class: "ending" }, `It ended by ${run.reason}.`) : "");
 
 function curvesOf({ id, state, signal, charts }) {
@@ -125,8 +127,12 @@ function curvesOf({ id, state, signal, charts }) {
     let changed = false;
     const order = [...CHARTS, ...others].filter(([, lines]) => lines.some(([name]) => names.includes(name)));
     for (const [title, lines] of order) {
-      if (made.has(title)) continue;
-      const here = lines.filter(([name]) => names.includes(name)).map(([name, words, tint]) => ({ name, words, colour: tint }));
+      const known = made.get(title);
+      const here = lines.filter(([name]) => names.includes(name) || known?.has(name)).map(([name, words, tint]) => ({ name, words, colour: tint }));
+      if (known) {
+        if (here.some(({ name }) => !known.has(name))) known.list(here); // a number that was measured later than its neighbours
+        continue;
+      }
       made.set(title, lineChart({ title, lines: here, zoomed: zoom, pointed: point, dots: here[0].name === "score" }));
       changed = true;
     }
@@ -149,8 +155,8 @@ function curvesOf({ id, state, signal, charts }) {
   const read = newest(async () => {
     data = await json("/api/curves", { run: id, points: POINTS, from: state.get("from"), to: state.get("to") }, signal);
     appended = 0;
-    tellFaults(data.faults, data.damaged);
     show();
+    tellFaults(data.faults, data.damaged);
   }, (error) => (amount.textContent = error.message));
 
   function append(line) {
