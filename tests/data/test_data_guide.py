@@ -28,8 +28,6 @@ SHORT = [
     "4",
     "--device",
     "cpu",
-    "--data.workers",
-    "0",
 ]
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3), np.uint8)
 CLASSES = np.arange(12) % 3
@@ -127,6 +125,7 @@ def test_the_guides_command_trains(tmp_path, monkeypatch, capsys, command):
     words = command.split()
     MADE[words[2]](tmp_path / words[2])
     monkeypatch.chdir(tmp_path)
-    assert run([*words[1:], *SHORT, "--out", "run"]) == 0
+    workers = [] if words[2] == "mnist" else ["--data.workers", "0"]  # digits lie ready: there is nothing to decode
+    assert run([*words[1:], *SHORT, *workers, "--out", "run"]) == 0
     assert (tmp_path / "run" / "generator.safetensors").exists()
     assert words[2] == "mnist" or "pictures: 12" in capsys.readouterr().out
