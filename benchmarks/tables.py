@@ -153,7 +153,8 @@ def judged(options: argparse.Namespace, table: str, source: str, recipe: str, mi
         budget = None if options.images else options.minutes or minutes
         path = options.model or trained(options, table, source, recipe, {"seed": seed}, budget, options.images)
         for samples, truncation in itertools.product(options.samples or [count], options.truncation or [1.0]):
-            row = {"seed": seed, "recipe": recipe, "images": read_snapshot(path).images_seen, "truncation": truncation}
+            snapshot = read_snapshot(path)
+            row = {"seed": snapshot.config.seed, "recipe": snapshot.config.recipe, "images": snapshot.images_seen, "truncation": truncation}
             yield {**row, **measured(path, samples, (metric,), seed, truncation)}
 
 
