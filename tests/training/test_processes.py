@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cardigan.config import override
+from cardigan.errors import CardiganError
+from cardigan.recipes import config_for
 from cardigan.run.checkpoint import latest_checkpoint, list_checkpoints
-from cardigan.training.processes import checksum
+from cardigan.training.processes import checksum, join_processes
 
 SMALL = ["--batch=16", "--precision=fp32", "--quiet", "--generator.width=4", "--discriminator.width=4"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -151,3 +154,10 @@ def test_what_cannot_be_shared_is_refused_in_one_sentence(tmp_path, words, sente
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr and "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_a_group_that_no_process_can_form_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = override(config_for("mnist"), {"batch": 16, "discriminator.minibatch_deviation": 16})
+    with pytest.raises(CardiganError, match="each process computes 8 logits at a time: set it to 8"):
+        join_processes(config, torch.device("cpu"))
