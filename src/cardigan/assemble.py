@@ -124,7 +124,7 @@ def build_rules(config: Config, devices: Devices) -> Rules:
 
 
 def check_parts(config: Config, devices: Devices) -> None:
-    """Raise CardiganError for parts that cannot be built or do not fit together; needs no pictures, allocates nothing."""
+    """Raise CardiganError for parts that cannot be built or do not fit together; needs no pictures, and no memory for weights."""
     build_rules(config, devices)
     build_augmentation(config.augment, config.data.channels, torch.device("cpu"))
     with torch.device("meta"):

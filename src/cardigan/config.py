@@ -5,11 +5,11 @@ Knows no torch and no network: it rejects nonsense, it does not build anything.
 
 import dataclasses
 import math
-import types
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from cardigan.errors import CardiganError, unknown
+from cardigan.values import checked, nearest_divisor, require
 
 MIN_SIDE = 8
 RISE_IMAGES = 500_000
@@ -22,11 +22,6 @@ SEPARATE = frozenset(
 )
 """Fields that say how long, where, in how much memory and how closely watched a run is; resume lets them change, the weights do not depend on
 them beyond rounding (but for what `accumulate` says of itself, and a rollback: the journal and the checkpoint tell of it)."""
-
-
-def _require(holds: bool, name: str, given: object, expected: str) -> None:
-    if not holds:
-        raise CardiganError(f"{name} is {given!r}: expected {expected}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +62,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         for side in ("height", "width"):
             value = getattr(self, side)
-            _require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
-        _require(self.limit >= 0, "data.limit", self.limit, "a number of pictures, or 0 for all")
-        _require(self.channels >= 1, "data.channels", self.channels, "at least 1")
-        _require(self.held_out >= 0, "data.held_out", self.held_out, "a number of pictures, or 0 for none")
-        _require(self.classes >= 0, "data.classes", self.classes, "a number of classes, or 0")
-        _require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
-        _require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "a number of processes, or 0 to decode in this one")
+            require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
+        require(self.limit >= 0, "data.limit", self.limit, "a number of pictures, or 0 for all")
+        require(self.channels >= 1, "data.channels", self.channels, "at least 1")
+        require(self.held_out >= 0, "data.held_out", self.held_out, "a number of pictures, or 0 for none")
+        require(self.classes >= 0, "data.classes", self.classes, "a number of classes, or 0")
+        require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
+        require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "a number of processes, or 0 to decode in this one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +81,7 @@ class LatentConfig:
     """N(0, 1), or uniform on [-1, 1] as in the DCGAN paper."""
 
     def __post_init__(self) -> None:
-        _require(self.size >= 1, "latent.size", self.size, "at least 1")
+        require(self.size >= 1, "latent.size", self.size, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +109,11 @@ class NetworkConfig:
     """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (PyTorch's default, uniform within 1/sqrt(fan-in), for dcgan)."""
 
     def __post_init__(self) -> None:
-        _require(self.width >= 1, "network width", self.width, "at least 1")
-        _require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
-        _require(self.attention >= 0, "network attention", self.attention, "a side in pixels, or 0 for none")
+        require(self.width >= 1, "network width", self.width, "at least 1")
+        require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
+        require(self.attention >= 0, "network attention", self.attention, "a side in pixels, or 0 for none")
         group = self.minibatch_deviation
-        _require(group == 0 or group >= 2, "minibatch_deviation", group, "0 or a group of at least 2")
+        require(group == 0 or group >= 2, "minibatch_deviation", group, "0 or a group of at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +140,9 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in (*WEIGHTS, "penalty_start"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
-        _require(self.penalty_settle_images >= 0, "objective.penalty_settle_images", self.penalty_settle_images, "at least 0")
-        _require(self.penalty_interval >= 1, "objective.penalty_interval", self.penalty_interval, "at least 1 (1 is every step)")
+            require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
+        require(self.penalty_settle_images >= 0, "objective.penalty_settle_images", self.penalty_settle_images, "at least 0")
+        require(self.penalty_interval >= 1, "objective.penalty_interval", self.penalty_interval, "at least 1 (1 is every step)")
         for name, unset in (("penalty_interval", 1), ("penalty_start", 1.0), ("penalty_settle_images", 0)):
             if getattr(self, name) != unset and not self.penalised:
                 raise CardiganError(
@@ -184,9 +179,9 @@ class AugmentConfig:
     """Images in which an adapting probability can rise from 0 to 1."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
-        _require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
-        _require(self.rise_images >= 1, "augment.rise_images", self.rise_images, "at least 1 image")
+        require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
+        require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
+        require(self.rise_images >= 1, "augment.rise_images", self.rise_images, "at least 1 image")
         twice = next((name for name in self.pipeline if self.pipeline.count(name) > 1), None)
         if twice is not None:
             raise CardiganError(f"augment.operations names {twice!r} more than once, and each is done once: name it once.")
@@ -220,11 +215,11 @@ class AdamConfig:
     """From this many images on the step size falls as 1/sqrt(images); 0 keeps it constant. Needs no planned end, so a run can always go on."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
-        _require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 <= beta1 < 1")
-        _require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
-        _require(self.warm_up_images >= 0, "warm_up_images", self.warm_up_images, "at least 0")
-        _require(self.decay_images >= 0, "decay_images", self.decay_images, "at least 0")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
+        require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 <= beta1 < 1")
+        require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
+        require(self.warm_up_images >= 0, "warm_up_images", self.warm_up_images, "at least 0")
+        require(self.decay_images >= 0, "decay_images", self.decay_images, "at least 0")
         if 0 < self.decay_images < self.warm_up_images:
             raise CardiganError(
                 f"decay_images is {self.decay_images} and warm_up_images {self.warm_up_images}, so the step size would fall before it has risen: "
@@ -242,8 +237,8 @@ class AverageConfig:
     """While the run is young the half-life is at most this share of images_seen, so the random start is forgotten; 0 is off."""
 
     def __post_init__(self) -> None:
-        _require(self.half_life_images >= 0, "average.half_life_images", self.half_life_images, "at least 0")
-        _require(0 <= self.ramp_up < math.inf, "average.ramp_up", self.ramp_up, "at least 0")
+        require(self.half_life_images >= 0, "average.half_life_images", self.half_life_images, "at least 0")
+        require(0 <= self.ramp_up < math.inf, "average.ramp_up", self.ramp_up, "at least 0")
         if not self.half_life_images and self.ramp_up not in (0, RAMP_UP):
             raise CardiganError(f"average.ramp_up is {self.ramp_up} but no average is kept, so it has no effect: set it to 0, or a half_life_images.")
 
@@ -296,16 +291,16 @@ class Config:
     average: AverageConfig = field(default_factory=AverageConfig)
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2^63")
-        _require(self.batch >= 1, "batch", self.batch, "at least 1")
-        _require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
-        _require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")
-        _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1 image")
-        _require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
-        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1 image")
-        _require(self.discriminator_steps >= 1, "discriminator_steps", self.discriminator_steps, "at least 1")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2^63")
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
+        require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")
+        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1 image")
+        require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
+        require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1 image")
+        require(self.discriminator_steps >= 1, "discriminator_steps", self.discriminator_steps, "at least 1")
         first = self.batch * self.discriminator_steps
-        _require(self.images is None or self.images > first - self.batch, "images", self.images, f"at least {first}, which is when G first learns")
+        require(self.images is None or self.images > first - self.batch, "images", self.images, f"at least {first}, which is when G first learns")
         self._check_division()
         self._check_critic()
 
@@ -323,11 +318,11 @@ class Config:
             self._check_divisor("discriminator.minibatch_deviation", group, together, f"{together} logits computed at a time", least=2)
         for player in ("generator", "discriminator"):
             normalised = getattr(self, player).normalisation != "none"
-            _require(not normalised or part > 1, "batch / accumulate", part, f"at least 2, since {player}.normalisation is over the batch")
+            require(not normalised or part > 1, "batch / accumulate", part, f"at least 2, since {player}.normalisation is over the batch")
 
     def _check_divisor(self, name: str, given: int, whole: int, called: str, least: int = 1) -> None:
         nearest = nearest_divisor(given, whole, least)
-        _require(given == nearest, name, given, f"a divisor of the {called}, such as {nearest}")
+        require(given == nearest, name, given, f"a divisor of the {called}, such as {nearest}")
 
     def _check_critic(self) -> None:
         objective, normalisation = self.objective, self.discriminator.normalisation
@@ -336,11 +331,6 @@ class Config:
                 f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalisation!r}, which makes each logit depend on "
                 "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalisation to 'none'."
             )
-
-
-def nearest_divisor(number: int, whole: int, least: int = 1) -> int:
-    """Return the divisor of `whole`, of at least `least` if it has one, that is nearest to a number; of two the smaller."""
-    return min((divisor for divisor in range(min(least, whole), whole + 1) if whole % divisor == 0), key=lambda divisor: abs(divisor - number))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -398,25 +388,8 @@ def _updated(section: Any, values: dict[str, Any], prefix: str) -> Any:
             raise unknown("setting", prefix + name, [prefix + known for known in fields])
         current = getattr(section, name)
         if dataclasses.is_dataclass(current):
-            _require(isinstance(value, dict), prefix + name, value, "a group of settings")
+            require(isinstance(value, dict), prefix + name, value, "a group of settings")
             changes[name] = _updated(current, value, f"{prefix}{name}.")
         else:
-            changes[name] = _checked(value, fields[name].type, prefix + name)
+            changes[name] = checked(value, fields[name].type, prefix + name)
     return dataclasses.replace(section, **changes)
-
-
-def _checked(value: Any, expected: Any, name: str) -> Any:
-    """Return `value` if it is of the annotated type; an integer is welcome where a float is expected."""
-    options = get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
-    for option in options:
-        if get_origin(option) is Literal:
-            if value in get_args(option):
-                return value
-            raise CardiganError(f"{name} is {value!r}: expected one of {', '.join(map(repr, get_args(option)))}.")
-        if option is float and isinstance(value, int) and not isinstance(value, bool):
-            _require(abs(value) < 2**1023, name, value, "a number that a float can hold")
-            return float(value)
-        if isinstance(value, option) and not (isinstance(value, bool) and option is not bool):
-            return value
-    wanted = " or ".join("nothing" if option is type(None) else option.__name__ for option in options)
-    raise CardiganError(f"{name} is {value!r}: expected {wanted}.")

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import distributed, nn
 
-from cardigan.config import Config, nearest_divisor
+from cardigan.config import Config
 from cardigan.errors import CardiganError, SharedError
+from cardigan.values import nearest_divisor
 
 Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
