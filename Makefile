@@ -1,6 +1,7 @@
 # Everything runs in .venv with the versions of constraints.txt. `make demo` first.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= auto
 OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: install dev demo test check bench
@@ -20,8 +21,10 @@ demo: install
 	$(BIN)/cardigan train mnist --minutes 3 --out $(OUT)
 	@echo "The pictures are in $(OUT)/samples/"
 
+# What measures the machine runs by itself first; the rest shares the cores, one thread to each worker.
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses $(WORKERS) --dist loadfile
 
 check: dev
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from cardigan.pixels import decode, encode
 from cardigan.training.average import update_average
 
 
+@pytest.mark.alone
 def test_mnist_is_whole_quick_and_uint8():
     seconds = []
     for _ in range(3):

@@ -22,6 +22,8 @@ from cardigan.cli.live import Screen
 from cardigan.cli.main import run
 from cardigan.run.journal import Event
 
+pytestmark = pytest.mark.alone
+
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 SHORTENED = {
     "train": ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"],

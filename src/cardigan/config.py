@@ -93,7 +93,7 @@ class NetworkConfig:
     width: int = 32
     """Channels at full resolution; each halving of the picture doubles them, up to eight times. In `mlp`, the size of the hidden layers."""
     depth: int | None = None
-    """Residual blocks at each size (resnet, r3gan), or hidden layers (mlp); nothing lets the network choose."""
+    """Residual blocks at each size (resnet, r3gan), halvings of the picture (dcgan), or hidden layers (mlp); nothing lets the network choose."""
     normalisation: Literal["none", "batch", "batch-shift"] = "none"
     """Batch normalisation: none, with learned scale and shift, or with learned shift alone (the tutorial's fix_gamma)."""
     spectral: bool = False

@@ -265,6 +265,7 @@ def own_share():
     return (time.process_time() - own) / (time.perf_counter() - wall)
 
 
+@pytest.mark.alone
 def test_mnist_is_small_and_follows_the_hand(opened, pages):
     _, path = pages("mnist")
     assert path.stat().st_size <= 4_000_000

@@ -26,7 +26,7 @@ from cardigan.run.snapshot import Snapshot
 
 LATENT = 20
 OPTIONS = {
-    "dcgan": [{"normalisation": "batch"}, {"spectral": True, "conditioning": "one-hot"}, {"normalisation": "batch-shift"}],
+    "dcgan": [{"normalisation": "batch"}, {"spectral": True, "conditioning": "one-hot"}, {"normalisation": "batch-shift", "depth": 4}],
     "resnet": [{"normalisation": "batch", "attention": 9, "spectral": True}, {"attention": 18, "depth": 2}],
     "r3gan": [{"depth": 1}],
     "mlp": [{"conditioning": "one-hot"}, {"depth": 3, "spectral": True}],

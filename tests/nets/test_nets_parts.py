@@ -12,7 +12,7 @@ from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention
 from cardigan.nets.convolution import Convolution, Deconvolution
 from cardigan.nets.mlp import Maxout
-from cardigan.nets.parts import LatentWithClass, Stage, Verdict, minibatch_deviation, with_minibatch_deviation
+from cardigan.nets.parts import LatentWithClass, Stage, Verdict, minibatch_deviation, stages, with_minibatch_deviation
 from cardigan.nets.r3gan import ResidualBlock, doubled, group_width, halved
 from cardigan.nets.resnet import ClassNorm
 from cardigan.nets.spectral import UnitSpectralNorm, normalise_spectrally
@@ -206,3 +206,21 @@ def test_maxout_is_the_largest_of_five():
     layer, x = Maxout(3, 2), torch.randn(4, 3)
     pieces = x @ layer.pieces.weight.t() + layer.pieces.bias
     assert torch.allclose(layer(x), torch.stack([pieces[:, :5].max(dim=1).values, pieces[:, 5:].max(dim=1).values], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("sides", "count", "small"),
+    [
+        ((32, 32), None, [(16, 16), (8, 8), (4, 4)]),
+        ((32, 32), 2, [(16, 16), (8, 8)]),
+        ((24, 24), None, [(12, 12), (6, 6)]),
+        ((24, 24), 3, [(12, 12), (6, 6), (3, 3)]),
+        ((8, 65), None, [(4, 32), (4, 16), (4, 8), (4, 4)]),
+        ((8, 65), 5, [(4, 32), (4, 16), (4, 8), (4, 4), (2, 2)]),
+        ((9, 20), 3, [(4, 10), (4, 5), (2, 2)]),
+    ],
+)
+def test_halvings_end_of_themselves_or_go_on_as_far_as_asked(sides, count, small):
+    found = stages(*sides, count)
+    assert [step.small for step in found] == small
+    assert [step.large for step in found] == [sides, *small[:-1]]

@@ -21,6 +21,7 @@ GENERATOR_OPTIONS = [
     ("r3gan", {"depth": 1, "conditioning": "projection"}),
     ("mlp", {"spectral": True, "depth": 3, "conditioning": "projection"}),
     ("dcgan", {"conditioning": "one-hot"}),
+    ("dcgan", {"depth": 3}),
     ("mlp", {"conditioning": "one-hot"}),
 ]
 DISCRIMINATOR_OPTIONS = [
@@ -29,6 +30,7 @@ DISCRIMINATOR_OPTIONS = [
     ("r3gan", {"depth": 1, "minibatch_deviation": 4}),
     ("mlp", {"spectral": True, "minibatch_deviation": 4, "depth": 1, "conditioning": "projection"}),
     ("dcgan", {"conditioning": "one-hot"}),
+    ("dcgan", {"depth": 1}),
     ("mlp", {"conditioning": "one-hot"}),
 ]
 

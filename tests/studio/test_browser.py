@@ -187,6 +187,7 @@ def test_all_files_together_are_small():
     assert sum(path.stat().st_size for path in STATIC.iterdir()) < 300_000
 
 
+@pytest.mark.alone
 def test_it_loads_within_a_second_and_from_nowhere_else(page, address):
     asked, seconds = [], []
     page.on("request", lambda request: asked.append(request.url))

@@ -246,6 +246,7 @@ def config():
     return Config()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("side", [4_001, 60_000])
 def test_a_picture_that_claims_too_many_pixels_is_not_decoded(config, side):
     content, began = bomb(side), time.monotonic()

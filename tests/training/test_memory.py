@@ -10,6 +10,8 @@ import torch
 from cardigan.run.journal import read_events
 from cardigan.training.memory import held_megabytes, kept_memory
 
+pytestmark = pytest.mark.alone
+
 CPU = torch.device("cpu")
 
 

@@ -1,5 +1,7 @@
 """DCGAN (Radford, Metz, Chintala 2015, arXiv:1511.06434) at any size of at least 8x8, square or not, with or without classes.
 
+A picture is halved down to sides of 4 to 7, or as often as `depth` says.
+
 At 64x64 and width 128, with `batch-shift` normalisation, it is the network of the MXNet tutorial. Knows nothing of losses or training.
 """
 
@@ -31,7 +33,7 @@ class DcganGenerator(Generator):
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
-        steps = stages(spec.height, spec.width)[::-1]
+        steps = stages(spec.height, spec.width, config.depth)[::-1]
         channels = widths(config.width, len(steps))[::-1]
         bias = config.normalisation == "none"
         self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
@@ -60,7 +62,7 @@ class DcganDiscriminator(Discriminator):
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
-        steps = stages(spec.height, spec.width)
+        steps = stages(spec.height, spec.width, config.depth)
         channels = widths(config.width, len(steps))
         bias = config.normalisation == "none"
         learned = config.conditioning != "one-hot"

@@ -12,10 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from cardigan.errors import CardiganError
 from cardigan.shapes import Labels, Latents, Logits
 
 Features: TypeAlias = Float[Tensor, "batch feature"]
 
+SMALL, SMALLEST = 4, 2
+"""Halvings end of themselves before a side would be shorter than the first, and have to before it would be than the second."""
 EPS = 1e-5 + 1e-12
 """The tutorial's batch-normalisation epsilon."""
 
@@ -46,18 +49,27 @@ class Stage:
         return (height, width)
 
 
-def stages(height: int, width: int) -> list[Stage]:
-    """Return the halvings from the full picture down to sides of 4..7; an axis that has arrived waits for the other."""
+def stages(height: int, width: int, count: int | None = None) -> list[Stage]:
+    """Return the halvings from the full picture down to sides of 4..7, or the first `count`, which may go on to sides of 2 or 3.
+
+    An axis that has arrived waits for the other. Raises CardiganError where there are not so many.
+    """
 
     def sizes() -> Iterator[tuple[int, int]]:
         sides = (height, width)
         yield sides
-        while max(sides) >= 8:
-            sides = (sides[0] // 2 if sides[0] >= 8 else sides[0], sides[1] // 2 if sides[1] >= 8 else sides[1])
-            yield sides
+        for least in (SMALL, SMALLEST) if count else (SMALL,):
+            while max(sides) >= 2 * least:
+                sides = (sides[0] // 2 if sides[0] >= 2 * least else sides[0], sides[1] // 2 if sides[1] >= 2 * least else sides[1])
+                yield sides
 
     chain = list(sizes())
-    return [Stage(large, small) for large, small in zip(chain, chain[1:], strict=False)]
+    found = [Stage(large, small) for large, small in zip(chain, chain[1:], strict=False)]
+    if count and count > len(found):
+        raise CardiganError(
+            f"depth is {count}, but pictures of {height}x{width} can be halved {len(found)} times: set it to {len(found)} or less, or leave it out."
+        )
+    return found[:count]
 
 
 def widths(width: int, num_sizes: int) -> list[int]:

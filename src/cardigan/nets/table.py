@@ -47,8 +47,8 @@ NETS = {
     "dcgan": Family(
         DcganGenerator,
         DcganDiscriminator,
-        generator_reads=("normalisation", "spectral", "conditioning", "initialisation"),
-        discriminator_reads=("normalisation", "spectral", "minibatch_deviation", "conditioning", "initialisation"),
+        generator_reads=("depth", "normalisation", "spectral", "conditioning", "initialisation"),
+        discriminator_reads=("depth", "normalisation", "spectral", "minibatch_deviation", "conditioning", "initialisation"),
         one_hot=True,
     ),
     "resnet": Family(
