@@ -6,7 +6,7 @@
     python benchmarks/tables.py stacked    [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
     python benchmarks/tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
     python benchmarks/tables.py probe      [--model RUN]     a linear classifier on D's features, trained without labels
-    python benchmarks/tables.py few        [--images N]      100 and 1,000 digits, with and without augmentation
+    python benchmarks/tables.py few        [--images N]      100 and 1,000 digits (or --digits), with and without augmentation (or --augmentation)
     python benchmarks/tables.py collapse   [--recipe R]      ten seeds (or --seeds, more than three): last score over best, and faults
 
 Runs are kept under --runs and used again if they are there already: a table that was interrupted goes on.
@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="judge this run instead of training one")
     parser.add_argument("--samples", type=int, action="append", help="how many samples; may be given more than once")
     parser.add_argument("--truncation", type=float, action="append", help="from 1, as trained, to 0; may be given more than once")
+    parser.add_argument("--digits", type=int, action="append", help="how many digits are trained on; may be given more than once")
+    parser.add_argument("--augmentation", choices=AUGMENTATIONS, action="append", help="with this one; may be given more than once")
     parser.add_argument("--set", type=json.loads, default={}, help="settings of every run beside the table's own, as JSON by dotted name")
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     parser.add_argument("--out", type=Path, help="write the rows here too")
@@ -172,10 +174,10 @@ def ablation(options: argparse.Namespace) -> Iterator[Row]:
 
 def few(options: argparse.Namespace) -> Iterator[Row]:
     images = options.images or 200_000
-    for count in (100, 1_000):
+    for count in options.digits or (100, 1_000):
         for seed in options.seeds:
-            for name, changes in AUGMENTATIONS.items():
-                settings = {"seed": seed, "conditional": False, "data.limit": count, **changes}
+            for name in options.augmentation or AUGMENTATIONS:
+                settings = {"seed": seed, "conditional": False, "data.limit": count, **AUGMENTATIONS[name]}
                 path = trained(options, "few", "mnist", "mnist", settings, None, images)
                 found, events = scores(path), read_events(path / "journal.jsonl")
                 best = min(found, key=lambda event: event.values["score"])
@@ -183,6 +185,7 @@ def few(options: argparse.Namespace) -> Iterator[Row]:
                     **{"digits": count, "augmentation": name, "seed": seed, "images": images},
                     **{"best": round(best.values["score"], 2), "best_at": best.images_seen, "last": round(found[-1].values["score"], 2)},
                     "faults": sorted({event.values["name"] for event in events if event.kind == "fault"}),
+                    "scores": [[event.images_seen, round(event.values["score"], 2)] for event in found],
                     **measured(path, 2_000, ("memorisation",), seed),
                 }
 
