@@ -24,7 +24,7 @@ demo: install
 # What measures the machine runs by itself first; the rest shares the cores, one thread to each worker.
 test: dev
 	$(BIN)/python -m pytest -m alone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
 
 check: dev
 	$(BIN)/ruff check .

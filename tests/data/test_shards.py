@@ -507,6 +507,7 @@ def test_any_file_system_of_fsspec(tmp_path, source):
         open_shards("nowhere://a.tar").count()
 
 
+@pytest.mark.alone
 def test_the_next_group_is_read_no_faster_than_this_one_is_used(tmp_path, monkeypatch):
     """So that memory holds one group's bytes, not two by turns."""
     for number in range(6):

@@ -81,6 +81,7 @@ def test_the_generator_waits_for_the_discriminator():
     assert any(not torch.equal(old, new) for old, new in zip(parameters, state.players.generator.parameters(), strict=True))
 
 
+@pytest.mark.alone  # lines of the journal are by the clock
 def test_measures_of_rarer_deeds_are_means_over_the_steps_that_had_them(tmp_path):
     """Nobody moves, so D stays undecided; with G and the penalties due on every second step only, their numbers are not halved."""
     still = {f"{player}_optimizer.learning_rate": 1e-9 for player in ("generator", "discriminator")}
