@@ -99,7 +99,9 @@ def mnist_coarse() -> Config:
     """Return `mnist-conditional` at 24x24, resized, with a third halving to 3x3: coarse digits cost half as much, and a classifier fitted on them
     is a better one, since what they lack is the detail of single strokes (docs/results.md).
 
-    Not measured yet.
+    Promise: 3,000,000 images, 87 minutes on one CPU core (AVX2), reach a 1-nearest-neighbour test error of 3.24 % from 50,000 samples (3.09 % from
+    another 50,000), 1.98 % from 500,000 and 1.81 % from a million (one seed), by
+    `python benchmarks/tables.py neighbours --recipe mnist-coarse --seeds 0 --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
     """
     config = mnist_conditional()
     return replace(
@@ -300,8 +302,8 @@ RECIPES = {
         mnist_coarse,
         "coarse digits by class, to fit a classifier on",
         "cardigan train mnist --recipe mnist-coarse",
-        NOT_YET,
-        NOT_YET,
+        "87 minutes on one CPU core (AVX2), 3,000,000 images",
+        "1-NN test error 3.24 ± 0.18 % from 50,000 samples, 1.98 ± 0.14 % from 500,000, 1.81 ± 0.13 % from a million (1 seed)",
     ),
     "stacked-mnist": Recipe(
         stacked_mnist,
