@@ -3,6 +3,7 @@
     python benchmarks/tables.py time       [--seeds 0,1,2]   digit distance of `mnist` at 30 s, 1, 2, 5 and 10 minutes
     python benchmarks/tables.py judge      [--recipe R]      every number of `cardigan evaluate`, 10,000 samples (`mnist` for 2 minutes, others whole)
     python benchmarks/tables.py neighbours [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
+    python benchmarks/tables.py sizes      [--seeds 0]       the same of 50,000 real digits, and their distance, brought to a size and back
     python benchmarks/tables.py stacked    [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
     python benchmarks/tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
     python benchmarks/tables.py probe      [--model RUN]     a linear classifier on D's features, trained without labels
@@ -22,11 +23,15 @@ from typing import Any
 import torch
 
 import cardigan
+from cardigan.config import DataConfig
 from cardigan.data.mnist import mnist
 from cardigan.data.source import framed
 from cardigan.explore.features import features, linear_error
+from cardigan.metrics.digits import digit_distance, digit_features, to_digit_frame
 from cardigan.metrics.evaluate import evaluate, snapshot_sampler
+from cardigan.metrics.neighbours import neighbour_errors
 from cardigan.metrics.real import reference_for
+from cardigan.metrics.statistics import mean_with_error
 from cardigan.pixels import encode
 from cardigan.recipes import config_for
 from cardigan.rng import stream
@@ -46,6 +51,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "DiffAugment": {"augment.operations": "translation,cutout", "augment.probability": 1.0},
     "ADA": {"augment.operations": "shift,scale,rotate,stretch,drift", "augment.target": 0.6, "augment.rise_images": 100_000},
 }
+SIDES = (28, 64, 32, 24, 20, 16, 14)
 SIGNALS = {"SIGINT", "SIGTERM"}
 Row = dict[str, Any]
 
@@ -145,6 +151,19 @@ def neighbours(options: argparse.Namespace) -> Iterator[Row]:
     yield from judged(options, "neighbours", "mnist", options.recipe or "mnist-conditional", 10, "neighbour_error", 50_000)
 
 
+def sizes(options: argparse.Namespace) -> Iterator[Row]:
+    train, test = mnist("train"), mnist("test")
+    for seed, side in itertools.product(options.seeds, SIDES):
+        data = DataConfig(height=side, width=side, fit="stretch")
+        drawn = to_digit_frame(encode(framed(train.pixels, data)), data)
+        different = torch.randperm(len(train), generator=stream(seed, "different digits", 0))[:50_000]
+        replaced = torch.randint(len(train), (50_000,), generator=stream(seed, "digits drawn again", 0))
+        for name, chosen in {"different": different, "with replacement": replaced}.items():
+            error, spread = mean_with_error(neighbour_errors(test.pixels, test.labels, [(drawn[chosen], train.labels[chosen])]))
+            distance = digit_distance(digit_features(drawn[chosen[:5_000]]))
+            yield {"seed": seed, "side": side, "digits": name, "neighbour_error": [error, spread], "distance": round(distance, 2)}
+
+
 def stacked(options: argparse.Namespace) -> Iterator[Row]:
     yield from judged(options, "stacked", "stacked-mnist", options.recipe or "stacked-mnist", 20, "stacked", 26_000)
 
@@ -228,7 +247,7 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
 
 
 TABLES = {
-    **{"judge": judge, "time": time_table, "neighbours": neighbours, "stacked": stacked, "ablation": ablation},
+    **{"judge": judge, "time": time_table, "neighbours": neighbours, "sizes": sizes, "stacked": stacked, "ablation": ablation},
     **{"probe": probe, "few": few, "collapse": collapse},
 }
 
