@@ -200,6 +200,9 @@ def test_what_is_chosen_fits_the_pictures():
     assert choice(found(count=50_000))[0].augment.operations == "" and choice(found(count=50_000))[0].data.held_out == 1_000
     assert choice(found(count=50_000, shards=25))[0].data.held_out == 1_000 and choice(found(count=50_000, shards=19))[0].data.held_out == 0
     assert choice(found(height=28, width=28, channels=1))[0].data.height == 32
+    told = "classes: read, but the players are not told them (--conditional)"
+    assert told in choice(found(), **{"data.labels": "folders"})[1] and told not in reasons
+    assert told not in choice(found(), **{"data.labels": "folders", "conditional": True})[1]
     assert choice(found(count=50_000), **{"data.limit": 300})[0].augment.probability == 1.0  # what is not trained on does not count
     wide, _ = choice(found(height=48, width=96, one_shape=True))
     assert (wide.data.height, wide.data.width) == (48, 96)

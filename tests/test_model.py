@@ -1,6 +1,7 @@
 """A model in Python: drawn as a pipeline draws, moved, shown in a notebook; and hostile files, refused in little time and memory."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,16 @@ def test_hostile_headers_cost_little(tmp_path):
         megabytes, seconds, name = line.split(" ", 2)
         assert float(megabytes) < 400, name
         assert float(seconds) < 10, name
+
+
+def test_a_header_of_what_cannot_be_built_names_its_file(tmp_path):
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, {"a": torch.zeros(3)}, {"format": 1, "classes": 0, "images_seen": 0, "config": {"generator": {"depth": 9}}})
+    with pytest.raises(CardiganError, match=f"{re.escape(str(file))} describes a generator that cannot be built here: generator.depth is 9"):
+        cardigan.load(file)
+    write_tensors(file, {"a": torch.zeros(3)}, {"format": 7, "classes": 0, "images_seen": 0, "config": {}})
+    with pytest.raises(CardiganError, match=f"{re.escape(str(file))} .* format 7; this cardigan reads 1 and 2"):
+        cardigan.load(file)
 
 
 def raw_files():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cardigan
+from cardigan import api
 from cardigan.errors import CardiganError
 from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, list_checkpoints, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory, latest_run, open_for_training, reserved_run
@@ -40,6 +41,21 @@ def test_runs_that_begin_in_one_second_are_apart(tmp_path):
     for wrong, words in (("file", "Cannot write"), ("astray", "choose another folder")):
         with pytest.raises(CardiganError, match=words), reserved_run(tmp_path / wrong, "gan"):
             pass
+
+
+def test_trainings_of_one_second_are_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = cardigan.config_for("mnist")
+    with api._directory(config, None, resume=False) as one, api._directory(config, None, resume=False) as other:
+        assert one.path.is_dir() and other.path.is_dir() and one.path != other.path
+        monkeypatch.setenv("RANK", "1")
+        with api._directory(config, None, resume=False) as told_later:
+            assert not told_later.path.exists()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("RANK")
+    with pytest.raises(CardiganError, match="depth is 9"):
+        cardigan.train("mnist", overrides={"generator.depth": 9})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_latest_run_is_of_exactly_that_name(tmp_path):

@@ -5,7 +5,8 @@ Everything the command line does goes through here.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from cardigan.objective.losses import find_loss as find_loss
 from cardigan.recipes import ANY, config_for
 from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import latest_checkpoint
-from cardigan.run.directory import RunDirectory, check_free, latest_run, named_run, open_for_training, read_config, release
+from cardigan.run.directory import RunDirectory, check_free, latest_run, named_run, open_for_training, read_config, release, reserved_run
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
@@ -51,7 +52,7 @@ from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
 from cardigan.training.loop import Trial, fit, playing
 from cardigan.training.memory import give_back, is_out_of_memory, kept_memory
-from cardigan.training.processes import Processes, world_size
+from cardigan.training.processes import Processes, rank, world_size
 from cardigan.training.recorder import Recorder
 from cardigan.training.replay import replayed
 from cardigan.training.signals import Probe
@@ -120,23 +121,23 @@ def train(
     if asked.get("data.labels"):
         asked["data.labels"] = placed_labels(asked["data.labels"])
     settings = override(settings, asked)
-    run = _chosen_directory(settings, None if out is None else Path(out), resume)
-    check_free(run, resume)
-    reasons: list[str] = []
-    if config is None and (reader is not None or name not in EMBEDDED):
-        if resume and run.config.exists():
-            before = read_config(run)
-            if recipe is not None and recipe != before.recipe:
-                raise CardiganError(f"{run.path} was trained with the recipe {before.recipe!r}, not {recipe!r}: leave --recipe out to resume it.")
-            settings = override(with_budget(replace(before, data=replace(before.data, source=name)), images, minutes), asked)
-        else:
-            budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
-            if reader is None and not is_shards(name):
-                reader = reader_of(settings.data)
-            settings, reasons = _chosen_for(settings, {*asked, *budget}, reader, recipe not in (None, ANY))
-    elif config is None and recipe is None:
-        settings, reasons = chosen_for_few(settings, set(asked))
-    return _train_in(run, settings, resume, clock, report, reader, reasons)
+    with _directory(settings, None if out is None else Path(out), resume) as run:
+        check_free(run, resume)
+        reasons: list[str] = []
+        if config is None and (reader is not None or name not in EMBEDDED):
+            if resume and run.config.exists():
+                before = read_config(run)
+                if recipe is not None and recipe != before.recipe:
+                    raise CardiganError(f"{run.path} was trained with the recipe {before.recipe!r}, not {recipe!r}: leave --recipe out to resume it.")
+                settings = override(with_budget(replace(before, data=replace(before.data, source=name)), images, minutes), asked)
+            else:
+                budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
+                if reader is None and not is_shards(name):
+                    reader = reader_of(settings.data)
+                settings, reasons = _chosen_for(settings, {*asked, *budget}, reader, recipe not in (None, ANY))
+        elif config is None and recipe is None:
+            settings, reasons = chosen_for_few(settings, set(asked))
+        return _train_in(run, settings, resume, clock, report, reader, reasons)
 
 
 def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]") -> tuple[str, Reader | None]:
@@ -183,11 +184,19 @@ def _ignore(_: Event) -> None:
     """Report to nobody."""
 
 
-def _chosen_directory(config: Config, out: Path | None, resume: bool) -> RunDirectory:
-    if out is not None:
-        return RunDirectory(out)
+@contextmanager
+def _directory(config: Config, out: Path | None, resume: bool) -> Iterator[RunDirectory]:
+    """Yield the run's directory; a new one of no given name is taken at once, so that two trainings begun in one second do not want the same."""
     name = config.recipe if config.data.source in EMBEDDED else called(config.data.source) or config.recipe
-    return latest_run(RUNS, name) if resume else named_run(RUNS, name)
+    if out is not None:
+        yield RunDirectory(out)
+    elif resume:
+        yield latest_run(RUNS, name)
+    elif rank() == 0:
+        with reserved_run(RUNS, name) as run:
+            yield run
+    else:
+        yield named_run(RUNS, name)  # until the main process tells its own
 
 
 def _train_in(

@@ -47,6 +47,8 @@ def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pa
     """
     reasons = []
     found = replace(found, count=min(found.count, config.data.limit or found.count))
+    if config.data.labels and not config.conditional:
+        reasons.append("classes: read, but the players are not told them (--conditional)")
     if by_recipe:
         for choice in (Choice({"data.channels": found.channels}, []), _held_out(config, found, device)):
             config, said = _applied(config, choice, given)

@@ -110,11 +110,11 @@ def test_every_setting_is_read_by_some_network():
         ({"network": "resnet", "conditioning": "one-hot"}, 3, "learns an embedding of each class: set projection or auto"),
         ({"network": "r3gan", "conditioning": "one-hot"}, 3, r"choose a network that takes them \(dcgan, mlp\)"),
         ({"network": "dcgan", "conditioning": "projection"}, 0, "told no classes: leave it out, or set conditional"),
-        ({"network": "dcgan", "depth": 5}, 0, "depth is 5, but pictures of 48x24 can be halved 4 times: set it to 4 or less, or leave it out"),
-        ({"network": "resnet", "attention": 10}, 0, "attention is 10, but the shorter sides of the .* maps are .*6, 12.*: set one of them"),
+        ({"network": "dcgan", "depth": 5}, 0, "{player}.depth is 5, but pictures of 48x24 can be halved 4 times: set it to 4 or less, or leave it out"),
+        ({"network": "resnet", "attention": 10}, 0, "{player}.attention is 10, but the shorter sides of the .* maps are .*6, 12.*: set one of them"),
     ],
     ids=str,
 )
 def test_what_cannot_be_built_is_refused(player, options, classes, sentence):
-    with pytest.raises(CardiganError, match=sentence):
+    with pytest.raises(CardiganError, match=sentence.replace("{player}", player)):
         built(player, ImageSpec(1, 48, 24, classes), **options)

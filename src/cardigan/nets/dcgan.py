@@ -33,7 +33,7 @@ class DcganGenerator(Generator):
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
-        steps = stages(spec.height, spec.width, config.depth)[::-1]
+        steps = stages(spec.height, spec.width, config.depth, "generator")[::-1]
         channels = widths(config.width, len(steps))[::-1]
         bias = config.normalisation == "none"
         self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
@@ -62,7 +62,7 @@ class DcganDiscriminator(Discriminator):
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
-        steps = stages(spec.height, spec.width, config.depth)
+        steps = stages(spec.height, spec.width, config.depth, "discriminator")
         channels = widths(config.width, len(steps))
         bias = config.normalisation == "none"
         learned = config.conditioning != "one-hot"

@@ -49,7 +49,7 @@ class Stage:
         return (height, width)
 
 
-def stages(height: int, width: int, count: int | None = None) -> list[Stage]:
+def stages(height: int, width: int, count: int | None = None, player: str = "generator") -> list[Stage]:
     """Return the halvings from the full picture down to sides of 4..7, or the first `count`, which may go on to sides of 2 or 3.
 
     An axis that has arrived waits for the other. Raises CardiganError where there are not so many.
@@ -67,7 +67,8 @@ def stages(height: int, width: int, count: int | None = None) -> list[Stage]:
     found = [Stage(large, small) for large, small in zip(chain, chain[1:], strict=False)]
     if count and count > len(found):
         raise CardiganError(
-            f"depth is {count}, but pictures of {height}x{width} can be halved {len(found)} times: set it to {len(found)} or less, or leave it out."
+            f"{player}.depth is {count}, but pictures of {height}x{width} can be halved {len(found)} times: "
+            f"set it to {len(found)} or less, or leave it out."
         )
     return found[:count]
 

@@ -152,6 +152,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Return which of them this is, the main one being 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def join_processes(config: Config, device: torch.device) -> Processes:
     """Return this process's place; under `torchrun`, meet the others (gloo on CPU, NCCL on GPUs, gloo beside it for short messages)."""
     count = world_size()
@@ -167,7 +172,7 @@ def join_processes(config: Config, device: torch.device) -> Processes:
         )
     if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Processes(int(os.environ.get("RANK", "0")), count, config.all_reduce)
+    return Processes(rank(), count, config.all_reduce)
 
 
 _GROUPS: list[distributed.ProcessGroup] = []
