@@ -384,6 +384,21 @@ def test_a_config_file_and_a_named_recipe_are_followed(tmp_path, folder):
     assert by_name.generator.width == 1200 and by_name.images == 1_500_000 and by_name.augment.operations == "" and by_name.data.channels == 3
 
 
+def test_width_of_a_network_without_convolutions_follows_the_size():
+    networks = {"generator.network": "mlp", "generator.normalisation": "none", "generator.initialisation": "torch", "discriminator.network": "mlp"}
+    sizes = {(28, 28, 1): 1_200, (8, 8, 1): 300, (64, 64, 3): 2_400}
+    for (height, width, channels), expected in sizes.items():
+        shape = {"data.height": height, "data.width": width, "data.channels": channels}
+        config, _ = choice(found(), pace=1e9, **networks, **shape)
+        assert (config.generator.width, config.discriminator.width) == (expected, expected)
+    slow, _ = choice(found(), pace=1.0, **networks, **shape)
+    assert (slow.generator.width, slow.discriminator.width) == (1_200, 1_200)
+    mixed, _ = choice(found(), pace=1e9, **{**networks, **shape, "discriminator.network": "dcgan"})
+    assert (mixed.generator.width, mixed.discriminator.width) == (2_400, 32)
+    mixed, _ = choice(found(), pace=1e9, **{**networks, **shape, "generator.width": 77})
+    assert (mixed.generator.width, mixed.discriminator.width) == (77, 2_400)
+
+
 @pytest.mark.parametrize("given", [{"augment.operations": ""}, {"augment.operations": "translation", "augment.probability": 1.0}])
 @pytest.mark.parametrize("count", [400, 5_000])
 def test_augmentation_that_is_given_is_not_chosen(count, given):

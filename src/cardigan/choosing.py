@@ -14,6 +14,7 @@ from cardigan.data.survey import Survey
 MANY = 20_000
 """Below this, changed copies of the pictures are shown as often as D's overfitting asks (ADA); below `FEW` all the time (DiffAugment)."""
 WIDTHS = {"cpu": (32, 24), "mps": (48, 32), "cuda": (64, 48, 32)}
+MLP_NARROWEST, MLP_WIDEST = 300, 2_400
 SIDES = {"cpu": 64, "mps": 64, "cuda": 128}
 MOST_OBLONG = 4
 """Pictures longer than so many times their width are cut to squares."""
@@ -120,11 +121,11 @@ def _held_out(_: Config, found: Survey, __: str) -> Choice:
 
 
 def _width(config: Config, given: set[str], device: str, pace: Pace) -> Choice:
-    free = [name for name in ("generator.width", "discriminator.width") if name not in given]
+    free = {player: _widths(config, player, device) for player in ("generator", "discriminator") if f"{player}.width" not in given}
     budget = config.images if "images" in given and config.minutes is None else None
     tried, speed = config, 0.0
-    for width in WIDTHS[device] if free else (0,):
-        tried = override(config, dict.fromkeys(free, width))
+    for narrower in range(max(map(len, free.values()), default=1)):
+        tried = override(config, {f"{player}.width": options[min(narrower, len(options) - 1)] for player, options in free.items()})
         speed = pace(tried)
         if budget or speed * _minutes(config, device) * 60 >= ENOUGH_IMAGES:
             break
@@ -133,6 +134,15 @@ def _width(config: Config, given: set[str], device: str, pace: Pace) -> Choice:
     settings: dict[str, Any] = {"generator.width": widths[0], "discriminator.width": widths[1]}
     goal = _goal(budget, _minutes(config, device), speed)
     return Choice(settings, [f"networks: width {both}, measured {speed:,.0f} images/s, {goal} (--generator.width, --discriminator.width)"])
+
+
+def _widths(config: Config, player: str, device: str) -> tuple[int, ...]:
+    """Return what to try, the widest first. Of a network without convolutions it follows the picture's values: 1,200 for 28x28 (arXiv:1406.2661)."""
+    if getattr(config, player).network != "mlp":
+        return WIDTHS[device]
+    values = config.data.height * config.data.width * config.data.channels
+    widest = min(MLP_WIDEST, max(MLP_NARROWEST, round(1.5 * values, -2)))
+    return (int(widest), int(widest) // 2)
 
 
 def _goal(images: int | None, minutes: float, speed: float) -> str:

@@ -104,12 +104,15 @@ def mnist_coarse() -> Config:
     `python benchmarks/tables.py neighbours --recipe mnist-coarse --seeds 0 --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
     """
     config = mnist_conditional()
+    adam = replace(config.generator_optimizer, learning_rate=8e-4)
     return replace(
         config,
         recipe="mnist-coarse",
         data=replace(config.data, height=24, width=24, fit="stretch"),
         generator=replace(config.generator, depth=3),
         discriminator=replace(config.discriminator, depth=3),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
     )
 
 

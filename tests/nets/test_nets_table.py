@@ -110,8 +110,8 @@ def test_every_setting_is_read_by_some_network():
         ({"network": "resnet", "conditioning": "one-hot"}, 3, "learns an embedding of each class: set projection or auto"),
         ({"network": "r3gan", "conditioning": "one-hot"}, 3, r"choose a network that takes them \(dcgan, mlp\)"),
         ({"network": "dcgan", "conditioning": "projection"}, 0, "told no classes: leave it out, or set conditional"),
-        ({"network": "dcgan", "depth": 5}, 0, "{player}.depth is 5, but pictures of 48x24 can be halved 4 times: set it to 4 or less, or leave it out"),
-        ({"network": "resnet", "attention": 10}, 0, "{player}.attention is 10, but the shorter sides of the .* maps are .*6, 12.*: set one of them"),
+        ({"network": "dcgan", "depth": 5}, 0, "{player}.depth is 5, but pictures of 48x24 can be halved 4 times: set it to 4 or less"),
+        ({"network": "resnet", "attention": 10}, 0, "{player}.attention is 10, but the shorter sides of the .* maps are .*6, 12.*: set one"),
     ],
     ids=str,
 )
