@@ -121,8 +121,8 @@ def mnist_coarse() -> Config:
 def stacked_mnist() -> Config:
     """Return `mnist`, told no classes, on three digits at a time, as red, green and blue: a thousand modes to find (docs/results.md).
 
-    Promise: 3,000,000 images, 31 minutes on one CPU core (AVX-512 bf16), find all 1,000 modes with a divergence of 0.027 (one seed; three seeds
-    0.033 to 0.036 after 0.8 to 1 million images; perfect sampling 0.019), by `python benchmarks/tables.py stacked --seeds 0 --images 3000000`.
+    Promise: 3,000,000 images, 31 minutes on one CPU core (AVX-512 bf16), find all 1,000 modes with a divergence of 0.027 over 3 seeds (0.0267 to
+    0.0272; perfect sampling 0.019), by `python benchmarks/tables.py stacked --images 3000000`.
     """
     config = _small()
     return replace(
@@ -315,7 +315,7 @@ RECIPES = {
         "three digits at a time: a thousand modes to find",
         "cardigan train stacked-mnist",
         "31 minutes on one CPU core (AVX-512 bf16), 3,000,000 images",
-        "all 1,000 modes, divergence 0.027 ± 0.002 (1 seed, 26,000 samples; perfect sampling 0.019)",
+        "all 1,000 modes, divergence 0.027 ± 0.002 (3 seeds, 26,000 samples; perfect sampling 0.019)",
     ),
     "gan2014": Recipe(
         gan2014,
