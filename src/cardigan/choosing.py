@@ -41,7 +41,7 @@ Pace = Callable[[Config], float]
 
 
 def chosen(config: Config, given: set[str], found: Survey, device: str, pace: Pace, by_recipe: bool = False) -> tuple[Config, list[str]]:
-    """Return the config with what was not given chosen for these pictures and this machine, and the reasons in five lines.
+    """Return the config with what was not given chosen for these pictures and this machine, and the reasons, a line each.
 
     `given` are the dotted names the user has set; none of them is changed. `device` is cpu, cuda or mps. With `by_recipe` the user has named a
     recipe: then only what the pictures demand is chosen.

@@ -52,7 +52,7 @@ class Stage:
 def stages(height: int, width: int, count: int | None = None, player: str = "generator") -> list[Stage]:
     """Return the halvings from the full picture down to sides of 4..7, or the first `count`, which may go on to sides of 2 or 3.
 
-    An axis that has arrived waits for the other. Raises CardiganError where there are not so many.
+    An axis that has arrived waits for the other. Raises CardiganError, naming the `player` whose depth `count` is, where there are not so many.
     """
 
     def sizes() -> Iterator[tuple[int, int]]:

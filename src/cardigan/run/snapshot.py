@@ -88,14 +88,14 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
     try:
         check_facts(facts)
         if facts["format"] not in (FORMAT, ROUNDED):
-            raise CardiganError(f"format {facts['format']!r}; this cardigan reads {FORMAT} and {ROUNDED}: use the version that wrote it.")
+            raise CardiganError(f"its format is {facts['format']!r}, not {FORMAT} or {ROUNDED}: use the version that wrote it.")
         config, images_seen = from_dict(facts["config"]), int(facts["images_seen"])
         spec = image_spec(config.data, int(facts["classes"]), _class_names(facts))
         check_depth(config)
         with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
             generator = build_generator(config, spec)
     except CardiganError as error:
-        raise CardiganError(f"{file} describes a generator that cannot be built here: {error}") from error
+        raise CardiganError(f"{file} cannot be read here: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CardiganError(f"{file} has a damaged header: give another copy of it.") from error
     tensors = read_tensors(file, prefix)
