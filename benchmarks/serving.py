@@ -8,7 +8,7 @@ same cores: run it all under `taskset`. The clients are one process with a conne
 they take their time from the server, and on a machine of their own they would not. So there are two ratios. `ratio_by_clock` is pictures a second
 of the wall clock, the clients' work on the server's account. `ratio_by_processor` is pictures per second of processor time, which does not see
 other programs on the same cores: with the clients' time, and without it. The bare generator keeps the memory that it frees, as the server does
-(`training/memory.py`); what it does without that is told too. An npz holds the pixels as they are; a PNG is pressed, at a cost of its own.
+(`hardware/memory.py`); what it does without that is told too. An npz holds the pixels as they are; a PNG is pressed, at a cost of its own.
 """
 
 import argparse
@@ -34,8 +34,8 @@ import torch
 from PIL import Image
 
 import cardigan
+from cardigan.hardware.memory import keep_freed_memory
 from cardigan.run.snapshot import draw_pixels
-from cardigan.training.memory import kept_memory
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ def drawn(model: cardigan.Model, seconds: float, kept: bool = True) -> dict[str,
     labels = torch.arange(64) % snapshot.spec.classes if snapshot.spec.classes else None
     draw_pixels(snapshot.generator, z, labels)
     began, spent, images = time.monotonic(), time.process_time(), 0
-    with kept_memory() if kept else nullcontext():
+    with keep_freed_memory() if kept else nullcontext():
         while time.monotonic() - began < seconds:
             images += len(draw_pixels(snapshot.generator, z, labels))
         return {"images": images, "seconds": time.monotonic() - began, "processor_seconds": time.process_time() - spent}

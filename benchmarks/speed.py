@@ -1,10 +1,12 @@
-"""Measure how fast Cardigan trains and samples, against a plain PyTorch loop and the machine's own matrix product, in the same minutes.
+"""Measure how fast Cardigan trains and samples, in turns with a plain PyTorch loop and the machine's matrix product.
 
-    python benchmarks/speed.py [--recipes tutorial,mnist] [--batches own,256] [--windows 7] [--seconds 6] [--device cpu] [--out FILE.json]
+    python benchmarks/speed.py [--recipes tutorial,mnist] [--batches own,256] [--windows 7] [--seconds 6]
+                               [--device cpu] [--out FILE.json]
 
-Three processes are kept: a plain eager fp32 loop (`plain.py`), Cardigan, and one that multiplies matrices. They take turns, window after
-window, one at work while the others wait, so that a slow minute of the machine hits all of them. Images/s are medians over the windows with
-the lowest and highest; the ratio is the median of the windows' ratios. FLOP/s are counted from the networks (`nets/table.py`, `describe`).
+Three processes are kept (`speed_workers.py`): a plain eager fp32 loop (`plain.py`), Cardigan, and one that multiplies
+matrices. They take turns, window after window, one at work while the others wait, so that a slow minute of the
+machine hits all of them. Images/s are medians over the windows with the lowest and highest; the ratio is the median
+of the windows' ratios. FLOP/s are counted from the networks (`nets/table.py`, `describe`).
 """
 
 import argparse
@@ -12,14 +14,12 @@ import datetime
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,11 @@ import torch
 
 from cardigan import assemble
 from cardigan.config import Config
-from cardigan.data.batches import Batches
 from cardigan.nets.table import build_discriminator, build_generator, describe
 from cardigan.recipes import find_recipe
-from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
-from cardigan.training.budget import Budget, Clock
-from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, advance, playing
-from cardigan.training.memory import kept_memory
-from cardigan.training.replay import replayed
-from plain import PlainLoop
+from speed_workers import Worker, config_of, warm_up_steps
 
-SIDE = {"cpu": 4096, "cuda": 8192}
 SAMPLES = 512
-WARM_UP = {"cpu": 1, "cuda": 16}
-"""Steps before anything is timed; a GPU records both kinds of step in them."""
 
 
 def main() -> None:
@@ -53,15 +43,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="length of one window of one process")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/speed-{datetime.date.today()}.json"))
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--settings", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
-        serve(options.worker, json.loads(options.settings))
-        return
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
-    result: dict[str, Any] = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "start": start_up(), "rows": []}
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "command": " ".join(["python", *sys.argv]),
+        "start": start_up(),
+        "rows": [],
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for recipe in options.recipes.split(","):
         own = find_recipe(recipe).config().batch
@@ -72,38 +62,19 @@ def main() -> None:
     print(f"\nWritten to {options.out}")
 
 
-class Worker:
-    """One of the processes that take turns."""
-
-    def __init__(self, kind: str, settings: dict[str, Any]) -> None:
-        words = [sys.executable, __file__, "--worker", kind, "--settings", json.dumps(settings)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, **question: Any) -> dict[str, float]:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def end(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return one row: both loops on one recipe at one batch size, window by window in turn."""
     settings = {"recipe": recipe, "batch": batch, "device": options.device}
     plain, ours, matrix = Worker("plain", settings), Worker("cardigan", settings), Worker("matrix", settings)
     steps = dict.fromkeys((plain, ours), 1)
     for worker in steps:
-        worker.ask(steps=WARM_UP[settings["device"]])
+        worker.ask(steps=warm_up_steps(config_of(settings)))
         steps[worker] = max(1, round(2 * options.seconds / worker.ask(steps=2)["seconds"]))
     speeds: dict[str, list[float]] = {"plain": [], "cardigan": [], "bf16": [], "fp32": []}
     for _ in range(options.windows):
         for name, worker in (("plain", plain), ("cardigan", ours)):
             speeds[name].append(steps[worker] * batch / worker.ask(steps=steps[worker])["seconds"])
-        for name, rate in matrix.ask(rates=True).items():
+        for name, rate in matrix.ask(rates=["bf16", "fp32"]).items():
             speeds[name].append(rate)
     drawn: dict[str, list[float]] = {"plain": [], "cardigan": []}
     for worker in (plain, ours):
@@ -122,32 +93,36 @@ def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, 
         "images_per_second": {name: spread(values) for name, values in speeds.items() if name in drawn},
         "ratio": spread([ours / plain for ours, plain in zip(speeds["cardigan"], speeds["plain"], strict=True)]),
         "flop_per_image": flop,
-        "gflop_per_second": {"cardigan": round(reached / 1e9), "bf16 product": spread(speeds["bf16"]), "fp32 product": spread(speeds["fp32"])},
+        "gflop_per_second": {
+            "cardigan": round(reached / 1e9),
+            "bf16 product": spread(speeds["bf16"]),
+            "fp32 product": spread(speeds["fp32"]),
+        },
         "fraction_of_bf16_product": spread([s * flop / 1e9 / r for s, r in zip(speeds["cardigan"], speeds["bf16"], strict=True)]),
         "peak_megabytes": memory,
         "samples_per_second": {name: spread(values) for name, values in drawn.items()},
     }
 
 
-def config_of(settings: dict[str, Any]) -> Config:
-    """Return the recipe's config, told no classes: the plain loop has none."""
-    return replace(find_recipe(settings["recipe"]).config(), batch=settings["batch"], device=settings["device"], conditional=False)
-
-
 def spread(values: list[float]) -> dict[str, float]:
     digits = 3 if statistics.median(values) < 10 else 1
-    return {"median": round(statistics.median(values), digits), "low": round(min(values), digits), "high": round(max(values), digits)}
+    return {
+        "median": round(statistics.median(values), digits),
+        "low": round(min(values), digits),
+        "high": round(max(values), digits),
+    }
 
 
 def flop_per_image(config: Config) -> float:
     """Return the floating-point operations of one iteration for one picture.
 
-    A backward pass costs a forward pass for each of the two gradients it computes. G: forward, both gradients. D: forward and both gradients on
-    fake and on real pictures; forward and one gradient in G's step, and once more forward where the loss compares. A penalty adds the gradient
-    with respect to the picture and, behind it, both gradients of that and of the forward pass it went through, less what is there anyway: 4.
+    A backward pass costs a forward pass for each of the two gradients it computes. G: forward, both gradients. D:
+    forward and both gradients on fake and on real pictures; forward and one gradient in G's step, and once more
+    forward where the loss compares. A penalty adds the gradient with respect to the picture and, behind it, both
+    gradients of that and of the forward pass it went through, less what is there anyway: 4.
     """
     with torch.device("meta"):
-        spec = assemble.build_spec(config, assemble.build_source(replace(config)))
+        spec = assemble.build_spec(config, assemble.build_source(config))
         players = [build_generator(config, spec), build_discriminator(config, spec)]
     generator, discriminator = (describe(player, spec, config.latent.size).multiply_adds for player in players)
     compares = config.objective.loss == "relativistic"
@@ -155,74 +130,10 @@ def flop_per_image(config: Config) -> float:
     return 2 * (3 * generator + (8 + compares + penalties) * discriminator)
 
 
-def serve(kind: str, settings: dict[str, Any]) -> None:
-    """Do what is asked on standard input, line by line, and answer with the seconds it took."""
-    config = config_of(settings)
-    with kept_memory() if kind == "cardigan" else open(os.devnull):  # noqa: PTH123 - nothing to keep in the others
-        play, draw = {"plain": plain_parts, "cardigan": cardigan_parts, "matrix": matrix_parts}[kind](config)
-        on_gpu = open_devices(config).device.type == "cuda"
-        for line in sys.stdin:
-            question = json.loads(line)
-            began = time.perf_counter()
-            if "rates" in question:
-                answer = {name: rate(dtype, on_gpu) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))}
-            elif "memory" in question:
-                peak = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-                answer = {"megabytes": peak}
-            else:
-                play(question["steps"]) if "steps" in question else draw(question["samples"])
-                if on_gpu:
-                    torch.cuda.synchronize()
-                answer = {"seconds": time.perf_counter() - began}
-            print(json.dumps(answer), flush=True)
-
-
-Parts = tuple[Callable[[int], object], Callable[[int], object]]
-
-
-def plain_parts(config: Config) -> Parts:
-    device = open_devices(config).device
-    images = Batches(assemble.build_source(config), config.data, config.seed).at(0, 4096).images.contiguous().to(device)
-    loop = PlainLoop(config, images)
-    return (lambda steps: [loop.step() for _ in range(steps)]), loop.sample
-
-
-def cardigan_parts(config: Config) -> Parts:
-    devices, source = open_devices(config), assemble.build_source(config)
-    spec = assemble.build_spec(config, source)
-    state, rules = assemble.build_state(config, spec, devices), assemble.build_rules(config, devices)
-    batches = Batches(source.to(devices.device), config.data, config.seed)
-    play = replayed(playing(state, batches, rules), devices.device, 1)
-    trial = Trial(config, batches, rules, play, Budget(config, devices.processes, Clock()), None)
-    states = [state]
-
-    def train(steps: int) -> None:
-        for _ in range(steps):
-            states[0], _ = advance(trial, states[0])
-
-    return train, lambda num: sample_pixels(Snapshot(state.average, config, spec, 0), numbered(num, 0))
-
-
-def matrix_parts(config: Config) -> Parts:
-    return (lambda _: None), (lambda _: None)
-
-
-def rate(dtype: torch.dtype, on_gpu: bool) -> float:
-    """Return the GFLOP/s of a large square matrix product, the best of eight."""
-    side, device = SIDE["cuda" if on_gpu else "cpu"], "cuda" if on_gpu else "cpu"
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        began = time.perf_counter()
-        torch.mm(left, right)
-        if on_gpu:
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return 2 * side**3 / best / 1e9
-
-
 def start_up() -> dict[str, dict[str, float]]:
-    """Return seconds from a command to its answer: the help, the first picture of a training run, its first optimizer step."""
+    """Return seconds from a command to its answer: the help, the first picture of a training run, its first optimizer
+    step.
+    """
     seconds: dict[str, list[float]] = {"help": [], "first picture": [], "first step": []}
     for _ in range(5):
         began = time.perf_counter()
@@ -251,7 +162,11 @@ def when(happened: Callable[[], bool], began: float) -> float:
 
 def machine() -> dict[str, Any]:
     names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    facts: dict[str, Any] = {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__}
+    facts: dict[str, Any] = {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
     facts |= {"bf16 products": torch.cpu._is_avx512_bf16_supported(), "date": str(datetime.date.today())}
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
@@ -280,8 +195,14 @@ def table(result: dict[str, Any]) -> str:
         speed, memory, drawn = row["images_per_second"], row["peak_megabytes"], row["samples_per_second"]
         fraction = {name: 100 * value for name, value in row["fraction_of_bf16_product"].items()}
         cells = [f"`{row['recipe']}`", row["batch"], cell(speed["plain"]), cell(speed["cardigan"]), cell(row["ratio"])]
-        cells += [row["gflop_per_second"]["cardigan"], f"{fraction['median']:.0f} % ({fraction['low']:.0f}-{fraction['high']:.0f})"]
-        cells += [f"{memory['plain']} / {memory['cardigan']}", f"{drawn['plain']['median']:g} / {drawn['cardigan']['median']:g}"]
+        cells += [
+            row["gflop_per_second"]["cardigan"],
+            f"{fraction['median']:.0f} % ({fraction['low']:.0f}-{fraction['high']:.0f})",
+        ]
+        cells += [
+            f"{memory['plain']} / {memory['cardigan']}",
+            f"{drawn['plain']['median']:g} / {drawn['cardigan']['median']:g}",
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     starts = ", ".join(f"{name} {cell(value)} s" for name, value in result["start"].items())
     return "\n".join([*lines, "", f"Start-up: {starts}"])

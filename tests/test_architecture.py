@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "cardigan"
 RUNGS = [
     {"shapes", "errors"},
-    {"values"},
+    {"values", "hardware"},
     {"rng", "pixels", "config", "lists"},
     {"latents", "drawing", "data", "nets", "objective", "metrics", "figures"},
     {"foreign"},

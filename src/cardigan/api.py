@@ -31,6 +31,7 @@ from cardigan.data.source import ImageSpec as ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.exports.deed import Exported as Exported
 from cardigan.exports.deed import export as export
+from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
 from cardigan.latents import sample_latents as sample_latents
 from cardigan.latents import training_latents as training_latents
 from cardigan.model import Model as Model
@@ -42,19 +43,29 @@ from cardigan.objective.losses import find_loss as find_loss
 from cardigan.recipes import ANY, config_for
 from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import latest_checkpoint
-from cardigan.run.directory import RunDirectory, check_free, latest_run, named_run, open_for_training, read_config, release, reserved_run
+from cardigan.run.directory import (
+    RunDirectory,
+    check_free,
+    latest_run,
+    named_run,
+    open_for_training,
+    read_config,
+    read_provenance,
+    release,
+    reserved_run,
+)
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
 from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
+from cardigan.training.cuda_graph import recorded_step
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
 from cardigan.training.loop import Trial, fit, playing
-from cardigan.training.memory import give_back, is_out_of_memory, kept_memory
 from cardigan.training.processes import Processes, rank, world_size
 from cardigan.training.recorder import Recorder
-from cardigan.training.replay import replayed
+from cardigan.training.schedule import step_kinds
 from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, load_state_tensors
 from cardigan.training.steps import Chance as Chance
@@ -206,7 +217,7 @@ def _train_in(
     while True:
         try:
             return _attempt(run, config, resume, clock, report, reader, messages)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if world_size() > 1:
@@ -224,7 +235,7 @@ def _train_in(
         messages = [f"{fewer}; batches are still of {config.batch} (accumulate {smaller.accumulate})"]
         config, resume = smaller, run.config.exists()
         clock = Clock() if resume else clock  # what was spent before is in the checkpoint
-        give_back()  # the failed attempt is gone, with everything it held
+        release_memory()  # the failed attempt is gone, with everything it held
 
 
 def _attempt(
@@ -241,18 +252,21 @@ def _attempt(
         assemble.check_labels(config, pictures)
         batches, feed = assemble.build_batches(config, pictures, devices)
         run = RunDirectory(Path(devices.processes.broadcast(str(run.path))))
-        held = devices.processes.together(lambda: open_for_training(run, config, provenance(sys.argv), resume, pictures.facts))
+        made_by = provenance(sys.argv, devices.device, devices.arithmetic)
+        changes = _arithmetic_changes(run, devices) if resume and devices.processes.is_main else []
+        held = devices.processes.together(lambda: open_for_training(run, config, made_by, resume, pictures.facts))
         try:
             state, messages, clock = _resumed(run, state, clock) if resume else (state, [], clock)
             budget = Budget(config, devices.processes, clock)
-            with budget.listening(), kept_memory():
+            with budget.listening(), keep_freed_memory():
                 recorder = None
                 if devices.processes.is_main:
                     held_out = None if pictures.held_out is None else pictures.held_out.to(devices.device)
                     observers, probe = assemble.build_observers(config, batches, run, held_out), Probe(config, batches, held_out, rules)
                     recorder = Recorder(run, config, spec, clock, observers, report, probe, feed)
-                    recorder.begin(state, [*told, *messages, *pictures.notes])
-                play = replayed(playing(state, batches, rules), devices.device, devices.processes.world_size)
+                    recorder.begin(state, [*told, *messages, *changes, *pictures.notes])
+                step, tell = playing(state, batches, rules), None if recorder is None else recorder.note
+                play = recorded_step(step, devices.device, devices.processes.world_size, step_kinds(config), tell)
                 state, reason = fit(Trial(config, batches, rules, play, budget, recorder, run, feed), state)
         finally:
             if feed is not None:
@@ -262,6 +276,17 @@ def _attempt(
     finally:
         devices.processes.leave()
     return Run(run.path, config, state.images_seen, reason)
+
+
+def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
+    """Return in a sentence how the arithmetic differs from that of the run so far; nothing where it does not, or there is no run yet."""
+    before = read_provenance(run).get("arithmetic") if run.config.exists() else None
+    if before in (None, devices.arithmetic):
+        return []
+    return [
+        f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, on {devices.device}: "
+        "the run ends with other bits than it would have ended with there (--precision)"
+    ]
 
 
 def _opened(config: Config, devices: Devices, clock: Clock, report: Callable[[Event], None], reader: Reader | None) -> Pictures:

@@ -5,6 +5,7 @@ Does not train, write or print.
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -20,6 +21,8 @@ from cardigan.data.pictures import LOOKED_AT, Pictures, open_pictures
 from cardigan.data.source import ImageSource, ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.figures.grid import beside, png
+from cardigan.hardware.memory import free_device_bytes, is_out_of_memory, release_memory
+from cardigan.hardware.metal import is_metal
 from cardigan.metrics.quick import quick_verdict
 from cardigan.nets.table import build_players
 from cardigan.objective.losses import find_loss
@@ -31,17 +34,20 @@ from cardigan.run.directory import RunDirectory
 from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
 from cardigan.shapes import Labels, Pixels
 from cardigan.training.augmentation import build_augmentation
+from cardigan.training.cuda_graph import WARM_UP_STEPS, recorded_step
 from cardigan.training.devices import Devices
 from cardigan.training.inputs import inputs_at
 from cardigan.training.loop import playing
-from cardigan.training.memory import give_back, is_out_of_memory
 from cardigan.training.recorder import Observers, Opinions
-from cardigan.training.schedule import kind_of_step
+from cardigan.training.schedule import kind_of_step, step_kinds
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Players, Rules
 
 RESIDENT_SHARE = 0.4
 """Of a GPU's free memory, that pictures may take; more stay where they are and travel step by step."""
+
+PACE_CYCLES = 16
+"""Rounds of all kinds of step that a GPU's pace is measured over: one round takes it a few milliseconds."""
 
 
 def build_source(config: Config) -> ImageSource:
@@ -66,9 +72,11 @@ def build_batches(config: Config, pictures: Pictures, devices: Devices) -> tuple
 
 
 def _fits(source: ImageSource, device: torch.device) -> bool:
-    if device.type != "cuda":
+    """Return whether all images can lie on the device; on a CPU they do already."""
+    if device.type == "cpu":
         return True
-    return source.pixels.numel() <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+    indexable = not is_metal(device) or source.pixels.numel() < 2**31
+    return indexable and source.pixels.nbytes <= RESIDENT_SHARE * free_device_bytes(device)
 
 
 def _sent(source: ImageSource, config: Config, share: slice) -> Stream:
@@ -104,8 +112,8 @@ def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState
     players = Players(
         generator,
         discriminator,
-        _adam(generator, config.generator_optimizer),
-        _adam(discriminator, config.discriminator_optimizer),
+        _adam(generator, config.generator_optimizer, devices),
+        _adam(discriminator, config.discriminator_optimizer, devices),
     )
     return TrainState(players, average, images_seen=0, augmentation=build_augmentation(config.augment, spec.channels, devices.device))
 
@@ -164,24 +172,32 @@ def check_labels(config: Config, pictures: Pictures) -> None:
 
 
 def measured_pace(config: Config, devices: Devices) -> float:
-    """Return how many images a second a training of these settings sees on this device; plays a dozen steps with noise for pictures."""
+    """Return how many images a second a training of these settings sees on this device; trains a little on noise.
+
+    Steps run as they will in the training: recorded on a GPU, whose queue is waited for once, at the end.
+    """
     players = {name: replace(getattr(config, name), conditioning="auto") for name in ("generator", "discriminator")}
     config = replace(config, conditional=False, accumulate=1, **players)
     data = config.data
     noise = torch.randint(0, 256, (config.batch, data.channels, data.height, data.width), dtype=torch.uint8, generator=stream(0, "pace", 0))
     source = ImageSource("noise", noise, torch.zeros(config.batch, dtype=torch.long), 0).to(devices.device)
     state, rules, batches = build_state(config, image_spec(data, 0), devices), build_rules(config, devices), Batches(source, data, 0)
-    play = playing(state, batches, rules)
+    kinds = step_kinds(config)
+    play = recorded_step(playing(state, batches, rules), devices.device, 1, kinds)
 
-    def played(step: int) -> float:
+    def train(steps: range) -> float:
         began = time.monotonic()
-        play(inputs_at(config, batches, step * config.batch, devices), kind_of_step(config, step * config.batch)).tolist()  # waits for a GPU
+        seen = [step * config.batch for step in steps]
+        measured = [play(inputs_at(config, batches, at, devices), kind_of_step(config, at)) for at in seen]
+        measured[-1].tolist()  # waits for a GPU
         return time.monotonic() - began
 
-    cycle = max(config.objective.penalty_interval, config.discriminator_steps)
-    for step in range(2):
-        played(step)
-    return config.batch * cycle / sum(played(step) for step in range(cycle, 2 * cycle))
+    cycle = math.lcm(config.objective.penalty_interval, config.discriminator_steps)
+    settled = cycle * (WARM_UP_STEPS + 1) if devices.runs_ahead else 2
+    train(range(settled))
+    first = math.ceil(settled / cycle) * cycle
+    timed = range(first, first + cycle * (PACE_CYCLES if devices.runs_ahead else 1))
+    return config.batch * len(timed) / train(timed)
 
 
 def pace_in_parts(config: Config, devices: Devices) -> float:
@@ -197,7 +213,7 @@ def pace_in_parts(config: Config, devices: Devices) -> float:
             if not is_out_of_memory(error):
                 raise
         batch //= 2
-        give_back()
+        release_memory()
     return 1.0
 
 
@@ -209,9 +225,8 @@ def smaller_parts(config: Config) -> Config | None:
         return None
 
 
-def _adam(network: Module, config: AdamConfig) -> torch.optim.Adam:
+def _adam(network: Module, config: AdamConfig, devices: Devices) -> torch.optim.Adam:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    device = parameters[0].device
-    on_gpu = device.type == "cuda"  # a recorded step reads the rate from the device's memory
-    rate = torch.tensor(config.learning_rate, device=device) if on_gpu else config.learning_rate
-    return torch.optim.Adam(parameters, lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=on_gpu)
+    ahead = devices.runs_ahead  # a recorded step reads the rate, and counts, in the device's memory
+    rate = torch.tensor(config.learning_rate, device=parameters[0].device) if ahead else config.learning_rate
+    return torch.optim.Adam(parameters, lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=ahead)

@@ -266,8 +266,9 @@ class Config:
     """D judges this many pictures at a time, together (PacGAN, arXiv:1712.04086): that they differ is then part of looking real."""
     conditional: bool = False
     """Train on the class labels, so that a class can be asked for."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the networks; auto is bf16 where the hardware multiplies it natively. Everything kept between steps is fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Arithmetic of the networks: fp32 (IEEE, on a GPU too), tf32 (GPUs of compute capability 8.0 and higher) or bf16. Auto is bf16 where the
+    hardware multiplies it natively, else fp32. Everything kept between steps is fp32."""
     all_reduce: Literal["fp32", "bf16"] = "fp32"
     """What gradients travel in between several processes; bf16 halves the traffic and rounds the gradients. One process never rounds them."""
     device: str = "auto"

@@ -21,6 +21,7 @@ from cardigan.drawing import Generators, checked_latents, drawn_from, unit_range
 from cardigan.errors import CardiganError, unknown
 from cardigan.exports.card import card_text
 from cardigan.exports.record import given_away
+from cardigan.hardware.device import find_device
 from cardigan.latents import truncated
 from cardigan.run import hub
 from cardigan.run.pretrained import checked_weights, write_pretrained
@@ -122,9 +123,10 @@ class Model:
     def to(self, device: str | torch.device) -> "Model":
         """Move the generator to a device, in place as PyTorch's modules and diffusers' pipelines do, and return the model.
 
-        `device` is cpu, cuda, cuda:1, mps, or auto for the fastest there is. The same seeds draw the same pictures on any, but for rounding.
+        `device` is cpu, cuda, cuda:1, mps, or auto for the fastest there is. The same seed draws the same bytes there each time, and the same
+        image on every device but for rounding. Raises CardiganError for a device that is not there.
         """
-        self.snapshot.generator.to(_device(device))
+        self.snapshot.generator.to(find_device(device))
         return self
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
@@ -278,17 +280,3 @@ def _as(images: torch.Tensor, kind: str) -> Drawn:
     if pixels.shape[3] not in (1, 3, 4):
         raise CardiganError(f"Pictures of {pixels.shape[3]} channels are none of Pillow's: set output_type to 'np' or 'pt'.")
     return [Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in pixels.numpy()]
-
-
-def _device(name: str | torch.device) -> torch.device:
-    """Return a device that is there; raises CardiganError for one that is not."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("no device to draw on")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises the second when it was built without CUDA
-        raise CardiganError(f"device is {str(name)!r}, which this machine or this PyTorch does not have: use cpu or auto.") from error
-    return device

@@ -5,14 +5,23 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate, one_hot, pad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention
-from cardigan.nets.convolution import Convolution, Deconvolution
+from cardigan.nets.convolution import Convolution, TransposedConvolution
 from cardigan.nets.mlp import Maxout
-from cardigan.nets.parts import LatentWithClass, Stage, Verdict, minibatch_deviation, stages, with_minibatch_deviation
+from cardigan.nets.parts import (
+    LatentWithClass,
+    Stage,
+    Verdict,
+    class_rows,
+    minibatch_deviation,
+    stages,
+    with_minibatch_deviation,
+)
 from cardigan.nets.r3gan import ResidualBlock, doubled, group_width, halved
 from cardigan.nets.resnet import ClassNorm
 from cardigan.nets.spectral import UnitSpectralNorm, normalise_spectrally
@@ -21,8 +30,8 @@ from cardigan.nets.table import build_discriminator, build_generator
 LAYERS = {
     "convolution": (Convolution(3, 5, 4, 2, 1), (2, 3, 8, 8)),
     "grouped": (nn.Conv2d(6, 4, 3, groups=2), (2, 6, 5, 5)),
-    "deconvolution": (Deconvolution(5, 3, 4, 2, 1), (2, 5, 4, 4)),
-    "first deconvolution": (Deconvolution(7, 3, (4, 5)), (2, 7, 1, 1)),
+    "transposed convolution": (TransposedConvolution(5, 3, 4, 2, 1), (2, 5, 4, 4)),
+    "first transposed convolution": (TransposedConvolution(7, 3, (4, 5)), (2, 7, 1, 1)),
     "linear": (nn.Linear(7, 4), (2, 7)),
     "bf16 product": (Convolution(128, 256, 4, 2, 1), (1, 128, 4, 4)),
 }
@@ -200,6 +209,24 @@ def test_a_class_stands_beside_z(classes, learned, size):
     assert latent.size == size and given.shape == (2, size) and torch.equal(given[:, :6], z)
     if classes:
         assert torch.equal(given[:, 6:], latent.embedding.weight[[1, 3]] if learned else torch.eye(4)[[1, 3]])
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the values that are read on the host, for which a GPU is waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_class_rows_are_one_hot_and_read_nothing_on_the_host():
+    labels = torch.tensor([2, 0, 1, 2])
+    with HostReads() as seen:
+        rows = class_rows(labels, 4)
+    assert torch.equal(rows, one_hot(labels, 4).float()) and rows.dtype == torch.float32
+    assert seen.count == 0
 
 
 def test_maxout_is_the_largest_of_five():

@@ -40,8 +40,8 @@ def test_the_cost_of_a_small_dcgan_is_that_on_paper():
     spec = ImageSpec(3, 8, 8, 0)
     drawn = describe(built("generator", spec, width=5), spec, 6)
     assert [(layer.name, layer.kind, layer.shape) for layer in drawn.layers] == [
-        ("start", "Deconvolution", (5, 4, 4)),
-        ("doublings.0", "Deconvolution", (3, 8, 8)),
+        ("start", "TransposedConvolution", (5, 4, 4)),
+        ("doublings.0", "TransposedConvolution", (3, 8, 8)),
     ]
     assert [layer.parameters for layer in drawn.layers] == [6 * 5 * 16 + 5, 5 * 3 * 16 + 3]
     assert [layer.multiply_adds for layer in drawn.layers] == [6 * 5 * 16, 5 * 3 * 16 * 16]

@@ -20,7 +20,7 @@ from cardigan.training.steps import Chance, Game, iterate, judge
 pytestmark = pytest.mark.alone  # the order of its sums, and so its rounding, is that of all cores
 
 RECORD = np.load(Path(__file__).parents[1] / "golden" / "tutorial_iterations.npz")
-DEVICES = Devices(torch.device("cpu"), bf16=False)
+DEVICES = Devices(torch.device("cpu"))
 NETWORK_NAMES = {"g": ("start", "doublings", "norms", "gbn"), "d": ("verdict", "halvings", "norms", "dbn")}
 
 

@@ -9,7 +9,7 @@ import cardigan
 from cardigan import assemble
 from cardigan.errors import CardiganError
 from cardigan.run.journal import Event, read_events
-from cardigan.training import recorder
+from cardigan.training import loop, recorder
 
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "precision": "fp32"}
 
@@ -100,3 +100,24 @@ def test_a_step_that_is_no_number_is_neither_applied_nor_saved(tmp_path, monkeyp
     last = read_events(tmp_path / "run" / "journal.jsonl")[-1]
     assert (last.kind, last.values["name"]) == ("fault", "non-finite")
     assert cardigan.load(tmp_path / "run").images_seen == 128
+
+
+def test_no_sheet_is_drawn_from_a_step_that_was_refused(tmp_path, monkeypatch):
+    """On a GPU numbers are read late; a sheet that is due meanwhile would show the batch statistics of the refused step."""
+    monkeypatch.setattr(loop, "seen_broken", lambda measured: {})
+    monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 1e9)
+    rules_of, calls = assemble.build_rules, []
+
+    def poisoned(config, devices):
+        rules = rules_of(config, devices)
+
+        def loss(real, fake):
+            calls.append(1)
+            return rules.loss.generator(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
+
+        return replace(rules, loss=replace(rules.loss, generator=loss))
+
+    monkeypatch.setattr(assemble, "build_rules", poisoned)
+    with pytest.raises(CardiganError, match=r"Training broke before 160 images"):
+        faults(tmp_path / "run", 1_600, checkpoint_every=10_000, sample_every=80)
+    assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == ["00000000.png", "00000080.png"]

@@ -82,7 +82,7 @@ NAMES = (
 
 def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
     config = override(RECIPES[recipe].config(), {"generator.width": 8, "discriminator.width": 8, "batch": BATCH, "precision": "fp32"})
-    source, devices = build_source(config), Devices(torch.device("cpu"), bf16=False)
+    source, devices = build_source(config), Devices(torch.device("cpu"))
     state = build_state(config, build_spec(config, source), devices)
     batches, rules, rows = Batches(source, config.data, config.seed), build_rules(config, devices), []
     play = playing(state, batches, rules)

@@ -10,7 +10,7 @@ from cardigan.training.devices import Devices
 from cardigan.training.schedule import average_weight, is_due, learning_rate
 from cardigan.training.steps import learn
 
-DEVICES = Devices(torch.device("cpu"), bf16=False)
+DEVICES = Devices(torch.device("cpu"))
 
 
 def test_fused_adam_moves_the_right_weights_after_a_penalty():

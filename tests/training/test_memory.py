@@ -12,11 +12,11 @@ pytestmark = pytest.mark.alone
 
 TRAINING = """
 import sys, torch, cardigan
-from cardigan.training.memory import held_megabytes
+from cardigan.hardware.memory import used_megabytes
 
 def remember(event):
     if event.kind in {"progress", "checkpoint", "samples"} and event.images_seen >= 100 * 64:
-        print(event.kind, held_megabytes(torch.device("cpu")))
+        print(event.kind, used_megabytes(torch.device("cpu")))
 
 often = {"sample_every": 1600, "checkpoint_every": 3200, "device": "cpu"}
 cardigan.train("mnist", out=sys.argv[1], images=300 * 64, overrides=often, report=remember)
@@ -38,7 +38,7 @@ def test_training_memory_is_flat_over_two_hundred_iterations(tmp_path):
 
 FREED = """
 import resource, torch
-from cardigan.training.memory import held_megabytes, kept_memory
+from cardigan.hardware.memory import used_megabytes, keep_freed_memory
 
 def faults():
     torch.ones(2**24)
@@ -46,9 +46,9 @@ def faults():
     torch.ones(3 * 2**22)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-with kept_memory():
-    inside, kept = faults(), held_megabytes(torch.device("cpu"))
-print(inside, kept - held_megabytes(torch.device("cpu")), faults())
+with keep_freed_memory():
+    inside, kept = faults(), used_megabytes(torch.device("cpu"))
+print(inside, kept - used_megabytes(torch.device("cpu")), faults())
 """
 
 
@@ -66,11 +66,11 @@ def test_freed_memory_is_kept_inside_and_given_back_after():
 
 MNIST = """
 import torch, cardigan
-from cardigan.training.memory import held_megabytes
+from cardigan.hardware.memory import used_megabytes
 read = cardigan.mnist  # with all that Cardigan imports
-before = held_megabytes(torch.device("cpu"))
+before = used_megabytes(torch.device("cpu"))
 digits = read("train")
-print(held_megabytes(torch.device("cpu")) - before)
+print(used_megabytes(torch.device("cpu")) - before)
 """
 
 

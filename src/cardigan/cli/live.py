@@ -79,6 +79,8 @@ class Screen:
             self.run = Path(event.values["run"])
             self.config = read_config(RunDirectory(self.run))
             self.notes = list(event.values.get("messages", []))
+        elif event.kind == "note":
+            self.notes = [*self.notes, *event.values["messages"]][-3:]
         elif event.kind == "progress":
             self.latest = event.values
         elif event.kind == "samples":
@@ -133,6 +135,9 @@ class PlainLines:
             verb = "training" if event.kind == "start" else f"going on from {event.images_seen:,} images"
             print(f"cardigan: {verb}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
             for message in event.values.get("messages", []):
+                print(f"cardigan: {message}", flush=True)
+        elif event.kind == "note":
+            for message in event.values["messages"]:
                 print(f"cardigan: {message}", flush=True)
         elif event.kind == "progress" and event.elapsed_seconds - self.last >= PLAIN_SECONDS:
             self.last = event.elapsed_seconds

@@ -32,8 +32,9 @@ class Order:
     def at(self, images_seen: int, batch: int) -> Indices:
         """Return the `batch` numbers that follow the first `images_seen`; a batch may end one epoch and begin the next."""
         epochs = range(images_seen // self.size, (images_seen + batch - 1) // self.size + 1)
-        start = images_seen - epochs.start * self.size
-        return torch.cat([self._epoch(epoch) for epoch in epochs])[start : start + batch]
+        first = images_seen - epochs.start * self.size
+        bounds = [(first - number * self.size, first + batch - number * self.size) for number in range(len(epochs))]
+        return torch.cat([self._epoch(epoch)[max(0, start) : stop] for epoch, (start, stop) in zip(epochs, bounds, strict=True)])
 
     def _epoch(self, epoch: int) -> Indices:
         """Return the epoch's permutation; the last two are remembered, since drawing one takes milliseconds."""

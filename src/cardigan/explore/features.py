@@ -46,7 +46,7 @@ def features(players: Players, pixels: Pixels) -> Float[Tensor, "batch feature"]
         for part in pixels.split(CHUNK):
             maps.clear()
             discriminator(decode(part).to(device), torch.zeros(len(part), dtype=torch.long, device=device) if classes else None)
-            rows.append(torch.cat([_pooled(each) for each in maps], dim=1).float().cpu())
+            rows.append(torch.cat([_pooled(each.cpu()) for each in maps], dim=1).float())
     return torch.cat(rows)
 
 

@@ -107,9 +107,9 @@ def _descended(
         for step in range(steps):
             adam.param_groups[0]["lr"] = LEARNING_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             drawn = snapshot.generator(current, classes).float()
-            plain = (drawn - target).square().flatten(1).mean(1)
-            better = plain.detach() < least
-            best[better], least[better] = current.detach()[better], plain.detach()[better]
+            plain = (drawn - target).square().flatten(1).mean(1).detach()
+            better = plain < least
+            best, least = torch.where(better[:, None], current.detach(), best), torch.where(better, plain, least)
             loss = _difference(drawn, target).sum()
             (current.grad,) = torch.autograd.grad(loss, current)
             adam.step()

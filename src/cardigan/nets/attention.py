@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from cardigan.errors import CardiganError
+from cardigan.nets.convolution import Convolution
 
 Maps = Float[Tensor, "batch channel height width"]
 
@@ -21,15 +22,22 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         eighth, half = max(1, channels // 8), max(1, channels // 2)
-        self.query, self.key, self.value = (nn.Conv2d(channels, count, 1, bias=False) for count in (eighth, eighth, half))
-        self.output = nn.Conv2d(half, channels, 1, bias=False)
+        self.query, self.key = (Convolution(channels, eighth, 1, bias=False) for _ in range(2))
+        self.value = Convolution(channels, half, 1, bias=False)
+        self.output = Convolution(half, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Maps) -> Maps:
-        query, key, value = self.query(x).flatten(2), max_pool2d(self.key(x), 2).flatten(2), max_pool2d(self.value(x), 2).flatten(2)
+        query, key, value = self.query(x).flatten(2), _halved(self.key(x)).flatten(2), _halved(self.value(x)).flatten(2)
         weights = torch.bmm(query.transpose(1, 2), key).float().softmax(dim=2)
         mixed = torch.bmm(value, weights.transpose(1, 2).to(value.dtype)).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(mixed)
+
+
+def _halved(x: Maps) -> Float[Tensor, "batch channel half_height half_width"]:
+    """Return the largest of each 2x2 places. Asked for its indices too, this has second derivatives on every device."""
+    largest, _ = max_pool2d(x, 2, return_indices=True)
+    return largest
 
 
 def attended_size(side: int, sizes: Iterable[tuple[int, int]], player: str) -> tuple[int, int] | None:

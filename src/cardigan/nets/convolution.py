@@ -1,153 +1,209 @@
-"""Convolutions that begin, double, halve or end a picture, by whichever algorithm the processor runs fastest.
+"""Convolution layers whose gradients have gradients that are convolutions of the same kind, as gradient penalties need.
 
-Parameters, names and results are those of `torch.nn.Conv2d` and `ConvTranspose2d`; in fp32 and on a GPU it is them, to the bit.
-In bf16 on a CPU, oneDNN's kernels fall far behind its matrix product where weights are large and pictures small; there the same
-sums are written as one matrix product (docs/lab-book.md has the times). Knows no network.
+Parameters, names and initial values are those of `torch.nn.Conv2d` and `ConvTranspose2d`. In fp32 their outputs and first gradients are
+equal to PyTorch's, bit for bit. Knows no network.
 
-A 4x4 convolution of stride 2, summed against any g of its output's shape, is one number, linear in its input x, its weight w and in g:
-<halved(x, w), g> = <x, doubled(g, w)> = <w, correlated(x, g)>. So every derivative of one of the three is another of the three,
-to any order, and gradient penalties need nothing more.
+A convolution of x with the weight w, summed against any g of its output's shape, is one number that is linear in x, in w and in g:
+<conv(x, w), g> = <x, transposed(g, w)> = <w, weight_gradient(x, g)>. So each derivative of one of the three functions is another of the
+three, to any order. PyTorch's own double backward instead computes the second gradient of a weight as a convolution whose filter is as
+large as the image, and loops over groups; that is slow on every device (docs/lab-book.md, "Second gradients of convolutions").
+
+In bf16 on a CPU, oneDNN's kernels are far slower than its matrix product where weights are large and images small. There the same sums
+are one matrix product (docs/lab-book.md, "Speed on 2 cores").
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import linear, pad
+from torch.nn.functional import conv2d, conv_transpose2d, linear, pad
 
-Large: TypeAlias = Float[Tensor, "batch narrow height width"]
-"""What is halved, and what doubling gives."""
-Small: TypeAlias = Float[Tensor, "batch wide half_height half_width"]
-"""What halving gives, and what is doubled."""
-Kernel: TypeAlias = Float[Tensor, "wide narrow 4 4"]
+from cardigan.hardware.metal import is_metal
 
-KERNEL, STRIDE, PADDING = (4, 4), (2, 2), (1, 1)
-NATIVE = (STRIDE, PADDING, (1, 1))
+Image: TypeAlias = Float[Tensor, "batch channel height width"]
+"""The input of a convolution, and the output of a transposed convolution."""
+Maps: TypeAlias = Float[Tensor, "batch feature map_height map_width"]
+"""The output of a convolution, and the input of a transposed convolution."""
+Weight: TypeAlias = Float[Tensor, "feature group_channel kernel_height kernel_width"]
+Bias: TypeAlias = Float[Tensor, " bias"]
+Gradients: TypeAlias = tuple[Weight, Bias | None]
 
-# Where the matrix product wins; measured on AVX-512 bf16 with batches 16, 64 and 256 (docs/lab-book.md, "Convolutions").
+convolution_backward = torch.ops.aten.convolution_backward.default
+
+HALVING = ((2, 2), (1, 1), (1, 1), 1, (0, 0))
+"""Of a 4x4 convolution that halves an image of even sides: the only one that has matrix-product forms."""
+
+# Where the matrix product wins; measured on AVX-512 bf16 with batches of 16, 64 and 256 (docs/lab-book.md, "Speed on 2 cores").
 LARGE_WEIGHTS = 2**20
-"""Weights from which on a layer with small pictures is multiplied as a matrix; smaller ones stay in the cache either way."""
+"""From this many weights on, a layer with small maps is a matrix product. Fewer weights stay in the cache either way."""
 SHORT_ROWS = 4
-"""Pixels in a row of the small picture up to which oneDNN, which works along rows, is slow."""
-CORRELATED_WEIGHTS, CORRELATED_ROWS = 2**19, 32
-"""The gradient of weights is a product from this many of them on, unless there are over 32 times more pixels than channels."""
+"""Maps with at most this many pixels in a row count as small: oneDNN works along rows, and is slow on short ones."""
+GRADIENT_WEIGHTS, PIXELS_PER_CHANNEL = 2**19, 32
+"""From this many weights on, their gradient is a matrix product, unless there are over 32 times more pixels than channels."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Everything about a convolution but its tensors, as PyTorch names it. Pairs are (height, width)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    output_padding: tuple[int, int]
+    """Rows and columns at the end of the image that no window reaches. The transposed convolution needs them to restore its size."""
+    transposed: bool
+    """Whether the layer is the transposed convolution. Its bias then belongs to the image, otherwise to the maps."""
 
 
 class Convolution(nn.Conv2d):
-    """A convolution that halves the picture (4x4, stride 2, padding 1) or sees the whole of it at once; any other is computed as it always was.
+    """`torch.nn.Conv2d` with fast second gradients.
 
-    Each way reads the weight once: one that is computed when it is read (`spectral.py`) is computed once.
+    The weight is read once per call: a weight that is computed when it is read (`spectral.py`) is computed once.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        ends = (self.stride, self.padding, self.kernel_size) == ((1, 1), (0, 0), tuple(input.shape[2:]))
-        if not _in_bf16_on_cpu(input) or not (ends or self._halves(input)):
-            return super().forward(input)
-        x, weight, bias = _in_bf16(input, self.weight, self.bias)
-        if ends:
+        x, weight, bias = _autocast(input, self.weight, self.bias)
+        if isinstance(self.padding, str) or self.padding_mode != "zeros" or x.dim() != 4:
+            return self._conv_forward(x, weight, bias)
+        if _is_bf16_on_cpu(x) and _is_dense(self, self.padding) and self.kernel_size == tuple(x.shape[2:]):
             return linear(_rows(x, len(x)), _rows(weight, len(weight)), bias)[:, :, None, None]
-        return _with_bias(Halved.apply(x, weight), bias)
+        if _uses_own_form(self, x, weight, bias):
+            return StridedConv.apply(x, _not_leaf(weight), bias, self._geometry(x, self.padding))
+        return self._conv_forward(x, weight, bias)
 
-    def _halves(self, input: Tensor) -> bool:
-        shape = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
-        even = input.shape[2] % 2 == input.shape[3] % 2 == 0
-        return shape == (KERNEL, STRIDE, PADDING, (1, 1), 1) and even and _worth_it(self)
+    def _geometry(self, x: Tensor, padding: tuple[int, ...]) -> Geometry:
+        span = [gap * (side - 1) + 1 for side, gap in zip(self.kernel_size, self.dilation, strict=True)]
+        padded = [size + 2 * added for size, added in zip(x.shape[2:], padding, strict=True)]
+        rest = [(size - side) % step for size, side, step in zip(padded, span, self.stride, strict=True)]
+        return _layer_geometry(self, padding, rest)
 
 
-class Deconvolution(nn.ConvTranspose2d):
-    """A transposed convolution that doubles the picture (4x4, stride 2, padding 1) or begins it from one point; any other is as it always was."""
+class TransposedConvolution(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` with fast second gradients. The weight is read once per call."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        begins = (self.stride, self.padding, tuple(input.shape[2:])) == ((1, 1), (0, 0), (1, 1))
-        if not _in_bf16_on_cpu(input) or output_size is not None or not (begins or self._doubles()):
-            return super().forward(input, output_size)
-        x, weight, bias = _in_bf16(input, self.weight, self.bias)
-        if begins:
-            grown = x.flatten(1) @ _rows(weight, len(weight))
-            return _with_bias(grown.view(len(x), *weight.shape[2:], -1).permute(0, 3, 1, 2), bias)
-        return _with_bias(Doubled.apply(x, weight), bias)
+        x, weight, bias = _autocast(input, self.weight, self.bias)
+        padding = self.padding if isinstance(self.padding, tuple) else ()
+        stride, kernel_size, dilation = [*self.stride], [*self.kernel_size], [*self.dilation]
+        rest = self._output_padding(x, output_size, stride, [*padding], kernel_size, 2, dilation)
+        if _is_bf16_on_cpu(x) and _is_dense(self, padding) and tuple(x.shape[2:]) == (1, 1) and not any(rest):
+            image = (x.flatten(1) @ _rows(weight, len(weight))).view(len(x), *weight.shape[2:], -1)
+            return _with_bias(image.permute(0, 3, 1, 2), bias)
+        # Rows beyond a whole stride (PyTorch allows them with dilation) have no convolution that takes them back.
+        can = x.dim() == 4 and all(row < step for row, step in zip(rest, stride, strict=True))
+        if can and _uses_own_form(self, x, weight, bias):
+            return TransposedConv.apply(x, _not_leaf(weight), bias, _layer_geometry(self, padding, rest), None)
+        return conv_transpose2d(x, weight, bias, self.stride, padding, tuple(rest), self.groups, self.dilation)
 
-    def _doubles(self) -> bool:
-        shape = (self.kernel_size, self.stride, self.padding, self.output_padding, self.dilation, self.groups)
-        return shape == (KERNEL, STRIDE, PADDING, (0, 0), (1, 1), 1) and _worth_it(self)
 
-
-class Halved(Function):
-    """The convolution, as a function of its input and its weight."""
+class StridedConv(Function):
+    """The convolution, as a function of its input, its weight and its bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Large, w: Kernel) -> Small:
+    def forward(ctx: Any, x: Image, w: Weight, bias: Bias | None, geometry: Geometry) -> Maps:
         ctx.save_for_backward(x, w)
-        return halved(x, w)
+        ctx.geometry = geometry
+        return strided_conv(x, w, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (g,), (x, w) = gradients, ctx.saved_tensors
-        return (Doubled.apply(g, w) if ctx.needs_input_grad[0] else None), (Correlated.apply(x, g) if ctx.needs_input_grad[1] else None)
+        (g,), (x, w), geometry = gradients, ctx.saved_tensors, ctx.geometry
+        to_x = _apply(TransposedConv, g, w, None, geometry, x.detach()) if _is_wanted(ctx, 0) else None
+        to_w, to_bias = _weight_and_bias_gradients(ctx, x, g, w)
+        return to_x, to_w, to_bias, None
 
 
-class Doubled(Function):
-    """The transposed convolution, as a function of its input and its weight."""
+class TransposedConv(Function):
+    """The transposed convolution, as a function of its input, its weight and its bias.
+
+    `like` has the shape and the layout of the image. It is None in a layer, and known where this is a gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, g: Small, w: Kernel) -> Large:
+    def forward(ctx: Any, g: Maps, w: Weight, bias: Bias | None, geometry: Geometry, like: Image | None) -> Image:
         ctx.save_for_backward(g, w)
-        return doubled(g, w)
+        ctx.geometry = geometry
+        return transposed_conv(g, w, bias, geometry, like)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (x,), (g, w) = gradients, ctx.saved_tensors
-        return (Halved.apply(x, w) if ctx.needs_input_grad[0] else None), (Correlated.apply(x, g) if ctx.needs_input_grad[1] else None)
+        (x,), (g, w), geometry = gradients, ctx.saved_tensors, ctx.geometry
+        to_g = _apply(StridedConv, x, w, None, geometry) if _is_wanted(ctx, 0) else None
+        to_w, to_bias = _weight_and_bias_gradients(ctx, x, g, w)
+        return to_g, to_w, to_bias, None, None
 
 
-class Correlated(Function):
-    """The gradient of the weight, as a function of the large picture and the small one."""
+class WeightGradient(Function):
+    """The gradients of the weight and of the bias (None without one), as a function of the image and the maps.
+
+    `like` has the shape and the layout of the weight.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Large, g: Small) -> Kernel:
+    def forward(ctx: Any, x: Image, g: Maps, with_bias: bool, geometry: Geometry, like: Weight) -> Gradients:
         ctx.save_for_backward(x, g)
-        return correlated(x, g)
+        ctx.geometry = geometry
+        return weight_gradient(x, g, with_bias, geometry, like)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (w,), (x, g) = gradients, ctx.saved_tensors
-        return (Doubled.apply(g, w) if ctx.needs_input_grad[0] else None), (Halved.apply(x, w) if ctx.needs_input_grad[1] else None)
+        (w, bias), (x, g), geometry = gradients, ctx.saved_tensors, ctx.geometry
+        of_image, of_maps = (bias, None) if geometry.transposed else (None, bias)
+        to_x = _apply(TransposedConv, g, w, of_image, geometry, x.detach()) if _is_wanted(ctx, 0) else None
+        to_g = _apply(StridedConv, x, w, of_maps, geometry) if _is_wanted(ctx, 1) else None
+        return to_x, to_g, None, None, None
 
 
-def halved(x: Large, w: Kernel) -> Small:
-    if w.numel() >= LARGE_WEIGHTS and x.shape[3] // 2 <= SHORT_ROWS:
-        return halved_by_product(x, w)
-    return torch.ops.aten.convolution(x, w, None, *NATIVE, False, (0, 0), 1)
+def strided_conv(x: Image, w: Weight, bias: Bias | None, geometry: Geometry) -> Maps:
+    if _has_product_form(w, geometry) and w.numel() >= LARGE_WEIGHTS and x.shape[3] // 2 <= SHORT_ROWS:
+        return _with_bias(strided_conv_by_product(x, w), bias)
+    x, w = _contiguous_on_metal(x, w)
+    return conv2d(x, w, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
-def doubled(g: Small, w: Kernel) -> Large:
-    if w.numel() >= LARGE_WEIGHTS and g.shape[3] <= SHORT_ROWS:
-        return doubled_by_product(g, w)
-    return torch.ops.aten.convolution(g, w, None, *NATIVE, True, (0, 0), 1)
+def transposed_conv(g: Maps, w: Weight, bias: Bias | None, geometry: Geometry, like: Image | None) -> Image:
+    if _has_product_form(w, geometry) and w.numel() >= LARGE_WEIGHTS and g.shape[3] <= SHORT_ROWS:
+        return _with_bias(transposed_conv_by_product(g, w), bias)
+    g, w = _contiguous_on_metal(g, w)
+    sizes = (geometry.stride, geometry.padding)
+    if like is None or bias is not None:
+        return conv_transpose2d(g, w, bias, *sizes, geometry.output_padding, geometry.groups, geometry.dilation)
+    # The same numbers; oneDNN computes them faster as a gradient.
+    more = (geometry.dilation, False, (0, 0), geometry.groups, (True, False, False))
+    return convolution_backward(g, like, w, None, *sizes, *more)[0]
 
 
-def correlated(x: Large, g: Small) -> Kernel:
-    wide, narrow = g.shape[1], x.shape[1]
-    if wide * narrow * 16 >= CORRELATED_WEIGHTS and g.numel() <= CORRELATED_ROWS * wide**2:
-        return correlated_by_product(x, g)
-    shape = x.new_empty(1).expand(wide, narrow, *KERNEL)
-    return torch.ops.aten.convolution_backward(g, x, shape, None, *NATIVE, False, (0, 0), 1, (False, True, False))[1]
+def weight_gradient(x: Image, g: Maps, with_bias: bool, geometry: Geometry, like: Weight) -> Gradients:
+    x, g = _contiguous_on_metal(x, g)
+    output, input, rest = (x, g, geometry.output_padding) if geometry.transposed else (g, x, (0, 0))
+    few_pixels = g.numel() <= PIXELS_PER_CHANNEL * g.shape[1] ** 2
+    if _has_product_form(like, geometry) and like.numel() >= GRADIENT_WEIGHTS and few_pixels:
+        return weight_gradient_by_product(x, g), output.sum((0, 2, 3)) if with_bias else None
+    sizes = (geometry.stride, geometry.padding, geometry.dilation)
+    more = (geometry.transposed, rest, geometry.groups, (False, True, with_bias))
+    bias_size = [output.shape[1]] if with_bias else None
+    _, to_weight, to_bias = convolution_backward(output, input, like, bias_size, *sizes, *more)
+    return to_weight, to_bias
 
 
-def halved_by_product(x: Large, w: Kernel) -> Small:
+def strided_conv_by_product(x: Image, w: Weight) -> Maps:
     """Return every 4x4 window of x times the weights: one matrix product."""
     batch, _, height, width = x.shape
     return (_windows(x) @ _rows(w, len(w)).t()).view(batch, height // 2, width // 2, len(w)).permute(0, 3, 1, 2)
 
 
-def doubled_by_product(g: Small, w: Kernel) -> Large:
+def transposed_conv_by_product(g: Maps, w: Weight) -> Image:
     """Return the sum of the 4x4 windows that the pixels of g spread over: one matrix product, then four additions."""
     (batch, wide, height, width), narrow = g.shape, w.shape[1]
     spread = (_pixels(g) @ _rows(w, wide)).view(batch, height, width, 4, 4, narrow)
     padded = spread.new_zeros(batch, 2 * height + 2, 2 * width + 2, narrow)
-    pairs = padded.view(batch, height + 1, 2, width + 1, 2, narrow)  # a window is two by two pairs of pixels, and so are its neighbours' overlaps
+    # A window is two by two pairs of pixels, and it overlaps its neighbours by whole pairs.
+    pairs = padded.view(batch, height + 1, 2, width + 1, 2, narrow)
     for down in (0, 1):
         for right in (0, 1):
             part = spread[:, :, :, 2 * down : 2 * down + 2, 2 * right : 2 * right + 2]
@@ -155,22 +211,23 @@ def doubled_by_product(g: Small, w: Kernel) -> Large:
     return padded[:, 1:-1, 1:-1].contiguous().permute(0, 3, 1, 2)
 
 
-def correlated_by_product(x: Large, g: Small) -> Kernel:
+def weight_gradient_by_product(x: Image, g: Maps) -> Weight:
     """Return the pixels of g times the windows of x they came from: one matrix product over all pixels."""
-    return (_pixels(g).t() @ _windows(x)).view(g.shape[1], *KERNEL, x.shape[1]).permute(0, 3, 1, 2)
+    return (_pixels(g).t() @ _windows(x)).view(g.shape[1], 4, 4, x.shape[1]).permute(0, 3, 1, 2)
 
 
-def _windows(x: Large) -> Float[Tensor, "pixels sixteen_narrow"]:
-    """Return the 4x4 window around each pixel of the halved picture, a row each, channels innermost."""
+def _windows(x: Image) -> Float[Tensor, "pixels sixteen_channels"]:
+    """Return the 4x4 window around each pixel of the halved image, a row each, channels innermost."""
     padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     batch, height, width, channels = padded.shape
     along_batch, down, right, deep = padded.stride()
-    shape = (batch, height // 2 - 1, width // 2 - 1, *KERNEL, channels)
-    return padded.as_strided(shape, (along_batch, 2 * down, 2 * right, down, right, deep)).reshape(-1, 16 * channels)
+    shape = (batch, height // 2 - 1, width // 2 - 1, 4, 4, channels)
+    strides = (along_batch, 2 * down, 2 * right, down, right, deep)
+    return padded.as_strided(shape, strides).reshape(-1, 16 * channels)
 
 
 def _pixels(images: Tensor) -> Tensor:
-    """Return one row of channels per pixel; a view of channels-last pictures."""
+    """Return one row of channels per pixel; a view of channels-last images."""
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
@@ -179,17 +236,98 @@ def _rows(tensor: Tensor, count: int) -> Tensor:
     return tensor.permute(0, 2, 3, 1).reshape(count, -1)
 
 
-def _in_bf16(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    return input.to(torch.bfloat16), weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
-
-
-def _worth_it(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-    return layer.in_channels * layer.out_channels * 16 >= CORRELATED_WEIGHTS
-
-
 def _with_bias(images: Tensor, bias: Tensor | None) -> Tensor:
     return images if bias is None else images + bias[:, None, None]
 
 
-def _in_bf16_on_cpu(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+def _layer_geometry(layer: nn.Conv2d | nn.ConvTranspose2d, padding: Sequence[int], rest: Sequence[int]) -> Geometry:
+    pairs = ((height, width) for height, width in (layer.stride, padding, layer.dilation, rest))
+    stride, padding, dilation, output_padding = pairs
+    return Geometry(stride, padding, dilation, layer.groups, output_padding, isinstance(layer, nn.ConvTranspose2d))
+
+
+def _has_product_form(weight: Tensor, geometry: Geometry) -> bool:
+    sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.output_padding)
+    return _is_bf16_on_cpu(weight) and tuple(weight.shape[2:]) == (4, 4) and sizes == HALVING
+
+
+def _apply(function: type[Function], *inputs: Any) -> Any:
+    """Apply a function; outside of autograd call what it computes directly, which takes Python a third of the time."""
+    if torch.is_grad_enabled():
+        return function.apply(*inputs)
+    return DIRECT[function](*inputs)
+
+
+def _weight_and_bias_gradients(ctx: Any, x: Image, g: Maps, w: Weight) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of the second and the third argument of a convolution; None for both if neither is wanted."""
+    with_bias = ctx.needs_input_grad[2]
+    if not (_is_wanted(ctx, 1) or (with_bias and _is_wanted(ctx, 2))):
+        return None, None
+    return _apply(WeightGradient, x, g, with_bias, ctx.geometry, w.detach())
+
+
+def _is_wanted(ctx: Any, index: int) -> bool:
+    """Return whether this backward pass goes on to the argument with this index.
+
+    `ctx.needs_input_grad` says only that the argument requires a gradient. A gradient penalty first asks for D's gradient with respect
+    to the images alone; each layer's weight gradient would be computed and thrown away.
+    """
+    if not ctx.needs_input_grad[index]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[index][0])
+    except RuntimeError:  # PyTorch answers so for a leaf whose gradient `torch.autograd.grad` was asked for
+        return True
+
+
+def _not_leaf(weight: Tensor) -> Tensor:
+    """Return the weight with a node of its own in the graph: `_is_wanted` then needs no exception, which takes 25 us.
+
+    `view_as` would not do: it loses the channels-last strides of a weight with one channel.
+    """
+    return torch.ops.aten.alias(weight)
+
+
+def _uses_own_form(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether a layer's call runs as one of the three functions here instead of PyTorch's own layer.
+
+    On a CPU, PyTorch's double backward is slow only for 1x1 kernels and for groups. Elsewhere Python's part of our functions costs small
+    layers more than they gain (docs/lab-book.md, "Second gradients of convolutions"). A graph that is exported has PyTorch's layers.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if _is_bf16_on_cpu(x) and tuple(weight.shape[2:]) == (4, 4) and weight.numel() >= GRADIENT_WEIGHTS:
+        return True
+    with_gradient = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    slow_in_pytorch = x.device.type != "cpu" or layer.groups > 1 or tuple(weight.shape[2:]) == (1, 1)
+    return torch.is_grad_enabled() and with_gradient and slow_in_pytorch
+
+
+def _is_dense(layer: nn.Conv2d | nn.ConvTranspose2d, padding: tuple[int, ...]) -> bool:
+    """Return whether the layer has no stride, padding, dilation or groups."""
+    return (layer.stride, padding, layer.dilation, layer.groups) == ((1, 1), (0, 0), (1, 1), 1)
+
+
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the tensors in autocast's type where it is on, as PyTorch's own layers take them; float64 stays."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _contiguous_on_metal(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors, on Metal without strides, which its convolutions ignore (`hardware/metal.py`)."""
+    return tuple(tensor.contiguous() for tensor in tensors) if is_metal(tensors[0].device) else tensors
+
+
+def _is_bf16_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16
+
+
+DIRECT: dict[type[Function], Callable[..., Any]] = {
+    StridedConv: strided_conv,
+    TransposedConv: transposed_conv,
+    WeightGradient: weight_gradient,
+}

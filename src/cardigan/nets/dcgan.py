@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
-from cardigan.nets.convolution import Convolution, Deconvolution
+from cardigan.nets.convolution import Convolution, TransposedConvolution
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.parts import (
     LatentWithClass,
@@ -29,7 +29,7 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 
 
 class DcganGenerator(Generator):
-    """Deconvolutions from one point to the picture, ReLU between them, tanh at the end."""
+    """Transposed convolutions from one point to the picture, ReLU between them, tanh at the end."""
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class DcganGenerator(Generator):
         channels = widths(config.width, len(steps))[::-1]
         bias = config.normalisation == "none"
         self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
-        self.start = Deconvolution(self.latent.size, channels[0], steps[0].small, bias=bias)
+        self.start = TransposedConvolution(self.latent.size, channels[0], steps[0].small, bias=bias)
         self.doublings = nn.ModuleList(
-            Deconvolution(wide, narrow, step.kernel, step.stride, padding=1, output_padding=step.remainder, bias=bias)
+            TransposedConvolution(wide, narrow, step.kernel, step.stride, 1, step.remainder, bias=bias)
             for wide, narrow, step in zip(channels, [*channels[1:], spec.channels], steps, strict=True)
         )
         self.norms = nn.ModuleList(normalisation(config.normalisation, count) for count in channels)

@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from cardigan.errors import CardiganError
 from cardigan.shapes import Labels, Latents, Logits
@@ -98,7 +97,9 @@ def initialise(network: nn.Module, kind: Literal["dcgan", "torch"]) -> None:
 
 def class_rows(labels: Labels | None, classes: int) -> Float[Tensor, "batch classes"]:
     """Return 1 in each row's own class and 0 elsewhere."""
-    return one_hot(told(labels), classes).float()
+    # PyTorch's one_hot reads the labels on the host, which waits for a GPU.
+    labels = told(labels)
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
 
 
 def told(labels: Labels | None) -> Labels:

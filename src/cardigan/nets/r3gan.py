@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
+from cardigan.nets.convolution import Convolution
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.parts import LatentWithClass, Stage, Verdict, stages, widths, with_minibatch_deviation
 from cardigan.shapes import Images, Labels, Latents, Logits
@@ -21,7 +22,7 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 Maps: TypeAlias = Float[Tensor, "batch channel height width"]
 Resized: TypeAlias = Float[Tensor, "batch channel new_height new_width"]
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", Convolution, nn.Linear)
 
 DEPTH = 2
 """Residual blocks at each size, where no number is asked for."""
@@ -50,7 +51,7 @@ class R3ganGenerator(Generator):
         self.modulation = scaled(nn.Linear(self.latent.size, channels[0], bias=False), 1.0)
         self.blocks = nn.ModuleList(blocks(count, depth, num_blocks) for count in channels)
         self.doublings = nn.ModuleList(Doubling(wide, narrow, step) for (wide, narrow), step in zip(pairwise(channels), steps, strict=True))
-        self.draw = scaled(nn.Conv2d(channels[-1], spec.channels, 1), 1.0)
+        self.draw = scaled(Convolution(channels[-1], spec.channels, 1), 1.0)
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
         hidden = self.blocks[0](self.basis * self.modulation(self.latent(z, labels))[:, :, None, None])
@@ -68,7 +69,7 @@ class R3ganDiscriminator(Discriminator):
         channels = widths(config.width, len(steps) + 1)
         num_blocks = depth * len(channels)
         self.group = config.minibatch_deviation
-        self.look = scaled(nn.Conv2d(spec.channels, channels[0], 1), 1.0)
+        self.look = scaled(Convolution(spec.channels, channels[0], 1), 1.0)
         self.blocks = nn.ModuleList(blocks(count, depth, num_blocks) for count in channels)
         self.halvings = nn.ModuleList(Halving(narrow, wide, step) for (narrow, wide), step in zip(pairwise(channels), steps, strict=True))
         num_features = channels[-1] + (self.group > 0)
@@ -94,9 +95,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         middle = EXPANSION * channels
         scale = num_blocks ** (-1 / (2 * 3 - 2))
-        self.widen = scaled(nn.Conv2d(channels, middle, 1), GAIN * scale)
-        self.mix = scaled(nn.Conv2d(middle, middle, 3, padding=1, groups=middle // group_width(middle)), GAIN * scale)
-        self.narrow = scaled(nn.Conv2d(middle, channels, 1, bias=False), 0.0)
+        self.widen = scaled(Convolution(channels, middle, 1), GAIN * scale)
+        self.mix = scaled(Convolution(middle, middle, 3, padding=1, groups=middle // group_width(middle)), GAIN * scale)
+        self.narrow = scaled(Convolution(middle, channels, 1, bias=False), 0.0)
 
     def forward(self, x: Maps) -> Maps:
         hidden = leaky_relu(self.mix(leaky_relu(self.widen(x), SLOPE)), SLOPE)
@@ -155,7 +156,7 @@ def blocks(channels: int, depth: int, num_blocks: int) -> nn.Sequential:
 
 
 def transition(inputs: int, outputs: int) -> nn.Module:
-    return nn.Identity() if inputs == outputs else scaled(nn.Conv2d(inputs, outputs, 1, bias=False), 1.0)
+    return nn.Identity() if inputs == outputs else scaled(Convolution(inputs, outputs, 1, bias=False), 1.0)
 
 
 def group_width(channels: int) -> int:

@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d, embedding, interpolate
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention, attended_size
+from cardigan.nets.convolution import Convolution
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.parts import LatentWithClass, Verdict, initialise, normalisation, stages, told, widths, with_minibatch_deviation
 from cardigan.nets.spectral import normalise_spectrally
@@ -23,7 +24,7 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 
 Before: TypeAlias = Float[Tensor, "batch channel height width"]
 After: TypeAlias = Float[Tensor, "batch new_channel new_height new_width"]
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", Convolution, nn.Linear)
 
 DEPTH = 1
 """Residual blocks at each size, where no number is asked for."""
@@ -49,7 +50,7 @@ class ResnetGenerator(Generator):
             for wide, narrow, step in zip([channels[0], *channels], channels, steps, strict=False)
         )
         self.norm = normalisation(config.normalisation, channels[-1])
-        self.draw = glorot(nn.Conv2d(channels[-1], spec.channels, 3, padding=1), DIRECT)
+        self.draw = glorot(Convolution(channels[-1], spec.channels, 3, padding=1), DIRECT)
         initialise(self, config.initialisation)
         if config.spectral:
             normalise_spectrally(self)
@@ -154,13 +155,13 @@ class ClassNorm(nn.Module):
         return x + x * scale + shift
 
 
-def residual_convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    return glorot(nn.Conv2d(inputs, outputs, 3, padding=1), RESIDUAL)
+def residual_convolution(inputs: int, outputs: int) -> Convolution:
+    return glorot(Convolution(inputs, outputs, 3, padding=1), RESIDUAL)
 
 
 def beside(inputs: int, outputs: int, resized: bool) -> nn.Module:
     """Return what goes around a residual branch: a 1x1 convolution where the size or the number of channels changes, else nothing."""
-    return glorot(nn.Conv2d(inputs, outputs, 1), DIRECT) if resized or inputs != outputs else nn.Identity()
+    return glorot(Convolution(inputs, outputs, 1), DIRECT) if resized or inputs != outputs else nn.Identity()
 
 
 def glorot(layer: Layer, gain: float) -> Layer:

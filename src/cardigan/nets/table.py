@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
@@ -22,7 +20,7 @@ from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
 from cardigan.nets.packing import Packed, packed_spec
 from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
-from cardigan.rng import stream
+from cardigan.rng import draws_from, stream
 
 Player = Literal["generator", "discriminator"]
 ALWAYS_READ = {"network", "width"}
@@ -88,9 +86,8 @@ def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
 
 
 def build_players(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
-    """Return both networks as a run begins: their weights are a function of the seed, and global randomness is left untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
+    """Return both networks as a run begins: their weights are a function of the seed, and no global random state is read or changed."""
+    with draws_from(stream(config.seed, "weights", 0)):
         return build_generator(config, spec), build_discriminator(config, spec)
 
 

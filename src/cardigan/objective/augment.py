@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from cardigan.errors import unknown
+from cardigan.hardware.metal import is_metal
 from cardigan.shapes import Images, Scalar
 
 OPERATIONS = {
@@ -344,17 +345,21 @@ class _Spread(Function):
     """The transpose of `_Gather`: each value is added to its neighbours.
 
     In whole numbers, of which the largest value of a picture is 2^40, since their sum is the same in any order: a resumed run has to end with
-    the same bits. What is not finite stays so, through that largest value.
+    the same bits. What is not finite stays so, through that largest value. Metal has no such sum, so there it is computed on the CPU.
     """
 
     @staticmethod
     def forward(ctx: Any, values: Values, neighbours: Neighbours, weights: Weights, num_values: int) -> Tensor:
         ctx.save_for_backward(neighbours, weights)
+        device = values.device
+        if is_metal(device):
+            values, neighbours, weights = values.cpu(), neighbours.cpu(), weights.cpu()
         largest = values.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
         parts = (values / largest)[:, :, None] * (weights[:, None] * 2.0**40)
         index = neighbours.flatten(1)[:, None].expand(-1, values.shape[1], -1)
         sums = torch.zeros(*values.shape[:2], num_values, dtype=torch.int64, device=values.device)
-        return sums.scatter_add_(2, index, parts.long().flatten(2)).to(values.dtype) * 2.0**-40 * largest
+        spread = sums.scatter_add_(2, index, parts.long().flatten(2)).to(values.dtype) * 2.0**-40 * largest
+        return spread.to(device)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:

@@ -9,17 +9,23 @@ from typing import Any
 import torch
 
 
-def provenance(command: list[str]) -> dict[str, Any]:
-    """Return the versions, commit, machine and command line of this process as plain JSON values."""
+def provenance(command: list[str], device: torch.device, arithmetic: str) -> dict[str, Any]:
+    """Return the versions, commit, machine and command line of this process as plain JSON values, and what the networks are computed in."""
     return {
         "cardigan": version("cardigan"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "device": _named(device),
+        "arithmetic": arithmetic,
         "threads": torch.get_num_threads(),
         "commit": _commit(),
         "command": command,
     }
+
+
+def _named(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def _commit() -> str | None:

@@ -15,6 +15,7 @@ from cardigan.config import Config, from_dict, identity, to_dict
 from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError, unknown
 from cardigan.foreign.reading import foreign_generator
+from cardigan.hardware.precision import ieee_fp32
 from cardigan.latents import sample_labels, sample_latents, truncated
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
@@ -168,7 +169,9 @@ def drawn_in_chunks(generator: Generator, z: Latents, labels: Labels | None, chu
             part = z[start : start + chunk]
             filled = torch.cat([part, part.new_zeros(chunk - len(part), part.shape[1])]).to(device)
             classes = None if labels is None else torch.cat([labels[start : start + chunk], labels.new_zeros(chunk - len(part))]).to(device)
-            yield generator(filled, classes)[: len(part)]
+            with ieee_fp32(device):
+                images = generator(filled, classes)[: len(part)]
+            yield images
     finally:
         generator.train(training)
 

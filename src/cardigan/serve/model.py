@@ -14,14 +14,14 @@ from cardigan.config import Config, identity
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.exports.record import given_away
+from cardigan.hardware.device import find_device
+from cardigan.hardware.memory import is_out_of_memory
 from cardigan.latents import sample_labels, sample_latents, truncated
 from cardigan.pixels import encode
 from cardigan.run.pretrained import sha256_of
 from cardigan.run.snapshot import Snapshot, read_snapshot, weights_file
 from cardigan.serve.onnx import open_onnx
 from cardigan.shapes import Images, Labels, Latents, Pixels
-from cardigan.training.devices import open_devices
-from cardigan.training.memory import is_out_of_memory
 
 ATTEMPTS = 5
 """How often a file is read that changes while it is read."""
@@ -124,7 +124,7 @@ def _open_pytorch(path: Path, device: str, batch: int) -> Served:
     if path.suffix == ".onnx":
         raise CardiganError(f"{path} is an ONNX file, which PyTorch does not read: add --backend onnx, or give the run directory.")
     snapshot, sha256 = _read_whole(path)
-    place = open_devices(replace(snapshot.config, device=device)).device
+    place = find_device(device)
     generator = snapshot.generator.to(place)
 
     @torch.no_grad()

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from cardigan.hardware.memory import keep_freed_memory
 from cardigan.serve.app import Serving, build_app
-from cardigan.training.memory import kept_memory
 from cardigan.web.connections import Patient, allowed_connections
 from cardigan.web.door import Door
 
@@ -59,7 +59,7 @@ def serve(
     server = Server(config)
     begun(server)
     try:
-        with _signals_kept(), kept_memory():  # a third of the time of a batch of digits, on a CPU
+        with _signals_kept(), keep_freed_memory():  # a third of the time of a batch of digits, on a CPU
             server.run(sockets=[listening])
         return not server.broke_off
     finally:

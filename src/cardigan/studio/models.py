@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from cardigan.explore.directions import Directions
 from cardigan.explore.views import directions_of
 from cardigan.run.directory import RunDirectory
@@ -23,7 +25,7 @@ Found = TypeVar("Found")
 class Models:
     """At most a few models, those used last."""
 
-    def __init__(self, folder: Folder, device: str = "cpu") -> None:
+    def __init__(self, folder: Folder, device: torch.device) -> None:
         self._folder, self._device = folder, device
         self._models, self._directions = Kept(MAX_MODELS), Kept(4 * MAX_MODELS)
 

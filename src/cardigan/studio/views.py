@@ -17,6 +17,7 @@ from cardigan.explore.views import Style, labels_for, mix_rows, pad_pictures, ro
 from cardigan.figures.film import film
 from cardigan.figures.grid import png, tile
 from cardigan.figures.layout import GAP, SheetLayout
+from cardigan.hardware.device import find_device
 from cardigan.latents import sample_labels
 from cardigan.objective.losses import find_loss
 from cardigan.run.directory import RunDirectory
@@ -43,7 +44,7 @@ class Views:
     def __init__(self, reading: Reading, device: str = "cpu") -> None:
         """`device` is where models are kept and drawn with; auto is a GPU where there is one."""
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self._reading, self._models = reading, Models(reading.folder, chosen)
+        self._reading, self._models = reading, Models(reading.folder, find_device(chosen))
 
     def game(self, run: RunDirectory, query: Query) -> dict[str, Any]:
         """`/api/game`: D's opinions of generated pictures and of real ones."""

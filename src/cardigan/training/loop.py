@@ -16,7 +16,7 @@ from cardigan.run.directory import RunDirectory
 from cardigan.training.average import update_average
 from cardigan.training.budget import Budget
 from cardigan.training.finite import broken, seen_broken
-from cardigan.training.inputs import Inputs, in_parts, inputs_at
+from cardigan.training.inputs import Inputs, in_parts, inputs_at, sent
 from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import return_to_best
 from cardigan.training.schedule import is_due, kind_of_step, learning_rates
@@ -24,7 +24,7 @@ from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import Game, Kind, Measurements, Players, Rules, iterate
 
 Play = Callable[[Inputs, Kind], Measurements]
-"""One iteration on the device, and the step of the average that follows it."""
+"""One iteration on the device, whose inputs lie in host memory, and the step of the average that follows it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def playing(state: TrainState, batches: Batches, rules: Rules) -> Play:
     game = Game(state.players, rules, state.augmentation)
 
     def play(inputs: Inputs, kind: Kind) -> Measurements:
+        inputs = sent(inputs, rules.devices.device)
         measured = iterate(game, in_parts(inputs, batches, rules.parts), kind, inputs.penalty_factor)
         if kind.generator_learns:
             update_average(state.average, state.players.generator, inputs.average_weight)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from cardigan.config import Config
 from cardigan.data.feed import Feed
 from cardigan.data.source import ImageSpec
+from cardigan.hardware.memory import release_memory, used_megabytes
 from cardigan.objective.losses import find_loss
 from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
@@ -23,7 +24,6 @@ from cardigan.shapes import Labels, Pixels
 from cardigan.training.budget import Clock
 from cardigan.training.faults import Fault, fault
 from cardigan.training.finite import broken, not_finite
-from cardigan.training.memory import give_back, held_megabytes
 from cardigan.training.schedule import is_due, kind_of_step, learning_rates
 from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, state_tensors
@@ -138,6 +138,10 @@ class Recorder:
         self._saved_at = state.images_seen
         self.watch.begin_anew()
 
+    def note(self, sentence: str) -> None:
+        """Write down something that the user should know and that is no fault."""
+        self.event("note", self._since[1], {"messages": [sentence]})
+
     def break_off(self, images_seen: int, bad: dict[str, float]) -> None:
         """Write down that the run ends here, because these numbers are not finite."""
         self._tell(images_seen, fault("non-finite", images_seen, bad, grave=True))
@@ -148,16 +152,11 @@ class Recorder:
         if self._sums is None:
             return
         now, (then, seen_then), device = time.monotonic(), self._since, self._sums.device
-        values = self._means()
-        bad = not_finite(values)
-        if bad:
-            self.break_off(images_seen, bad)
-            raise broken(images_seen, bad)
-        values |= self._probed(state)
+        values = self._finite_means(images_seen) | self._probed(state)
         self._forget(images_seen, now)
         self._progress_due = now + PROGRESS_SECONDS
         speed = (images_seen - seen_then) / max(now - then, 1e-9)
-        facts = {"images_per_second": round(speed, 1), "megabytes": round(held_megabytes(device), 1)}
+        facts = {"images_per_second": round(speed, 1), "megabytes": round(used_megabytes(device), 1)}
         used = learning_rates(self.config, max(0, images_seen - self.config.batch), state.learning_rate_factor)
         facts |= {f"{player}_learning_rate": float(f"{rate:.6g}") for player, rate in used.items()}
         if self.feed is not None:
@@ -165,9 +164,19 @@ class Recorder:
             self._waited = self.feed.waited_seconds
         self._watched("progress", state, {**facts, **{name: round(value, 6) for name, value in values.items()}})
 
+    def _finite_means(self, images_seen: int) -> dict[str, float]:
+        """Return the means of the steps since the last line; if they are not finite, write that down and raise CardiganError."""
+        values = self._means()
+        bad = not_finite(values)
+        if bad:
+            self.break_off(images_seen, bad)
+            raise broken(images_seen, bad)
+        return values
+
     def _means(self) -> dict[str, float]:
         """Return each measure's mean over the steps that had it; what this config never has is left out."""
-        assert self._sums is not None
+        if self._sums is None:
+            return {}
         means: dict[str, float] = {}
         for name, total in zip(MEASURES, self._sums.tolist(), strict=True):
             if name in PENALTIES:
@@ -188,6 +197,8 @@ class Recorder:
         self._steps.clear()
 
     def draw(self, state: TrainState) -> None:
+        """Draw a sample sheet; raises CardiganError if a step since the last look was refused, which may have spoiled batch statistics."""
+        self._finite_means(state.images_seen)
         began = time.monotonic()
         values = self.observers.draw(self.snapshot(state), partial(self.probe.opinions, state))
         self.drawing_seconds = time.monotonic() - began
@@ -240,7 +251,7 @@ class Recorder:
             return {}
         began = time.monotonic()
         verdict = self.observers.judge(self.snapshot(state))
-        give_back()  # a judgement's memory lies elsewhere than a step's, and would be kept beside it
+        release_memory()  # a judgement's memory lies elsewhere than a step's, and would be kept beside it
         self._judge_took = time.monotonic() - began
         self._judging_seconds += self._judge_took
         return {name: value for name, value in verdict.items() if math.isfinite(value)}

@@ -46,6 +46,12 @@ def kind_of_step(config: Config, images_seen: int) -> Kind:
     return Kind(number % config.objective.penalty_interval == 0, (number + 1) % config.discriminator_steps == 0)
 
 
+def step_kinds(config: Config) -> tuple[Kind, ...]:
+    """Return every kind of step that a run of this config has, each once."""
+    cycle = math.lcm(config.objective.penalty_interval, config.discriminator_steps)
+    return tuple(dict.fromkeys(kind_of_step(config, number * config.batch) for number in range(cycle)))
+
+
 def is_due(every: int, before: int, after: int) -> bool:
     """Return whether a multiple of `every` images lies in (before, after]."""
     return before // every != after // every

@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.data.source import ImageSource
+from cardigan.hardware.metal import is_metal
 from cardigan.latents import training_latents
 from cardigan.pixels import decode
 from cardigan.rng import stream
@@ -93,8 +94,8 @@ class Probe:
 
 def thumbnails(images: Images) -> torch.Tensor:
     """Return pictures as vectors: grey, at most 16x16."""
-    side = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
-    return adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), side).flatten(1)
+    side, grey = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3])), images.mean(dim=1, keepdim=True)
+    return adaptive_avg_pool2d(grey.cpu() if is_metal(images.device) else grey, side).flatten(1)
 
 
 def pictures(fake: Images, real: Images) -> dict[str, float]:

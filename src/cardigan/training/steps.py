@@ -271,7 +271,7 @@ def learn(player: nn.Module, optimizer: Optimizer, costs: Iterable[Scalar], devi
         # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
         parameter.grad = gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
     length = length_of(gradients) + 0 * shared_cost
-    _step_if(length.isfinite(), optimizer)
+    _step_if(length.isfinite(), optimizer, devices)
     optimizer.zero_grad(set_to_none=True)
     return length
 
@@ -281,9 +281,9 @@ def length_of(gradients: list[Tensor]) -> Scalar:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # pyright: ignore[reportPrivateImportUsage] - as torch's own clipping
 
 
-def _step_if(allowed: Bool[Tensor, ""], optimizer: Optimizer) -> None:
-    """Let the optimizer step if it is allowed; on a GPU its kernel decides, so that the loop need not wait for the answer."""
-    if allowed.is_cuda:
+def _step_if(allowed: Bool[Tensor, ""], optimizer: Optimizer, devices: Devices) -> None:
+    """Let the optimizer step if it is allowed; where the host runs ahead, its kernel decides, so that the loop need not wait for the answer."""
+    if devices.runs_ahead:
         optimizer.found_inf = (~allowed).float()  # pyright: ignore[reportAttributeAccessIssue] - how torch.amp tells a fused optimizer to stand still
         optimizer.step()
     elif allowed:

@@ -1,0 +1,93 @@
+"""A batch that does not fit into memory is computed in parts, and a recording that does not fit is left out.
+
+An error that is raised on purpose shows that the result is exact; on a GPU a limit on PyTorch's memory shows that
+real errors are recognised.
+"""
+
+import gc
+from typing import Any
+
+import torch
+
+from cardigan.api import Run
+from gpu_check.part import Result, Settings
+from gpu_check.small_runs import last_tensors, memory_that_runs_out, messages_of, trained
+from gpu_check.small_training import different_bits
+
+SHARE = 0.6
+"""Of the memory that the whole batch needs, which is what the limited run gets."""
+STEPS = 24
+
+
+def run(settings: Settings, result: Result) -> None:
+    injected(settings, result)
+    if not settings.on_gpu:
+        for what in ("recording without memory", "limited memory"):
+            result.skip(what, "no GPU")
+        return
+    without_recording(settings, result)
+    limited(settings, result)
+
+
+def injected(settings: Settings, result: Result) -> None:
+    """Compare a run that halves its parts twice with one that computes as many parts from the beginning."""
+    images = 16 * (4 if settings.tiny else STEPS)
+    small = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
+    with memory_that_runs_out(lambda count: count > 4):
+        halved = trained(settings.folder / "halved", images, small)
+    result.add(injected={"accumulate": halved.config.accumulate, "messages": messages_of(halved)})
+    result.check(
+        halved.config.accumulate == 4,
+        f"a batch of 16 is computed in {halved.config.accumulate} parts, not in 4 of 4 images",
+    )
+    result.check(halved.images_seen == images, f"ended after {halved.images_seen} images")
+    told = [message for message in messages_of(halved) if "memory" in message]
+    result.check(bool(told), "the run does not say that memory ran out")
+    parts = trained(settings.folder / "parts", images, {**small, "accumulate": 4})
+    alike(result, "parts chosen by the run", halved, parts)
+
+
+def without_recording(settings: Settings, result: Result) -> None:
+    """Compare a run whose recording runs out of memory with one that records."""
+    small = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
+    with memory_that_runs_out(lambda _: torch.cuda.is_current_stream_capturing()):
+        eager = trained(settings.folder / "not-recorded", 16 * STEPS, small)
+    result.add(recording={"accumulate": eager.config.accumulate, "messages": messages_of(eager)})
+    result.check(eager.config.accumulate == 1, "the batch was split although only the recording ran out of memory")
+    alike(result, "steps that could not be recorded", eager, trained(settings.folder / "recorded", 16 * STEPS, small))
+
+
+def limited(settings: Settings, result: Result) -> None:
+    """Train `tutorial` in full width with less memory than one of its batches needs."""
+    batch, images = 512, 512 * 8
+    changes: dict[str, Any] = {
+        "batch": batch,
+        "device": settings.device,
+        "data.height": 64,
+        "data.width": 64,
+        "data.channels": 3,
+    }
+    changes |= {f"{player}.width": 128 for player in ("generator", "discriminator")}
+    torch.cuda.reset_peak_memory_stats()
+    trained(settings.folder / "unlimited", images, changes)
+    needed, total = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(settings.device).total_memory
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(SHARE * needed / total)
+    try:
+        small = trained(settings.folder / "limited", images, changes)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    numbers = {
+        "whole_batch_megabytes": round(needed / 1e6),
+        "limit_megabytes": round(SHARE * needed / 1e6),
+        "accumulate": small.config.accumulate,
+    }
+    result.add(limited={**numbers, "messages": messages_of(small)})
+    result.check(small.config.accumulate > 1, "a batch that does not fit was not computed in parts")
+    result.check(small.images_seen == images, f"ended after {small.images_seen} images")
+
+
+def alike(result: Result, what: str, ours: Run, theirs: Run) -> None:
+    different = different_bits(last_tensors(ours), last_tensors(theirs))
+    result.check(bool(last_tensors(ours)) and not different, f"{what}: {different}")

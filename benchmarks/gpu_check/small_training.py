@@ -1,0 +1,96 @@
+"""A training without a run directory: the steps of `cardigan train`, recorded or eager, straight or from saved tensors.
+
+Writes nothing and prints nothing.
+"""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+
+from cardigan import assemble
+from cardigan.config import Config, DataConfig
+from cardigan.data.batches import Batches
+from cardigan.data.feed import Feed
+from cardigan.data.pictures import open_pictures
+from cardigan.data.source import ImageSource
+from cardigan.training.budget import Budget, Clock
+from cardigan.training.cuda_graph import CudaGraphStep, recorded_step
+from cardigan.training.devices import open_devices
+from cardigan.training.loop import Trial, advance, playing
+from cardigan.training.schedule import step_kinds
+from cardigan.training.state import load_state_tensors, state_tensors
+
+Tensors = dict[str, torch.Tensor]
+
+
+@lru_cache(maxsize=8)
+def images_of(data: DataConfig) -> ImageSource:
+    """Return the training images; opened once for all configs that use them."""
+    return open_pictures(data).training
+
+
+class SmallTraining:
+    """A training that is advanced by hand."""
+
+    def __init__(self, config: Config, recorded: bool, sent: bool = False) -> None:
+        """With `sent` the images do not lie on the device: they are sent step by step."""
+        devices, source = open_devices(config), images_of(config.data)
+        self.config, self.kinds, self.messages = config, step_kinds(config), list[str]()
+        self.spec = assemble.build_spec(config, source)
+        self.state, rules = assemble.build_state(config, self.spec, devices), assemble.build_rules(config, devices)
+        batches = Batches(source.to(devices.device), config.data, config.seed)
+        self.feed = Feed(assemble._sent(source, config, slice(0, config.batch)), config.batch) if sent else None
+        work = playing(self.state, batches, rules)
+        self.step = recorded_step(work, devices.device, 1, self.kinds, self.messages.append) if recorded else work
+        self.trial = Trial(config, batches, rules, self.step, Budget(config, devices.processes, Clock()), None, feed=self.feed)
+
+    def advance(self, steps: int) -> torch.Tensor:
+        """Train for so many steps; return their measurements, [steps, measure], on the CPU."""
+        measured = []
+        for _ in range(steps):
+            self.state, numbers = advance(self.trial, self.state)
+            measured.append(numbers)
+        return torch.stack(measured).cpu()
+
+    def tensors(self) -> Tensors:
+        """Return copies of all tensors of the state, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in state_tensors(self.state).items()}
+
+    def load(self, tensors: Tensors, images_seen: int) -> None:
+        """Go on from saved tensors."""
+        load_state_tensors(self.state, tensors)
+        self.state = replace(self.state, images_seen=images_seen)
+
+    def replays_every_kind(self) -> bool:
+        """Return whether each kind of step is replayed from a recording by now."""
+        return isinstance(self.step, CudaGraphStep) and set(self.step._recorded) == set(self.kinds)
+
+    def close(self) -> None:
+        """Let go of whatever sends images."""
+        if self.feed is not None:
+            self.feed.close()
+
+
+def cycle_of(config: Config) -> int:
+    """Return after how many steps the kinds of steps repeat."""
+    return math.lcm(config.objective.penalty_interval, config.discriminator_steps)
+
+
+def different_bits(ours: Tensors, theirs: Tensors) -> str:
+    """Return a sentence about the first tensors that differ in any bit, "" where none does."""
+    if ours.keys() != theirs.keys():
+        return f"other tensors: {sorted(ours.keys() ^ theirs.keys())[:3]}"
+    names = [name for name in ours if not same_bits(ours[name], theirs[name])]
+    if not names:
+        return ""
+    largest = max(float((ours[name].double() - theirs[name].double()).abs().max()) for name in names)
+    return f"{len(names)} of {len(ours)} tensors differ, by {largest:.3g} at most: {', '.join(names[:3])}"
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors have the same type, shape and bits."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))

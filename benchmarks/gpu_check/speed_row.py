@@ -1,0 +1,110 @@
+"""One case of the speed part: a recipe at a batch size, trained in several ways, window by window in turn.
+
+Does not know which cases there are, nor what they aim for.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_check.part import Result
+from speed import flop_per_image, spread
+from speed_workers import Worker, WorkerEnded, config_of, warm_up_steps
+
+OURS = ("recorded", "eager")
+
+
+@dataclass
+class Case:
+    """A recipe at a batch size, and a process for each way to train it; one that fails leaves, and the others go on."""
+
+    name: str
+    settings: dict[str, Any]
+    """What the workers are told (`speed_workers.Settings`)."""
+    workers: dict[str, Worker]
+    result: Result
+
+    def wait_for_compiled(self, seconds: float) -> None:
+        """Wait for the compiled loop; on a machine that cannot compile it, measure the others and say why."""
+        try:
+            self.workers["compiled"].receive(seconds)
+        except WorkerEnded as error:
+            self.result.skip(f"{self.name}, compiled", str(error))
+            self.workers.pop("compiled").end()
+
+    def row(self, product: Worker, windows: int, seconds: float) -> dict[str, Any]:
+        """Return one row: images a second of every way, ratios, and shares of the matrix product."""
+        self.build()
+        steps = self.steps_of_a_window(seconds)
+        config = config_of(self.settings)
+        speeds: dict[str, list[float]] = {kind: [] for kind in steps}
+        products: list[float] = []
+        for _ in range(windows):
+            for kind in steps:
+                for answer in self.asked(kind, steps=steps[kind]):
+                    speeds[kind].append(steps[kind] * config.batch / answer["seconds"])
+            products.append(product.ask(rates=["bf16"])["bf16"])
+        speeds = {kind: speeds[kind] for kind in steps if kind in self.workers}
+        megabytes = {kind: round(answer["megabytes"]) for kind in speeds for answer in self.asked(kind, memory=True)}
+        self.result.check(not speeds.keys() ^ steps.keys(), f"{self.name}: not every way was measured")
+        return {
+            "recipe": config.recipe,
+            "batch": config.batch,
+            "images_per_second": {kind: spread(values) for kind, values in speeds.items()},
+            "bf16_product_gflop_per_second": spread(products),
+            **compared(speeds, products, flop_per_image(config)),
+            "peak_megabytes": megabytes,
+        }
+
+    def build(self) -> None:
+        """Have all processes build what they need at the same time: a few images take little memory."""
+        for worker in self.workers.values():
+            worker.send(samples=64)
+        for kind in list(self.workers):
+            self.answers(kind)
+
+    def steps_of_a_window(self, seconds: float) -> dict[str, int]:
+        """Return how many steps fill one window, by the ways that work; each is warm then."""
+        warm_up, steps = warm_up_steps(config_of(self.settings)), dict[str, int]()
+        for kind in list(self.workers):
+            if self.asked(kind, steps=warm_up):
+                for answer in self.asked(kind, steps=4):
+                    steps[kind] = max(1, round(4 * seconds / answer["seconds"]))
+        return steps
+
+    def asked(self, kind: str, **question: Any) -> list[dict[str, float]]:
+        """Return the answer of one process, as a list: an empty one, and a failure, where it has ended."""
+        if kind not in self.workers:
+            return []
+        try:
+            self.workers[kind].send(**question)
+        except WorkerEnded as error:
+            return self.left(kind, error)
+        return self.answers(kind)
+
+    def answers(self, kind: str) -> list[dict[str, float]]:
+        """Return the answer to what one process was sent last."""
+        try:
+            return [self.workers[kind].receive()]
+        except WorkerEnded as error:
+            return self.left(kind, error)
+
+    def left(self, kind: str, error: WorkerEnded) -> list[dict[str, float]]:
+        self.result.check(False, f"{self.name}: {error}")
+        self.workers.pop(kind).end()
+        return []
+
+    def end(self) -> None:
+        for worker in self.workers.values():
+            worker.end()
+
+
+def compared(speeds: dict[str, list[float]], products: list[float], flop: float) -> dict[str, Any]:
+    """Return the ratios of our steps to every other way, and their shares of the matrix product."""
+    ratios = {
+        f"{ours} / {kind}": spread([one / other for one, other in zip(speeds[ours], values, strict=True)])
+        for ours in OURS
+        for kind, values in speeds.items()
+        if ours in speeds and kind != ours
+    }
+    shares = {kind: spread([speed * flop / 1e9 / product for speed, product in zip(speeds[kind], products, strict=True)]) for kind in speeds}
+    return {"ratios": ratios, "flop_per_image": flop, "fraction_of_bf16_product": shares}

@@ -1,0 +1,236 @@
+"""The processes that are measured in turns: each trains, draws or multiplies when asked, and answers with its seconds.
+
+    python benchmarks/speed_workers.py KIND SETTINGS
+
+`speed.py` and `gpu.py` start them. Each has a process of its own, so that none changes the other's memory, caches or
+flags. Nothing is built before the first question, so that many can be started at once.
+"""
+
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from cardigan import assemble
+from cardigan.config import Config, override
+from cardigan.data.batches import Batches
+from cardigan.hardware.memory import keep_freed_memory
+from cardigan.hardware.precision import allow_tf32
+from cardigan.recipes import find_recipe
+from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
+from cardigan.training.budget import Budget, Clock
+from cardigan.training.cuda_graph import WARM_UP_STEPS, recorded_step
+from cardigan.training.devices import open_devices
+from cardigan.training.loop import Trial, advance, playing
+from cardigan.training.schedule import step_kinds
+from plain import PlainLoop
+
+SIDE = {"cpu": 4096, "cuda": 8192}
+"""Of the matrices whose product is timed."""
+Settings = dict[str, Any]
+"""recipe, batch and device; `overrides` by dotted name; `side` of the matrices."""
+Parts = tuple[Callable[[int], object], Callable[[int], object]]
+"""What trains for so many steps, and what draws so many images."""
+
+
+class WorkerEnded(Exception):
+    """A worker gave no answer: it failed, or it took too long."""
+
+
+class Worker:
+    """One of the processes that take turns."""
+
+    def __init__(self, kind: str, settings: Settings) -> None:
+        self.kind, self._errors = kind, tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        words = [sys.executable, __file__, kind, json.dumps(settings)]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    def send(self, **question: Any) -> None:
+        """Ask, without waiting for the answer."""
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def receive(self, seconds: float | None = None) -> dict[str, float]:
+        """Return the answer to the last question; raises WorkerEnded where none comes, or none in time."""
+        assert self.process.stdout
+        if seconds is not None and not select.select([self.process.stdout], [], [], seconds)[0]:
+            self.process.kill()
+            raise WorkerEnded(f"{self.kind}: no answer within {seconds:g} s")
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise self._ended()
+        return json.loads(answer)
+
+    def ask(self, **question: Any) -> dict[str, float]:
+        self.send(**question)
+        return self.receive()
+
+    def end(self) -> None:
+        """Let the process leave: it does so when nothing more can be asked."""
+        assert self.process.stdin and self.process.stdout
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self._errors.close()
+
+    def _ended(self) -> WorkerEnded:
+        code = self.process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return WorkerEnded(f"{self.kind}: ended with exit code {code}: {lines[-1] if lines else 'without a word'}")
+
+
+def config_of(settings: Settings) -> Config:
+    """Return the recipe's config without classes, which the plain loop does not have."""
+    config = replace(find_recipe(settings["recipe"]).config(), batch=settings["batch"], device=settings["device"], conditional=False)
+    return override(config, settings.get("overrides", {}))
+
+
+def warm_up_steps(config: Config) -> int:
+    """Return how many steps come before anything is timed; on a GPU every kind of step is recorded in them, and
+    replayed.
+    """
+    return 1 if config.device == "cpu" else (WARM_UP_STEPS + 2) * config.objective.penalty_interval * config.discriminator_steps
+
+
+def serve(kind: str, settings: Settings) -> None:
+    """Do what standard input asks, line by line, and answer with the seconds it took."""
+    config, answers = config_of(settings), os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    sys.stdout = sys.stderr  # libraries may print
+    on_gpu = config.device.startswith("cuda")
+    parts: Parts | None = None
+    with keep_freed_memory() if kind in {"cardigan", "eager"} else nullcontext():
+        for line in sys.stdin:
+            question = json.loads(line)
+            if parts is None:
+                if on_gpu and torch.device(config.device).index is not None:
+                    torch.cuda.set_device(config.device)
+                parts = KINDS[kind](config, settings)
+            answers.write(json.dumps(answer(question, parts, on_gpu, settings)) + "\n")
+            answers.flush()
+
+
+def answer(question: dict[str, Any], parts: Parts, on_gpu: bool, settings: Settings) -> dict[str, float]:
+    if "rates" in question:
+        return {name: rate(dtype, settings) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)) if name in question["rates"]}
+    if "memory" in question:
+        peak = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        return {"megabytes": peak}
+    train, draw = parts
+    if on_gpu:  # the memory that was given back below is fetched again outside of the time
+        train(1) if "steps" in question else draw(64)
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    train(question["steps"]) if "steps" in question else draw(question["samples"])
+    if on_gpu:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    if on_gpu:
+        torch.cuda.empty_cache()  # while the others have their turn they may need it
+    return {"seconds": seconds}
+
+
+def plain_parts(config: Config, settings: Settings, tf32: bool = True) -> Parts:
+    """The plain loop with PyTorch's own flags, except that TF32 is wholly on or wholly off."""
+    loop = plain_loop(config)
+    allow_tf32(tf32)
+    return (lambda steps: [loop.step() for _ in range(steps)]), loop.sample
+
+
+def plain_without_tf32_parts(config: Config, settings: Settings) -> Parts:
+    return plain_parts(config, settings, tf32=False)
+
+
+def compiled_parts(config: Config, settings: Settings) -> Parts:
+    """The plain loop, compiled for the least overhead: PyTorch records its graphs too."""
+    loop = plain_loop(config)
+    loop.compile()
+    allow_tf32(True)
+    return (lambda steps: [loop.step() for _ in range(steps)]), loop.sample
+
+
+def plain_loop(config: Config) -> PlainLoop:
+    images = Batches(assemble.build_source(config), config.data, config.seed).at(0, 4096).images.contiguous()
+    return PlainLoop(config, images.to(config.device))
+
+
+def cardigan_parts(config: Config, settings: Settings, recorded: bool = True) -> Parts:
+    devices, source = open_devices(config), assemble.build_source(config)
+    spec = assemble.build_spec(config, source)
+    state, rules = assemble.build_state(config, spec, devices), assemble.build_rules(config, devices)
+    batches = Batches(source.to(devices.device), config.data, config.seed)
+    work = playing(state, batches, rules)
+    step = recorded_step(work, devices.device, 1, step_kinds(config)) if recorded else work
+    trial = Trial(config, batches, rules, step, Budget(config, devices.processes, Clock()), None)
+    states = [state]
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            states[0], _ = advance(trial, states[0])
+
+    return train, lambda num: sample_pixels(Snapshot(state.average, config, spec, 0), numbered(num, 0))
+
+
+def eager_parts(config: Config, settings: Settings) -> Parts:
+    return cardigan_parts(config, settings, recorded=False)
+
+
+def matrix_parts(config: Config, settings: Settings) -> Parts:
+    return (lambda _: None), (lambda _: None)
+
+
+KINDS: dict[str, Callable[[Config, Settings], Parts]] = {
+    "plain": plain_parts,
+    "plain without TF32": plain_without_tf32_parts,
+    "compiled": compiled_parts,
+    "cardigan": cardigan_parts,
+    "eager": eager_parts,
+    "matrix": matrix_parts,
+}
+"""`cardigan` is recorded where it can be, as every run is."""
+
+
+def rate(dtype: torch.dtype, settings: Settings) -> float:
+    """Return the GFLOP/s of a large square matrix product, the best of eight."""
+    device = settings["device"]
+    on_gpu = device.startswith("cuda")
+    side = settings.get("side", SIDE["cuda" if on_gpu else "cpu"])
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        began = time.perf_counter()
+        torch.mm(left, right)
+        if on_gpu:
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best / 1e9
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,87 @@
+"""What PyTorch's backend for Apple GPUs (`mps`, Metal) lacks or computes wrongly, each fact with its source and what Cardigan does instead.
+
+Nothing of it was run on an Apple machine: the facts were read in PyTorch's source, its releases 2.8 to 2.13 and its issues. Numbers after `#` are
+issues and pull requests of pytorch/pytorch. Whether a step on Metal gives the same bits twice is not documented; a resumed run is only
+promised to go on there, not to end with equal bits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from cardigan.errors import CardiganError
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One thing that does not work on Metal."""
+
+    what: str
+    instead: str
+    """What Cardigan does there; `refused` is an error with the reason."""
+    source: str
+
+
+LIMITS = {
+    "channels_last": Limit(
+        "backward passes of batch normalization, pooling and activations are wrong or abort in the channels_last layout",
+        "networks keep the contiguous layout (training/devices.py)",
+        "#175189, #175190, #175188; testing/_internal/common_modules.py of 2.13 expects BatchNorm2d to fail; #134618",
+    ),
+    "convolution strides": Limit(
+        "a convolution reads its weight as if it were contiguous, which PyTorch's double backward does not make it",
+        "convolutions differentiate by their own forms, on contiguous tensors (nets/convolution.py)",
+        "#192212, #192303 (macOS 15 and later; mended after 2.13)",
+    ),
+    "max_pool2d": Limit(
+        "max_pool2d cannot be differentiated twice, which penalties need",
+        "max_pool2d with indices, which can (nets/attention.py)",
+        "derivatives.yaml has no formula for max_pool2d_backward; #98582",
+    ),
+    "int64 scatter": Limit(
+        "scatter_add_ of int64 computes in int32 before 2.13",
+        "the warp's gradient is added up on the CPU (objective/augment.py)",
+        "ScatterGather.mm, scatter_mps_general; testing/_internal/common_mps.py of 2.13; #184057",
+    ),
+    "adaptive pooling": Limit(
+        "adaptive_avg_pool2d needs sides that divide, adaptive_max_pool2d uses other windows where they do not",
+        "pooling to thumbnails is computed on the CPU (training/signals.py, explore/features.py)",
+        "AdaptivePooling.mm, set_kernel_params; #96056",
+    ),
+    "fused Adam": Limit(
+        "the fused Adam ignores found_inf before 2.13, so that it would apply a refused update",
+        "the host looks at each gradient before the optimizer steps (training/steps.py)",
+        "MultiTensorApply.h of 2.8 to 2.12; #186360",
+    ),
+    "large tensors": Limit(
+        "indexing beyond 2^31 elements is wrong without an error",
+        "larger data sets stay in host memory and travel step by step (assemble.py)",
+        "#188756 (mended after 2.13)",
+    ),
+    "float64": Limit(
+        "there is no float64",
+        "metrics, directions and exports compute on the CPU",
+        '"MPS framework doesn\'t support float64"; #122602',
+    ),
+    "bf16": Limit(
+        "bf16 transposed convolutions are an expected failure of PyTorch's own tests",
+        "refused",
+        "testing/_internal/common_mps.py, conv_transpose2d, 2.8 to 2.13; #139390",
+    ),
+    "several processes": Limit(
+        "gloo does not exchange tensors of this device",
+        "refused",
+        "#160732, #189853; with PYTORCH_ENABLE_MPS_FALLBACK results are wrong: #173808",
+    ),
+}
+
+
+def is_metal(device: torch.device) -> bool:
+    return device.type == "mps"
+
+
+def refuse_on_metal(name: str, device: torch.device, advice: str) -> None:
+    """Raise CardiganError if the device is Apple's and this limit has no way around it."""
+    if is_metal(device):
+        limit = LIMITS[name]
+        raise CardiganError(f"device is {str(device)!r}, where {limit.what} (PyTorch, {limit.source}): {advice}.")

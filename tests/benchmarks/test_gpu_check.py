@@ -1,0 +1,299 @@
+"""`benchmarks/gpu.py` without a GPU: every part runs, tiny; what fails or hangs ends alone; checks can fail."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import speed_workers
+from cardigan.config import flatten, identity, override
+from cardigan.nets.table import NETS
+from cardigan.objective.augment import OPERATIONS
+from cardigan.objective.losses import LOSSES
+from cardigan.objective.penalties import PENALTIES
+from cardigan.recipes import config_for
+from gpu_check import equality, marked_tests
+from gpu_check.part import PartSkipped, Result, Settings
+from gpu_check.small_training import SmallTraining, different_bits, same_bits
+from gpu_check.speed_row import Case, compared
+from gpu_check.table import MOST_SECONDS, PARTS
+from gpu_check.training_speed import aims
+from plain import PlainLoop
+from speed_workers import Worker
+from variations import SMALL, VARIATIONS
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+APART = (("kill", "devices"), ("serving", "speed"))
+"""Parts that start processes: run by the command, both rows at the same time, so that two cores are used."""
+HERE = ("equality", "rollback", "out-of-memory", "sampling", "memory", "promise", "profile")
+"""Parts that need no process of their own on a CPU."""
+PLAYERS = ("generator", "discriminator")
+UNVARIED = {
+    *("recipe", "seed", "batch", "latent.size", "all_reduce"),
+    *(f"data.{name}" for name in ("source", "split", "held_out", "limit", "labels", "classes", "max_pixels")),
+    *(f"{player}.width" for player in PLAYERS),
+    *(f"{player}_optimizer.{name}" for player in PLAYERS for name in ("learning_rate", "beta2")),
+    "generator.minibatch_deviation",
+}
+"""Settings that no variation changes: sizes, numbers, which images there are, and what a generator does not have."""
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_environment())
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process still does something; one that has ended may wait for somebody to ask how."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, as a tiny run does: tiny tensors gain nothing from a second one."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
+
+
+def test_the_command_runs_its_parts_tiny_on_a_cpu(tmp_path):
+    files = [tmp_path / f"{number}.json" for number in range(len(APART))]
+    options = [("--only", ",".join(names), "--out", str(file)) for names, file in zip(APART, files, strict=True)]
+    running = [started(str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--tiny", *words) for words in options]
+    said = [process.communicate()[0] for process in running]
+    found = {name: part for file in files for name, part in json.loads(file.read_text())["parts"].items()}
+    assert [process.returncode for process in running] == [0, 0], (said, found)
+    assert {name: part["status"] for name, part in found.items()} == dict.fromkeys(found, "passed")
+    assert found.keys() == {"kill", "devices", "serving", "speed"}
+    assert found["kill"]["kills"] == 1 and 0 < found["kill"]["resumed_at"][0] < found["kill"]["images"]
+    assert found["serving"]["images_right"] == found["serving"]["images_wanted"] > 0
+    (row,) = found["speed"]["rows"]
+    assert row["images_per_second"].keys() == {"eager", "plain"}
+    assert [target["met"] for target in found["speed"]["targets"]] == [None] * 3  # nothing is claimed
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_part_passes_tiny_on_a_cpu(tmp_path, one_thread, name):
+    (tmp_path / "work").mkdir()
+    result = Result(tmp_path / "result.json")
+    PARTS[name].run(Settings("cpu", True, tmp_path / "work"), result)
+    result.finish()
+    assert result.status == "passed", result.failures
+    expected: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "equality": lambda values: values["compared"] == values["cases"] == 5,
+        "rollback": lambda values: values["rollbacks"] == 1 and values["learning_rate_factor"] == 0.5,
+        "out-of-memory": lambda values: values["injected"]["accumulate"] == 4,
+        "sampling": lambda values: values["recipes"] == 4,
+        "memory": lambda values: len(values["megabytes"]["resident"]) == values["looks"] == 5,
+        "promise": lambda values: values["reached"] and len(values["rows"]) == 2,
+        "profile": lambda values: len(values["eager"]["dearest"]) == 10,
+    }
+    assert expected[name](json.loads((tmp_path / "result.json").read_text()))
+
+
+def test_the_marked_tests_are_counted(tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["gpu: needs a GPU"]\n')
+    tests = {"good": "pass", "bad": "assert False", "left_out": "pytest.skip('no GPU')"}
+    lines = [f"@pytest.mark.{marker}\ndef test_{name}():\n    {work}" for marker in ("gpu",) for name, work in tests.items()]
+    file = tmp_path / "tests" / "test_some.py"
+    monkeypatch.setattr(marked_tests, "ROOT", tmp_path)
+    settings = Settings("cpu", True, tmp_path)
+    with pytest.raises(PartSkipped, match="no test file"):
+        marked_tests.run(settings, Result(tmp_path / "none.json"))
+    file.write_text("\n".join(["import pytest", *lines, "def test_unmarked():\n    assert False"]))
+    result = Result(tmp_path / "result.json")
+    marked_tests.run(settings, result)
+    assert result.values["counts"] == {"tests": 3, "failures": 1, "errors": 0, "skipped": 1, "passed": 1}
+    assert result.failures == ["pytest ended with exit code 1", "failed: tests.test_some::test_bad"]
+
+
+def test_every_part_is_tried_here():
+    assert sorted([*APART[0], *APART[1], *HERE, "tests"]) == sorted(PARTS)
+
+
+FAKES = {
+    "passes": "result.check(True, '')",
+    "fails": "result.check(1 + 1 == 3, 'one and one are not three')",
+    "misses": "result.target('a large number', 1.0, at_least=2.0)",
+    "raises": "raise ValueError('no such thing')",
+    "crashes": "result.add(measured=7); os.kill(os.getpid(), signal.SIGSEGV)",
+    "hangs": "child = subprocess.Popen(['sleep', '600']); result.add(child=child.pid); child.wait()",
+    "crashes-at-its-end": "result.check(True, ''); atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
+    "checks-nothing": "result.add(measured=7)",
+    "leaves-out": "raise PartSkipped('no such machine')",
+    "passes-last": "result.check(True, '')",
+}
+
+
+def test_a_part_that_fails_crashes_or_hangs_ends_alone(tmp_path):
+    for name, work in FAKES.items():
+        lines = [
+            "import atexit, os, signal, subprocess",
+            "from gpu_check.part import PartSkipped",
+            "def run(settings, result):",
+            f"    {work}",
+        ]
+        (tmp_path / f"fake_{name.replace('-', '_')}.py").write_text("\n".join(lines))
+    script = tmp_path / "gpu_with_fakes.py"
+    parts = {name: f"fake_{name.replace('-', '_')}" for name in FAKES}
+    script.write_text(f"""
+import sys
+sys.path[:0] = [{str(BENCHMARKS)!r}, {str(tmp_path)!r}]
+import gpu
+from gpu_check.table import PARTS, Part
+gpu.__file__ = __file__
+PARTS.clear()
+PARTS.update({{name: Part("", module, 3) for name, module in {parts!r}.items()}})
+sys.exit(gpu.main())
+""")
+    out = tmp_path / "out.json"
+    running = started(str(script), "--device", "cpu", "--only", ",".join(FAKES), "--out", str(out))
+    said = running.communicate()[0]
+    assert running.returncode == 1, said
+    found = json.loads(out.read_text())["parts"]
+    status = {name: part["status"] for name, part in found.items()}
+    failed = dict.fromkeys(("fails", "misses", "raises", "crashes", "crashes-at-its-end", "checks-nothing"), "failed")
+    skipped = {"leaves-out": "skipped: no such machine"}
+    assert status == {"passes": "passed", "hangs": "timed out", "passes-last": "passed", **failed, **skipped}, said
+    assert found["fails"]["failures"] == ["one and one are not three"]
+    assert found["misses"]["targets"] == [{"target": "a large number", "value": 1.0, "met": False}]
+    assert "ValueError: no such thing" in found["raises"]["failures"][0]
+    assert found["crashes"]["failures"] == ["its process ended with exit code -11"] and found["crashes"]["measured"] == 7
+    assert 3 <= found["hangs"]["seconds"] < 20
+    assert not is_running(found["hangs"]["child"])
+    assert found["checks-nothing"]["failures"] == ["nothing was checked"]
+    assert "hangs         timed out" in said and "| a large number | 1.0 | no |" in said
+
+
+def test_an_unknown_part_is_named_before_anything_runs(tmp_path):
+    running = started(str(BENCHMARKS / "gpu.py"), "--only", "speeds", "--out", str(tmp_path / "out.json"))
+    assert "--only has 'speeds': expected some of devices, equality" in running.communicate()[0]
+    assert running.returncode == 2 and not (tmp_path / "out.json").exists()
+
+
+def test_all_parts_together_take_nine_minutes_at_most():
+    assert sum(part.limit_seconds for part in PARTS.values()) <= MOST_SECONDS == 540
+
+
+def test_the_variations_hold_every_loss_penalty_network_operation_and_setting():
+    start = override(config_for("mnist"), SMALL)
+    configs = {name: override(start, changes) for name, changes in VARIATIONS.items()}
+    assert {config.objective.loss for config in configs.values()} == LOSSES.keys()
+    assert {config.generator.network for config in configs.values()} == {config.discriminator.network for config in configs.values()} == NETS.keys()
+    assert {name for config in configs.values() for name in PENALTIES if config.objective.weight(name)} == PENALTIES.keys()
+    assert {name for config in configs.values() for name in config.augment.pipeline} == OPERATIONS.keys()
+    before, after = flatten(start), [flatten(config) for config in configs.values()]
+    unvaried = {name for name in [*identity(start), "accumulate"] if all(values[name] == before[name] for values in after)}
+    assert unvaried - UNVARIED == set()
+
+
+def tiny(**changes: object):
+    small = {**SMALL, "batch": 8, "generator.width": 4, "discriminator.width": 4, "data.limit": 64, "device": "cpu"}
+    return override(config_for("mnist"), {**small, **changes})
+
+
+def test_a_state_that_is_not_wholly_restored_is_noticed(monkeypatch):
+    config = tiny(**{"data.height": 8, "data.width": 8})
+    assert equality.compared(config, sent=False)["failures"] == []
+    usual = SmallTraining.load
+
+    def forgetful(self: SmallTraining, tensors, images_seen):
+        usual(
+            self,
+            {name: 0 * tensor if name.endswith("exp_avg_sq") else tensor for name, tensor in tensors.items()},
+            images_seen,
+        )
+
+    monkeypatch.setattr(SmallTraining, "load", forgetful)
+    failures = equality.compared(config, sent=False)["failures"]
+    assert len(failures) == 2 and all(failure.startswith("a resumed run: ") for failure in failures)
+
+
+def test_a_single_bit_is_a_difference():
+    one, other = torch.tensor([1.0, 0.0, float("nan")]), torch.tensor([1.0, -0.0, float("nan")])
+    assert same_bits(one, one.clone()) and not same_bits(one, other)
+    assert "1 of 2 tensors differ" in different_bits({"a": one, "b": one}, {"a": one, "b": other})
+    assert different_bits({"a": one}, {"b": one}) == "other tensors: ['a', 'b']"
+
+
+WORKER = """
+import json, sys, time
+for line in sys.stdin:
+    question = json.loads(line)
+    if sys.argv[1] == "hangs":
+        time.sleep(600)
+    if sys.argv[1] == "ends" and "steps" in question:
+        raise SystemExit("no memory is left")
+    answers = {"rates": {"bf16": 100.0}, "memory": {"megabytes": 7.0}}
+    print(json.dumps(next((answers[name] for name in answers if name in question), {"seconds": 0.5})), flush=True)
+"""
+
+
+def test_a_way_to_train_that_fails_leaves_the_others_measured(tmp_path, monkeypatch):
+    """Processes that only answer: one of them ends at its first step, and one never gets compiled."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    monkeypatch.setattr(speed_workers, "__file__", str(script))
+    told: dict[str, Any] = {"recipe": "mnist", "batch": 64, "device": "cpu"}
+    result = Result(tmp_path / "result.json")
+    kinds = {"eager": "answers", "plain": "ends", "compiled": "hangs"}
+    case = Case("mnist at batch 64", told, {way: Worker(kind, told) for way, kind in kinds.items()}, result)
+    case.workers["compiled"].send(steps=4)
+    case.wait_for_compiled(0.2)
+    with Worker("answers", told) as product:
+        row = case.row(product, windows=3, seconds=1.0)
+    case.end()
+    assert row["images_per_second"] == {"eager": {"median": 1024.0, "low": 1024.0, "high": 1024.0}}  # 8 steps in 0.5 s
+    assert row["peak_megabytes"] == {"eager": 7}
+    assert result.skipped == {"mnist at batch 64, compiled": "hangs: no answer within 0.2 s"}
+    assert result.failures == ["mnist at batch 64: ends: ended with exit code 1: no memory is left"]
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_the_compiled_plain_loop_trains_as_the_plain_loop(one_thread):
+    config, losses = tiny(conditional=False), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        loop = PlainLoop(config, torch.rand(16, 1, 32, 32))
+        if compiled:
+            loop.compile("eager")  # traced and run: the compiler itself takes longer than this whole test
+        losses.append([loop.step() for _ in range(5)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_targets_are_those_of_the_recorded_steps():
+    speeds = {
+        "recorded": [300.0, 320.0],
+        "eager": [100.0, 100.0],
+        "plain": [200.0, 200.0],
+        "plain without TF32": [50.0, 40.0],
+    }
+    row = {"recipe": "tutorial", "batch": 64, **compared(speeds, [1000.0, 1000.0], 1e9)}
+    assert [(value, least) for _, value, least in aims([row])] == [(1.55, 1.5), (7.0, 5.0), (None, 0.4)]
+    assert [value for _, value, _ in aims([{**row, "batch": 1024}])] == [None, None, 0.31]
+    del speeds["recorded"]  # a recorded loop that failed meets nothing by its eager speed
+    assert [value for _, value, _ in aims([{**row, **compared(speeds, [1000.0, 1000.0], 1e9)}])] == [None] * 3
+
+
+@pytest.mark.parametrize(("value", "met"), [(1.5, True), (1.49, False), (None, False)])
+def test_a_missing_number_misses_its_target(tmp_path, value, met):
+    result = Result(tmp_path / "result.json")
+    result.target("speed", value, at_least=1.5)
+    result.finish()
+    assert (result.targets[0].met, result.status) == (met, "passed" if met else "failed")
+
+
+def test_settings_know_a_gpu_by_its_name(tmp_path):
+    assert [Settings(name, False, tmp_path).on_gpu for name in ("cpu", "cuda", "cuda:1")] == [False, True, True]

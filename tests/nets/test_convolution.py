@@ -1,0 +1,338 @@
+"""Our forms of the convolution and its gradients against PyTorch's, to the second derivative."""
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, conv_transpose2d
+from torch.nn.utils.parametrize import register_parametrization
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cardigan.config import Config, NetworkConfig
+from cardigan.data.source import ImageSpec
+from cardigan.nets import convolution
+from cardigan.nets.convolution import (
+    Convolution,
+    Geometry,
+    StridedConv,
+    TransposedConv,
+    TransposedConvolution,
+    WeightGradient,
+)
+from cardigan.nets.table import build_discriminator
+
+SHAPES = [(2, 3, 5, 8, 8), (1, 2, 4, 4, 12), (3, 1, 2, 6, 2)]
+KERNELS = [1, 3, 4, (4, 3), 5]
+STRIDES = [1, 2, (2, 1)]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+CONV, BACKWARD = torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default
+
+
+def doubles(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads would wait for each other most of the time: the convolutions here are tiny."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def own_forms(monkeypatch):
+    """Every layer runs our functions when a gradient is recorded, as on a GPU."""
+    monkeypatch.setattr(convolution, "_uses_own_form", lambda *_: torch.is_grad_enabled())
+
+
+def pytorch_forward(layer, x):
+    return (nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d).forward(layer, x)
+
+
+def close(mine, exact):
+    return len(mine) == len(exact) and all((a - b).norm() <= 1e-10 * b.norm() for a, b in zip(mine, exact, strict=True))
+
+
+def derivatives(forward, layer, x):
+    """Return the output, its first gradients, the gradients of a penalty and those of a sum of all first gradients."""
+    inputs = [x, *layer.parameters()]
+    output = forward(layer, x)
+    score = (output.sin() * torch.linspace(0.5, 1.5, output.numel(), dtype=x.dtype).view_as(output)).sum()
+    first = torch.autograd.grad(score, inputs, create_graph=True)
+    (slope,) = torch.autograd.grad(score, x, create_graph=True)
+    penalty = torch.autograd.grad(slope.square().sum(), inputs, retain_graph=True, allow_unused=True)
+    mixed = torch.autograd.grad(sum(gradient.square().sum() * (i + 1) for i, gradient in enumerate(first)), inputs)
+    found = [output, *first, slope, *penalty, *mixed]
+    assert all(gradient is not None for gradient in found)
+    return [gradient.detach() for gradient in found]
+
+
+@pytest.mark.parametrize("stride", STRIDES, ids=str)
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_convolution_has_the_derivatives_of_autograd(kernel, stride, own_forms):
+    torch.manual_seed(0)
+    x = doubles(2, 4, 11, 10).requires_grad_()
+    for padding, dilation, groups, bias in product([0, (1, 2)], [1, 2], [1, 2, 4], [True, False]):
+        layer = Convolution(4, 8, kernel, stride, padding, dilation, groups, bias, dtype=torch.float64)
+        assert type(layer(x).grad_fn).__name__ == "StridedConvBackward"
+        mine, exact = (derivatives(forward, layer, x) for forward in (Convolution.forward, pytorch_forward))
+        assert close(mine, exact), (padding, dilation, groups, bias)
+
+
+@pytest.mark.parametrize("stride", STRIDES, ids=str)
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_transposed_convolution_has_the_derivatives_of_autograd(kernel, stride, own_forms):
+    torch.manual_seed(0)
+    x = doubles(2, 4, 5, 6).requires_grad_()
+    ends = [0, (1, 0)] if stride != 1 else [0]
+    for padding, end, groups, bias, dilation in product([0, (1, 0)], ends, [1, 2, 4], [True, False], [1, 2]):
+        layer = TransposedConvolution(
+            4, 8, kernel, stride, padding, end, groups, bias, dilation, dtype=torch.float64
+        )  # fmt: skip
+        assert type(layer(x).grad_fn).__name__ == "TransposedConvBackward"
+        mine, exact = (derivatives(forward, layer, x) for forward in (TransposedConvolution.forward, pytorch_forward))
+        assert close(mine, exact), (padding, end, groups, bias, dilation)
+
+
+@pytest.mark.parametrize("layer", [Convolution(4, 6, 3, 2, 1, groups=2), TransposedConvolution(4, 6, 3, 2, 1, 1, 2)])
+def test_channels_last_layouts_have_the_same_derivatives(layer, own_forms):
+    x = doubles(2, 4, 7, 7).requires_grad_()
+    layer = copy.deepcopy(layer).double()
+    exact = derivatives(pytorch_forward, layer, x)
+    layer.to(memory_format=torch.channels_last)
+    x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    assert close(derivatives(type(layer).forward, layer, x), exact)
+    assert layer(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_functions_are_each_others_derivatives_to_the_second(transposed):
+    """gradgradcheck compares with finite differences, so nothing here trusts PyTorch's double backward."""
+    torch.manual_seed(0)
+    geometry = Geometry((2, 1), (1, 0), (1, 2), 2, (1, 0), transposed)
+    x, w, g = (tensor.requires_grad_() for tensor in (doubles(1, 2, 4, 4), doubles(4, 1, 3, 2), doubles(1, 4, 2, 2)))
+    bias = doubles(2 if transposed else 4).requires_grad_()
+    of_maps, of_image = (None, bias) if transposed else (bias, None)
+    like_x, like_w = x.detach(), w.detach()
+    checked = [
+        (lambda *given: StridedConv.apply(*given, geometry), (x, w, of_maps)),
+        (lambda *given: TransposedConv.apply(*given, geometry, None), (g, w, of_image)),
+        (lambda *given: TransposedConv.apply(*given, None, geometry, like_x), (g, w)),
+        (lambda *given: WeightGradient.apply(*given, True, geometry, like_w), (x, g)),
+        (lambda *given: WeightGradient.apply(*given, False, geometry, like_w)[0], (x, g)),
+    ]
+    for function, inputs in checked:
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_matrix_products_are_the_convolution(shape, layout):
+    batch, narrow, wide, height, width = shape
+    x = doubles(batch, narrow, height, width).to(memory_format=layout)
+    w, g = doubles(wide, narrow, 4, 4), doubles(batch, wide, height // 2, width // 2).to(memory_format=layout)
+    x.requires_grad_(), w.requires_grad_()
+    forward = conv2d(x, w, None, 2, 1)
+    to_x, to_w = torch.autograd.grad(forward, (x, w), g)
+    assert torch.allclose(convolution.strided_conv_by_product(x, w), forward)
+    assert torch.allclose(convolution.transposed_conv_by_product(g, w), conv_transpose2d(g, w, None, 2, 1))
+    assert torch.allclose(convolution.transposed_conv_by_product(g, w), to_x)
+    assert torch.allclose(convolution.weight_gradient_by_product(x, g), to_w)
+
+
+def recorded(name, function, used):
+    """Return the function; it adds its name to `used` when it is called."""
+
+    def call(*inputs):
+        used.add(name)
+        return function(*inputs)
+
+    return call
+
+
+@pytest.mark.parametrize("layer", [Convolution(2, 3, 4, 2, 1), TransposedConvolution(3, 2, 4, 2, 1)])
+def test_matrix_products_have_the_derivatives_of_autograd(layer, own_forms, monkeypatch):
+    limits = {"LARGE_WEIGHTS": 0, "SHORT_ROWS": 99, "GRADIENT_WEIGHTS": 0, "PIXELS_PER_CHANNEL": 10**6}
+    for name, limit in limits.items():
+        monkeypatch.setattr(convolution, name, limit)
+    monkeypatch.setattr(convolution, "_is_bf16_on_cpu", lambda tensor: True)
+    used = set()
+    for name in ("strided_conv_by_product", "transposed_conv_by_product", "weight_gradient_by_product"):
+        monkeypatch.setattr(convolution, name, recorded(name, getattr(convolution, name), used))
+    layer, x = copy.deepcopy(layer).double(), doubles(2, layer.in_channels, 4, 6).requires_grad_()
+    assert close(derivatives(type(layer).forward, layer, x), derivatives(pytorch_forward, layer, x))
+    assert len(used) == 3
+
+
+LAYERS = {
+    "halves, large weights": (Convolution(256, 512, 4, 2, 1), (4, 256, 8, 8)),
+    "halves, middle weights": (Convolution(128, 256, 4, 2, 1, bias=False), (4, 128, 16, 16)),
+    "halves, small weights": (Convolution(8, 16, 4, 2, 1), (4, 8, 16, 16)),
+    "halves, odd picture": (Convolution(256, 512, 4, 2, 1), (2, 256, 9, 8)),
+    "ends": (Convolution(64, 1, 4), (64, 64, 4, 4)),  # of few results most may lie near zero, where errors weigh more
+    "ends, not square": (Convolution(64, 3, (4, 5)), (64, 64, 4, 5)),
+    "keeps one axis": (Convolution(16, 32, (4, 3), (2, 1), 1), (4, 16, 8, 5)),
+    "keeps, grouped": (Convolution(16, 32, 3, padding=1, groups=4), (4, 16, 8, 5)),
+    "keeps, 1x1": (Convolution(16, 32, 1, bias=False), (4, 16, 8, 5)),
+    "doubles, large weights": (TransposedConvolution(512, 256, 4, 2, 1), (4, 512, 4, 4)),
+    "doubles, middle weights": (TransposedConvolution(256, 128, 4, 2, 1, bias=False), (4, 256, 8, 8)),
+    "doubles, with a remainder": (TransposedConvolution(64, 32, 4, 2, 1, output_padding=(1, 0)), (4, 64, 4, 4)),
+    "begins": (TransposedConvolution(32, 64, (4, 5)), (4, 32, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bf16_layers_equal_fp32_within_bf16_rounding(name):
+    """bf16 keeps 8 bits: inputs, weights and results are rounded by up to 2^-9 each, and sums of them add to that."""
+    torch.manual_seed(0)
+    layer, shape = LAYERS[name]
+    layer = copy.deepcopy(layer).to(memory_format=torch.channels_last)
+    layer.reset_parameters()
+    x = torch.randn(shape).to(memory_format=torch.channels_last).requires_grad_()
+    expected = pytorch_forward(layer, x)
+    direction = torch.rand_like(expected)  # positive: a bias receives its sum, which must not cancel
+    inputs = [x, *layer.parameters()]
+    wanted = [expected.detach(), *torch.autograd.grad(expected, inputs, direction)]
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = layer(x)
+    assert drawn.dtype == torch.bfloat16
+    got = [drawn.detach(), *torch.autograd.grad(drawn.float(), inputs, direction)]
+    for mine, exact in zip(got, wanted, strict=True):
+        error = (mine.float() - exact).norm() / exact.norm()
+        assert 0 < error < 2**-7, error
+
+
+def test_autocast_leaves_float64_alone():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Convolution(2, 4, 1, dtype=torch.float64)(doubles(1, 2, 3, 3)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fp32_is_pytorch_to_the_bit(name, layout, own_forms):
+    torch.manual_seed(0)
+    layer, shape = LAYERS[name]
+    layer = copy.deepcopy(layer).to(memory_format=layout)
+    x = torch.randn(shape).to(memory_format=layout).requires_grad_()
+    mine, exact = layer(x), pytorch_forward(layer, x)
+    assert torch.equal(mine, exact)
+    inputs, direction = [x, *layer.parameters()], torch.randn_like(exact)
+    mine, exact = (torch.autograd.grad(output, inputs, direction) for output in (mine, exact))
+    for ours, theirs in zip(mine, exact, strict=True):
+        assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+
+
+def test_state_is_that_of_pytorch_layers():
+    assert Convolution(2, 3, 4).state_dict().keys() == nn.Conv2d(2, 3, 4).state_dict().keys()
+    TransposedConvolution(2, 3, 4).load_state_dict(nn.ConvTranspose2d(2, 3, 4).state_dict())
+
+
+UNUSUAL = {
+    "padding same": (Convolution(2, 4, 3, padding="same", groups=2), (1, 2, 5, 5)),
+    "reflected": (Convolution(2, 4, 3, padding=1, padding_mode="reflect", groups=2), (1, 2, 5, 5)),
+    "one image": (Convolution(2, 4, 1), (2, 5, 5)),
+    "ends beyond a stride": (TransposedConvolution(2, 4, 3, 1, 1, 1, 2, dilation=2), (1, 2, 5, 5)),
+    "one image, transposed": (TransposedConvolution(2, 4, 1), (2, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_layers_are_pytorch_own(name):
+    layer, shape = UNUSUAL[name]
+    x = torch.randn(shape, requires_grad=True)
+    assert type(layer(x).grad_fn) is type(pytorch_forward(layer, x).grad_fn)
+    assert torch.equal(layer(x), pytorch_forward(layer, x))
+
+
+def test_output_size_is_that_of_pytorch(own_forms):
+    layer, x = TransposedConvolution(2, 4, 3, 2, 1), torch.randn(1, 2, 5, 5, requires_grad=True)
+    assert torch.equal(layer(x, [10, 9]), nn.ConvTranspose2d.forward(layer, x, [10, 9]))
+
+
+def test_on_a_cpu_only_layers_that_gain_use_our_functions():
+    x = torch.randn(1, 4, 5, 5, requires_grad=True)
+    grouped, pointwise, dense = Convolution(4, 4, 3, groups=2), Convolution(4, 4, 1), Convolution(4, 4, 3)
+    nodes = [type(layer(x).grad_fn).__name__ for layer in (grouped, pointwise, dense)]
+    assert nodes == ["StridedConvBackward", "StridedConvBackward", "ConvolutionBackward0"]
+
+
+def test_exported_graphs_have_pytorch_own_convolutions():
+    layers = nn.Sequential(Convolution(2, 4, 1), TransposedConvolution(4, 4, 3, groups=2))
+    with torch.enable_grad():
+        graph = torch.export.export(layers, (torch.randn(1, 2, 5, 5),)).graph
+    called = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    assert called == ["aten.conv2d.default", "aten.conv_transpose2d.input"]
+
+
+class Reads(nn.Module):
+    """Doubles a weight and counts how often it is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def forward(self, weight):
+        self.count += 1
+        return 2 * weight
+
+
+@pytest.mark.parametrize("layer", [Convolution(4, 4, 1), Convolution(4, 4, 3), TransposedConvolution(4, 4, 1)])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_weight_is_read_once_a_call(layer, recorded):
+    layer, reads = copy.deepcopy(layer), Reads()
+    register_parametrization(layer, "weight", reads)
+    reads.count = 0
+    with torch.set_grad_enabled(recorded):
+        layer(torch.randn(1, 4, 5, 5))
+    assert reads.count == 1
+
+
+class Convolutions(TorchDispatchMode):
+    """Records the convolutions that are computed, and the filters they use."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_forward, self.num_input, self.num_weight, self.filters = 0, 0, 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is CONV:
+            self.num_forward += 1
+            self.filters.add((*args[1].shape[2:], *args[5]))
+        if func is BACKWARD:
+            self.num_input += args[-1][0]
+            self.num_weight += args[-1][1]
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gradient_of_the_input_alone_computes_no_weight_gradient(own_forms):
+    layer, x = Convolution(4, 4, 3), torch.randn(1, 4, 5, 5, requires_grad=True)
+    of_weight = ([layer.weight], [layer.bias], [layer.weight, layer.bias])
+    wanted = [([x], (1, 1, 0)), ([x, layer.weight], (1, 1, 1)), *((inputs, (1, 0, 1)) for inputs in of_weight)]
+    for inputs, counts in wanted:
+        with Convolutions() as seen:
+            torch.autograd.grad(layer(x).sum(), inputs, create_graph=True)
+        assert (seen.num_forward, seen.num_input, seen.num_weight) == counts
+    with Convolutions() as seen:
+        layer(x).sum().backward()
+    assert (seen.num_forward, seen.num_input, seen.num_weight) == (1, 1, 1)
+
+
+def test_a_gradient_penalty_is_made_of_convolutions_of_the_layers_own_kind():
+    """PyTorch's double backward would loop over groups and use filters as large as the image."""
+    network = NetworkConfig(network="r3gan", width=16)
+    discriminator = build_discriminator(Config(discriminator=network), ImageSpec(1, 16, 16, 0))
+    num_layers = sum(isinstance(module, Convolution) for module in discriminator.modules())
+    images = torch.randn(4, 1, 16, 16, requires_grad=True)
+    with Convolutions() as seen:
+        logits = discriminator(images)
+        (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        torch.autograd.grad(slope.square().sum() + logits.square().sum(), list(discriminator.parameters()))
+    assert seen.filters <= {(1, 1, 1, 1), (3, 3, 1, 1)}
+    # A layer computes its output, its gradients of input and weight, and both gradients of the gradient of its input.
+    assert seen.num_forward <= 2 * num_layers and seen.num_input <= 2 * num_layers and seen.num_weight <= 2 * num_layers
+    assert seen.num_forward + seen.num_input + seen.num_weight >= 5 * num_layers

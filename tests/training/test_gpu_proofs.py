@@ -1,0 +1,172 @@
+"""What a CPU can prove of steps on a GPU: they read no value, draw nothing, leave nothing on the host, and can be recorded.
+
+Every recipe and every option, small; every kind of step of each.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+import torch
+from op_modes import NoHostReads, OnlyOn, Tape
+from torch.optim import optimizer
+
+from cardigan.assemble import build_rules, build_source, build_spec, build_state
+from cardigan.config import Config, override
+from cardigan.data import pictures
+from cardigan.data.batches import Batches
+from cardigan.nets import convolution
+from cardigan.recipes import RECIPES, config_for
+from cardigan.rng import counter_normal
+from cardigan.training.devices import Devices
+from cardigan.training.inputs import inputs_at, sent
+from cardigan.training.loop import playing, set_learning_rates
+from cardigan.training.schedule import kind_of_step, step_kinds
+from cardigan.training.state import state_tensors
+from variations import SMALL, VARIATIONS
+
+TINY = {**SMALL, "batch": 8, "generator.width": 4, "discriminator.width": 4, "data.limit": 64, "precision": "fp32", "device": "cpu"}
+
+
+def small(recipe: str, changes: dict[str, object]) -> Config:
+    source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
+    return override(config_for(source, recipe), {**TINY, **changes, "precision": "fp32"})
+
+
+CASES = {
+    **{f"recipe {recipe}": (recipe, {}) for recipe in sorted(RECIPES)},
+    **{name: ("mnist", changes) for name, changes in VARIATIONS.items() if not name.startswith("precision")},
+}
+
+
+@pytest.fixture(params=CASES, ids=list(CASES))
+def config(request: pytest.FixtureRequest) -> Config:
+    return small(*CASES[request.param])
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the branches of a device whose host runs ahead of it, and whose convolutions have their own derivatives."""
+    monkeypatch.setattr(Devices, "runs_ahead", True)
+    monkeypatch.setattr(convolution, "_uses_own_form", lambda layer, x, weight, bias: torch.is_grad_enabled() and weight.requires_grad)
+
+
+class MetaDevices(Devices):
+    """The meta device, which holds no values, so that reading one fails. It has no autocast of its own; fp32 needs none."""
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", enabled=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once() -> Iterator[None]:
+    """Unpack the digits once for all cases."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, read in pictures.EMBEDDED.items():
+            patch.setitem(pictures.EMBEDDED, name, cache(read))
+        yield
+
+
+class Training:
+    """A training whose steps a test takes one by one."""
+
+    def __init__(self, config: Config, devices: Devices) -> None:
+        source = build_source(config)
+        self.config, self.devices = config, devices
+        self.state = build_state(config, build_spec(config, source), devices)
+        self.batches = Batches(source.to(devices.device), config.data, config.seed)
+        self.play = playing(self.state, self.batches, build_rules(config, devices))
+
+    def inputs(self, step: int):
+        images_seen = step * self.config.batch
+        set_learning_rates(self.state.players, self.config, images_seen)
+        return sent(inputs_at(self.config, self.batches, images_seen, self.devices), self.devices.device)
+
+    def kind(self, step: int):
+        return kind_of_step(self.config, step * self.config.batch)
+
+    def step(self, number: int) -> torch.Tensor:
+        return self.play(self.inputs(number), self.kind(number))
+
+    def steps_of_each_kind(self, first: int) -> list[int]:
+        """Return for each kind of step the first number from `first` on."""
+        numbers = range(first, first + 1000)
+        return [next(number for number in numbers if self.kind(number) == kind) for kind in step_kinds(self.config)]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return state_tensors(self.state)
+
+
+def test_nothing_reads_a_value_and_nothing_sits_on_the_host(config, monkeypatch):
+    """On the meta device there are no values, and a host tensor in any operation fails."""
+    monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Devices, "runs_ahead", False)  # Adam's constructor looks at the value of a rate that is a tensor
+        training = Training(config, MetaDevices(torch.device("meta")))
+    for adam in (training.state.players.generator_optimizer, training.state.players.discriminator_optimizer):
+        adam.param_groups[0].update(lr=torch.empty((), device="meta"), capturable=True)
+    counter_normal(torch.zeros(1, dtype=torch.long, device="meta"), 4)  # its table is computed once, on the host
+    for number in training.steps_of_each_kind(0):
+        inputs, kind = training.inputs(number), training.kind(number)
+        with OnlyOn("meta"):
+            assert training.play(inputs, kind).is_meta
+
+
+def test_a_step_can_be_recorded_and_gives_the_same_numbers(config):
+    """On the CPU, by the optimizer's branch of a GPU: each kind of step once as it is, once taped, once replayed from the tape with other
+    inputs and rates. Taped, it reads no value, draws no random number and selects by no mask; no tensor of the state ever moves; every
+    measurement and every tensor has the bits of a training without tapes.
+    """
+    recorded, eager = (Training(config, Devices(torch.device("cpu"))) for _ in range(2))
+    numbers, rounds = [], 3
+    for _ in range(rounds):
+        numbers += recorded.steps_of_each_kind(max(numbers, default=-1) + 1)
+    place, tapes, addresses = recorded.inputs(0), {}, []
+    for position, number in enumerate(numbers):
+        place.buffer.copy_(recorded.inputs(number).buffer)
+        kind = recorded.kind(number)
+        if position < len(numbers) / rounds:
+            measured = recorded.play(place, kind)
+        elif kind in tapes:
+            tape, measured = tapes[kind]
+            tape.replay()
+        else:
+            addresses.append({name: tensor.data_ptr() for name, tensor in recorded.tensors().items()})
+            with NoHostReads(), Tape() as tape:
+                measured = recorded.play(place, kind)
+            tapes[kind] = tape, measured
+        assert measured.isfinite().all()
+        assert torch.equal(measured, eager.step(number)), number
+    assert len(tapes) == len(step_kinds(config))
+    after = recorded.tensors()
+    assert all(places == {name: tensor.data_ptr() for name, tensor in after.items()} for places in addresses)
+    assert all(torch.equal(after[name], tensor) for name, tensor in eager.tensors().items())
+
+
+@pytest.mark.parametrize(
+    ("what", "step"),
+    [
+        ("reads values", lambda x: x * x.sum().item()),
+        ("reads values", lambda x: x if x.sum() > 0 else -x),
+        ("draws random numbers", lambda x: x + torch.randn(3)),
+        ("boolean mask", lambda x: x[x > 0]),
+    ],
+)
+def test_the_watching_mode_notices(what, step):
+    with NoHostReads(), pytest.raises(AssertionError, match=what):
+        step(torch.ones(3))
+
+
+def test_a_number_left_on_the_host_is_noticed():
+    with OnlyOn("meta"), pytest.raises(AssertionError, match="has a tensor on cpu"):
+        torch.empty(3, device="meta") * torch.tensor(2.0)
+
+
+def test_a_tape_shows_a_number_that_was_frozen_into_it():
+    """What the tape is for: a Python number read while it was recorded stays what it was then."""
+    x, y = torch.ones(3), torch.ones(3)
+    with Tape() as tape:
+        right, frozen = x * y[0], x * float(2 * y[0])
+    y.fill_(5)
+    tape.replay()
+    assert right.tolist() == [5.0] * 3 and frozen.tolist() == [2.0] * 3
