@@ -21,7 +21,7 @@ def test_json_round_trip():
         ({"generator.widht": 3}, "did you mean 'generator.width'"),
         ({"batch": "many"}, "batch is 'many': expected int"),
         ({"batch": True}, "batch is True: expected int"),
-        ({"precision": "fp64"}, "expected one of 'auto', 'fp32', 'bf16'"),
+        ({"precision": "fp64"}, "expected one of 'auto', 'fp32', 'tf32', 'bf16'"),
         ({"objective.r1": -1}, "objective.r1 is -1"),
         ({"objective.penalty_interval": 2, "objective.r1": 0.0, "objective.r2": 0.0}, "no effect"),
         ({"batch": 1}, "at least 2"),
