@@ -11,10 +11,9 @@ Too early: stopped before it reached 1.05 times its eventual best.
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from cardigan.cli.diagnose import Reading, diagnose, read_table
 from cardigan.training import score_trend
@@ -68,16 +67,6 @@ def summary(outcomes: list[Outcome]) -> str:
     )
 
 
-@contextmanager
-def changed(module: object, name: str, value: float) -> Iterator[None]:
-    usual = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, usual)
-
-
 def report_table(path: Path) -> None:
     runs, _ = read_table(path)
 
@@ -94,7 +83,7 @@ def report_table(path: Path) -> None:
         usual = getattr(score_trend, name)
         for times in (0.7, 0.8, 1.2, 1.3):
             value = round(usual * times) if isinstance(usual, int) else usual * times
-            with changed(score_trend, name, value):
+            with patch.object(score_trend, name, value):
                 print(f"{name:<16} x {times} = {value:<8.3g} {summary(outcomes())}")
 
 

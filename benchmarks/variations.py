@@ -23,12 +23,12 @@ _COLOUR = {"data.channels": 3}
 
 
 def _network(name: str) -> dict[str, Any]:
-    networks = {f"{player}.network": name for player in ("generator", "discriminator")}
+    networks = {f"{network}.network": name for network in ("generator", "discriminator")}
     return {**networks, **({} if name == "dcgan" else _OTHER_NETWORK)}
 
 
 def _conditioning(name: str) -> dict[str, Any]:
-    return {f"{player}.conditioning": name for player in ("generator", "discriminator")}
+    return {f"{network}.conditioning": name for network in ("generator", "discriminator")}
 
 
 _LOSSES = {f"loss {name}": {"objective.loss": name} for name in LOSSES}

@@ -67,7 +67,7 @@ def limited(settings: Settings, result: Result) -> None:
         "data.width": 64,
         "data.channels": 3,
     }
-    changes |= {f"{player}.width": 128 for player in ("generator", "discriminator")}
+    changes |= {f"{network}.width": 128 for network in ("generator", "discriminator")}
     torch.cuda.reset_peak_memory_stats()
     trained(settings.folder / "unlimited", images, changes)
     needed, total = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(settings.device).total_memory

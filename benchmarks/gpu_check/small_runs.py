@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -24,17 +25,6 @@ from cardigan.training.recorder import Observers
 
 Refuse = Callable[[int], bool]
 """Given how many images are drawn at once, whether memory runs out."""
-
-
-@contextmanager
-def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Inside the block, a module has another object under a name that it has."""
-    usual = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, usual)
 
 
 @contextmanager
@@ -51,7 +41,7 @@ def scripted_scores(scores: dict[int, list[float]], otherwise: float) -> Iterato
 
         return replace(usual(*arguments), judge=judge, conclude=lambda _: None)
 
-    with replaced(assemble, "build_observers", scripted):
+    with patch.object(assemble, "build_observers", scripted):
         yield
 
 
@@ -62,7 +52,7 @@ def eager_steps() -> Iterator[None]:
     def eager(work: Any, *_: Any) -> Any:
         return work
 
-    with replaced(api, "recorded_step", eager):
+    with patch.object(api, "recorded_step", eager):
         yield
 
 
@@ -80,7 +70,7 @@ def memory_that_runs_out(refuse: Refuse) -> Iterator[None]:
         state.players.generator.register_forward_pre_hook(check)
         return state
 
-    with replaced(assemble, "build_state", build):
+    with patch.object(assemble, "build_state", build):
         yield
 
 

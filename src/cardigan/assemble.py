@@ -38,6 +38,7 @@ from cardigan.training.cuda_graph import WARM_UP_STEPS, recorded_step
 from cardigan.training.devices import Devices
 from cardigan.training.inputs import inputs_at
 from cardigan.training.loop import playing
+from cardigan.training.processes import world_size
 from cardigan.training.recorder import Observers, Opinions
 from cardigan.training.schedule import kind_of_step, step_kinds
 from cardigan.training.state import TrainState
@@ -174,7 +175,7 @@ def check_labels(config: Config, pictures: Pictures) -> None:
 def measured_pace(config: Config, devices: Devices) -> float:
     """Return how many images a second a training of these settings sees on this device; trains a little on noise.
 
-    Steps run as they will in the training: recorded on a GPU, whose queue is waited for once, at the end.
+    Steps run as they will in the training: recorded where one process has a GPU, whose queue is waited for once, at the end.
     """
     players = {name: replace(getattr(config, name), conditioning="auto") for name in ("generator", "discriminator")}
     config = replace(config, conditional=False, accumulate=1, **players)
@@ -182,8 +183,7 @@ def measured_pace(config: Config, devices: Devices) -> float:
     noise = torch.randint(0, 256, (config.batch, data.channels, data.height, data.width), dtype=torch.uint8, generator=stream(0, "pace", 0))
     source = ImageSource("noise", noise, torch.zeros(config.batch, dtype=torch.long), 0).to(devices.device)
     state, rules, batches = build_state(config, image_spec(data, 0), devices), build_rules(config, devices), Batches(source, data, 0)
-    kinds = step_kinds(config)
-    play = recorded_step(playing(state, batches, rules), devices.device, 1, kinds)
+    play = recorded_step(playing(state, batches, rules), devices.device, world_size(), step_kinds(config))
 
     def train(steps: range) -> float:
         began = time.monotonic()

@@ -33,12 +33,12 @@ APART = (("kill", "devices"), ("serving", "speed"))
 """Parts that start processes: run by the command, both rows at the same time, so that two cores are used."""
 HERE = ("equality", "rollback", "out-of-memory", "sampling", "memory", "promise", "profile")
 """Parts that need no process of their own on a CPU."""
-PLAYERS = ("generator", "discriminator")
+NETWORKS = ("generator", "discriminator")
 UNVARIED = {
     *("recipe", "seed", "batch", "latent.size", "all_reduce"),
     *(f"data.{name}" for name in ("source", "split", "held_out", "limit", "labels", "classes", "max_pixels")),
-    *(f"{player}.width" for player in PLAYERS),
-    *(f"{player}_optimizer.{name}" for player in PLAYERS for name in ("learning_rate", "beta2")),
+    *(f"{network}.width" for network in NETWORKS),
+    *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("learning_rate", "beta2")),
     "generator.minibatch_deviation",
 }
 """Settings that no variation changes: sizes, numbers, which images there are, and what a generator does not have."""

@@ -5,7 +5,7 @@ import torch
 from torch.cuda._utils import _get_device_index
 
 import cardigan
-from cardigan import assemble
+from cardigan import assemble, model
 from cardigan.config import override
 from cardigan.data.source import ImageSource
 from cardigan.errors import CardiganError
@@ -14,7 +14,14 @@ from cardigan.hardware.device import find_device
 from cardigan.hardware.memory import free_device_bytes, is_out_of_memory
 from cardigan.hardware.precision import allow_tf32, ieee_fp32, resolve_arithmetic, tf32_allowed
 from cardigan.recipes import config_for
-from cardigan.training.devices import open_devices
+from cardigan.serve import model as serve_model
+from cardigan.studio import views
+from cardigan.studio.places import open_folder
+from cardigan.studio.reading import Reading
+from cardigan.training.cuda_graph import WARM_UP_STEPS
+from cardigan.training.devices import Devices, open_devices
+from cardigan.training.schedule import step_kinds
+from small import small_run, small_snapshot
 
 
 @pytest.fixture
@@ -50,6 +57,50 @@ def test_a_gpu_that_samples_uses_the_same_kernels_as_one_that_trains(gpu):
     allow_tf32(True)
     find_device("cuda")
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark and not tf32_allowed()
+
+
+@pytest.mark.parametrize("user", ["Model.to", "serve", "studio"])
+def test_whoever_samples_finds_its_device_by_that_function(tmp_path, monkeypatch, user):
+    """So that sampling, serving and the studio have its deterministic kernels; before, only training set them."""
+    path, asked = small_run(tmp_path / "run", small_snapshot()), []
+
+    def found(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    module = {"Model.to": model, "serve": serve_model, "studio": views}[user]
+    monkeypatch.setattr(module, "find_device", found)
+    if user == "Model.to":
+        cardigan.load(path).to("cuda:1")
+    elif user == "serve":
+        serve_model.open_model(path, "pytorch", "cuda:1", 8)
+    else:
+        views.Views(Reading(open_folder(tmp_path)), "cuda:1")
+    assert asked == ["cuda:1"]
+
+
+def test_the_pace_is_measured_as_the_run_will_go(monkeypatch):
+    """Recorded where one process has a GPU, and over whole rounds after every kind has been recorded; with several processes, eager."""
+    tiny = {"batch": 4, "generator.width": 2, "discriminator.width": 2, "device": "cpu", "objective.penalty_interval": 2}
+    config = override(config_for("mnist"), tiny)
+    given: list[tuple[int, tuple[object, ...]]] = []
+    steps: list[object] = []
+
+    def recorded(work, device, num_processes, kinds, tell=None):
+        given.append((num_processes, kinds))
+        return lambda inputs, kind: steps.append(kind) or work(inputs, kind)
+
+    monkeypatch.setattr(assemble, "recorded_step", recorded)
+    devices = open_devices(config)
+    assemble.measured_pace(config, devices)
+    assert given == [(1, step_kinds(config))] and len(steps) == 2 + 2
+    steps.clear()
+    monkeypatch.setattr(Devices, "runs_ahead", True)
+    assemble.measured_pace(config, devices)
+    assert len(steps) == 2 * (WARM_UP_STEPS + 1) + 2 * assemble.PACE_CYCLES
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assemble.measured_pace(config, devices)
+    assert given[-1][0] == 2
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:7", "meta", "tpu"])

@@ -1,16 +1,21 @@
 """Recording: on the CPU with a tape in place of CUDA graphs; on a GPU as it is."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from op_modes import Tape
 
+import cardigan
+from cardigan import api
 from cardigan.assemble import build_rules, build_source, build_spec, build_state
+from cardigan.cli.live import live_view
 from cardigan.config import Config, override
 from cardigan.data.batches import Batches
 from cardigan.recipes import config_for
+from cardigan.run.journal import read_events
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import NOT_RECORDED, WARM_UP_STEPS, CudaGraphStep, recorded_step
 from cardigan.training.devices import Devices, open_devices
@@ -126,6 +131,28 @@ def test_what_fits_step_by_step_runs_on_where_it_cannot_be_recorded(monkeypatch,
     recordings = Recordings(monkeypatch, fits)
     assert_equal(trained(config, 20, recordings, told.append), trained(config, 20))
     assert told == [NOT_RECORDED] and recordings.replays == 0 and len(recordings.opened) == fits + 1
+
+
+def test_a_run_tells_that_it_is_not_recorded(tmp_path, monkeypatch, capsys):
+    """In the journal, at the images seen when it happened, and on the screen."""
+
+    def recorded(work, device, num_processes, kinds, tell):
+        steps = iter(range(100))
+
+        def step(inputs, kind):
+            if next(steps) == 2:
+                tell(NOT_RECORDED)
+            return work(inputs, kind)
+
+        return step
+
+    monkeypatch.setattr(api, "recorded_step", recorded)
+    config = config_of()
+    with live_view(config, quiet=False) as report:
+        cardigan.train("mnist", out=tmp_path / "run", images=48, config=replace(config, images=None), report=report)
+    (note,) = [event for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "note"]
+    assert (note.images_seen, note.values["messages"]) == (16, [NOT_RECORDED])
+    assert f"cardigan: {NOT_RECORDED}" in capsys.readouterr().out
 
 
 def test_another_error_of_a_recording_is_raised(monkeypatch, as_on_a_gpu):

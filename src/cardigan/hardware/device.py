@@ -34,8 +34,8 @@ def find_device(name: str | torch.device, local_rank: int | None = None) -> torc
 def use_deterministic_kernels() -> None:
     """Make cuDNN choose deterministic convolution kernels, always the same ones, in the whole process.
 
-    A resumed run has to end with the same bits, and a seed has to give the same image twice. Everything else that Cardigan computes on a GPU
-    is deterministic by its form (`objective/augment.py`, `nets/r3gan.py`).
+    A resumed run has to end with the same bits, and a seed has to give the same image twice. Other operations that PyTorch adds up in any order
+    on a GPU are avoided where they would be used (`objective/augment.py`, `nets/r3gan.py`).
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

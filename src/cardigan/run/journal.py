@@ -14,7 +14,7 @@ from cardigan.run.atomic import unwritable
 
 @dataclass(frozen=True)
 class Event:
-    """One line: its kind (start, resume, progress, samples, checkpoint, fault, rollback, stop), when, and named values."""
+    """One line: its kind (start, resume, note, progress, samples, checkpoint, fault, rollback, stop), when, and named values."""
 
     kind: str
     images_seen: int

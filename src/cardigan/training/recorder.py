@@ -140,7 +140,8 @@ class Recorder:
 
     def note(self, sentence: str) -> None:
         """Write down something that the user should know and that is no fault."""
-        self.event("note", self._since[1], {"messages": [sentence]})
+        seen = self._since[1] + self._steps["all"] * self.config.batch
+        self.event("note", seen, {"messages": [sentence]})
 
     def break_off(self, images_seen: int, bad: dict[str, float]) -> None:
         """Write down that the run ends here, because these numbers are not finite."""
