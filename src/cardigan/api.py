@@ -279,13 +279,13 @@ def _attempt(
 
 
 def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
-    """Return in a sentence how the arithmetic differs from that of the run so far; nothing where it does not, or there is no run yet."""
+    """Return one sentence if the run so far was computed in another arithmetic; an empty list if not."""
     before = read_provenance(run).get("arithmetic") if run.config.exists() else None
     if before in (None, devices.arithmetic):
         return []
     return [
-        f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, on {devices.device}: "
-        "the run ends with other bits than it would have ended with there (--precision)"
+        f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, "
+        f"on {devices.device}: the run will not end with the bits it would have had in {before} (--precision)"
     ]
 
 

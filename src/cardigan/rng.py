@@ -1,7 +1,7 @@
 """Randomness as a pure function of (seed, purpose, step): nothing to save, nothing to share, nothing to disturb.
 
-`stream` is drawn from on the CPU, so that every device sees the same numbers. Where there are too many of them to be drawn there and sent,
-`counter_normal` computes them on the device, and every device computes the same.
+Numbers of a `stream` are drawn on the CPU, so every device sees the same ones. Where they are too many to be sent,
+`counter_normal` computes them on the device, and every device computes the same ones.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def stream(seed: int, purpose: str, step: int) -> torch.Generator:
 def draws_from(generator: torch.Generator) -> Iterator[None]:
     """Inside the block, let every random number that PyTorch draws on the CPU in this thread come from this generator.
 
-    For code that draws without being given a generator, as the constructors of PyTorch's layers do. The global generators of the CPU and of
+    For code that takes no generator, as the constructors of PyTorch's layers. The global generators of the CPU and of
     GPUs are neither read nor changed.
     """
     with _Draws(generator):
@@ -60,9 +60,9 @@ def stream_keys(count: int, generator: torch.Generator) -> Int64[Tensor, " count
 def counter_normal(keys: Int64[Tensor, " batch"], size: int) -> Float[Tensor, "batch size"]:
     """Return standard normal numbers, a row for each key, on the keys' device: the same bits on every device.
 
-    A counter-based generator: word j of a row is SplitMix64 of key + j (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-    generators", figure 13), and each 16 bits of it choose one of 65,536 equally likely numbers. Integer arithmetic and a table round in the
-    same way everywhere, which a device's own logarithm and cosine do not. Numbers are at most 4.2 in size.
+    A counter-based generator: word j of a row is SplitMix64 of key + j * gamma (Steele, Lea, Flood 2014, "Fast splittable
+    pseudorandom number generators", figure 13). Each 16 bits of a word choose one of 65,536 equally likely numbers, at
+    most 4.33 in size. Integer arithmetic and a table give the same bits on every device; a logarithm and a cosine do not.
     """
     counters = torch.arange(1, -(-size // 4) + 1, device=keys.device) * _GOLDEN
     words = _mixed(keys[:, None] + counters)

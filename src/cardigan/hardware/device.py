@@ -12,8 +12,9 @@ from cardigan.hardware.precision import allow_tf32
 def find_device(name: str | torch.device, local_rank: int | None = None) -> torch.device:
     """Return a device of this machine. A GPU comes with its index, deterministic kernels and IEEE fp32.
 
-    `name` is cpu, cuda, cuda:1, mps or auto, which takes the fastest present. `local_rank` is the GPU that `cuda` stands for; without it,
-    PyTorch's current one. Raises CardiganError for a device that this machine or this PyTorch does not have.
+    `name` is cpu, cuda, cuda:1, mps or auto, which takes the fastest present. `cuda` means the GPU with the index
+    `local_rank`, or PyTorch's current GPU without one. Raises CardiganError for a device that this machine or this
+    PyTorch does not have.
     """
     wanted = _fastest() if str(name) == "auto" else str(name)
     try:
@@ -34,8 +35,8 @@ def find_device(name: str | torch.device, local_rank: int | None = None) -> torc
 def use_deterministic_kernels() -> None:
     """Make cuDNN choose deterministic convolution kernels, always the same ones, in the whole process.
 
-    A resumed run has to end with the same bits, and a seed has to give the same image twice. Other operations that PyTorch adds up in any order
-    on a GPU are avoided where they would be used (`objective/augment.py`, `nets/r3gan.py`).
+    A resumed run has to end with the same bits, and a seed has to give the same image twice. Other operations whose
+    sums have no fixed order on a GPU are avoided where they would be used (`objective/augment.py`, `nets/r3gan.py`).
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

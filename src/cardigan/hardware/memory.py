@@ -1,9 +1,10 @@
-"""The memory of this process: how much it holds, what it does with freed memory, and whether an error means that there is none left.
+"""The memory of this process: how much it holds, what happens to freed memory, which errors mean that none is left.
 
 Knows the operating system and PyTorch's allocators, nothing of networks.
 
-PyTorch frees every intermediate image at the end of each step, glibc gives such large blocks back to the kernel, and the next step has them
-cleared and mapped again, page by page: 86,000 page faults and a tenth of the time of one step of the tutorial (docs/lab-book.md).
+PyTorch frees every intermediate tensor at the end of each step. glibc gives such large blocks back to the kernel, and
+the next step has them cleared and mapped again, page by page: 86,000 page faults and a tenth of the time of one step of
+the tutorial (docs/lab-book.md).
 """
 
 import ctypes
@@ -24,7 +25,7 @@ USUAL = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 2**17, TOP_PAD: 2**17}
 """What glibc starts with (mallopt(3))."""
 
 OUT_OF_MEMORY = (
-    "out of memory",  # CUDA's own errors, also of an asynchronous kernel or a graph's instantiation; Metal's ("MPS backend out of memory")
+    "out of memory",  # CUDA's own errors, also when a graph is instantiated; Metal's ("MPS backend out of memory")
     "cudnn_status_alloc_failed",
     "cublas_status_alloc_failed",
     "cusolver_status_alloc_failed",
@@ -35,14 +36,14 @@ OUT_OF_MEMORY = (
     "could not create a primitive",  # oneDNN, where its own allocation fails
     "could not create a memory object",
 )
-"""What PyTorch and the libraries below it say when memory has run out without raising `torch.OutOfMemoryError`; in lower case."""
+"""What PyTorch and its libraries say, in lower case, when memory has run out and the error is another class."""
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
     """Inside the block, keep freed memory for the next step; at its end, give all that is free back to the system.
 
-    Does nothing where the C library is not glibc. Where a person has set glibc's own environment variables, theirs are overruled.
+    Does nothing where the C library is not glibc. Overrules glibc's own environment variables.
     """
     _set(KEEPING)
     try:
@@ -83,8 +84,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def used_megabytes(device: torch.device) -> float:
     """Return the memory this process holds now, in MB.
 
-    Of a GPU: what PyTorch has reserved there, recorded steps and its cache included. Else: the resident memory, or its peak where the system
-    does not tell the present one.
+    On a GPU: what PyTorch has reserved there, with recorded steps and its cache. Elsewhere: the resident memory, or its
+    peak where the system tells only that.
     """
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) / 1e6
@@ -98,7 +99,7 @@ def used_megabytes(device: torch.device) -> float:
 
 
 def free_device_bytes(device: torch.device) -> int:
-    """Return how much of a GPU's memory this process can still take: what is free there, and what PyTorch's cache holds unused."""
+    """Return how much of a GPU's memory this process can still take: what is free, and the unused part of the cache."""
     if is_metal(device):
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

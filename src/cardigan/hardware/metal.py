@@ -1,8 +1,8 @@
-"""What PyTorch's backend for Apple GPUs (`mps`, Metal) lacks or computes wrongly, each fact with its source and what Cardigan does instead.
+"""What PyTorch's backend for Apple GPUs (`mps`, Metal) lacks or computes wrongly, and what Cardigan does instead.
 
-Nothing of it was run on an Apple machine: the facts were read in PyTorch's source, its releases 2.8 to 2.13 and its issues. Numbers after `#` are
-issues and pull requests of pytorch/pytorch. Whether a step on Metal gives the same bits twice is not documented; a resumed run is only
-promised to go on there, not to end with equal bits.
+Each fact has its source. None was tried on an Apple machine: they were read in PyTorch's source, in its releases 2.8 to
+2.13 and in its issues. A number after `#` is an issue or a pull request of pytorch/pytorch. PyTorch does not say whether a
+step on Metal gives the same bits twice, so a resumed run goes on there, but may end with other bits.
 """
 
 from dataclasses import dataclass

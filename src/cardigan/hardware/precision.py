@@ -1,7 +1,7 @@
 """The arithmetic of networks: fp32, TF32 or bf16, and what a device multiplies natively.
 
-fp32 means IEEE fp32 everywhere: PyTorch lets cuDNN's convolutions use TF32 by default (`torch.backends.cudnn.allow_tf32`), a format of 10 bits
-of mantissa, and that is switched off unless TF32 is asked for. Does not know networks.
+fp32 means IEEE fp32 everywhere. By default PyTorch lets cuDNN's convolutions use TF32, which has 10 bits of mantissa
+(`torch.backends.cudnn.allow_tf32`); Cardigan switches that off unless a run asks for TF32. Does not know networks.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,19 @@ from cardigan.errors import CardiganError
 Arithmetic: TypeAlias = Literal["fp32", "tf32", "bf16"]
 """What products and convolutions of networks are computed in; results that stay between steps are fp32 in all three."""
 AMPERE = (8, 0)
-"""The compute capability from which on GPUs multiply bf16 and TF32 (CUDA C++ Programming Guide, "Compute Capabilities")."""
+"""The first compute capability that multiplies bf16 and TF32 (CUDA C++ Programming Guide, "Compute Capabilities")."""
 
 
 def resolve_arithmetic(precision: Literal["auto", "fp32", "tf32", "bf16"], device: torch.device) -> Arithmetic:
     """Return the arithmetic that a setting means on a device.
 
-    `auto` is bf16 where the hardware multiplies it natively, else fp32. Raises CardiganError for TF32 where there is none.
+    `auto` is bf16 where the hardware multiplies it natively, else fp32. Raises CardiganError for TF32 on a device
+    without it.
     """
     if precision == "tf32" and not multiplies_tf32(device):
         raise CardiganError(
-            f"precision is 'tf32', but the device is {device}, which has no TF32 products (a GPU of compute capability 8.0 or higher has): "
-            "use auto, fp32 or bf16."
+            f"precision is 'tf32', but the device {device} has no TF32 products (GPUs of compute capability 8.0 and higher "
+            "have them): use auto, fp32 or bf16."
         )
     if precision == "auto":
         return "bf16" if multiplies_bf16(device) else "fp32"
@@ -34,7 +35,10 @@ def resolve_arithmetic(precision: Literal["auto", "fp32", "tf32", "bf16"], devic
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Return whether the hardware has bf16 products (CUDA >= 8.0, AVX-512-BF16 or AMX); elsewhere bf16 is emulated and slower than fp32."""
+    """Return whether the hardware has bf16 products: CUDA >= 8.0, AVX-512-BF16 or AMX.
+
+    Elsewhere bf16 is emulated, and slower than fp32.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= AMPERE
     if device.type == "cpu":
@@ -48,7 +52,7 @@ def multiplies_tf32(device: torch.device) -> bool:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Let fp32 convolutions (cuDNN) and matrix products (cuBLAS) of a GPU be computed in TF32, or not, in the whole process."""
+    """Allow or forbid TF32 for a GPU's fp32 convolutions (cuDNN) and matrix products (cuBLAS), in the whole process."""
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 

@@ -14,7 +14,8 @@ from cardigan.training.inputs import Inputs, sent
 from cardigan.training.steps import Kind
 
 WARM_UP_STEPS = 3
-"""Steps of each kind run one kernel at a time before any is recorded, so that libraries and optimizers have allocated what they need."""
+"""Steps of each kind that run one kernel at a time before any is recorded: libraries and optimizers then have allocated
+what they need."""
 NOT_RECORDED = "recording the step as a CUDA graph ran out of memory, so its kernels are launched one by one: slower, with the same numbers"
 
 Work = Callable[[Inputs, Kind], torch.Tensor]
@@ -23,9 +24,9 @@ Work = Callable[[Inputs, Kind], torch.Tensor]
 class CudaGraphStep:
     """The work, as a CUDA graph for each kind of step. Gives the same numbers as the work itself.
 
-    The first steps of each kind are real steps too: nothing is computed to be thrown away. When every kind has been seen, all are recorded at
-    once, the one that does most first, into one memory pool: graphs are never replayed together, so together they need as much memory as the
-    largest. One process only: gradients of several are exchanged between kernels.
+    The first steps of each kind are steps of the training too. When every kind has run often enough, all are recorded, the
+    one that does most first, into one memory pool: graphs never run at the same time, so together they need as much
+    memory as the largest. For one process only: several exchange gradients between kernels.
     """
 
     def __init__(self, work: Work, device: torch.device, kinds: Sequence[Kind], tell: Callable[[str], None] | None = None) -> None:
@@ -60,13 +61,13 @@ class CudaGraphStep:
         return result
 
     def _record(self, inputs: Inputs) -> None:
-        """Record every kind; where memory does not suffice, record none from now on, since what fits step by step has to run."""
+        """Record every kind, or none from now on where memory runs out: what fits kernel by kernel has to run."""
         gc.collect()  # `torch.cuda.graph` then empties the cache of the steps so far, whose memory the graphs take over
         pool = torch.cuda.graph_pool_handle()
         try:
             for kind in self._kinds:
                 graph = torch.cuda.CUDAGraph()
-                # thread_local: what other threads do on the GPU meanwhile (a notebook, the studio) does not break the recording
+                # thread_local: other threads may use the GPU meanwhile (a notebook, the studio)
                 with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                     result = self._work(inputs, kind)
                 self._recorded[kind] = graph, result

@@ -34,7 +34,7 @@ class Devices:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
 
     def place(self, network: Network) -> Network:
-        """Return the network on the device, channels last but on Metal, with batch statistics of all processes if there are several."""
+        """Return the network on the device, channels last (but on Metal), with the batch statistics of all processes."""
         self.processes.synchronise_statistics(network)
         network.to(self.device)
         if not is_metal(self.device):

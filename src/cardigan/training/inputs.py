@@ -1,7 +1,7 @@
-"""What one step starts from: which images, which random numbers, how far schedules have come. A pure function of (seed, images_seen).
+"""What one step starts from: which images, which random numbers, how far schedules have come.
 
-Drawn on the host for the whole batch, so that every number of processes and every device sees the same, and packed into one buffer, so that
-one copy brings all of it to the device.
+A pure function of (seed, images_seen). Drawn on the host for the whole batch, so that it is the same for any number of
+processes and any device, and packed into one buffer, so that one copy brings all of it to the device.
 """
 
 import math
@@ -26,7 +26,7 @@ class Inputs(NamedTuple):
     """Tensors only, so that a recorded step can read them where they lie; what this config does not need is empty."""
 
     indices: torch.Tensor
-    """Positions of real images that lie on the device; otherwise the images themselves come here, as they are stored, and their classes."""
+    """Positions of real images that lie on the device. Empty where the images themselves come, in `pixels` and `labels`."""
     pixels: torch.Tensor
     labels: torch.Tensor
     z: torch.Tensor
@@ -48,7 +48,10 @@ ALIGNMENT = 16
 
 
 def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devices, feed: Feed | None = None) -> Inputs:
-    """Return what this process's step starts from, packed in host memory (pinned for a GPU); its images come from `feed` if there is one."""
+    """Return what this process's step starts from, packed in host memory, which is pinned for a GPU.
+
+    Real images come from `feed` if there is one.
+    """
     batch, seed = config.batch, config.seed
     columns, nothing = numbers_needed(config.augment.pipeline), torch.empty(0)
     augmenting, changes = stream(seed, "augment", images_seen), (batch, columns) if columns else (0,)
@@ -72,7 +75,7 @@ def inputs_at(config: Config, batches: Batches, images_seen: int, devices: Devic
 
 
 def packed(inputs: Inputs, pinned: bool) -> Inputs:
-    """Return the inputs as views of one buffer in host memory; pinned memory is what a GPU reads without the host waiting for it."""
+    """Return the inputs as views of one buffer in host memory. A GPU copies from pinned memory while the host goes on."""
     sizes = [_aligned(tensor.nbytes) for tensor in _tensors(inputs)]
     views = unpacked(torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned), inputs)
     for view, tensor in zip(_tensors(views), _tensors(inputs), strict=True):
@@ -103,7 +106,7 @@ def _aligned(size: int) -> int:
 
 
 def _mix(config: Config, images_seen: int) -> torch.Tensor:
-    """Return a number for each image, the same for those of a pack: what D judges together lies on one line (arXiv:1704.00028, eq. 3)."""
+    """Return a number for each image, the same for all images of a pack (arXiv:1704.00028, eq. 3)."""
     packs = config.batch // config.packing if config.objective.wgan_gp else 0
     return torch.rand(packs, generator=stream(config.seed, "mix", images_seen)).repeat_interleave(config.packing)
 
