@@ -5,7 +5,7 @@
 
 It needs one GPU with 40 GB or more. Every part runs in a process of its own with its own time limit, so a failure, a
 crash or a hang ends that part only. The file is written anew after each part. The exit code is 1 if any part failed,
-a missed target included. `--tiny` runs every part with tiny networks and few steps, also on a CPU: it tests this
+a missed target included, and 2 if there is no such device. `--tiny` runs every part with tiny networks and few steps, also on a CPU: it tests this
 program and measures nothing. The parts (gpu_check/table.py):
 
     devices        the machine, and what the names of devices mean
@@ -52,6 +52,9 @@ def main() -> int:
     options = parsed()
     if options.part:
         return run_here(options)
+    if missing := missing_device(options.device):
+        print(f"gpu.py: {missing} (--device cpu --tiny tries this program out on a CPU)", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
     content: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
@@ -66,6 +69,15 @@ def main() -> int:
         print(line(name, content["parts"][name]), flush=True)
     print(f"\n{table(content['parts'])}\n\nWritten to {options.out}")
     return int(any(is_failure(part) for part in content["parts"].values()))
+
+
+def missing_device(name: str) -> str:
+    """Return in one sentence why there is no such device, "" if there is one. Looked up in a process of its own: this one
+    must hold nothing on a GPU while the parts measure it.
+    """
+    program = "import sys; from cardigan.hardware.device import find_device; find_device(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=False)
+    return done.stderr.strip().splitlines()[-1].rpartition("CardiganError: ")[2] if done.returncode else ""
 
 
 def parsed() -> argparse.Namespace:

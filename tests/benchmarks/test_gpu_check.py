@@ -67,6 +67,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(usual)
 
 
+def test_a_device_that_is_not_there_is_one_sentence_and_no_file(tmp_path):
+    command = started(str(BENCHMARKS / "gpu.py"), "--device", "cuda:63", "--out", str(tmp_path / "gpu.json"))
+    said = command.communicate()[0]
+    assert command.returncode == 2 and said.count("\n") == 1 and "device is 'cuda:63'" in said
+    assert not (tmp_path / "gpu.json").exists()
+
+
 def test_the_command_runs_its_parts_tiny_on_a_cpu(tmp_path):
     files = [tmp_path / f"{number}.json" for number in range(len(APART))]
     options = [("--only", ",".join(names), "--out", str(file)) for names, file in zip(APART, files, strict=True)]
