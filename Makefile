@@ -34,4 +34,4 @@ check: dev
 
 bench: dev
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/quality.py --recipe mnist --minutes 2 --out runs/quality-$(shell date +%Y%m%d-%H%M%S)
+	$(BIN)/python benchmarks/recipe_scores.py --recipe mnist --minutes 2 --out runs/quality-$(shell date +%Y%m%d-%H%M%S)

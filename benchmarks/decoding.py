@@ -19,8 +19,8 @@ from PIL import Image
 
 from cardigan.config import DataConfig
 from cardigan.data.batches import Batches
-from cardigan.data.formats.opening import open_reader
-from cardigan.data.pictures import open_pictures
+from cardigan.data.datasets import open_datasets
+from cardigan.data.formats.detection import open_reader
 
 BATCH = 64
 
@@ -37,39 +37,58 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ["CARDIGAN_CACHE"] = f"{place}/cache"
         folder = Path(place) / "pictures"
-        kilobytes = written(folder, options.pictures, options.side)
-        result = {"pictures": options.pictures, "side": options.side, "size": options.size, "kilobytes_each": kilobytes, **measured(folder, options)}
+        kilobytes = write_images(folder, options.pictures, options.side)
+        result = {
+            "pictures": options.pictures,
+            "side": options.side,
+            "size": options.size,
+            "kilobytes_each": kilobytes,
+            **measure(folder, options),
+        }
         if options.files:
-            result |= listed(Path(place) / "empty", options.files)
+            result |= time_listing(Path(place) / "empty", options.files)
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def written(folder: Path, count: int, side: int) -> float:
+def write_images(folder: Path, count: int, side: int) -> float:
     """Write pictures whose detail falls off towards small scales as in photographs; return their mean size in kB."""
     folder.mkdir()
     chance = np.random.default_rng(0)
     for number in range(count):
         scales = [chance.normal(size=(side >> step, side >> step, 3)) * 2**step for step in range(1, 7)]
-        whole = np.sum([np.kron(scale, np.ones((1 << step, 1 << step, 1))) for step, scale in zip(range(1, 7), scales, strict=True)], axis=0)
+        whole = np.sum(
+            [
+                np.kron(scale, np.ones((1 << step, 1 << step, 1)))
+                for step, scale in zip(range(1, 7), scales, strict=True)
+            ],
+            axis=0,
+        )
         Image.fromarray((128 + 1.2 * whole).clip(0, 255).astype(np.uint8)).save(folder / f"{number:06}.jpg", quality=90)
     return round(sum(entry.stat().st_size for entry in os.scandir(folder)) / count / 1000, 1)
 
 
-def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    data = DataConfig(source=str(folder), height=options.size, width=options.size, channels=3, fit="crop", workers=options.workers)
-    listing = seconds(lambda: open_reader(str(folder)))
-    first = seconds(lambda: open_pictures(data))
-    second = seconds(lambda: open_pictures(data))
-    batches = Batches(open_pictures(data).training, data, seed=0)
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    data = DataConfig(
+        source=str(folder),
+        height=options.size,
+        width=options.size,
+        channels=3,
+        resize="crop",
+        num_workers=options.workers,
+    )
+    listing = timed(lambda: open_reader(str(folder)))
+    first = timed(lambda: open_datasets(data))
+    second = timed(lambda: open_datasets(data))
+    batches = Batches(open_datasets(data).train, data, seed=0)
     steps = options.pictures // BATCH
-    later = seconds(lambda: [batches.at(step * BATCH, BATCH) for step in range(steps)])
-    streamed = open_pictures(DataConfig(**{**vars(data), "keep": "stream"})).streamed
+    later = timed(lambda: [batches.batch_at(step * BATCH, BATCH) for step in range(steps)])
+    streamed = open_datasets(DataConfig(**{**vars(data), "keep": "stream"})).make_stream
     assert streamed is not None
     stream = streamed(0, BATCH, slice(0, BATCH))(0)
     next(stream)
-    streaming = seconds(lambda: [next(stream) for _ in range(steps)])
+    streaming = timed(lambda: [next(stream) for _ in range(steps)])
     stream.close()
     return {
         **{"listing_seconds": round(listing, 3), "first_pass_images_per_second": round(options.pictures / first)},
@@ -78,16 +97,16 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def listed(folder: Path, count: int) -> dict[str, float]:
+def time_listing(folder: Path, count: int) -> dict[str, float]:
     for start in range(0, count, 1000):
         place = folder / f"{start:07}"
         place.mkdir(parents=True)
         for number in range(start, min(start + 1000, count)):
             (place / f"{number:07}.jpg").touch()
-    return {"files": count, "listing_them_seconds": round(seconds(lambda: open_reader(str(folder))), 2)}
+    return {"files": count, "listing_them_seconds": round(timed(lambda: open_reader(str(folder))), 2)}
 
 
-def seconds(deed: Callable[[], object]) -> float:
+def timed(deed: Callable[[], object]) -> float:
     began = time.perf_counter()
     deed()
     return time.perf_counter() - began

@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py [--cases 100000] [--readers "pth,npz"] [--seed 0] [--out FILE.json]
 
-A case is a valid file after one to four pieces of damage (tests/fuzz/mutating.py). It is accepted, refused in one sentence, or a failure: any
+A case is a valid file after one to four pieces of damage (tests/fuzz/mutations.py). It is accepted, refused in one sentence, or a failure: any
 other exception, a death of the process, more than a gigabyte, or more than ten seconds of a processor. Equal seeds make equal cases; `failures`
 names them.
 """
@@ -25,33 +25,33 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzz"))
-from readers import SUBJECTS, Subject, damaged  # pyright: ignore[reportMissingImports]
+from fuzz_targets import FUZZ_TARGETS, FuzzTarget, mutated_case  # pyright: ignore[reportMissingImports]
 
-from cardigan.data.reader import Unreadable
+from cardigan.data.reader import UnreadableImage
 from cardigan.errors import CardiganError
 
-MEMORY = 2**30
-SECONDS = 10.0
-SHOWN = 8
+MEMORY_LIMIT = 2**30
+SECONDS_PER_CASE = 10.0
+MAX_SHOWN = 8
 """Different failures that are told of each reader."""
 HERE = struct.Struct("<q")
 
 
-class TooSlow(BaseException):
+class CaseTimeout(BaseException):
     """A case took longer than it may; no reader takes this for damage."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--readers", default=",".join(SUBJECTS))
+    parser.add_argument("--readers", default=",".join(FUZZ_TARGETS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     results, text = {}, ""
     for name in options.readers.split(","):
-        results[name] = fuzzed(SUBJECTS[name], options.cases, options.seed)
+        results[name] = fuzz_target(FUZZ_TARGETS[name], options.cases, options.seed)
         print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
         text = json.dumps({"seed": options.seed, "readers": results}, indent=1)
         if options.out:
@@ -59,7 +59,7 @@ def main() -> None:
     print(text)
 
 
-def fuzzed(subject: Subject, cases: int, seed: int) -> dict[str, object]:
+def fuzz_target(subject: FuzzTarget, cases: int, seed: int) -> dict[str, object]:
     """Return what became of the cases; a process that dies is followed by another, which goes on behind the case that killed it."""
     shared = mmap.mmap(-1, HERE.size)
     HERE.pack_into(shared, 0, -1)
@@ -98,35 +98,43 @@ def fuzzed(subject: Subject, cases: int, seed: int) -> dict[str, object]:
         "slowest_seconds": round(slowest, 3),
         "largest_megabytes": round(largest / 2**20, 1),
         "seconds": round(time.monotonic() - began, 1),
-        **({"failures": dict(list(failures.items())[:SHOWN])} if failures else {}),
+        **({"failures": dict(list(failures.items())[:MAX_SHOWN])} if failures else {}),
     }
 
 
-def _run(subject: Subject, numbers: range, seed: int, place: Path, shared: mmap.mmap, told: int) -> None:
+def _run(subject: FuzzTarget, numbers: range, seed: int, place: Path, shared: mmap.mmap, told: int) -> None:
     """Read the cases and end the process; what became of them is told a thousand at a time."""
     try:
         warnings.simplefilter("ignore")
-        signal.signal(signal.SIGPROF, _too_slow)
+        signal.signal(signal.SIGPROF, _raise_timeout)
         folder = Path(tempfile.mkdtemp(dir=place))
-        seeds = list(subject.seeds(folder))
+        seeds = list(subject.seed_files(folder))
         for content in seeds:
-            verdict = _verdict(subject, folder, content)  # what is imported late is imported, before memory is bounded
-            if verdict != "accepted":
-                raise RuntimeError(f"a valid file is not accepted: {verdict}")
-        resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + MEMORY, resource.RLIM_INFINITY))
+            diagnosis = _classify_outcome(
+                subject, folder, content
+            )  # what is imported late is imported, before memory is bounded
+            if diagnosis != "accepted":
+                raise RuntimeError(f"a valid file is not accepted: {diagnosis}")
+        resource.setrlimit(resource.RLIMIT_AS, (_memory_bytes("VmSize") + MEMORY_LIMIT, resource.RLIM_INFINITY))
         counts, failures, slowest, largest = Counter(), {}, 0.0, 0
         for number in numbers:
             HERE.pack_into(shared, 0, number)
-            content = damaged(subject, seeds, seed, number)
+            content = mutated_case(subject, seeds, seed, number)
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            before, began = _memory("VmRSS"), time.process_time()
-            verdict = _verdict(subject, folder, content)
-            slowest, largest = max(slowest, time.process_time() - began), max(largest, _memory("VmHWM") - before)
-            counts[verdict if verdict in ("accepted", "refused") else "crashes"] += 1
-            if verdict not in ("accepted", "refused"):
-                failures.setdefault(verdict, number)
+            before, began = _memory_bytes("VmRSS"), time.process_time()
+            diagnosis = _classify_outcome(subject, folder, content)
+            slowest, largest = max(slowest, time.process_time() - began), max(largest, _memory_bytes("VmHWM") - before)
+            counts[diagnosis if diagnosis in ("accepted", "refused") else "crashes"] += 1
+            if diagnosis not in ("accepted", "refused"):
+                failures.setdefault(diagnosis, number)
             if number % 1000 == 999 or number == numbers[-1]:
-                part = {"counts": counts, "failures": failures, "slowest": slowest, "largest": largest, "next": number + 1}
+                part = {
+                    "counts": counts,
+                    "failures": failures,
+                    "slowest": slowest,
+                    "largest": largest,
+                    "next": number + 1,
+                }
                 os.write(told, json.dumps(part).encode() + b"\n")
                 counts, failures = Counter(), {}
         os._exit(0)
@@ -135,12 +143,12 @@ def _run(subject: Subject, numbers: range, seed: int, place: Path, shared: mmap.
         os._exit(3)
 
 
-def _verdict(subject: Subject, folder: Path, content: bytes) -> str:
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+def _classify_outcome(subject: FuzzTarget, folder: Path, content: bytes) -> str:
+    signal.setitimer(signal.ITIMER_PROF, SECONDS_PER_CASE)
     try:
         subject.read(folder, content)
         return "accepted"
-    except (CardiganError, Unreadable) as error:
+    except (CardiganError, UnreadableImage) as error:
         return "refused" if "\n" not in str(error) else f"more than one line: {str(error)[:80]!r}"
     except BaseException as error:  # noqa: BLE001 - whatever is left is a failure, to be told
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "cardigan" in frame.filename]
@@ -150,11 +158,11 @@ def _verdict(subject: Subject, folder: Path, content: bytes) -> str:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _too_slow(*_: object) -> None:
-    raise TooSlow(f"more than {SECONDS:g} s")
+def _raise_timeout(*_: object) -> None:
+    raise CaseTimeout(f"more than {SECONDS_PER_CASE:g} s")
 
 
-def _memory(name: str) -> int:
+def _memory_bytes(name: str) -> int:
     """Return a line of /proc/self/status in bytes."""
     content = Path("/proc/self/status").read_bytes()
     return int(content.partition(f"{name}:".encode())[2].split(None, 1)[0]) * 1024

@@ -198,7 +198,10 @@ def table(parts: dict[str, dict[str, Any]]) -> str:
     if targets:
         lines += ["", "| target | measured | met |", "|---|---|---|"]
         met = {True: "yes", False: "no", None: ""}
-        lines += [f"| {each['target']} | {'' if each['value'] is None else each['value']} | {met[each['met']]} |" for each in targets]
+        lines += [
+            f"| {each['target']} | {'' if each['value'] is None else each['value']} | {met[each['met']]} |"
+            for each in targets
+        ]
     return "\n".join(lines)
 
 

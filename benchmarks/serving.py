@@ -35,7 +35,7 @@ from PIL import Image
 
 import cardigan
 from cardigan.hardware.memory import keep_freed_memory
-from cardigan.run.snapshot import draw_pixels
+from cardigan.models.snapshot import generate_pixels
 
 
 def main() -> None:
@@ -43,7 +43,12 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--per-request", type=int, default=16)
-    parser.add_argument("--kind", default="application/x-npz", choices=["application/x-npz", "image/png"], help="image/png with --per-request 1")
+    parser.add_argument(
+        "--kind",
+        default="application/x-npz",
+        choices=["application/x-npz", "image/png"],
+        help="image/png with --per-request 1",
+    )
     parser.add_argument("--images", type=int, default=100_000, help="that are asked for and checked, in all rounds")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a round of the bare generator")
@@ -57,7 +62,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, torch {torch.__version__}",
         "threads": torch.get_num_threads(),
         "load_before": os.getloadavg()[0],
-        **measured(options),
+        **measure(options),
     }
     text = json.dumps(result, indent=1)
     print(text)
@@ -65,20 +70,28 @@ def main() -> None:
         options.out.write_text(text + "\n")
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the rows of all rounds, and what follows from them."""
     model = cardigan.load(options.model)
-    expected = np.concatenate([model.sample_seeds(range(start, min(start + 4_096, options.images))) for start in range(0, options.images, 4_096)])
-    server, port = started(options)
+    expected = np.concatenate(
+        [
+            model.sample_seeds(range(start, min(start + 4_096, options.images)))
+            for start in range(0, options.images, 4_096)
+        ]
+    )
+    server, port = start_server(options)
     try:
         rounds, latencies, faults = [], [], []
         share = options.images // options.rounds // options.per_request * options.per_request
-        asked(port, options, expected[: min(len(expected), options.clients * options.per_request * 2)], 0)
+        request_over_http(port, options, expected[: min(len(expected), options.clients * options.per_request * 2)], 0)
         for number in range(options.rounds):
-            usual, bare = drawn(model, options.seconds / 2, kept=False), drawn(model, options.seconds)
+            usual, bare = (
+                generate_directly(model, options.seconds / 2, kept=False),
+                generate_directly(model, options.seconds),
+            )
             before = processor_seconds(server.pid)
             first = number * share
-            load = asked(port, options, expected[first : first + share], first)
+            load = request_over_http(port, options, expected[first : first + share], first)
             load |= {"server_processor_seconds": processor_seconds(server.pid) - before}
             latencies += load.pop("latencies")
             faults += load.pop("faults")
@@ -108,9 +121,13 @@ def summary(rounds: list[dict[str, Any]], latencies: list[float], faults: list[s
     return {
         "bare_images_per_second": median(lambda bare, served: bare["images"] / bare["seconds"]),
         "bare_images_per_processor_second": median(lambda bare, served: bare["images"] / bare["processor_seconds"]),
-        "bare_images_per_processor_second_memory_not_kept": round(statistics.median(_pace(pair["usual"]) for pair in rounds), 1),
+        "bare_images_per_processor_second_memory_not_kept": round(
+            statistics.median(_images_per_second(pair["usual"]) for pair in rounds), 1
+        ),
         "served_images_per_second": median(lambda bare, served: served["images"] / served["seconds"]),
-        "ratio_by_clock": median(lambda bare, served: served["images"] / served["seconds"] / (bare["images"] / bare["seconds"])),
+        "ratio_by_clock": median(
+            lambda bare, served: served["images"] / served["seconds"] / (bare["images"] / bare["seconds"])
+        ),
         "ratio_by_processor": median(lambda bare, served: by_processor(bare, served, True)),
         "ratio_by_processor_without_clients": median(lambda bare, served: by_processor(bare, served, False)),
         "p50_seconds": round(p50, 4),
@@ -124,12 +141,23 @@ def summary(rounds: list[dict[str, Any]], latencies: list[float], faults: list[s
     }
 
 
-def _pace(bare: dict[str, float]) -> float:
+def _images_per_second(bare: dict[str, float]) -> float:
     return bare["images"] / bare["processor_seconds"]
 
 
-def started(options: argparse.Namespace) -> tuple[subprocess.Popen[str], int]:
-    words = [sys.executable, "-m", "cardigan", "serve", str(options.model), "--port", "0", "--device", "cpu", *options.serve.split()]
+def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[str], int]:
+    words = [
+        sys.executable,
+        "-m",
+        "cardigan",
+        "serve",
+        str(options.model),
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+        *options.serve.split(),
+    ]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     found = re.search(r":(\d+)/", server.stdout.readline())
@@ -137,16 +165,16 @@ def started(options: argparse.Namespace) -> tuple[subprocess.Popen[str], int]:
     return server, int(found[1])
 
 
-def drawn(model: cardigan.Model, seconds: float, kept: bool = True) -> dict[str, float]:
+def generate_directly(model: cardigan.Model, seconds: float, kept: bool = True) -> dict[str, float]:
     """Draw batches of latents that lie ready, for so long; with freed memory kept, as the server keeps it, or as Python does."""
     snapshot = model.snapshot
     z = torch.randn(64, snapshot.config.latent.size)
-    labels = torch.arange(64) % snapshot.spec.classes if snapshot.spec.classes else None
-    draw_pixels(snapshot.generator, z, labels)
+    labels = torch.arange(64) % snapshot.spec.num_classes if snapshot.spec.num_classes else None
+    generate_pixels(snapshot.generator, z, labels)
     began, spent, images = time.monotonic(), time.process_time(), 0
     with keep_freed_memory() if kept else nullcontext():
         while time.monotonic() - began < seconds:
-            images += len(draw_pixels(snapshot.generator, z, labels))
+            images += len(generate_pixels(snapshot.generator, z, labels))
         return {"images": images, "seconds": time.monotonic() - began, "processor_seconds": time.process_time() - spent}
 
 
@@ -156,11 +184,11 @@ def processor_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def asked(port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> dict[str, Any]:
+def request_over_http(port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> dict[str, Any]:
     """Ask for these pictures in a process of its own; return what came of it."""
     context = get_context("fork")
     here, there = context.Pipe()
-    process = context.Process(target=_clients, args=(there, port, options, expected, first))
+    process = context.Process(target=_run_clients, args=(there, port, options, expected, first))
     process.start()
     there.close()
     result = here.recv()
@@ -177,13 +205,13 @@ class Client:
     began: float = 0.0
     received: bytearray = field(default_factory=bytearray)
 
-    def ask(self, start: int, body: bytes, kind: str) -> None:
+    def send(self, start: int, body: bytes, kind: str) -> None:
         self.start, self.began = start, time.monotonic()
         self.received.clear()
         head = f"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nAccept: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         self.connection.sendall(head.encode() + body)
 
-    def answer(self) -> tuple[int, bytes] | None:
+    def receive(self) -> tuple[int, bytes] | None:
         """Return status and body once they are whole."""
         head = self.received.find(b"\r\n\r\n")
         if head < 0:
@@ -194,18 +222,18 @@ class Client:
         return (int(self.received[9:12]), bytes(self.received[head + 4 : end])) if len(self.received) >= end else None
 
 
-def _clients(there: Any, port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> None:
+def _run_clients(there: Any, port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> None:
     spent, began = time.process_time(), time.monotonic()
     starts = iter(range(0, len(expected), options.per_request))
     selector, latencies, faults, images = selectors.DefaultSelector(), [], [], 0
     for _ in range(options.clients):
-        _ask_next(selector, Client(socket.create_connection(("127.0.0.1", port))), starts, options, first)
+        _send_next(selector, Client(socket.create_connection(("127.0.0.1", port))), starts, options, first)
     while selector.get_map():
         for key, _ in selector.select():
             client: Client = key.data
             came = client.connection.recv(1 << 20)
             client.received += came
-            answer = client.answer()
+            answer = client.receive()
             if answer is None and came:
                 continue
             selector.unregister(client.connection)
@@ -214,27 +242,37 @@ def _clients(there: Any, port: int, options: argparse.Namespace, expected: np.nd
                 continue
             latencies.append(time.monotonic() - client.began)
             part = expected[client.start : client.start + options.per_request]
-            if answer[0] == 200 and _is_right(options.kind, answer[1], part):
+            if answer[0] == 200 and _is_expected(options.kind, answer[1], part):
                 images += len(part)
             else:
                 faults.append(f"{answer[0]} at {first + client.start}: {answer[1][:100]!r}")
-            _ask_next(selector, client, starts, options, first)
+            _send_next(selector, client, starts, options, first)
     seconds = time.monotonic() - began
     spent = time.process_time() - spent
-    there.send({"images": images, "seconds": seconds, "clients_processor_seconds": spent, "latencies": latencies, "faults": faults})
+    there.send(
+        {
+            "images": images,
+            "seconds": seconds,
+            "clients_processor_seconds": spent,
+            "latencies": latencies,
+            "faults": faults,
+        }
+    )
 
 
-def _ask_next(selector: selectors.BaseSelector, client: Client, starts: Any, options: argparse.Namespace, first: int) -> None:
+def _send_next(
+    selector: selectors.BaseSelector, client: Client, starts: Any, options: argparse.Namespace, first: int
+) -> None:
     start = next(starts, None)
     if start is None:
         client.connection.close()
         return
     seeds = ",".join(map(str, range(first + start, first + start + options.per_request)))
-    client.ask(start, f'{{"seeds":[{seeds}]}}'.encode(), options.kind)
+    client.send(start, f'{{"seeds":[{seeds}]}}'.encode(), options.kind)
     selector.register(client.connection, selectors.EVENT_READ, client)
 
 
-def _is_right(kind: str, body: bytes, expected: np.ndarray) -> bool:
+def _is_expected(kind: str, body: bytes, expected: np.ndarray) -> bool:
     """Return whether an answer holds exactly these pixels."""
     if kind == "image/png":
         found = np.asarray(Image.open(io.BytesIO(body)))

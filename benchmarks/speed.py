@@ -3,10 +3,10 @@
     python benchmarks/speed.py [--recipes tutorial,mnist] [--batches own,256] [--windows 7] [--seconds 6]
                                [--device cpu] [--out FILE.json]
 
-Three processes are kept (`speed_workers.py`): a plain eager fp32 loop (`plain.py`), Cardigan, and one that multiplies
+Three processes are kept (`speed_workers.py`): a plain eager fp32 loop (`plain_pytorch.py`), Cardigan, and one that multiplies
 matrices. They take turns, window after window, one at work while the others wait, so that a slow minute of the
 machine hits all of them. Images/s are medians over the windows with the lowest and highest; the ratio is the median
-of the windows' ratios. FLOP/s are counted from the networks (`nets/table.py`, `describe`).
+of the windows' ratios. FLOP/s are counted from the networks (`nets/table.py`, `summarize_model`).
 """
 
 import argparse
@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 
-from cardigan import assemble
 from cardigan.config import Config
-from cardigan.nets.table import build_discriminator, build_generator, describe
+from cardigan.experiment import build
+from cardigan.nets.table import build_discriminator, build_generator, summarize_model
 from cardigan.recipes import find_recipe
 from speed_workers import Worker, config_of, warm_up_steps
 
@@ -49,20 +49,20 @@ def main() -> None:
     result: dict[str, Any] = {
         "machine": machine(),
         "command": " ".join(["python", *sys.argv]),
-        "start": start_up(),
+        "start": startup_seconds(),
         "rows": [],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for recipe in options.recipes.split(","):
-        own = find_recipe(recipe).config().batch
+        own = find_recipe(recipe).config().batch_size
         for batch in dict.fromkeys(own if word == "own" else int(word) for word in options.batches.split(",")):
-            result["rows"].append(compared(recipe, batch, options))
+            result["rows"].append(compare(recipe, batch, options))
             options.out.write_text(json.dumps(result, indent=1) + "\n")  # after every row: what is measured is not lost
     print(table(result))
     print(f"\nWritten to {options.out}")
 
 
-def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return one row: both loops on one recipe at one batch size, window by window in turn."""
     settings = {"recipe": recipe, "batch": batch, "device": options.device}
     plain, ours, matrix = Worker("plain", settings), Worker("cardigan", settings), Worker("matrix", settings)
@@ -82,7 +82,9 @@ def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, 
     for _ in range(options.windows):
         for name, worker in (("plain", plain), ("cardigan", ours)):
             drawn[name].append(SAMPLES / worker.ask(samples=SAMPLES)["seconds"])
-    memory = {name: round(worker.ask(memory=True)["megabytes"]) for name, worker in (("plain", plain), ("cardigan", ours))}
+    memory = {
+        name: round(worker.ask(memory=True)["megabytes"]) for name, worker in (("plain", plain), ("cardigan", ours))
+    }
     for worker in (plain, ours, matrix):
         worker.end()
     flop = flop_per_image(config_of(settings))
@@ -98,7 +100,9 @@ def compared(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, 
             "bf16 product": spread(speeds["bf16"]),
             "fp32 product": spread(speeds["fp32"]),
         },
-        "fraction_of_bf16_product": spread([s * flop / 1e9 / r for s, r in zip(speeds["cardigan"], speeds["bf16"], strict=True)]),
+        "fraction_of_bf16_product": spread(
+            [s * flop / 1e9 / r for s, r in zip(speeds["cardigan"], speeds["bf16"], strict=True)]
+        ),
         "peak_megabytes": memory,
         "samples_per_second": {name: spread(values) for name, values in drawn.items()},
     }
@@ -122,15 +126,15 @@ def flop_per_image(config: Config) -> float:
     gradients of that and of the forward pass it went through, less what is there anyway: 4.
     """
     with torch.device("meta"):
-        spec = assemble.build_spec(config, assemble.build_source(config))
-        players = [build_generator(config, spec), build_discriminator(config, spec)]
-    generator, discriminator = (describe(player, spec, config.latent.size).multiply_adds for player in players)
+        spec = build.build_spec(config, build.build_source(config))
+        networks = [build_generator(config, spec), build_discriminator(config, spec)]
+    generator, discriminator = (summarize_model(role, spec, config.latent.size).multiply_adds for role in networks)
     compares = config.objective.loss == "relativistic"
     penalties = 4 * ((config.objective.r1 > 0) + (config.objective.r2 > 0)) / config.objective.penalty_interval
     return 2 * (3 * generator + (8 + compares + penalties) * discriminator)
 
 
-def start_up() -> dict[str, dict[str, float]]:
+def startup_seconds() -> dict[str, dict[str, float]]:
     """Return seconds from a command to its answer: the help, the first picture of a training run, its first optimizer
     step.
     """
@@ -144,24 +148,28 @@ def start_up() -> dict[str, dict[str, float]]:
             began = time.perf_counter()
             words = [sys.executable, "-m", "cardigan", "train", "mnist", "--minutes", "1", "--quiet", "--out", str(out)]
             with subprocess.Popen(words) as run:
-                seconds["first picture"].append(when((out / "samples" / "00000000.png").exists, began))
-                seconds["first step"].append(when(partial(trained, out / "journal.jsonl"), began))
+                seconds["first picture"].append(time_of((out / "samples" / "00000000.png").exists, began))
+                seconds["first step"].append(time_of(partial(training_speed, out / "journal.jsonl"), began))
                 run.kill()
     return {name: spread(values) for name, values in seconds.items()}
 
 
-def trained(journal: Path) -> bool:
+def training_speed(journal: Path) -> bool:
     return '"progress"' in journal.read_text()
 
 
-def when(happened: Callable[[], bool], began: float) -> float:
+def time_of(happened: Callable[[], bool], began: float) -> float:
     while not happened():
         time.sleep(0.005)
     return time.perf_counter() - began
 
 
 def machine() -> dict[str, Any]:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     facts: dict[str, Any] = {
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),

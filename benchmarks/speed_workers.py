@@ -22,19 +22,19 @@ from typing import Any
 
 import torch
 
-from cardigan import assemble
 from cardigan.config import Config, override
 from cardigan.data.batches import Batches
+from cardigan.experiment import build
 from cardigan.hardware.memory import keep_freed_memory
 from cardigan.hardware.precision import allow_tf32
+from cardigan.models.snapshot import Snapshot, sample_keys, sample_pixels
 from cardigan.recipes import find_recipe
-from cardigan.run.snapshot import Snapshot, numbered, sample_pixels
 from cardigan.training.budget import Budget, Clock
-from cardigan.training.cuda_graph import WARM_UP_STEPS, recorded_step
+from cardigan.training.cuda_graph import WARMUP_STEPS, cuda_graph_step
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, advance, playing
+from cardigan.training.loop import Trainer, make_step, run_step
 from cardigan.training.schedule import step_kinds
-from plain import PlainLoop
+from plain_pytorch import PlainLoop
 
 SIDE = {"cpu": 4096, "cuda": 8192}
 """Of the matrices whose product is timed."""
@@ -54,12 +54,16 @@ class Worker:
     def __init__(self, kind: str, settings: Settings) -> None:
         self.kind, self._errors = kind, tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         words = [sys.executable, __file__, kind, json.dumps(settings)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
 
     def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.end()
 
     def send(self, **question: Any) -> None:
@@ -108,7 +112,12 @@ class Worker:
 
 def config_of(settings: Settings) -> Config:
     """Return the recipe's config without classes, which the plain loop does not have."""
-    config = replace(find_recipe(settings["recipe"]).config(), batch=settings["batch"], device=settings["device"], conditional=False)
+    config = replace(
+        find_recipe(settings["recipe"]).config(),
+        batch_size=settings["batch"],
+        device=settings["device"],
+        conditional=False,
+    )
     return override(config, settings.get("overrides", {}))
 
 
@@ -116,7 +125,7 @@ def warm_up_steps(config: Config) -> int:
     """Return how many steps come before anything is timed; on a GPU every kind of step is recorded in them, and
     replayed.
     """
-    return 1 if config.device == "cpu" else (WARM_UP_STEPS + 2) * config.objective.penalty_interval * config.discriminator_steps
+    return 1 if config.device == "cpu" else (WARMUP_STEPS + 2) * config.objective.penalty_interval * config.n_critic
 
 
 def serve(kind: str, settings: Settings) -> None:
@@ -138,9 +147,17 @@ def serve(kind: str, settings: Settings) -> None:
 
 def answer(question: dict[str, Any], parts: Parts, on_gpu: bool, settings: Settings) -> dict[str, float]:
     if "rates" in question:
-        return {name: rate(dtype, settings) for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)) if name in question["rates"]}
+        return {
+            name: rate(dtype, settings)
+            for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
+            if name in question["rates"]
+        }
     if "memory" in question:
-        peak = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        peak = (
+            torch.cuda.max_memory_allocated() / 1e6
+            if on_gpu
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        )
         return {"megabytes": peak}
     train, draw = parts
     if on_gpu:  # the memory that was given back below is fetched again outside of the time
@@ -176,25 +193,25 @@ def compiled_parts(config: Config, settings: Settings) -> Parts:
 
 
 def plain_loop(config: Config) -> PlainLoop:
-    images = Batches(assemble.build_source(config), config.data, config.seed).at(0, 4096).images.contiguous()
+    images = Batches(build.build_source(config), config.data, config.seed).batch_at(0, 4096).images.contiguous()
     return PlainLoop(config, images.to(config.device))
 
 
 def cardigan_parts(config: Config, settings: Settings, recorded: bool = True) -> Parts:
-    devices, source = open_devices(config), assemble.build_source(config)
-    spec = assemble.build_spec(config, source)
-    state, rules = assemble.build_state(config, spec, devices), assemble.build_rules(config, devices)
+    devices, source = open_devices(config), build.build_source(config)
+    spec = build.build_spec(config, source)
+    state, rules = build.build_state(config, spec, devices), build.build_step_config(config, devices)
     batches = Batches(source.to(devices.device), config.data, config.seed)
-    work = playing(state, batches, rules)
-    step = recorded_step(work, devices.device, 1, step_kinds(config)) if recorded else work
-    trial = Trial(config, batches, rules, step, Budget(config, devices.processes, Clock()), None)
+    work = make_step(state, batches, rules)
+    step = cuda_graph_step(work, devices.device, 1, step_kinds(config)) if recorded else work
+    trial = Trainer(config, batches, rules, step, Budget(config, devices.process_group, Clock()), None)
     states = [state]
 
     def train(steps: int) -> None:
         for _ in range(steps):
-            states[0], _ = advance(trial, states[0])
+            states[0], _ = run_step(trial, states[0])
 
-    return train, lambda num: sample_pixels(Snapshot(state.average, config, spec, 0), numbered(num, 0))
+    return train, lambda num: sample_pixels(Snapshot(state.ema_generator, config, spec, 0), sample_keys(num, 0))
 
 
 def eager_parts(config: Config, settings: Settings) -> Parts:

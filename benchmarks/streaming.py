@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cardigan.data.sharded.shards import open_shards
+from cardigan.data.webdataset.shards import open_shards
 
-PARTS = 10
-LOOK = 100
+NUM_REPORTS = 10
+POLL_SECONDS = 100
 """Entries between two looks at the memory."""
 MEGABYTE = 1e6
 
@@ -42,13 +42,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         begun = time.monotonic()
-        source = written(Path(folder), options.images, options.per_shard, jpeg(options.bytes))
+        source = write_shards(Path(folder), options.images, options.per_shard, jpeg(options.bytes))
         writing = time.monotonic() - begun
         result = {
             "command": " ".join(["python", *sys.argv]),
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
             "writing_seconds": round(writing, 1),
-            **streamed(source, options.images, options.pace, Path(folder) / "counts.json"),
+            **stream_epoch(source, options.images, options.pace, Path(folder) / "counts.json"),
         }
     text = json.dumps(result, indent=1)
     print(text)
@@ -67,34 +67,36 @@ def jpeg(size: int) -> bytes:
     return content
 
 
-def written(folder: Path, images: int, per_shard: int, picture: bytes) -> str:
+def write_shards(folder: Path, images: int, per_shard: int, image: bytes) -> str:
     """Write the shards; returns the source that names them."""
     shards = -(-images // per_shard)
     for shard in range(shards):
         with tarfile.open(folder / f"train-{shard:05}.tar", "w") as archive:
             for number in range(shard * per_shard, min(images, (shard + 1) * per_shard)):
-                for name, content in ((f"{number:08}.jpg", picture), (f"{number:08}.cls", str(number % 10).encode())):
+                for name, content in ((f"{number:08}.jpg", image), (f"{number:08}.cls", str(number % 10).encode())):
                     member = tarfile.TarInfo(name)
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
     return f"{folder}/train-{{00000..{shards - 1:05}}}.tar"
 
 
-def streamed(source: str, images: int, pace: float, counts: Path) -> dict[str, object]:
+def stream_epoch(source: str, images: int, pace: float, counts: Path) -> dict[str, object]:
     """Take one epoch's entries; returns memory and speed in each tenth, and how long going on from the middle takes."""
     shards = open_shards(source, counts)
     entries = shards.entries(0, 0)
     before, begun = resident_megabytes(), time.monotonic()
     parts, last = [], begun
-    for part in range(PARTS):
-        start, end = images * part // PARTS, images * (part + 1) // PARTS
+    for part in range(NUM_REPORTS):
+        start, end = images * part // NUM_REPORTS, images * (part + 1) // NUM_REPORTS
         held = []
         for seen, _ in enumerate(itertools.islice(entries, end - start), start + 1):
-            if seen % LOOK == 0:
+            if seen % POLL_SECONDS == 0:
                 held.append(resident_megabytes())
                 time.sleep(max(0.0, begun + seen / pace - time.monotonic()))
         now = time.monotonic()
-        parts.append({"images": end, "rss_mb": [min(held), max(held)], "entries_per_second": round((end - start) / (now - last))})
+        parts.append(
+            {"images": end, "rss_mb": [min(held), max(held)], "entries_per_second": round((end - start) / (now - last))}
+        )
         last = now
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE)
     entries.close()
@@ -102,7 +104,7 @@ def streamed(source: str, images: int, pace: float, counts: Path) -> dict[str, o
     next(open_shards(source).entries(0, images // 2))
     return {
         "images": images,
-        "pictures_counted": shards.count(),
+        "pictures_counted": shards.count_images(),
         "rss_mb_before": before,
         "parts": parts,
         "rss_mb_peak": peak,

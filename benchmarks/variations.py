@@ -92,7 +92,10 @@ _AUGMENTATION = {
         },
     },
     "diffaugment": {**_COLOUR, "augment.operations": ",".join(DIFF_AUGMENT), "augment.probability": 1.0},
-    **{f"augmentation {name}": {**_COLOUR, "augment.operations": name, "augment.probability": 0.5} for name in (*ADA, *DIFF_AUGMENT)},
+    **{
+        f"augmentation {name}": {**_COLOUR, "augment.operations": name, "augment.probability": 0.5}
+        for name in (*ADA, *DIFF_AUGMENT)
+    },
 }
 _CLASSES = {
     "unconditional": {"conditional": False},

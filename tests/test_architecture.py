@@ -14,7 +14,15 @@ RUNGS = [
     {"foreign"},
     {"run"},
     {"training"},
-    {"metrics.cache", "metrics.measures", "metrics.evaluate", "metrics.real", "metrics.likeness", "data.prepared", "data.pictures"},
+    {
+        "metrics.cache",
+        "metrics.measures",
+        "metrics.evaluate",
+        "metrics.real",
+        "metrics.likeness",
+        "data.prepared",
+        "data.pictures",
+    },
     {"choosing"},
     {"recipes", "assemble", "review", "checkup", "explore", "exports", "given", "watching"},
     {"previews"},
@@ -24,7 +32,7 @@ RUNGS = [
     {"studio", "serve"},
     {"cli", "__main__", "__init__"},
 ]
-HEIGHT = {name: height for height, names in enumerate(RUNGS) for name in names}
+RUNG_OF = {name: height for height, names in enumerate(RUNGS) for name in names}
 FORBIDDEN = {
     ("objective", "nets"),
     ("nets", "objective"),
@@ -37,13 +45,13 @@ FORBIDDEN = {
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
-def room(module: str) -> str:
+def rung_name(module: str) -> str:
     """Return the place of `cardigan.a.b` on the ladder: `a.b` where that stands on a rung of its own, else `a`."""
     parts = module.split(".")[1:]
-    return next((name for name in (".".join(parts[:2]), ".".join(parts[:1])) if name in HEIGHT), "__init__")
+    return next((name for name in (".".join(parts[:2]), ".".join(parts[:1])) if name in RUNG_OF), "__init__")
 
 
-def imported(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -54,19 +62,23 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_down_only(path):
-    here = room(".".join(("cardigan", *path.relative_to(SOURCE).with_suffix("").parts)))
-    for name in imported(path):
+def test_imports_only_from_lower_rungs(path):
+    here = rung_name(".".join(("cardigan", *path.relative_to(SOURCE).with_suffix("").parts)))
+    for name in imported_modules(path):
         if name.startswith("cardigan"):
-            there = room(name)
-            assert HEIGHT[there] <= HEIGHT[here], f"{here} imports {name}"
+            there = rung_name(name)
+            assert RUNG_OF[there] <= RUNG_OF[here], f"{here} imports {name}"
             assert (here, there) not in FORBIDDEN, f"{here} imports {name}"
 
 
-def test_only_the_command_line_prints_and_nothing_unpickles():
+def test_only_cli_prints_and_nothing_unpickles():
     for path in MODULES:
         text = path.read_text()
         assert "import pickle" not in text and "torch.load(" not in text, path
         if path.parent.name != "cli":
-            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+            calls = [
+                node
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+            ]
             assert not calls, path

@@ -6,7 +6,7 @@ import pytest
 
 import cardigan
 from cardigan.cli.main import run as cardigan_command
-from cardigan.config import Config, difference, from_dict, override, to_dict
+from cardigan.config import Config, config_diff, from_dict, override, to_dict
 from cardigan.errors import CardiganError
 
 
@@ -31,7 +31,7 @@ def test_json_round_trip():
         ({"minutes": 10**400}, "a number that a float can hold"),
     ],
 )
-def test_nonsense_is_refused(values, expected):
+def test_invalid_values_raise(values, expected):
     with pytest.raises(CardiganError) as refused:
         override(cardigan.config_for("mnist"), values)
     assert expected in str(refused.value)
@@ -39,33 +39,53 @@ def test_nonsense_is_refused(values, expected):
 
 def test_difference_ignores_budget_and_cadence():
     before = Config(images=100)
-    assert difference(before, override(before, {"images": 200, "checkpoint_every": 7, "device": "cpu", "health": "stop", "patience": 7})) == []
-    assert difference(before, override(before, {"latent.size": 7})) == ["latent.size: 64 -> 7"]
+    assert (
+        config_diff(
+            before,
+            override(before, {"images": 200, "checkpoint_every": 7, "device": "cpu", "health": "stop", "patience": 7}),
+        )
+        == []
+    )
+    assert config_diff(before, override(before, {"latent.size": 7})) == ["latent.size: 64 -> 7"]
 
 
-def test_recipe_beside_a_config_is_refused():
+def test_recipe_with_config_file_is_rejected():
     with pytest.raises(CardiganError, match="leave one out"):
         cardigan.train(config=Config(), recipe="mnist")
 
 
 @pytest.mark.parametrize("name", ["settings.json", "settings.toml"])
-def test_config_file_stands_between_recipe_and_options(tmp_path, name):
-    text = '{"batch": 16, "generator": {"width": 8}}' if name.endswith("json") else "batch = 16\n[generator]\nwidth = 8\n"
+def test_config_file_overrides_recipe_and_options_override_file(tmp_path, name):
+    text = (
+        '{"batch": 16, "generator": {"width": 8}}' if name.endswith("json") else "batch = 16\n[generator]\nwidth = 8\n"
+    )
     (tmp_path / name).write_text(text)
-    words = ["train", "mnist", "--config", str(tmp_path / name), "--batch", "8", "--images", "8", "--out", str(tmp_path / "run"), "--quiet"]
+    words = [
+        "train",
+        "mnist",
+        "--config",
+        str(tmp_path / name),
+        "--batch",
+        "8",
+        "--images",
+        "8",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
     assert cardigan_command(words) == 0
     config = cardigan.load(tmp_path / "run").config
-    assert (config.batch, config.generator.width) == (8, 8)
+    assert (config.batch_size, config.generator.width) == (8, 8)
 
 
-def test_broken_config_files_are_named(tmp_path, capsys):
+def test_broken_config_file_error(tmp_path, capsys):
     (tmp_path / "broken.json").write_text("{batch")
     for name, expected in (("broken.json", "no JSON or TOML"), ("missing.json", "Cannot read the config file")):
         assert cardigan_command(["train", "mnist", "--config", str(tmp_path / name)]) == 2
         assert expected in capsys.readouterr().err
 
 
-def test_an_options_value_is_not_taken_for_the_source(tmp_path, monkeypatch):
+def test_option_value_is_not_the_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["--images", "64", "--generator.width", "2", "--discriminator.width", "2", "--quiet"]
     assert cardigan_command(["train", "--out", "stacked-mnist", "mnist", *small]) == 0

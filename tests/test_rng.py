@@ -6,11 +6,11 @@ from scipy import stats
 from torch import nn
 
 from cardigan.config import override
-from cardigan.data.batches import Order
+from cardigan.data.batches import IndexSampler
 from cardigan.data.source import image_spec
-from cardigan.nets.table import build_players
+from cardigan.nets.table import build_networks
 from cardigan.recipes import config_for
-from cardigan.rng import counter_normal, draws_from, stream, stream_keys
+from cardigan.rng import counter_normal, stream, stream_keys, use_generator
 
 
 def splitmix64(state: int) -> int:
@@ -53,7 +53,7 @@ def test_layers_draw_from_the_given_generator_and_from_nothing_else():
     expected = [torch.randn(4), nn.Conv2d(3, 4, 3).weight.detach(), torch.rand(2)]
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    with draws_from(torch.Generator().manual_seed(5)):
+    with use_generator(torch.Generator().manual_seed(5)):
         drawn = [torch.randn(4), nn.Conv2d(3, 4, 3).weight.detach(), torch.rand(2)]
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(drawn, expected, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
@@ -65,26 +65,26 @@ def test_building_networks_touches_no_global_generator(monkeypatch, recipe):
     monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("the global generators were seeded"))
     config = override(config_for("mnist", recipe), {"generator.width": 8, "discriminator.width": 8})
     spec, before = image_spec(config.data, 10 if config.conditional else 0), torch.get_rng_state()
-    first, second = build_players(config, spec), build_players(config, spec)
+    first, second = build_networks(config, spec), build_networks(config, spec)
     assert torch.equal(torch.get_rng_state(), before)
     for one, other in zip(first, second, strict=True):
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def test_an_order_gives_slices_of_its_epochs():
-    order = Order(10, seed=3)
+    order = IndexSampler(10, seed=3)
     epochs = [torch.randperm(10, generator=stream(3, "order", epoch)) for epoch in range(5)]
     endless = torch.cat(epochs)
     for images_seen, batch in ((0, 4), (8, 4), (7, 3), (9, 1), (6, 25), (20, 10)):
-        assert torch.equal(order.at(images_seen, batch), endless[images_seen : images_seen + batch])
+        assert torch.equal(order.indices_at(images_seen, batch), endless[images_seen : images_seen + batch])
 
 
 def test_a_batch_copies_no_more_than_itself(monkeypatch):
     """The permutation of a million images must not be copied to take 64 of it."""
-    order, copied = Order(1_000_000, seed=0), []
-    order.at(0, 64)
+    order, copied = IndexSampler(1_000_000, seed=0), []
+    order.indices_at(0, 64)
     cat = torch.cat
     monkeypatch.setattr(torch, "cat", lambda parts: copied.append(sum(len(part) for part in parts)) or cat(parts))
-    order.at(64, 64)
-    order.at(999_990, 64)
+    order.indices_at(64, 64)
+    order.indices_at(999_990, 64)
     assert copied == [64, 64]

@@ -10,14 +10,16 @@ import jupytext
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial" / "dcgan_mnist.py"
 
 
-def test_tutorial_runs_and_leaves_pictures(tmp_path):
+def test_tutorial_runs_and_writes_images(tmp_path):
     budget = {**os.environ, "TUTORIAL_STEPS": "3", "TUTORIAL_WIDTH": "4", "TUTORIAL_OUT": str(tmp_path)}
-    shown = subprocess.run([sys.executable, str(TUTORIAL)], env=budget, check=True, capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        [sys.executable, str(TUTORIAL)], env=budget, check=True, capture_output=True, text=True
+    ).stdout
     assert "images 192 (4, 64, 64, 3)" in shown
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["000000.png", "000002.png"]
 
 
-def test_tutorial_becomes_a_notebook():
+def test_tutorial_converts_to_notebook():
     notebook = jupytext.read(TUTORIAL)
     assert sum(cell.cell_type == "markdown" for cell in notebook.cells) >= 6
     assert sum(cell.cell_type == "code" for cell in notebook.cells) >= 6

@@ -16,7 +16,9 @@ def run(settings: Settings, result: Result) -> None:
     device = find_device(settings.device)
     result.add(machine=machine(device))
     result.check(str(find_device("cpu")) == "cpu", f"'cpu' is {find_device('cpu')}")
-    result.check(find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu"), f"'auto' is {find_device('auto')}")
+    result.check(
+        find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu"), f"'auto' is {find_device('auto')}"
+    )
     result.check(find_device(str(device)) == device, f"{str(device)!r} is {find_device(str(device))}")
     for name in ("cuda:63", "no-device", *([] if torch.cuda.is_available() else ["cuda"])):
         result.check(is_refused(name), f"{name!r} is not refused in one sentence")
@@ -24,7 +26,9 @@ def run(settings: Settings, result: Result) -> None:
         result.skip("cuda", "no GPU is used")
         return
     result.check(device.index is not None, f"{settings.device!r} is found without its index: {device}")
-    result.check(find_device("cuda") == find_device(torch.device("cuda")), "a name and a torch.device give different devices")
+    result.check(
+        find_device("cuda") == find_device(torch.device("cuda")), "a name and a torch.device give different devices"
+    )
     flags = torch.backends.cudnn
     result.check(flags.deterministic and not flags.benchmark, "cuDNN may choose kernels that are not deterministic")
     result.check(

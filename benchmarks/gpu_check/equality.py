@@ -15,7 +15,7 @@ import torch
 
 from cardigan.config import Config, override
 from cardigan.recipes import RECIPES, config_for
-from cardigan.training.cuda_graph import WARM_UP_STEPS
+from cardigan.training.cuda_graph import WARMUP_STEPS
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining, cycle_of, different_bits
 from variations import SMALL, VARIATIONS
@@ -36,7 +36,9 @@ MOST_WORKERS = 4
 
 def run(settings: Settings, result: Result) -> None:
     reports: dict[str, dict[str, Any]] = {}
-    cases = {name: config for name, config in all_cases(settings).items() if not is_skipped(name, config, settings, result)}
+    cases = {
+        name: config for name, config in all_cases(settings).items() if not is_skipped(name, config, settings, result)
+    }
     if settings.tiny:
         left_out = [name for name in cases if name not in (*TINY_CASES, SENT)]
         result.skip(f"{len(left_out)} of {len(cases)} cases", "a tiny run compares a few of each sort")
@@ -111,7 +113,9 @@ def _compared(config: Config, sent: bool) -> dict[str, Any]:
         before = straight.advance(first)
         saved, images_seen = straight.tensors(), straight.state.images_seen
         again = torch.cat([before, straight.advance(rest)])
-        failures += differences("recorded steps" if on_gpu else "a second run", (again, straight.tensors()), (measured, tensors))
+        failures += differences(
+            "recorded steps" if on_gpu else "a second run", (again, straight.tensors()), (measured, tensors)
+        )
         failures += unrecorded(straight) if on_gpu else []
     with training(config, recorded=True, sent=sent) as resumed:
         resumed.load(saved, images_seen)
@@ -137,12 +141,18 @@ def step_counts(config: Config, on_gpu: bool) -> tuple[int, int]:
     The state is saved in the middle of a cycle. After it every kind of step is run, recorded and replayed.
     """
     cycle = cycle_of(config)
-    return cycle + 1, cycle * (WARM_UP_STEPS + REPLAYED_CYCLES) if on_gpu else cycle + 1
+    return cycle + 1, cycle * (WARMUP_STEPS + REPLAYED_CYCLES) if on_gpu else cycle + 1
 
 
-def differences(what: str, ours: tuple[torch.Tensor, dict[str, torch.Tensor]], theirs: tuple[torch.Tensor, dict[str, torch.Tensor]]) -> list[str]:
+def differences(
+    what: str, ours: tuple[torch.Tensor, dict[str, torch.Tensor]], theirs: tuple[torch.Tensor, dict[str, torch.Tensor]]
+) -> list[str]:
     """Return what differs between two trainings: measurements and state tensors, to the bit."""
-    steps = [number for number, rows in enumerate(zip(ours[0], theirs[0], strict=True)) if different_bits({"": rows[0]}, {"": rows[1]})]
+    steps = [
+        number
+        for number, rows in enumerate(zip(ours[0], theirs[0], strict=True))
+        if different_bits({"": rows[0]}, {"": rows[1]})
+    ]
     measurements = [f"{what}: other measurements from step {steps[0]} on, {len(steps)} steps in all"] if steps else []
     tensors = different_bits(ours[1], theirs[1])
     return [*measurements, *([f"{what}: {tensors}"] if tensors else [])]

@@ -12,11 +12,11 @@ import numpy as np
 
 import cardigan
 from cardigan.config import override
+from cardigan.models.snapshot import Snapshot, write_snapshot
 from cardigan.recipes import config_for
-from cardigan.run.snapshot import Snapshot, write_snapshot
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining
-from serving import asked, drawn
+from serving import generate_directly, request_over_http
 from variations import SMALL
 
 CLIENTS, PER_REQUEST, ROUNDS = 16, 16, 3
@@ -33,11 +33,15 @@ def run(settings: Settings, result: Result) -> None:
     server, port = started(path, settings.device)
     try:
         answer(port, expected[: 2 * PER_REQUEST])  # nothing is new to the server when it is timed
-        rounds = [(drawn(model, 0.1 if settings.tiny else 1.0), answer(port, expected)) for _ in range(ROUNDS)]
+        rounds = [
+            (generate_directly(model, 0.1 if settings.tiny else 1.0), answer(port, expected)) for _ in range(ROUNDS)
+        ]
     finally:
         server.terminate()
         server.wait(STOP_SECONDS)
-    bare, served = ([number["images"] / number["seconds"] for number in numbers] for numbers in zip(*rounds, strict=True))
+    bare, served = (
+        [number["images"] / number["seconds"] for number in numbers] for numbers in zip(*rounds, strict=True)
+    )
     latencies = [seconds for _, load in rounds for seconds in load["latencies"]]
     right, faults = sum(load["images"] for _, load in rounds), [fault for _, load in rounds for fault in load["faults"]]
     p50, p99 = (round(float(value), 4) for value in np.percentile(latencies or [0.0], [50, 99]))
@@ -64,7 +68,7 @@ def written_model(path: Path, settings: Settings) -> cardigan.Model:
     config = override(config_for("mnist"), small)
     training = SmallTraining(config, recorded=False)
     training.advance(2)
-    write_snapshot(path, Snapshot(training.state.average, config, training.spec, training.state.images_seen))
+    write_snapshot(path, Snapshot(training.state.ema_generator, config, training.spec, training.state.images_seen))
     return cardigan.load(path)
 
 
@@ -82,4 +86,4 @@ def started(model: Path, device: str) -> tuple[subprocess.Popen[str], int]:
 def answer(port: int, expected: np.ndarray) -> dict[str, Any]:
     """Request these images, one seed each, and compare every pixel."""
     options = argparse.Namespace(clients=CLIENTS, per_request=PER_REQUEST, kind="application/x-npz")
-    return asked(port, options, expected, 0)
+    return request_over_http(port, options, expected, 0)

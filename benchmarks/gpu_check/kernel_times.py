@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from cardigan.config import override
 from cardigan.recipes import RECIPES
-from cardigan.training.cuda_graph import WARM_UP_STEPS
+from cardigan.training.cuda_graph import WARMUP_STEPS
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining, cycle_of
 from variations import SMALL
@@ -28,10 +28,12 @@ def run(settings: Settings, result: Result) -> None:
             result.skip("recorded steps", "no GPU")
             continue
         training = SmallTraining(config, recorded)
-        training.advance(cycle_of(config) * (WARM_UP_STEPS + 1))
+        training.advance(cycle_of(config) * (WARMUP_STEPS + 1))
         report = profiled(lambda training=training: training.advance(steps), steps, settings.on_gpu)
         result.add(**{name: report})
-        result.check(len(report["dearest"]) == DEAREST, f"{name}: the profiler saw {len(report['dearest'])} kernels or operators")
+        result.check(
+            len(report["dearest"]) == DEAREST, f"{name}: the profiler saw {len(report['dearest'])} kernels or operators"
+        )
         result.check(
             0 < report["busy_seconds"] <= 1.2 * report["seconds"],
             f"{name}: {report['busy_seconds']} s busy of {report['seconds']} s",

@@ -46,7 +46,9 @@ def run(settings: Settings, result: Result) -> None:
     resumed = [event.images_seen for event in read_events(killed / "journal.jsonl") if event.kind == "resume"]
     result.add(images=images, resumed_at=resumed)
     result.check(kills > 0, "no process was killed: every run had ended before")
-    result.check(bool(resumed) and 0 < max(resumed) < images, f"no resumption began in the middle of the run: {resumed}")
+    result.check(
+        bool(resumed) and 0 < max(resumed) < images, f"no resumption began in the middle of the run: {resumed}"
+    )
     same = bytes_of(killed) == bytes_of(whole)
     result.check(same, "the killed and resumed run has another generator.safetensors than the undisturbed one")
 

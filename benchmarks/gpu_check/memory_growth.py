@@ -36,7 +36,9 @@ def run(settings: Settings, result: Result) -> None:
         result.skip("memory of the GPU", "no GPU")
 
 
-def looked_at(settings: Settings, device: torch.device, first: int, iterations: int, every: int) -> list[dict[str, float]]:
+def looked_at(
+    settings: Settings, device: torch.device, first: int, iterations: int, every: int
+) -> list[dict[str, float]]:
     """Train, and return the memory at every checkpoint after the first iterations; a tiny run judges nothing."""
     batch, looks = (TINY["batch"] if settings.tiny else 64), list[dict[str, float]]()
 
@@ -47,7 +49,9 @@ def looked_at(settings: Settings, device: torch.device, first: int, iterations: 
     cadence = {"checkpoint_every": every * batch, "sample_every": 2 * every * batch}
     changes: dict[str, Any] = {"device": str(device), **cadence, **(TINY if settings.tiny else {})}
     with scripted_scores({}, otherwise=1.0) if settings.tiny else nullcontext():
-        cardigan.train("mnist", out=settings.folder / "run", images=(first + iterations) * batch, overrides=changes, report=look)
+        cardigan.train(
+            "mnist", out=settings.folder / "run", images=(first + iterations) * batch, overrides=changes, on_event=look
+        )
     return looks
 
 

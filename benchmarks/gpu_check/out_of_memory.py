@@ -35,10 +35,10 @@ def injected(settings: Settings, result: Result) -> None:
     small = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
     with memory_that_runs_out(lambda count: count > 4):
         halved = trained(settings.folder / "halved", images, small)
-    result.add(injected={"accumulate": halved.config.accumulate, "messages": messages_of(halved)})
+    result.add(injected={"accumulate": halved.config.gradient_accumulation, "messages": messages_of(halved)})
     result.check(
-        halved.config.accumulate == 4,
-        f"a batch of 16 is computed in {halved.config.accumulate} parts, not in 4 of 4 images",
+        halved.config.gradient_accumulation == 4,
+        f"a batch of 16 is computed in {halved.config.gradient_accumulation} parts, not in 4 of 4 images",
     )
     result.check(halved.images_seen == images, f"ended after {halved.images_seen} images")
     told = [message for message in messages_of(halved) if "memory" in message]
@@ -52,8 +52,10 @@ def without_recording(settings: Settings, result: Result) -> None:
     small = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
     with memory_that_runs_out(lambda _: torch.cuda.is_current_stream_capturing()):
         eager = trained(settings.folder / "not-recorded", 16 * STEPS, small)
-    result.add(recording={"accumulate": eager.config.accumulate, "messages": messages_of(eager)})
-    result.check(eager.config.accumulate == 1, "the batch was split although only the recording ran out of memory")
+    result.add(recording={"accumulate": eager.config.gradient_accumulation, "messages": messages_of(eager)})
+    result.check(
+        eager.config.gradient_accumulation == 1, "the batch was split although only the recording ran out of memory"
+    )
     alike(result, "steps that could not be recorded", eager, trained(settings.folder / "recorded", 16 * STEPS, small))
 
 
@@ -81,10 +83,10 @@ def limited(settings: Settings, result: Result) -> None:
     numbers = {
         "whole_batch_megabytes": round(needed / 1e6),
         "limit_megabytes": round(SHARE * needed / 1e6),
-        "accumulate": small.config.accumulate,
+        "accumulate": small.config.gradient_accumulation,
     }
     result.add(limited={**numbers, "messages": messages_of(small)})
-    result.check(small.config.accumulate > 1, "a batch that does not fit was not computed in parts")
+    result.check(small.config.gradient_accumulation > 1, "a batch that does not fit was not computed in parts")
     result.check(small.images_seen == images, f"ended after {small.images_seen} images")
 
 

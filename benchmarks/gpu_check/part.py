@@ -76,7 +76,9 @@ class Result:
         self.skipped[what] = reason
         self.write()
 
-    def target(self, text: str, value: float | None, *, at_least: float | None = None, at_most: float | None = None) -> None:
+    def target(
+        self, text: str, value: float | None, *, at_least: float | None = None, at_most: float | None = None
+    ) -> None:
         """Compare a number with a target; a missing number misses it."""
         met = value is not None and (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
         self.targets.append(Target(text, value, met))

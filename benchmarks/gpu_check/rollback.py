@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cardigan.api import Run, read_events
-from cardigan.run.checkpoint import latest_checkpoint
+from cardigan.run.checkpoint import load_latest_checkpoint
 from gpu_check.part import Result, Settings
 from gpu_check.small_runs import eager_steps, last_tensors, trained
 from gpu_check.small_training import different_bits
@@ -43,7 +43,9 @@ def run(settings: Settings, result: Result) -> None:
         same(result, "an eager run", scored(settings.folder / "eager", every, CHECKPOINTS, changes), whole)
 
 
-def scored(out: Path, every: int, checkpoints: int, changes: dict[str, Any], resume: bool = False, good: bool = False) -> Run:
+def scored(
+    out: Path, every: int, checkpoints: int, changes: dict[str, Any], resume: bool = False, good: bool = False
+) -> Run:
     """Train with given scores: better until the fifth checkpoint, then far worse twice, unless the run is good."""
     better = {every * number: [100.0 - 10 * number] for number in range(1, 6)}
     scores = {**better, 6 * every: [600.0], 7 * every: [600.0]}
@@ -57,5 +59,5 @@ def same(result: Result, what: str, ours: Run, theirs: Run) -> None:
 
 
 def factor_of(run: Run) -> float | None:
-    found = latest_checkpoint(run.path / "checkpoints")
+    found = load_latest_checkpoint(run.path / "checkpoints")
     return None if found is None else found[1].learning_rate_factor

@@ -4,8 +4,8 @@ import numpy as np
 
 import cardigan
 from cardigan.config import override
+from cardigan.models.snapshot import Snapshot, write_snapshot
 from cardigan.recipes import RECIPES
-from cardigan.run.snapshot import Snapshot, write_snapshot
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining
 from variations import SMALL
@@ -28,7 +28,9 @@ def run(settings: Settings, result: Result) -> None:
         model.to(settings.device)
         ours, again = model.sample(IMAGES, seed=1), model.sample(IMAGES, seed=1)
         result.check(np.array_equal(ours, again), f"{name}: the same seed gives other images the second time")
-        result.check(np.array_equal(model.sample(5, seed=1), ours[:5]), f"{name}: fewer images are not the first of many")
+        result.check(
+            np.array_equal(model.sample(5, seed=1), ours[:5]), f"{name}: fewer images are not the first of many"
+        )
         if settings.on_gpu:
             largest[name] = int(np.abs(ours.astype(int) - on_cpu.astype(int)).max())
             result.check(largest[name] <= MOST_LEVELS, f"{name}: GPU and CPU differ by {largest[name]} grey levels")
@@ -46,5 +48,5 @@ def trained_model(recipe: str, settings: Settings) -> cardigan.Model:
     training = SmallTraining(config, recorded=False)
     training.advance(2 if settings.tiny else STEPS)
     path = settings.folder / f"{recipe}.safetensors"
-    write_snapshot(path, Snapshot(training.state.average, config, training.spec, training.state.images_seen))
+    write_snapshot(path, Snapshot(training.state.ema_generator, config, training.spec, training.state.images_seen))
     return cardigan.load(path)

@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 import cardigan
-from cardigan import api, assemble
-from cardigan.run.checkpoint import latest_checkpoint
-from cardigan.run.snapshot import Snapshot
-from cardigan.training.recorder import Observers
+from cardigan import api
+from cardigan.experiment import build as assemble
+from cardigan.models.snapshot import Snapshot
+from cardigan.run.checkpoint import load_latest_checkpoint
+from cardigan.training.recorder import Callbacks
 
 Refuse = Callable[[int], bool]
 """Given how many images are drawn at once, whether memory runs out."""
@@ -32,14 +33,14 @@ def scripted_scores(scores: dict[int, list[float]], otherwise: float) -> Iterato
     """Inside the block, the checkpoint at n images gets the first score left in scores[n], or `otherwise`; no report
     is written at the end.
     """
-    usual = assemble.build_observers
+    usual = assemble.build_callbacks
 
-    def scripted(*arguments: Any) -> Observers:
+    def scripted(*arguments: Any) -> Callbacks:
         def judge(snapshot: Snapshot) -> dict[str, float]:
             left = scores.get(snapshot.images_seen, [])
             return {"score": left.pop(0) if left else otherwise}
 
-        return replace(usual(*arguments), judge=judge, conclude=lambda _: None)
+        return replace(usual(*arguments), evaluate=judge, write_report=lambda _: None)
 
     with patch.object(assemble, "build_observers", scripted):
         yield
@@ -67,14 +68,16 @@ def memory_that_runs_out(refuse: Refuse) -> Iterator[None]:
 
     def build(*arguments: Any) -> Any:
         state = usual(*arguments)
-        state.players.generator.register_forward_pre_hook(check)
+        state.networks.generator.register_forward_pre_hook(check)
         return state
 
     with patch.object(assemble, "build_state", build):
         yield
 
 
-def trained(out: Path, images: int, settings: dict[str, Any], resume: bool = False, scores: dict[int, list[float]] | None = None) -> api.Run:
+def trained(
+    out: Path, images: int, settings: dict[str, Any], resume: bool = False, scores: dict[int, list[float]] | None = None
+) -> api.Run:
     """Train on digits, with given scores: 55 where none is given for a checkpoint."""
     with scripted_scores(scores or {}, otherwise=55.0):
         return cardigan.train("mnist", out=out, images=images, overrides=settings, resume=resume)
@@ -82,13 +85,16 @@ def trained(out: Path, images: int, settings: dict[str, Any], resume: bool = Fal
 
 def last_tensors(run: api.Run) -> dict[str, torch.Tensor]:
     """Return all tensors of the newest checkpoint."""
-    found = latest_checkpoint(run.path / "checkpoints")
+    found = load_latest_checkpoint(run.path / "checkpoints")
     return {} if found is None else found[0]
 
 
 def messages_of(run: api.Run) -> list[str]:
     """Return the sentences that a run's journal tells at its starts and in between."""
-    told = [event.values.get("messages", event.values.get("message", [])) for event in api.read_events(run.path / "journal.jsonl")]
+    told = [
+        event.values.get("messages", event.values.get("message", []))
+        for event in api.read_events(run.path / "journal.jsonl")
+    ]
     return [sentence for sentences in told for sentence in ([sentences] if isinstance(sentences, str) else sentences)]
 
 

@@ -9,16 +9,16 @@ from functools import lru_cache
 
 import torch
 
-from cardigan import assemble
 from cardigan.config import Config, DataConfig
 from cardigan.data.batches import Batches
-from cardigan.data.feed import Feed
-from cardigan.data.pictures import open_pictures
+from cardigan.data.datasets import open_datasets
+from cardigan.data.prefetch import Prefetcher
 from cardigan.data.source import ImageSource
+from cardigan.experiment import build
 from cardigan.training.budget import Budget, Clock
-from cardigan.training.cuda_graph import CudaGraphStep, recorded_step
+from cardigan.training.cuda_graph import CudaGraphStep, cuda_graph_step
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, advance, playing
+from cardigan.training.loop import Trainer, make_step, run_step
 from cardigan.training.schedule import step_kinds
 from cardigan.training.state import load_state_tensors, state_tensors
 
@@ -28,7 +28,7 @@ Tensors = dict[str, torch.Tensor]
 @lru_cache(maxsize=8)
 def images_of(data: DataConfig) -> ImageSource:
     """Return the training images; opened once for all configs that use them."""
-    return open_pictures(data).training
+    return open_datasets(data).train
 
 
 class SmallTraining:
@@ -38,19 +38,31 @@ class SmallTraining:
         """With `sent` the images do not lie on the device: they are sent step by step."""
         devices, source = open_devices(config), images_of(config.data)
         self.config, self.kinds, self.messages = config, step_kinds(config), list[str]()
-        self.spec = assemble.build_spec(config, source)
-        self.state, rules = assemble.build_state(config, self.spec, devices), assemble.build_rules(config, devices)
+        self.spec = build.build_spec(config, source)
+        self.state, rules = build.build_state(config, self.spec, devices), build.build_step_config(config, devices)
         batches = Batches(source.to(devices.device), config.data, config.seed)
-        self.feed = Feed(assemble._sent(source, config, slice(0, config.batch)), config.batch) if sent else None
-        work = playing(self.state, batches, rules)
-        self.step = recorded_step(work, devices.device, 1, self.kinds, self.messages.append) if recorded else work
-        self.trial = Trial(config, batches, rules, self.step, Budget(config, devices.processes, Clock()), None, feed=self.feed)
+        self.feed = (
+            Prefetcher(build._host_batches(source, config, slice(0, config.batch_size)), config.batch_size)
+            if sent
+            else None
+        )
+        work = make_step(self.state, batches, rules)
+        self.step = cuda_graph_step(work, devices.device, 1, self.kinds, self.messages.append) if recorded else work
+        self.trial = Trainer(
+            config,
+            batches,
+            rules,
+            self.step,
+            Budget(config, devices.process_group, Clock()),
+            None,
+            prefetcher=self.feed,
+        )
 
     def advance(self, steps: int) -> torch.Tensor:
         """Train for so many steps; return their measurements, [steps, measure], on the CPU."""
         measured = []
         for _ in range(steps):
-            self.state, numbers = advance(self.trial, self.state)
+            self.state, numbers = run_step(self.trial, self.state)
             measured.append(numbers)
         return torch.stack(measured).cpu()
 
@@ -75,7 +87,7 @@ class SmallTraining:
 
 def cycle_of(config: Config) -> int:
     """Return after how many steps the kinds of steps repeat."""
-    return math.lcm(config.objective.penalty_interval, config.discriminator_steps)
+    return math.lcm(config.objective.penalty_interval, config.n_critic)
 
 
 def different_bits(ours: Tensors, theirs: Tensors) -> str:

@@ -41,14 +41,14 @@ class Case:
         for _ in range(windows):
             for kind in steps:
                 for answer in self.asked(kind, steps=steps[kind]):
-                    speeds[kind].append(steps[kind] * config.batch / answer["seconds"])
+                    speeds[kind].append(steps[kind] * config.batch_size / answer["seconds"])
             products.append(product.ask(rates=["bf16"])["bf16"])
         speeds = {kind: speeds[kind] for kind in steps if kind in self.workers}
         megabytes = {kind: round(answer["megabytes"]) for kind in speeds for answer in self.asked(kind, memory=True)}
         self.result.check(not speeds.keys() ^ steps.keys(), f"{self.name}: not every way was measured")
         return {
             "recipe": config.recipe,
-            "batch": config.batch,
+            "batch": config.batch_size,
             "images_per_second": {kind: spread(values) for kind, values in speeds.items()},
             "bf16_product_gflop_per_second": spread(products),
             **compared(speeds, products, flop_per_image(config)),
@@ -106,5 +106,8 @@ def compared(speeds: dict[str, list[float]], products: list[float], flop: float)
         for kind, values in speeds.items()
         if ours in speeds and kind != ours
     }
-    shares = {kind: spread([speed * flop / 1e9 / product for speed, product in zip(speeds[kind], products, strict=True)]) for kind in speeds}
+    shares = {
+        kind: spread([speed * flop / 1e9 / product for speed, product in zip(speeds[kind], products, strict=True)])
+        for kind in speeds
+    }
     return {"ratios": ratios, "flop_per_image": flop, "fraction_of_bf16_product": shares}

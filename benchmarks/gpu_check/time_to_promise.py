@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 import cardigan
-from cardigan.metrics.digits import digit_distance, digit_features, to_digit_frame
+from cardigan.backbones.digit_classifier import digit_features, digit_frechet_distance, to_mnist_shape
 from cardigan.recipes import RECIPES
 from cardigan.run.journal import Event
 from gpu_check.part import Result, Settings
 from gpu_check.small_runs import scripted_scores
-from quality import SAMPLES
+from recipe_scores import SAMPLES
 
 EVERY = 10_000
 """Images between two judgements."""
@@ -63,7 +63,7 @@ class Judging:
         """Return the digit distance of the generator as it lies in the run."""
         model = cardigan.load(self.run).to(self.device)
         images = torch.from_numpy(model.sample(self.samples, seed=1)).permute(0, 3, 1, 2)
-        return digit_distance(digit_features(to_digit_frame(images, model.config.data)))
+        return digit_frechet_distance(digit_features(to_mnist_shape(images, model.config.data)))
 
     def is_reached(self) -> bool:
         last = [row["distance"] for row in self.rows[-IN_A_ROW:]]
@@ -72,7 +72,9 @@ class Judging:
 
 def run(settings: Settings, result: Result) -> None:
     promised = promise()
-    accepted = float("inf") if settings.tiny else promised  # a tiny run learns nothing: it shows that the end is noticed
+    accepted = (
+        float("inf") if settings.tiny else promised
+    )  # a tiny run learns nothing: it shows that the end is noticed
     out, every = settings.folder / "run", 160 if settings.tiny else EVERY
     judging = Judging(out, settings.device, accepted, 300 if settings.tiny else SAMPLES, result.began)
     reached = False
@@ -80,7 +82,7 @@ def run(settings: Settings, result: Result) -> None:
     images = every * 10 if settings.tiny else MOST_IMAGES
     try:
         with scripted_scores({}, otherwise=1.0) if settings.tiny else nullcontext():
-            cardigan.train("mnist", out=out, images=images, overrides=changes, report=judging)
+            cardigan.train("mnist", out=out, images=images, overrides=changes, on_event=judging)
     except PromiseReached:
         reached = True
     result.add(

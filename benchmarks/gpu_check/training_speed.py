@@ -79,7 +79,8 @@ def aims(rows: list[dict[str, Any]]) -> list[tuple[str, float | None, float]]:
     found = {(row["recipe"], row["batch"]): row for row in rows}
     small, large = (found.get(("tutorial", batch), {}) for batch in (64, 1024))
     ratios = [
-        (f"recorded `tutorial` at batch 64: at least {least:g} times the {kind} loop", f"recorded / {kind}", least) for kind, least in RATIOS.items()
+        (f"recorded `tutorial` at batch 64: at least {least:g} times the {kind} loop", f"recorded / {kind}", least)
+        for kind, least in RATIOS.items()
     ]
     share = large.get("fraction_of_bf16_product", {}).get("recorded", {}).get("median")
     words = f"recorded `tutorial` at batch 1024: at least {FRACTION:g} of the bf16 product"

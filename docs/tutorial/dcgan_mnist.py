@@ -28,7 +28,7 @@ import torch
 from torch.nn.functional import softplus
 
 import cardigan
-from cardigan.figures.grid import beside, png
+from cardigan.figures.grid import png_bytes, side_by_side
 from cardigan.pixels import encode
 
 STEPS = int(os.environ.get("TUTORIAL_STEPS", "200"))  # an epoch is 938
@@ -46,9 +46,11 @@ BATCH, SEED = 64, 0
 # A batch is a function of how many images were seen before it. Nothing has to remember where the last epoch stopped.
 
 # %%
-config = cardigan.override(cardigan.config_for("mnist", "tutorial"), {"generator.width": WIDTH, "discriminator.width": WIDTH})
-batches = cardigan.Batches(cardigan.mnist("train"), config.data, SEED)
-real = batches.at(images_seen=0, batch=BATCH).images
+config = cardigan.override(
+    cardigan.config_for("mnist", "tutorial"), {"generator.width": WIDTH, "discriminator.width": WIDTH}
+)
+batches = cardigan.Batches(cardigan.load_mnist("train"), config.data, SEED)
+real = batches.batch_at(images_seen=0, batch_size=BATCH).images
 print(real.shape, float(real.min()), float(real.max()))
 
 # %% [markdown]
@@ -56,10 +58,10 @@ print(real.shape, float(real.min()), float(real.max()))
 # `Batches` shuffles it, stretches it and scales it as above. Here, only the sevens:
 
 # %%
-digits = cardigan.mnist("train")
+digits = cardigan.load_mnist("train")
 is_seven = digits.labels == 7
-sevens = cardigan.ImageSource("sevens", digits.pixels[is_seven], digits.labels[is_seven], classes=10)
-print(len(sevens), cardigan.Batches(sevens, config.data, SEED).at(0, BATCH).images.shape)
+sevens = cardigan.ImageSource("sevens", digits.pixels[is_seven], digits.labels[is_seven], num_classes=10)
+print(len(sevens), cardigan.Batches(sevens, config.data, SEED).batch_at(0, BATCH).images.shape)
 
 # %% [markdown]
 # ## 2. Your own source of random numbers
@@ -82,7 +84,7 @@ def latents(step: int) -> torch.Tensor:
 # `torch.sigmoid` makes a probability of it. Both start from weights drawn from N(0, 0.02).
 
 # %%
-spec = cardigan.ImageSpec(channels=3, height=64, width=64, classes=0)
+spec = cardigan.ImageSpec(channels=3, height=64, width=64, num_classes=0)
 torch.manual_seed(SEED)
 generator = cardigan.build_generator(config, spec)
 discriminator = cardigan.build_discriminator(config, spec)
@@ -91,7 +93,9 @@ print(generator)
 
 # %%
 def adam(network: torch.nn.Module) -> torch.optim.Adam:
-    return torch.optim.Adam([weight for weight in network.parameters() if weight.requires_grad], lr=2e-4, betas=(0.5, 0.999))
+    return torch.optim.Adam(
+        [weight for weight in network.parameters() if weight.requires_grad], lr=2e-4, betas=(0.5, 0.999)
+    )
 
 
 generator_adam, discriminator_adam = adam(generator), adam(discriminator)
@@ -108,7 +112,7 @@ generator_adam, discriminator_adam = adam(generator), adam(discriminator)
 
 # %%
 def iteration(step: int) -> tuple[float, float, float, float]:
-    real = batches.at(step * BATCH, BATCH).images
+    real = batches.batch_at(step * BATCH, BATCH).images
     # 1. The generator draws.
     fake = generator(latents(step))
     # 2. D judges the generated batch against the label "generated". Keep the gradients.
@@ -147,7 +151,7 @@ for step in range(STEPS):
     if step % 50 == 0 or step == STEPS - 1:
         with torch.no_grad():
             drawn = encode(generator(latents(0)))
-        (OUT / f"{step:06d}.png").write_bytes(png(beside(drawn, encode(batches.at(0, BATCH).images))))
+        (OUT / f"{step:06d}.png").write_bytes(png_bytes(side_by_side(drawn, encode(batches.batch_at(0, BATCH).images))))
         print(f"step {step:4d}  D loss {d_loss:.3f}  G loss {g_loss:.3f}  D(x) {d_real:.3f}  D(G(z)) {d_fake:.3f}")
 
 # %% [markdown]

@@ -81,7 +81,10 @@ def train(steps: int, width: int = 128, batch: int = 64, seed: int = 0) -> tuple
     """Let the two networks play; return them."""
     torch.manual_seed(stream(seed, "weights", 0).initial_seed())
     g, d = start(generator(width)), start(discriminator(width))
-    g_adam, d_adam = (torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 2e-4, (0.5, 0.999), fused=True) for net in (g, d))
+    g_adam, d_adam = (
+        torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 2e-4, (0.5, 0.999), fused=True)
+        for net in (g, d)
+    )
     digits = training_digits()
     for step in range(steps):
         # 1. The generator draws a batch from random numbers.
@@ -103,7 +106,9 @@ def train(steps: int, width: int = 128, batch: int = 64, seed: int = 0) -> tuple
         g_loss.backward()
         g_adam.step()
         if step % 50 == 0:
-            print(f"step {step:4d}  D loss {(fake_loss + real_loss).item():.3f}  G loss {g_loss.item():.3f}", flush=True)
+            print(
+                f"step {step:4d}  D loss {(fake_loss + real_loss).item():.3f}  G loss {g_loss.item():.3f}", flush=True
+            )
     return g, d
 
 

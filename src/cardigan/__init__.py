@@ -9,79 +9,80 @@ if TYPE_CHECKING:
     from cardigan.api import (
         Batches,
         CardiganError,
-        Chance,
         Config,
         Devices,
         Event,
         Game,
         ImageSource,
         ImageSpec,
-        Kind,
         Model,
-        Players,
-        Rules,
+        Networks,
+        RandomDraws,
         Run,
+        StepConfig,
+        StepKind,
         build_discriminator,
         build_generator,
         config_for,
         export,
         find_loss,
         from_pretrained,
-        iterate,
         load,
-        mnist,
+        load_mnist,
         override,
         read_events,
         sample_latents,
         stream,
         train,
+        train_step,
         training_latents,
-        update_average,
+        update_ema,
     )
-    from cardigan.estimator import GAN, NotFittedError
+    from cardigan.sklearn.gan import GAN, NotFittedError
 
 __all__ = [
     "GAN",
     "Batches",
     "CardiganError",
-    "Chance",
     "Config",
     "Devices",
     "Event",
     "Game",
     "ImageSource",
     "ImageSpec",
-    "Kind",
     "Model",
+    "Networks",
     "NotFittedError",
-    "Players",
-    "Rules",
+    "RandomDraws",
     "Run",
+    "StepConfig",
+    "StepKind",
     "build_discriminator",
     "build_generator",
     "config_for",
     "export",
     "find_loss",
     "from_pretrained",
-    "iterate",
     "load",
-    "mnist",
+    "load_mnist",
     "override",
     "read_events",
     "sample_latents",
     "stream",
     "train",
+    "train_step",
     "training_latents",
-    "update_average",
+    "update_ema",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'cardigan' has no attribute {name!r}")
-    from cardigan import api, estimator
+    from cardigan import api
+    from cardigan.sklearn import gan
 
-    return getattr(estimator if name in {"GAN", "NotFittedError"} else api, name)
+    return getattr(gan if name in {"GAN", "NotFittedError"} else api, name)
 
 
 def __dir__() -> list[str]:

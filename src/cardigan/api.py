@@ -15,67 +15,77 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from cardigan import assemble, previews
-from cardigan.choosing import chosen as choose
-from cardigan.choosing import chosen_for_few
 from cardigan.config import Config, from_dict, override, to_dict
 from cardigan.data.batches import Batches as Batches
+from cardigan.data.datasets import (
+    BUILTIN_DATASETS,
+    Datasets,
+    absolute_labels,
+    absolute_source,
+    dataset_stats,
+    default_run_name,
+    open_datasets,
+    reader_from_config,
+)
 from cardigan.data.formats.arrays import array_reader
-from cardigan.data.formats.torch_dataset import dataset_reader
-from cardigan.data.mnist import mnist as mnist
-from cardigan.data.pictures import EMBEDDED, Pictures, called, open_pictures, placed, placed_labels, reader_of, survey_of
+from cardigan.data.formats.torch_dataset import torch_dataset_reader
+from cardigan.data.mnist import load_mnist as load_mnist
 from cardigan.data.reader import Reader
-from cardigan.data.sharded.shards import is_shards
 from cardigan.data.source import ImageSource as ImageSource
 from cardigan.data.source import ImageSpec as ImageSpec
+from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError
-from cardigan.exports.deed import Exported as Exported
-from cardigan.exports.deed import export as export
+from cardigan.experiment import build
+from cardigan.experiment.auto import auto_augmentation
+from cardigan.experiment.auto import auto_config as choose
+from cardigan.exports.export import ExportedFile as ExportedFile
+from cardigan.exports.export import export as export
 from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
-from cardigan.latents import sample_latents as sample_latents
-from cardigan.latents import training_latents as training_latents
-from cardigan.model import Model as Model
-from cardigan.model import from_pretrained as from_pretrained
-from cardigan.model import load as load
+from cardigan.inference import preview
+from cardigan.inference.model import Model as Model
+from cardigan.inference.model import from_pretrained as from_pretrained
+from cardigan.inference.model import load as load
+from cardigan.latents.sampling import sample_latents as sample_latents
+from cardigan.latents.sampling import training_latents as training_latents
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
-from cardigan.recipes import ANY, config_for
+from cardigan.recipes import GENERIC_RECIPE, config_for
 from cardigan.rng import stream as stream
-from cardigan.run.checkpoint import latest_checkpoint
+from cardigan.run.checkpoint import load_latest_checkpoint
 from cardigan.run.directory import (
     RunDirectory,
-    check_free,
+    check_unused,
     latest_run,
-    named_run,
-    open_for_training,
+    lock_for_training,
+    new_run,
     read_config,
     read_provenance,
-    release,
-    reserved_run,
+    release_lock,
+    reserve_run,
 )
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
-from cardigan.training.average import update_average as update_average
 from cardigan.training.budget import Budget, Clock
-from cardigan.training.cuda_graph import recorded_step
+from cardigan.training.cuda_graph import cuda_graph_step
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.devices import open_devices
-from cardigan.training.loop import Trial, fit, playing
-from cardigan.training.processes import Processes, rank, world_size
+from cardigan.training.distributed import ProcessGroup, rank, world_size
+from cardigan.training.ema import update_ema as update_ema
+from cardigan.training.loop import Trainer, fit, make_step
+from cardigan.training.probe import TrainingProbe
 from cardigan.training.recorder import Recorder
 from cardigan.training.schedule import step_kinds
-from cardigan.training.signals import Probe
 from cardigan.training.state import TrainState, load_state_tensors
-from cardigan.training.steps import Chance as Chance
 from cardigan.training.steps import Game as Game
-from cardigan.training.steps import Kind as Kind
-from cardigan.training.steps import Players as Players
-from cardigan.training.steps import Rules as Rules
-from cardigan.training.steps import iterate as iterate
+from cardigan.training.steps import Networks as Networks
+from cardigan.training.steps import RandomDraws as RandomDraws
+from cardigan.training.steps import StepConfig as StepConfig
+from cardigan.training.steps import StepKind as StepKind
+from cardigan.training.steps import train_step as train_step
 
-RUNS = Path("runs")
+RUNS_FOLDER = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -89,11 +99,11 @@ class Run:
     """images, minutes, patience, health, SIGINT or SIGTERM."""
 
     def _repr_png_(self) -> bytes | None:
-        return previews.run_sheet(self.path)
+        return preview.run_preview(self.path)
 
     def _repr_html_(self) -> str:
-        told = f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, stopped by {self.stopped_by}; generated | real)"
-        return previews.figure(previews.run_sheet(self.path), told)
+        caption = f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, stopped by {self.stopped_by}; generated | real)"
+        return preview.figure_html(preview.run_preview(self.path), caption)
 
 
 def train(
@@ -107,8 +117,8 @@ def train(
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
     config: Config | None = None,
-    report: Callable[[Event], None] | None = None,
-    started: float | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    started_at: float | None = None,
 ) -> Run:
     """Train a GAN and return where it lies.
 
@@ -122,66 +132,87 @@ def train(
     `started` is the `time.monotonic()` that a budget of minutes counts from, by default now.
     Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
     """
-    clock, report = Clock() if started is None else Clock(started), report or _ignore
+    clock, on_event = Clock() if started_at is None else Clock(started_at), on_event or _no_callback
     if config is not None and recipe is not None:
-        raise CardiganError(f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out.")
-    name, reader = _named(source)
+        raise CardiganError(
+            f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out."
+        )
+    name, reader = _name_and_reader(source)
     settings = config_for(name, recipe) if config is None else replace(config, data=replace(config.data, source=name))
     settings = with_budget(settings, images, minutes)
-    asked = {**({} if seed is None else {"seed": seed}), **(overrides or {})}
-    if asked.get("data.labels"):
-        asked["data.labels"] = placed_labels(asked["data.labels"])
-    settings = override(settings, asked)
-    with _directory(settings, None if out is None else Path(out), resume) as run:
-        check_free(run, resume)
+    explicit_settings = {**({} if seed is None else {"seed": seed}), **(overrides or {})}
+    if explicit_settings.get("data.labels"):
+        explicit_settings["data.labels"] = absolute_labels(explicit_settings["data.labels"])
+    settings = override(settings, explicit_settings)
+    with _run_directory(settings, None if out is None else Path(out), resume) as run:
+        check_unused(run, resume)
         reasons: list[str] = []
-        if config is None and (reader is not None or name not in EMBEDDED):
+        if config is None and (reader is not None or name not in BUILTIN_DATASETS):
             if resume and run.config.exists():
-                before = read_config(run)
-                if recipe is not None and recipe != before.recipe:
-                    raise CardiganError(f"{run.path} was trained with the recipe {before.recipe!r}, not {recipe!r}: leave --recipe out to resume it.")
-                settings = override(with_budget(replace(before, data=replace(before.data, source=name)), images, minutes), asked)
+                previous = read_config(run)
+                if recipe is not None and recipe != previous.recipe:
+                    raise CardiganError(
+                        f"{run.path} was trained with the recipe {previous.recipe!r}, not {recipe!r}: leave --recipe out to resume it."
+                    )
+                settings = override(
+                    with_budget(replace(previous, data=replace(previous.data, source=name)), images, minutes),
+                    explicit_settings,
+                )
             else:
                 budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
                 if reader is None and not is_shards(name):
-                    reader = reader_of(settings.data)
-                settings, reasons = _chosen_for(settings, {*asked, *budget}, reader, recipe not in (None, ANY))
+                    reader = reader_from_config(settings.data)
+                settings, reasons = _auto_config(
+                    settings, {*explicit_settings, *budget}, reader, recipe not in (None, GENERIC_RECIPE)
+                )
         elif config is None and recipe is None:
-            settings, reasons = chosen_for_few(settings, set(asked))
-        return _train_in(run, settings, resume, clock, report, reader, reasons)
+            settings, reasons = auto_augmentation(settings, set(explicit_settings))
+        return _train_with_smaller_microbatches(run, settings, resume, clock, on_event, reader, reasons)
 
 
-def _named(source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]") -> tuple[str, Reader | None]:
+def _name_and_reader(
+    source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]",
+) -> tuple[str, Reader | None]:
     """Return what a source is called, and its reader if it is no name but the pictures themselves."""
     if isinstance(source, str | Path):
-        return placed(str(source)), None
+        return absolute_source(str(source)), None
     if isinstance(source, Reader):
-        if source.name in EMBEDDED:
-            raise CardiganError(f"The reader is called {source.name!r}, which names embedded digits: give it another name.")
+        if source.name in BUILTIN_DATASETS:
+            raise CardiganError(
+                f"The reader is called {source.name!r}, which names embedded digits: give it another name."
+            )
         return source.name, source
-    reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else dataset_reader(source)
+    reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else torch_dataset_reader(source)
     return reader.name, reader
 
 
-def _chosen_for(config: Config, given: set[str], reader: Reader | None, by_recipe: bool) -> tuple[Config, list[str]]:
+def _auto_config(
+    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
+) -> tuple[Config, list[str]]:
     """Return what is chosen for these pictures and this machine, and why; chosen in the main process, the same in all."""
     devices = open_devices(config)
-    alone = replace(devices, processes=Processes())
-    paces: dict[Config, float] = {}
+    single_process_devices = replace(devices, process_group=ProcessGroup())
+    throughputs: dict[Config, float] = {}
 
-    def pace(tried: Config) -> float:
-        if tried not in paces:
-            paces[tried] = devices.processes.world_size * assemble.pace_in_parts(tried, alone)
-        return paces[tried]
+    def throughput(candidate: Config) -> float:
+        if candidate not in throughputs:
+            throughputs[candidate] = devices.process_group.world_size * build.measure_throughput_within_memory(
+                candidate, single_process_devices
+            )
+        return throughputs[candidate]
 
-    def choice() -> str:
-        chosen, reasons = choose(config, given, survey_of(config.data, reader), devices.device.type, pace, by_recipe)
-        return json.dumps([to_dict(chosen), reasons])
+    def choose_on_main() -> str:
+        settings, reasons = choose(
+            config, explicit_settings, dataset_stats(config.data, reader), devices.device.type, throughput, recipe_given
+        )
+        return json.dumps([to_dict(settings), reasons])
 
     try:
-        values, reasons = json.loads(devices.processes.broadcast(devices.processes.together(choice) or ""))
+        values, reasons = json.loads(
+            devices.process_group.broadcast(devices.process_group.on_main_process(choose_on_main) or "")
+        )
     except CardiganError:
-        devices.processes.leave()
+        devices.process_group.destroy()
         raise
     return from_dict(values), reasons
 
@@ -191,90 +222,115 @@ def with_budget(config: Config, images: int | None, minutes: float | None) -> Co
     return config if images is None and minutes is None else replace(config, images=images, minutes=minutes)
 
 
-def _ignore(_: Event) -> None:
+def _no_callback(_: Event) -> None:
     """Report to nobody."""
 
 
 @contextmanager
-def _directory(config: Config, out: Path | None, resume: bool) -> Iterator[RunDirectory]:
+def _run_directory(config: Config, out: Path | None, resume: bool) -> Iterator[RunDirectory]:
     """Yield the run's directory; a new one of no given name is taken at once, so that two trainings begun in one second do not want the same."""
-    name = config.recipe if config.data.source in EMBEDDED else called(config.data.source) or config.recipe
+    name = (
+        config.recipe
+        if config.data.source in BUILTIN_DATASETS
+        else default_run_name(config.data.source) or config.recipe
+    )
     if out is not None:
         yield RunDirectory(out)
     elif resume:
-        yield latest_run(RUNS, name)
+        yield latest_run(RUNS_FOLDER, name)
     elif rank() == 0:
-        with reserved_run(RUNS, name) as run:
+        with reserve_run(RUNS_FOLDER, name) as run:
             yield run
     else:
-        yield named_run(RUNS, name)  # until the main process tells its own
+        yield new_run(RUNS_FOLDER, name)  # until the main process tells its own
 
 
-def _train_in(
-    run: RunDirectory, config: Config, resume: bool, clock: Clock, report: Callable[[Event], None], reader: Reader | None, messages: list[str]
+def _train_with_smaller_microbatches(
+    run: RunDirectory,
+    config: Config,
+    resume: bool,
+    clock: Clock,
+    on_event: Callable[[Event], None],
+    reader: Reader | None,
+    messages: list[str],
 ) -> Run:
     """Train, in smaller parts of a batch whenever memory runs out."""
     while True:
         try:
-            return _attempt(run, config, resume, clock, report, reader, messages)
+            return _train_once(run, config, resume, clock, on_event, reader, messages)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if world_size() > 1:
                 raise CardiganError(
-                    f"{config.batch // config.accumulate // world_size()} pictures at a time do not fit into a process's memory: "
-                    f"set accumulate to {2 * config.accumulate}, or the pictures and networks smaller."
+                    f"{config.batch_size // config.gradient_accumulation // world_size()} pictures at a time do not fit into a process's memory: "
+                    f"set accumulate to {2 * config.gradient_accumulation}, or the pictures and networks smaller."
                 ) from error
-            smaller = assemble.smaller_parts(config)
+            smaller = build.halve_microbatch(config)
             if smaller is None:
                 raise CardiganError(
-                    f"Even {config.batch // config.accumulate} pictures of {config.data.height}x{config.data.width} at a time do not fit into "
+                    f"Even {config.batch_size // config.gradient_accumulation} pictures of {config.data.height}x{config.data.width} at a time do not fit into "
                     "memory: make the networks narrower (generator.width, discriminator.width) or the pictures smaller (--size)."
                 ) from error
-        fewer = f"{config.batch // config.accumulate} pictures at a time do not fit into memory, so it is {smaller.batch // smaller.accumulate} now"
-        messages = [f"{fewer}; batches are still of {config.batch} (accumulate {smaller.accumulate})"]
+        message = f"{config.batch_size // config.gradient_accumulation} pictures at a time do not fit into memory, so it is {smaller.batch_size // smaller.gradient_accumulation} now"
+        messages = [f"{message}; batches are still of {config.batch_size} (accumulate {smaller.gradient_accumulation})"]
         config, resume = smaller, run.config.exists()
         clock = Clock() if resume else clock  # what was spent before is in the checkpoint
         release_memory()  # the failed attempt is gone, with everything it held
 
 
-def _attempt(
-    run: RunDirectory, config: Config, resume: bool, clock: Clock, report: Callable[[Event], None], reader: Reader | None, told: list[str]
+def _train_once(
+    run: RunDirectory,
+    config: Config,
+    resume: bool,
+    clock: Clock,
+    on_event: Callable[[Event], None],
+    reader: Reader | None,
+    start_messages: list[str],
 ) -> Run:
     # Everything that can be wrong with the config shows before the run directory is touched.
     devices = open_devices(config)
     try:
-        assemble.check_parts(config, devices)  # before minutes of decoding
-        pictures = _opened(config, devices, clock, report, reader)
-        spec = assemble.build_spec(config, pictures.training)
-        state = assemble.build_state(config, spec, devices)
-        rules = assemble.build_rules(config, devices)
-        assemble.check_labels(config, pictures)
-        batches, feed = assemble.build_batches(config, pictures, devices)
-        run = RunDirectory(Path(devices.processes.broadcast(str(run.path))))
+        build.check_buildable(config, devices)  # before minutes of decoding
+        datasets = _open_datasets(config, devices, clock, on_event, reader)
+        spec = build.build_spec(config, datasets.train)
+        state = build.build_state(config, spec, devices)
+        step_config = build.build_step_config(config, devices)
+        build.check_all_labeled(config, datasets)
+        batches, prefetcher = build.build_batches(config, datasets, devices)
+        run = RunDirectory(Path(devices.process_group.broadcast(str(run.path))))
         made_by = provenance(sys.argv, devices.device, devices.arithmetic)
-        changes = _arithmetic_changes(run, devices) if resume and devices.processes.is_main else []
-        held = devices.processes.together(lambda: open_for_training(run, config, made_by, resume, pictures.facts))
+        changes = _arithmetic_changes(run, devices) if resume and devices.process_group.is_main else []
+        lock = devices.process_group.on_main_process(
+            lambda: lock_for_training(run, config, made_by, resume, datasets.source_fingerprint)
+        )
         try:
-            state, messages, clock = _resumed(run, state, clock) if resume else (state, [], clock)
-            budget = Budget(config, devices.processes, clock)
-            with budget.listening(), keep_freed_memory():
+            state, messages, clock = _load_latest_checkpoint(run, state, clock) if resume else (state, [], clock)
+            budget = Budget(config, devices.process_group, clock)
+            with budget.signal_handlers(), keep_freed_memory():
                 recorder = None
-                if devices.processes.is_main:
-                    held_out = None if pictures.held_out is None else pictures.held_out.to(devices.device)
-                    observers, probe = assemble.build_observers(config, batches, run, held_out), Probe(config, batches, held_out, rules)
-                    recorder = Recorder(run, config, spec, clock, observers, report, probe, feed)
-                    recorder.begin(state, [*told, *messages, *changes, *pictures.notes])
-                step, tell = playing(state, batches, rules), None if recorder is None else recorder.note
-                play = recorded_step(step, devices.device, devices.processes.world_size, step_kinds(config), tell)
-                state, reason = fit(Trial(config, batches, rules, play, budget, recorder, run, feed), state)
+                if devices.process_group.is_main:
+                    holdout = None if datasets.holdout is None else datasets.holdout.to(devices.device)
+                    callbacks, probe = (
+                        build.build_callbacks(config, batches, run, holdout),
+                        TrainingProbe(config, batches, holdout, step_config),
+                    )
+                    recorder = Recorder(run, config, spec, clock, callbacks, on_event, probe, prefetcher)
+                    recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
+                step, tell = make_step(state, batches, step_config), None if recorder is None else recorder.note
+                run_step = cuda_graph_step(
+                    step, devices.device, devices.process_group.world_size, step_kinds(config), tell
+                )
+                state, reason = fit(
+                    Trainer(config, batches, step_config, run_step, budget, recorder, run, prefetcher), state
+                )
         finally:
-            if feed is not None:
-                feed.close()
-            if held is not None:
-                release(held)
+            if prefetcher is not None:
+                prefetcher.close()
+            if lock is not None:
+                release_lock(lock)
     finally:
-        devices.processes.leave()
+        devices.process_group.destroy()
     return Run(run.path, config, state.images_seen, reason)
 
 
@@ -289,27 +345,36 @@ def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
     ]
 
 
-def _opened(config: Config, devices: Devices, clock: Clock, report: Callable[[Event], None], reader: Reader | None) -> Pictures:
+def _open_datasets(
+    config: Config, devices: Devices, clock: Clock, on_event: Callable[[Event], None], reader: Reader | None
+) -> Datasets:
     """Return the source's pictures; the main process decodes what has to be decoded, the others find it done."""
 
-    since = clock.elapsed()
+    started_at_seconds = clock.elapsed_seconds()
 
-    def told(done: int, of: int) -> None:
-        report(Event("reading", 0, clock.elapsed(), {"done": done, "of": of, "since": since}))
+    def on_progress(done: int, total: int) -> None:
+        on_event(Event("reading", 0, clock.elapsed_seconds(), {"done": done, "of": total, "since": started_at_seconds}))
 
-    found = devices.processes.together(lambda: open_pictures(config.data, told, reader))
-    kept = devices.processes.broadcast("" if found is None or found.streamed is None else "stream")  # what one decides of the disk, all do
-    return found or open_pictures(
-        replace(config.data, keep="stream" if kept and not is_shards(config.data.source) else config.data.keep), reader=reader
+    datasets = devices.process_group.on_main_process(lambda: open_datasets(config.data, on_progress, reader))
+    is_streamed = devices.process_group.broadcast(
+        "" if datasets is None or datasets.make_stream is None else "stream"
+    )  # what one decides of the disk, all do
+    return datasets or open_datasets(
+        replace(
+            config.data, cache="stream" if is_streamed and not is_shards(config.data.source) else config.data.cache
+        ),
+        reader=reader,
     )
 
 
-def _resumed(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:
+def _load_latest_checkpoint(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:
     """Return the state of the newest whole checkpoint, what was found wrong with newer ones, and the clock that goes on from there."""
-    found = latest_checkpoint(run.checkpoints)
-    if found is None:
+    checkpoint = load_latest_checkpoint(run.checkpoints)
+    if checkpoint is None:
         return state, [], clock
-    tensors, facts, messages = found
+    tensors, checkpoint_facts, messages = checkpoint
     load_state_tensors(state, tensors)
-    state = replace(state, images_seen=facts.images_seen, learning_rate_factor=facts.learning_rate_factor)
-    return state, messages, replace(clock, before=facts.elapsed_seconds)
+    state = replace(
+        state, images_seen=checkpoint_facts.images_seen, learning_rate_factor=checkpoint_facts.learning_rate_factor
+    )
+    return state, messages, replace(clock, earlier_seconds=checkpoint_facts.elapsed_seconds)

@@ -8,20 +8,31 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cardigan.checks import nearest_divisor, require, validate_type
 from cardigan.errors import CardiganError, unknown
-from cardigan.values import checked, nearest_divisor, require
 
 MIN_SIDE = 8
-RISE_IMAGES = 500_000
+ADA_RAMP_IMAGES = 500_000
 """The paper's (arXiv:2006.06676, section 3)."""
-RAMP_UP = 0.05
-WEIGHTS = ("r1", "r2", "wgan_gp", "dragan")
+EMA_RAMPUP_RATIO = 0.05
+PENALTY_NAMES = ("r1", "r2", "wgan_gp", "dragan")
 """The fields of ObjectiveConfig that are weights of penalties."""
-SEPARATE = frozenset(
-    {"images", "minutes", "device", "checkpoint_every", "sample_every", "health", "patience", "accumulate", "data.keep", "data.workers"}
+RESUMABLE_FIELDS = frozenset(
+    {
+        "images",
+        "minutes",
+        "device",
+        "checkpoint_every",
+        "sample_every",
+        "health",
+        "patience",
+        "accumulate",
+        "data.keep",
+        "data.workers",
+    }
 )
 """Fields that say how long, where, in how much memory and how closely watched a run is; resume lets them change, the weights do not depend on
-them beyond rounding (but for what `accumulate` says of itself, and a rollback: the journal and the checkpoint tell of it)."""
+them beyond rounding (but for what `gradient_accumulation` says of itself, and a rollback: the journal and the checkpoint tell of it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +44,9 @@ class DataConfig:
     as of weights that another program trained."""
     split: Literal["train", "test", "all"] = "train"
     """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
-    held_out: int = 0
+    holdout: int = 0
     """Pictures of a source without a test part that are not trained on, kept for judging; chosen at random, of shards the last ones whole."""
-    limit: int = 0
+    max_images: int = 0
     """Train on this many pictures only, always the same ones; 0 is all."""
     height: int = 32
     """Height of a training picture, in pixels."""
@@ -43,32 +54,37 @@ class DataConfig:
     """Width of a training picture, in pixels."""
     channels: int = 1
     """Colour channels: 1 grey, 3 RGB, 4 RGB and transparency; a grey picture is repeated over them."""
-    fit: Literal["crop", "pad", "stretch"] = "pad"
+    resize: Literal["crop", "pad", "stretch"] = "pad"
     """How a picture fills its frame: cut to its shape, fill up with black around it, or stretch it."""
-    mirror: bool = False
+    horizontal_flip: bool = False
     """Train on every picture's mirror image too."""
     labels: str = ""
     """Where classes come from: folders, the name of a column, or a file FILE or FILE:COLUMN (CSV, JSON, JSONL or parquet); nothing is
     the source's own, if it has any."""
-    classes: int = 0
+    num_classes: int = 0
     """How many classes, numbered from 0, tar shards have, which are not read beforehand; 0 takes those of their first pictures."""
     max_pixels: int = 100_000_000
     """Pictures of more pixels are not read: a few bytes can claim to be a picture that fills the memory."""
-    keep: Literal["auto", "disk", "stream"] = "auto"
+    cache: Literal["auto", "disk", "stream"] = "auto"
     """Decode every picture once and keep it on the disk, ready to train on, or decode again each time it is seen; auto keeps what fits."""
-    workers: int | None = None
+    num_workers: int | None = None
     """Processes that decode pictures; nothing is one for each core."""
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
             value = getattr(self, side)
             require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
-        require(self.limit >= 0, "data.limit", self.limit, "a number of pictures, or 0 for all")
+        require(self.max_images >= 0, "data.limit", self.max_images, "a number of pictures, or 0 for all")
         require(self.channels >= 1, "data.channels", self.channels, "at least 1")
-        require(self.held_out >= 0, "data.held_out", self.held_out, "a number of pictures, or 0 for none")
-        require(self.classes >= 0, "data.classes", self.classes, "a number of classes, or 0")
+        require(self.holdout >= 0, "data.held_out", self.holdout, "a number of pictures, or 0 for none")
+        require(self.num_classes >= 0, "data.classes", self.num_classes, "a number of classes, or 0")
         require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
-        require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "a number of processes, or 0 to decode in this one")
+        require(
+            self.num_workers is None or self.num_workers >= 0,
+            "data.workers",
+            self.num_workers,
+            "a number of processes, or 0 to decode in this one",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,25 +110,30 @@ class NetworkConfig:
     """Channels at full resolution; each halving of the picture doubles them, up to eight times. In `mlp`, the size of the hidden layers."""
     depth: int | None = None
     """Residual blocks at each size (resnet, r3gan), halvings of the picture (dcgan), or hidden layers (mlp); nothing lets the network choose."""
-    normalisation: Literal["none", "batch", "batch-shift"] = "none"
+    normalization: Literal["none", "batch", "batch-shift"] = "none"
     """Batch normalisation: none, with learned scale and shift, or with learned shift alone (the tutorial's fix_gamma)."""
-    spectral: bool = False
+    spectral_norm: bool = False
     """Divide every weight matrix by its largest singular value (arXiv:1802.05957)."""
-    attention: int = 0
+    attention_resolution: int = 0
     """Self-attention where the shorter side of the picture has become this (arXiv:1805.08318; resnet only); 0 is none."""
-    minibatch_deviation: int = 0
+    minibatch_stddev: int = 0
     """D also sees how much the pictures in groups of this size differ from each other (arXiv:1710.10196, section 3); 0 is off."""
     conditioning: Literal["auto", "one-hot", "projection"] = "auto"
     """How classes are told, if they are: as ones and zeros beside z and as planes beside the picture (the DCGAN paper's way, dcgan and mlp),
     or learned, an embedding beside z and a projection of D's features on one (arXiv:1802.05637). Auto is learned, which is far better (lab book)."""
-    initialisation: Literal["dcgan", "torch"] = "torch"
+    initialization: Literal["dcgan", "torch"] = "torch"
     """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (PyTorch's default, uniform within 1/sqrt(fan-in), for dcgan)."""
 
     def __post_init__(self) -> None:
         require(self.width >= 1, "network width", self.width, "at least 1")
         require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
-        require(self.attention >= 0, "network attention", self.attention, "a side in pixels, or 0 for none")
-        group = self.minibatch_deviation
+        require(
+            self.attention_resolution >= 0,
+            "network attention",
+            self.attention_resolution,
+            "a side in pixels, or 0 for none",
+        )
+        group = self.minibatch_stddev
         require(group == 0 or group >= 2, "minibatch_deviation", group, "0 or a group of at least 2")
 
 
@@ -132,35 +153,42 @@ class ObjectiveConfig:
     """Weight of the same around real pictures (arXiv:1705.07215; the paper's is 10); 0 is off."""
     penalty_interval: int = 1
     """Penalties are computed on every n-th step, n times as strong (arXiv:1912.04958, appendix B)."""
-    penalty_start: float = 1.0
+    penalty_initial_factor: float = 1.0
     """The penalties' weights begin at this many times their value (arXiv:2501.05441, table 5, begins at 10)."""
-    penalty_settle_images: int = 0
+    penalty_decay_images: int = 0
     """Over this many images, along half a cosine, they reach their value."""
 
     def __post_init__(self) -> None:
-        for name in (*WEIGHTS, "penalty_start"):
+        for name in (*PENALTY_NAMES, "penalty_start"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
-        require(self.penalty_settle_images >= 0, "objective.penalty_settle_images", self.penalty_settle_images, "at least 0")
-        require(self.penalty_interval >= 1, "objective.penalty_interval", self.penalty_interval, "at least 1 (1 is every step)")
+        require(
+            self.penalty_decay_images >= 0, "objective.penalty_settle_images", self.penalty_decay_images, "at least 0"
+        )
+        require(
+            self.penalty_interval >= 1,
+            "objective.penalty_interval",
+            self.penalty_interval,
+            "at least 1 (1 is every step)",
+        )
         for name, unset in (("penalty_interval", 1), ("penalty_start", 1.0), ("penalty_settle_images", 0)):
-            if getattr(self, name) != unset and not self.penalised:
+            if getattr(self, name) != unset and not self.has_penalty:
                 raise CardiganError(
                     f"objective.{name} is {getattr(self, name)} but no penalty is on, so it has no effect: "
-                    f"set objective.{', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, or leave it out."
+                    f"set objective.{', '.join(PENALTY_NAMES[:-1])} or {PENALTY_NAMES[-1]}, or leave it out."
                 )
-        if (self.penalty_start != 1) != (self.penalty_settle_images > 0):
+        if (self.penalty_initial_factor != 1) != (self.penalty_decay_images > 0):
             raise CardiganError(
-                f"objective.penalty_start is {self.penalty_start} and objective.penalty_settle_images {self.penalty_settle_images}: "
+                f"objective.penalty_start is {self.penalty_initial_factor} and objective.penalty_settle_images {self.penalty_decay_images}: "
                 "a schedule needs both, a start other than 1 and the images it takes; set both or neither."
             )
 
     @property
-    def penalised(self) -> bool:
+    def has_penalty(self) -> bool:
         """Whether any penalty is on."""
-        return any(self.weight(name) > 0 for name in WEIGHTS)
+        return any(self.penalty_weight(name) > 0 for name in PENALTY_NAMES)
 
-    def weight(self, penalty: str) -> float:
+    def penalty_weight(self, penalty: str) -> float:
         """Return the weight of a penalty, by its name in `objective/penalties.py`."""
         return getattr(self, penalty)
 
@@ -175,18 +203,22 @@ class AugmentConfig:
     """How likely each operation is for each picture; 1 is DiffAugment (arXiv:2006.10738). With a target, where it begins."""
     target: float = 0.0
     """Adapt the probability until this is the mean sign of D's margin on real pictures (ADA, arXiv:2006.06676, section 3, takes 0.6); 0 keeps it."""
-    rise_images: int = RISE_IMAGES
+    ramp_images: int = ADA_RAMP_IMAGES
     """Images in which an adapting probability can rise from 0 to 1."""
 
     def __post_init__(self) -> None:
         require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
         require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
-        require(self.rise_images >= 1, "augment.rise_images", self.rise_images, "at least 1 image")
-        twice = next((name for name in self.pipeline if self.pipeline.count(name) > 1), None)
-        if twice is not None:
-            raise CardiganError(f"augment.operations names {twice!r} more than once, and each is done once: name it once.")
-        if self.rise_images != RISE_IMAGES and not self.target:
-            raise CardiganError(f"augment.rise_images is {self.rise_images} but the probability is fixed: give augment.target too, or leave it out.")
+        require(self.ramp_images >= 1, "augment.rise_images", self.ramp_images, "at least 1 image")
+        duplicate = next((name for name in self.operation_names if self.operation_names.count(name) > 1), None)
+        if duplicate is not None:
+            raise CardiganError(
+                f"augment.operations names {duplicate!r} more than once, and each is done once: name it once."
+            )
+        if self.ramp_images != ADA_RAMP_IMAGES and not self.target:
+            raise CardiganError(
+                f"augment.rise_images is {self.ramp_images} but the probability is fixed: give augment.target too, or leave it out."
+            )
         if bool(self.operations) != (self.probability > 0 or self.target > 0):
             raise CardiganError(
                 f"augment.operations is {self.operations!r}, augment.probability {self.probability} and augment.target {self.target}, so nothing "
@@ -194,7 +226,7 @@ class AugmentConfig:
             )
 
     @property
-    def pipeline(self) -> tuple[str, ...]:
+    def operation_names(self) -> tuple[str, ...]:
         """The operations' names."""
         return tuple(name.strip() for name in self.operations.split(",")) if self.operations else ()
 
@@ -209,38 +241,40 @@ class AdamConfig:
     """Memory of the gradient."""
     beta2: float = 0.999
     """Memory of its square."""
-    warm_up_images: int = 0
+    warmup_images: int = 0
     """The step size rises from 0 to its value over this many images."""
-    decay_images: int = 0
+    decay_start_images: int = 0
     """From this many images on the step size falls as 1/sqrt(images); 0 keeps it constant. Needs no planned end, so a run can always go on."""
 
     def __post_init__(self) -> None:
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 <= beta1 < 1")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
-        require(self.warm_up_images >= 0, "warm_up_images", self.warm_up_images, "at least 0")
-        require(self.decay_images >= 0, "decay_images", self.decay_images, "at least 0")
-        if 0 < self.decay_images < self.warm_up_images:
+        require(self.warmup_images >= 0, "warm_up_images", self.warmup_images, "at least 0")
+        require(self.decay_start_images >= 0, "decay_images", self.decay_start_images, "at least 0")
+        if 0 < self.decay_start_images < self.warmup_images:
             raise CardiganError(
-                f"decay_images is {self.decay_images} and warm_up_images {self.warm_up_images}, so the step size would fall before it has risen: "
-                f"set decay_images to at least {self.warm_up_images}, or 0 for none."
+                f"decay_images is {self.decay_start_images} and warm_up_images {self.warmup_images}, so the step size would fall before it has risen: "
+                f"set decay_images to at least {self.warmup_images}, or 0 for none."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageConfig:
+class EmaConfig:
     """The exponential moving average of the generator: what is sampled, saved and judged."""
 
     half_life_images: int = 10_000
     """After this many images a weight's influence has halved; 0 keeps no average, the live generator is the result."""
-    ramp_up: float = RAMP_UP
+    rampup_ratio: float = EMA_RAMPUP_RATIO
     """While the run is young the half-life is at most this share of images_seen, so the random start is forgotten; 0 is off."""
 
     def __post_init__(self) -> None:
         require(self.half_life_images >= 0, "average.half_life_images", self.half_life_images, "at least 0")
-        require(0 <= self.ramp_up < math.inf, "average.ramp_up", self.ramp_up, "at least 0")
-        if not self.half_life_images and self.ramp_up not in (0, RAMP_UP):
-            raise CardiganError(f"average.ramp_up is {self.ramp_up} but no average is kept, so it has no effect: set it to 0, or a half_life_images.")
+        require(0 <= self.rampup_ratio < math.inf, "average.ramp_up", self.rampup_ratio, "at least 0")
+        if not self.half_life_images and self.rampup_ratio not in (0, EMA_RAMPUP_RATIO):
+            raise CardiganError(
+                f"average.ramp_up is {self.rampup_ratio} but no average is kept, so it has no effect: set it to 0, or a half_life_images."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,31 +289,31 @@ class Config:
     """Stop after this many training images."""
     minutes: float | None = None
     """Stop after this much time, starting and saving included."""
-    batch: int = 64
+    batch_size: int = 64
     """Images per step, over all processes together."""
-    accumulate: int = 1
+    gradient_accumulation: int = 1
     """Compute a batch in this many parts, one after another: the same gradients in less memory. What looks at several pictures at once sees
     those of a part: batch statistics, minibatch deviation, the spread that DRAGAN perturbs by; and spectral norms move on with each part."""
-    discriminator_steps: int = 1
+    n_critic: int = 1
     """D learns on this many batches for each one of G's (arXiv:1406.2661, algorithm 1, k; WGANs take 5)."""
-    packing: int = 1
+    pac: int = 1
     """D judges this many pictures at a time, together (PacGAN, arXiv:1712.04086): that they differ is then part of looking real."""
     conditional: bool = False
     """Train on the class labels, so that a class can be asked for."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Arithmetic of the networks: fp32 (IEEE, on a GPU too), tf32 (GPUs of compute capability 8.0 and higher) or bf16. Auto is bf16 where the
     hardware multiplies it natively, else fp32. Everything kept between steps is fp32."""
-    all_reduce: Literal["fp32", "bf16"] = "fp32"
+    all_reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     """What gradients travel in between several processes; bf16 halves the traffic and rounds the gradients. One process never rounds them."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the fastest present."""
-    checkpoint_every: int = 50_000
+    checkpoint_every_images: int = 50_000
     """Images between checkpoints."""
-    sample_every: int = 20_000
+    sample_every_images: int = 20_000
     """Images between sample grids."""
-    health: Literal["warn", "stop", "rollback"] = "warn"
+    on_failure: Literal["warn", "stop", "rollback"] = "warn"
     """What to do when something goes badly wrong: say so, stop, or return to the best checkpoint with the learning rates halved."""
-    patience: int | None = None
+    patience_images: int | None = None
     """Stop when the score has not improved for this many images, keeping the best."""
     data: DataConfig = field(default_factory=DataConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
@@ -289,47 +323,68 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     generator_optimizer: AdamConfig = field(default_factory=AdamConfig)
     discriminator_optimizer: AdamConfig = field(default_factory=AdamConfig)
-    average: AverageConfig = field(default_factory=AverageConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2^63")
-        require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(self.batch_size >= 1, "batch", self.batch_size, "at least 1")
         require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
         require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")
-        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1 image")
-        require(self.sample_every >= 1, "sample_every", self.sample_every, "at least 1 image")
-        require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1 image")
-        require(self.discriminator_steps >= 1, "discriminator_steps", self.discriminator_steps, "at least 1")
-        first = self.batch * self.discriminator_steps
-        require(self.images is None or self.images > first - self.batch, "images", self.images, f"at least {first}, which is when G first learns")
-        self._check_division()
+        require(self.checkpoint_every_images >= 1, "checkpoint_every", self.checkpoint_every_images, "at least 1 image")
+        require(self.sample_every_images >= 1, "sample_every", self.sample_every_images, "at least 1 image")
+        require(
+            self.patience_images is None or self.patience_images >= 1,
+            "patience",
+            self.patience_images,
+            "at least 1 image",
+        )
+        require(self.n_critic >= 1, "discriminator_steps", self.n_critic, "at least 1")
+        min_images = self.batch_size * self.n_critic
+        require(
+            self.images is None or self.images > min_images - self.batch_size,
+            "images",
+            self.images,
+            f"at least {min_images}, which is when G first learns",
+        )
+        self._check_batch_division()
         self._check_critic()
 
-    def _check_division(self) -> None:
-        self._check_divisor("accumulate", self.accumulate, self.batch, f"batch of {self.batch}")
-        part = self.batch // self.accumulate
-        self._check_divisor("packing", self.packing, part, f"{part} pictures computed at a time")
-        if self.packing > 1 and self.conditional:
+    def _check_batch_division(self) -> None:
+        self._check_divisor("accumulate", self.gradient_accumulation, self.batch_size, f"batch of {self.batch_size}")
+        microbatch_size = self.batch_size // self.gradient_accumulation
+        self._check_divisor("packing", self.pac, microbatch_size, f"{microbatch_size} pictures computed at a time")
+        if self.pac > 1 and self.conditional:
             raise CardiganError(
-                f"packing is {self.packing} and conditional is on, but the pictures of a pack have different classes: "
+                f"packing is {self.pac} and conditional is on, but the pictures of a pack have different classes: "
                 "set packing to 1 or leave classes out."
             )
-        group, together = self.discriminator.minibatch_deviation, part // self.packing
-        if group:
-            self._check_divisor("discriminator.minibatch_deviation", group, together, f"{together} logits computed at a time", least=2)
-        for player in ("generator", "discriminator"):
-            normalised = getattr(self, player).normalisation != "none"
-            require(not normalised or part > 1, "batch / accumulate", part, f"at least 2, since {player}.normalisation is over the batch")
+        group_size, num_logits = self.discriminator.minibatch_stddev, microbatch_size // self.pac
+        if group_size:
+            self._check_divisor(
+                "discriminator.minibatch_deviation",
+                group_size,
+                num_logits,
+                f"{num_logits} logits computed at a time",
+                minimum=2,
+            )
+        for network in ("generator", "discriminator"):
+            is_normalized = getattr(self, network).normalization != "none"
+            require(
+                not is_normalized or microbatch_size > 1,
+                "batch / accumulate",
+                microbatch_size,
+                f"at least 2, since {network}.normalisation is over the batch",
+            )
 
-    def _check_divisor(self, name: str, given: int, whole: int, called: str, least: int = 1) -> None:
-        nearest = nearest_divisor(given, whole, least)
-        require(given == nearest, name, given, f"a divisor of the {called}, such as {nearest}")
+    def _check_divisor(self, name: str, value: int, total: int, description: str, minimum: int = 1) -> None:
+        nearest = nearest_divisor(value, total, minimum)
+        require(value == nearest, name, value, f"a divisor of the {description}, such as {nearest}")
 
     def _check_critic(self) -> None:
-        objective, normalisation = self.objective, self.discriminator.normalisation
-        if objective.wgan_gp > 0 and normalisation != "none":
+        objective, normalization = self.objective, self.discriminator.normalization
+        if objective.wgan_gp > 0 and normalization != "none":
             raise CardiganError(
-                f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalisation!r}, which makes each logit depend on "
+                f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalization!r}, which makes each logit depend on "
                 "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalisation to 'none'."
             )
 
@@ -341,7 +396,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Return the config that `to_dict` wrote; fields left out keep their defaults, an unknown one is an error."""
-    return _updated(Config(), values, "")
+    return _replace_fields(Config(), values, "")
 
 
 def override(config: Config, values: dict[str, Any]) -> Config:
@@ -355,33 +410,35 @@ def override(config: Config, values: dict[str, Any]) -> Config:
         if name not in known:
             raise unknown("setting", name, known)
         *sections, leaf = name.split(".")
-        place = nested
+        section_values = nested
         for section in sections:
-            place = place.setdefault(section, {})
-        place[leaf] = value
-    return _updated(config, nested, "")
+            section_values = section_values.setdefault(section, {})
+        section_values[leaf] = value
+    return _replace_fields(config, nested, "")
 
 
 def flatten(config: Config) -> dict[str, Any]:
     """Return every setting by its dotted name."""
     flat: dict[str, Any] = {}
     for name, value in to_dict(config).items():
-        flat.update({f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value})
+        flat.update(
+            {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        )
     return flat
 
 
-def identity(config: Config) -> dict[str, Any]:
+def experiment_settings(config: Config) -> dict[str, Any]:
     """Return the settings the weights depend on, by dotted name: all but the budget, the device and the cadences."""
-    return {name: value for name, value in flatten(config).items() if name not in SEPARATE}
+    return {name: value for name, value in flatten(config).items() if name not in RESUMABLE_FIELDS}
 
 
-def difference(before: Config, after: Config) -> list[str]:
+def config_diff(before: Config, after: Config) -> list[str]:
     """Return one line for each setting that makes `after` another experiment than `before`."""
-    old, new = identity(before), identity(after)
+    old, new = experiment_settings(before), experiment_settings(after)
     return [f"{name}: {old[name]!r} -> {new[name]!r}" for name in old if old[name] != new[name]]
 
 
-def _updated(section: Any, values: dict[str, Any], prefix: str) -> Any:
+def _replace_fields(section: Any, values: dict[str, Any], prefix: str) -> Any:
     fields = {item.name: item for item in dataclasses.fields(section)}
     changes: dict[str, Any] = {}
     for name, value in values.items():
@@ -390,7 +447,7 @@ def _updated(section: Any, values: dict[str, Any], prefix: str) -> Any:
         current = getattr(section, name)
         if dataclasses.is_dataclass(current):
             require(isinstance(value, dict), prefix + name, value, "a group of settings")
-            changes[name] = _updated(current, value, f"{prefix}{name}.")
+            changes[name] = _replace_fields(current, value, f"{prefix}{name}.")
         else:
-            changes[name] = checked(value, fields[name].type, prefix + name)
+            changes[name] = validate_type(value, fields[name].type, prefix + name)
     return dataclasses.replace(section, **changes)

@@ -26,7 +26,7 @@ def stream(seed: int, purpose: str, step: int) -> torch.Generator:
 
 
 @contextmanager
-def draws_from(generator: torch.Generator) -> Iterator[None]:
+def use_generator(generator: torch.Generator) -> Iterator[None]:
     """Inside the block, let every random number that PyTorch draws on the CPU in this thread come from this generator.
 
     For code that takes no generator, as the constructors of PyTorch's layers. The global generators of the CPU and of
@@ -43,7 +43,9 @@ class _Draws(TorchDispatchMode):
         super().__init__()
         self._generator = generator
 
-    def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         given = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded in func.tags:
             if all(argument.name != "generator" for argument in func._schema.arguments):

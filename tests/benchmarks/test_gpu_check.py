@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import speed_workers
-from cardigan.config import flatten, identity, override
+from cardigan.config import experiment_settings, flatten, override
 from cardigan.nets.table import NETS
 from cardigan.objective.augment import OPERATIONS
 from cardigan.objective.losses import LOSSES
@@ -24,7 +24,7 @@ from gpu_check.small_training import SmallTraining, different_bits, same_bits
 from gpu_check.speed_row import Case, compared
 from gpu_check.table import MOST_SECONDS, PARTS
 from gpu_check.training_speed import aims
-from plain import PlainLoop
+from plain_pytorch import PlainLoop
 from speed_workers import Worker
 from variations import SMALL, VARIATIONS
 
@@ -45,7 +45,9 @@ UNVARIED = {
 
 
 def started(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_environment())
+    return subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_environment()
+    )
 
 
 def clean_environment() -> dict[str, str]:
@@ -113,7 +115,9 @@ def test_the_marked_tests_are_counted(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["gpu: needs a GPU"]\n')
     tests = {"good": "pass", "bad": "assert False", "left_out": "pytest.skip('no GPU')"}
-    lines = [f"@pytest.mark.{marker}\ndef test_{name}():\n    {work}" for marker in ("gpu",) for name, work in tests.items()]
+    lines = [
+        f"@pytest.mark.{marker}\ndef test_{name}():\n    {work}" for marker in ("gpu",) for name, work in tests.items()
+    ]
     file = tmp_path / "tests" / "test_some.py"
     monkeypatch.setattr(marked_tests, "ROOT", tmp_path)
     settings = Settings("cpu", True, tmp_path)
@@ -177,7 +181,9 @@ sys.exit(gpu.main())
     assert found["fails"]["failures"] == ["one and one are not three"]
     assert found["misses"]["targets"] == [{"target": "a large number", "value": 1.0, "met": False}]
     assert "ValueError: no such thing" in found["raises"]["failures"][0]
-    assert found["crashes"]["failures"] == ["its process ended with exit code -11"] and found["crashes"]["measured"] == 7
+    assert (
+        found["crashes"]["failures"] == ["its process ended with exit code -11"] and found["crashes"]["measured"] == 7
+    )
     assert 3 <= found["hangs"]["seconds"] < 20
     assert not is_running(found["hangs"]["child"])
     assert found["checks-nothing"]["failures"] == ["nothing was checked"]
@@ -198,11 +204,21 @@ def test_the_variations_hold_every_loss_penalty_network_operation_and_setting():
     start = override(config_for("mnist"), SMALL)
     configs = {name: override(start, changes) for name, changes in VARIATIONS.items()}
     assert {config.objective.loss for config in configs.values()} == LOSSES.keys()
-    assert {config.generator.network for config in configs.values()} == {config.discriminator.network for config in configs.values()} == NETS.keys()
-    assert {name for config in configs.values() for name in PENALTIES if config.objective.weight(name)} == PENALTIES.keys()
-    assert {name for config in configs.values() for name in config.augment.pipeline} == OPERATIONS.keys()
+    assert (
+        {config.generator.network for config in configs.values()}
+        == {config.discriminator.network for config in configs.values()}
+        == NETS.keys()
+    )
+    assert {
+        name for config in configs.values() for name in PENALTIES if config.objective.penalty_weight(name)
+    } == PENALTIES.keys()
+    assert {name for config in configs.values() for name in config.augment.operation_names} == OPERATIONS.keys()
     before, after = flatten(start), [flatten(config) for config in configs.values()]
-    unvaried = {name for name in [*identity(start), "accumulate"] if all(values[name] == before[name] for values in after)}
+    unvaried = {
+        name
+        for name in [*experiment_settings(start), "accumulate"]
+        if all(values[name] == before[name] for values in after)
+    }
     assert unvaried - UNVARIED == set()
 
 

@@ -15,7 +15,7 @@ from cardigan.cli.main import run
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text()
 COMMANDS = re.findall(r"^\| .* \| `(cardigan train [^`]+)` \|", GUIDE, re.MULTILINE)
-SHORT = [
+QUICK_OPTIONS = [
     "--size",
     "8",
     "--images",
@@ -33,7 +33,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3), np.uint8)
 CLASSES = np.arange(12) % 3
 
 
-def encoded(number: int) -> bytes:
+def random_png(number: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(PIXELS[number]).save(buffer, "PNG")
     return buffer.getvalue()
@@ -42,13 +42,13 @@ def encoded(number: int) -> bytes:
 def folder(path: Path) -> None:
     path.mkdir()
     for number in range(12):
-        (path / f"{number}.png").write_bytes(encoded(number))
+        (path / f"{number}.png").write_bytes(random_png(number))
 
 
 def archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         for number in range(12):
-            file.writestr(f"{number}.png", encoded(number))
+            file.writestr(f"{number}.png", random_png(number))
 
 
 def tar(path: Path, numbers=range(12)) -> None:
@@ -56,22 +56,24 @@ def tar(path: Path, numbers=range(12)) -> None:
     with tarfile.open(path, "w") as file:
         for number in numbers:
             info = tarfile.TarInfo(f"{number}.png")
-            info.size = len(encoded(number))
-            file.addfile(info, io.BytesIO(encoded(number)))
+            info.size = len(random_png(number))
+            file.addfile(info, io.BytesIO(random_png(number)))
 
 
 def idx(path: Path) -> None:
     import gzip
 
-    grey = PIXELS[:, :, :, 0]
-    path.write_bytes(gzip.compress(b"\0\0\x08\x03" + np.array(grey.shape, ">u4").tobytes() + grey.tobytes()))
+    gray = PIXELS[:, :, :, 0]
+    path.write_bytes(gzip.compress(b"\0\0\x08\x03" + np.array(gray.shape, ">u4").tobytes() + gray.tobytes()))
 
 
 def parquet(path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table({"image": [encoded(number) for number in range(12)], "label": CLASSES.tolist()}), path)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": [random_png(number) for number in range(12)], "label": CLASSES.tolist()}), path
+    )
 
 
 def hdf5(path: Path) -> None:
@@ -86,19 +88,19 @@ def lmdb_folder(path: Path) -> None:
 
     with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as writing:
         for number in range(12):
-            writing.put(f"{number:03}".encode(), encoded(number))
+            writing.put(f"{number:03}".encode(), random_png(number))
 
 
-def saved(path: Path) -> None:
+def saved_dataset(path: Path) -> None:
     import datasets
 
     rows = {"image": [Image.fromarray(each) for each in PIXELS], "label": CLASSES.tolist()}
-    datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})).save_to_disk(
-        str(path)
-    )
+    datasets.Dataset.from_dict(
+        rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    ).save_to_disk(str(path))
 
 
-MADE: dict[str, Callable[[Path], None]] = {
+SOURCE_MAKERS: dict[str, Callable[[Path], None]] = {
     "photos": folder,
     "photos.zip": archive,
     "photos.tar": tar,
@@ -108,24 +110,26 @@ MADE: dict[str, Callable[[Path], None]] = {
     "photos.parquet": parquet,
     "photos.h5": hdf5,
     "photos.lmdb": lmdb_folder,
-    "saved_dataset": saved,
-    "shards/train-{000..002}.tar": lambda path: [tar(path.parent / f"train-00{shard}.tar", range(shard, 12, 3)) for shard in range(3)],
+    "saved_dataset": saved_dataset,
+    "shards/train-{000..002}.tar": lambda path: [
+        tar(path.parent / f"train-00{shard}.tar", range(shard, 12, 3)) for shard in range(3)
+    ],
     "mnist": lambda path: None,
 }
 
 
-def test_the_guide_names_every_source_that_is_made_here():
-    assert [command.split()[2] for command in COMMANDS] == list(MADE)
+def test_guide_lists_every_source():
+    assert [command.split()[2] for command in COMMANDS] == list(SOURCE_MAKERS)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_guides_command_trains(tmp_path, monkeypatch, capsys, command):
+def test_guide_command_trains(tmp_path, monkeypatch, capsys, command):
     monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / "cache"))
     words = command.split()
-    MADE[words[2]](tmp_path / words[2])
+    SOURCE_MAKERS[words[2]](tmp_path / words[2])
     monkeypatch.chdir(tmp_path)
     workers = [] if words[2] == "mnist" else ["--data.workers", "0"]  # digits lie ready: there is nothing to decode
-    assert run([*words[1:], *SHORT, *workers, "--out", "run"]) == 0
+    assert run([*words[1:], *QUICK_OPTIONS, *workers, "--out", "run"]) == 0
     assert (tmp_path / "run" / "generator.safetensors").exists()
     assert words[2] == "mnist" or "pictures: 12" in capsys.readouterr().out

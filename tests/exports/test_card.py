@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from random_snapshots import random_snapshot
 from safetensors import safe_open
-from snapshots import made_snapshot
 
 import cardigan
 from cardigan.cli.main import run as command
 from cardigan.errors import CardiganError
-from cardigan.exports.card import card_text, weights_hash
-from cardigan.exports.places import name_of
-from cardigan.exports.record import training_command
-from cardigan.run.snapshot import read_snapshot, write_snapshot
+from cardigan.exports.card import model_card, weights_hash
+from cardigan.exports.output_paths import model_name
+from cardigan.exports.training_record import training_command
+from cardigan.models.snapshot import read_snapshot, write_snapshot
 
 SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "Licence of the data", "Use", "Reproduce", "Hashes")
 
@@ -29,13 +29,16 @@ def run(tmp_path_factory):
     return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "digits", images=32, overrides=settings).path
 
 
-def test_a_card_of_a_run_a_checkpoint_and_a_lone_file(run, tmp_path):
+def test_card_of_run_checkpoint_and_weights_file(run, tmp_path):
     write_snapshot(tmp_path / "lone.safetensors", read_snapshot(run))
     cards = [
-        card_text(read_snapshot(path), path, {"x.onnx": "ab" * 32}) for path in (run, run / "checkpoints" / "00000032", tmp_path / "lone.safetensors")
+        model_card(read_snapshot(path), path, {"x.onnx": "ab" * 32})
+        for path in (run, run / "checkpoints" / "00000032", tmp_path / "lone.safetensors")
     ]
     for card in cards:
-        assert card.startswith("---\nlibrary_name: cardigan\nlicense: cc-by-sa-3.0\npipeline_tag: unconditional-image-generation\n")
+        assert card.startswith(
+            "---\nlibrary_name: cardigan\nlicense: cc-by-sa-3.0\npipeline_tag: unconditional-image-generation\n"
+        )
         assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
         assert f"| x.onnx | `{'ab' * 32}` |" in card and weights_hash(read_snapshot(run).generator) in card
         assert str(tmp_path) not in card and str(run.parent) not in card
@@ -43,37 +46,39 @@ def test_a_card_of_a_run_a_checkpoint_and_a_lone_file(run, tmp_path):
     assert "lies in no run" in cards[2] and "Not judged" in cards[2]
 
 
-def test_the_command_trains_the_same_weights(run, tmp_path):
+def test_card_command_reproduces_weights(run, tmp_path):
     words = shlex.split(training_command(read_snapshot(run).config, 32))
     assert words[:3] == ["cardigan", "train", "mnist"]
     assert command([*words[1:], "--quiet", "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
     assert weights_hash(read_snapshot(tmp_path / "again").generator) == weights_hash(read_snapshot(run).generator)
 
 
-def test_a_hash_of_weights_is_of_every_number():
-    snapshot = made_snapshot()
+def test_weights_hash_covers_every_value():
+    snapshot = random_snapshot()
     before = weights_hash(snapshot.generator)
     snapshot.generator.norms[0].running_mean[0] += 1e-3
     assert weights_hash(snapshot.generator) != before
 
 
-def test_names_and_licences_that_are_told():
-    card = card_text(made_snapshot(classes=2, names=("cat", "dog")), data_licence="CC0-1.0")
+def test_dataset_names_and_licenses():
+    card = model_card(random_snapshot(classes=2, names=("cat", "dog")), data_license="CC0-1.0")
     assert "classes: 2 (cat, dog)" in card and "license: cc0-1.0" in card
 
 
-def test_names(run):
-    assert name_of(run) == "digits"
-    assert name_of(run / "checkpoints" / "00000032") == "digits-00000032"
-    assert name_of(run / "generator.safetensors") == "generator"
+def test_file_names(run):
+    assert model_name(run) == "digits"
+    assert model_name(run / "checkpoints" / "00000032") == "digits-00000032"
+    assert model_name(run / "generator.safetensors") == "generator"
 
 
-def test_one_format(run, tmp_path, capsys):
+def test_export_one_format(run, tmp_path, capsys):
     out = tmp_path / "mine.safetensors"
     words = ["export", str(run), "--format", "safetensors", "--weights", "int8", "--out", str(out)]
     assert command(words) == 0
     said = capsys.readouterr().out
-    assert "largest difference from PyTorch 0.0e+00" in said and hashlib.sha256(out.read_bytes()).hexdigest()[:16] in said
+    assert (
+        "largest difference from PyTorch 0.0e+00" in said and hashlib.sha256(out.read_bytes()).hexdigest()[:16] in said
+    )
     with safe_open(out, framework="np") as file:
         assert json.loads(file.metadata()["cardigan"])["card"].startswith("---")
     assert cardigan.load(out).sample(2).shape == (2, 32, 32, 1)
@@ -83,12 +88,17 @@ def test_one_format(run, tmp_path, capsys):
     assert command(words) == 2 and "mine.safetensors.card.md exists already" in capsys.readouterr().err
 
 
-def test_several_formats_in_one_folder(run, tmp_path, monkeypatch, capsys):
+def test_export_several_formats(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["export", str(run), "--format", "safetensors", "--format", "pt2", "--format", "samples", "--samples", "3"]
     assert command(words) == 0
     folder = tmp_path / "digits-export"
-    assert {each.name for each in folder.iterdir()} == {"generator.safetensors", "generator.pt2", "samples", "README.md"}
+    assert {each.name for each in folder.iterdir()} == {
+        "generator.safetensors",
+        "generator.pt2",
+        "samples",
+        "README.md",
+    }
     card = (folder / "README.md").read_text()
     for name in ("generator.safetensors", "generator.pt2", "samples/manifest.json"):
         assert f"| {name} | `{hashlib.sha256((folder / name).read_bytes()).hexdigest()}` |" in card
@@ -96,7 +106,7 @@ def test_several_formats_in_one_folder(run, tmp_path, monkeypatch, capsys):
     assert command(words) == 2 and "never replaced" in capsys.readouterr().err
 
 
-def test_a_model_that_was_loaded_knows_where_it_came_from(run, tmp_path, monkeypatch):
+def test_loaded_model_keeps_its_path(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = cardigan.export(cardigan.load(run))
     assert found.path.name == "digits.safetensors"
@@ -112,7 +122,7 @@ def test_a_model_that_was_loaded_knows_where_it_came_from(run, tmp_path, monkeyp
     assert "lies in no run" in cardigan.export(model, overwrite=True).card.read_text()
 
 
-def test_judged_before_and_after(run, tmp_path, capsys):
+def test_quantization_cost_is_evaluated(run, tmp_path, capsys):
     words = [
         "export",
         str(run),
@@ -128,7 +138,10 @@ def test_judged_before_and_after(run, tmp_path, capsys):
     ]
     assert command(words) == 0
     card = (tmp_path / "a.safetensors.card.md").read_text()
-    assert "| metric | fp32 | int8 | differs | real pictures | better |" in card and "Protocol: 100 samples of seed 0" in card
+    assert (
+        "| metric | fp32 | int8 | differs | real pictures | better |" in card
+        and "Protocol: 100 samples of seed 0" in card
+    )
     assert "| digit_distance |" in capsys.readouterr().out
 
 
@@ -148,16 +161,16 @@ def test_judged_before_and_after(run, tmp_path, capsys):
         (["--format", "onnx", "--format", "pt2", "--overwrite"], "--overwrite has no effect"),
     ],
 )
-def test_wrong_words(words, said, run, tmp_path, monkeypatch, capsys):
+def test_invalid_arguments(words, said, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command(["export", str(run), *words]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_file_is_no_model(tmp_path, capsys):
+def test_damaged_file_raises(tmp_path, capsys):
     whole = tmp_path / "whole.safetensors"
-    write_snapshot(whole, made_snapshot(), "int8")
+    write_snapshot(whole, random_snapshot(), "int8")
     content = whole.read_bytes()
     for name, damaged in {
         "short": content[:-9],
@@ -171,21 +184,30 @@ def test_a_damaged_file_is_no_model(tmp_path, capsys):
     assert np.array_equal(cardigan.load(whole).sample(2), cardigan.load(whole).sample(2))
 
 
-def test_cards_of_rounded_and_of_other_programs_weights_make_nothing_up(run, tmp_path):
+def test_cards_of_quantized_and_foreign_weights(run, tmp_path):
     card = cardigan.export(run, "safetensors", tmp_path / "a.safetensors", weights="int8").card.read_text()
     assert "Of the weights before they were stored as int8; what that costs was not judged." in card
     again = cardigan.export(tmp_path / "a.safetensors", "safetensors", tmp_path / "b.safetensors").card.read_text()
     assert "stored its weights as int8" in again
-    other = replace(made_snapshot(), foreign=True, images_seen=0)
+    other = replace(random_snapshot(), foreign=True, images_seen=0)
     other = replace(other, config=replace(other.config, data=replace(other.config.data, source="")))
-    card = card_text(other)
-    assert "another program trained it" in card and "images seen" not in card and "## Reproduce" not in card and "discriminator" not in card
-    write_snapshot(run / "other.safetensors", replace(made_snapshot(), images_seen=32))
-    assert "lies in no run" in card_text(read_snapshot(run / "other.safetensors"), run / "other.safetensors")  # it lies in one, but is not of it
+    card = model_card(other)
+    assert (
+        "another program trained it" in card
+        and "images seen" not in card
+        and "## Reproduce" not in card
+        and "discriminator" not in card
+    )
+    write_snapshot(run / "other.safetensors", replace(random_snapshot(), images_seen=32))
+    assert "lies in no run" in model_card(
+        read_snapshot(run / "other.safetensors"), run / "other.safetensors"
+    )  # it lies in one, but is not of it
     (run / "other.safetensors").unlink()
 
 
-@pytest.mark.parametrize(("told", "short"), [("CC-BY-4.0", "cc-by-4.0"), ("[x", "other"), ("my own\nlicence: [", "other")])
-def test_a_licence_cannot_break_the_front_matter(told, short):
-    card = card_text(made_snapshot(), data_licence=told)
+@pytest.mark.parametrize(
+    ("told", "short"), [("CC-BY-4.0", "cc-by-4.0"), ("[x", "other"), ("my own\nlicence: [", "other")]
+)
+def test_license_is_escaped_in_front_matter(told, short):
+    card = model_card(random_snapshot(), data_license=told)
     assert yaml.safe_load(card.split("---")[1])["license"] == short

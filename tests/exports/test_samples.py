@@ -4,51 +4,64 @@ import json
 
 import numpy as np
 import pytest
-from snapshots import made_snapshot
+from random_snapshots import random_snapshot
 
 import cardigan
-from cardigan.data.formats.opening import open_reader
+from cardigan.data.formats.detection import open_reader
 from cardigan.errors import CardiganError
 from cardigan.exports import samples
-from cardigan.exports.deed import export
-from cardigan.exports.keeping import file_hash
-from cardigan.latents import sample_labels
-from cardigan.run.snapshot import numbered, sample_pixels
+from cardigan.exports.export import export
+from cardigan.exports.verified_write import file_hash
+from cardigan.latents.sampling import sample_labels
+from cardigan.models.snapshot import sample_keys, sample_pixels
 
 FILES = ["set", "set.zip", "set.npz", "set.parquet"]
-TINY = {"batch": 4, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "conditional": True, "precision": "fp32"}
+TINY = {
+    "batch": 4,
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "device": "cpu",
+    "conditional": True,
+    "precision": "fp32",
+}
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_trained_on_again_with_labels(file, tmp_path):
-    snapshot = made_snapshot(classes=3, channels=3, height=16, width=24)
-    done = export(snapshot, "samples", tmp_path / file, num=12, seed=5)
+def test_samples_can_be_trained_on_with_labels(file, tmp_path):
+    snapshot = random_snapshot(classes=3, channels=3, height=16, width=24)
+    done = export(snapshot, "samples", tmp_path / file, num_samples=12, seed=5)
     assert done.difference == 0 and done.card.exists()
     reader = open_reader(str(done.path))
-    expected = sample_labels(numbered(12, 5), 3).tolist()
+    expected = sample_labels(sample_keys(12, 5), 3).tolist()
     assert [int(label) for label in reader.labels] == expected and len(reader) == 12
-    run = cardigan.train(done.path, recipe="mnist", out=tmp_path / "run", images=4, overrides={**TINY, "data.height": 16, "data.width": 24})
-    assert cardigan.load(run.path).snapshot.spec.classes == len(set(expected))
+    run = cardigan.train(
+        done.path,
+        recipe="mnist",
+        out=tmp_path / "run",
+        images=4,
+        overrides={**TINY, "data.height": 16, "data.width": 24},
+    )
+    assert cardigan.load(run.path).snapshot.spec.num_classes == len(set(expected))
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_without_classes_and_with_transparency(file, tmp_path):
-    snapshot = made_snapshot(channels=4)
-    done = export(snapshot, "samples", tmp_path / file, num=5)
+def test_samples_without_classes_and_with_alpha(file, tmp_path):
+    snapshot = random_snapshot(channels=4)
+    done = export(snapshot, "samples", tmp_path / file, num_samples=5)
     assert open_reader(str(done.path)).labels is None
     assert done.difference == 0
 
 
-def test_written_in_parts_equal_seeds_give_equal_bytes(tmp_path, monkeypatch):
-    snapshot = made_snapshot(classes=2, names=("cat", "dog"))
-    monkeypatch.setattr(samples, "PART", 4)
+def test_samples_are_deterministic_across_chunks(tmp_path, monkeypatch):
+    snapshot = random_snapshot(classes=2, names=("cat", "dog"))
+    monkeypatch.setattr(samples, "CHUNK_SIZE", 4)
     for file in FILES[1:]:
-        first = export(snapshot, "samples", tmp_path / file, num=11)
+        first = export(snapshot, "samples", tmp_path / file, num_samples=11)
         content = first.path.read_bytes()
-        second = export(snapshot, "samples", tmp_path / file, num=11, overwrite=True)
+        second = export(snapshot, "samples", tmp_path / file, num_samples=11, overwrite=True)
         assert second.path.read_bytes() == content
     with np.load(tmp_path / "set.npz") as arrays:
-        keys = numbered(11, 0)
+        keys = sample_keys(11, 0)
         drawn = sample_pixels(snapshot, keys, sample_labels(keys, 2)).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(arrays["images"], drawn)
         assert arrays["labels"].tolist() == sample_labels(keys, 2).tolist()
@@ -56,12 +69,22 @@ def test_written_in_parts_equal_seeds_give_equal_bytes(tmp_path, monkeypatch):
         assert json.loads(str(arrays["manifest"]))["pictures"] == 11
 
 
-def test_the_manifest_says_how_they_were_drawn(tmp_path):
-    done = export(made_snapshot(classes=2, names=("cat", "dog")), "samples", tmp_path / "set", num=3, seed=9, truncation=0.5, label="dog")
+def test_manifest(tmp_path):
+    done = export(
+        random_snapshot(classes=2, names=("cat", "dog")),
+        "samples",
+        tmp_path / "set",
+        num_samples=3,
+        seed=9,
+        truncation=0.5,
+        label="dog",
+    )
     manifest = json.loads((done.path / "manifest.json").read_text())
     assert (manifest["pictures"], manifest["seed"], manifest["truncation"], manifest["label"]) == (3, 9, 0.5, "dog")
     assert done.sha256 == file_hash(done.path / "manifest.json")
-    assert json.loads((done.path / "dataset.json").read_text())["labels"] == [[f"{place:08d}.png", "dog"] for place in range(3)]
+    assert json.loads((done.path / "dataset.json").read_text())["labels"] == [
+        [f"{place:08d}.png", "dog"] for place in range(3)
+    ]
     assert done.sha256 in (done.path / "README.md").read_text()
     assert {each.name for each in tmp_path.iterdir()} == {"set"}
 
@@ -77,43 +100,43 @@ def test_the_manifest_says_how_they_were_drawn(tmp_path):
         ({"truncation": 2.0}, "truncation is 2.0"),
     ],
 )
-def test_refused(settings, words, tmp_path):
+def test_invalid_settings_raise(settings, words, tmp_path):
     with pytest.raises(CardiganError, match=words):
-        export(made_snapshot(classes=3), "samples", tmp_path / "set.zip", **settings)
+        export(random_snapshot(classes=3), "samples", tmp_path / "set.zip", **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_without_classes_and_five_channels(tmp_path):
+def test_unsupported_labels_and_channels_raise(tmp_path):
     with pytest.raises(CardiganError, match="without classes"):
-        export(made_snapshot(), "samples", tmp_path / "set", label=1)
+        export(random_snapshot(), "samples", tmp_path / "set", label=1)
     with pytest.raises(CardiganError, match="5 channels make no data set"):
-        export(made_snapshot(channels=5), "samples", tmp_path / "set")
+        export(random_snapshot(channels=5), "samples", tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_picture_or_label_is_noticed(tmp_path, monkeypatch):
-    whole = samples._parts
+def test_readback_detects_wrong_image_or_label(tmp_path, monkeypatch):
+    whole = samples._sample_chunks
 
-    def spoilt(snapshot, settings):
+    def corrupted(snapshot, settings):
         for part in whole(snapshot, settings):
             part.pixels[-1] ^= 64
             yield part
 
-    monkeypatch.setattr(samples, "_parts", spoilt)
+    monkeypatch.setattr(samples, "_sample_chunks", corrupted)
     with pytest.raises(CardiganError, match="set of samples draws other pictures"):
-        export(made_snapshot(classes=3), "samples", tmp_path / "set", num=3)
+        export(random_snapshot(classes=3), "samples", tmp_path / "set", num_samples=3)
     assert not list(tmp_path.iterdir())
 
 
-def test_stopped_half_way_nothing_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "PART", 2)
+def test_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "CHUNK_SIZE", 2)
 
-    def stopped(snapshot, settings, numbers):
+    def interrupt(snapshot, settings, numbers):
         if 4 in numbers:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples, "_labels", stopped)
+    monkeypatch.setattr(samples, "_sample_labels", interrupt)
     for file in FILES:
         with pytest.raises(KeyboardInterrupt):
-            export(made_snapshot(), "samples", tmp_path / file, num=9)
+            export(random_snapshot(), "samples", tmp_path / file, num_samples=9)
     assert not list(tmp_path.iterdir())

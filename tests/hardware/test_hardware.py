@@ -5,23 +5,24 @@ import torch
 from torch.cuda._utils import _get_device_index
 
 import cardigan
-from cardigan import assemble, model
 from cardigan.config import override
 from cardigan.data.source import ImageSource
 from cardigan.errors import CardiganError
+from cardigan.experiment import build
 from cardigan.hardware import metal
 from cardigan.hardware.device import find_device
 from cardigan.hardware.memory import free_device_bytes, is_out_of_memory
 from cardigan.hardware.precision import allow_tf32, ieee_fp32, resolve_arithmetic, tf32_allowed
+from cardigan.inference import model
 from cardigan.recipes import config_for
-from cardigan.serve import model as serve_model
-from cardigan.studio import views
-from cardigan.studio.places import open_folder
-from cardigan.studio.reading import Reading
-from cardigan.training.cuda_graph import WARM_UP_STEPS
+from cardigan.serve import served_model as serve_model
+from cardigan.studio import model_views
+from cardigan.studio.run_reader import RunReader
+from cardigan.studio.runs_folder import open_runs_folder
+from cardigan.training.cuda_graph import WARMUP_STEPS
 from cardigan.training.devices import Devices, open_devices
 from cardigan.training.schedule import step_kinds
-from small import small_run, small_snapshot
+from tiny_runs import small_run, small_snapshot
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def gpu(monkeypatch):
 def test_a_gpu_is_found_with_its_index(gpu, name):
     devices = open_devices(override(config_for("mnist"), {"device": name}))
     assert devices.device == torch.device("cuda", 0) and gpu == [0]
-    assert devices.arithmetic == "bf16" and devices.runs_ahead
+    assert devices.arithmetic == "bf16" and devices.is_async
 
 
 def test_a_process_of_several_takes_its_own_gpu(gpu):
@@ -68,20 +69,26 @@ def test_whoever_samples_finds_its_device_by_that_function(tmp_path, monkeypatch
         asked.append(name)
         return torch.device("cpu")
 
-    module = {"Model.to": model, "serve": serve_model, "studio": views}[user]
+    module = {"Model.to": model, "serve": serve_model, "studio": model_views}[user]
     monkeypatch.setattr(module, "find_device", found)
     if user == "Model.to":
         cardigan.load(path).to("cuda:1")
     elif user == "serve":
-        serve_model.open_model(path, "pytorch", "cuda:1", 8)
+        serve_model.open_served_model(path, "pytorch", "cuda:1", 8)
     else:
-        views.Views(Reading(open_folder(tmp_path)), "cuda:1")
+        model_views.ModelViews(RunReader(open_runs_folder(tmp_path)), "cuda:1")
     assert asked == ["cuda:1"]
 
 
 def test_the_pace_is_measured_as_the_run_will_go(monkeypatch):
     """Recorded where one process has a GPU, and over whole rounds after every kind has been recorded; with several processes, eager."""
-    tiny = {"batch": 4, "generator.width": 2, "discriminator.width": 2, "device": "cpu", "objective.penalty_interval": 2}
+    tiny = {
+        "batch": 4,
+        "generator.width": 2,
+        "discriminator.width": 2,
+        "device": "cpu",
+        "objective.penalty_interval": 2,
+    }
     config = override(config_for("mnist"), tiny)
     given: list[tuple[int, tuple[object, ...]]] = []
     steps: list[object] = []
@@ -90,16 +97,16 @@ def test_the_pace_is_measured_as_the_run_will_go(monkeypatch):
         given.append((num_processes, kinds))
         return lambda inputs, kind: steps.append(kind) or work(inputs, kind)
 
-    monkeypatch.setattr(assemble, "recorded_step", recorded)
+    monkeypatch.setattr(build, "cuda_graph_step", recorded)
     devices = open_devices(config)
-    assemble.measured_pace(config, devices)
+    build.measure_throughput(config, devices)
     assert given == [(1, step_kinds(config))] and len(steps) == 2 + 2
     steps.clear()
-    monkeypatch.setattr(Devices, "runs_ahead", True)
-    assemble.measured_pace(config, devices)
-    assert len(steps) == 2 * (WARM_UP_STEPS + 1) + 2 * assemble.PACE_CYCLES
+    monkeypatch.setattr(Devices, "is_async", True)
+    build.measure_throughput(config, devices)
+    assert len(steps) == 2 * (WARMUP_STEPS + 1) + 2 * build.THROUGHPUT_CYCLES
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assemble.measured_pace(config, devices)
+    build.measure_throughput(config, devices)
     assert given[-1][0] == 2
 
 
@@ -113,7 +120,12 @@ def test_a_device_that_is_not_there_is_told_in_one_sentence(name):
 
 def test_each_precision_means_one_arithmetic(gpu, monkeypatch):
     gpu_device, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert [resolve_arithmetic(name, gpu_device) for name in ("fp32", "tf32", "bf16", "auto")] == ["fp32", "tf32", "bf16", "bf16"]
+    assert [resolve_arithmetic(name, gpu_device) for name in ("fp32", "tf32", "bf16", "auto")] == [
+        "fp32",
+        "tf32",
+        "bf16",
+        "bf16",
+    ]
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert resolve_arithmetic("auto", gpu_device) == "fp32"
     for device in (gpu_device, cpu):
@@ -155,14 +167,16 @@ def test_a_run_tells_its_arithmetic_and_a_resumed_one_that_it_changed(tmp_path):
         images=32,
         resume=True,
         overrides={**settings, "precision": "auto"},
-        report=lambda event: messages.extend(event.values.get("messages", [])),
+        on_event=lambda event: messages.extend(event.values.get("messages", [])),
     )
     assert any(f"computed in {other} so far and are computed in {used} from here on" in message for message in messages)
 
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
-    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
+    RuntimeError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+    ),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
@@ -191,19 +205,24 @@ def test_out_of_memory_behind_another_error_is_recognised():
         assert is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape '[3]' is invalid"), ValueError("out of memory"), RuntimeError("CUDA error: invalid argument")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("shape '[3]' is invalid"), ValueError("out of memory"), RuntimeError("CUDA error: invalid argument")],
+)
 def test_other_errors_are_not_out_of_memory(error):
     assert not is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("message", ["CUDNN_STATUS_ALLOC_FAILED", "GET was unable to find an engine to execute this computation"])
+@pytest.mark.parametrize(
+    "message", ["CUDNN_STATUS_ALLOC_FAILED", "GET was unable to find an engine to execute this computation"]
+)
 def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypatch, message):
     from cardigan import api
 
     whole, failed = api.fit, []
 
     def failing(trial, state):
-        if trial.config.accumulate == 1:
+        if trial.config.gradient_accumulation == 1:
             failed.append(message)
             raise RuntimeError(f"cuDNN error: {message}")
         return whole(trial, state)
@@ -211,7 +230,7 @@ def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypat
     monkeypatch.setattr(api, "fit", failing)
     settings = {"batch": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides=settings)
-    assert failed == [message] and run.config.accumulate == 2
+    assert failed == [message] and run.config.gradient_accumulation == 2
 
 
 def test_memory_that_the_cache_holds_unused_counts_as_free(monkeypatch):
@@ -222,10 +241,14 @@ def test_memory_that_the_cache_holds_unused_counts_as_free(monkeypatch):
     assert free_device_bytes(device) == 60
 
     def source(count: int) -> ImageSource:
-        return ImageSource("bytes", torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.long), 0)
+        return ImageSource(
+            "bytes", torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.long), 0
+        )
 
-    assert assemble._fits(source(24), device)  # 24 of 0.4 * 60; by the memory that is free at this moment it would be 24 of 4
-    assert not assemble._fits(source(25), device)
+    assert build._fits_on_device(
+        source(24), device
+    )  # 24 of 0.4 * 60; by the memory that is free at this moment it would be 24 of 4
+    assert not build._fits_on_device(source(25), device)
 
 
 def test_metal_refuses_what_has_no_way_around(monkeypatch):

@@ -8,16 +8,16 @@ from cardigan.config import override
 from cardigan.errors import CardiganError
 from cardigan.nets import convolution
 from cardigan.nets.attention import SelfAttention
-from cardigan.nets.convolution import Convolution, TransposedConvolution
+from cardigan.nets.convolution import FastConv2d, TransposedConvolution
 from cardigan.objective import augment
 from cardigan.recipes import config_for
-from cardigan.training import devices, signals
+from cardigan.training import devices, probe
 from cardigan.training.devices import Devices
 
 
 @pytest.fixture
 def as_metal(monkeypatch):
-    for module in (augment, convolution, devices, signals):
+    for module in (augment, convolution, devices, probe):
         monkeypatch.setattr(module, "is_metal", lambda device: True)
 
 
@@ -27,7 +27,9 @@ def second_gradients(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tens
     return list(torch.autograd.grad(slope.square().sum(), list(layer.parameters())))
 
 
-@pytest.mark.parametrize("layer", [Convolution(4, 6, 4, 2, 1), Convolution(4, 8, 3, padding=1, groups=2), TransposedConvolution(4, 6, 4, 2, 1)])
+@pytest.mark.parametrize(
+    "layer", [FastConv2d(4, 6, 4, 2, 1), FastConv2d(4, 8, 3, padding=1, groups=2), TransposedConvolution(4, 6, 4, 2, 1)]
+)
 def test_convolutions_are_given_contiguous_tensors_and_the_same_second_gradients(monkeypatch, layer):
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
     expected = second_gradients(layer, x)
@@ -40,7 +42,7 @@ def test_convolutions_are_given_contiguous_tensors_and_the_same_second_gradients
         return found
 
     monkeypatch.setattr(convolution, "is_metal", lambda device: True)
-    monkeypatch.setattr(convolution, "_uses_own_form", lambda *arguments: True)
+    monkeypatch.setattr(convolution, "_use_explicit_gradients", lambda *arguments: True)
     monkeypatch.setattr(convolution, "_contiguous_on_metal", watched)
     for mine, theirs in zip(second_gradients(layer, x), expected, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -63,19 +65,19 @@ def test_attention_has_second_derivatives_by_an_operation_that_has_them():
 
 
 def test_networks_keep_the_contiguous_layout(as_metal):
-    network = Devices(torch.device("cpu")).place(torch.nn.Conv2d(3, 4, 3))
+    network = Devices(torch.device("cpu")).prepare(torch.nn.Conv2d(3, 4, 3))
     assert network.weight.is_contiguous() and not network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_warps_gradient_and_thumbnails_are_the_same(as_metal, monkeypatch):
-    images, numbers = torch.rand(4, 3, 24, 20).requires_grad_(), torch.rand(4, augment.numbers_needed(("rotate",)))
+    images, numbers = torch.rand(4, 3, 24, 20).requires_grad_(), torch.rand(4, augment.num_draws(("rotate",)))
 
     def found() -> list[torch.Tensor]:
         warped = augment.augment(images, ("rotate", "translation"), numbers, torch.tensor(1.0))
-        return [*torch.autograd.grad(warped.square().sum(), images), signals.thumbnails(images.detach())]
+        return [*torch.autograd.grad(warped.square().sum(), images), probe.thumbnails(images.detach())]
 
     there = found()
-    for module in (augment, signals):
+    for module in (augment, probe):
         monkeypatch.setattr(module, "is_metal", lambda device: False)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(there, found(), strict=True))
 

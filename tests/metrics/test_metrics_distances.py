@@ -10,17 +10,33 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from cardigan.data.mnist import mnist
+from cardigan.data.mnist import load_mnist
 from cardigan.errors import CardiganError
+from cardigan.metrics.class_histogram import (
+    class_counts,
+    class_kl,
+    classifier_score,
+    num_covered,
+    stacked_modes,
+    uniform_counts,
+)
 from cardigan.metrics.frechet import fit_gaussian, frechet_distance, frechet_with_influence_error
 from cardigan.metrics.kernel import kernel_distance, kernel_distance_with_error
-from cardigan.metrics.manifold import overlap
-from cardigan.metrics.modes import class_counts, class_divergence, classifier_score, modes_covered, stacked_classes, uniform_counts
 from cardigan.metrics.parzen import SIGMAS, log_likelihoods, parzen_log_likelihood
-from cardigan.metrics.statistics import bootstrap_error, frechet_with_error, gaussian, jackknife, mean_with_error, merged, moments, streamed
+from cardigan.metrics.prdc import prdc
+from cardigan.metrics.statistics import (
+    bootstrap_error,
+    frechet_with_error,
+    gaussian_from_moments,
+    jackknife,
+    mean_with_error,
+    merge_moments,
+    moments,
+    streaming_moments,
+)
 
 
-class Flat(torch.nn.Module):
+class FlattenFeatures(torch.nn.Module):
     """What torchmetrics takes for a network: pictures of one row, already features."""
 
     num_features = 12
@@ -30,57 +46,70 @@ class Flat(torch.nn.Module):
 
 
 def rows(count: int, features: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
-    return torch.randn(count, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale + shift
+    return (
+        torch.randn(count, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale + shift
+    )
 
 
-def pictures(count: int, seed: int, high: int = 256) -> torch.Tensor:
+def random_images(count: int, seed: int, high: int = 256) -> torch.Tensor:
     return torch.randint(0, high, (count, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("sizes", [(7, 1, 30), (2, 2), (100,), (1, 1, 1)])
-def test_streamed_moments_are_those_of_all_rows(sizes):
+def test_streaming_moments_equal_full_moments(sizes):
     whole = rows(sum(sizes), 9, 0, shift=1e3)
-    found = gaussian(streamed(iter(whole.split(list(sizes)))))
+    found = gaussian_from_moments(streaming_moments(iter(whole.split(list(sizes)))))
     assert torch.allclose(found.mean, whole.mean(0), rtol=1e-12)
     assert torch.allclose(found.root.T @ found.root, torch.from_numpy(np.cov(whole, rowvar=False)), atol=1e-9)
     parts = [moments(chunk) for chunk in whole.split(list(sizes))]
     if len(parts) > 1:
-        turned = merged(parts[1], parts[0])
-        assert torch.allclose(turned.root.T @ turned.root, merged(parts[0], parts[1]).root.T @ merged(parts[0], parts[1]).root, atol=1e-9)
+        turned = merge_moments(parts[1], parts[0])
+        assert torch.allclose(
+            turned.root.T @ turned.root,
+            merge_moments(parts[0], parts[1]).root.T @ merge_moments(parts[0], parts[1]).root,
+            atol=1e-9,
+        )
 
 
-def test_streamed_moments_with_fewer_rows_than_features_still_give_zero_to_themselves():
+def test_streaming_moments_with_fewer_rows_than_features():
     whole = rows(40, 64, 0)
-    assert frechet_distance(gaussian(streamed(whole.split(7))), fit_gaussian(whole)) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(
+        gaussian_from_moments(streaming_moments(whole.split(7))), fit_gaussian(whole)
+    ) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_distance_against_torchmetrics():
-    real, fake = pictures(400, 0), pictures(300, 1, high=180)
-    judge = FrechetInceptionDistance(feature=Flat()).set_dtype(torch.float64)
+    real, fake = random_images(400, 0), random_images(300, 1, high=180)
+    judge = FrechetInceptionDistance(feature=FlattenFeatures()).set_dtype(torch.float64)
     judge.update(real, real=True)
     judge.update(fake, real=False)
     value, _ = frechet_with_error(fake.flatten(1).float(), fit_gaussian(real.flatten(1).float()))
     assert value == pytest.approx(float(judge.compute()), rel=1e-6)
 
 
-def test_frechet_distance_against_scipy_of_streamed_halves():
+def test_frechet_distance_of_streamed_halves_against_scipy():
     first, second = rows(300, 20, 0), rows(200, 20, 1, scale=2, shift=1)
     root = scipy.linalg.sqrtm(np.cov(first, rowvar=False) @ np.cov(second, rowvar=False)).real
     traces = np.trace(np.cov(first, rowvar=False)) + np.trace(np.cov(second, rowvar=False)) - 2 * np.trace(root)
     expected = (first.mean(0) - second.mean(0)).square().sum().item() + traces
-    assert frechet_distance(gaussian(streamed(first.split(33))), gaussian(streamed(second.split(150)))) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(
+        gaussian_from_moments(streaming_moments(first.split(33))),
+        gaussian_from_moments(streaming_moments(second.split(150))),
+    ) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features:UserWarning")
 def test_kernel_distance_against_torchmetrics():
-    real, fake = pictures(120, 0), pictures(120, 1, high=200)
-    judge = KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=120).set_dtype(torch.float64)
+    real, fake = random_images(120, 0), random_images(120, 1, high=200)
+    judge = KernelInceptionDistance(feature=FlattenFeatures(), subsets=1, subset_size=120).set_dtype(torch.float64)
     judge.update(real, real=True)
     judge.update(fake, real=False)
-    assert kernel_distance(fake.flatten(1).double(), real.flatten(1).double()) == pytest.approx(float(judge.compute()[0]), rel=1e-6)
+    assert kernel_distance(fake.flatten(1).double(), real.flatten(1).double()) == pytest.approx(
+        float(judge.compute()[0]), rel=1e-6
+    )
 
 
-def test_kernel_distance_on_paper_and_unbiased():
+def test_kernel_distance_closed_form_and_unbiased():
     first, second = torch.tensor([[1.0], [1.0]]), torch.tensor([[0.0], [0.0]])
     assert kernel_distance(first, second) == pytest.approx(8 + 1 - 2 * 1)
     values = [kernel_distance(rows(50, 3, seed), rows(50, 3, 1000 + seed)) for seed in range(200)]
@@ -89,8 +118,10 @@ def test_kernel_distance_on_paper_and_unbiased():
     assert value > 5 * error > 0
 
 
-@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features:UserWarning", "ignore:std\\(\\):UserWarning")
-def test_classifier_score_against_torchmetrics():
+@pytest.mark.filterwarnings(
+    "ignore:Metric .* will save all extracted features:UserWarning", "ignore:std\\(\\):UserWarning"
+)
+def test_classifier_score_against_torchmetrics_inception_score():
     class Logits(torch.nn.Module):
         num_features = 12
 
@@ -98,27 +129,29 @@ def test_classifier_score_against_torchmetrics():
             return images.flatten(1).double() / 40
 
     judge = InceptionScore(feature=Logits(), splits=1)
-    judge.update(pictures(200, 0))
-    assert classifier_score(pictures(200, 0).flatten(1).double() / 40) == pytest.approx(float(judge.compute()[0]), rel=1e-6)
+    judge.update(random_images(200, 0))
+    assert classifier_score(random_images(200, 0).flatten(1).double() / 40) == pytest.approx(
+        float(judge.compute()[0]), rel=1e-6
+    )
     assert classifier_score(torch.eye(5).repeat(3, 1) * 1e3) == pytest.approx(5)
     assert classifier_score(torch.ones(8, 5)) == pytest.approx(1)
 
 
-def test_overlap_on_paper():
+def test_prdc_closed_form():
     """On a line, k = 1: real balls of radius 1, 1, 8 around 0, 1, 9; generated balls of radius 1.5 around 0.5 and 2."""
-    found = overlap(torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.5], [2.0], [-3.0]]), neighbours=1)
+    found = prdc(torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.5], [2.0], [-3.0]]), num_neighbors=1)
     assert found.precision.tolist() == [1, 1, 0]
     assert found.density.tolist() == [2, 2, 0]
     assert found.coverage.tolist() == [1, 1, 1]
     assert found.recall.tolist() == [1, 1, 0]
 
 
-def test_overlap_against_a_slow_independent_one():
+def test_prdc_against_slow_reference():
     real, fake = rows(130, 4, 0), rows(90, 4, 1, scale=0.7, shift=0.4)
     apart = scipy.spatial.distance.cdist(fake, real)
     real_radii = np.sort(scipy.spatial.distance.cdist(real, real), axis=1)[:, 5]
     fake_radii = np.sort(scipy.spatial.distance.cdist(fake, fake), axis=1)[:, 5]
-    found = overlap(real, fake)
+    found = prdc(real, fake)
     assert float(found.precision.mean()) == pytest.approx((apart <= real_radii).any(1).mean())
     assert float(found.density.mean()) == pytest.approx((apart <= real_radii).sum() / 5 / 90)
     assert float(found.coverage.mean()) == pytest.approx((apart <= real_radii).any(0).mean())
@@ -126,25 +159,25 @@ def test_overlap_against_a_slow_independent_one():
     assert 0 < float(found.recall.mean()) < 1
 
 
-def test_class_divergence_against_scipy_and_its_refusals():
+def test_class_kl_against_scipy_and_its_errors():
     counts, data = torch.tensor([5, 0, 15]), torch.tensor([10, 10, 20])
-    assert class_divergence(counts, data) == pytest.approx(scipy.stats.entropy([0.25, 0, 0.75], [0.25, 0.25, 0.5]), rel=1e-12)
-    assert modes_covered(counts) == 2
+    assert class_kl(counts, data) == pytest.approx(scipy.stats.entropy([0.25, 0, 0.75], [0.25, 0.25, 0.5]), rel=1e-12)
+    assert num_covered(counts) == 2
     with pytest.raises(CardiganError, match="infinite"):
-        class_divergence(counts, torch.tensor([1, 1, 0]))
+        class_kl(counts, torch.tensor([1, 1, 0]))
     with pytest.raises(CardiganError, match=r"expected 0\.\.2"):
         class_counts(torch.tensor([3]), 3)
 
 
-def test_uniform_draws_diverge_as_much_as_chance_says():
+def test_kl_of_uniform_draws_matches_expected_bias():
     draws = torch.randint(1000, (26_000,), generator=torch.Generator().manual_seed(0))
-    assert class_divergence(class_counts(draws, 1000), uniform_counts(1000)) == pytest.approx(999 / (2 * 26_000), rel=0.1)
+    assert class_kl(class_counts(draws, 1000), uniform_counts(1000)) == pytest.approx(999 / (2 * 26_000), rel=0.1)
 
 
-def test_stacked_classes_read_red_green_blue():
-    digits = mnist("test")
+def test_stacked_modes_read_red_green_blue():
+    digits = load_mnist("test")
     chosen = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 0]])
-    read = stacked_classes(digits.pixels[chosen, 0])
+    read = stacked_modes(digits.pixels[chosen, 0])
     assert read.tolist() == (digits.labels[chosen] * torch.tensor([100, 10, 1])).sum(1).tolist()
 
 
@@ -153,12 +186,12 @@ def test_parzen_density_integrates_to_one_and_agrees_with_scipy():
     line = torch.linspace(-3, 4, 20_001)[:, None]
     density = log_likelihoods((line - samples.T).square(), 0.3, 1).exp()
     assert float(torch.trapezoid(density, line[:, 0].double())) == pytest.approx(1, abs=1e-5)
-    expected = np.log(0.5 * sum(scipy.stats.norm.pdf(0.4, centre, 0.3) for centre in (0.2, 0.7)))
+    expected = np.log(0.5 * sum(scipy.stats.norm.pdf(0.4, center, 0.3) for center in (0.2, 0.7)))
     assert float(log_likelihoods(torch.tensor([[0.04, 0.09]]), 0.3, 1)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_parzen_width_is_chosen_by_validation():
-    near, far = pictures(60, 0, high=40), pictures(40, 1, high=40)
+    near, far = random_images(60, 0, high=40), random_images(40, 1, high=40)
     value, error, sigma = parzen_log_likelihood(near, far[:20], far[20:])
     assert sigma in SIGMAS and sigma < 0.3
     assert error > 0
@@ -167,7 +200,7 @@ def test_parzen_width_is_chosen_by_validation():
         parzen_log_likelihood(near[:, :1], far, far)
 
 
-def test_error_by_influence_is_that_of_repetition_and_never_needs_an_inverse():
+def test_influence_standard_error_matches_repeated_draws():
     reference = fit_gaussian(rows(4000, 4, 99))
     several = [frechet_with_influence_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
     spread = torch.tensor([value for value, _ in several]).std()
@@ -178,7 +211,7 @@ def test_error_by_influence_is_that_of_repetition_and_never_needs_an_inverse():
     assert 0 < error < value
 
 
-def test_standard_errors_are_those_of_repetition():
+def test_standard_errors_match_repeated_draws():
     """The error a single sample gives is the spread over many samples: frechet and score by jackknife, histogram by bootstrap."""
     reference = fit_gaussian(rows(5000, 4, 10_000))
     several = [frechet_with_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
@@ -186,7 +219,10 @@ def test_standard_errors_are_those_of_repetition():
     scores = [jackknife(rows(400, 3, seed, scale=2), classifier_score) for seed in range(60)]
     assert np.mean([error for _, error in scores]) == pytest.approx(np.std([value for value, _ in scores]), rel=0.3)
     data = torch.tensor([1, 2, 3])
-    draws = [torch.bincount(torch.multinomial(data / 6, 300, True, generator=torch.Generator().manual_seed(s)), minlength=3) for s in range(200)]
+    draws = [
+        torch.bincount(torch.multinomial(data / 6, 300, True, generator=torch.Generator().manual_seed(s)), minlength=3)
+        for s in range(200)
+    ]
     spread = np.std([float(draw[0]) for draw in draws])
     assert bootstrap_error(draws[0], lambda counts: float(counts[0]), 0) == pytest.approx(spread, rel=0.3)
     assert mean_with_error(torch.tensor([1.0, 3.0])) == (2.0, 1.0)
@@ -195,16 +231,16 @@ def test_standard_errors_are_those_of_repetition():
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (lambda: streamed([]), "at least 1"),
-        (lambda: gaussian(moments(rows(1, 3, 0))), "at least 2"),
+        (lambda: streaming_moments([]), "at least 1"),
+        (lambda: gaussian_from_moments(moments(rows(1, 3, 0))), "at least 2"),
         (lambda: frechet_with_error(rows(30, 3, 0), fit_gaussian(rows(30, 3, 1))), "at least 40"),
         (lambda: kernel_distance_with_error(rows(99, 3, 0), rows(500, 3, 0)), "at least 100"),
         (lambda: kernel_distance(rows(1, 3, 0), rows(5, 3, 0)), "at least 2"),
-        (lambda: overlap(rows(5, 3, 0), rows(50, 3, 0)), "at least 6"),
+        (lambda: prdc(rows(5, 3, 0), rows(50, 3, 0)), "at least 6"),
         (lambda: mean_with_error(torch.ones(1)), "at least 2"),
     ],
 )
-def test_too_few_samples_are_refused_in_one_sentence(refused, words):
+def test_too_few_samples_raise(refused, words):
     with pytest.raises(CardiganError, match=words) as caught:
         refused()
     assert "\n" not in str(caught.value)

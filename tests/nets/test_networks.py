@@ -36,15 +36,22 @@ DISCRIMINATOR_OPTIONS = [
 
 
 def generator(network, spec, **options):
-    return build_generator(Config(latent=LatentConfig(size=LATENT), generator=NetworkConfig(network=network, width=WIDTHS[network], **options)), spec)
+    return build_generator(
+        Config(
+            latent=LatentConfig(size=LATENT), generator=NetworkConfig(network=network, width=WIDTHS[network], **options)
+        ),
+        spec,
+    )
 
 
 def discriminator(network, spec, **options):
-    return build_discriminator(Config(discriminator=NetworkConfig(network=network, width=WIDTHS[network], **options)), spec)
+    return build_discriminator(
+        Config(discriminator=NetworkConfig(network=network, width=WIDTHS[network], **options)), spec
+    )
 
 
 @torch.no_grad()
-def moved(network):
+def stepped(network):
     """Move every weight a little, as training would: some begin at 0."""
     for parameter in network.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -52,12 +59,17 @@ def moved(network):
 
 
 def inputs(classes):
-    return torch.randn(BATCH, LATENT), (torch.tensor([1, 2, 0, 1]), torch.tensor([0, 2, 1, 2])) if classes else (None, None)
+    return torch.randn(BATCH, LATENT), (torch.tensor([1, 2, 0, 1]), torch.tensor([0, 2, 1, 2])) if classes else (
+        None,
+        None,
+    )
 
 
 def check_derivatives(g, d, z, labels):
     """All weights get finite gradients: G's through D, and D's through its own gradient, as penalties need."""
-    assert all_finite(torch.autograd.grad(d(g(z, labels), labels).sum(), [p for p in g.parameters() if p.requires_grad]))
+    assert all_finite(
+        torch.autograd.grad(d(g(z, labels), labels).sum(), [p for p in g.parameters() if p.requires_grad])
+    )
     images, weights = g(z, labels).detach().requires_grad_(), list(d.parameters())
     logits = d(images, labels)
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
@@ -75,10 +87,10 @@ def all_finite(tensors):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("classes", [0, 3])
-def test_any_size(network, size, channels, classes):
+def test_any_image_size(network, size, channels, classes):
     torch.manual_seed(0)
     spec = ImageSpec(channels, *size, classes)
-    g, d = moved(generator(network, spec)), moved(discriminator(network, spec))
+    g, d = stepped(generator(network, spec)), stepped(discriminator(network, spec))
     z, (labels, others) = inputs(classes)
     images = g(z, labels)
     logits = d(images, labels)
@@ -99,43 +111,51 @@ def test_any_size(network, size, channels, classes):
 
 @pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
 @pytest.mark.parametrize("classes", [0, 3])
-def test_options_of_generators(network, options, classes):
+def test_generator_options(network, options, classes):
     spec = ImageSpec(3, 16, 20, classes)
-    g = generator(network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"})
+    g = generator(
+        network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"}
+    )
     z, (labels, others) = inputs(classes)
-    check_derivatives(moved(g), moved(discriminator("dcgan", spec)), z, labels)
+    check_derivatives(stepped(g), stepped(discriminator("dcgan", spec)), z, labels)
     check_copies(g, lambda: g(z, labels))
     assert not classes or (g(z, labels) - g(z, others)).abs().amax(dim=(1, 2, 3))[labels != others].min() > 0
 
 
 @pytest.mark.parametrize(("network", "options"), DISCRIMINATOR_OPTIONS, ids=str)
 @pytest.mark.parametrize("classes", [0, 3])
-def test_options_of_discriminators(network, options, classes):
+def test_discriminator_options(network, options, classes):
     spec = ImageSpec(3, 16, 20, classes)
-    d = discriminator(network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"})
+    d = discriminator(
+        network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"}
+    )
     z, (labels, _) = inputs(classes)
     images = torch.randn(BATCH, 3, 16, 20)
-    check_derivatives(generator("dcgan", spec), moved(d), z, labels)
+    check_derivatives(generator("dcgan", spec), stepped(d), z, labels)
     check_copies(d, lambda: d(images, labels))
     with torch.autocast("cpu", torch.bfloat16):
         assert d(images, labels).dtype == torch.float32
 
 
-@pytest.mark.parametrize("player", ["generator", "discriminator"])
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
 @pytest.mark.parametrize("network", ["dcgan", "resnet", "mlp"])
-def test_spectral_normalisation_reaches_every_weight(network, player):
+def test_spectral_norm_covers_every_weight(network, role):
     options = {"conditioning": "projection", "spectral": True, **({"attention": 8} if network == "resnet" else {})}
-    built = {"generator": generator, "discriminator": discriminator}[player](network, ImageSpec(1, 16, 16, 3), **options)
-    layers = [module for module in built.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding)]
+    built = {"generator": generator, "discriminator": discriminator}[role](network, ImageSpec(1, 16, 16, 3), **options)
+    layers = [
+        module
+        for module in built.modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding)
+    ]
     assert layers and all(is_parametrized(layer, "weight") for layer in layers)
 
 
 @pytest.mark.parametrize("network", NETS)
-def test_only_with_minibatch_deviation_a_logit_depends_on_the_other_pictures(network):
+def test_logits_depend_on_batch_only_with_minibatch_stddev(network):
     images = torch.randn(BATCH, 1, 16, 16)
     alone = images[:1].expand(BATCH, -1, -1, -1)
     for group in (0, BATCH):
-        d = moved(discriminator(network, ImageSpec(1, 16, 16, 0), minibatch_deviation=group))
+        d = stepped(discriminator(network, ImageSpec(1, 16, 16, 0), minibatch_stddev=group))
         assert torch.allclose(d(images)[0], d(alone)[0], rtol=1e-4, atol=1e-5) == (group == 0)
 
 
@@ -148,16 +168,16 @@ def check_copies(network, answer):
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     copied = copy.deepcopy(network)
     assert copied.state_dict().keys() == state.keys()
-    moved(copied)
+    stepped(copied)
     assert torch.equal(answer(), expected), "a copy shares weights"
-    moved(network).load_state_dict(state)
+    stepped(network).load_state_dict(state)
     assert torch.equal(answer(), expected)
     network.to(memory_format=torch.channels_last)
     assert torch.allclose(answer(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
-def test_a_generator_built_on_no_device_takes_its_weights_from_a_file(network, options):
+def test_meta_device_generator_loads_weights(network, options):
     spec = ImageSpec(1, 16, 16, 3)
     g = generator(network, spec, **options).eval()
     with torch.device("meta"):
@@ -167,17 +187,21 @@ def test_a_generator_built_on_no_device_takes_its_weights_from_a_file(network, o
     assert torch.equal(empty.eval()(z, labels), g(z, labels))
 
 
-def test_dcgan_keeps_its_names_and_numbers():
+def test_dcgan_state_dict_is_stable():
     """Checkpoints and the tutorial depend on them: these were computed before there were other networks."""
     spec = ImageSpec(1, 16, 16, 2)
     torch.manual_seed(0)
-    g = generator("dcgan", spec, normalisation="batch", initialisation="dcgan", conditioning="one-hot")
+    g = generator("dcgan", spec, normalization="batch", initialization="dcgan", conditioning="one-hot")
     d = discriminator("dcgan", spec, conditioning="one-hot")
-    assert list(d.state_dict()) == [f"{name}.{kind}" for name in ("halvings.0", "halvings.1", "verdict") for kind in ("weight", "bias")]
+    assert list(d.state_dict()) == [
+        f"{name}.{kind}" for name in ("halvings.0", "halvings.1", "verdict") for kind in ("weight", "bias")
+    ]
     assert {name.split(".")[0] for name in g.state_dict()} == {"start", "doublings", "norms"}
     images = g(torch.linspace(-1, 1, 3 * LATENT).view(3, LATENT), torch.tensor([0, 1, 1]))
     logits = d(images, torch.tensor([0, 1, 1]))
-    assert [images.sum().item(), *logits.tolist()] == pytest.approx([-6.293725, -0.01419322, -0.1121673, -0.1161855], rel=1e-4)
+    assert [images.sum().item(), *logits.tolist()] == pytest.approx(
+        [-6.293725, -0.01419322, -0.1121673, -0.1161855], rel=1e-4
+    )
 
 
 def test_mlp_has_no_convolution():

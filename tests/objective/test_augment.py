@@ -10,10 +10,18 @@ from scipy.ndimage import affine_transform
 from scipy.stats import norm
 
 from cardigan.errors import CardiganError
-from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, gathered, next_probability, numbers_needed
+from cardigan.objective.augment import (
+    ADA,
+    DIFF_AUGMENT,
+    OPERATIONS,
+    augment,
+    gather_weighted,
+    next_probability,
+    num_draws,
+)
 
 SIZES = [(8, 8), (7, 7), (6, 9), (13, 4)]
-GEOMETRY, COLOUR = ADA[:7], ADA[7:]
+GEOMETRY, COLOR = ADA[:7], ADA[7:]
 BATCH = 6
 START = dict(zip(OPERATIONS, accumulate(OPERATIONS.values(), initial=0), strict=False))
 ALWAYS, NEVER = torch.tensor(1.0), torch.tensor(0.0)
@@ -23,7 +31,7 @@ def uniform(rows: int = BATCH, seed: int = 0) -> torch.Tensor:
     return torch.rand(rows, sum(OPERATIONS.values()), generator=torch.Generator().manual_seed(seed))
 
 
-def pictures(*shape: int, seed: int = 1) -> torch.Tensor:
+def random_images(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -32,28 +40,28 @@ def draws_of(name: str, row: torch.Tensor) -> list[float]:
     return row[START[name] + 1 : START[name] + OPERATIONS[name]].tolist()
 
 
-def test_the_table():
+def test_operations_table():
     assert len(ADA) == 12 and DIFF_AUGMENT == ("colour", "translation", "cutout")
-    assert numbers_needed(()) == 0 and numbers_needed(("hue",)) == numbers_needed(ADA + DIFF_AUGMENT) == sum(OPERATIONS.values())
-    images = pictures(2, 3, 5, 5)
+    assert num_draws(()) == 0 and num_draws(("hue",)) == num_draws(ADA + DIFF_AUGMENT) == sum(OPERATIONS.values())
+    images = random_images(2, 3, 5, 5)
     assert augment(images, (), torch.empty(2, 0), ALWAYS) is images
 
 
-def test_an_unknown_operation_is_offered_the_nearest():
+def test_unknown_operation_suggests_closest():
     with pytest.raises(CardiganError, match="Unknown augmentation 'cutut': did you mean 'cutout'"):
-        numbers_needed(("hue", "cutut"))
+        num_draws(("hue", "cutut"))
 
 
-def test_too_few_numbers_are_our_own_mistake():
+def test_too_few_draws_assert():
     with pytest.raises(AssertionError, match="37 numbers"):
-        augment(pictures(2, 1, 4, 4), ("hue",), uniform(2)[:, :37], ALWAYS)
+        augment(random_images(2, 1, 4, 4), ("hue",), uniform(2)[:, :37], ALWAYS)
 
 
 @pytest.mark.parametrize("pipeline", [(name,) for name in OPERATIONS] + [tuple(OPERATIONS)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_nothing_happens_at_zero(pipeline, channels):
+def test_probability_zero_is_identity(pipeline, channels):
     for size in SIZES:
-        images = pictures(BATCH, channels, *size)
+        images = random_images(BATCH, channels, *size)
         for numbers in (uniform(), 0 * uniform()):
             assert torch.equal(augment(images, pipeline, numbers, NEVER), images)
 
@@ -97,9 +105,9 @@ def forward(names: tuple[str, ...], row: torch.Tensor, height: int, width: int) 
 
 @pytest.mark.parametrize("names", [(name,) for name in GEOMETRY] + [GEOMETRY, ("scale", "drift")])
 @pytest.mark.parametrize("size", SIZES)
-def test_geometry_is_an_affine_transform_about_the_centre(names, size):
+def test_geometry_is_affine_about_center(names, size):
     height, width = size
-    images, numbers = pictures(BATCH, 2, height, width), uniform()
+    images, numbers = random_images(BATCH, 2, height, width), uniform()
     result = augment(images, names, numbers, ALWAYS)
     for image, row, new in zip(images, numbers, result, strict=True):
         inverse = np.linalg.inv(forward(names, row, height, width))[[1, 0, 2]][:, [1, 0, 2]]  # scipy's axes are (y, x)
@@ -112,7 +120,7 @@ def test_geometry_is_an_affine_transform_about_the_centre(names, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_blitting_is_exact(size):
     height, width = size
-    images, numbers = pictures(BATCH, 3, height, width), uniform()
+    images, numbers = random_images(BATCH, 3, height, width), uniform()
     numbers[:, START["flip"] + 1] = torch.linspace(0, 0.99, BATCH)
     flipped = augment(images, ("flip",), numbers, ALWAYS)
     assert torch.equal(flipped, torch.cat([images[:3], images[3:].flip(3)]))
@@ -124,35 +132,51 @@ def test_blitting_is_exact(size):
         assert torch.equal(turned, torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(images[:4])]))
     shifted = augment(images, ("shift",), numbers, ALWAYS)
     for image, row, new in zip(images, numbers, shifted, strict=True):
-        x, y = (round((draw - 0.5) / 4 * side) for draw, side in zip(draws_of("shift", row), (width, height), strict=True))
+        x, y = (
+            round((draw - 0.5) / 4 * side) for draw, side in zip(draws_of("shift", row), (width, height), strict=True)
+        )
         padded = np.pad(image.numpy(), ((0, 0), (2, 2), (2, 2)), mode="symmetric")
         np.testing.assert_array_equal(new.numpy(), padded[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width])
 
 
-def test_a_quarter_turn_leaks_only_at_one():
+def test_rotation_leaks_only_at_probability_one():
     """At p = 1 pictures and turned ones look alike on average, so that G could draw either; below, their difference shrinks to 1 - p."""
-    upright = pictures(1, 1, 6, 6)
+    upright = random_images(1, 1, 6, 6)
     lying = upright.rot90(1, (2, 3))
     numbers = torch.full((400, sum(OPERATIONS.values())), 0.5)
     lattice = (torch.arange(20) + 0.5) / 20
-    numbers[:, START["quarter-turn"]], numbers[:, START["quarter-turn"] + 1] = lattice.repeat(20), lattice.repeat_interleave(20)
+    numbers[:, START["quarter-turn"]], numbers[:, START["quarter-turn"] + 1] = (
+        lattice.repeat(20),
+        lattice.repeat_interleave(20),
+    )
     for p in (0.25, 0.75, 1.0):
-        means = [augment(image.expand(400, -1, -1, -1), ("quarter-turn",), numbers, torch.tensor(p)).mean(0) for image in (upright, lying)]
+        means = [
+            augment(image.expand(400, -1, -1, -1), ("quarter-turn",), numbers, torch.tensor(p)).mean(0)
+            for image in (upright, lying)
+        ]
         torch.testing.assert_close(means[0] - means[1], (1 - p) * (upright - lying)[0], atol=1e-5, rtol=0)
 
 
 # ADA's colour, from the paper's 4x4 matrices in double precision.
 
 
-def colour_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
-    drawn = {name: draws_of(name, row)[0] for name in COLOUR}
+def color_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
+    drawn = {name: draws_of(name, row)[0] for name in COLOR}
     z = {name: norm.ppf(draw) for name, draw in drawn.items()}
     v = np.array([1, 1, 1, 0]) / np.sqrt(3)
     along = np.outer(v, v)
-    contrast, factor, angle = np.exp(0.5 * np.log(2) * z["contrast"]), np.exp(np.log(2) * z["saturation"]), math.pi * (2 * drawn["hue"] - 1)
+    contrast, factor, angle = (
+        np.exp(0.5 * np.log(2) * z["contrast"]),
+        np.exp(np.log(2) * z["saturation"]),
+        math.pi * (2 * drawn["hue"] - 1),
+    )
     red, green = np.array([1, -1, 0, 0]) / np.sqrt(2), np.array([1, 1, -2, 0]) / np.sqrt(6)
     # v, red and green are a right-handed orthonormal frame: hue turns red towards green.
-    turned = along + np.outer(red * np.cos(angle) + green * np.sin(angle), red) + np.outer(green * np.cos(angle) - red * np.sin(angle), green)
+    turned = (
+        along
+        + np.outer(red * np.cos(angle) + green * np.sin(angle), red)
+        + np.outer(green * np.cos(angle) - red * np.sin(angle), green)
+    )
     corner = np.diag([0.0, 0, 0, 1])
     matrices = {
         "brightness": np.eye(4) + 0.2 * z["brightness"] * np.outer([1, 1, 1, 0], [0, 0, 0, 1]),
@@ -162,20 +186,20 @@ def colour_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
         "saturation": along + (np.eye(4) - along - corner) * factor + corner,
     }
     total = np.eye(4)
-    for name in COLOUR:
+    for name in COLOR:
         total = matrices[name] @ total if name in names else total
     return total
 
 
-@pytest.mark.parametrize("names", [(name,) for name in COLOUR] + [COLOUR, ("brightness", "contrast")])
+@pytest.mark.parametrize("names", [(name,) for name in COLOR] + [COLOR, ("brightness", "contrast")])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_colour_is_the_papers_matrix_and_leaves_alpha_alone(names, channels):
-    images, numbers = pictures(BATCH, channels, 5, 6), uniform(seed=3)
+def test_color_matrix_matches_paper_and_keeps_alpha(names, channels):
+    images, numbers = random_images(BATCH, channels, 5, 6), uniform(seed=3)
     result = augment(images, names, numbers, ALWAYS)
     for image, row, new in zip(images, numbers, result, strict=True):
-        matrix = colour_matrix(names, row)
-        colours = image[:3].expand(3, 5, 6).double().numpy()
-        expected = np.einsum("ij,jhw->ihw", matrix[:3, :3], colours) + matrix[:3, 3, None, None]
+        matrix = color_matrix(names, row)
+        colors = image[:3].expand(3, 5, 6).double().numpy()
+        expected = np.einsum("ij,jhw->ihw", matrix[:3, :3], colors) + matrix[:3, 3, None, None]
         np.testing.assert_allclose(new[:3].numpy(), expected[: min(channels, 3)], atol=2e-5, rtol=1e-5)
     if channels == 4:
         assert torch.equal(result[:, 3], images[:, 3])
@@ -183,13 +207,13 @@ def test_colour_is_the_papers_matrix_and_leaves_alpha_alone(names, channels):
         assert not torch.allclose(result, images, atol=0.05)
 
 
-def test_hue_and_saturation_do_nothing_to_grey():
-    images = pictures(BATCH, 1, 5, 5)
+def test_hue_and_saturation_keep_gray():
+    images = random_images(BATCH, 1, 5, 5)
     torch.testing.assert_close(augment(images, ("hue", "saturation"), uniform(), ALWAYS), images, atol=2e-6, rtol=0)
 
 
-def test_inverting_keeps_hue_and_saturation():
-    images, numbers = pictures(2, 3, 5, 5), uniform(2)
+def test_luma_flip_keeps_hue_and_saturation():
+    images, numbers = random_images(2, 3, 5, 5), uniform(2)
     numbers[:, START["invert"] + 1] = torch.tensor([0.4999, 0.5])
     same, inverted = augment(images, ("invert",), numbers, ALWAYS)
     assert torch.equal(same, images[0])
@@ -201,22 +225,22 @@ def test_inverting_keeps_hue_and_saturation():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_diff_augment_colour(channels):
-    images, numbers = pictures(BATCH, channels, 4, 5), uniform()
+def test_diff_augment_color(channels):
+    images, numbers = random_images(BATCH, channels, 4, 5), uniform()
     result = augment(images, ("colour",), numbers, ALWAYS)
     for image, row, new in zip(images, numbers, result, strict=True):
         light, chroma, depth = draws_of("colour", row)
-        colours = image[: 3 if channels > 1 else 1].double().numpy() + (light - 0.5)
-        colours = (colours - colours.mean(0)) * (2 * chroma) + colours.mean(0)
-        colours = (colours - colours.mean()) * (0.5 + depth) + colours.mean()
-        np.testing.assert_allclose(new[: len(colours)].numpy(), colours, atol=1e-5)
+        colors = image[: 3 if channels > 1 else 1].double().numpy() + (light - 0.5)
+        colors = (colors - colors.mean(0)) * (2 * chroma) + colors.mean(0)
+        colors = (colors - colors.mean()) * (0.5 + depth) + colors.mean()
+        np.testing.assert_allclose(new[: len(colors)].numpy(), colors, atol=1e-5)
         assert torch.equal(new[3:], image[3:])
 
 
 @pytest.mark.parametrize(("size", "most"), [((8, 8), (1, 1)), ((7, 20), (1, 3)), ((2, 13), (0, 2))])
-def test_translation_brings_in_zeros_and_takes_every_step_alike(size, most):
+def test_translation_pads_zeros_and_is_uniform(size, most):
     height, width = size
-    images = pictures(210, 3, height, width) + 2
+    images = random_images(210, 3, height, width) + 2
     numbers = uniform(210)
     numbers[:, START["translation"] + 1 :] = ((torch.arange(210) + 0.5) / 210)[:, None]
     numbers[:, START["translation"] + 2] = numbers[:, START["translation"] + 2].roll(99)
@@ -228,17 +252,19 @@ def test_translation_brings_in_zeros_and_takes_every_step_alike(size, most):
         np.testing.assert_array_equal(new, padded[:, 3 - y : 3 - y + height, 3 - x : 3 - x + width])
         seen.append((y, x))
     for axis, m in enumerate(most):
-        assert {step: [s[axis] for s in seen].count(step) for step in range(-m, m + 1)} == dict.fromkeys(range(-m, m + 1), 210 // (2 * m + 1))
+        assert {step: [s[axis] for s in seen].count(step) for step in range(-m, m + 1)} == dict.fromkeys(
+            range(-m, m + 1), 210 // (2 * m + 1)
+        )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9), (1, 5)])
-def test_cutout_covers_half_of_each_side_or_leaves_over_the_edge(size):
+def test_cutout_size_and_clipping(size):
     rows = 2520
     numbers = uniform(rows, seed=5)
     lattice = torch.arange(rows)
     numbers[:, START["cutout"] + 1] = (lattice + 0.5) / rows
     numbers[:, START["cutout"] + 2] = ((lattice * 1009) % rows + 0.5) / rows
-    images = pictures(1, 4, *size).expand(rows, -1, -1, -1)
+    images = random_images(1, 4, *size).expand(rows, -1, -1, -1)
     result = augment(images, ("cutout",), numbers, ALWAYS)
     hole = result[:, 0] == 0
     assert torch.equal(result, torch.where(hole[:, None], 0.0, images))
@@ -258,9 +284,9 @@ def test_cutout_covers_half_of_each_side_or_leaves_over_the_edge(size):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("p", [0.2, 0.7, 1.0])
-def test_as_many_pictures_are_changed_as_p_says(name, p):
+def test_fraction_of_augmented_images_equals_probability(name, p):
     num = 2000
-    images, numbers = pictures(num, 3, 8, 8), torch.full((num, sum(OPERATIONS.values())), 0.9)
+    images, numbers = random_images(num, 3, 8, 8), torch.full((num, sum(OPERATIONS.values())), 0.9)
     own = slice(START[name], START[name] + OPERATIONS[name])
     gates = (START[name], START[name] + 2) if name == "rotate" else (START[name],)
     for gate in gates:
@@ -272,8 +298,8 @@ def test_as_many_pictures_are_changed_as_p_says(name, p):
 
 
 @pytest.mark.parametrize("pipeline", [ADA, DIFF_AUGMENT])
-def test_a_picture_hears_of_its_own_numbers_alone(pipeline):
-    images, numbers = pictures(BATCH, 3, 7, 8), uniform()
+def test_images_are_augmented_independently(pipeline):
+    images, numbers = random_images(BATCH, 3, 7, 8), uniform()
     before = augment(images, pipeline, numbers, torch.tensor(0.8))
     other = numbers.clone()
     other[2] = uniform(seed=9)[2]
@@ -284,8 +310,8 @@ def test_a_picture_hears_of_its_own_numbers_alone(pipeline):
     assert changed.tolist() == [row == 4 for row in range(BATCH)]
 
 
-def test_an_operation_reads_the_same_numbers_in_any_company():
-    images, numbers = pictures(BATCH, 3, 9, 9), uniform()
+def test_operation_draws_do_not_depend_on_pipeline():
+    images, numbers = random_images(BATCH, 3, 9, 9), uniform()
     alone = images
     for name in ("flip", "contrast", "translation", "cutout"):
         alone = augment(alone, (name,), numbers, ALWAYS)
@@ -293,8 +319,8 @@ def test_an_operation_reads_the_same_numbers_in_any_company():
     assert torch.equal(together, alone)
 
 
-def test_there_is_no_chance_but_the_numbers():
-    images, numbers, state = pictures(BATCH, 3, 8, 8), uniform(), torch.get_rng_state()
+def test_augmentation_is_deterministic_given_draws():
+    images, numbers, state = random_images(BATCH, 3, 8, 8), uniform(), torch.get_rng_state()
     first = augment(images, tuple(OPERATIONS), numbers, torch.tensor(0.6))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(77)
@@ -302,7 +328,7 @@ def test_there_is_no_chance_but_the_numbers():
     torch.set_rng_state(state)
 
 
-def test_nothing_waits_for_the_device():
+def test_augmentation_has_no_host_sync():
     """Meta tensors hold no numbers: whatever would read one, or shape itself by one, raises."""
     images, numbers = torch.empty(BATCH, 3, 8, 9, device="meta", requires_grad=True), uniform().to("meta")
     p = next_probability(torch.empty((), device="meta"), torch.empty((), device="meta"), 0.6, 64, 1000)
@@ -313,17 +339,17 @@ def test_nothing_waits_for_the_device():
 
 
 @pytest.mark.parametrize("extreme", [0.0, 1 - 2**-24])
-def test_the_most_extreme_numbers_give_finite_pictures(extreme):
+def test_extreme_draws_give_finite_images(extreme):
     numbers = torch.full((2, sum(OPERATIONS.values())), extreme)
     for name in OPERATIONS:
         for p in (0.5, 1.0):
-            assert augment(pictures(2, 3, 8, 5), (name,), numbers, torch.tensor(p)).isfinite().all(), name
+            assert augment(random_images(2, 3, 8, 5), (name,), numbers, torch.tensor(p)).isfinite().all(), name
 
 
 @pytest.mark.parametrize("pipeline", [(name,) for name in OPERATIONS] + [ADA, DIFF_AUGMENT])
-def test_gradients_flow_twice(pipeline):
+def test_augmentation_has_second_derivatives(pipeline):
     numbers, p = uniform(2, seed=4).double(), torch.tensor(1.0, dtype=torch.float64)
-    images = pictures(2, 3, 4, 5).double().requires_grad_()
+    images = random_images(2, 3, 4, 5).double().requires_grad_()
 
     def augmented(x):
         return augment(x, pipeline, numbers, p)
@@ -338,50 +364,56 @@ def test_gradients_flow_twice(pipeline):
     assert penalty(images) > 0
 
 
-def crowd() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def scatter_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return pixels' neighbours and weights such that thousands share four old pixels, and a gradient of many magnitudes."""
     generator = torch.Generator().manual_seed(0)
-    neighbours = torch.randint(4, (2, 4, 4096), generator=generator)
+    neighbors = torch.randint(4, (2, 4, 4096), generator=generator)
     weights = torch.rand(2, 4, 4096, generator=generator)
-    gradient = torch.randn(2, 1, 4096, generator=generator) * torch.exp2(20 * torch.rand(2, 1, 4096, generator=generator) - 20)
-    return neighbours, weights, gradient
+    gradient = torch.randn(2, 1, 4096, generator=generator) * torch.exp2(
+        20 * torch.rand(2, 1, 4096, generator=generator) - 20
+    )
+    return neighbors, weights, gradient
 
 
-def slope(neighbours: torch.Tensor, weights: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    images = pictures(2, 1, 64, 64).requires_grad_()
-    return torch.autograd.grad(gathered(images, neighbours, weights), images, gradient.view(2, 1, 64, 64))[0]
+def input_gradient(neighbors: torch.Tensor, weights: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    images = random_images(2, 1, 64, 64).requires_grad_()
+    return torch.autograd.grad(gather_weighted(images, neighbors, weights), images, gradient.view(2, 1, 64, 64))[0]
 
 
-def test_gradients_have_the_same_bits_in_whatever_order_they_are_added():
-    neighbours, weights, gradient = crowd()
+def test_gradients_are_deterministic():
+    neighbors, weights, gradient = scatter_inputs()
     order = torch.randperm(4096, generator=torch.Generator().manual_seed(1))
-    first = slope(neighbours, weights, gradient)
-    assert torch.equal(slope(neighbours[..., order], weights[..., order], gradient[..., order]), first)
-    exact = torch.zeros(2, 4, dtype=torch.float64).scatter_add_(1, neighbours.flatten(1), (weights * gradient).double().flatten(1))
+    first = input_gradient(neighbors, weights, gradient)
+    assert torch.equal(input_gradient(neighbors[..., order], weights[..., order], gradient[..., order]), first)
+    exact = torch.zeros(2, 4, dtype=torch.float64).scatter_add_(
+        1, neighbors.flatten(1), (weights * gradient).double().flatten(1)
+    )
     torch.testing.assert_close(first.flatten(1)[:, :4].double(), exact, rtol=1e-5, atol=1e-5)
-    plain = torch.zeros(2, 4).scatter_add_(1, neighbours.flatten(1), (weights * gradient).flatten(1))
-    reordered = torch.zeros(2, 4).scatter_add_(1, neighbours[..., order].flatten(1), (weights * gradient)[..., order].flatten(1))
+    plain = torch.zeros(2, 4).scatter_add_(1, neighbors.flatten(1), (weights * gradient).flatten(1))
+    reordered = torch.zeros(2, 4).scatter_add_(
+        1, neighbors[..., order].flatten(1), (weights * gradient)[..., order].flatten(1)
+    )
     assert not torch.equal(plain, reordered)  # or this test could not fail
 
 
 @pytest.mark.parametrize("spoiled", [math.nan, math.inf, -math.inf])
-def test_a_spoiled_gradient_stays_spoiled_and_only_where_it_was(spoiled):
-    neighbours, weights, gradient = crowd()
-    clean = slope(neighbours, weights, gradient)
+def test_non_finite_gradient_stays_local(spoiled):
+    neighbors, weights, gradient = scatter_inputs()
+    clean = input_gradient(neighbors, weights, gradient)
     gradient[1, 0, 7] = spoiled
-    result = slope(neighbours, weights, gradient)
+    result = input_gradient(neighbors, weights, gradient)
     assert torch.equal(result[0], clean[0]) and not result[1].isfinite().all()
 
 
-def test_a_gradient_of_zero_stays_zero():
-    neighbours, weights, gradient = crowd()
-    assert torch.equal(slope(neighbours, weights, 0 * gradient), torch.zeros(2, 1, 64, 64))
+def test_zero_gradient_stays_zero():
+    neighbors, weights, gradient = scatter_inputs()
+    assert torch.equal(input_gradient(neighbors, weights, 0 * gradient), torch.zeros(2, 1, 64, 64))
 
 
 # The controller.
 
 
-def test_p_moves_towards_the_target_and_stays_a_probability():
+def test_ada_probability_moves_towards_target():
     def moved_from(p: float, sign: float) -> float:
         return float(next_probability(torch.tensor(p), torch.tensor(sign), 0.6, 100, 1000))
 
@@ -391,7 +423,7 @@ def test_p_moves_towards_the_target_and_stays_a_probability():
     assert moved_from(0.95, 1.0) == 1 and moved_from(0.05, -1.0) == 0
 
 
-def test_p_rises_from_zero_to_one_in_as_many_pictures_as_asked():
+def test_ada_ramp_images():
     p = torch.tensor(0.0)
     for step in range(1, 51):
         p = next_probability(p, torch.tensor(1.0), 0.6, 64, 3200)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cardigan.objective.losses import LOSSES, find_loss
-from cardigan.objective.penalties import dragan_penalty, gradient_penalty, zero_centred_penalty
+from cardigan.objective.penalties import dragan_penalty, gradient_penalty, zero_centered_penalty
 
 REAL, FAKE = np.array([2.0, -0.5, 0.3]), np.array([-1.0, 0.7, 0.1])
 
@@ -27,7 +27,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_are_their_papers(name):
+def test_losses_match_papers(name):
     loss, (discriminator, generator) = find_loss(name), EXPECTED[name]
     real, fake = torch.tensor(REAL).float(), torch.tensor(FAKE).float()
     assert float(loss.discriminator(real, fake)) == pytest.approx(discriminator, rel=1e-5)
@@ -35,7 +35,7 @@ def test_losses_are_their_papers(name):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_players_want_opposite_things(name):
+def test_losses_are_adversarial(name):
     """D lowers its loss by raising real logits and lowering fake ones, G by raising fake ones; margins and beliefs read the same way."""
     loss = find_loss(name)
     real, fake = torch.zeros(8, requires_grad=True), torch.zeros(8, requires_grad=True)
@@ -46,7 +46,9 @@ def test_players_want_opposite_things(name):
     sure, lost = torch.full((8,), 3.0), torch.full((8,), -3.0)
     assert (loss.margin(sure, lost) > 0).all() and (loss.margin(lost, sure) < 0).all()
     if loss.probability is not None:
-        assert 0.9 < float(loss.belief(sure, lost)) <= 1 and 0 <= float(loss.belief(lost, sure)) < 0.1
+        assert (
+            0.9 < float(loss.mean_probability(sure, lost)) <= 1 and 0 <= float(loss.mean_probability(lost, sure)) < 0.1
+        )
 
 
 def value(tensor: torch.Tensor) -> float:
@@ -57,18 +59,18 @@ def linear(weight: torch.Tensor):
     return lambda images: (images * weight).sum(dim=(1, 2, 3))
 
 
-def test_penalties_of_a_linear_critic_are_known():
+def test_penalties_of_linear_critic_closed_form():
     """Its slope is its weight, everywhere."""
     weight = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
     real, fake = torch.rand(6, 2, 5, 4, requires_grad=True), torch.rand(6, 2, 5, 4)
     squared = float(weight.square().sum())
-    assert float(zero_centred_penalty(linear(weight)(real), real)) == pytest.approx(squared, rel=1e-5)
-    one_centred = (math.sqrt(squared) - 1) ** 2
-    assert float(gradient_penalty(linear(weight), real, fake, torch.rand(6))) == pytest.approx(one_centred, rel=1e-5)
-    assert float(dragan_penalty(linear(weight), real, torch.randn(6, 2, 5, 4))) == pytest.approx(one_centred, rel=1e-5)
+    assert float(zero_centered_penalty(linear(weight)(real), real)) == pytest.approx(squared, rel=1e-5)
+    one_centerd = (math.sqrt(squared) - 1) ** 2
+    assert float(gradient_penalty(linear(weight), real, fake, torch.rand(6))) == pytest.approx(one_centerd, rel=1e-5)
+    assert float(dragan_penalty(linear(weight), real, torch.randn(6, 2, 5, 4))) == pytest.approx(one_centerd, rel=1e-5)
 
 
-def test_gradient_penalty_looks_between_and_dragan_around():
+def test_gradient_penalty_interpolates_and_dragan_perturbs():
     """For D(x) = |x|^2 / 2 the slope is x itself, so that the penalty tells where it was taken."""
 
     def square(images: torch.Tensor) -> torch.Tensor:
@@ -83,13 +85,13 @@ def test_gradient_penalty_looks_between_and_dragan_around():
     assert value(dragan_penalty(square, spread, noise)) == pytest.approx((half**2 + (5 - half - 1) ** 2) / 2, rel=1e-5)
 
 
-def test_penalties_of_packs_are_taken_over_the_whole_pack():
+def test_penalties_of_packs():
     real = torch.rand(6, 1, 4, 4, requires_grad=True)
     logits = real.reshape(3, -1).sum(dim=1)  # two pictures a logit, slope 1 in each of 32 values
-    assert float(zero_centred_penalty(logits, real)) == pytest.approx(32)
+    assert float(zero_centered_penalty(logits, real)) == pytest.approx(32)
 
 
-def test_a_flat_critic_has_a_finite_penalty_gradient():
+def test_constant_critic_has_finite_penalty_gradient():
     weight = torch.zeros(1, 1, 4, 4, requires_grad=True)
     cost = gradient_penalty(linear(weight), torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), torch.rand(3))
     (gradient,) = torch.autograd.grad(cost, [weight])

@@ -14,27 +14,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from asked import ask, made_model, opened, served, slowed
+from http_client import http_request, load_served_model, running_server, save_random_model, slow_down
 
 import cardigan
 from cardigan.cli import serve as command
 from cardigan.cli.main import run as cardigan_command
-from cardigan.serve.app import Limits
-from cardigan.serve.asking import read_order
-from cardigan.serve.batching import Batching, Full, Observer
+from cardigan.serve.app import RequestLimits
+from cardigan.serve.dynamic_batching import BatchHooks, DynamicBatcher, QueueFull
+from cardigan.serve.sample_request import parse_sample_request
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return made_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
+    return save_random_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
 
 
 @pytest.fixture(scope="module")
 def model(path):
-    return opened(path)
+    return load_served_model(path)
 
 
-class Asker(threading.Thread):
+class RequestThread(threading.Thread):
     """Somebody who asks and waits."""
 
     def __init__(self, port, body, accept="application/x-npz"):
@@ -43,42 +43,44 @@ class Asker(threading.Thread):
         self.start()
 
     def run(self):
-        self.status, self.headers, self.content = ask(self.port, self.body, self.accept)
-        self.ended = time.monotonic()
+        self.status, self.headers, self.content = http_request(self.port, self.body, self.accept)
+        self.finished = time.monotonic()
 
 
-def until(condition):
+def wait_until(condition):
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def sent(port, body):
+def send_request(port, body):
     """Return a connection that has asked and does not read."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
-    connection.sendall(f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    connection.sendall(
+        f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
     return connection
 
 
-def test_who_comes_when_too_many_wait_is_told_when_to_come_again(model):
-    slow, _ = slowed(model, 0.5)
-    with served(slow, Limits(images=64, queue=100)) as (port, serving):
-        asking = [Asker(port, {"n": 64})]
-        until(lambda: serving.batching.stuck_seconds() > 0)
-        asking.append(Asker(port, {"n": 64}))
-        until(lambda: serving.batching.waiting == 64)
-        status, headers, content = ask(port, {"n": 64})
+def test_full_queue_returns_429_with_retry_after(model):
+    slow, _ = slow_down(model, 0.5)
+    with running_server(slow, RequestLimits(max_images=64, max_queued_images=100)) as (port, serving):
+        asking = [RequestThread(port, {"n": 64})]
+        wait_until(lambda: serving.batcher.stuck_seconds() > 0)
+        asking.append(RequestThread(port, {"n": 64}))
+        wait_until(lambda: serving.batcher.num_queued == 64)
+        status, headers, content = http_request(port, {"n": 64})
         assert (status, headers["retry-after"], "ask again in 1 s" in content.decode()) == (429, "1", True)
-        assert json.loads(ask(port, method="GET", path="/healthz")[2]) == {"status": "ready", "waiting": 64}
+        assert json.loads(http_request(port, method="GET", path="/healthz")[2]) == {"status": "ready", "waiting": 64}
         for asker in asking:
             asker.join()
         assert [asker.status for asker in asking] == [200, 200]
-        assert serving.batching.waiting == 0
-        assert ask(port, {"n": 64})[0] == 200
+        assert serving.batcher.num_queued == 0
+        assert http_request(port, {"n": 64})[0] == 200
 
 
-def test_what_is_drawn_and_not_encoded_waits_too(model):
+def test_images_waiting_for_encoding_count_as_queued(model):
     begun, may_end = threading.Semaphore(0), threading.Event()
 
     def finish(pixels, labels):
@@ -86,91 +88,96 @@ def test_what_is_drawn_and_not_encoded_waits_too(model):
         assert may_end.wait(20)
         return b"encoded"
 
-    batching, order = Batching(model, 60, Observer(lambda *_: None, lambda: None)), read_order(b'{"n":20}', model, 20)
+    batching, order = (
+        DynamicBatcher(model, 60, BatchHooks(lambda *_: None, lambda: None)),
+        parse_sample_request(b'{"n":20}', model, 20),
+    )
     try:
         jobs = [batching.submit(order, finish) for _ in range(3)]
-        assert begun.acquire(timeout=20) and begun.acquire(timeout=20)  # both encoders are at work: the third job waits for one
-        until(lambda: jobs[2].parts and batching.waiting == 60)
-        with pytest.raises(Full):
+        assert begun.acquire(timeout=20) and begun.acquire(
+            timeout=20
+        )  # both encoders are at work: the third job waits for one
+        wait_until(lambda: jobs[2].outputs and batching.num_queued == 60)
+        with pytest.raises(QueueFull):
             batching.submit(order, finish)
         batching.cancel(jobs[2])
         may_end.set()
         assert [job.future.result(20) for job in jobs[:2]] == [b"encoded"] * 2
-        until(lambda: batching.waiting == 0)
+        wait_until(lambda: batching.num_queued == 0)
         assert batching.submit(order, finish).future.result(20) == b"encoded"
     finally:
         may_end.set()
         batching.close()
 
 
-def test_nothing_is_drawn_for_who_has_left(model):
-    slow, sizes = slowed(model, 0.3)
-    with served(slow) as (port, serving):
+def test_disconnected_client_is_not_computed(model):
+    slow, sizes = slow_down(model, 0.3)
+    with running_server(slow) as (port, serving):
         del sizes[:]
-        first = Asker(port, {"n": 1})
-        until(lambda: serving.batching.stuck_seconds() > 0)
-        leaving = [sent(port, b'{"n":200}') for _ in range(3)]
-        until(lambda: serving.batching.waiting == 600)
+        first = RequestThread(port, {"n": 1})
+        wait_until(lambda: serving.batcher.stuck_seconds() > 0)
+        leaving = [send_request(port, b'{"n":200}') for _ in range(3)]
+        wait_until(lambda: serving.batcher.num_queued == 600)
         for connection in leaving:
             connection.close()
-        until(lambda: serving.batching.waiting == 0)
+        wait_until(lambda: serving.batcher.num_queued == 0)
         first.join()
         assert (first.status, len(sizes)) == (200, 1)
-        assert "cardigan_cancelled_total 3.0" in serving.metrics.text().decode()
-        assert 'cardigan_requests_total{path="/v1/images",status="499"} 3.0' in serving.metrics.text().decode()
+        assert "cardigan_cancelled_total 3.0" in serving.metrics.render().decode()
+        assert 'cardigan_requests_total{path="/v1/images",status="499"} 3.0' in serving.metrics.render().decode()
 
 
-def test_who_waits_too_long_is_told_so(model):
-    slow, _ = slowed(model, 0.6)
-    with served(slow, Limits(seconds=0.2)) as (port, serving):
-        status, _, content = ask(port, {"n": 1})
+def test_request_timeout(model):
+    slow, _ = slow_down(model, 0.6)
+    with running_server(slow, RequestLimits(timeout_seconds=0.2)) as (port, serving):
+        status, _, content = http_request(port, {"n": 1})
         assert (status, b"within 0.2 s" in content) == (504, True)
-        until(lambda: serving.batching.stuck_seconds() == 0)
-        assert serving.batching.waiting == 0
+        wait_until(lambda: serving.batcher.stuck_seconds() == 0)
+        assert serving.batcher.num_queued == 0
 
 
-def test_a_large_request_does_not_hold_up_a_small_one(model):
-    slow, _ = slowed(model, 0.15)
-    with served(slow, Limits(images=640)) as (port, serving):
-        large = Asker(port, {"n": 640})
-        until(lambda: serving.batching.stuck_seconds() > 0)
-        small = Asker(port, {"n": 4})
+def test_small_request_is_not_blocked_by_large_one(model):
+    slow, _ = slow_down(model, 0.15)
+    with running_server(slow, RequestLimits(max_images=640)) as (port, serving):
+        large = RequestThread(port, {"n": 640})
+        wait_until(lambda: serving.batcher.stuck_seconds() > 0)
+        small = RequestThread(port, {"n": 4})
         large.join()
         small.join()
-        assert large.ended - small.ended > 0.6
+        assert large.finished - small.finished > 0.6
         assert np.array_equal(large.status, 200)
 
 
-def test_a_batch_that_fails_is_told_and_the_next_is_drawn(model, capsys):
+def test_failed_batch_returns_500_and_service_continues(model, capsys):
     fails = []
 
     def compute(z, labels):
         if fails:
             raise RuntimeError(fails.pop())
-        return model.compute(z, labels)
+        return model.forward(z, labels)
 
-    with served(replace(model, compute=compute)) as (port, serving):
+    with running_server(replace(model, forward=compute)) as (port, serving):
         fails.append("the memory is full")
-        status, _, content = ask(port, {"n": 1})
+        status, _, content = http_request(port, {"n": 1})
         assert (status, b"where it was started" in content, b"memory" in content) == (500, True, False)
-        assert ask(port, {"n": 1})[0] == 200
-        assert serving.batching.waiting == 0
+        assert http_request(port, {"n": 1})[0] == 200
+        assert serving.batcher.num_queued == 0
     assert "the memory is full" in capsys.readouterr().err
 
 
-def test_sizes_are_only_used_where_they_give_the_same_numbers(model):
-    from cardigan.serve.model import _equal_sizes
+def test_batch_sizes_are_used_only_if_outputs_are_equal(model):
+    from cardigan.serve.served_model import _bit_identical_batch_sizes
 
-    assert all(size in (32, 16, 8) for size in _equal_sizes(model))
+    assert all(size in (32, 16, 8) for size in _bit_identical_batch_sizes(model))
 
     def other(z, labels):
-        return model.compute(z, labels) * (1 + 1e-7 * (len(z) == 16))
+        return model.forward(z, labels) * (1 + 1e-7 * (len(z) == 16))
 
-    assert 16 not in _equal_sizes(replace(model, compute=other, sizes=(64,)))
+    assert 16 not in _bit_identical_batch_sizes(replace(model, forward=other, batch_sizes=(64,)))
     assert replace(model, sizes=(64,)).size(1) == 64
 
 
-def started(path, *words, **settings):
+def start_server(path, *words, **settings):
     server = subprocess.Popen(
         [sys.executable, "-m", "cardigan", "serve", str(path), "--port", "0", "--device", "cpu", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
@@ -182,29 +189,31 @@ def started(path, *words, **settings):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="stops as POSIX does")
-def test_a_server_that_is_stopped_finishes_what_is_begun(path):
-    server, port = started(path, "--queue", "20000", "--max-images", "3000", "--grace", "60")
-    asker = Asker(port, {"n": 3_000, "seed": 4})
-    while b'"waiting": 0' in ask(port, method="GET", path="/healthz")[2]:
+def test_shutdown_finishes_running_requests(path):
+    server, port = start_server(path, "--queue", "20000", "--max-images", "3000", "--grace", "60")
+    asker = RequestThread(port, {"n": 3_000, "seed": 4})
+    while b'"waiting": 0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
     server.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     with pytest.raises(OSError):
-        ask(port, {"n": 1})
+        http_request(port, {"n": 1})
     asker.join()
     said, errors = server.communicate(timeout=30)
     assert (server.returncode, errors) == (0, "")
     assert "everything begun was answered" in said
     from io import BytesIO
 
-    assert np.array_equal(np.load(BytesIO(asker.content))["images"][-3:], cardigan.load(path).sample(3_000, seed=4)[-3:])
+    assert np.array_equal(
+        np.load(BytesIO(asker.content))["images"][-3:], cardigan.load(path).sample(3_000, seed=4)[-3:]
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="stops as POSIX does")
-def test_what_takes_longer_than_the_grace_time_is_broken_off(path):
-    server, port = started(path, "--queue", "200000", "--max-images", "100000", "--grace", "1")
-    connection = sent(port, b'{"n":100000}')
-    while b'"waiting": 0' in ask(port, method="GET", path="/healthz")[2]:
+def test_shutdown_timeout_aborts_requests(path):
+    server, port = start_server(path, "--queue", "200000", "--max-images", "100000", "--grace", "1")
+    connection = send_request(port, b'{"n":100000}')
+    while b'"waiting": 0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
     server.send_signal(signal.SIGTERM)
     said, _ = server.communicate(timeout=60)
@@ -213,11 +222,17 @@ def test_what_takes_longer_than_the_grace_time_is_broken_off(path):
 
 
 @pytest.mark.parametrize(("count", "whole"), [(3_000, False), (1, True)])
-def test_an_answer_is_whole_when_all_of_it_has_left(tmp_path, count, whole):
+def test_response_completeness_is_recorded(tmp_path, count, whole):
     """The longer one does not fit into what the system keeps for who reads slowly; after the short one the connection is open and asks nothing."""
-    model, ended = opened(made_model(tmp_path / "generator.safetensors", channels=3)), []
+    model, ended = load_served_model(save_random_model(tmp_path / "generator.safetensors", channels=3)), []
     body = b'{"n":%d}' % count
-    with socket.socket() as slow, served(model, Limits(images=3_000, queue=3_000), grace=1, ended=ended) as (port, _):
+    with (
+        socket.socket() as slow,
+        running_server(model, RequestLimits(max_images=3_000, max_queued_images=3_000), grace=1, ended=ended) as (
+            port,
+            _,
+        ),
+    ):
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         slow.settimeout(60)
         slow.connect(("127.0.0.1", port))
@@ -227,21 +242,21 @@ def test_an_answer_is_whole_when_all_of_it_has_left(tmp_path, count, whole):
     assert ended == [whole]
 
 
-def test_elsewhere_a_token_is_made_and_told_once(path):
-    server, port = started(path, "--host", "0.0.0.0", env={**os.environ, "CARDIGAN_TOKEN": ""})
+def test_token_is_generated_and_printed_for_remote_hosts(path):
+    server, port = start_server(path, "--host", "0.0.0.0", env={**os.environ, "CARDIGAN_TOKEN": ""})
     token = re.search(r"Bearer (\S{20,})", server.stdout.readline())[1]
-    assert ask(port, {"seed": 0})[0] == 401
-    assert ask(port, {"seed": 0}, authorization=f"Bearer {token}")[0] == 200
+    assert http_request(port, {"seed": 0})[0] == 401
+    assert http_request(port, {"seed": 0}, authorization=f"Bearer {token}")[0] == 200
     server.send_signal(signal.SIGINT)
     said, errors = server.communicate(timeout=30)
     assert (server.returncode, errors, token in said) == (0, "", False)
 
 
-def test_a_token_of_ones_own_is_not_printed(path):
+def test_given_token_is_not_printed(path):
     token = "0123456789abcdef"
-    server, port = started(path, env={**os.environ, "CARDIGAN_TOKEN": token})
-    assert ask(port, {"seed": 0})[0] == 401
-    assert ask(port, {"seed": 0}, authorization=f"Bearer {token}")[0] == 200
+    server, port = start_server(path, env={**os.environ, "CARDIGAN_TOKEN": token})
+    assert http_request(port, {"seed": 0})[0] == 401
+    assert http_request(port, {"seed": 0}, authorization=f"Bearer {token}")[0] == 200
     server.terminate()
     said, _ = server.communicate(timeout=30)
     assert (server.returncode, token in said) == (0, False)
@@ -262,13 +277,13 @@ def test_a_token_of_ones_own_is_not_printed(path):
     (["MODEL", "--host", "127.0.0..1"], "no host can have such a name"),
     (["m.onnx", "--device", "cuda"], "onnxruntime computes on the cpu"),
 ])  # fmt: skip
-def test_a_mistake_is_told_in_one_sentence(path, capsys, words, sentence):
+def test_startup_error_is_one_line(path, capsys, words, sentence):
     words = [str(path) if word == "MODEL" else word for word in words]
     assert cardigan_command(["serve", *words, *([] if "--port" in words else ["--port", "0"])]) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_a_batch_that_does_not_fit_is_told_in_one_sentence(path, capsys):
+def test_out_of_memory_error_is_one_line(path, capsys):
     def fill(module, given):
         if given and len(given[0]) == 4_096:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -278,10 +293,12 @@ def test_a_batch_that_does_not_fit_is_told_in_one_sentence(path, capsys):
         assert cardigan_command(["serve", str(path), "--port", "0", "--device", "cpu", "--batch", "4096"]) == 2
     finally:
         hook.remove()
-    assert "4096 pictures at a time do not fit into the memory of cpu: give a smaller --batch." in capsys.readouterr().err
+    assert (
+        "4096 pictures at a time do not fit into the memory of cpu: give a smaller --batch." in capsys.readouterr().err
+    )
 
 
-def test_missing_packages_say_what_to_install(monkeypatch):
+def test_missing_packages_name_the_extra(monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else name)
     with pytest.raises(cardigan.CardiganError, match=r"needs uvicorn installed: pip install 'cardigan\[serve\]'"):
-        command.check_installed()
+        command.check_serve_installed()

@@ -3,28 +3,34 @@
 import shutil
 
 import pytest
-from asked import made_model, opened, served
+from http_client import load_served_model, running_server, save_random_model
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: `apt install chromium`, or put chromium on the PATH")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'cardigan[dev]'")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium found: `apt install chromium`, or put chromium on the PATH"
+)
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'cardigan[dev]'"
+)
 
 TOKEN = "a-token-of-a-test"
-PATIENCE = 60_000
+TIMEOUT_SECONDS = 60_000
 
 
-def test_the_page_sends_the_token_wherever_it_asks(tmp_path):
-    model = opened(made_model(tmp_path / "generator.safetensors", classes=0))
-    playwright.expect.set_options(timeout=PATIENCE)
-    with served(model, token=TOKEN) as (port, _), playwright.sync_playwright() as driver:
+def test_demo_page_sends_token(tmp_path):
+    model = load_served_model(save_random_model(tmp_path / "generator.safetensors", classes=0))
+    playwright.expect.set_options(timeout=TIMEOUT_SECONDS)
+    with running_server(model, token=TOKEN) as (port, _), playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT_SECONDS)
         page.goto(f"http://127.0.0.1:{port}/")
         playwright.expect(page.locator("#said")).to_contain_text("The token is missing")
         page.fill("#token", TOKEN)
         page.click("button")
-        playwright.expect(page.locator("#picture")).to_have_attribute("alt", "16 generated pictures, seed 0", timeout=PATIENCE)
+        playwright.expect(page.locator("#picture")).to_have_attribute(
+            "alt", "16 generated pictures, seed 0", timeout=TIMEOUT_SECONDS
+        )
         assert "generator.safetensors: 32x32x1" in page.inner_text("#what")
         page.click("#all")
         playwright.expect(page.locator("body")).to_contain_text("Pictures of generator.safetensors")

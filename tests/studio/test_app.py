@@ -11,23 +11,55 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 import torch
-from making import client_of, line, made_run, progress
+from fake_runs import client_for, journal_line, make_run, progress_line
 from PIL import Image
 
 import cardigan
-from cardigan.data.pictures import open_pictures
+from cardigan.data.datasets import open_datasets
+from cardigan.models.snapshot import read_snapshot
 from cardigan.pixels import encode
-from cardigan.run.snapshot import read_snapshot
-from cardigan.studio import rooms
-from cardigan.studio.reading import Reading
-from cardigan.studio.rooms import MAX_WAITING, Room
+from cardigan.studio import worker
+from cardigan.studio.run_reader import RunReader
+from cardigan.studio.worker import MAX_QUEUED, WorkerQueue
 
-SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "checkpoint_every": 32, "sample_every": 32, "data.limit": 500}
-SUMMARY = {
-    *("id", "name", "state", "reason", "recipe", "source", "images_seen", "images_goal", "minutes_goal", "elapsed_seconds", "images_per_second"),
-    *("score_last", "score_best", "score_best_at", "health", "fault_names", "started", "changed", "sheet", "conditional", "size", "error"),
+SMALL = {
+    "batch": 16,
+    "generator.width": 8,
+    "discriminator.width": 8,
+    "device": "cpu",
+    "checkpoint_every": 32,
+    "sample_every": 32,
+    "data.limit": 500,
 }
-DETAILS = {
+SUMMARY_KEYS = {
+    *(
+        "id",
+        "name",
+        "state",
+        "reason",
+        "recipe",
+        "source",
+        "images_seen",
+        "images_goal",
+        "minutes_goal",
+        "elapsed_seconds",
+        "images_per_second",
+    ),
+    *(
+        "score_last",
+        "score_best",
+        "score_best_at",
+        "health",
+        "fault_names",
+        "started",
+        "changed",
+        "sheet",
+        "conditional",
+        "size",
+        "error",
+    ),
+}
+DETAIL_KEYS = {
     *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout"),
     *("sheets", "checkpoints", "has_discriminator", "films", "offset"),
 }
@@ -47,72 +79,101 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    with client_of(folder) as client:
+    with client_for(folder) as client:
         yield client
 
 
-def grid(content, count):
+def grid_images(content, count):
     """Return the tiles of a PNG of 32-pixel grey tiles, [count, 32, 32]."""
     values = np.asarray(Image.open(io.BytesIO(content)))
     columns = (values.shape[1] + 2) // 34
     return np.stack([values[place // columns * 34 :, place % columns * 34 :][:32, :32] for place in range(count)])
 
 
-def pictures(client, address, count):
+def fetch_images(client, address, count):
     answer = client.get(address)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
-    return grid(answer.content, count)
+    return grid_images(answer.content, count)
 
 
-def test_runs_and_one_run_say_all_that_was_promised(client, folder, monkeypatch):
+def test_runs_and_run_fields(client, folder, monkeypatch):
     runs = client.get("/api/runs").json()["runs"]
     assert {run["id"] for run in runs} == {"plain", "conditional", "packed"}
-    assert all(set(run) == SUMMARY for run in runs)
+    assert all(set(run) == SUMMARY_KEYS for run in runs)
     run = client.get("/api/run?run=conditional").json()
-    assert set(run) == SUMMARY | DETAILS
-    assert (run["state"], run["reason"], run["images_seen"], run["classes"], run["size"]) == ("finished", "images", 64, 10, "32x32x1")
+    assert set(run) == SUMMARY_KEYS | DETAIL_KEYS
+    assert (run["state"], run["reason"], run["images_seen"], run["classes"], run["size"]) == (
+        "finished",
+        "images",
+        64,
+        10,
+        "32x32x1",
+    )
     assert run["sheets"] == [0, 32, 64]
     assert [kept["images_seen"] for kept in run["checkpoints"]] == [0, 32, 64]
     assert sum(kept["best"] for kept in run["checkpoints"]) == 1
     assert run["layout"] == {
-        **{"count": 16, "columns": 4, "rows": 4, "width": 32, "height": 32, "channels": 1, "gap": 2, "bar": 8, "real_left": 142},
+        **{
+            "count": 16,
+            "columns": 4,
+            "rows": 4,
+            "width": 32,
+            "height": 32,
+            "channels": 1,
+            "gap": 2,
+            "bar": 8,
+            "real_left": 142,
+        },
     }
     assert run["settings"]["generator.width"] == 8
     assert run["films"] == ["webp", "gif", "mp4"]
     assert run["offset"] == (folder / "conditional" / "journal.jsonl").stat().st_size
-    monkeypatch.setattr("cardigan.studio.reading.find_spec", lambda _: None)
+    monkeypatch.setattr("cardigan.studio.run_reader.find_spec", lambda _: None)
     assert client.get("/api/run?run=plain").json()["films"] == ["webp", "gif"]
 
 
-def test_a_model_alone_can_be_explored_and_nothing_else(tmp_path, folder):
+def test_standalone_model_views(tmp_path, folder):
     (tmp_path / "shared" / "digits").mkdir(parents=True)
     shutil.copy(folder / "conditional" / "generator.safetensors", tmp_path / "digits.safetensors")
     shutil.copy(folder / "plain" / "generator.safetensors", tmp_path / "shared" / "digits" / "model.safetensors")
     (tmp_path / "shared" / "digits" / "config.json").write_text("{}")  # a folder made for the hub
     (tmp_path / "broken.safetensors").write_bytes(b"x" * 100)
     (tmp_path / "state.safetensors").write_bytes(b"")
-    with client_of(tmp_path) as client:
+    with client_for(tmp_path) as client:
         runs = {run["id"]: run for run in client.get("/api/runs").json()["runs"]}
         assert {name: run["state"] for name, run in runs.items()} == {
-            **{"digits.safetensors": "model", "shared/digits/model.safetensors": "model", "broken.safetensors": "unreadable"},
+            **{
+                "digits.safetensors": "model",
+                "shared/digits/model.safetensors": "model",
+                "broken.safetensors": "unreadable",
+            },
         }
-        assert set(runs["digits.safetensors"]) == SUMMARY
+        assert set(runs["digits.safetensors"]) == SUMMARY_KEYS
         run = client.get("/api/run?run=digits.safetensors").json()
-        assert set(run) == SUMMARY | DETAILS
-        assert (run["images_seen"], run["classes"], run["sheets"], run["checkpoints"], run["has_discriminator"]) == (64, 10, [], [], False)
+        assert set(run) == SUMMARY_KEYS | DETAIL_KEYS
+        assert (run["images_seen"], run["classes"], run["sheets"], run["checkpoints"], run["has_discriminator"]) == (
+            64,
+            10,
+            [],
+            [],
+            False,
+        )
         for view, query in (("seeds.png", "seeds=0-3"), ("pad.png", "corners=0,1,2,3"), ("nearest.png", "seed=1")):
             alone = client.get(f"/api/{view}?run=digits.safetensors&{query}")
             assert alone.status_code == 200, alone.text
-            with client_of(folder) as other:
+            with client_for(folder) as other:
                 assert alone.content == other.get(f"/api/{view}?run=conditional&{query}").content
-        assert "digits.safetensors" in client.get("/api/reproduce?run=digits.safetensors&view=seeds&seeds=0").json()["command"]
+        assert (
+            "digits.safetensors"
+            in client.get("/api/reproduce?run=digits.safetensors&view=seeds&seeds=0").json()["command"]
+        )
         assert len(client.get("/api/latent?run=digits.safetensors").json()["directions"]) == 8
         for path in ("moments.png", "game", "curves", "sheet"):
             assert client.get(f"/api/{path}?run=digits.safetensors").status_code in {200, 400, 404, 409}, path
         assert client.get("/api/seeds.png?run=broken.safetensors&seeds=0").status_code in {404, 409}
 
 
-def test_curves_have_every_number_of_the_journal(client, folder):
+def test_curves_match_journal(client, folder):
     found = client.get("/api/curves?run=plain").json()
     assert {"discriminator_loss", "generator_loss", "images_per_second"} <= set(found["series"])
     assert found["x"][-1] == 64
@@ -120,51 +181,60 @@ def test_curves_have_every_number_of_the_journal(client, folder):
     assert [event["kind"] for event in found["events"]] == ["start", "stop"]
 
 
-def test_a_sheet_is_the_file(client, folder):
+def test_sample_grid_is_the_file(client, folder):
     answer = client.get("/api/sheet?run=plain&at=32")
     assert answer.content == (folder / "plain" / "samples" / "00000032.png").read_bytes()
     again = client.get("/api/sheet?run=plain&at=32", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
 
 
-def test_damaged_lines_are_counted_and_marks_have_their_time(tmp_path):
+def test_damaged_lines_are_counted_and_events_are_timed(tmp_path):
     fault = {"name": "collapse", "grave": True, "words": "w", "advice": "a", "evidence": {}}
-    made_run(
+    make_run(
         tmp_path / "run",
-        [progress(64), b"{broken\n", line("fault", 64, **fault), line("checkpoint", 64, score=3.0, score_error=0.5), b"[]\n", progress(128)],
+        [
+            progress_line(64),
+            b"{broken\n",
+            journal_line("fault", 64, **fault),
+            journal_line("checkpoint", 64, score=3.0, score_error=0.5),
+            b"[]\n",
+            progress_line(128),
+        ],
     )
-    with client_of(tmp_path) as client:
+    with client_for(tmp_path) as client:
         found = client.get("/api/curves?run=run").json()
     assert found["damaged"] == 2 and found["lines"] == 2
     assert found["faults"][0]["elapsed_seconds"] == found["scores"][0]["elapsed_seconds"] == 0.64
     assert (found["scores"][0]["score"], found["scores"][0]["error"]) == (3.0, 0.5)
 
 
-def test_a_sheet_that_was_drawn_again_is_another(tmp_path):
-    run = made_run(tmp_path / "run", [progress(64)], [64])
-    with client_of(tmp_path) as client:
+def test_rewritten_sample_grid_has_new_etag(tmp_path):
+    run = make_run(tmp_path / "run", [progress_line(64)], [64])
+    with client_for(tmp_path) as client:
         before = client.get("/api/sheet?run=run&at=64")
-        other = made_run(tmp_path / "other", [], [70]) / "samples" / "00000070.png"
+        other = make_run(tmp_path / "other", [], [70]) / "samples" / "00000070.png"
         other.replace(run / "samples" / "00000064.png")
         after = client.get("/api/sheet?run=run&at=64", headers={"if-none-match": before.headers["etag"]})
-    assert after.status_code == 200 and after.content != before.content and after.headers["etag"] != before.headers["etag"]
+    assert (
+        after.status_code == 200 and after.content != before.content and after.headers["etag"] != before.headers["etag"]
+    )
 
 
-def test_a_fault_is_told_where_the_studio_was_started(folder, monkeypatch, capsys):
+def test_server_error_is_logged(folder, monkeypatch, capsys):
     def fails(*_):
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr(Reading, "summaries", fails)
-    with client_of(folder, raise_server_exceptions=False) as client:
+    monkeypatch.setattr(RunReader, "summaries", fails)
+    with client_for(folder, raise_server_exceptions=False) as client:
         answer = client.get("/api/runs")
     assert answer.status_code == 500 and "a fault of ours" not in answer.text
     assert "a fault of ours" in capsys.readouterr().err
 
 
-def test_the_room_has_as_many_places_after_work_that_was_done_at_once():
+def test_worker_queue_releases_slots():
     """A job may end before its asker has looked at it even once."""
 
-    class AtOnce:
+    class ImmediateExecutor:
         def submit(self, function):
             done = Future()
             done.set_result(function())
@@ -174,56 +244,67 @@ def test_the_room_has_as_many_places_after_work_that_was_done_at_once():
         return False
 
     async def work():
-        room = Room()
-        room._worker = AtOnce()
-        for _ in range(3 * MAX_WAITING):
-            assert await room.work(lambda unwanted: 7, never) == 7
+        room = WorkerQueue()
+        room._executor = ImmediateExecutor()
+        for _ in range(3 * MAX_QUEUED):
+            assert await room.run(lambda unwanted: 7, never) == 7
             await asyncio.sleep(0)
 
     asyncio.run(work())
 
 
-def test_seeds_are_what_sample_draws(client, folder):
+def test_seeds_equal_sample(client, folder):
     expected = cardigan.load(folder / "plain").sample_seeds([0, 1, 2, 9], truncation=0.7)[:, :, :, 0]
-    assert np.array_equal(pictures(client, "/api/seeds.png?run=plain&seeds=0-2,9&truncation=0.7", 4), expected)
+    assert np.array_equal(fetch_images(client, "/api/seeds.png?run=plain&seeds=0-2,9&truncation=0.7", 4), expected)
     conditional = cardigan.load(folder / "conditional")
-    assert np.array_equal(pictures(client, "/api/seeds.png?run=conditional&seeds=5,6", 2), conditional.sample_seeds([5, 6])[:, :, :, 0])
-    assert np.array_equal(pictures(client, "/api/seeds.png?run=conditional&seeds=5&label=3", 1), conditional.sample_seeds([5], 3)[:, :, :, 0])
+    assert np.array_equal(
+        fetch_images(client, "/api/seeds.png?run=conditional&seeds=5,6", 2),
+        conditional.sample_seeds([5, 6])[:, :, :, 0],
+    )
+    assert np.array_equal(
+        fetch_images(client, "/api/seeds.png?run=conditional&seeds=5&label=3", 1),
+        conditional.sample_seeds([5], 3)[:, :, :, 0],
+    )
     earlier = cardigan.load(folder / "plain" / "checkpoints" / "00000032").sample_seeds([4])[:, :, :, 0]
-    assert np.array_equal(pictures(client, "/api/seeds.png?run=plain&seeds=4&checkpoint=32", 1), earlier)
+    assert np.array_equal(fetch_images(client, "/api/seeds.png?run=plain&seeds=4&checkpoint=32", 1), earlier)
 
 
-def test_the_corners_of_the_pad_are_their_seeds(client):
-    corners = pictures(client, "/api/seeds.png?run=plain&seeds=7,8,9,10", 4).astype(int)
+def test_pad_corners_equal_seeds(client):
+    corners = fetch_images(client, "/api/seeds.png?run=plain&seeds=7,8,9,10", 4).astype(int)
     for number, (x, y) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
-        assert np.abs(pictures(client, f"/api/pad.png?run=plain&corners=7,8,9,10&x={x}&y={y}", 1)[0] - corners[number]).max() <= 1
-    whole = pictures(client, "/api/pad.png?run=plain&corners=7,8,9,10&grid=3&span=1", 9)
+        assert (
+            np.abs(
+                fetch_images(client, f"/api/pad.png?run=plain&corners=7,8,9,10&x={x}&y={y}", 1)[0] - corners[number]
+            ).max()
+            <= 1
+        )
+    whole = fetch_images(client, "/api/pad.png?run=plain&corners=7,8,9,10&grid=3&span=1", 9)
     assert np.abs(whole[[0, 2, 6, 8]] - corners).max() <= 1
-    middle = pictures(client, "/api/pad.png?run=plain&corners=7,8,9,10", 1)
+    middle = fetch_images(client, "/api/pad.png?run=plain&corners=7,8,9,10", 1)
     assert np.abs(whole[4].astype(int) - middle[0]).max() <= 1
-    assert not np.array_equal(pictures(client, "/api/pad.png?run=plain&corners=7,8,9,10&directions=0:3", 1), middle)
+    assert not np.array_equal(fetch_images(client, "/api/pad.png?run=plain&corners=7,8,9,10&directions=0:3", 1), middle)
 
 
-def test_moments_are_a_row_for_each_checkpoint(client, folder):
-    found = pictures(client, "/api/moments.png?run=plain&seeds=0-3", 12)
+def test_checkpoint_rows(client, folder):
+    found = fetch_images(client, "/api/moments.png?run=plain&seeds=0-3", 12)
     for row, seen in enumerate((0, 32, 64)):
         model = cardigan.load(folder / "plain" / "checkpoints" / f"{seen:08d}")
         assert np.array_equal(found[4 * row : 4 * row + 4], model.sample_seeds(range(4))[:, :, :, 0])
 
 
-def test_a_walk_begins_at_its_first_seed(client):
+def test_walk_starts_at_first_seed(client):
     answer = client.get("/api/walk?run=plain&seeds=3,7&frames=5&format=webp")
     film = Image.open(io.BytesIO(answer.content))
     assert (answer.headers["content-type"], film.n_frames) == ("image/webp", 5)
     assert "attachment" in answer.headers["content-disposition"]
     first = np.asarray(film.convert("L"))
     factor = first.shape[0] // 32
-    assert np.array_equal(first[::factor, ::factor], pictures(client, "/api/seeds.png?run=plain&seeds=3", 1)[0])
+    assert np.array_equal(first[::factor, ::factor], fetch_images(client, "/api/seeds.png?run=plain&seeds=3", 1)[0])
     assert client.get("/api/walk?run=plain&seeds=3").status_code == 409
     assert client.get("/api/walk?run=plain&seeds=3,7&format=avi").status_code == 400
 
 
-def test_the_game_is_told_and_shown(client):
+def test_discriminator_view(client):
     for name in ("plain", "conditional"):
         found = client.get(f"/api/game?run={name}&count=9").json()
         assert len(found["fake"]) == len(found["real"]) == 9
@@ -232,28 +313,33 @@ def test_the_game_is_told_and_shown(client):
     told = client.get("/api/opinions?run=conditional&at=64").json()
     assert client.get("/api/game?run=conditional").json()["real"] == told["real"]
     plain = client.get("/api/game?run=plain").json()
-    assert plain["real"] == pytest.approx(client.get("/api/opinions?run=plain&at=64").json()["real"], abs=0.03)  # training may have looked in bf16
-    sizes = {kind: Image.open(io.BytesIO(client.get(f"/api/game.png?run=plain&kind={kind}").content)) for kind in ("fake", "real", "heat")}
-    assert {picture.size for picture in sizes.values()} == {(134, 134)}
+    assert plain["real"] == pytest.approx(
+        client.get("/api/opinions?run=plain&at=64").json()["real"], abs=0.03
+    )  # training may have looked in bf16
+    sizes = {
+        kind: Image.open(io.BytesIO(client.get(f"/api/game.png?run=plain&kind={kind}").content))
+        for kind in ("fake", "real", "heat")
+    }
+    assert {image.size for image in sizes.values()} == {(134, 134)}
     assert sizes["heat"].mode == "RGB"
     packed = client.get("/api/game?run=packed")
     assert packed.status_code == 409
     assert "pack" in packed.json()["error"]
 
 
-def test_the_latent_room_knows_what_it_can_do(client):
+def test_latent_view_options(client):
     found = client.get("/api/latent?run=conditional").json()
     assert (found["size"], found["classes"], found["checkpoints"], found["nearest"]) == (64, 10, [0, 32, 64], True)
     assert len(found["directions"]) == 8
     assert all(0 <= direction["share"] <= 1 for direction in found["directions"])
 
 
-def test_the_nearest_training_pictures_are_the_nearest(client, folder):
-    found = pictures(client, "/api/nearest.png?run=plain&seed=3", 6).astype(float)
-    assert np.array_equal(found[:1], pictures(client, "/api/seeds.png?run=plain&seeds=3", 1))
+def test_nearest_training_images(client, folder):
+    found = fetch_images(client, "/api/nearest.png?run=plain&seed=3", 6).astype(float)
+    assert np.array_equal(found[:1], fetch_images(client, "/api/seeds.png?run=plain&seeds=3", 1))
     data = read_snapshot(folder / "plain").config.data
-    source = open_pictures(data).training
-    everything = encode(source.images(torch.arange(len(source)), data)).numpy()[:, 0].astype(float)
+    source = open_datasets(data).train
+    everything = encode(source.images_at(torch.arange(len(source)), data)).numpy()[:, 0].astype(float)
     distances = ((everything - found[0]) ** 2).sum(axis=(1, 2))
     assert ((found[1:] - found[0]) ** 2).sum(axis=(1, 2)).tolist() == np.sort(distances)[:5].tolist()
 
@@ -276,13 +362,13 @@ def test_the_nearest_training_pictures_are_the_nearest(client, folder):
     ("film?run=plain&fps=0", 400),
     ("none", 404),
 ])  # fmt: skip
-def test_what_cannot_be_is_told_in_one_sentence(client, address, status):
+def test_invalid_request_returns_one_line_error(client, address, status):
     answer = client.get(f"/api/{address}")
     assert answer.status_code == status, answer.text
     assert set(answer.json()) == {"error"}
 
 
-def test_sheets_become_a_film(client):
+def test_sample_grids_animation(client):
     for kind in ("webp", "gif"):
         whole = Image.open(io.BytesIO(client.get(f"/api/film?run=plain&format={kind}").content))
         assert whole.n_frames == 3
@@ -290,32 +376,35 @@ def test_sheets_become_a_film(client):
     assert tile.size == (192, 192)
 
 
-def test_a_run_without_a_model_says_what_to_wait_for(tmp_path):
-    made_run(tmp_path / "run", [progress(64)])
-    with client_of(tmp_path) as client:
+def test_run_without_model(tmp_path):
+    make_run(tmp_path / "run", [progress_line(64)])
+    with client_for(tmp_path) as client:
         for address, status in (("pad.png", 409), ("latent", 409), ("moments.png", 409), ("film", 409), ("game", 404)):
             answer = client.get(f"/api/{address}?run=run")
             assert answer.status_code == status, address
             assert answer.json()["error"].endswith(".")
 
 
-def test_a_new_checkpoint_is_a_new_model(folder, tmp_path):
+def test_new_checkpoint_reloads_model(folder, tmp_path):
     run = cardigan.train("mnist", out=tmp_path / "run", images=32, overrides={**SMALL, "conditional": False}).path
-    with client_of(tmp_path) as client:
-        before = pictures(client, "/api/seeds.png?run=run&seeds=1", 1)
+    with client_for(tmp_path) as client:
+        before = fetch_images(client, "/api/seeds.png?run=run&seeds=1", 1)
         cardigan.train("mnist", out=run, images=96, overrides={**SMALL, "conditional": False}, resume=True)
-        after = pictures(client, "/api/seeds.png?run=run&seeds=1", 1)
+        after = fetch_images(client, "/api/seeds.png?run=run&seeds=1", 1)
     assert not np.array_equal(before, after)
     assert np.array_equal(after, cardigan.load(run).sample_seeds([1])[:, :, :, 0])
 
 
-def test_a_crowd_at_the_door_is_sent_away_and_those_inside_are_served(client, monkeypatch):
-    monkeypatch.setattr(rooms, "MAX_WAITING", 2)
-    room, begun, may_end = client.app.state.studio.room, threading.Event(), threading.Event()
+def test_concurrency_limit_returns_503(client, monkeypatch):
+    monkeypatch.setattr(worker, "MAX_QUEUED", 2)
+    room, begun, may_end = client.app.state.studio.worker, threading.Event(), threading.Event()
     room._worker.submit(lambda: (begun.set(), may_end.wait(20)))
     begun.wait(20)
     statuses: list[int] = []
-    askers = [threading.Thread(target=lambda: statuses.append(client.get("/api/pad.png?run=plain").status_code)) for _ in range(5)]
+    askers = [
+        threading.Thread(target=lambda: statuses.append(client.get("/api/pad.png?run=plain").status_code))
+        for _ in range(5)
+    ]
     for asker in askers:
         asker.start()
     deadline = time.monotonic() + 20
@@ -327,9 +416,9 @@ def test_a_crowd_at_the_door_is_sent_away_and_those_inside_are_served(client, mo
     assert sorted(statuses) == [200, 200, 429, 429, 429]
 
 
-def test_who_leaves_is_not_drawn_for():
+def test_disconnected_client_cancels_work():
     async def asked() -> list[str]:
-        room, drawn, may_end = rooms.Room(), [], threading.Event()
+        room, drawn, may_end = worker.WorkerQueue(), [], threading.Event()
 
         async def stays() -> bool:
             return False
@@ -337,26 +426,26 @@ def test_who_leaves_is_not_drawn_for():
         async def leaves() -> bool:
             return True
 
-        first = asyncio.create_task(room.work(lambda unwanted: may_end.wait(20), stays))
+        first = asyncio.create_task(room.run(lambda unwanted: may_end.wait(20), stays))
         await asyncio.sleep(0.1)
-        with pytest.raises(rooms.Left):
-            await room.work(lambda unwanted: drawn.append("nobody saw this"), leaves)
+        with pytest.raises(worker.ClientDisconnected):
+            await room.run(lambda unwanted: drawn.append("nobody saw this"), leaves)
         may_end.set()
         assert await first
-        await room.work(lambda unwanted: drawn.append("somebody did"), stays)
+        await room.run(lambda unwanted: drawn.append("somebody did"), stays)
         return drawn
 
     assert asyncio.run(asked()) == ["somebody did"]
 
 
-def test_one_upload_is_searched_for_at_a_time(client, monkeypatch):
+def test_inversions_run_one_at_a_time(client, monkeypatch):
     monkeypatch.setattr(client.app.state.studio, "_is_inverting", True)
     answer = client.post("/api/invert?run=plain", content=b"x")
     assert answer.status_code == 429
     assert "already" in answer.json()["error"]
 
 
-def test_an_upload_is_found_again(client):
+def test_uploaded_image_is_inverted(client):
     pytest.importorskip("cardigan.explore.inversion")
     content = client.get("/api/seeds.png?run=plain&seeds=5").content
     found = client.post("/api/invert?run=plain", content=content).json()

@@ -10,18 +10,29 @@ import time
 from pathlib import Path
 
 import pytest
-from making import line, made_run, progress, served
+from fake_runs import journal_line, make_run, progress_line, running_studio
 
 import cardigan
 import cardigan.studio
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: `apt install chromium`, or put chromium on the PATH")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'cardigan[dev]'")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium found: `apt install chromium`, or put chromium on the PATH"
+)
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'cardigan[dev]'"
+)
 
-TINY = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "checkpoint_every": 32, "sample_every": 16}
+TINY = {
+    "batch": 16,
+    "generator.width": 8,
+    "discriminator.width": 8,
+    "device": "cpu",
+    "checkpoint_every": 32,
+    "sample_every": 16,
+}
 STATIC = Path(cardigan.studio.__file__).parent / "static"
-PATIENCE = 60_000
+TIMEOUT_SECONDS = 60_000
 """Milliseconds: the first picture makes the server load torch, on a machine that may be busy."""
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODES = ("pad", "seeds", "walk", "mix", "moments", "nearest", "invert")
@@ -33,17 +44,22 @@ VIEWS = {
     "game": "#/run/finished/game",
     "pad": "#/run/conditional/latent?grid=3",
 }
-WATCH_SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
+WATCH_LAYOUT_SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value })
 .observe({ type: 'layout-shift', buffered: true })"""
 BLANK = "main canvas.picture:not([data-drawn]):not(.thumb *):visible"
 
 
-def started(*words):
-    return subprocess.Popen([sys.executable, "-m", "cardigan", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def start_process(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "cardigan", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
-def ended(process):
+def stop_process(process):
     process.send_signal(signal.SIGINT)
     process.stdout.close()
     try:
@@ -54,7 +70,7 @@ def ended(process):
 
 
 def studio_of(folder, port=0):
-    process = started("studio", folder, "--no-open", "--port", port)
+    process = start_process("studio", folder, "--no-open", "--port", port)
     return process, re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
 
 
@@ -64,15 +80,28 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name, conditional in (("finished", False), ("conditional", True)):
         cardigan.train("mnist", out=folder / name, images=64, overrides={**TINY, "conditional": conditional})
-    readings = (progress(64 * step, generator_loss=1.0 + (step % 97) / 97) for step in range(100_000))
-    made_run(folder / "long", readings, [64])
-    advice = {"words": "D tells real from generated without effort", "advice": "Lower D's learning rate.", "evidence": {"d_real": 0.999}}
+    readings = (progress_line(64 * step, generator_loss=1.0 + (step % 97) / 97) for step in range(100_000))
+    make_run(folder / "long", readings, [64])
+    advice = {
+        "words": "D tells real from generated without effort",
+        "advice": "Lower D's learning rate.",
+        "evidence": {"d_real": 0.999},
+    }
     fault = (
-        json.dumps({"kind": "fault", "images_seen": 128, "elapsed_seconds": 2.0, "name": "discriminator won", "grave": True, **advice}).encode()
+        json.dumps(
+            {
+                "kind": "fault",
+                "images_seen": 128,
+                "elapsed_seconds": 2.0,
+                "name": "discriminator won",
+                "grave": True,
+                **advice,
+            }
+        ).encode()
         + b"\n"
     )
-    made_run(folder / "sick", [progress(64), fault, progress(192)], [64])
-    (made_run(folder / "unreadable") / "config.json").write_text("{")
+    make_run(folder / "sick", [progress_line(64), fault, progress_line(192)], [64])
+    (make_run(folder / "unreadable") / "config.json").write_text("{")
     return folder
 
 
@@ -80,7 +109,7 @@ def folder(tmp_path_factory):
 def address(folder):
     process, address = studio_of(folder)
     yield address
-    ended(process)
+    stop_process(process)
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +129,21 @@ def training(folder):
         "--checkpoint-every",
         "100000",
     ]
-    process = started("train", "mnist", "--images", "100000000", "--no-conditional", *small, "--out", folder / "training")
+    process = start_process(
+        "train", "mnist", "--images", "100000000", "--no-conditional", *small, "--out", folder / "training"
+    )
     deadline = time.monotonic() + 60
     while not list((folder / "training" / "samples").glob("[0-9]*.png")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     yield "training"
-    ended(process)
+    stop_process(process)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright.expect.set_options(timeout=PATIENCE)
+    playwright.expect.set_options(timeout=TIMEOUT_SECONDS)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -125,40 +156,45 @@ def page(browser):
     context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page, troubles = context.new_page(), []
-    page.set_default_timeout(PATIENCE)
-    page.on("console", lambda told: troubles.append(f"{told.text} ({told.location['url']})") if told.type in {"error", "warning"} else None)
+    page.set_default_timeout(TIMEOUT_SECONDS)
+    page.on(
+        "console",
+        lambda told: (
+            troubles.append(f"{told.text} ({told.location['url']})") if told.type in {"error", "warning"} else None
+        ),
+    )
     page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.add_init_script(WATCH_SHIFTS)
+    page.add_init_script(WATCH_LAYOUT_SHIFTS)
     page.troubles = troubles
     yield page
     context.close()
     assert not troubles
 
 
-def opened(page, address, place):
+def open_view(page, address, place):
     """Show a view and wait until it stands and every picture on it is drawn."""
     page.goto("about:blank")
     page.goto(address + place)
     page.wait_for_selector("main[data-ready]")
-    drawn(page)
+    canvas_is_drawn(page)
 
 
-def drawn(page):
-    playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=PATIENCE)
+def canvas_is_drawn(page):
+    playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=TIMEOUT_SECONDS)
 
 
-def until(page, condition):
-    deadline = time.monotonic() + PATIENCE / 1000
+def wait_until(page, condition):
+    deadline = time.monotonic() + TIMEOUT_SECONDS / 1000
     while not condition():
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)
 
 
-def parameters(page):
+def url_parameters(page):
     return dict(pair.split("=") for pair in page.url.partition("?")[2].split("&") if pair)
 
 
-def append(run, *lines):
+def append_line(run, *lines):
     with (run / "journal.jsonl").open("ab") as journal:
         journal.write(b"".join(lines))
 
@@ -170,7 +206,7 @@ def violations(page):
     return [(each["id"], [node["html"][:120] for node in each["nodes"]][:4]) for each in found]
 
 
-def own_share():
+def own_cpu_fraction():
     """Return the share of a core that this process gets just now, so that times can be told as on a core of one's own."""
     wall, own = time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < 0.2:
@@ -178,21 +214,21 @@ def own_share():
     return (time.process_time() - own) / (time.perf_counter() - wall)
 
 
-def fits(page):
+def fits_viewport(page):
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_all_files_together_are_small():
+def test_static_files_size():
     assert sum(path.stat().st_size for path in STATIC.iterdir()) < 300_000
 
 
 @pytest.mark.alone
-def test_it_loads_within_a_second_and_from_nowhere_else(page, address):
+def test_page_loads_fast_without_external_requests(page, address):
     asked, seconds = [], []
     page.on("request", lambda request: asked.append(request.url))
     for _ in range(3):
         page.goto("about:blank")
-        share, begin = own_share(), time.monotonic()
+        share, begin = own_cpu_fraction(), time.monotonic()
         page.goto(address)
         page.wait_for_selector(".runs-table tbody tr")
         seconds.append((time.monotonic() - begin) * share)
@@ -201,8 +237,8 @@ def test_it_loads_within_a_second_and_from_nowhere_else(page, address):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_view_is_accessible_and_fits(page, address, view):
-    opened(page, address, VIEWS[view])
+def test_views_are_accessible_and_responsive(page, address, view):
+    open_view(page, address, VIEWS[view])
     assert page.evaluate("window.shifts") < 0.02
     for size in (WIDE, NARROW):
         page.set_viewport_size(size)
@@ -210,33 +246,33 @@ def test_every_view_is_accessible_and_fits(page, address, view):
             page.emulate_media(color_scheme=theme)
             page.wait_for_timeout(60)
             assert violations(page) == [], (size, theme)
-        assert fits(page), size
+        assert fits_viewport(page), size
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_every_corner_of_the_latent_room(page, address, mode):
-    opened(page, address, f"#/run/finished/latent?mode={mode}")
+def test_latent_view_modes(page, address, mode):
+    open_view(page, address, f"#/run/finished/latent?mode={mode}")
     assert page.evaluate("window.shifts") < 0.02
     page.emulate_media(color_scheme="dark" if MODES.index(mode) % 2 else "light")
     page.set_viewport_size(NARROW)
     page.wait_for_timeout(60)
-    assert fits(page)
+    assert fits_viewport(page)
     assert violations(page) == []
     if mode == "walk":
-        until(page, lambda: page.evaluate("document.querySelector('img.film').naturalWidth") > 0)
+        wait_until(page, lambda: page.evaluate("document.querySelector('img.film').naturalWidth") > 0)
     if mode == "invert":
         sheet = page.request.get(address + "api/seeds.png?run=finished&seeds=5").body()
         page.set_input_files("#upload", {"name": "five.png", "mimeType": "image/png", "buffer": sheet})
-        playwright.expect(page.locator(".readout")).to_contain_text("grey levels", timeout=PATIENCE)
+        playwright.expect(page.locator(".readout")).to_contain_text("grey levels", timeout=TIMEOUT_SECONDS)
         page.click("text=Drag away from it")
-        drawn(page)
-        until(page, lambda: parameters(page).get("corners", "").startswith("z"))
+        canvas_is_drawn(page)
+        wait_until(page, lambda: url_parameters(page).get("corners", "").startswith("z"))
         assert page.locator(".modes input:checked").get_attribute("value") == "pad"
         page.keyboard.press("ArrowRight")
-        until(page, lambda: parameters(page).get("x") == "0.02")
+        wait_until(page, lambda: url_parameters(page).get("x") == "0.02")
         page.fill("label:has-text('Top left') input", "9")
         page.keyboard.press("Tab")
-        until(page, lambda: parameters(page).get("corners", "").startswith("9,0,"))
+        wait_until(page, lambda: url_parameters(page).get("corners", "").startswith("9,0,"))
     else:
         page.click("text=Copy the Python")
         playwright.expect(page.locator(".code")).to_contain_text("import cardigan")
@@ -244,7 +280,7 @@ def test_every_corner_of_the_latent_room(page, address, mode):
 
 
 def test_runs_are_filtered_sorted_and_compared(page, address):
-    opened(page, address, "#/runs")
+    open_view(page, address, "#/runs")
     names = page.locator(".runs-table tbody th")
     assert names.count() == 5
     page.keyboard.press("/")
@@ -259,14 +295,14 @@ def test_runs_are_filtered_sorted_and_compared(page, address):
         page.check(f"[aria-label='Choose {name} to compare']")
     page.click("text=Compare 2 runs")
     playwright.expect(page.locator(".side canvas")).to_have_count(2)
-    drawn(page)
+    canvas_is_drawn(page)
     playwright.expect(page.locator(".plain")).to_contain_text("conditional")
     page.click("text=Next seeds")
-    until(page, lambda: parameters(page).get("first") == "16")
+    wait_until(page, lambda: url_parameters(page).get("first") == "16")
 
 
-def test_keys_lead_everywhere(page, address):
-    opened(page, address, "#/run/finished/live")
+def test_keyboard_navigation(page, address):
+    open_view(page, address, "#/run/finished/live")
     page.keyboard.press("?")
     playwright.expect(page.locator("dialog")).to_be_visible()
     assert violations(page) == []
@@ -279,7 +315,7 @@ def test_keys_lead_everywhere(page, address):
     assert page.locator(".moment b").inner_text() == "0 images"
     page.keyboard.press("ArrowRight")
     assert page.locator(".moment b").inner_text() == "16 images"
-    until(page, lambda: parameters(page).get("at") == "16")
+    wait_until(page, lambda: url_parameters(page).get("at") == "16")
     page.keyboard.press("Space")
     playwright.expect(page.locator(".moment b")).to_have_text(last)
     page.locator(".tiles button").first.focus()
@@ -297,8 +333,8 @@ def test_keys_lead_everywhere(page, address):
     page.wait_for_selector(".runs-table tbody tr")
 
 
-def test_the_game_shows_opinions_and_what_d_wants(page, address):
-    opened(page, address, "#/run/finished/game")
+def test_discriminator_view_shows_logits_and_gradients(page, address):
+    open_view(page, address, "#/run/finished/game")
     frames = page.locator(".opinions button")
     assert frames.count() == 16
     assert all(re.fullmatch(r"\d+ %", words) for words in page.locator(".opinions button span").all_inner_texts())
@@ -308,7 +344,7 @@ def test_the_game_shows_opinions_and_what_d_wants(page, address):
     shares = [int(words[:-2]) for words in page.locator(".opinions button span").all_inner_texts()]
     assert shares == sorted(shares, reverse=True)
     page.click("text=heat maps")
-    until(page, lambda: parameters(page).get("heat") == "1")
+    wait_until(page, lambda: url_parameters(page).get("heat") == "1")
     playwright.expect(page.locator(".hills")).to_be_visible()
     page.locator(".crumb a").focus()
     page.keyboard.press("Home")
@@ -319,42 +355,50 @@ def test_the_game_shows_opinions_and_what_d_wants(page, address):
     page.troubles[:] = [words for words in page.troubles if "404" not in words]
 
 
-def test_time_follows_a_run_past_its_checkpoints(page, tmp_path):
-    run = made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4), line("samples", 128, num_samples=4)], [64, 128])
-    with served(tmp_path) as port:
-        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/time")
+def test_time_view_follows_run(page, tmp_path):
+    run = make_run(
+        tmp_path / "run",
+        [progress_line(64), journal_line("samples", 64, num_samples=4), journal_line("samples", 128, num_samples=4)],
+        [64, 128],
+    )
+    with running_studio(tmp_path) as port:
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/time")
         count = page.locator(".moment figcaption small").first
         for images, known in ((192, 3), (256, 4)):
-            made_run(tmp_path / f"other{images}", [], [images])
-            (tmp_path / f"other{images}" / "samples" / f"{images:08d}.png").replace(run / "samples" / f"{images:08d}.png")
-            append(run, line("checkpoint", images), line("samples", images, num_samples=4))
+            make_run(tmp_path / f"other{images}", [], [images])
+            (tmp_path / f"other{images}" / "samples" / f"{images:08d}.png").replace(
+                run / "samples" / f"{images:08d}.png"
+            )
+            append_line(run, journal_line("checkpoint", images), journal_line("samples", images, num_samples=4))
             playwright.expect(count).to_contain_text(f"of {known}")
             playwright.expect(page.locator(".moment figcaption b").first).to_contain_text(f"{images} images")
         page.goto("about:blank")
 
 
-def test_a_page_that_was_opened_in_the_background_catches_up(page, tmp_path):
-    run = made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4)], [64])
-    page.add_init_script("window.isAway = true; Object.defineProperty(Document.prototype, 'hidden', { get: () => window.isAway })")
-    with served(tmp_path) as port:
-        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
+def test_background_tab_catches_up(page, tmp_path):
+    run = make_run(tmp_path / "run", [progress_line(64), journal_line("samples", 64, num_samples=4)], [64])
+    page.add_init_script(
+        "window.isAway = true; Object.defineProperty(Document.prototype, 'hidden', { get: () => window.isAway })"
+    )
+    with running_studio(tmp_path) as port:
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
         state = page.locator(".state")
         playwright.expect(state).to_have_text("broken")
-        append(run, progress(128), line("stop", 128, reason="images"))
+        append_line(run, progress_line(128), journal_line("stop", 128, reason="images"))
         page.evaluate("window.isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
         playwright.expect(state).to_have_text("finished")
         playwright.expect(page.locator(".readings b").first).to_have_text("128")
         page.goto("about:blank")
 
 
-def test_a_number_that_comes_late_joins_its_chart(page, tmp_path):
-    run = made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4)], [64])
-    with served(tmp_path) as port:
-        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
+def test_late_metric_joins_chart(page, tmp_path):
+    run = make_run(tmp_path / "run", [progress_line(64), journal_line("samples", 64, num_samples=4)], [64])
+    with running_studio(tmp_path) as port:
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
         losses = page.locator(".panel", has_text="Losses")
         playwright.expect(losses.locator(".name")).to_have_text(["D"])
         losses.locator(".chart").focus()
-        append(run, progress(128, generator_loss=1.25))
+        append_line(run, progress_line(128, generator_loss=1.25))
         playwright.expect(losses.locator(".name")).to_have_text(["D", "G"])
         playwright.expect(losses.locator("li b")).to_have_text(["0.5", "1.25"])
         assert page.evaluate("document.activeElement.className") == "chart"
@@ -362,40 +406,48 @@ def test_a_number_that_comes_late_joins_its_chart(page, tmp_path):
         page.goto("about:blank")
 
 
-def test_a_fault_without_words_takes_nothing_else_away(page, tmp_path):
-    made_run(tmp_path / "run", [progress(64), line("samples", 64, num_samples=4), line("fault", 64, name="collapse", grave=True)], [64])
-    with served(tmp_path) as port:
-        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
+def test_fault_without_text_is_rendered(page, tmp_path):
+    make_run(
+        tmp_path / "run",
+        [
+            progress_line(64),
+            journal_line("samples", 64, num_samples=4),
+            journal_line("fault", 64, name="collapse", grave=True),
+        ],
+        [64],
+    )
+    with running_studio(tmp_path) as port:
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
         playwright.expect(page.locator(".panel", has_text="Losses")).to_be_visible()
         playwright.expect(page.locator(".verdict h4")).to_contain_text("collapse")
         page.goto("about:blank")
 
 
-def test_what_is_offered_are_the_checkpoints_that_are_kept(page, tmp_path, folder):
+def test_checkpoint_list_matches_disk(page, tmp_path, folder):
     run = tmp_path / "run"
     shutil.copytree(folder / "finished", run)
-    with served(tmp_path) as port:
-        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/latent?mode=moments&checkpoint=32")
+    with running_studio(tmp_path) as port:
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/latent?mode=moments&checkpoint=32")
         rungs, offered = page.locator(".ladder figcaption"), page.locator(".knobs option")
         playwright.expect(rungs).to_have_text(["0 images", "32 images", "64 images"])
         shutil.rmtree(run / "checkpoints" / "00000032")
-        append(run, line("checkpoint", 64))
+        append_line(run, journal_line("checkpoint", 64))
         playwright.expect(rungs).to_have_text(["0 images", "64 images"])
         playwright.expect(offered).to_have_count(4)
         playwright.expect(offered.last).to_have_text("32, gone")
         with page.expect_response(lambda answer: "moments.png" in answer.url) as answer:
             page.click(".stage button:has-text('Next')")
         assert answer.value.status == 200
-        opened(page, f"http://127.0.0.1:{port}/", "#/run/run/game")
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/game")
         playwright.expect(page.locator("label:has-text('Players of') option")).to_have_count(3)
         shutil.rmtree(run / "checkpoints" / "00000000")
-        append(run, line("checkpoint", 64))
+        append_line(run, journal_line("checkpoint", 64))
         playwright.expect(page.locator("label:has-text('Players of') option")).to_have_count(2)
         page.goto("about:blank")
 
 
-def test_the_pad_obeys_mouse_and_keys_and_its_address_brings_it_back(page, address, browser):
-    opened(page, address, "#/run/conditional/latent")
+def test_pad_controls_and_url_state(page, address, browser):
+    open_view(page, address, "#/run/conditional/latent")
     pad = page.locator(".pad").bounding_box()
     page.mouse.move(pad["x"] + pad["width"] * 0.5, pad["y"] + pad["height"] * 0.5)
     page.mouse.down()
@@ -406,8 +458,10 @@ def test_the_pad_obeys_mouse_and_keys_and_its_address_brings_it_back(page, addre
     page.locator(".knobs .slider input").first.fill("0.7")
     playwright.expect(page.locator(".directions")).to_be_enabled()
     page.locator(".directions input").first.fill("1.5")
-    until(page, lambda: {"label": "7", "truncation": "0.7", "directions": "0:1.5"}.items() <= parameters(page).items())
-    found = parameters(page)
+    wait_until(
+        page, lambda: {"label": "7", "truncation": "0.7", "directions": "0:1.5"}.items() <= url_parameters(page).items()
+    )
+    found = url_parameters(page)
     assert abs(float(found["x"]) - 0.35) < 0.02
     assert abs(float(found["y"]) - 0.75) < 0.02
     shown = "() => document.querySelector('.big canvas').toDataURL()"
@@ -419,18 +473,18 @@ def test_the_pad_obeys_mouse_and_keys_and_its_address_brings_it_back(page, addre
     page.goto("about:blank")
     page.goto(where)
     page.wait_for_selector("main[data-ready]")
-    until(page, lambda: page.evaluate(shown) == before)
+    wait_until(page, lambda: page.evaluate(shown) == before)
 
 
-def test_a_model_alone_opens_in_the_latent_room(page, tmp_path, folder):
+def test_standalone_model_opens_latent_view(page, tmp_path, folder):
     shutil.copy(folder / "finished" / "generator.safetensors", tmp_path / "digits.safetensors")
     process, address = studio_of(tmp_path / "digits.safetensors")
     try:
-        opened(page, address, "#/runs")
+        open_view(page, address, "#/runs")
         playwright.expect(page.locator(".runs-table tbody tr")).to_contain_text("model")
         page.click(".runs-table tbody a")
         page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
-        drawn(page)
+        canvas_is_drawn(page)
         playwright.expect(page.locator(".state")).to_have_text("a model alone")
         assert page.locator("#tabs a").all_inner_texts() == ["Latent room"]
         page.keyboard.press("1")
@@ -439,11 +493,11 @@ def test_a_model_alone_opens_in_the_latent_room(page, tmp_path, folder):
         assert violations(page) == []
     finally:
         page.goto("about:blank")
-        ended(process)
+        stop_process(process)
 
 
-def test_curves_tell_exact_values_and_zoom(page, address):
-    opened(page, address, "#/run/long/live")
+def test_chart_tooltips_and_zoom(page, address):
+    open_view(page, address, "#/run/long/live")
     chart = page.locator(".panel", has_text="Losses").locator(".chart")
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
@@ -452,26 +506,29 @@ def test_curves_tell_exact_values_and_zoom(page, address):
     page.mouse.move(box["x"] + 101 + (box["width"] - 56) / 99_999 * 150, box["y"] + 60, steps=3)
     page.mouse.move(box["x"] + 130, box["y"] + 60, steps=3)
     page.mouse.up()
-    until(page, lambda: "from" in page.url)
-    until(page, lambda: "drawn as" in page.locator(".view > .controls .count").inner_text())
-    first, last = int(parameters(page)["from"]), int(parameters(page)["to"])
+    wait_until(page, lambda: "from" in page.url)
+    wait_until(page, lambda: "drawn as" in page.locator(".view > .controls .count").inner_text())
+    first, last = int(url_parameters(page)["from"]), int(url_parameters(page)["to"])
     assert 0 < first < last < 6_400_000
     page.goto(f"{address}#/run/long/live?from=6400&to=12800")
     page.wait_for_selector("main[data-ready]")
-    until(page, lambda: "drawn as" not in page.locator(".view > .controls .count").inner_text())
+    wait_until(page, lambda: "drawn as" not in page.locator(".view > .controls .count").inner_text())
     chart.focus()
     page.keyboard.press("Home")
     playwright.expect(page.locator(".panel", has_text="Losses").locator(".at")).to_contain_text(",")
     seen = int(re.sub(r"\D", "", page.locator(".panel", has_text="Losses").locator(".at").inner_text()))
-    assert page.locator(".panel", has_text="Losses").locator("li b").nth(1).inner_text() == f"{1 + (seen // 64 % 97) / 97:.4g}"
+    assert (
+        page.locator(".panel", has_text="Losses").locator("li b").nth(1).inner_text()
+        == f"{1 + (seen // 64 % 97) / 97:.4g}"
+    )
     page.keyboard.press("Escape")
-    until(page, lambda: "from" not in page.url)
+    wait_until(page, lambda: "from" not in page.url)
     page.click("text=log")
-    until(page, lambda: parameters(page).get("log") == "1")
+    wait_until(page, lambda: url_parameters(page).get("log") == "1")
 
 
-def test_a_hundred_thousand_readings_stay_smooth(page, address):
-    opened(page, address, "#/run/long/live")
+def test_chart_performance_with_100k_points(page, address):
+    open_view(page, address, "#/run/long/live")
     page.wait_for_selector(".panel")
     milliseconds = page.evaluate("""async () => {
         const input = document.querySelector('.controls input[type=range]');
@@ -486,41 +543,43 @@ def test_a_hundred_thousand_readings_stay_smooth(page, address):
         }
         return times.sort((a, b) => a - b)[7];
     }""")
-    assert milliseconds * own_share() < 100
+    assert milliseconds * own_cpu_fraction() < 100
 
 
-def test_health_is_told_in_words_with_evidence_and_advice(page, address):
-    opened(page, address, "#/run/sick/live")
-    verdict = page.locator(".verdict")
-    playwright.expect(verdict).to_contain_text("This run is in trouble")
+def test_health_view(page, address):
+    open_view(page, address, "#/run/sick/live")
+    diagnosis = page.locator(".verdict")
+    playwright.expect(diagnosis).to_contain_text("This run is in trouble")
     for words in ("discriminator won", "0.999", "Lower D's learning rate."):
-        playwright.expect(verdict).to_contain_text(words)
+        playwright.expect(diagnosis).to_contain_text(words)
 
 
-def test_a_training_run_moves_and_survives_a_new_server(page, folder, training):
+def test_live_run_survives_server_restart(page, folder, training):
     process, address = studio_of(folder)
     try:
-        opened(page, address, f"#/run/{training}/live")
+        open_view(page, address, f"#/run/{training}/live")
         playwright.expect(page.locator(".state")).to_have_text("training")
         images, caption = page.locator(".readings b").first, page.locator(".sheet .count").first
         before = images.inner_text()
-        until(page, lambda: images.inner_text() != before)
+        wait_until(page, lambda: images.inner_text() != before)
         sheet = caption.inner_text()
-        until(page, lambda: caption.inner_text() != sheet)
-        ended(process)
+        wait_until(page, lambda: caption.inner_text() != sheet)
+        stop_process(process)
         playwright.expect(page.locator(".connection")).to_contain_text("connection lost")
         process, _ = studio_of(folder, address.rstrip("/").rpartition(":")[2])
-        playwright.expect(page.locator(".connection")).to_have_text("", timeout=PATIENCE)
+        playwright.expect(page.locator(".connection")).to_have_text("", timeout=TIMEOUT_SECONDS)
         before = images.inner_text()
-        until(page, lambda: images.inner_text() != before)
-        page.troubles[:] = [words for words in page.troubles if "/api/events" not in words and "net::ERR_" not in words]  # that it was gone
+        wait_until(page, lambda: images.inner_text() != before)
+        page.troubles[:] = [
+            words for words in page.troubles if "/api/events" not in words and "net::ERR_" not in words
+        ]  # that it was gone
     finally:
         page.goto("about:blank")
-        ended(process)
+        stop_process(process)
 
 
-def test_a_training_run_is_chosen_and_compared_by_keyboard(page, address, training):
-    opened(page, address, "#/runs")
+def test_keyboard_run_selection_and_comparison(page, address, training):
+    open_view(page, address, "#/runs")
     row = page.locator(".runs-table tbody tr", has_text=training)
     playwright.expect(row).to_contain_text("training")
     row.locator("input[type=checkbox]").focus()
@@ -533,11 +592,11 @@ def test_a_training_run_is_chosen_and_compared_by_keyboard(page, address, traini
     assert onward.evaluate("element => element === document.activeElement")
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".side canvas")).to_have_count(2)
-    drawn(page)
+    canvas_is_drawn(page)
 
 
-def test_every_view_of_a_training_run_by_keyboard(page, address, training):
-    opened(page, address, f"#/run/{training}/live")
+def test_keyboard_views_of_live_run(page, address, training):
+    open_view(page, address, f"#/run/{training}/live")
     playwright.expect(page.locator(".state")).to_have_text("training")
     chart = page.locator(".panel", has_text="Losses").locator(".chart")
     chart.focus()
@@ -557,7 +616,7 @@ def test_every_view_of_a_training_run_by_keyboard(page, address, training):
     assert violations(page) == []
     page.keyboard.press("3")
     page.wait_for_selector(f"main[data-ready='game:{training}']")
-    drawn(page)
+    canvas_is_drawn(page)
     page.locator(".opinions button").nth(2).focus()
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 2")
@@ -565,22 +624,22 @@ def test_every_view_of_a_training_run_by_keyboard(page, address, training):
     page.locator(".crumb a").focus()
     page.keyboard.press("4")
     page.wait_for_selector(f"main[data-ready='latent:{training}']")
-    drawn(page)
+    canvas_is_drawn(page)
     page.locator(".pad").focus()
     page.keyboard.press("ArrowRight")
-    until(page, lambda: parameters(page).get("x") == "0.52")
+    wait_until(page, lambda: url_parameters(page).get("x") == "0.52")
     assert violations(page) == []
-    opened(page, address, f"#/run/{training}/live")
+    open_view(page, address, f"#/run/{training}/live")
     playwright.expect(page.locator(".state")).to_have_text("training")  # none of that ended it
     page.goto("about:blank")
 
 
-def test_a_run_deleted_while_open_is_told(page, address, folder):
+def test_deleted_run_is_reported(page, address, folder):
     shutil.copytree(folder / "finished", folder / "doomed")
-    opened(page, address, "#/run/doomed/live")
+    open_view(page, address, "#/run/doomed/live")
     page.wait_for_timeout(500)
     shutil.rmtree(folder / "doomed")
-    playwright.expect(page.locator(".heading .notice")).to_contain_text("deleted", timeout=PATIENCE)
+    playwright.expect(page.locator(".heading .notice")).to_contain_text("deleted", timeout=TIMEOUT_SECONDS)
     page.troubles[:] = [words for words in page.troubles if "404" not in words]
     page.goto(address + "#/run/nothing/live")
     playwright.expect(page.locator(".view [role=alert]")).to_be_visible()

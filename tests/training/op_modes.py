@@ -7,7 +7,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_leaves
 
-READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero", "_cudnn_rnn"}
+READS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique_dim",
+    "_unique2",
+    "equal",
+    "is_nonzero",
+    "_cudnn_rnn",
+}
 """Operations whose result, or the shape of it, depends on values: on a GPU the host would wait for them."""
 
 
@@ -19,7 +28,9 @@ class OnlyOn(TorchDispatchMode):
         self.device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        without_meta_kernel = func is torch.ops.aten._fused_adam_.tensor_lr  # it changes its arguments and gives nothing
+        without_meta_kernel = (
+            func is torch.ops.aten._fused_adam_.tensor_lr
+        )  # it changes its arguments and gives nothing
         result = None if without_meta_kernel else func(*args, **(kwargs or {}))
         for tensor in tensors_of((args, kwargs, result)):
             assert tensor.device.type == self.device, f"{func} has a tensor on {tensor.device}"

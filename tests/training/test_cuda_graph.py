@@ -10,20 +10,27 @@ from op_modes import Tape
 
 import cardigan
 from cardigan import api
-from cardigan.assemble import build_rules, build_source, build_spec, build_state
-from cardigan.cli.live import live_view
+from cardigan.cli.progress import progress_view
 from cardigan.config import Config, override
 from cardigan.data.batches import Batches
+from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.recipes import config_for
 from cardigan.run.journal import read_events
 from cardigan.training.budget import Budget, Clock
-from cardigan.training.cuda_graph import NOT_RECORDED, WARM_UP_STEPS, CudaGraphStep, recorded_step
+from cardigan.training.cuda_graph import NOT_RECORDED, WARMUP_STEPS, CudaGraphStep, cuda_graph_step
 from cardigan.training.devices import Devices, open_devices
-from cardigan.training.loop import Trial, advance, playing
+from cardigan.training.loop import Trainer, make_step, run_step
 from cardigan.training.schedule import step_kinds
 from cardigan.training.state import TrainState, state_tensors
 
-SMALL = {"batch": 8, "generator.width": 4, "discriminator.width": 4, "data.limit": 64, "precision": "fp32", "device": "cpu"}
+SMALL = {
+    "batch": 8,
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "data.limit": 64,
+    "precision": "fp32",
+    "device": "cpu",
+}
 
 
 class Recordings:
@@ -36,7 +43,11 @@ class Recordings:
         self.fits = fits
         """How many recordings there is memory for."""
         stream = SimpleNamespace(wait_stream=lambda other: None)
-        fakes = {"Stream": lambda device: stream, "current_stream": lambda device: stream, "stream": lambda stream: nullcontext()}
+        fakes = {
+            "Stream": lambda device: stream,
+            "current_stream": lambda device: stream,
+            "stream": lambda stream: nullcontext(),
+        }
         fakes |= {"CUDAGraph": SimpleNamespace, "graph": self.graph, "graph_pool_handle": object}
         for name, fake in {**fakes, "empty_cache": lambda: None}.items():
             monkeypatch.setattr(torch.cuda, name, fake)
@@ -75,17 +86,17 @@ class Recording:
 def trained(config: Config, steps: int, recordings: Recordings | None = None, tell=None):
     """Return the state's tensors and all measurements after so many steps; recorded ones with `recordings`, or on a GPU with "gpu"."""
     devices, source = open_devices(config), build_source(config)
-    state, rules = build_state(config, build_spec(config, source), devices), build_rules(config, devices)
+    state, rules = build_state(config, build_spec(config, source), devices), build_step_config(config, devices)
     batches = Batches(source.to(devices.device), config.data, config.seed)
-    play = playing(state, batches, rules)
+    play = make_step(state, batches, rules)
     if recordings is not None:
         play = CudaGraphStep(play, devices.device, step_kinds(config), tell)
     if isinstance(recordings, Recordings):
         recordings.state = state
-    trial = Trial(config, batches, rules, play, Budget(config, devices.processes, Clock()), None)
+    trial = Trainer(config, batches, rules, play, Budget(config, devices.process_group, Clock()), None)
     measured = []
     for _ in range(steps):
-        state, numbers = advance(trial, state)
+        state, numbers = run_step(trial, state)
         measured.append(numbers.clone())
     return {name: tensor.cpu() for name, tensor in state_tensors(state).items()}, torch.stack(measured).cpu()
 
@@ -101,14 +112,14 @@ def config_of(**changes: object) -> Config:
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(Devices, "runs_ahead", True)
+    monkeypatch.setattr(Devices, "is_async", True)
 
 
 def test_recorded_steps_train_as_steps_kernel_by_kernel(monkeypatch, as_on_a_gpu):
     """Four kinds of step, rates that change: equal bits; all recorded at once, in one memory pool, with other threads left alone."""
     config = config_of(**{"objective.penalty_interval": 2, "discriminator_steps": 3})
     assert len(step_kinds(config)) == 4
-    steps = 6 * WARM_UP_STEPS + 13
+    steps = 6 * WARMUP_STEPS + 13
     recordings = Recordings(monkeypatch)
     assert_equal(trained(config, steps, recordings), trained(config, steps))
     assert recordings.replays >= 12
@@ -119,9 +130,9 @@ def test_recorded_steps_train_as_steps_kernel_by_kernel(monkeypatch, as_on_a_gpu
 def test_nothing_is_recorded_before_every_kind_has_run(monkeypatch, as_on_a_gpu):
     """A recording keeps its memory: a kind that first ran beside it would need as much again."""
     config, recordings = config_of(**{"objective.penalty_interval": 4}), Recordings(monkeypatch)
-    trained(config, 4 * (WARM_UP_STEPS - 1) + 1, recordings)
+    trained(config, 4 * (WARMUP_STEPS - 1) + 1, recordings)
     assert recordings.opened == []
-    trained(config, 4 * (WARM_UP_STEPS - 1) + 2, recordings)
+    trained(config, 4 * (WARMUP_STEPS - 1) + 2, recordings)
     assert len(recordings.opened) == 2
 
 
@@ -146,10 +157,10 @@ def test_a_run_tells_that_it_is_not_recorded(tmp_path, monkeypatch, capsys):
 
         return step
 
-    monkeypatch.setattr(api, "recorded_step", recorded)
+    monkeypatch.setattr(api, "cuda_graph_step", recorded)
     config = config_of()
-    with live_view(config, quiet=False) as report:
-        cardigan.train("mnist", out=tmp_path / "run", images=48, config=replace(config, images=None), report=report)
+    with progress_view(config, quiet=False) as report:
+        cardigan.train("mnist", out=tmp_path / "run", images=48, config=replace(config, images=None), on_event=report)
     (note,) = [event for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "note"]
     assert (note.images_seen, note.values["messages"]) == (16, [NOT_RECORDED])
     assert f"cardigan: {NOT_RECORDED}" in capsys.readouterr().out
@@ -158,7 +169,9 @@ def test_a_run_tells_that_it_is_not_recorded(tmp_path, monkeypatch, capsys):
 def test_another_error_of_a_recording_is_raised(monkeypatch, as_on_a_gpu):
     recordings = Recordings(monkeypatch)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
-    monkeypatch.setattr(Recording, "__enter__", lambda self: (_ for _ in ()).throw(RuntimeError("CUDA error: invalid argument")))
+    monkeypatch.setattr(
+        Recording, "__enter__", lambda self: (_ for _ in ()).throw(RuntimeError("CUDA error: invalid argument"))
+    )
     with pytest.raises(RuntimeError, match="invalid argument"):
         trained(config_of(), 20, recordings)
 
@@ -167,18 +180,25 @@ def test_only_a_single_gpu_process_records():
     def work(inputs, kind):
         return inputs.z
 
-    assert recorded_step(work, torch.device("cpu"), 1, []) is work
-    assert recorded_step(work, torch.device("cuda", 0), 2, []) is work
+    assert cuda_graph_step(work, torch.device("cpu"), 1, []) is work
+    assert cuda_graph_step(work, torch.device("cuda", 0), 2, []) is work
 
 
 def test_all_kinds_of_step_are_known_beforehand():
     config = config_of(**{"objective.penalty_interval": 4, "discriminator_steps": 6})
-    seen = {(kind.penalise, kind.generator_learns) for kind in step_kinds(config)}
-    assert seen == {(True, False), (False, False), (False, True)}  # a penalty is due where the step's number is a multiple of 4, G where 6 n - 1
+    seen = {(kind.apply_penalties, kind.update_generator) for kind in step_kinds(config)}
+    assert seen == {
+        (True, False),
+        (False, False),
+        (False, True),
+    }  # a penalty is due where the step's number is a multiple of 4, G where 6 n - 1
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: shows that a replayed CUDA graph gives the bits of eager kernels")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a GPU: shows that a replayed CUDA graph gives the bits of eager kernels",
+)
 @pytest.mark.parametrize("recipe", ["mnist", "tutorial"])
 def test_replayed_steps_equal_eager_ones_on_a_gpu(recipe):
     """24 steps of the recipe: both kinds of step (with and without penalties) are recorded and replayed, and the learning rate changes."""

@@ -6,14 +6,14 @@ If you meant to change them: `python tests/training/test_golden.py` prints the n
 import pytest
 import torch
 
-from cardigan.assemble import build_rules, build_source, build_spec, build_state
 from cardigan.config import override
 from cardigan.data.batches import Batches
+from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.recipes import RECIPES
 from cardigan.training.devices import Devices
-from cardigan.training.inputs import inputs_at
-from cardigan.training.loop import playing, set_learning_rates
-from cardigan.training.steps import MEASURES, Kind
+from cardigan.training.inputs import step_inputs
+from cardigan.training.loop import make_step, set_learning_rates
+from cardigan.training.steps import STEP_METRICS, StepKind
 
 BATCH = 16
 GOLDEN: dict[str, list[list[float]]] = {
@@ -81,21 +81,23 @@ NAMES = (
 
 
 def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
-    config = override(RECIPES[recipe].config(), {"generator.width": 8, "discriminator.width": 8, "batch": BATCH, "precision": "fp32"})
+    config = override(
+        RECIPES[recipe].config(), {"generator.width": 8, "discriminator.width": 8, "batch": BATCH, "precision": "fp32"}
+    )
     source, devices = build_source(config), Devices(torch.device("cpu"))
     state = build_state(config, build_spec(config, source), devices)
-    batches, rules, rows = Batches(source, config.data, config.seed), build_rules(config, devices), []
-    play = playing(state, batches, rules)
+    batches, rules, rows = Batches(source, config.data, config.seed), build_step_config(config, devices), []
+    play = make_step(state, batches, rules)
     for step in range(num_steps):
-        set_learning_rates(state.players, config, step * BATCH)
-        kind = Kind(penalise=step == 0, generator_learns=True)
-        measured = play(inputs_at(config, batches, step * BATCH, devices), kind)
-        rows.append(dict(zip(MEASURES, measured.tolist(), strict=True)))
+        set_learning_rates(state.networks, config, step * BATCH)
+        kind = StepKind(apply_penalties=step == 0, update_generator=True)
+        measured = play(step_inputs(config, batches, step * BATCH, devices), kind)
+        rows.append(dict(zip(STEP_METRICS, measured.tolist(), strict=True)))
     return rows
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
-def test_first_steps_are_what_they_were(recipe):
+def test_first_steps_match_golden_losses(recipe):
     for ours, expected in zip(first_steps(recipe), GOLDEN[recipe], strict=True):
         assert set(ours) == {*NAMES, "real_sign", "augmentation"}
         assert [ours[name] for name in NAMES] == pytest.approx(expected, rel=2e-3, abs=1e-6)
@@ -103,4 +105,7 @@ def test_first_steps_are_what_they_were(recipe):
 
 if __name__ == "__main__":
     for name in sorted(RECIPES):
-        print(name, [[float(f"{value:.6g}") for value in (row[measure] for measure in NAMES)] for row in first_steps(name)])
+        print(
+            name,
+            [[float(f"{value:.6g}") for value in (row[measure] for measure in NAMES)] for row in first_steps(name)],
+        )

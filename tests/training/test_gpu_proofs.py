@@ -11,21 +11,29 @@ import torch
 from op_modes import NoHostReads, OnlyOn, Tape
 from torch.optim import optimizer
 
-from cardigan.assemble import build_rules, build_source, build_spec, build_state
 from cardigan.config import Config, override
-from cardigan.data import pictures
+from cardigan.data import datasets
 from cardigan.data.batches import Batches
+from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.nets import convolution
 from cardigan.recipes import RECIPES, config_for
 from cardigan.rng import counter_normal
 from cardigan.training.devices import Devices
-from cardigan.training.inputs import inputs_at, sent
-from cardigan.training.loop import playing, set_learning_rates
-from cardigan.training.schedule import kind_of_step, step_kinds
+from cardigan.training.inputs import step_inputs, to_device
+from cardigan.training.loop import make_step, set_learning_rates
+from cardigan.training.schedule import step_kind, step_kinds
 from cardigan.training.state import state_tensors
 from variations import SMALL, VARIATIONS
 
-TINY = {**SMALL, "batch": 8, "generator.width": 4, "discriminator.width": 4, "data.limit": 64, "precision": "fp32", "device": "cpu"}
+TINY = {
+    **SMALL,
+    "batch": 8,
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "data.limit": 64,
+    "precision": "fp32",
+    "device": "cpu",
+}
 
 
 def small(recipe: str, changes: dict[str, object]) -> Config:
@@ -47,8 +55,12 @@ def config(request: pytest.FixtureRequest) -> Config:
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the branches of a device whose host runs ahead of it, and whose convolutions have their own derivatives."""
-    monkeypatch.setattr(Devices, "runs_ahead", True)
-    monkeypatch.setattr(convolution, "_uses_own_form", lambda layer, x, weight, bias: torch.is_grad_enabled() and weight.requires_grad)
+    monkeypatch.setattr(Devices, "is_async", True)
+    monkeypatch.setattr(
+        convolution,
+        "_use_explicit_gradients",
+        lambda layer, x, weight, bias: torch.is_grad_enabled() and weight.requires_grad,
+    )
 
 
 class MetaDevices(Devices):
@@ -62,8 +74,8 @@ class MetaDevices(Devices):
 def read_once() -> Iterator[None]:
     """Unpack the digits once for all cases."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, read in pictures.EMBEDDED.items():
-            patch.setitem(pictures.EMBEDDED, name, cache(read))
+        for name, read in datasets.BUILTIN_DATASETS.items():
+            patch.setitem(datasets.BUILTIN_DATASETS, name, cache(read))
         yield
 
 
@@ -75,15 +87,15 @@ class Training:
         self.config, self.devices = config, devices
         self.state = build_state(config, build_spec(config, source), devices)
         self.batches = Batches(source.to(devices.device), config.data, config.seed)
-        self.play = playing(self.state, self.batches, build_rules(config, devices))
+        self.play = make_step(self.state, self.batches, build_step_config(config, devices))
 
     def inputs(self, step: int):
-        images_seen = step * self.config.batch
-        set_learning_rates(self.state.players, self.config, images_seen)
-        return sent(inputs_at(self.config, self.batches, images_seen, self.devices), self.devices.device)
+        images_seen = step * self.config.batch_size
+        set_learning_rates(self.state.networks, self.config, images_seen)
+        return to_device(step_inputs(self.config, self.batches, images_seen, self.devices), self.devices.device)
 
     def kind(self, step: int):
-        return kind_of_step(self.config, step * self.config.batch)
+        return step_kind(self.config, step * self.config.batch_size)
 
     def step(self, number: int) -> torch.Tensor:
         return self.play(self.inputs(number), self.kind(number))
@@ -101,9 +113,9 @@ def test_nothing_reads_a_value_and_nothing_sits_on_the_host(config, monkeypatch)
     """On the meta device there are no values, and a host tensor in any operation fails."""
     monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
     with monkeypatch.context() as patch:
-        patch.setattr(Devices, "runs_ahead", False)  # Adam's constructor looks at the value of a rate that is a tensor
+        patch.setattr(Devices, "is_async", False)  # Adam's constructor looks at the value of a rate that is a tensor
         training = Training(config, MetaDevices(torch.device("meta")))
-    for adam in (training.state.players.generator_optimizer, training.state.players.discriminator_optimizer):
+    for adam in (training.state.networks.generator_optimizer, training.state.networks.discriminator_optimizer):
         adam.param_groups[0].update(lr=torch.empty((), device="meta"), capturable=True)
     counter_normal(torch.zeros(1, dtype=torch.long, device="meta"), 4)  # its table is computed once, on the host
     for number in training.steps_of_each_kind(0):

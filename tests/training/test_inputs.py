@@ -5,16 +5,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cardigan.assemble import build_source
 from cardigan.config import Config, override
 from cardigan.data.batches import Batches
+from cardigan.experiment.build import build_source
 from cardigan.recipes import config_for
 from cardigan.training.devices import Devices
-from cardigan.training.inputs import ALIGNMENT, PER_IMAGE, Inputs, in_parts, inputs_at, packed, sent, unpacked
-from cardigan.training.processes import Processes
+from cardigan.training.distributed import ProcessGroup
+from cardigan.training.inputs import (
+    ALIGNMENT,
+    PER_IMAGE,
+    StepInputs,
+    pack,
+    split_microbatches,
+    step_inputs,
+    to_device,
+    unpack,
+)
 
 SMALL = {"batch": 8, "data.limit": 64, "device": "cpu", "precision": "fp32"}
-EVERYTHING = {"objective.dragan": 1.0, "objective.wgan_gp": 1.0, "augment.operations": "shift", "augment.probability": 0.5}
+EVERYTHING = {
+    "objective.dragan": 1.0,
+    "objective.wgan_gp": 1.0,
+    "augment.operations": "shift",
+    "augment.probability": 0.5,
+}
 CPU = Devices(torch.device("cpu"))
 
 
@@ -29,7 +43,7 @@ def batches_of(config: Config) -> Batches:
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["what mnist needs", "everything"])
 def test_all_tensors_are_views_of_one_buffer_and_none_overlap(changes):
     config = small(**changes)
-    inputs = inputs_at(config, batches_of(config), 24, CPU)
+    inputs = step_inputs(config, batches_of(config), 24, CPU)
     place, bounds = inputs.buffer.untyped_storage().data_ptr(), []
     for tensor in inputs[:-1]:
         assert tensor.untyped_storage().data_ptr() == place and tensor.data_ptr() % ALIGNMENT == place % ALIGNMENT
@@ -42,11 +56,13 @@ def test_all_tensors_are_views_of_one_buffer_and_none_overlap(changes):
 def test_packing_and_sending_change_no_number():
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(size, generator=generator) for size in ((3, 5), (), (0,), (7,), (2, 1, 3), (1,), (0,))]
-    given = Inputs(torch.arange(3), torch.randint(0, 256, (3, 1, 5, 7), dtype=torch.uint8), torch.arange(3), *values)
-    for inputs in (packed(given, pinned=False), sent(packed(given, pinned=False), torch.device("cpu"))):
+    given = StepInputs(
+        torch.arange(3), torch.randint(0, 256, (3, 1, 5, 7), dtype=torch.uint8), torch.arange(3), *values
+    )
+    for inputs in (pack(given, pinned=False), to_device(pack(given, pinned=False), torch.device("cpu"))):
         for ours, theirs in zip(inputs[:-1], given[:-1], strict=True):
             assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-    there = sent(packed(given, pinned=False), torch.device("meta"))
+    there = to_device(pack(given, pinned=False), torch.device("meta"))
     assert [tensor.shape for tensor in there[:-1]] == [tensor.shape for tensor in given[:-1]] and there.z.is_meta
 
 
@@ -54,8 +70,8 @@ def test_a_new_buffer_of_the_same_layout_is_read_through_the_same_views():
     """As a recorded step does: its views stay, the bytes below them change."""
     config = small(**EVERYTHING)
     batches = batches_of(config)
-    first, second = inputs_at(config, batches, 0, CPU), inputs_at(config, batches, 8, CPU)
-    views = unpacked(first.buffer.clone(), first)
+    first, second = step_inputs(config, batches, 0, CPU), step_inputs(config, batches, 8, CPU)
+    views = unpack(first.buffer.clone(), first)
     views.buffer.copy_(second.buffer)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(views[:-1], second[:-1], strict=True))
     assert not torch.equal(first.z, second.z)
@@ -64,13 +80,15 @@ def test_a_new_buffer_of_the_same_layout_is_read_through_the_same_views():
 def test_processes_and_parts_share_the_numbers_of_the_whole_batch():
     config = small(**EVERYTHING)
     batches = batches_of(config)
-    whole = inputs_at(config, batches, 16, CPU)
+    whole = step_inputs(config, batches, 16, CPU)
     for rank in range(2):
-        own = inputs_at(config, batches, 16, replace(CPU, processes=Processes(rank, 2)))
+        own = step_inputs(config, batches, 16, replace(CPU, process_group=ProcessGroup(rank, 2)))
         rows = slice(4 * rank, 4 * rank + 4)
         for name in PER_IMAGE:
-            assert torch.equal(getattr(own, name), getattr(whole, name)[rows] if getattr(whole, name).numel() else getattr(whole, name))
-    (_, together), parts = *in_parts(whole, batches, 1), in_parts(whole, batches, 4)
+            assert torch.equal(
+                getattr(own, name), getattr(whole, name)[rows] if getattr(whole, name).numel() else getattr(whole, name)
+            )
+    (_, together), parts = *split_microbatches(whole, batches, 1), split_microbatches(whole, batches, 4)
     assert together.noise is not None and together.noise.shape == (8, 1, 32, 32)
     for name in ("z", "noise", "mix", "augment_real", "augment_fake"):
         assert torch.equal(torch.cat([getattr(draws, name) for _, draws in parts]), getattr(together, name))

@@ -10,13 +10,13 @@ import torch
 
 import cardigan
 from cardigan import api
-from cardigan.assemble import build_rules, build_source, build_spec, build_state
-from cardigan.config import WEIGHTS, Config, override
-from cardigan.data import pictures
+from cardigan.config import PENALTY_NAMES, Config, override
+from cardigan.data import datasets
 from cardigan.data.batches import Batches
-from cardigan.data.mnist import mnist
+from cardigan.data.mnist import load_mnist
 from cardigan.errors import CardiganError
-from cardigan.metrics.real import reference_for
+from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
+from cardigan.metrics.reference_loader import load_reference
 from cardigan.nets.table import NETS
 from cardigan.objective.losses import LOSSES
 from cardigan.objective.penalties import PENALTIES
@@ -26,88 +26,120 @@ from cardigan.run.journal import read_events
 from cardigan.training import recorder
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import open_devices
-from cardigan.training.inputs import inputs_at
-from cardigan.training.loop import Trial, advance, playing
-from cardigan.training.schedule import kind_of_step, penalty_factor
+from cardigan.training.inputs import step_inputs
+from cardigan.training.loop import Trainer, make_step, run_step
+from cardigan.training.schedule import penalty_factor, step_kind
 from cardigan.training.state import TrainState, load_state_tensors, state_tensors
-from cardigan.training.steps import MEASURES
+from cardigan.training.steps import STEP_METRICS
 
 SMALL = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
 RESNETS = dict.fromkeys(("generator.network", "discriminator.network"), "resnet")
-UNPENALISED = {"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}
+UNPENALISED = {
+    "objective.loss": "wasserstein",
+    "objective.r1": 0.0,
+    "objective.r2": 0.0,
+    "objective.penalty_interval": 1,
+}
 PLAIN = {"generator.normalisation": "none", "objective.penalty_interval": 1}
 
 
-def small(**changes: object) -> Config:
-    return override(config_for("mnist"), {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}})
+def small_config(**changes: object) -> Config:
+    return override(
+        config_for("mnist"), {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}}
+    )
 
 
-def played(config: Config, steps: int, state: TrainState | None = None) -> tuple[TrainState, list[dict[str, float]]]:
+def run_steps(config: Config, steps: int, state: TrainState | None = None) -> tuple[TrainState, list[dict[str, float]]]:
     devices, source = open_devices(config), build_source(config)
     state = build_state(config, build_spec(config, source), devices) if state is None else state
-    batches, rules = Batches(source, config.data, config.seed), build_rules(config, devices)
-    trial = Trial(config, batches, rules, playing(state, batches, rules), Budget(config, devices.processes, Clock()), None)
+    batches, rules = Batches(source, config.data, config.seed), build_step_config(config, devices)
+    trial = Trainer(
+        config, batches, rules, make_step(state, batches, rules), Budget(config, devices.process_group, Clock()), None
+    )
     rows = []
     for _ in range(steps):
-        state, measured = advance(trial, state)
-        rows.append(dict(zip(MEASURES, measured.tolist(), strict=True)))
+        state, measured = run_step(trial, state)
+        rows.append(dict(zip(STEP_METRICS, measured.tolist(), strict=True)))
     return state, rows
 
 
-def weights(state: TrainState, player: str) -> torch.Tensor:
-    return torch.cat([tensor.flatten() for name, tensor in state_tensors(state).items() if name.startswith(f"{player}.")])
+def weights(state: TrainState, role: str) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for name, tensor in state_tensors(state).items() if name.startswith(f"{role}.")])
 
 
-def test_accumulated_parts_give_the_whole_batchs_step():
+def test_gradient_accumulation_equals_full_batch():
     changes = {name.replace(".", "__"): value for name, value in PLAIN.items()}
-    (whole, told), (parts, told_in_parts) = played(small(**changes), 2), played(small(accumulate=4, **changes), 2)
-    for player in ("generator", "discriminator", "average"):
+    (whole, told), (parts, told_in_parts) = (
+        run_steps(small_config(**changes), 2),
+        run_steps(small_config(accumulate=4, **changes), 2),
+    )
+    for role in ("generator", "discriminator", "average"):
         # Adam's first steps are signs of gradients, which rounding may flip where they are nearly 0
-        assert (weights(whole, player) - weights(parts, player)).abs().mean() < 2e-6
+        assert (weights(whole, role) - weights(parts, role)).abs().mean() < 2e-6
     assert told_in_parts[0] == pytest.approx(told[0], rel=1e-4, abs=1e-6)
 
 
-def test_the_generator_waits_for_the_discriminator():
-    config = small(discriminator_steps=3)
-    assert [kind_of_step(config, 16 * step).generator_learns for step in range(6)] == [False, False, True] * 2
-    start, _ = played(config, 0)
-    before = {player: weights(start, player).clone() for player in ("generator", "discriminator", "average")}
-    state, rows = played(config, 2, start)
+def test_discriminator_steps_per_generator_step():
+    config = small_config(discriminator_steps=3)
+    assert [step_kind(config, 16 * step).update_generator for step in range(6)] == [False, False, True] * 2
+    start, _ = run_steps(config, 0)
+    before = {role: weights(start, role).clone() for role in ("generator", "discriminator", "average")}
+    state, rows = run_steps(config, 2, start)
     assert torch.equal(weights(state, "average"), before["average"])
     assert not torch.equal(weights(state, "discriminator"), before["discriminator"])
     assert rows[0]["generator_gradient"] == 0
-    parameters = [parameter.clone() for parameter in state.players.generator.parameters()]
-    state, rows = played(config, 1, state)
+    parameters = [parameter.clone() for parameter in state.networks.generator.parameters()]
+    state, rows = run_steps(config, 1, state)
     assert rows[0]["generator_gradient"] > 0
-    assert any(not torch.equal(old, new) for old, new in zip(parameters, state.players.generator.parameters(), strict=True))
+    assert any(
+        not torch.equal(old, new) for old, new in zip(parameters, state.networks.generator.parameters(), strict=True)
+    )
 
 
 @pytest.mark.alone  # lines of the journal are by the clock
-def test_measures_of_rarer_deeds_are_means_over_the_steps_that_had_them(tmp_path, monkeypatch):
+def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
     """Nobody moves, so D stays undecided; with G and the penalties due on every second step only, their numbers are not halved."""
-    monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 1e9)  # one line of the first step and one of all others, on a slow machine too
-    still = {f"{player}_optimizer.learning_rate": 1e-9 for player in ("generator", "discriminator")}
-    settings = {**SMALL, **still, "discriminator_steps": 2, "objective.penalty_interval": 2, "objective.loss": "non-saturating"}
+    monkeypatch.setattr(
+        recorder, "PROGRESS_SECONDS", 1e9
+    )  # one line of the first step and one of all others, on a slow machine too
+    still = {f"{role}_optimizer.learning_rate": 1e-9 for role in ("generator", "discriminator")}
+    settings = {
+        **SMALL,
+        **still,
+        "discriminator_steps": 2,
+        "objective.penalty_interval": 2,
+        "objective.loss": "non-saturating",
+    }
     cardigan.train("mnist", out=tmp_path / "run", images=16 * 40, overrides=settings)
     told = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "progress"]
-    later = [values for values in told if "generator_loss" in values]  # the first line is of one step, in which D learned alone
+    later = [
+        values for values in told if "generator_loss" in values
+    ]  # the first line is of one step, in which D learned alone
     assert "generator_loss" not in told[0] and later
     for values in later:
-        assert values["generator_loss"] == pytest.approx(0.693, abs=0.05) and values["d_fake_after"] == pytest.approx(0.5, abs=0.05)
+        assert values["generator_loss"] == pytest.approx(0.693, abs=0.05) and values["d_fake_after"] == pytest.approx(
+            0.5, abs=0.05
+        )
         assert "wgan_gp" not in values and "augmentation" not in values
     penalised = [values["r1"] for values in told if "r1" in values]
     assert min(penalised) > 0.6 * max(penalised)
 
 
-def test_penalty_weights_settle_along_a_cosine():
-    objective = small(objective__penalty_start=10.0, objective__penalty_settle_images=1000).objective
+def test_penalty_weight_decays_along_cosine():
+    objective = small_config(objective__penalty_start=10.0, objective__penalty_settle_images=1000).objective
     assert [penalty_factor(objective, seen) for seen in (0, 500, 1000, 10**6)] == pytest.approx([10, 5.5, 1, 1])
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.wgan_gp": 10.0, "objective.penalty_interval": 1},
+        {
+            "objective.loss": "wasserstein",
+            "objective.r1": 0.0,
+            "objective.r2": 0.0,
+            "objective.wgan_gp": 10.0,
+            "objective.penalty_interval": 1,
+        },
         {"objective.dragan": 10.0, "objective.loss": "non-saturating"},
         {"objective.loss": "hinge"},
         {"objective.loss": "least-squares"},
@@ -119,7 +151,11 @@ def test_penalty_weights_settle_along_a_cosine():
             "objective.penalty_start": 3.0,
             "objective.penalty_settle_images": 64,
         },
-        {**dict.fromkeys(("generator.network", "discriminator.network"), "resnet"), "discriminator.spectral": True, "conditional": True},
+        {
+            **dict.fromkeys(("generator.network", "discriminator.network"), "resnet"),
+            "discriminator.spectral": True,
+            "conditional": True,
+        },
         {
             **dict.fromkeys(("generator.network", "discriminator.network"), "r3gan"),
             "generator.normalisation": "none",
@@ -138,25 +174,30 @@ def test_penalty_weights_settle_along_a_cosine():
     ],
     ids=" ".join,
 )
-def test_every_option_goes_on_bit_for_bit_from_its_tensors(changes):
-    config = override(small(), changes)
-    whole, _ = played(config, 5)
-    half, _ = played(config, 2)
+def test_every_option_resumes_bit_exact(changes):
+    config = override(small_config(), changes)
+    whole, _ = run_steps(config, 5)
+    half, _ = run_steps(config, 2)
     saved = {name: tensor.clone() for name, tensor in state_tensors(half).items()}
-    fresh, _ = played(config, 0)
+    fresh, _ = run_steps(config, 0)
     load_state_tensors(fresh, saved)
-    again, rows = played(config, 3, replace(fresh, images_seen=half.images_seen))
+    again, rows = run_steps(config, 3, replace(fresh, images_seen=half.images_seen))
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert state_tensors(again).keys() == state_tensors(whole).keys()
     assert all(torch.equal(state_tensors(again)[name], tensor) for name, tensor in state_tensors(whole).items())
 
 
-def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
-    unpenalised = {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1, "objective.loss": "non-saturating"}
+def test_ada_probability_rises_with_overfitting():
+    unpenalised = {
+        "objective.r1": 0.0,
+        "objective.r2": 0.0,
+        "objective.penalty_interval": 1,
+        "objective.loss": "non-saturating",
+    }
     still = {"generator_optimizer.learning_rate": 1e-9}  # a generator that stands still is found out
     adaptive = {"augment.operations": "shift", "augment.target": 0.2, "augment.rise_images": 320}
-    config = override(small(), {**unpenalised, **still, **adaptive, "discriminator.width": 8})
-    _, rows = played(config, 30)
+    config = override(small_config(), {**unpenalised, **still, **adaptive, "discriminator.width": 8})
+    _, rows = run_steps(config, 30)
     assert rows[0]["augmentation"] < rows[15]["augmentation"] < rows[-1]["augmentation"] <= 1
     assert rows[-1]["real_sign"] > 0.2
 
@@ -169,9 +210,23 @@ def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
         ({"accumulate": 5}, "divisor of the batch of 16, such as 4"),
         ({"discriminator_steps": 0}, "at least 1"),
         ({"objective.penalty_interval": 0}, "at least 1"),
-        ({"objective.loss": "wasserstein", "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "nothing bounds"),
-        ({**UNPENALISED, "discriminator.spectral": True, "discriminator.normalisation": "batch"}, "normalisation 'none' and attention 0"),
-        ({**UNPENALISED, **RESNETS, "discriminator.spectral": True, "discriminator.attention": 8}, "normalisation 'none' and attention 0"),
+        (
+            {
+                "objective.loss": "wasserstein",
+                "objective.r1": 0.0,
+                "objective.r2": 0.0,
+                "objective.penalty_interval": 1,
+            },
+            "nothing bounds",
+        ),
+        (
+            {**UNPENALISED, "discriminator.spectral": True, "discriminator.normalisation": "batch"},
+            "normalisation 'none' and attention 0",
+        ),
+        (
+            {**UNPENALISED, **RESNETS, "discriminator.spectral": True, "discriminator.attention": 8},
+            "normalisation 'none' and attention 0",
+        ),
         ({"discriminator_steps": 5}, "images is 64: expected at least 80"),
         ({"average.half_life_images": 0}, "no average is kept"),
         ({"generator_optimizer.warm_up_images": 200_000}, "at least 200000, or 0"),
@@ -179,7 +234,10 @@ def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
         ({"data.workers": 2}, "data.workers"),
         ({"objective.wgan_gp": 10.0, "discriminator.normalisation": "batch"}, "whole batch"),
         ({"objective.penalty_settle_images": 1000}, "needs both"),
-        ({"objective.penalty_start": 3.0, "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}, "no effect"),
+        (
+            {"objective.penalty_start": 3.0, "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1},
+            "no effect",
+        ),
         ({"augment.operations": "cutout"}, "nothing would be done"),
         ({"augment.probability": 0.5}, "nothing would be done"),
         ({"augment.operations": "hue", "augment.probability": 0.5}, "change nothing in pictures without colour"),
@@ -192,31 +250,42 @@ def test_adaptive_augmentation_rises_while_the_discriminator_is_sure():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
-def test_senseless_combinations_are_refused_before_anything_is_written(tmp_path, changes, words):
+def test_invalid_combinations_raise_before_writing(tmp_path, changes, words):
     with pytest.raises(CardiganError) as caught:
         cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})
     assert words.lower() in str(caught.value).lower()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_spectral_norm_alone_bounds_a_critic():
-    config = override(small(), {**UNPENALISED, "discriminator.spectral": True})
-    assert build_rules(config, open_devices(config)).loss is LOSSES["wasserstein"]
+def test_wasserstein_needs_a_lipschitz_constraint():
+    config = override(small_config(), {**UNPENALISED, "discriminator.spectral": True})
+    assert build_step_config(config, open_devices(config)).loss is LOSSES["wasserstein"]
 
 
-def test_what_cannot_be_built_is_told_before_pictures_are_decoded(tmp_path, monkeypatch):
+def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     def decoded(*_: object) -> None:
         pytest.fail("the pictures were opened")
 
-    monkeypatch.setattr(api, "open_pictures", decoded)
-    for changes in ({"objective.loss": "hinges"}, {"generator.attention": 8}, UNPENALISED, {"augment.operations": "cutoff", "augment.target": 0.5}):
+    monkeypatch.setattr(api, "open_datasets", decoded)
+    for changes in (
+        {"objective.loss": "hinges"},
+        {"generator.attention": 8},
+        UNPENALISED,
+        {"augment.operations": "cutoff", "augment.target": 0.5},
+    ):
         with pytest.raises(CardiganError):
             cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})
     assert not (tmp_path / "run").exists()
 
 
-PENALISED = [{**dict.fromkeys(PENALTIES, 0.0), "penalty_interval": 1, **on} for on in ({}, *({name: 1.0} for name in PENALTIES))]
-AUGMENTED = [{}, {"operations": "translation,cutout", "probability": 1.0}, {"operations": "shift,rotate", "target": 0.6}]
+PENALISED = [
+    {**dict.fromkeys(PENALTIES, 0.0), "penalty_interval": 1, **on} for on in ({}, *({name: 1.0} for name in PENALTIES))
+]
+AUGMENTED = [
+    {},
+    {"operations": "translation,cutout", "probability": 1.0},
+    {"operations": "shift,rotate", "target": 0.6},
+]
 CONDITIONED = [None, "projection", "one-hot"]
 
 
@@ -224,64 +293,83 @@ def combinations() -> Iterator[tuple[str, int, str, int, str | None]]:
     """Yield choices of loss, penalty, network, augmentation and conditioning that hold every pair of them, where it can be had, at least once."""
     for (first, loss), second in itertools.product(enumerate(sorted(LOSSES)), range(len(PENALISED))):
         network = sorted(NETS)[(first + second) % len(NETS)]
-        augmentation, conditioning = (first + 2 * second) % len(AUGMENTED), CONDITIONED[(2 * second + first // 2) % len(CONDITIONED)]
-        yield loss, second, network, augmentation, "projection" if conditioning == "one-hot" and not NETS[network].one_hot else conditioning
+        augmentation, conditioning = (
+            (first + 2 * second) % len(AUGMENTED),
+            CONDITIONED[(2 * second + first // 2) % len(CONDITIONED)],
+        )
+        yield (
+            loss,
+            second,
+            network,
+            augmentation,
+            "projection" if conditioning == "one-hot" and not NETS[network].supports_one_hot else conditioning,
+        )
 
 
-def test_combinations_hold_every_pair():
+def test_combinations_cover_every_pair():
     kinds = [sorted(LOSSES), range(len(PENALISED)), sorted(NETS), range(len(AUGMENTED)), CONDITIONED]
     for one, other in itertools.combinations(range(len(kinds)), 2):
         pairs = set(itertools.product(kinds[one], kinds[other]))
         if (one, other) == (2, 4):
-            pairs -= {(name, "one-hot") for name, family in NETS.items() if not family.one_hot}
-        assert pairs == {(parts[one], parts[other]) for parts in combinations()}, (one, other, pairs - {(p[one], p[other]) for p in combinations()})
+            pairs -= {(name, "one-hot") for name, family in NETS.items() if not family.supports_one_hot}
+        assert pairs == {(parts[one], parts[other]) for parts in combinations()}, (
+            one,
+            other,
+            pairs - {(p[one], p[other]) for p in combinations()},
+        )
 
 
 @pytest.mark.parametrize(("loss", "penalty", "network", "augmentation", "conditioning"), list(combinations()))
-def test_every_pair_of_parts_plays_together(loss, penalty, network, augmentation, conditioning):
+def test_every_pair_of_options_trains(loss, penalty, network, augmentation, conditioning):
     """Two steps change both players, and every number is one."""
-    players = {"network": network, **({} if conditioning is None else {"conditioning": conditioning})}
+    networks = {"network": network, **({} if conditioning is None else {"conditioning": conditioning})}
     bare = loss == "wasserstein" and not penalty  # needs a bound of another kind; r3gan takes no spectral norm
     changes = {
-        **{f"{player}.{key}": value for player in ("generator", "discriminator") for key, value in players.items()},
-        **{"generator.normalisation": "none", "generator.initialisation": "torch", "conditional": conditioning is not None},
+        **{f"{role}.{key}": value for role in ("generator", "discriminator") for key, value in networks.items()},
+        **{
+            "generator.normalisation": "none",
+            "generator.initialisation": "torch",
+            "conditional": conditioning is not None,
+        },
         **{"objective.loss": loss, **{f"objective.{key}": value for key, value in PENALISED[penalty].items()}},
         **({"objective.r1": 1.0} if bare and network == "r3gan" else {"discriminator.spectral": bare}),
         **{f"augment.{key}": value for key, value in AUGMENTED[augmentation].items()},
         **{"batch": 4, "data.height": 8, "data.width": 8, "data.limit": 64},
     }
-    config = override(small(), changes)
-    start, _ = played(config, 0)
+    config = override(small_config(), changes)
+    start, _ = run_steps(config, 0)
     before = {player: weights(start, player).clone() for player in ("generator", "discriminator")}
-    state, rows = played(config, 2, start)
+    state, rows = run_steps(config, 2, start)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert all(not torch.equal(weights(state, player), before[player]) for player in before)
 
 
-def test_a_pack_is_mixed_as_one():
-    config = override(small(), {"packing": 4, "conditional": False, "objective.wgan_gp": 10.0})
+def test_gradient_penalty_mixes_whole_packs():
+    config = override(small_config(), {"packing": 4, "conditional": False, "objective.wgan_gp": 10.0})
     source = build_source(config)
-    mix = inputs_at(config, Batches(source, config.data, 0), 0, open_devices(config)).mix.reshape(4, 4)
+    mix = step_inputs(config, Batches(source, config.data, 0), 0, open_devices(config)).interpolation.reshape(4, 4)
     assert torch.equal(mix, mix[:, :1].expand(4, 4)) and len(mix[:, 0].unique()) == 4
 
 
-def test_each_penalty_has_its_weight():
-    assert tuple(PENALTIES) == WEIGHTS
+def test_penalty_weights():
+    assert tuple(PENALTIES) == PENALTY_NAMES
 
 
-def test_a_loss_of_ones_own_that_has_no_minimum_is_refused_too(tmp_path, monkeypatch):
+def test_unbounded_custom_loss_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(LOSSES, "endless", replace(LOSSES["wasserstein"]))
     bare = {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1}
     with pytest.raises(CardiganError, match="nothing bounds"):
-        cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **bare, "objective.loss": "endless"})
+        cardigan.train(
+            "mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **bare, "objective.loss": "endless"}
+        )
 
 
-def test_a_limit_is_of_the_training_pictures_alone(tmp_path):
+def test_max_images_limits_training_images_only(tmp_path):
     """Held-out pictures stay all there, and the judge looks for copies among those that were trained on."""
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "data.limit": 11_000})
-    reference = reference_for(run.config)
-    assert (len(reference.training), len(reference.held_out)) == (11_000, 10_000)
-    assert torch.equal(reference.training, build_source(run.config).pixels) and "11,000" in reference.name
+    reference = load_reference(run.config)
+    assert (len(reference.train), len(reference.holdout)) == (11_000, 10_000)
+    assert torch.equal(reference.train, build_source(run.config).pixels) and "11,000" in reference.name
 
 
 @pytest.mark.parametrize(
@@ -295,24 +383,34 @@ def test_a_limit_is_of_the_training_pictures_alone(tmp_path):
         ({"data.limit": 100, "augment.operations": ""}, None, ("", 0.0, 0.0)),
     ],
 )
-def test_few_digits_are_augmented_unless_the_user_says_otherwise(tmp_path, changes, recipe, expected):
-    cardigan.train("mnist", recipe=recipe, out=tmp_path / "run", images=16, overrides={**SMALL, "data.height": 8, "data.width": 8, **changes})
+def test_small_dataset_is_augmented_by_default(tmp_path, changes, recipe, expected):
+    cardigan.train(
+        "mnist",
+        recipe=recipe,
+        out=tmp_path / "run",
+        images=16,
+        overrides={**SMALL, "data.height": 8, "data.width": 8, **changes},
+    )
     augment = read_config(RunDirectory(tmp_path / "run")).augment
     assert (augment.operations, augment.probability, augment.target) == expected
 
 
-def test_stacked_mnist_trains_and_is_judged(tmp_path):
+def test_stacked_mnist_trains_and_is_scored(tmp_path):
     settings = {**SMALL, "checkpoint_every": 16}
     cardigan.train("stacked-mnist", out=tmp_path / "run", images=32, overrides=settings)
-    told = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "checkpoint" and "score" in event.values]
+    told = [
+        event.values
+        for event in read_events(tmp_path / "run" / "journal.jsonl")
+        if event.kind == "checkpoint" and "score" in event.values
+    ]
     assert told and 0 < told[-1]["score"] < 7 and 1 <= told[-1]["modes_covered"] <= 1000
     assert "stacked_modes" in (tmp_path / "run" / "report.html").read_text()
     assert config_for("stacked-mnist", "sngan").data.channels == 3
 
 
-def test_packed_discriminators_see_neighbours_together():
-    state, _ = played(small(packing=2, conditional=False), 0)
-    discriminator = state.players.discriminator
+def test_packed_discriminator_groups_images():
+    state, _ = run_steps(small_config(packing=2, conditional=False), 0)
+    discriminator = state.networks.discriminator
     assert discriminator.inner.halvings[0].in_channels == 2
     images = torch.rand(8, 1, 32, 32)
     logits = discriminator(images)
@@ -323,7 +421,7 @@ def test_packed_discriminators_see_neighbours_together():
         discriminator(images[:7])
 
 
-def test_a_source_without_classes_cannot_be_conditional(tmp_path, monkeypatch):
-    monkeypatch.setitem(pictures.EMBEDDED, "mnist", lambda split: replace(mnist(split), classes=0))
+def test_conditional_needs_labels(tmp_path, monkeypatch):
+    monkeypatch.setitem(datasets.BUILTIN_DATASETS, "mnist", lambda split: replace(load_mnist(split), num_classes=0))
     with pytest.raises(CardiganError, match="no classes"):
         cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, "conditional": True})

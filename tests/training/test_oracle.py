@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import cardigan
-from cardigan.run.checkpoint import latest_checkpoint
+from cardigan.run.checkpoint import load_latest_checkpoint
 from cardigan.run.directory import RunDirectory
 
 ORACLE = Path(__file__).parents[2] / "docs" / "tutorial" / "one_file_gan.py"
@@ -20,20 +20,26 @@ def oracle():
     return module
 
 
-def test_fit_equals_one_file_of_plain_pytorch(tmp_path):
-    settings = {"generator.width": WIDTH, "discriminator.width": WIDTH, "batch": BATCH, "precision": "fp32", "device": "cpu"}
+def test_training_equals_plain_pytorch(tmp_path):
+    settings = {
+        "generator.width": WIDTH,
+        "discriminator.width": WIDTH,
+        "batch": BATCH,
+        "precision": "fp32",
+        "device": "cpu",
+    }
     cardigan.train("mnist", recipe="tutorial", out=tmp_path / "run", images=STEPS * BATCH, seed=3, overrides=settings)
-    tensors, _, _ = latest_checkpoint(RunDirectory(tmp_path / "run").checkpoints)
-    for player, network in zip(("generator", "discriminator"), oracle().train(STEPS, WIDTH, BATCH, seed=3), strict=True):
-        ours = [value for key, value in sorted_layers(tensors, player)]
+    tensors, _, _ = load_latest_checkpoint(RunDirectory(tmp_path / "run").checkpoints)
+    for role, network in zip(("generator", "discriminator"), oracle().train(STEPS, WIDTH, BATCH, seed=3), strict=True):
+        ours = [value for key, value in sorted_layers(tensors, role)]
         theirs = [parameter for parameter in network.parameters() if parameter.dim() == 4]
         assert len(ours) == len(theirs) == 5
         for mine, yours in zip(ours, theirs, strict=True):
             assert torch.equal(mine, yours)
 
 
-def sorted_layers(tensors, player):
+def sorted_layers(tensors, role):
     """The convolutions' weights in the order they are applied."""
     order = {"start": 0, "doublings": 1, "halvings": 1, "verdict": 9}
-    convolutions = {key: value for key, value in tensors.items() if key.startswith(f"{player}.") and value.dim() == 4}
+    convolutions = {key: value for key, value in tensors.items() if key.startswith(f"{role}.") and value.dim() == 4}
     return sorted(convolutions.items(), key=lambda item: (order[item[0].split(".")[1]], item[0]))

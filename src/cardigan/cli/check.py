@@ -15,14 +15,14 @@ from cardigan.config import DataConfig
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
-    from cardigan.data.checking.advice import Advice
-    from cardigan.data.checking.findings import Balance, Entry, Findings, Sizes
-    from cardigan.data.checking.looking import Told
+    from cardigan.data.quality.advice import Advice
+    from cardigan.data.quality.findings import ClassBalance, Findings, ImageRef, SizeStats
+    from cardigan.data.quality.scan import ProgressFn
 
-LISTED = 10
+MAX_LISTED = 10
 """Unreadable pictures that the text names; JSON names all."""
-EXAMPLES = 3
-UNTRAINABLE = 1
+NUM_EXAMPLES = 3
+EXIT_UNTRAINABLE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,179 +47,199 @@ class CheckOptions:
     """Replace the file --sheet if it is there; --write-clean never replaces one."""
     write_clean: Path | None = None
     """Write what can be trained on, without blank and equal pictures, to this zip file."""
-    near: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    drop_near_duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Of pictures that are nearly the same, mirrored or not, write only the largest."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON: everything, with every name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class CheckOutputs:
     """What a check left behind."""
 
     sheet: str | None = None
     clean: str | None = None
-    clean_pictures: int = 0
+    num_clean_images: int = 0
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Check what the words name; return the exit code."""
-    options = parse(CheckOptions, words, "cardigan check")
+    options = parse(CheckOptions, argv, "cardigan check")
 
-    from cardigan import checkup
+    from cardigan.data.quality import check
 
-    _refuse_early(options)
-    reader = checkup.open_source(options.source, options.labels)
-    findings = checkup.check_source(reader, workers=options.workers, max_pixels=options.max_pixels, told=_progress())
-    written = Written()
+    _check_outputs(options)
+    reader = check.open_source(options.source, options.labels)
+    findings = check.check_source(
+        reader, num_workers=options.workers, max_pixels=options.max_pixels, on_progress=_progress_fn()
+    )
+    outputs = CheckOutputs()
     if options.sheet is not None:
-        checkup.write_sheet(reader, findings, options.sheet, options.max_pixels, options.overwrite)
-        written = dataclasses.replace(written, sheet=str(options.sheet))
-    if options.write_clean is not None and len(findings.spoiled) < findings.count:
-        count = checkup.write_clean(reader, findings, options.write_clean, options.near)
-        written = dataclasses.replace(written, clean=str(options.write_clean), clean_pictures=count)
-    _tell(options, findings, written)
-    return 0 if findings.trainable else UNTRAINABLE
+        check.write_contact_sheet(reader, findings, options.sheet, options.max_pixels, options.overwrite)
+        outputs = dataclasses.replace(outputs, sheet=str(options.sheet))
+    if options.write_clean is not None and len(findings.dropped_indices) < findings.num_images:
+        count = check.write_clean_archive(reader, findings, options.write_clean, options.drop_near_duplicates)
+        outputs = dataclasses.replace(outputs, clean=str(options.write_clean), num_clean_images=count)
+    _print_findings(options, findings, outputs)
+    return 0 if findings.trainable else EXIT_UNTRAINABLE
 
 
-def _refuse_early(options: CheckOptions) -> None:
+def _check_outputs(options: CheckOptions) -> None:
     """Raise CardiganError for what could not be written, before minutes are spent on looking."""
-    from cardigan.checkup import refuse_clean, refuse_sheet
+    from cardigan.data.quality.check import check_clean_path, check_sheet_path
 
-    if options.near and options.write_clean is None:
-        raise CardiganError("--near is about what --write-clean writes: give --write-clean OUT.zip too, or leave it out.")
+    if options.drop_near_duplicates and options.write_clean is None:
+        raise CardiganError(
+            "--near is about what --write-clean writes: give --write-clean OUT.zip too, or leave it out."
+        )
     if options.sheet is not None:
-        refuse_sheet(options.sheet, options.source, options.overwrite)
+        check_sheet_path(options.sheet, options.source, options.overwrite)
     if options.write_clean is not None:
-        refuse_clean(options.write_clean)
+        check_clean_path(options.write_clean)
 
 
-def _progress() -> "Told | None":
+def _progress_fn() -> "ProgressFn | None":
     """Return what shows on a terminal how far the looking is; nothing where nobody watches."""
     if not sys.stderr.isatty():
         return None
 
-    def told(done: int, of: int) -> None:
-        end = "\r" if done < of else "\r\x1b[K"
-        print(f"looking at picture {done:,} of {of:,}", end=end, file=sys.stderr, flush=True)
+    def show_progress(num_done: int, total: int) -> None:
+        end = "\r" if num_done < total else "\r\x1b[K"
+        print(f"looking at picture {num_done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
-    return told
-
-
-def _tell(options: CheckOptions, findings: "Findings", written: Written) -> None:
-    from cardigan.data.checking.advice import advice
-
-    advised = advice(findings, options.labels, options.max_pixels, written.clean or "")
-    print(json.dumps(facts(findings, advised, written), indent=1) if options.json else text(findings, advised, written))
+    return show_progress
 
 
-def facts(findings: "Findings", advised: "Advice", written: Written) -> dict[str, Any]:
+def _print_findings(options: CheckOptions, findings: "Findings", outputs: CheckOutputs) -> None:
+    from cardigan.data.quality.advice import advice
+
+    recommendation = advice(findings, options.labels, options.max_pixels, outputs.clean or "")
+    print(
+        json.dumps(findings_json(findings, recommendation, outputs), indent=1)
+        if options.json
+        else findings_text(findings, recommendation, outputs)
+    )
+
+
+def findings_json(findings: "Findings", recommendation: "Advice", outputs: CheckOutputs) -> dict[str, Any]:
     """Return everything as plain JSON values."""
     return {
         **dataclasses.asdict(findings),
         "trainable": findings.trainable,
-        "leave_out": sorted(findings.spoiled),
-        "leave_out_near": sorted(findings.nearly_repeated),
-        "advice": dataclasses.asdict(advised),
-        "written": dataclasses.asdict(written),
+        "leave_out": sorted(findings.dropped_indices),
+        "leave_out_near": sorted(findings.near_duplicate_indices),
+        "advice": dataclasses.asdict(recommendation),
+        "written": dataclasses.asdict(outputs),
     }
 
 
-def text(findings: "Findings", advised: "Advice", written: Written) -> str:
+def findings_text(findings: "Findings", recommendation: "Advice", outputs: CheckOutputs) -> str:
     """Return everything as lines for people: what is there, what is wrong, what to do."""
-    wrong = list(_wrong(findings)) or ["Nothing."]
-    lines = ["What is there", *_indented(_there(findings)), "", "What is wrong", *_indented(wrong), "", "What I would do"]
-    lines += [*_indented(f"- {word}" for word in _verdict(findings, advised)), ""]
-    if written.sheet:
-        lines.append(f"The sheet is {written.sheet}")
-    if written.clean:
-        lines.append(f"{written.clean} holds the {written.clean_pictures:,} pictures that are left")
-    return "\n".join([*lines, *advised.commands]).rstrip()
+    problems = list(_problem_lines(findings)) or ["Nothing."]
+    lines = [
+        "What is there",
+        *_indent(_content_lines(findings)),
+        "",
+        "What is wrong",
+        *_indent(problems),
+        "",
+        "What I would do",
+    ]
+    lines += [*_indent(f"- {word}" for word in _advice_lines(findings, recommendation)), ""]
+    if outputs.sheet:
+        lines.append(f"The sheet is {outputs.sheet}")
+    if outputs.clean:
+        lines.append(f"{outputs.clean} holds the {outputs.num_clean_images:,} pictures that are left")
+    return "\n".join([*lines, *recommendation.commands]).rstrip()
 
 
-def _indented(lines: Iterable[str]) -> list[str]:
+def _indent(lines: Iterable[str]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def _there(findings: "Findings") -> Iterator[str]:
-    from cardigan.data.checking.advice import counted, size_words
+def _content_lines(findings: "Findings") -> Iterator[str]:
+    from cardigan.data.quality.advice import format_bytes, pluralize
 
-    yield f"{counted(findings.count, 'picture')} in {findings.source}, {size_words(findings.num_bytes)}"
-    if findings.passed_over:
-        yield f"passed over   {_listed(findings.passed_over)}"
+    yield f"{pluralize(findings.num_images, 'picture')} in {findings.source}, {format_bytes(findings.num_bytes)}"
+    if findings.skipped:
+        yield f"passed over   {_counts_text(findings.skipped)}"
     if findings.sizes is None:
         return
-    yield f"formats       {_listed(findings.formats)}"
-    yield f"colours       {_listed(findings.colours)}"
+    yield f"formats       {_counts_text(findings.formats)}"
+    yield f"colours       {_counts_text(findings.color_modes)}"
     if findings.conversions:
-        yield f"conversions   {_listed(findings.conversions)}"
+        yield f"conversions   {_counts_text(findings.conversions)}"
     yield from _size_lines(findings.sizes)
-    if findings.turned:
-        yield f"turned        {findings.turned:,} are set upright, as their EXIF says"
-    if findings.labels is not None:
-        yield f"classes       {_class_line(findings.labels)}"
+    if findings.num_exif_rotated:
+        yield f"turned        {findings.num_exif_rotated:,} are set upright, as their EXIF says"
+    if findings.class_balance is not None:
+        yield f"classes       {_class_line(findings.class_balance)}"
 
 
-def _size_lines(sizes: "Sizes") -> Iterator[str]:
+def _size_lines(sizes: "SizeStats") -> Iterator[str]:
     small, middle, large = (f"{size.width} x {size.height}" for size in (sizes.smallest, sizes.median, sizes.largest))
-    if sizes.distinct == 1:
+    if sizes.num_distinct == 1:
         yield f"size          all {middle} (width x height)"
         return
-    yield f"sizes         {sizes.distinct:,}, from {small} to {large}, median {middle} (width x height)"
-    if sizes.largest_ratio > sizes.smallest_ratio:
-        yield f"shapes        width / height from {sizes.smallest_ratio:.2f} to {sizes.largest_ratio:.2f}, median {sizes.median_ratio:.2f}"
+    yield f"sizes         {sizes.num_distinct:,}, from {small} to {large}, median {middle} (width x height)"
+    if sizes.max_aspect_ratio > sizes.min_aspect_ratio:
+        yield f"shapes        width / height from {sizes.min_aspect_ratio:.2f} to {sizes.max_aspect_ratio:.2f}, median {sizes.median_aspect_ratio:.2f}"
 
 
-def _class_line(labels: "Balance") -> str:
-    small, large = (labels.counts[name] for name in (labels.smallest, labels.largest))
-    balance = f"each with {small:,}" if small == large else f"smallest {labels.smallest!r} with {small:,}, largest {labels.largest!r} with {large:,}"
-    return f"{len(labels.counts):,}, {balance}{f'; {labels.without:,} pictures have none' if labels.without else ''}"
+def _class_line(labels: "ClassBalance") -> str:
+    small, large = (labels.counts[name] for name in (labels.smallest_class, labels.largest_class))
+    balance = (
+        f"each with {small:,}"
+        if small == large
+        else f"smallest {labels.smallest_class!r} with {small:,}, largest {labels.largest_class!r} with {large:,}"
+    )
+    return f"{len(labels.counts):,}, {balance}{f'; {labels.num_unlabeled:,} pictures have none' if labels.num_unlabeled else ''}"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def _wrong(findings: "Findings") -> Iterator[str]:
-    bad = findings.unreadable
-    if bad:
-        yield f"{len(bad):,} cannot be read:"
-        yield from (f"  {entry.name} {entry.reason}" for entry in bad[:LISTED])
-        if len(bad) > LISTED:
-            yield f"  and {len(bad) - LISTED:,} more (--json lists all)"
+def _problem_lines(findings: "Findings") -> Iterator[str]:
+    unreadable = findings.unreadable
+    if unreadable:
+        yield f"{len(unreadable):,} cannot be read:"
+        yield from (f"  {entry.name} {entry.reason}" for entry in unreadable[:MAX_LISTED])
+        if len(unreadable) > MAX_LISTED:
+            yield f"  and {len(unreadable) - MAX_LISTED:,} more (--json lists all)"
     if findings.blank:
-        yield f"{len(findings.blank):,} show nothing, one colour or nearly so: {_some([entry.name for entry in findings.blank])}"
-    if findings.copies:
-        repeated = sum(len(group.members) - 1 for group in findings.copies)
-        yield f"{repeated:,} are equal to another, in {_groups([group.members for group in findings.copies], ' = ')}"
-    differing = sum(not group.same_class for group in findings.copies)
-    if differing:
-        yield f"{differing:,} of these groups have members of different classes"
-    if findings.alike:
-        mirrored = sum(sum(group.mirrored) for group in findings.alike)
-        also = f" ({mirrored:,} of them mirrored)" if mirrored else ""
-        groups = _groups([group.members for group in findings.alike], " ~ ")
-        yield f"{len(findings.nearly_repeated):,} are nearly the same as another{also}, in {groups}"
+        yield f"{len(findings.blank):,} show nothing, one colour or nearly so: {_examples_text([entry.name for entry in findings.blank])}"
+    if findings.duplicates:
+        num_duplicates = sum(len(group.members) - 1 for group in findings.duplicates)
+        yield f"{num_duplicates:,} are equal to another, in {_groups_text([group.members for group in findings.duplicates], ' = ')}"
+    num_class_conflicts = sum(not group.same_class for group in findings.duplicates)
+    if num_class_conflicts:
+        yield f"{num_class_conflicts:,} of these groups have members of different classes"
+    if findings.near_duplicates:
+        num_mirrored = sum(sum(group.flipped) for group in findings.near_duplicates)
+        mirrored_text = f" ({num_mirrored:,} of them mirrored)" if num_mirrored else ""
+        groups = _groups_text([group.members for group in findings.near_duplicates], " ~ ")
+        yield f"{len(findings.near_duplicate_indices):,} are nearly the same as another{mirrored_text}, in {groups}"
 
 
-def _groups(groups: "Sequence[Sequence[Entry]]", sign: str) -> str:
-    from cardigan.data.checking.advice import counted
+def _groups_text(groups: "Sequence[Sequence[ImageRef]]", separator: str) -> str:
+    from cardigan.data.quality.advice import pluralize
 
-    return f"{counted(len(groups), 'group')}: {_some([sign.join(entry.name for entry in group[:EXAMPLES]) for group in groups])}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:EXAMPLES]) + (" ..." if len(names) > EXAMPLES else "")
+    return f"{pluralize(len(groups), 'group')}: {_examples_text([separator.join(entry.name for entry in group[:NUM_EXAMPLES]) for group in groups])}"
 
 
-def _verdict(findings: "Findings", advised: "Advice") -> Iterator[str]:
-    if not findings.readable:
+def _examples_text(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_EXAMPLES]) + (" ..." if len(names) > NUM_EXAMPLES else "")
+
+
+def _advice_lines(findings: "Findings", recommendation: "Advice") -> Iterator[str]:
+    if not findings.num_readable:
         yield "Nothing here can be read: look at the reasons above."
     elif not findings.trainable:
-        share = len(findings.unreadable) / findings.count
+        unreadable_fraction = len(findings.unreadable) / findings.num_images
         yield (
-            f"This cannot be trained on as it is: {share:.0%} of the pictures are unreadable, and 1 % is the most that training passes over."
-            if findings.readable > 1
+            f"This cannot be trained on as it is: {unreadable_fraction:.0%} of the pictures are unreadable, and 1 % is the most that training passes over."
+            if findings.num_readable > 1
             else "One picture is not enough to train on."
         )
-    yield from advised.words
+    yield from recommendation.recommendations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cardigan.cli.evaluate import JudgeOptions, judged, protocol_lines, table
+from cardigan.cli.evaluate import ProtocolOptions, aligned_lines, evaluate_model, protocol_lines
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
@@ -16,51 +16,79 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(JudgeOptions):
+class CompareOptions(ProtocolOptions):
     """Judge several generators by the same protocol and say which is best at what."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Two or more run directories, checkpoint folders, generator.safetensors, or models of the hub, hf:user/name."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Compare as the words say; return the exit code."""
-    options = parse(CompareOptions, words, "cardigan compare")
+    options = parse(CompareOptions, argv, "cardigan compare")
     if len(options.models) < 2:
         raise CardiganError("One model cannot be compared: give two or more, or judge it with cardigan evaluate.")
-    reports = [judged(model, options)[0] for model in options.models]
-    if len({report.protocol.reference_hash for report in reports}) > 1:
-        names = ", ".join(f"{model}: {report.protocol.reference}" for model, report in zip(options.models, reports, strict=True))
-        raise CardiganError(f"These models are judged by different real pictures ({names}): compare models of the same data.")
+    reports = [evaluate_model(model, options)[0] for model in options.models]
+    if len({report.protocol.reference_sha256 for report in reports}) > 1:
+        names = ", ".join(
+            f"{model}: {report.protocol.reference}" for model, report in zip(options.models, reports, strict=True)
+        )
+        raise CardiganError(
+            f"These models are judged by different real pictures ({names}): compare models of the same data."
+        )
     if options.json:
-        print(json.dumps({str(model): report.to_dict() for model, report in zip(options.models, reports, strict=True)}, indent=1))
+        print(
+            json.dumps(
+                {str(model): report.to_dict() for model, report in zip(options.models, reports, strict=True)}, indent=1
+            )
+        )
     else:
-        print(text([str(model) for model in options.models], reports))
+        print(comparison_text([str(model) for model in options.models], reports))
     return 0
 
 
-def text(names: list[str], reports: "list[Report]") -> str:
+def comparison_text(names: list[str], reports: "list[Report]") -> str:
     """Return the table of all numbers that every report has, and what it says."""
     from cardigan.metrics.protocol import direction
 
-    common = [name for name in reports[0].measures if all(name in report.measures for report in reports)]
-    rows = [("", *(str(number + 1) for number in range(len(reports))), "real pictures", "better", "best")]
+    common = [name for name in reports[0].metrics if all(name in report.metrics for report in reports)]
+    rows = [("", *(str(index + 1) for index in range(len(reports))), "real pictures", "better", "best")]
     for name in common:
-        measures = [report.measures[name] for report in reports]
-        rows.append((name, *(measure.text for measure in measures), measures[0].floor_text, direction(name), _verdict(name, reports)))
-    lines = [f"{number + 1}: {name}, {report.images_seen:,} images" for number, (name, report) in enumerate(zip(names, reports, strict=True))]
-    gone = [f"{name} is absent: {reason}" for name, reason in sorted({item for report in reports for item in report.absent.items()})]
-    return "\n".join([*lines, "", *table(rows), "", *gone, *protocol_lines(reports[0])])
+        values = [report.metrics[name] for report in reports]
+        rows.append(
+            (
+                name,
+                *(value.text for value in values),
+                values[0].baseline_text,
+                direction(name),
+                _best_text(name, reports),
+            )
+        )
+    lines = [
+        f"{number + 1}: {name}, {report.images_seen:,} images"
+        for number, (name, report) in enumerate(zip(names, reports, strict=True))
+    ]
+    missing = [
+        f"{name} is absent: {reason}"
+        for name, reason in sorted({item for report in reports for item in report.unavailable.items()})
+    ]
+    return "\n".join([*lines, "", *aligned_lines(rows), "", *missing, *protocol_lines(reports[0])])
 
 
-def _verdict(name: str, reports: "list[Report]") -> str:
+def _best_text(name: str, reports: "list[Report]") -> str:
     """Return the number of the best report, and whether the second differs from it by more than twice the error of the difference."""
-    from cardigan.metrics.protocol import differs, direction
+    from cardigan.metrics.protocol import differs_significantly, direction
 
     if direction(name) == "neither":
         return ""
-    order = sorted(range(len(reports)), key=lambda place: reports[place].measures[name].value, reverse=direction(name) == "higher")
-    first, second = (reports[place].measures[name] for place in order[:2])
+    order = sorted(
+        range(len(reports)), key=lambda place: reports[place].metrics[name].value, reverse=direction(name) == "higher"
+    )
+    first, second = (reports[index].metrics[name] for index in order[:2])
     if first.value == second.value:
         return "equal"
-    return f"{order[0] + 1}" if differs(first, second) else f"{order[0] + 1}, within the errors of {order[1] + 1}"
+    return (
+        f"{order[0] + 1}"
+        if differs_significantly(first, second)
+        else f"{order[0] + 1}, within the errors of {order[1] + 1}"
+    )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeOptions:
+class ProtocolOptions:
     """How to judge: the protocol, the same for one generator and for several."""
 
     metrics: str | None = None
@@ -31,109 +31,134 @@ class JudgeOptions:
     """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2; nothing is what suits the pictures."""
     weights: str | None = None
     """For inception and dinov2: a .safetensors file, or https://...#sha256=HASH."""
-    floor: bool = True
+    baseline: bool = True
     """Also judge as many real pictures (once; kept in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(JudgeOptions):
+class EvaluateOptions(ProtocolOptions):
     """Judge a trained generator. The same command prints the same numbers; each stands beside its error and what real pictures score."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
-    against: str | None = None
+    reference: str | None = None
     """Real pictures to judge it by, for a generator that does not know its own: mnist, or a folder, archive, array, table or dataset."""
-    pictures: Path | None = None
+    nearest_png: Path | None = None
     """Write the samples nearest to training pictures beside those, as this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --pictures if it is there."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Judge as the words say; return the exit code."""
-    options = parse(EvaluateOptions, words, "cardigan evaluate")
-    if options.pictures is not None:
-        check_picture(options.pictures, options.overwrite)
-    report, sampler, reference = judged(options.model, options, options.against)
-    if options.pictures is not None:
-        _write_worst(options.pictures, report, sampler, reference)
-    print(json.dumps(report.to_dict(), indent=1) if options.json else text(report))
+    options = parse(EvaluateOptions, argv, "cardigan evaluate")
+    if options.nearest_png is not None:
+        check_nearest_png(options.nearest_png, options.overwrite)
+    report, sampler, reference = evaluate_model(options.model, options, options.reference)
+    if options.nearest_png is not None:
+        _write_nearest_png(options.nearest_png, report, sampler, reference)
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report_text(report))
     return 0
 
 
-def judged(model: Path, options: JudgeOptions, against: str | None = None) -> "tuple[Report, Sampler, Reference]":
+def evaluate_model(
+    model: Path, options: ProtocolOptions, reference_source: str | None = None
+) -> "tuple[Report, Sampler, Reference]":
     """Return the report on one model, and what it was made from; `against` names the real pictures of one that does not know them."""
     from cardigan.config import override
-    from cardigan.data.pictures import placed
-    from cardigan.metrics.cache import fetched
-    from cardigan.metrics.evaluate import evaluate, snapshot_sampler
+    from cardigan.data.datasets import absolute_source
+    from cardigan.files.disk_cache import download
+    from cardigan.metrics.evaluate import evaluate, generator_sampler
     from cardigan.metrics.features import find_extractor
-    from cardigan.metrics.real import reference_for
-    from cardigan.run.snapshot import read_snapshot
+    from cardigan.metrics.reference_loader import load_reference
+    from cardigan.models.snapshot import read_snapshot
 
     if not 0 <= options.seed < 2**63:
         raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")
     metrics = None if options.metrics is None else [word.strip() for word in options.metrics.split(",")]
     snapshot = read_snapshot(model)
-    if against is not None and snapshot.config.data.source:
-        raise CardiganError(f"{model} was trained on {snapshot.config.data.source!r} and is judged by that: leave --against out.")
-    config = snapshot.config if against is None else override(snapshot.config, {"data.source": placed(against)})
-    reference = reference_for(config, model)
-    address = options.weights
-    weights = None if address is None else fetched(address) if "://" in address else Path(address)
-    sampler = snapshot_sampler(snapshot, reference, options.seed, options.truncation)
-    extractor = find_extractor(options.extractor or reference.extractor, reference.frame, weights)
-    return evaluate(sampler, reference, extractor, options.samples, metrics, options.floor), sampler, reference
+    if reference_source is not None and snapshot.config.data.source:
+        raise CardiganError(
+            f"{model} was trained on {snapshot.config.data.source!r} and is judged by that: leave --against out."
+        )
+    config = (
+        snapshot.config
+        if reference_source is None
+        else override(snapshot.config, {"data.source": absolute_source(reference_source)})
+    )
+    reference = load_reference(config, model)
+    weights_source = options.weights
+    weights = (
+        None
+        if weights_source is None
+        else download(weights_source)
+        if "://" in weights_source
+        else Path(weights_source)
+    )
+    sampler = generator_sampler(snapshot, reference, options.seed, options.truncation)
+    extractor = find_extractor(options.extractor or reference.extractor, reference.image_shape, weights)
+    return evaluate(sampler, reference, extractor, options.samples, metrics, options.baseline), sampler, reference
 
 
-def text(report: "Report") -> str:
+def report_text(report: "Report") -> str:
     """Return a report as lines for people."""
     from cardigan.metrics.protocol import direction
 
-    signs = {"higher": "up", "lower": "down", "neither": ""}
+    arrows = {"higher": "up", "lower": "down", "neither": ""}
     rows = [("", "value", "real pictures", "better", "samples", "error over")]
-    for name, measure in report.measures.items():
-        rows.append((name, measure.text, measure.floor_text, signs[direction(name)], f"{measure.num_samples:,}", measure.error_over))
-    lines = table(rows)
-    if report.class_shares:
-        lines += ["", "share of each class: " + " ".join(f"{share:.3f}" for share in report.class_shares)]
-    lines += ["", *(f"{name} is absent: {reason}" for name, reason in report.absent.items())]
+    for name, value in report.metrics.items():
+        rows.append(
+            (
+                name,
+                value.text,
+                value.baseline_text,
+                arrows[direction(name)],
+                f"{value.num_samples:,}",
+                value.error_method,
+            )
+        )
+    lines = aligned_lines(rows)
+    if report.class_frequencies:
+        lines += ["", "share of each class: " + " ".join(f"{share:.3f}" for share in report.class_frequencies)]
+    lines += ["", *(f"{name} is absent: {reason}" for name, reason in report.unavailable.items())]
     return "\n".join([*lines, *protocol_lines(report), f"{report.seconds:.0f} s"])
 
 
 def protocol_lines(report: "Report") -> list[str]:
     """Return what must be equal for two reports to be comparable."""
     protocol = report.protocol
-    weights = f", weights {protocol.extractor_hash[:12]}" if protocol.extractor_hash else ""
-    cut = f", truncation {protocol.truncation:g}" if protocol.truncation != 1 else ""
+    weights = f", weights {protocol.extractor_sha256[:12]}" if protocol.extractor_sha256 else ""
+    truncation_text = f", truncation {protocol.truncation:g}" if protocol.truncation != 1 else ""
     return [
-        f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed}{cut} ({protocol.frame}) against {protocol.num_reference:,} of "
-        f"{protocol.reference} {protocol.reference_split} ({protocol.reference_hash[:12]}),",
-        f"          extractor {protocol.extractor}{weights}, resizer {protocol.resizer}, cardigan {protocol.version}",
+        f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed}{truncation_text} ({protocol.image_resize}) against {protocol.num_reference:,} of "
+        f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}),",
+        f"          extractor {protocol.extractor}{weights}, resizer {protocol.extractor_resize}, cardigan {protocol.cardigan_version}",
     ]
 
 
-def table(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned_lines(rows: list[tuple[str, ...]]) -> list[str]:
     """Return rows as lines with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def check_picture(out: Path, overwrite: bool) -> None:
+def check_nearest_png(out: Path, overwrite: bool) -> None:
     if out.suffix != ".png":
         raise CardiganError(f"--pictures is {str(out)!r}: expected a name ending in .png.")
     if out.exists() and not overwrite:
         raise CardiganError(f"{out} exists already: add --overwrite to replace it, or choose another --pictures.")
     if not out.absolute().parent.is_dir():
-        raise CardiganError(f"There is no folder {out.absolute().parent} to write into: make it, or choose another --pictures.")
+        raise CardiganError(
+            f"There is no folder {out.absolute().parent} to write into: make it, or choose another --pictures."
+        )
 
 
-def _write_worst(out: Path, report: "Report", sampler: "Sampler", reference: "Reference") -> None:
-    from cardigan.figures.grid import png
-    from cardigan.figures.neighbours import neighbour_sheet
-    from cardigan.metrics.evaluate import worst_pictures
-    from cardigan.run import atomic
+def _write_nearest_png(out: Path, report: "Report", sampler: "Sampler", reference: "Reference") -> None:
+    from cardigan.figures.grid import png_bytes
+    from cardigan.figures.neighbor_grid import neighbor_grid
+    from cardigan.files import atomic
+    from cardigan.metrics.evaluate import worst_pairs
 
-    atomic.write_bytes(out, png(neighbour_sheet(*worst_pictures(report, sampler, reference))))
+    atomic.write_bytes(out, png_bytes(neighbor_grid(*worst_pairs(report, sampler, reference))))

@@ -12,7 +12,7 @@ from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
-    from cardigan.exports.deed import Exported
+    from cardigan.exports.export import ExportedFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class ExportOptions:
     """For samples: from 1, as trained (which nothing is), down to 0, the average picture."""
     label: str | None = None
     """For samples: the class of all of them, by its name or number; nothing is a random one for each."""
-    judge: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    evaluate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Judge the pictures as `cardigan evaluate` does, before and after rounding, and tell it in the card."""
-    judge_samples: int | None = None
+    evaluate_samples: int | None = None
     """How many pictures to judge; nothing is 10,000."""
-    data_licence: str = ""
+    data_license: str = ""
     """The licence of the pictures it was trained on, for the card, e.g. cc-by-4.0."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --out if it is there; a folder is never replaced."""
@@ -48,43 +48,73 @@ class ExportOptions:
 SAMPLES_ONLY = ("samples", "seed", "truncation", "label")
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Export as the words say; return the exit code."""
-    options = parse(ExportOptions, words, "cardigan export")
+    options = parse(ExportOptions, argv, "cardigan export")
     formats = list(dict.fromkeys(options.format))
     if not formats:
         raise CardiganError("No format was given: add --format safetensors, onnx, pt2, html or samples.")
-    told = [f"--{name}" for name in SAMPLES_ONLY if getattr(options, name) is not None]
-    if told and "samples" not in formats:
-        raise CardiganError(f"{told[0]} has no effect without --format samples: leave it out.")
-    if options.judge_samples is not None and not options.judge:
+    sample_flags = [f"--{name}" for name in SAMPLES_ONLY if getattr(options, name) is not None]
+    if sample_flags and "samples" not in formats:
+        raise CardiganError(f"{sample_flags[0]} has no effect without --format samples: leave it out.")
+    if options.evaluate_samples is not None and not options.evaluate:
         raise CardiganError("--judge-samples has no effect without --judge: add it, or leave it out.")
     if len(formats) > 1 and options.overwrite:
         raise CardiganError("--overwrite has no effect for several formats, which lie in a new folder: leave it out.")
 
-    from cardigan.exports.deed import export, export_all
-    from cardigan.exports.interface import Settings
-    from cardigan.exports.quality import SAMPLES
+    from cardigan.exports.export import export, export_all
+    from cardigan.exports.interface import ExportSettings
+    from cardigan.exports.quantization_report import DEFAULT_NUM_SAMPLES
 
-    judge = None if not options.judge else SAMPLES if options.judge_samples is None else options.judge_samples
+    evaluate_samples = (
+        None
+        if not options.evaluate
+        else DEFAULT_NUM_SAMPLES
+        if options.evaluate_samples is None
+        else options.evaluate_samples
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-written stays behind
-    asked = {"num": options.samples, "seed": options.seed, "truncation": options.truncation, "label": options.label}
-    drawn: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    sample_options = {
+        "num": options.samples,
+        "seed": options.seed,
+        "truncation": options.truncation,
+        "label": options.label,
+    }
+    given_sample_options: dict[str, Any] = {name: value for name, value in sample_options.items() if value is not None}
     if len(formats) == 1:
-        more = {"judge": judge, "data_licence": options.data_licence, "overwrite": options.overwrite, **drawn}
-        found = [export(options.model, formats[0], options.out, weights=options.weights, **more)]
+        keyword_arguments = {
+            "judge": evaluate_samples,
+            "data_licence": options.data_license,
+            "overwrite": options.overwrite,
+            **given_sample_options,
+        }
+        exported = [export(options.model, formats[0], options.out, weights=options.weights, **keyword_arguments)]
     else:
-        found = export_all(options.model, formats, options.out, options.weights, Settings(**drawn), judge, options.data_licence)
-    print("\n".join(line for each in found for line in _told(each)))
-    print(f"card: {found[0].card}")
+        exported = export_all(
+            options.model,
+            formats,
+            options.out,
+            options.weights,
+            ExportSettings(**given_sample_options),
+            evaluate_samples,
+            options.data_license,
+        )
+    print("\n".join(line for exported_file in exported for line in _export_lines(exported_file)))
+    print(f"card: {exported[0].card}")
     return 0
 
 
-def _told(exported: "Exported") -> list[str]:
-    from cardigan.exports.quality import cost_lines
+def _export_lines(exported_file: "ExportedFile") -> list[str]:
+    from cardigan.exports.quantization_report import quantization_lines
 
-    size = f"{exported.num_bytes / 1e6:,.1f} MB"
-    rounding = f", fewer bits change it by {exported.rounding:.1e}" if exported.weights != "float32" else ""
-    kind = "" if exported.format == "samples" else f", {exported.weights}"
-    lines = [f"{exported.path}: {size}{kind}, largest difference from PyTorch {exported.difference:.1e}{rounding}, sha256 {exported.sha256[:16]}"]
-    return [*lines, *(["", *cost_lines(exported.cost), ""] if exported.cost else [])]
+    size = f"{exported_file.num_bytes / 1e6:,.1f} MB"
+    quantization_text = (
+        f", fewer bits change it by {exported_file.quantization_difference:.1e}"
+        if exported_file.weights != "float32"
+        else ""
+    )
+    weights_text = "" if exported_file.format == "samples" else f", {exported_file.weights}"
+    lines = [
+        f"{exported_file.path}: {size}{weights_text}, largest difference from PyTorch {exported_file.difference:.1e}{quantization_text}, sha256 {exported_file.sha256[:16]}"
+    ]
+    return [*lines, *(["", *quantization_lines(exported_file.quantization), ""] if exported_file.quantization else [])]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.config import Config, flatten, identity
+from cardigan.config import Config, experiment_settings, flatten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,41 +23,41 @@ class InfoOptions:
     """Print JSON."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Describe what the words name; return the exit code."""
-    options = parse(InfoOptions, words, "cardigan info")
-    facts = describe_path(options.model)
+    options = parse(InfoOptions, argv, "cardigan info")
+    summary = describe_path(options.model)
     if options.layers:
-        facts |= describe_layers(options.model)
-    print(json.dumps(facts, indent=1) if options.json else _text(facts))
+        summary |= describe_layers(options.model)
+    print(json.dumps(summary, indent=1) if options.json else _summary_text(summary))
     return 0
 
 
 def describe_path(path: Path) -> dict[str, Any]:
     """Return what is known of a run or a model as plain JSON values."""
-    from cardigan.nets.table import describe
-    from cardigan.run.snapshot import read_snapshot
+    from cardigan.models.snapshot import read_snapshot
+    from cardigan.nets.table import summarize_model
 
     snapshot = read_snapshot(path)
-    cost = describe(snapshot.generator, snapshot.spec, snapshot.config.latent.size)
-    facts: dict[str, Any] = {
+    model_summary = summarize_model(snapshot.generator, snapshot.spec, snapshot.config.latent.size)
+    summary: dict[str, Any] = {
         "path": str(path),
         "recipe": snapshot.config.recipe,
         "images_seen": "not known: another program trained it" if snapshot.foreign else snapshot.images_seen,
         "picture": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
-        "classes": snapshot.spec.classes,
+        "classes": snapshot.spec.num_classes,
         **({"class_names": list(snapshot.spec.class_names)} if snapshot.spec.class_names else {}),
-        "generator_parameters": cost.parameters,
-        "generator_multiply_adds": cost.multiply_adds,
-        "settings": _drawing(snapshot.config) if snapshot.foreign else identity(snapshot.config),
+        "generator_parameters": model_summary.num_parameters,
+        "generator_multiply_adds": model_summary.multiply_adds,
+        "settings": _sampling_settings(snapshot.config) if snapshot.foreign else experiment_settings(snapshot.config),
     }
-    return {**facts, **_run_facts(path)} if (path / "journal.jsonl").exists() else facts
+    return {**summary, **_run_summary(path)} if (path / "journal.jsonl").exists() else summary
 
 
-def _drawing(config: Config) -> dict[str, Any]:
+def _sampling_settings(config: Config) -> dict[str, Any]:
     """Return the settings that its pictures follow from: all that weights alone tell."""
-    read = ("generator.network", "generator.width", "generator.normalisation", "latent.size", "latent.distribution")
-    return {name: value for name, value in flatten(config).items() if name in read}
+    relevant = ("generator.network", "generator.width", "generator.normalisation", "latent.size", "latent.distribution")
+    return {name: value for name, value in flatten(config).items() if name in relevant}
 
 
 def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -67,18 +67,24 @@ def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
 
     import torch
 
-    from cardigan.nets.table import build_discriminator, describe
-    from cardigan.run.snapshot import read_snapshot
+    from cardigan.models.snapshot import read_snapshot
+    from cardigan.nets.table import build_discriminator, summarize_model
 
     snapshot = read_snapshot(path)
     with torch.device("meta"):
         discriminator = build_discriminator(snapshot.config, snapshot.spec)
     size = snapshot.config.latent.size
-    players = {"generator_layers": snapshot.generator, **({} if snapshot.foreign else {"discriminator_layers": discriminator})}
-    return {name: [dataclasses.asdict(layer) for layer in describe(network, snapshot.spec, size).layers] for name, network in players.items()}
+    networks = {
+        "generator_layers": snapshot.generator,
+        **({} if snapshot.foreign else {"discriminator_layers": discriminator}),
+    }
+    return {
+        name: [dataclasses.asdict(layer) for layer in summarize_model(network, snapshot.spec, size).layers]
+        for name, network in networks.items()
+    }
 
 
-def _run_facts(path: Path) -> dict[str, Any]:
+def _run_summary(path: Path) -> dict[str, Any]:
     from cardigan.run.checkpoint import best_checkpoint, list_checkpoints
     from cardigan.run.directory import RunDirectory, read_config, read_provenance
     from cardigan.run.journal import read_events
@@ -90,7 +96,9 @@ def _run_facts(path: Path) -> dict[str, Any]:
     best = best_checkpoint(run.checkpoints)
     sample = run.latest_sample()
     return {
-        "state": f"stopped by {stops[-1].values['reason']}" if stops and stops[-1] is events[-1] else "training, or killed",
+        "state": f"stopped by {stops[-1].values['reason']}"
+        if stops and stops[-1] is events[-1]
+        else "training, or killed",
         "elapsed_seconds": events[-1].elapsed_seconds if events else 0.0,
         "latest": progress[-1] if progress else {},
         "checkpoints": [checkpoint.name for checkpoint in list_checkpoints(run.checkpoints)],
@@ -101,29 +109,42 @@ def _run_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _summary_text(summary: dict[str, Any]) -> str:
     lines = []
-    for name, value in facts.items():
+    for name, value in summary.items():
         if name.endswith("_layers"):
             lines += ["", *_layer_table(name.removesuffix("_layers"), value)]
         elif isinstance(value, dict):
             lines += [f"{name}:", *(f"  {key:<38} {inner}" for key, inner in value.items())]
         else:
-            shown = f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else value
-            lines.append(f"{name + ':':<26} {shown}")
+            value_text = (
+                f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else value
+            )
+            lines.append(f"{name + ':':<26} {value_text}")
     return "\n".join(lines)
 
 
-def _layer_table(player: str, layers: list[dict[str, Any]]) -> list[str]:
-    rows = [(player, "kind", "gives", "parameters", "multiply-adds")]
+def _layer_table(network: str, layers: list[dict[str, Any]]) -> list[str]:
+    rows = [(network, "kind", "gives", "parameters", "multiply-adds")]
     rows += [
-        (layer["name"], layer["kind"], "x".join(map(str, layer["shape"])), f"{layer['parameters']:,}", f"{layer['multiply_adds']:,}")
+        (
+            layer["name"],
+            layer["kind"],
+            "x".join(map(str, layer["shape"])),
+            f"{layer['parameters']:,}",
+            f"{layer['multiply_adds']:,}",
+        )
         for layer in layers
     ]
     parameters, multiply_adds = (sum(layer[name] for layer in layers) for name in ("parameters", "multiply_adds"))
     rows.append(("together", "", "", f"{parameters:,}", f"{multiply_adds:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
-        "  ".join([*(row[column].ljust(widths[column]) for column in range(3)), *(row[column].rjust(widths[column]) for column in (3, 4))])
+        "  ".join(
+            [
+                *(row[column].ljust(widths[column]) for column in range(3)),
+                *(row[column].rjust(widths[column]) for column in (3, 4)),
+            ]
+        )
         for row in rows
     ]

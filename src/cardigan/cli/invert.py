@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
-from cardigan.cli.writing import check_out
 from cardigan.errors import CardiganError
 
-ENDINGS = {".png", ".npz"}
+SUFFIXES = {".png", ".npz"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,51 +33,60 @@ class InvertOptions:
     """Replace the file --out if it is there."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Search as the words say; return the exit code."""
-    options = parse(InvertOptions, words, "cardigan invert")
+    options = parse(InvertOptions, argv, "cardigan invert")
     if not options.images:
         raise CardiganError("No picture was given: name the files to invert after the model.")
-    check_out(options.out, ENDINGS, options.overwrite)
+    check_output_path(options.out, SUFFIXES, options.overwrite)
 
     import io
 
     import numpy as np
     import torch
 
-    from cardigan.data.reader import Unreadable
-    from cardigan.explore.frames import in_frame
+    from cardigan.data.reader import UnreadableImage
+    from cardigan.explore.frames import preprocess_image
     from cardigan.explore.inversion import invert
-    from cardigan.explore.points import point_text
-    from cardigan.explore.views import rows_sheet
-    from cardigan.figures.grid import png
-    from cardigan.run import atomic
-    from cardigan.run.snapshot import class_number, read_snapshot
+    from cardigan.explore.views import stack_rows
+    from cardigan.figures.grid import png_bytes
+    from cardigan.files import atomic
+    from cardigan.latents.points import encode_latent
+    from cardigan.models.snapshot import class_index, read_snapshot
 
     snapshot = read_snapshot(options.model)
-    label = None if options.label is None else class_number(options.label, snapshot.spec)
-    given = []
+    label = None if options.label is None else class_index(options.label, snapshot.spec)
+    inputs = []
     for path in options.images:
         try:
-            given.append(in_frame(path.read_bytes(), snapshot.config.data))
-        except (OSError, Unreadable) as error:
-            told = error.strerror if isinstance(error, OSError) else str(error)
-            raise CardiganError(f"{path} is no picture that can be read ({told}): give PNG, JPEG, WebP and the like.") from error
-    found = []
-    for path, picture in zip(options.images, given, strict=True):
-        found.append(invert(snapshot, picture, label, options.steps, options.seed))
-        of = "" if found[-1].label is None else f", class {found[-1].label}"
-        print(f"{path}: {found[-1].error:.1f} grey levels off{of}\n  {point_text(found[-1].z, found[-1].label)}")
+            inputs.append(preprocess_image(path.read_bytes(), snapshot.config.data))
+        except (OSError, UnreadableImage) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise CardiganError(
+                f"{path} is no picture that can be read ({reason}): give PNG, JPEG, WebP and the like."
+            ) from error
+    results = []
+    for path, image in zip(options.images, inputs, strict=True):
+        results.append(invert(snapshot, image, label, options.steps, options.seed))
+        class_text = "" if results[-1].label is None else f", class {results[-1].label}"
+        print(
+            f"{path}: {results[-1].error:.1f} grey levels off{class_text}\n  {encode_latent(results[-1].z, results[-1].label)}"
+        )
     if options.out.suffix == ".png":
-        pairs = [torch.cat([picture, each.pixels]) for picture, each in zip(given, found, strict=True)]
-        atomic.write_bytes(options.out, png(rows_sheet(pairs)))
+        pairs = [torch.cat([picture, result.pixels]) for picture, result in zip(inputs, results, strict=True)]
+        atomic.write_bytes(options.out, png_bytes(stack_rows(pairs)))
     else:
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {"z": torch.cat([each.z for each in found]).numpy(), "errors": np.array([each.error for each in found])}
-        arrays["images"] = torch.cat([each.pixels for each in found]).permute(0, 2, 3, 1).numpy()
-        if snapshot.spec.classes:
-            arrays["labels"] = np.array([each.label for each in found])
+        arrays: dict[str, Any] = {
+            "z": torch.cat([each.z for each in results]).numpy(),
+            "errors": np.array([each.error for each in results]),
+        }
+        arrays["images"] = torch.cat([each.pixels for each in results]).permute(0, 2, 3, 1).numpy()
+        if snapshot.spec.num_classes:
+            arrays["labels"] = np.array([each.label for each in results])
         np.savez_compressed(buffer, **arrays)
         atomic.write_bytes(options.out, buffer.getvalue())
-    print(f"{len(found)} pictures in {options.out}; `cardigan mix --corners` and `cardigan walk --seeds` take each z:... as they take a seed")
+    print(
+        f"{len(results)} pictures in {options.out}; `cardigan mix --corners` and `cardigan walk --seeds` take each z:... as they take a seed"
+    )
     return 0

@@ -9,112 +9,112 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from cardigan.errors import CardiganError, SharedError, unknown
+from cardigan.errors import CardiganError, CollectiveError, unknown
 
 
-def _train(words: list[str]) -> int:
+def _train(argv: list[str]) -> int:
     from cardigan.cli import train
 
-    return train.main(words, STARTED)
+    return train.main(argv, STARTED_AT)
 
 
-def _check(words: list[str]) -> int:
+def _check(argv: list[str]) -> int:
     from cardigan.cli import check
 
-    return check.main(words)
+    return check.main(argv)
 
 
-def _sample(words: list[str]) -> int:
+def _sample(argv: list[str]) -> int:
     from cardigan.cli import sample
 
-    return sample.main(words)
+    return sample.main(argv)
 
 
-def _evaluate(words: list[str]) -> int:
+def _evaluate(argv: list[str]) -> int:
     from cardigan.cli import evaluate
 
-    return evaluate.main(words)
+    return evaluate.main(argv)
 
 
-def _compare(words: list[str]) -> int:
+def _compare(argv: list[str]) -> int:
     from cardigan.cli import compare
 
-    return compare.main(words)
+    return compare.main(argv)
 
 
-def _report(words: list[str]) -> int:
+def _report(argv: list[str]) -> int:
     from cardigan.cli import report
 
-    return report.main(words)
+    return report.main(argv)
 
 
-def _diagnose(words: list[str]) -> int:
+def _diagnose(argv: list[str]) -> int:
     from cardigan.cli import diagnose
 
-    return diagnose.main(words)
+    return diagnose.main(argv)
 
 
-def _info(words: list[str]) -> int:
+def _info(argv: list[str]) -> int:
     from cardigan.cli import info
 
-    return info.main(words)
+    return info.main(argv)
 
 
-def _recipes(words: list[str]) -> int:
+def _recipes(argv: list[str]) -> int:
     from cardigan.cli import recipes
 
-    return recipes.main(words)
+    return recipes.main(argv)
 
 
-def _walk(words: list[str]) -> int:
+def _walk(argv: list[str]) -> int:
     from cardigan.cli import walk
 
-    return walk.main(words)
+    return walk.main(argv)
 
 
-def _mix(words: list[str]) -> int:
+def _mix(argv: list[str]) -> int:
     from cardigan.cli import mix
 
-    return mix.main(words)
+    return mix.main(argv)
 
 
-def _invert(words: list[str]) -> int:
+def _invert(argv: list[str]) -> int:
     from cardigan.cli import invert
 
-    return invert.main(words)
+    return invert.main(argv)
 
 
-def _probe(words: list[str]) -> int:
+def _probe(argv: list[str]) -> int:
     from cardigan.cli import probe
 
-    return probe.main(words)
+    return probe.main(argv)
 
 
-def _push(words: list[str]) -> int:
+def _push(argv: list[str]) -> int:
     from cardigan.cli import push
 
-    return push.main(words)
+    return push.main(argv)
 
 
-def _export(words: list[str]) -> int:
+def _export(argv: list[str]) -> int:
     from cardigan.cli import export
 
-    return export.main(words)
+    return export.main(argv)
 
 
-def _studio(words: list[str]) -> int:
+def _studio(argv: list[str]) -> int:
     from cardigan.cli import studio
 
-    return studio.main(words)
+    return studio.main(argv)
 
 
-def _serve(words: list[str]) -> int:
+def _serve(argv: list[str]) -> int:
     from cardigan.cli import serve
 
-    return serve.main(words)
+    return serve.main(argv)
 
 
-STARTED = time.monotonic()
+STARTED_AT = time.monotonic()
 """When the command began: a budget of minutes counts from here."""
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
@@ -143,21 +143,21 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(words: list[str]) -> int:
+def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        if not words or words[0] in {"-h", "--help", "help"}:
+        if not argv or argv[0] in {"-h", "--help", "help"}:
             print(_help())
             return 0
-        if words[0] == "--version":
+        if argv[0] == "--version":
             print(version("cardigan"))
             return 0
-        if words[0] not in COMMANDS:
-            raise unknown("command", words[0], COMMANDS)
-        return COMMANDS[words[0]][0](words[1:])
+        if argv[0] not in COMMANDS:
+            raise unknown("command", argv[0], COMMANDS)
+        return COMMANDS[argv[0]][0](argv[1:])
     except CardiganError as error:
         rank = os.environ.get("RANK", "0")
-        if rank == "0" or not isinstance(error, SharedError):
+        if rank == "0" or not isinstance(error, CollectiveError):
             print(f"cardigan{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

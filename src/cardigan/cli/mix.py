@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
-from cardigan.cli.writing import check_out
 from cardigan.errors import CardiganError
-from cardigan.lists import parse_amounts, parse_points, parse_seeds
+from cardigan.latents.seeds import parse_direction_amounts, parse_points, parse_seeds
 
 if TYPE_CHECKING:
-    from cardigan.explore.views import Row
-    from cardigan.run.snapshot import Snapshot
+    from cardigan.explore.views import ImageRow
+    from cardigan.models.snapshot import Snapshot
 
-ENDINGS = {".png"}
+SUFFIXES = {".png"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,13 @@ class MixOptions:
     """A group of seeds whose average is subtracted; may be given more than once."""
     corners: str | None = None
     """Instead: four seeds, the corners of a square, e.g. 0,1,2,3 (top left, top right, bottom left, bottom right)."""
-    at: str = "0.5,0.5"
+    position: str = "0.5,0.5"
     """Where in that square, across and down, 0 to 1."""
     grid: int = 1
     """Draw so many places across and down, around that one."""
-    span: float = 0.5
+    extent: float = 0.5
     """How much of the square they cover, 0 to 1."""
-    forget: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
+    ablate_box: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
     """Instead: a seed and a box in its picture (left, top, right, bottom), e.g. 3:10,5,20,18, to forget; may be given more than once."""
     seeds: str = "0-9"
     """With --forget: the pictures to draw, above as they are, below without it."""
@@ -53,61 +53,77 @@ class MixOptions:
     """Replace the file --out if it is there."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Mix as the words say; return the exit code."""
-    options = parse(MixOptions, words, "cardigan mix")
-    check_out(options.out, ENDINGS, options.overwrite)
+    options = parse(MixOptions, argv, "cardigan mix")
+    check_output_path(options.out, SUFFIXES, options.overwrite)
     add, subtract = (
-        [parse_points(group, option) for group in groups] for groups, option in ((options.add, "--add"), (options.subtract, "--subtract"))
+        [parse_points(group, option) for group in groups]
+        for groups, option in ((options.add, "--add"), (options.subtract, "--subtract"))
     )
     corners = None if options.corners is None else parse_points(options.corners, "--corners")
-    windows = list(options.forget)
-    if [bool(add), corners is not None, bool(windows)].count(True) != 1 or (subtract and not add):
+    boxes = list(options.ablate_box)
+    if [bool(add), corners is not None, bool(boxes)].count(True) != 1 or (subtract and not add):
         raise CardiganError(
             "Expected one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, or --forget 3:10,5,20,18; not both and not neither."
         )
     if corners is not None and len(corners) != 4:
         raise CardiganError(f"--corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
-    place, amounts = parse_place(options.at), parse_amounts(options.directions)
+    position, amounts = parse_position(options.position), parse_direction_amounts(options.directions)
 
-    from cardigan.explore.views import Style, directions_of, mix_rows, pad_pictures, rows_sheet
-    from cardigan.figures.grid import png, tile
-    from cardigan.run import atomic
-    from cardigan.run.snapshot import read_snapshot
+    from cardigan.explore.views import (
+        SamplingOptions,
+        arithmetic_rows,
+        default_directions,
+        interpolation_images,
+        stack_rows,
+    )
+    from cardigan.figures.grid import make_grid, png_bytes
+    from cardigan.files import atomic
+    from cardigan.models.snapshot import read_snapshot
 
     snapshot = read_snapshot(options.model)
-    if windows:
-        atomic.write_bytes(options.out, png(rows_sheet(_without(snapshot, windows, options))))
+    if boxes:
+        atomic.write_bytes(options.out, png_bytes(stack_rows(_ablation_rows(snapshot, boxes, options))))
         return 0
-    style, directions = Style(options.label or "", options.truncation, amounts), directions_of(snapshot) if amounts else None
+    sampling_options, directions = (
+        SamplingOptions(options.label or "", options.truncation, amounts),
+        default_directions(snapshot) if amounts else None,
+    )
     if corners is not None:
-        sheet = tile(pad_pictures(snapshot, corners, place, options.grid, options.span, style, directions))
-        told = f"{options.grid * options.grid} pictures"
+        sheet = make_grid(
+            interpolation_images(
+                snapshot, corners, position, options.grid, options.extent, sampling_options, directions
+            )
+        )
+        description = f"{options.grid * options.grid} pictures"
     else:
-        sheet = rows_sheet(mix_rows(snapshot, add, subtract, style, directions))
-        told = f"{len(add) + len(subtract)} groups and their sum"
-    atomic.write_bytes(options.out, png(sheet))
-    print(f"{told} in {options.out}")
+        sheet = stack_rows(arithmetic_rows(snapshot, add, subtract, sampling_options, directions))
+        description = f"{len(add) + len(subtract)} groups and their sum"
+    atomic.write_bytes(options.out, png_bytes(sheet))
+    print(f"{description} in {options.out}")
     return 0
 
 
-def _without(snapshot: "Snapshot", windows: list[str], options: MixOptions) -> "list[Row]":
+def _ablation_rows(snapshot: "Snapshot", boxes: list[str], options: MixOptions) -> "list[ImageRow]":
     """Return the pictures as they are, and below them without what the windows mark."""
-    from cardigan.explore.forgetting import forgotten, parse_window, window_channels
+    from cardigan.explore.ablation import box_channels, parse_box, without_channels
 
     if options.directions or options.truncation != 1:
         raise CardiganError("--forget goes with --seeds and --label alone: leave --directions and --truncation out.")
     label = options.label or ""
-    channels = window_channels(snapshot, [parse_window(window) for window in windows], label=label)
-    seeds = parse_seeds(options.seeds, most=256)
-    print(f"{len(channels)} of G's features are drawn there; {len(seeds)} pictures with and without them in {options.out}")
-    return list(forgotten(snapshot, seeds, channels, label=label))
+    channels = box_channels(snapshot, [parse_box(box) for box in boxes], label=label)
+    seeds = parse_seeds(options.seeds, max_count=256)
+    print(
+        f"{len(channels)} of G's features are drawn there; {len(seeds)} pictures with and without them in {options.out}"
+    )
+    return list(without_channels(snapshot, seeds, channels, label=label))
 
 
-def parse_place(text: str) -> tuple[float, float]:
+def parse_position(text: str) -> tuple[float, float]:
     """Return the two numbers of a place such as `0.3,0.7`, each 0 to 1."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*", text)
-    place = (float(match[1]), float(match[2])) if match else (2.0, 2.0)
-    if max(place) > 1:
+    position = (float(match[1]), float(match[2])) if match else (2.0, 2.0)
+    if max(position) > 1:
         raise CardiganError(f"--at is {text!r}: expected two numbers from 0 to 1, across and down, such as 0.3,0.7.")
-    return place
+    return position

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
-from cardigan.cli.writing import check_out
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
-    from cardigan.explore.probing import Probed
-    from cardigan.run.players import Players
+    from cardigan.explore.probe import ProbeResult
+    from cardigan.models.run_networks import RunNetworks
 
-STRANGEST = 50
-REMOVAL_SEEDS = list(range(10))
+NUM_OUTLIERS = 50
+ABLATION_SEEDS = list(range(10))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,83 +30,95 @@ class ProbeOptions:
     """The pictures: mnist (its test digits), a folder, an archive, an array, a table, as for training."""
     labels: str = ""
     """Where their classes come from, if they have any: folders, a column, a file (docs/guides/data.md)."""
-    most: int = 10_000
+    max_images: int = 10_000
     """Look at so many pictures, and compare with so many that were trained on."""
     out: Path = Path("probe")
     """A new folder for strange.csv, strangest.png, features.png beside those of D before training, and removal.png."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Probe as the words say; return the exit code."""
-    options = parse(ProbeOptions, words, "cardigan probe")
-    check_out(options.out, {""}, overwrite=False)
+    options = parse(ProbeOptions, argv, "cardigan probe")
+    check_output_path(options.out, {""}, overwrite=False)
 
-    from cardigan.explore.probing import probed
-    from cardigan.run import atomic
-    from cardigan.run.players import read_players
+    from cardigan.explore.probe import probe_discriminator
+    from cardigan.files import atomic
+    from cardigan.models.run_networks import load_networks
 
-    players = read_players(options.run)
-    found = probed(players, options.data, options.labels, options.most)
-    files = {"strange.csv": _table(found), "strangest.png": _strangest(found), **_sheets(players, found)}
-    with atomic.replacement(options.out) as folder:
+    networks = load_networks(options.run)
+    result = probe_discriminator(networks, options.data, options.labels, options.max_images)
+    files = {
+        "strange.csv": _outliers_csv(result),
+        "strangest.png": _outliers_png(result),
+        **_feature_pngs(networks, result),
+    }
+    with atomic.atomic_path(options.out) as folder:
         folder.mkdir()
         for name, content in files.items():
             (folder / name).write_bytes(content)
-    print(f"{len(found.given.titles):,} pictures compared with {found.compared_with}; the strangest: {_first(found)}")
-    if found.linear_error is not None and found.pixel_error is not None:
+    print(
+        f"{len(result.images.titles):,} pictures compared with {result.compared_with}; the strangest: {_top_outlier(result)}"
+    )
+    if result.linear_probe_error is not None and result.pixel_probe_error is not None:
         print(
-            f"a linear classifier on D's features, fitted to {found.labelled:,} of them, errs on {found.linear_error:.1%} of the others; "
-            f"on raw pixels {found.pixel_error:.1%}"
+            f"a linear classifier on D's features, fitted to {result.num_labeled:,} of them, errs on {result.linear_probe_error:.1%} of the others; "
+            f"on raw pixels {result.pixel_probe_error:.1%}"
         )
     print(f"{', '.join(files)} in {options.out}")
     return 0
 
 
-def _order(found: "Probed") -> list[int]:
-    return found.strangeness.argsort(descending=True, stable=True).tolist()
+def _outlier_order(result: "ProbeResult") -> list[int]:
+    return result.outlier_factors.argsort(descending=True, stable=True).tolist()
 
 
-def _first(found: "Probed") -> str:
-    return found.given.titles[_order(found)[0]]
+def _top_outlier(result: "ProbeResult") -> str:
+    return result.images.titles[_outlier_order(result)[0]]
 
 
-def _table(found: "Probed") -> bytes:
+def _outliers_csv(result: "ProbeResult") -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["strangeness", "picture"])
-    writer.writerows([f"{float(found.strangeness[place]):.4f}", found.given.titles[place]] for place in _order(found))
+    writer.writerows(
+        [f"{float(result.outlier_factors[index]):.4f}", result.images.titles[index]] for index in _outlier_order(result)
+    )
     return text.getvalue().encode(errors="surrogateescape")
 
 
-def _strangest(found: "Probed") -> bytes:
+def _outliers_png(result: "ProbeResult") -> bytes:
+    from cardigan.figures.animation import drop_alpha, upscale
     from cardigan.figures.contact import Section, contact_sheet
-    from cardigan.figures.film import coloured, enlarged
 
-    order = _order(found)
+    order = _outlier_order(result)
     sections = []
-    for title, places in (("the strangest", order[:STRANGEST]), ("the most usual", order[::-1][:STRANGEST])):
-        pictures = enlarged(coloured(found.given.pixels[places]), 64).permute(0, 2, 3, 1).contiguous().numpy()
-        sections.append(Section(title, list(pictures)))
+    for title, indices in (("the strangest", order[:NUM_OUTLIERS]), ("the most usual", order[::-1][:NUM_OUTLIERS])):
+        images = upscale(drop_alpha(result.images.pixels[indices]), 64).permute(0, 2, 3, 1).contiguous().numpy()
+        sections.append(Section(title, list(images)))
     return contact_sheet(sections, max(sections[0].pictures[0].shape[:2]))
 
 
-def _sheets(players: "Players", found: "Probed") -> dict[str, bytes]:
+def _feature_pngs(networks: "RunNetworks", result: "ProbeResult") -> dict[str, bytes]:
     """Return the sheets that this network allows; D with classes is told the picture's own, or the first where there is none."""
-    from cardigan.explore.sheets import feature_rows, removal_rows
-    from cardigan.explore.views import rows_sheet
-    from cardigan.figures.grid import png
-    from cardigan.run.players import before_training
+    from cardigan.explore.sheets import ablation_rows, feature_rows
+    from cardigan.explore.views import stack_rows
+    from cardigan.figures.grid import png_bytes
+    from cardigan.models.run_networks import untrained_networks
 
-    spec, given = players.snapshot.spec, found.given
+    spec, images = networks.snapshot.spec, result.images
     labels = None
-    if spec.classes:
-        known = given.labels if given.labels is not None and given.classes == spec.classes else None
-        labels = (given.pixels.new_zeros(len(given.pixels)).long() if known is None else known.clamp(min=0))[:1000]
+    if spec.num_classes:
+        own_labels = images.labels if images.labels is not None and images.classes == spec.num_classes else None
+        labels = (
+            images.pixels.new_zeros(len(images.pixels)).long() if own_labels is None else own_labels.clamp(min=0)
+        )[:1000]
     files = {}
     try:
-        files["features.png"] = png(rows_sheet(feature_rows(players, given.pixels[:1000], labels)))
-        files["features-untrained.png"] = png(rows_sheet(feature_rows(before_training(players), given.pixels[:1000], labels)))
+        files["features.png"] = png_bytes(stack_rows(feature_rows(networks, images.pixels[:1000], labels)))
+        files["features-untrained.png"] = png_bytes(
+            stack_rows(feature_rows(untrained_networks(networks), images.pixels[:1000], labels))
+        )
     except CardiganError as error:  # a network without rectifiers has no guided gradients; the rest can be shown
         print(f"features.png is left out: {error}")
-    files["removal.png"] = png(rows_sheet(removal_rows(players.snapshot, REMOVAL_SEEDS)))
+    files["removal.png"] = png_bytes(stack_rows(ablation_rows(networks.snapshot, ABLATION_SEEDS)))
     return files

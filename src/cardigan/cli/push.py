@@ -9,7 +9,7 @@ import tyro
 from cardigan.cli.parsing import parse
 
 if TYPE_CHECKING:
-    from cardigan.model import Model
+    from cardigan.inference.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,32 +28,39 @@ class PushOptions:
     """Send nothing: show the files, and the card as it would be."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Send as the words say; return the exit code."""
-    options = parse(PushOptions, words, "cardigan push")
+    options = parse(PushOptions, argv, "cardigan push")
 
-    from cardigan.model import load
-    from cardigan.run.hub import parse_address, web_address
+    from cardigan.inference.model import load
+    from cardigan.models.hub import model_url, parse_hub_address
 
-    there = parse_address(options.name)
-    address = web_address(there.name)
+    hub_address = parse_hub_address(options.name)
+    url = model_url(hub_address.repo_id)
     model = load(options.model)
     if options.dry_run:
-        print(f"Nothing was sent. To {address}{f', branch {there.revision}' if there.revision else ''} would go:\n{_listing(model)}")
+        print(
+            f"Nothing was sent. To {url}{f', branch {hub_address.revision}' if hub_address.revision else ''} would go:\n{_dry_run_text(model)}"
+        )
         return 0
-    print(f"Sent: {model.push_to_hub(there.name, options.private or None, None, options.message, there.revision)}")
-    print(f"Whoever may see it can now do this: cardigan sample {there}")
+    print(
+        f"Sent: {model.push_to_hub(hub_address.repo_id, options.private or None, None, options.message, hub_address.revision)}"
+    )
+    print(f"Whoever may see it can now do this: cardigan sample {hub_address}")
     return 0
 
 
-def _listing(model: "Model") -> str:
+def _dry_run_text(model: "Model") -> str:
     """Return the files with their sizes and the beginnings of their hashes, and the card."""
     import tempfile
 
-    from cardigan.run.hub import CARD
-    from cardigan.run.pretrained import sha256_of
+    from cardigan.models.hub import CARD_FILE
+    from cardigan.models.pretrained import file_sha256
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = model.save_pretrained(Path(temporary) / "model")
-        rows = [f"  {path.name:<20} {path.stat().st_size:>14,} bytes   sha256 {sha256_of(path)}" for path in sorted(folder.iterdir())]
-        return "\n".join([*rows, "", (folder / CARD).read_text()])
+        rows = [
+            f"  {path.name:<20} {path.stat().st_size:>14,} bytes   sha256 {file_sha256(path)}"
+            for path in sorted(folder.iterdir())
+        ]
+        return "\n".join([*rows, "", (folder / CARD_FILE).read_text()])

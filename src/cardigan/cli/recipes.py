@@ -18,8 +18,8 @@ class RecipesOptions:
     """Print JSON."""
 
 
-def main(words: list[str]) -> int:
-    options = parse(RecipesOptions, words, "cardigan recipes")
+def main(argv: list[str]) -> int:
+    options = parse(RecipesOptions, argv, "cardigan recipes")
     rows = [
         {
             "name": name,
@@ -35,6 +35,11 @@ def main(words: list[str]) -> int:
         return 0
     for row in rows:
         print(row["name"])
-        for label, key in (("for", "purpose"), ("command", "command"), ("time", "expected_time"), ("score", "expected_score")):
+        for label, key in (
+            ("for", "purpose"),
+            ("command", "command"),
+            ("time", "expected_time"),
+            ("score", "expected_score"),
+        ):
             print(f"  {label:<8} {row[key]}")
     return 0

@@ -17,11 +17,11 @@ class ReportOptions:
     """A run directory; it may still be training."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Write the report; return the exit code."""
-    options = parse(ReportOptions, words, "cardigan report")
+    options = parse(ReportOptions, argv, "cardigan report")
 
-    from cardigan.review import write_report
+    from cardigan.report.build import write_report
     from cardigan.run.directory import RunDirectory
 
     print(write_report(RunDirectory(options.run)))

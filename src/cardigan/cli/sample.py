@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cardigan.cli.parsing import given, parse
-from cardigan.cli.writing import check_out
+from cardigan.cli.output_path import check_output_path
+from cardigan.cli.parsing import flag_value, parse
 from cardigan.errors import CardiganError
-from cardigan.lists import parse_seeds
+from cardigan.latents.seeds import parse_seeds
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-ENDINGS = {".png", ".npy", ".npz", ""}
+SUFFIXES = {".png", ".npy", ".npz", ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SampleOptions:
 
     model: Annotated[Path, tyro.conf.Positional]
     """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
-    num: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
+    num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many pictures."""
     seed: int = 0
     """Which pictures: equal seeds give equal ones."""
@@ -40,48 +40,50 @@ class SampleOptions:
     """Replace the file --out if it is there; a folder is never replaced."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Draw as the words say; return the exit code."""
-    options = parse(SampleOptions, words, "cardigan sample")
-    if options.seeds is not None and (given("-n", words) or given("--num", words) or given("--seed", words)):
+    options = parse(SampleOptions, argv, "cardigan sample")
+    if options.seeds is not None and (
+        flag_value("-n", argv) or flag_value("--num", argv) or flag_value("--seed", argv)
+    ):
         raise CardiganError("--seeds names every picture, so -n and --seed have no effect beside it: leave them out.")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
-    check_out(options.out, ENDINGS, options.overwrite)
+    check_output_path(options.out, SUFFIXES, options.overwrite)
 
     from cardigan import api
 
     model = api.load(options.model)
     if seeds is None:
-        pictures = model.sample(options.num, options.seed, options.label, options.truncation)
+        images = model.sample(options.num_samples, options.seed, options.label, options.truncation)
     else:
-        pictures = model.sample_seeds(seeds, options.label, options.truncation)
-    _write(options.out, pictures, seeds)
-    print(f"{len(pictures)} pictures in {options.out}")
+        images = model.sample_seeds(seeds, options.label, options.truncation)
+    _write_images(options.out, images, seeds)
+    print(f"{len(images)} pictures in {options.out}")
     return 0
 
 
-def _write(out: Path, pictures: "np.ndarray", seeds: list[int] | None) -> None:
+def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None) -> None:
     import io
 
     import numpy as np
     import torch
 
-    from cardigan.figures.grid import png, tile
-    from cardigan.run import atomic
+    from cardigan.figures.grid import make_grid, png_bytes
+    from cardigan.files import atomic
 
-    tensors = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2)
     buffer = io.BytesIO()
     if out.suffix == ".npy":
-        np.save(buffer, pictures, allow_pickle=False)
+        np.save(buffer, images, allow_pickle=False)
         atomic.write_bytes(out, buffer.getvalue())
     elif out.suffix == ".npz":
-        np.savez_compressed(buffer, images=pictures)
+        np.savez_compressed(buffer, images=images)
         atomic.write_bytes(out, buffer.getvalue())
     elif out.suffix == ".png":
-        atomic.write_bytes(out, png(tile(tensors)))
+        atomic.write_bytes(out, png_bytes(make_grid(tensors)))
     else:
-        with atomic.replacement(out) as folder:
+        with atomic.atomic_path(out) as folder:
             folder.mkdir()
             for index, tensor in enumerate(tensors):
                 name = f"seed{seeds[index]:06d}.png" if seeds else f"{index:06d}.png"
-                (folder / name).write_bytes(png(tensor))
+                (folder / name).write_bytes(png_bytes(tensor))

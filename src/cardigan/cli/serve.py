@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cardigan.cli.parsing import given, parse
+from cardigan.cli.parsing import flag_value, parse
 from cardigan.errors import CardiganError
 
-TOKEN = "CARDIGAN_TOKEN"
+TOKEN_VARIABLE = "CARDIGAN_TOKEN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,68 +32,83 @@ class ServeOptions:
     """What computes; auto is onnx for NAME.onnx, pytorch for anything else."""
     device: str = "auto"
     """Where PyTorch computes: auto, cpu, cuda, ..."""
-    batch: int = 64
+    batch_size: int = 64
     """Pictures are computed so many at a time at most. 64 gives the very bits of `cardigan sample`."""
-    queue: int = 2_048
+    max_queued_images: int = 2_048
     """How many pictures may wait to be drawn or encoded, of all who ask; who comes then is told when to come again (429)."""
     max_images: int = 256
     """How many pictures one request may have."""
     timeout: float = 60.0
     """Seconds within which a request is answered, or told that it is too late (504)."""
-    grace: int = 20
+    shutdown_timeout: int = 20
     """Seconds in which what is begun is finished when the server is stopped."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Serve as the words say; return the exit code: 0 when everything begun was answered, 143 when the grace time ended before."""
-    options = parse(ServeOptions, words, "cardigan serve")
-    _check(options, words)
-    check_installed()
+    options = parse(ServeOptions, argv, "cardigan serve")
+    _check_options(options, argv)
+    check_serve_installed()
 
-    from cardigan.serve.app import Limits, Serving
-    from cardigan.serve.model import open_model
-    from cardigan.serve.server import serve
-    from cardigan.web.door import address, open_door
+    from cardigan.http.endpoint import base_url, open_endpoint
+    from cardigan.serve.app import RequestLimits, SamplingService
+    from cardigan.serve.served_model import open_served_model
+    from cardigan.serve.server import run_server
 
-    token = options.token or os.environ.get(TOKEN, "")
-    listening, door = open_door(options.host, [options.port], token or None)
-    with listening:
-        served = open_model(options.model, _backend(options), options.device, options.batch)
-        serving = Serving(served, Limits(options.max_images, options.queue, options.timeout))
-        speed = f"{serving.batching.pictures_per_second:,.0f} pictures/s by {served.backend} on {served.device}"
-        print(f"{served.name} is served at {address(door)}/ ({speed}).", flush=True)
-        if door.token and not token:
-            print(f"Who asks must send this token: Authorization: Bearer {door.token}", flush=True)
-        whole = serve(serving, listening, door, _origins(options.origins), options.grace, lambda _: None)
-    print("Stopped; everything begun was answered." if whole else f"Stopped; what took longer than {options.grace} s was broken off.")
-    return 0 if whole else 143
+    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
+    listening_socket, endpoint = open_endpoint(options.host, [options.port], token or None)
+    with listening_socket:
+        model = open_served_model(options.model, _backend(options), options.device, options.batch_size)
+        service = SamplingService(model, RequestLimits(options.max_images, options.max_queued_images, options.timeout))
+        speed = f"{service.batcher.images_per_second:,.0f} pictures/s by {model.backend} on {model.device}"
+        print(f"{model.name} is served at {base_url(endpoint)}/ ({speed}).", flush=True)
+        if endpoint.token and not token:
+            print(f"Who asks must send this token: Authorization: Bearer {endpoint.token}", flush=True)
+        all_answered = run_server(
+            service,
+            listening_socket,
+            endpoint,
+            _parse_origins(options.origins),
+            options.shutdown_timeout,
+            lambda _: None,
+        )
+    print(
+        "Stopped; everything begun was answered."
+        if all_answered
+        else f"Stopped; what took longer than {options.shutdown_timeout} s was broken off."
+    )
+    return 0 if all_answered else 143
 
 
-def check_installed() -> None:
+def check_serve_installed() -> None:
     """Raise CardiganError if the packages are missing that only the server needs."""
     missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise CardiganError(f"The server needs {' and '.join(missing)} installed: pip install 'cardigan[serve]'.")
 
 
-def _check(options: ServeOptions, words: list[str]) -> None:
+def _check_options(options: ServeOptions, argv: list[str]) -> None:
     """Raise CardiganError for numbers out of range, and for settings that have no effect."""
-    _within("--port", options.port, 0, 65_535)
-    _within("--batch", options.batch, 1, 4_096)
-    _within("--max-images", options.max_images, 1, 100_000)
-    _within("--queue", options.queue, options.max_images, 10_000_000)
-    _within("--grace", options.grace, 0, 86_400)
+    _check_range("--port", options.port, 0, 65_535)
+    _check_range("--batch", options.batch_size, 1, 4_096)
+    _check_range("--max-images", options.max_images, 1, 100_000)
+    _check_range("--queue", options.max_queued_images, options.max_images, 10_000_000)
+    _check_range("--grace", options.shutdown_timeout, 0, 86_400)
     if not 0 < options.timeout <= 86_400:
         raise CardiganError(f"--timeout is {options.timeout:g}: expected seconds, more than 0 and at most 86400.")
-    token = options.token or os.environ.get(TOKEN, "")
+    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
-        raise CardiganError("The token is too easily guessed, or no header can hold it: give 16 or more letters and digits, without spaces.")
-    if _backend(options) == "onnx" and given("--device", words) not in (None, "auto", "cpu"):
-        raise CardiganError(f"--device is {options.device!r}, and onnxruntime computes on the cpu here: leave it out, or serve the run directory.")
-    _origins(options.origins)
+        raise CardiganError(
+            "The token is too easily guessed, or no header can hold it: give 16 or more letters and digits, without spaces."
+        )
+    if _backend(options) == "onnx" and flag_value("--device", argv) not in (None, "auto", "cpu"):
+        raise CardiganError(
+            f"--device is {options.device!r}, and onnxruntime computes on the cpu here: leave it out, or serve the run directory."
+        )
+    _parse_origins(options.origins)
 
 
-def _within(name: str, value: int, low: int, high: int) -> None:
+def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         hint = " (not fewer than --max-images)" if name == "--queue" else ""
         raise CardiganError(f"{name} is {value}: expected {low}..{high}{hint}.")
@@ -103,10 +118,12 @@ def _backend(options: ServeOptions) -> str:
     return options.backend if options.backend != "auto" else "onnx" if options.model.suffix == ".onnx" else "pytorch"
 
 
-def _origins(text: str) -> tuple[str, ...]:
+def _parse_origins(text: str) -> tuple[str, ...]:
     origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
     for origin in origins:
         scheme, _, host = origin.partition("://")
         if scheme not in {"http", "https"} or not host or "/" in host or "*" in host:
-            raise CardiganError(f"--origins has {origin!r}: expected addresses such as https://example.org, without a path.")
+            raise CardiganError(
+                f"--origins has {origin!r}: expected addresses such as https://example.org, without a path."
+            )
     return origins

@@ -33,42 +33,47 @@ class StudioOptions:
     """What pictures are drawn with: auto (a GPU where there is one), cpu, or cuda, cuda:1 and the like."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Serve as the words say; return the exit code."""
-    options = parse(StudioOptions, words, "cardigan studio")
+    options = parse(StudioOptions, argv, "cardigan studio")
     if options.port is not None and not 0 <= options.port < 65_536:
         raise CardiganError(f"--port is {options.port}: expected 0..65535, where 0 takes any that is free.")
-    check_installed()
+    check_studio_installed()
     check_device(options.device)
     try:
-        show(options, until_input_ends=False)
+        run_studio_command(options, stop_at_end_of_input=False)
     except KeyboardInterrupt:
         print()
     return 0
 
 
-def show(options: StudioOptions, until_input_ends: bool) -> None:
+def run_studio_command(options: StudioOptions, stop_at_end_of_input: bool) -> None:
     """Serve until Ctrl-C or, beside a training and without a word, until the standard input ends, as it does when the training is gone."""
-    from cardigan.studio.places import open_folder
-    from cardigan.studio.server import address, open_door, serve
+    from cardigan.studio.runs_folder import open_runs_folder
+    from cardigan.studio.server import open_studio_endpoint, run_studio, studio_url
 
-    lone = options.runs.is_file() and options.runs.suffix == ".safetensors"
-    folder, first = open_folder(options.runs.parent if lone else options.runs), options.runs.name if lone else options.run
-    listening, door = open_door(options.host, options.port)
-    page = address(door, f"/run/{quote(first, safe='')}/{'latent' if lone else 'live'}" if first else "")
-    if not until_input_ends:
-        print(f"The studio is at {page}\n(Ctrl-C ends it.)", flush=True)
+    is_model_file = options.runs.is_file() and options.runs.suffix == ".safetensors"
+    folder, first_run = (
+        open_runs_folder(options.runs.parent if is_model_file else options.runs),
+        options.runs.name if is_model_file else options.run,
+    )
+    listening_socket, endpoint = open_studio_endpoint(options.host, options.port)
+    url = studio_url(
+        endpoint, f"/run/{quote(first_run, safe='')}/{'latent' if is_model_file else 'live'}" if first_run else ""
+    )
+    if not stop_at_end_of_input:
+        print(f"The studio is at {url}\n(Ctrl-C ends it.)", flush=True)
 
-    def begun(server: object) -> None:
-        if options.open and _has_screen():
-            threading.Thread(target=_open, args=(page,), daemon=True).start()
-        if until_input_ends:
-            threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    def on_start(server: object) -> None:
+        if options.open and _has_display():
+            threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
+        if stop_at_end_of_input:
+            threading.Thread(target=_stop_at_end_of_input, args=(server,), daemon=True).start()
 
-    serve(folder, listening, door, begun, options.device)
+    run_studio(folder, listening_socket, endpoint, on_start, options.device)
 
 
-def check_installed() -> None:
+def check_studio_installed() -> None:
     """Raise CardiganError if the packages are missing that only the studio needs."""
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -81,24 +86,24 @@ def check_device(device: str) -> None:
         return
     import torch
 
-    known = torch.cuda.device_count()
-    if device not in {"cuda", *(f"cuda:{number}" for number in range(known))} or not known:
-        there = f"cuda:0..cuda:{known - 1}" if known else "no GPU is here"
-        raise CardiganError(f"--device is {device!r}: expected auto, cpu, or a GPU ({there}).")
+    num_gpus = torch.cuda.device_count()
+    if device not in {"cuda", *(f"cuda:{number}" for number in range(num_gpus))} or not num_gpus:
+        available = f"cuda:0..cuda:{num_gpus - 1}" if num_gpus else "no GPU is here"
+        raise CardiganError(f"--device is {device!r}: expected auto, cpu, or a GPU ({available}).")
 
 
-def _has_screen() -> bool:
+def _has_display() -> bool:
     """Return whether a browser would have a window; without one it would take over the terminal."""
     return sys.platform in {"darwin", "win32"} or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def _open(page: str) -> None:
+def _open_browser(url: str) -> None:
     import webbrowser
 
-    webbrowser.open(page)
+    webbrowser.open(url)
 
 
-def _end_with_input(server: object) -> None:
+def _stop_at_end_of_input(server: object) -> None:
     """Wait until the training that started this process is gone, however it went, then stop."""
     sys.stdin.buffer.read()
     setattr(server, "should_exit", True)  # noqa: B010 - uvicorn's own switch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from cardigan.cli.parsing import given, parse
+from cardigan.cli.parsing import flag_value, parse
 from cardigan.config import Config, flatten, override
 from cardigan.errors import CardiganError
 from cardigan.recipes import config_for
@@ -35,9 +35,9 @@ class TrainOptions:
     """What to train on: mnist, stacked-mnist, or a folder, zip, tar, .npz, .npy, parquet, hf:NAME, tar shards (docs/guides/data.md)."""
     size: str | None = None
     """Side of the training pictures in pixels, or height and width as in 96x64; nothing is chosen for the pictures."""
-    fit: Literal["crop", "pad", "stretch"] | None = None
+    resize: Literal["crop", "pad", "stretch"] | None = None
     """How pictures of another shape fill it: cut, fill up with black, or stretch."""
-    mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    horizontal_flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train on every picture's mirror image too."""
     out: Path | None = None
     """The run directory; by default runs/<date>-<time>-<name>, after the source or the recipe."""
@@ -54,67 +54,82 @@ class TrainOptions:
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
-def main(words: list[str], started: float) -> int:
+def main(argv: list[str], started_at: float) -> int:
     """Train as the words say; return the exit code."""
-    base = _base_settings(words)
-    options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
+    base = _base_settings(argv)
+    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=base))
     if options.source and options.source != base.data.source:  # some option stood before the source
-        base = _base_settings([options.source, *words])
-        options = parse(TrainOptions, words, "cardigan train", TrainOptions(source="", settings=base))
+        base = _base_settings([options.source, *argv])
+        options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=base))
     if not options.source:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
-    if given("--data.source", words):
+    if flag_value("--data.source", argv):
         raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
     if options.devices != 1:
-        return _in_several_processes(words, options.devices, options.settings.batch)
+        return _train_distributed(argv, options.devices, options.settings.batch_size)
     quiet = options.quiet or os.environ.get("RANK", "0") != "0"
 
     from cardigan import api
-    from cardigan.cli.live import live_view
+    from cardigan.cli.progress import progress_view
 
-    recipe = given("--recipe", words)
-    asked = _asked(options, words, flatten(config_for(options.source, recipe)))
-    with live_view(options.settings, quiet) as report, _watched(options.studio, report) as report:
-        run = api.train(options.source, recipe=recipe, overrides=asked, out=options.out, resume=options.resume, report=report, started=started)
+    recipe = flag_value("--recipe", argv)
+    overrides = _explicit_settings(options, argv, flatten(config_for(options.source, recipe)))
+    with progress_view(options.settings, quiet) as on_event, _with_studio(options.studio, on_event) as on_event:
+        run = api.train(
+            options.source,
+            recipe=recipe,
+            overrides=overrides,
+            out=options.out,
+            resume=options.resume,
+            on_event=on_event,
+            started_at=started_at,
+        )
     if not quiet:
-        print(_closing_words(run, options.studio))
+        print(_closing_text(run, options.studio))
     return EXIT_CODES.get(run.stopped_by, 0)
 
 
-def _watched(wanted: bool, report: "Callable[[Event], None]") -> "AbstractContextManager[Callable[[Event], None]]":
+def _with_studio(
+    with_studio: bool, on_event: "Callable[[Event], None]"
+) -> "AbstractContextManager[Callable[[Event], None]]":
     """Return what to report to, with a studio beside it if that is wanted; of several processes the first one has it."""
-    if not wanted or os.environ.get("RANK", "0") != "0":
-        return nullcontext(report)
-    from cardigan.cli.beside import studio_beside
+    if not with_studio or os.environ.get("RANK", "0") != "0":
+        return nullcontext(on_event)
+    from cardigan.cli.studio_process import studio_process
 
-    return studio_beside(report)
+    return studio_process(on_event)
 
 
-def _asked(options: TrainOptions, words: list[str], usual: dict[str, Any]) -> dict[str, Any]:
+def _explicit_settings(options: TrainOptions, argv: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the words and the config file give, by dotted name; what they leave open may still be chosen."""
     settings = flatten(options.settings)
-    file = given("--config", words)
-    told = set(_read_settings(Path(file))) if file else set()
-    told |= {name for name in settings for spelling in (name, name.replace("_", "-")) if given(f"--{spelling}", words) is not None}
-    asked = {name: value for name, value in settings.items() if name in told or value != usual[name]}
+    file = flag_value("--config", argv)
+    named = set(_read_settings(Path(file))) if file else set()
+    named |= {
+        name
+        for name in settings
+        for flag_name in (name, name.replace("_", "-"))
+        if flag_value(f"--{flag_name}", argv) is not None
+    }
+    explicit = {name: value for name, value in settings.items() if name in named or value != defaults[name]}
     for name in ("recipe", "data.source"):
-        asked.pop(name, None)
-    if "minutes" in told and "images" not in told:
-        asked["images"] = None  # the user's budget instead of the recipe's
-    twice = {"size": {"data.height", "data.width"}, "fit": {"data.fit"}}
-    for option, names in twice.items():
-        if getattr(options, option) is not None and names & told:
-            raise CardiganError(f"--{option} and --{min(names & told)} were both given: leave one out.")
+        explicit.pop(name, None)
+    if "minutes" in named and "images" not in named:
+        explicit["images"] = None  # the user's budget instead of the recipe's
+    aliases = {"size": {"data.height", "data.width"}, "fit": {"data.fit"}}
+    for option, names in aliases.items():
+        if getattr(options, option) is not None and names & named:
+            raise CardiganError(f"--{option} and --{min(names & named)} were both given: leave one out.")
     if options.size is not None:
-        asked["data.height"], asked["data.width"] = _sides(options.size)
-    if options.fit is not None:
-        asked["data.fit"] = options.fit
-    if options.mirror:
-        asked["data.mirror"] = True
-    return asked
+        explicit["data.height"], explicit["data.width"] = _parse_size(options.size)
+    if options.resize is not None:
+        explicit["data.fit"] = options.resize
+    if options.horizontal_flip:
+        explicit["data.mirror"] = True
+    return explicit
 
 
-def _sides(size: str) -> tuple[int, int]:
+def _parse_size(size: str) -> tuple[int, int]:
     """Return height and width from `64` or `96x64`."""
     sides = size.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
@@ -122,25 +137,33 @@ def _sides(size: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def _in_several_processes(words: list[str], count: int, batch: int) -> int:
+def _train_distributed(argv: list[str], num_processes: int, batch_size: int) -> int:
     """Train with these words, but for --devices, in as many processes; return the exit code."""
-    if not 1 <= count <= MAX_DEVICES:
-        raise CardiganError(f"--devices is {count}: expected 1..{MAX_DEVICES}; for several machines see docs/guides/scale.md.")
-    if batch % count:
-        raise CardiganError(f"batch is {batch} over {count} processes: expected a multiple of {count}.")
+    if not 1 <= num_processes <= MAX_DEVICES:
+        raise CardiganError(
+            f"--devices is {num_processes}: expected 1..{MAX_DEVICES}; for several machines see docs/guides/scale.md."
+        )
+    if batch_size % num_processes:
+        raise CardiganError(
+            f"batch is {batch_size} over {num_processes} processes: expected a multiple of {num_processes}."
+        )
     from cardigan.cli.launch import launch
 
-    place = words.index("--devices") if "--devices" in words else None
-    rest = words[:place] + words[place + 2 :] if place is not None else [word for word in words if not word.startswith("--devices=")]
-    return launch(rest, count)
+    devices_index = argv.index("--devices") if "--devices" in argv else None
+    child_argv = (
+        argv[:devices_index] + argv[devices_index + 2 :]
+        if devices_index is not None
+        else [argument for argument in argv if not argument.startswith("--devices=")]
+    )
+    return launch(child_argv, num_processes)
 
 
-def _base_settings(words: list[str]) -> Config:
+def _base_settings(argv: list[str]) -> Config:
     """Return what the options start from: the recipe that is named, or the source's own, with the config file on top."""
-    recipe = given("--recipe", words)
-    sources = [word for word in words[:1] if not word.startswith("-")]
+    recipe = flag_value("--recipe", argv)
+    sources = [argument for argument in argv[:1] if not argument.startswith("-")]
     config = config_for(sources[0] if sources else "mnist", recipe)
-    file = given("--config", words)
+    file = flag_value("--config", argv)
     return override(config, _read_settings(Path(file))) if file else config
 
 
@@ -156,13 +179,17 @@ def _read_settings(path: Path) -> dict[str, Any]:
     values = values.get("config", values) if isinstance(values, dict) else values
     if not isinstance(values, dict):
         raise CardiganError(f"{path} holds no settings: expected names and values, as in a run's config.json.")
-    flat: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in values.items():
-        flat.update({f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value})
-    return flat
+        settings.update(
+            {f"{name}.{key}": field_value for key, field_value in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return settings
 
 
-def _closing_words(run: "Run", studio: bool) -> str:
+def _closing_text(run: "Run", studio: bool) -> str:
     reasons = {
         "images": "Finished",
         "minutes": "Finished: the time is used up",
@@ -171,24 +198,24 @@ def _closing_words(run: "Run", studio: bool) -> str:
         "SIGINT": "Stopped by Ctrl-C",
         "SIGTERM": "Stopped by SIGTERM",
     }
-    best = " (of the best checkpoint)" if run.stopped_by in {"patience", "health"} else ""
+    best_text = " (of the best checkpoint)" if run.stopped_by in {"patience", "health"} else ""
     quoted = shlex.quote(str(run.path))
     lines = [
         f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
         f"  pictures    {run.path}/samples/",
-        f"  generator   {run.path}/generator.safetensors{best}",
+        f"  generator   {run.path}/generator.safetensors{best_text}",
         f"  report      {run.path}/report.html",
         f"  draw more   cardigan sample {quoted} -n 64 --out more.png",
-        f"  go on       the same command with --out {quoted} --resume {_larger_budget(run)}".rstrip(),
+        f"  go on       the same command with --out {quoted} --resume {_resume_budget_option(run)}".rstrip(),
     ]
     if studio:
-        from cardigan.cli.beside import again
+        from cardigan.cli.studio_process import studio_command
 
-        lines.append(again(run.path))
+        lines.append(studio_command(run.path))
     return "\n".join(lines)
 
 
-def _larger_budget(run: "Run") -> str:
+def _resume_budget_option(run: "Run") -> str:
     """Return the option that makes the run go on; after a signal the old budget is still unspent."""
     if run.stopped_by == "minutes":
         return f"--minutes {2 * (run.config.minutes or 0):g}"

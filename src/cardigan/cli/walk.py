@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
-from cardigan.cli.writing import check_out
-from cardigan.lists import parse_amounts, parse_points
+from cardigan.latents.seeds import parse_direction_amounts, parse_points
 
-ENDINGS = {".webp", ".gif", ".mp4"}
+SUFFIXES = {".webp", ".gif", ".mp4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +43,24 @@ class WalkOptions:
     """Replace the file --out if it is there."""
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Film as the words say; return the exit code."""
-    options = parse(WalkOptions, words, "cardigan walk")
-    check_out(options.out, ENDINGS, options.overwrite)
-    seeds, amounts = parse_points(options.seeds), parse_amounts(options.directions)
+    options = parse(WalkOptions, argv, "cardigan walk")
+    check_output_path(options.out, SUFFIXES, options.overwrite)
+    seeds, amounts = parse_points(options.seeds), parse_direction_amounts(options.directions)
 
-    from cardigan.explore.views import Style, directions_of, walks_pictures
-    from cardigan.figures.film import film
-    from cardigan.run import atomic
-    from cardigan.run.snapshot import read_snapshot
+    from cardigan.explore.views import SamplingOptions, default_directions, parallel_walk_images
+    from cardigan.figures.animation import encode_animation
+    from cardigan.files import atomic
+    from cardigan.models.snapshot import read_snapshot
 
     spherical = None if options.path == "auto" else options.path == "spherical"
-    style = Style(options.label or "", options.truncation, amounts)
+    sampling_options = SamplingOptions(options.label or "", options.truncation, amounts)
     snapshot = read_snapshot(options.model)
-    directions = directions_of(snapshot) if amounts else None
-    frames = walks_pictures(snapshot, seeds, options.columns, options.frames, spherical, options.loop, style, directions)
-    atomic.write_bytes(options.out, film(frames, options.fps, options.out.suffix[1:]))
+    directions = default_directions(snapshot) if amounts else None
+    frames = parallel_walk_images(
+        snapshot, seeds, options.columns, options.frames, spherical, options.loop, sampling_options, directions
+    )
+    atomic.write_bytes(options.out, encode_animation(frames, options.fps, options.out.suffix[1:]))
     print(f"{len(frames)} frames through {len(seeds)} seeds, {len(frames) / options.fps:.1f} s, in {options.out}")
     return 0

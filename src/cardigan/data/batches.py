@@ -22,27 +22,35 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Order:
+class IndexSampler:
     """Numbers of pictures, by the number of images seen before them."""
 
-    size: int
+    num_images: int
     seed: int
-    _orders: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _permutations: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
-    def at(self, images_seen: int, batch: int) -> Indices:
+    def indices_at(self, images_seen: int, batch_size: int) -> Indices:
         """Return the `batch` numbers that follow the first `images_seen`; a batch may end one epoch and begin the next."""
-        epochs = range(images_seen // self.size, (images_seen + batch - 1) // self.size + 1)
-        first = images_seen - epochs.start * self.size
-        bounds = [(first - number * self.size, first + batch - number * self.size) for number in range(len(epochs))]
-        return torch.cat([self._epoch(epoch)[max(0, start) : stop] for epoch, (start, stop) in zip(epochs, bounds, strict=True)])
+        epochs = range(images_seen // self.num_images, (images_seen + batch_size - 1) // self.num_images + 1)
+        first = images_seen - epochs.start * self.num_images
+        bounds = [
+            (first - number * self.num_images, first + batch_size - number * self.num_images)
+            for number in range(len(epochs))
+        ]
+        return torch.cat(
+            [
+                self._permutation(epoch)[max(0, start) : stop]
+                for epoch, (start, stop) in zip(epochs, bounds, strict=True)
+            ]
+        )
 
-    def _epoch(self, epoch: int) -> Indices:
+    def _permutation(self, epoch: int) -> Indices:
         """Return the epoch's permutation; the last two are remembered, since drawing one takes milliseconds."""
-        if epoch not in self._orders:
-            for old in [known for known in self._orders if known < epoch - 1 or known > epoch]:
-                del self._orders[old]
-            self._orders[epoch] = torch.randperm(self.size, generator=stream(self.seed, "order", epoch))
-        return self._orders[epoch]
+        if epoch not in self._permutations:
+            for stale in [known for known in self._permutations if known < epoch - 1 or known > epoch]:
+                del self._permutations[stale]
+            self._permutations[epoch] = torch.randperm(self.num_images, generator=stream(self.seed, "order", epoch))
+        return self._permutations[epoch]
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,15 @@ class Batches:
     source: ImageSource
     data: DataConfig
     seed: int
-    order: Order = field(init=False, repr=False)
+    sampler: IndexSampler = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "order", Order(len(self.source), self.seed))
+        object.__setattr__(self, "order", IndexSampler(len(self.source), self.seed))
 
-    def at(self, images_seen: int, batch: int) -> Batch:
+    def batch_at(self, images_seen: int, batch_size: int) -> Batch:
         """Return the `batch` pictures that follow the first `images_seen`."""
-        return self.pictures(self.order.at(images_seen, batch).to(self.source.pixels.device))
+        return self.batch_from_indices(self.sampler.indices_at(images_seen, batch_size).to(self.source.pixels.device))
 
-    def pictures(self, indices: Indices) -> Batch:
+    def batch_from_indices(self, indices: Indices) -> Batch:
         """Return the pictures at these positions in the source, in the frame that is trained on; `indices` lie where the source lies."""
-        return Batch(self.source.images(indices, self.data), self.source.labels_at(indices))
+        return Batch(self.source.images_at(indices, self.data), self.source.labels_at(indices))

@@ -15,74 +15,89 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cardigan.config import DataConfig
-from cardigan.data.reader import Stored, Unreadable
+from cardigan.data.reader import StoredImage, UnreadableImage
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
-CLEAR = {"RGBA", "LA", "PA", "La", "RGBa"}
-BROKEN = (
-    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, ZeroDivisionError, OverflowError, RuntimeError),
+PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+HIGH_BIT_DEPTH_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
+ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
+DECODE_ERRORS = (
+    *(
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        EOFError,
+        ZeroDivisionError,
+        OverflowError,
+        RuntimeError,
+    ),
     *(AttributeError, struct.error),
 )
 """What Pillow's decoders raise for files that are cut off or damaged."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+PIL_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 """What files of pictures hold, whatever they are called; Pillow knows dozens more, some of which start other programs."""
-_OPENING = threading.Lock()
-DRAFT = 2
+_OPEN_LOCK = threading.Lock()
+DRAFT_FACTOR = 2
 """A JPEG is decoded at half, a quarter or an eighth of its size where that is still this many times the frame."""
 
 
 @dataclass(frozen=True)
-class Frame:
+class DecodeSpec:
     """What every picture of a training has in common."""
 
     height: int
     width: int
     channels: int
-    fit: str
+    resize: str
     max_pixels: int
 
 
-def frame_of(data: DataConfig) -> Frame:
-    return Frame(data.height, data.width, data.channels, data.fit, data.max_pixels)
+def decode_spec(data: DataConfig) -> DecodeSpec:
+    return DecodeSpec(data.height, data.width, data.channels, data.resize, data.max_pixels)
 
 
 @contextmanager
-def opened(stored: Stored, max_pixels: int) -> Iterator[Image.Image]:
+def open_image(stored_image: StoredImage, max_pixels: int) -> Iterator[Image.Image]:
     """Yield the picture, its header read and its pixels not yet, unless it is an array.
 
     Raises Unreadable, in the block too, for what is no picture, cut off, damaged, or of more pixels than allowed.
     """
     try:
-        with _hushed():
-            image = _with_header(_content(stored)) if isinstance(stored, bytes) else from_array(stored)
+        with _suppress_warnings():
+            image = (
+                _read_header(_require_nonempty(stored_image))
+                if isinstance(stored_image, bytes)
+                else image_from_array(stored_image)
+            )
             if image.width * image.height > max_pixels:
-                raise Unreadable(
+                raise UnreadableImage(
                     f"has {image.width:,} x {image.height:,} pixels and data.max_pixels is {max_pixels:,}: make it smaller, or raise that setting"
                 )
             with image:
                 yield image
     except UnidentifiedImageError:
-        raise Unreadable("is no picture of a known format") from None
-    except BROKEN as error:
-        raise Unreadable(f"is damaged ({_reason(error)})") from None
+        raise UnreadableImage("is no picture of a known format") from None
+    except DECODE_ERRORS as error:
+        raise UnreadableImage(f"is damaged ({_first_line(error)})") from None
     except MemoryError:
-        raise Unreadable("does not fit into memory") from None
+        raise UnreadableImage("does not fit into memory") from None
 
 
-def _with_header(content: bytes) -> Image.Image:
+def _read_header(content: bytes) -> Image.Image:
     """Return a picture of which the header is read, however large it is: there is one limit, ours, whose name the message can tell."""
-    with _OPENING:
+    with _OPEN_LOCK:
         Image.init()  # what this Pillow was built with
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        previous_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(content), formats=[known for known in FORMATS if known in Image.OPEN])
+            return Image.open(io.BytesIO(content), formats=[known for known in PIL_FORMATS if known in Image.OPEN])
         finally:
-            Image.MAX_IMAGE_PIXELS = before
+            Image.MAX_IMAGE_PIXELS = previous_limit
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     """Warn of nothing, since odd metadata harms no picture; in the main thread alone, as the filters belong to the whole process."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -92,27 +107,27 @@ def _hushed() -> Iterator[None]:
         yield
 
 
-def _content(stored: bytes) -> bytes:
-    if not stored:
-        raise Unreadable("is empty")
-    return stored
+def _require_nonempty(stored_image: bytes) -> bytes:
+    if not stored_image:
+        raise UnreadableImage("is empty")
+    return stored_image
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return text[0][:120].rstrip(".") if text else type(error).__name__
 
 
-def from_array(pixels: np.ndarray) -> Image.Image:
+def image_from_array(pixels: np.ndarray) -> Image.Image:
     """Return an array [height, width] or [height, width, 1, 3 or 4] of 8 or 16 bits, or of numbers 0 to 1, as a picture."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        raise Unreadable(f"has the shape {pixels.shape}: expected [height, width] or [height, width, 1, 3 or 4]")
-    return Image.fromarray(np.ascontiguousarray(eight_bits(pixels)))
+        raise UnreadableImage(f"has the shape {pixels.shape}: expected [height, width] or [height, width, 1, 3 or 4]")
+    return Image.fromarray(np.ascontiguousarray(to_uint8(pixels)))
 
 
-def eight_bits(pixels: np.ndarray) -> np.ndarray:
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
     """Return values as uint8: 16 bits lose their lower half, numbers 0 to 1 (or booleans) are scaled to 0 to 255."""
     if pixels.dtype == np.uint8:
         return pixels
@@ -122,78 +137,85 @@ def eight_bits(pixels: np.ndarray) -> np.ndarray:
         return (pixels >> 8).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.floating):
         if not np.isfinite(pixels).all():
-            raise Unreadable("holds numbers that are not finite")
+            raise UnreadableImage("holds numbers that are not finite")
         scale = 255 if pixels.size == 0 or pixels.max() <= 1 else 1
         return (pixels * scale).round().clip(0, 255).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer):
-        wide = pixels.size > 0 and pixels.max() > 255
-        return (pixels.astype(np.int64) >> (8 if wide else 0)).clip(0, 255).astype(np.uint8)
-    raise Unreadable(f"holds values of type {pixels.dtype}: expected 8 or 16 bits, or numbers 0 to 1")
+        is_16_bit = pixels.size > 0 and pixels.max() > 255
+        return (pixels.astype(np.int64) >> (8 if is_16_bit else 0)).clip(0, 255).astype(np.uint8)
+    raise UnreadableImage(f"holds values of type {pixels.dtype}: expected 8 or 16 bits, or numbers 0 to 1")
 
 
-def channels_of(image: Image.Image) -> int:
+def num_channels(image: Image.Image) -> int:
     """Return how many channels a picture has for our purposes: 1 grey, 3 colour, 4 with transparency."""
-    if image.mode in CLEAR or "transparency" in image.info:
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
         return 4
-    return 1 if image.mode in DEEP or image.mode in {"L", "1"} else 3
+    return 1 if image.mode in HIGH_BIT_DEPTH_MODES or image.mode in {"L", "1"} else 3
 
 
-def conversion(image: Image.Image) -> str:
+def conversion_note(image: Image.Image) -> str:
     """Return a note of what a picture loses on its way to 8-bit grey, RGB or RGBA; "" where it loses nothing."""
-    if image.mode in DEEP:
+    if image.mode in HIGH_BIT_DEPTH_MODES:
         return "more than 8 bits a value, reduced to 8"
-    return "" if image.mode in {"L", "1", "RGB", "P"} | CLEAR else f"{image.mode} converted to RGB"
+    return "" if image.mode in {"L", "1", "RGB", "P"} | ALPHA_MODES else f"{image.mode} converted to RGB"
 
 
-def pixels_of(image: Image.Image, frame: Frame) -> np.ndarray:
+def to_pixels(image: Image.Image, spec: DecodeSpec) -> np.ndarray:
     """Return a picture as uint8 [height, width, channels] in the frame, upright as its EXIF says.
 
     `crop` fills the frame and cuts off the middle's surroundings; `pad` shows all and fills up with black (or transparency);
-    `stretch` fills the frame, whatever becomes of the shape. Transparency without a channel of its own becomes white.
+    `anisotropic_scale` fills the frame, whatever becomes of the shape. Transparency without a channel of its own becomes white.
     Where a picture is wholly transparent its colour is set to 0: what nobody sees need not be learned.
     """
     if image.format == "JPEG":
-        image.draft(None, (DRAFT * frame.width, DRAFT * frame.height))
+        image.draft(None, (DRAFT_FACTOR * spec.width, DRAFT_FACTOR * spec.height))
     upright = ImageOps.exif_transpose(image)
-    fitted = _fitted(_coloured(upright, frame.channels), frame)
-    pixels = np.array(fitted).reshape(frame.height, frame.width, frame.channels)
-    if frame.channels == 4:
+    resized = _resize(_convert_channels(upright, spec.channels), spec)
+    pixels = np.array(resized).reshape(spec.height, spec.width, spec.channels)
+    if spec.channels == 4:
         pixels[pixels[:, :, 3] == 0] = 0
     return pixels
 
 
-def _coloured(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode in DEEP:
-        image = Image.fromarray(eight_bits(np.array(image)))
-    if channels_of(image) == 4:
+def _convert_channels(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode in HIGH_BIT_DEPTH_MODES:
+        image = Image.fromarray(to_uint8(np.array(image)))
+    if num_channels(image) == 4:
         image = image.convert("RGBA")
         if channels != 4:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif image.mode == "P":
         image = image.convert("RGB")
-    return image.convert(MODES[channels])
+    return image.convert(PIL_MODES[channels])
 
 
-def _fitted(image: Image.Image, frame: Frame) -> Image.Image:
-    size, given = (frame.width, frame.height), image.size
-    if given == size:
+def _resize(image: Image.Image, spec: DecodeSpec) -> Image.Image:
+    target_size, source_size = (spec.width, spec.height), image.size
+    if source_size == target_size:
         return image
-    if frame.fit == "stretch":
-        return image.resize(size, Image.Resampling.BICUBIC)
-    across, down = size[0] / given[0], size[1] / given[1]
-    if frame.fit == "crop":
-        scale = max(across, down)
-        left, top = (given[0] - size[0] / scale) / 2, (given[1] - size[1] / scale) / 2
-        box = (max(0.0, left), max(0.0, top), min(given[0], given[0] - left), min(given[1], given[1] - top))
-        return image.resize(size, Image.Resampling.BICUBIC, box)
-    scale = min(across, down)
-    inner = image.resize((max(1, round(given[0] * scale)), max(1, round(given[1] * scale))), Image.Resampling.BICUBIC)
-    whole = Image.new(image.mode, size)
-    whole.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
-    return whole
+    if spec.resize == "stretch":
+        return image.resize(target_size, Image.Resampling.BICUBIC)
+    scale_x, scale_y = target_size[0] / source_size[0], target_size[1] / source_size[1]
+    if spec.resize == "crop":
+        scale = max(scale_x, scale_y)
+        left, top = (source_size[0] - target_size[0] / scale) / 2, (source_size[1] - target_size[1] / scale) / 2
+        box = (
+            max(0.0, left),
+            max(0.0, top),
+            min(source_size[0], source_size[0] - left),
+            min(source_size[1], source_size[1] - top),
+        )
+        return image.resize(target_size, Image.Resampling.BICUBIC, box)
+    scale = min(scale_x, scale_y)
+    resized = image.resize(
+        (max(1, round(source_size[0] * scale)), max(1, round(source_size[1] * scale))), Image.Resampling.BICUBIC
+    )
+    canvas = Image.new(image.mode, target_size)
+    canvas.paste(resized, ((target_size[0] - resized.width) // 2, (target_size[1] - resized.height) // 2))
+    return canvas
 
 
-def decoded(stored: Stored, frame: Frame) -> np.ndarray:
+def decode_image(stored_image: StoredImage, spec: DecodeSpec) -> np.ndarray:
     """Return an entry's pixels in the frame, uint8 [height, width, channels]; raises Unreadable for one that cannot be used."""
-    with opened(stored, frame.max_pixels) as image:
-        return pixels_of(image, frame)
+    with open_image(stored_image, spec.max_pixels) as image:
+        return to_pixels(image, spec)

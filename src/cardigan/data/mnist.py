@@ -22,24 +22,26 @@ SHA256 = {
 }
 """Of the uncompressed files."""
 
-_PARTS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
+_FILE_PREFIXES = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 
 
-def mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
+def load_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
     """Return the digits of a split as uint8 [N, 1, 28, 28] with their classes 0..9.
 
     `all` is the training digits followed by the test digits. Raises CardiganError if a file was damaged.
     """
-    images = [read_idx(f"{part}-images-idx3-ubyte") for part in _PARTS[split]]
-    labels = [read_idx(f"{part}-labels-idx1-ubyte") for part in _PARTS[split]]
-    return ImageSource("mnist", torch.cat(images)[:, None], torch.cat(labels).long(), classes=10)
+    images = [read_idx(f"{prefix}-images-idx3-ubyte") for prefix in _FILE_PREFIXES[split]]
+    labels = [read_idx(f"{part}-labels-idx1-ubyte") for part in _FILE_PREFIXES[split]]
+    return ImageSource("mnist", torch.cat(images)[:, None], torch.cat(labels).long(), num_classes=10)
 
 
 def read_idx(name: str) -> torch.Tensor:
     """Return one of the four embedded files as a uint8 tensor of the shape its header gives."""
     content = gzip.decompress(files("cardigan.data").joinpath("mnist_idx", f"{name}.gz").read_bytes())
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise CardiganError(f"The embedded MNIST file {name}.gz is damaged (its SHA-256 differs from the official file's): reinstall cardigan.")
-    axes = content[3]
-    shape = np.frombuffer(content, ">u4", axes, offset=4).astype(int)
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+        raise CardiganError(
+            f"The embedded MNIST file {name}.gz is damaged (its SHA-256 differs from the official file's): reinstall cardigan."
+        )
+    num_axes = content[3]
+    shape = np.frombuffer(content, ">u4", num_axes, offset=4).astype(int)
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes).reshape(shape).copy())

@@ -10,11 +10,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-Stored: TypeAlias = bytes | np.ndarray
+StoredImage: TypeAlias = bytes | np.ndarray
 """A file's content, or pixels as [height, width] or [height, width, channels]."""
 
 
-class Unreadable(Exception):
+class UnreadableImage(Exception):
     """A picture that cannot be used; says why, in words that follow its name: "is empty", "is cut off"."""
 
 
@@ -24,22 +24,22 @@ class Reader:
 
     name: str
     """What the user gave."""
-    count: int
-    title: Callable[[int], str]
+    num_images: int
+    entry_name: Callable[[int], str]
     """What a picture is called in a message: its path within the source, or its number."""
-    read: Callable[[int], Stored]
+    read: Callable[[int], StoredImage]
     """Returns an entry; raises Unreadable for one that cannot be read or must not be, FileNotFoundError and other OSErrors never."""
     fingerprint: str
     """Changes if the pictures do, as far as names, sizes and times tell without reading them all."""
     labels: Sequence[str | int | None] | None = None
     """Each picture's class as the source tells it, None where it tells none; None for a source without labels."""
-    passing: bool = False
+    no_cache: bool = False
     """Whether the fingerprint may be another source's too, as of an object in memory: nothing is kept of such pictures."""
-    passed_over: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
     """How many entries were not taken for pictures, by reason ("not a picture", "hidden"); they count as nothing."""
 
     def __len__(self) -> int:
-        return self.count
+        return self.num_images
 
 
 def fingerprint(parts: Iterable[str | int | bytes]) -> str:
@@ -51,7 +51,7 @@ def fingerprint(parts: Iterable[str | int | bytes]) -> str:
     return digest.hexdigest()
 
 
-def shown(name: str | bytes) -> str:
+def printable(name: str | bytes) -> str:
     """Return a file name of any encoding as text that can be printed."""
     text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -23,15 +23,15 @@ class ImageSpec:
     channels: int
     height: int
     width: int
-    classes: int
+    num_classes: int
     """Number of classes the networks are told about; 0 when they are not."""
     class_names: tuple[str, ...] = ()
     """What they are called, where they have names."""
 
 
-def image_spec(data: DataConfig, classes: int, class_names: tuple[str, ...] = ()) -> ImageSpec:
+def image_spec(data: DataConfig, num_classes: int, class_names: tuple[str, ...] = ()) -> ImageSpec:
     """Return what networks must know of pictures in this frame."""
-    return ImageSpec(data.channels, data.height, data.width, classes, class_names)
+    return ImageSpec(data.channels, data.height, data.width, num_classes, class_names)
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,26 @@ class ImageSource:
     name: str
     pixels: StoredPixels
     labels: Labels
-    classes: int
-    mirrored: bool = False
+    num_classes: int
+    horizontal_flip: bool = False
     """Whether every picture is there a second time, left and right exchanged: number i + n is the mirror image of i."""
     class_names: tuple[str, ...] = ()
-    identity: str = ""
+    fingerprint: str = ""
     """A name for exactly these pixels, where one is known without reading them all."""
 
     def __len__(self) -> int:
-        return len(self.pixels) * (2 if self.mirrored else 1)
+        return len(self.pixels) * (2 if self.horizontal_flip else 1)
 
     def to(self, device: torch.device) -> "ImageSource":
         return dataclasses.replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
-    def images(self, indices: Indices, data: DataConfig) -> Images:
+    def images_at(self, indices: Indices, data: DataConfig) -> Images:
         """Return the pictures at `indices` in the frame that `data` describes, in [-1, 1]."""
-        return framed(self.stored(indices), data)
+        return to_training_shape(self.pixels_at(indices), data)
 
-    def stored(self, indices: Indices) -> StoredPixels:
+    def pixels_at(self, indices: Indices) -> StoredPixels:
         """Return the pictures at `indices` as they are stored."""
-        if not self.mirrored:
+        if not self.horizontal_flip:
             return self.pixels[indices]
         pixels = self.pixels[indices % len(self.pixels)]
         return torch.where((indices >= len(self.pixels))[:, None, None, None], pixels.flip(3), pixels)
@@ -69,34 +69,40 @@ class ImageSource:
         return self.labels[indices % len(self.labels)]
 
 
-def limited(source: ImageSource, count: int) -> ImageSource:
+def random_subset(source: ImageSource, count: int) -> ImageSource:
     """Return `count` pictures of the source, always the same ones, in random order; all of them for 0. Raises CardiganError if there are fewer."""
     if count == 0:
         return source
-    available = len(source.pixels)
-    if count > available:
-        raise CardiganError(f"data.limit is {count:,} and {source.name!r} has {available:,} pictures: give a smaller one, or 0 for all.")
-    return chosen(source, torch.randperm(available, generator=stream(0, "limit", 0))[:count], f"limit {count}")
+    num_available = len(source.pixels)
+    if count > num_available:
+        raise CardiganError(
+            f"data.limit is {count:,} and {source.name!r} has {num_available:,} pictures: give a smaller one, or 0 for all."
+        )
+    return subset(source, torch.randperm(num_available, generator=stream(0, "limit", 0))[:count], f"limit {count}")
 
 
-def chosen(source: ImageSource, places: Indices, told: str) -> ImageSource:
+def subset(source: ImageSource, indices: Indices, description: str) -> ImageSource:
     """Return the source's pictures at these places; `told` says how they were chosen."""
-    identity = f"{source.identity} {told}" if source.identity else ""
-    return dataclasses.replace(source, pixels=source.pixels[places], labels=source.labels[places], identity=identity)
+    fingerprint = f"{source.fingerprint} {description}" if source.fingerprint else ""
+    return dataclasses.replace(
+        source, pixels=source.pixels[indices], labels=source.labels[indices], fingerprint=fingerprint
+    )
 
 
-def framed(pixels: StoredPixels, data: DataConfig) -> Images:
+def to_training_shape(pixels: StoredPixels, data: DataConfig) -> Images:
     """Return stored pictures resized to the frame, with its number of channels, in [-1, 1].
 
-    `stretch` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
+    `anisotropic_scale` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
     `pad` keeps the shape: shrinks (antialiased) what is too large, never enlarges, and fills the rest with black.
     `crop` keeps the shape too: fills the frame and cuts off what stands out, evenly on both sides.
     """
     if pixels.shape[2:] == (data.height, data.width):
-        fitted = pixels
+        resized = pixels
     else:
-        fitted = {"stretch": _stretched, "pad": _padded, "crop": _cropped}[data.fit](pixels, data.height, data.width)
-    images = decode(fitted)
+        resized = {"stretch": _resize_stretch, "pad": _resize_pad, "crop": _resize_crop}[data.resize](
+            pixels, data.height, data.width
+        )
+    images = decode(resized)
     if images.shape[1] == data.channels:
         return images
     if images.shape[1] != 1:
@@ -106,22 +112,28 @@ def framed(pixels: StoredPixels, data: DataConfig) -> Images:
     return images.expand(-1, data.channels, -1, -1)
 
 
-def _stretched(pixels: StoredPixels, height: int, width: int, antialias: bool = False) -> Pixels:
+def _resize_stretch(pixels: StoredPixels, height: int, width: int, antialias: bool = False) -> Pixels:
     if pixels.shape[2:] == (height, width):
         return pixels
-    resized = interpolate(pixels.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=antialias)
+    resized = interpolate(
+        pixels.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=antialias
+    )
     return resized.round_().to(torch.uint8)
 
 
-def _padded(pixels: StoredPixels, height: int, width: int) -> Pixels:
+def _resize_pad(pixels: StoredPixels, height: int, width: int) -> Pixels:
     scale = min(height / pixels.shape[2], width / pixels.shape[3], 1.0)
-    inner = _stretched(pixels, max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[3] * scale)), antialias=True)
-    down, across = height - inner.shape[2], width - inner.shape[3]
-    return pad(inner, (across // 2, across - across // 2, down // 2, down - down // 2))
+    resized = _resize_stretch(
+        pixels, max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[3] * scale)), antialias=True
+    )
+    pad_y, pad_x = height - resized.shape[2], width - resized.shape[3]
+    return pad(resized, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
 
 
-def _cropped(pixels: StoredPixels, height: int, width: int) -> Pixels:
+def _resize_crop(pixels: StoredPixels, height: int, width: int) -> Pixels:
     scale = max(height / pixels.shape[2], width / pixels.shape[3])
-    inner = _stretched(pixels, max(height, round(pixels.shape[2] * scale)), max(width, round(pixels.shape[3] * scale)), antialias=True)
-    top, left = (inner.shape[2] - height) // 2, (inner.shape[3] - width) // 2
-    return inner[:, :, top : top + height, left : left + width]
+    resized = _resize_stretch(
+        pixels, max(height, round(pixels.shape[2] * scale)), max(width, round(pixels.shape[3] * scale)), antialias=True
+    )
+    top, left = (resized.shape[2] - height) // 2, (resized.shape[3] - width) // 2
+    return resized[:, :, top : top + height, left : left + width]

@@ -7,25 +7,29 @@ from typing import Literal
 
 import torch
 
-from cardigan.data.mnist import mnist
+from cardigan.data.mnist import load_mnist
 from cardigan.data.source import ImageSource
 from cardigan.rng import stream
 
-NUM_STACKS = {"train": 128_000, "test": 26_000}
+NUM_IMAGES = {"train": 128_000, "test": 26_000}
 
 
-def stacked_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
+def load_stacked_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
     """Return stacks as uint8 [N, 3, 28, 28] with their modes 0..999, the digits of red, green and blue read as a number.
 
     Training stacks are made of training digits and test stacks of test digits; `all` is the first followed by the second. 301 MB for `train`.
     """
-    parts = [_stacks(part) for part in (("train", "test") if split == "all" else (split,))]
-    pixels, labels = parts[0] if len(parts) == 1 else (torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
-    return ImageSource("stacked-mnist", pixels, labels, classes=1000)
+    parts = [_stacked_digits(part) for part in (("train", "test") if split == "all" else (split,))]
+    pixels, labels = (
+        parts[0]
+        if len(parts) == 1
+        else (torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
+    )
+    return ImageSource("stacked-mnist", pixels, labels, num_classes=1000)
 
 
-def _stacks(split: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]:
-    digits = mnist(split)
-    chosen = torch.randint(len(digits), (NUM_STACKS[split], 3), generator=stream(0, f"stacked {split}", 0))
-    modes = digits.labels[chosen] @ torch.tensor([100, 10, 1])
-    return digits.pixels[chosen.flatten(), 0].reshape(-1, 3, 28, 28), modes
+def _stacked_digits(split: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]:
+    digits = load_mnist(split)
+    digit_indices = torch.randint(len(digits), (NUM_IMAGES[split], 3), generator=stream(0, f"stacked {split}", 0))
+    modes = digits.labels[digit_indices] @ torch.tensor([100, 10, 1])
+    return digits.pixels[digit_indices.flatten(), 0].reshape(-1, 3, 28, 28), modes

@@ -12,7 +12,7 @@ Group = Float[Tensor, "_ _"]
 """The latents of one group; groups may differ in size."""
 
 
-def mixed(add: Sequence[Group], subtract: Sequence[Group] = ()) -> Float[Tensor, "1 latent"]:
+def latent_arithmetic(add: Sequence[Group], subtract: Sequence[Group] = ()) -> Float[Tensor, "1 latent"]:
     """Return the sum of the means of the groups in `add`, minus the means of those in `subtract` (arXiv:1511.06434, section 6.3.2).
 
     A mean of several pictures' z keeps what they have in common; one alone is too little to say (the paper takes three).
@@ -26,7 +26,9 @@ def mixed(add: Sequence[Group], subtract: Sequence[Group] = ()) -> Float[Tensor,
     return (plus - minus)[None].float()
 
 
-def nearby(z: Float[Tensor, "1 latent"], count: int, seed: int = 0, scale: float = 0.25) -> Float[Tensor, "{count} latent"]:
+def noisy_copies(
+    z: Float[Tensor, "1 latent"], count: int, seed: int = 0, scale: float = 0.25
+) -> Float[Tensor, "{count} latent"]:
     """Return `count` latents, the first z itself, the others with uniform noise within +-scale added (section 6.3.2, figure 7)."""
     from cardigan.rng import stream
 

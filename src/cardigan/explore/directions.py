@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.errors import CardiganError
-from cardigan.explore.layers import generator_layers, outputs_up_to
-from cardigan.latents import LATENTS
+from cardigan.explore.layers import generator_layers, layer_output
+from cardigan.latents.sampling import LATENTS
+from cardigan.models.snapshot import SAMPLE_BATCH_SIZE, Snapshot
 from cardigan.rng import stream
-from cardigan.run.snapshot import CHUNK, Snapshot
 from cardigan.shapes import Labels, Latents
 
-SAMPLES_A_CLASS = 100
+SAMPLES_PER_CLASS = 100
 """At least so many samples of each class; of more classes than that allows, the first ones are taken."""
 
 
@@ -26,9 +26,9 @@ class Directions:
 
     vectors: Float[Tensor, "direction latent"]
     """Each of length 1."""
-    spread: Float[Tensor, " direction"]
+    std: Float[Tensor, " direction"]
     """How far along it z usually lies from the middle: one standard deviation of the features' coordinate, in lengths of z."""
-    share: Float[Tensor, " direction"]
+    explained_variance_ratio: Float[Tensor, " direction"]
     """Of the variance of the features."""
 
 
@@ -40,42 +40,51 @@ def principal_directions(snapshot: Snapshot, count: int = 8, samples: int = 2000
     """
     size = snapshot.config.latent.size
     if not 1 <= count <= size or samples <= size:
-        raise CardiganError(f"{count} directions of {samples} samples: expected 1..{size} directions, and more samples than z has numbers ({size}).")
+        raise CardiganError(
+            f"{count} directions of {samples} samples: expected 1..{size} directions, and more samples than z has numbers ({size})."
+        )
     z = LATENTS[snapshot.config.latent.distribution]((samples, size), stream(seed, "directions", 0))
-    classes = min(snapshot.spec.classes, max(1, samples // SAMPLES_A_CLASS))
+    classes = min(snapshot.spec.num_classes, max(1, samples // SAMPLES_PER_CLASS))
     labels = torch.arange(samples) % classes if classes else None
-    features = first_features(snapshot, z, labels)
-    for number in range(max(1, classes)):
-        own = slice(None) if labels is None else labels == number
-        features[own] -= features[own].mean(0)
+    features = first_layer_features(snapshot, z, labels)
+    for class_index in range(max(1, classes)):
+        in_class = slice(None) if labels is None else labels == class_index
+        features[in_class] -= features[in_class].mean(0)
     # The principal coordinates of n samples are eigenvectors of their n x n products, however many features there are.
     values, coordinates = torch.linalg.eigh((features @ features.T).double())
     order = torch.arange(samples - 1, samples - 1 - min(count, samples), -1)
     values, coordinates = values[order].clamp(min=0), coordinates[:, order]
-    scaled = coordinates * (samples - 1) ** 0.5  # each coordinate divided by its standard deviation
-    moves = torch.linalg.lstsq(scaled, z.double() - z.double().mean(0)).solution
-    largest = moves.gather(1, moves.abs().argmax(1, keepdim=True))
-    lengths = moves.norm(dim=1)
-    vectors = moves * largest.sign() / lengths.clamp(min=1e-12)[:, None]
-    return Directions(vectors.float(), lengths.float(), (values / features.double().square().sum().clamp(min=1e-12)).float())
+    whitened = coordinates * (samples - 1) ** 0.5  # each coordinate divided by its standard deviation
+    regression = torch.linalg.lstsq(whitened, z.double() - z.double().mean(0)).solution
+    largest_component = regression.gather(1, regression.abs().argmax(1, keepdim=True))
+    lengths = regression.norm(dim=1)
+    vectors = regression * largest_component.sign() / lengths.clamp(min=1e-12)[:, None]
+    return Directions(
+        vectors.float(), lengths.float(), (values / features.double().square().sum().clamp(min=1e-12)).float()
+    )
 
 
 @torch.no_grad()
-def first_features(snapshot: Snapshot, z: Latents, labels: Labels | None) -> Float[Tensor, "batch feature"]:
+def first_layer_features(snapshot: Snapshot, z: Latents, labels: Labels | None) -> Float[Tensor, "batch feature"]:
     """Return what G's first layer makes of z, on the CPU; of `dcgan` and `mlp` it is linear in z."""
     generator = snapshot.generator
     device = next(generator.parameters()).device
-    first, rows = generator_layers(generator)[0], []
-    for start in range(0, len(z), CHUNK):
-        here = slice(start, start + CHUNK)
-        found = outputs_up_to(first, generator, z[here].to(device), None if labels is None else labels[here].to(device))
-        rows.append(found.flatten(1).float().cpu())
+    first_layer, rows = generator_layers(generator)[0], []
+    for start in range(0, len(z), SAMPLE_BATCH_SIZE):
+        chunk = slice(start, start + SAMPLE_BATCH_SIZE)
+        activations = layer_output(
+            first_layer, generator, z[chunk].to(device), None if labels is None else labels[chunk].to(device)
+        )
+        rows.append(activations.flatten(1).float().cpu())
     return torch.cat(rows)
 
 
-def moved(z: Latents, directions: Directions, amounts: dict[int, float]) -> Latents:
+def move_along_directions(z: Latents, directions: Directions, amounts: dict[int, float]) -> Latents:
     """Return z moved along directions by number, each by so many of its spreads. Raises CardiganError for a direction that is not there."""
     for number in amounts:
         if not 0 <= number < len(directions.vectors):
             raise CardiganError(f"direction is {number}: expected 0..{len(directions.vectors) - 1}.")
-    return z + sum((amount * directions.spread[number] * directions.vectors[number] for number, amount in amounts.items()), torch.zeros_like(z[:1]))
+    return z + sum(
+        (amount * directions.std[number] * directions.vectors[number] for number, amount in amounts.items()),
+        torch.zeros_like(z[:1]),
+    )

@@ -13,13 +13,18 @@ from cardigan.errors import CardiganError
 from cardigan.nets.dcgan import DcganDiscriminator, DcganGenerator
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
-from cardigan.nets.packing import Packed
+from cardigan.nets.pacgan import PacDiscriminator
 from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
 
-FEATURES: dict[type[nn.Module], str] = {
+FEATURE_MODULES: dict[type[nn.Module], str] = {
     **{DcganGenerator: "norms", ResnetGenerator: "sizes", R3ganGenerator: "blocks", MlpGenerator: "hidden"},
-    **{DcganDiscriminator: "norms", ResnetDiscriminator: "layers", R3ganDiscriminator: "blocks", MlpDiscriminator: "hidden"},
+    **{
+        DcganDiscriminator: "norms",
+        ResnetDiscriminator: "layers",
+        R3ganDiscriminator: "blocks",
+        MlpDiscriminator: "hidden",
+    },
 }
 """The list of modules whose outputs are a network's features: before the rectifier where one follows; maps, or in `mlp` single units."""
 
@@ -31,21 +36,23 @@ def generator_layers(generator: Generator) -> list[nn.Module]:
 
 def discriminator_layers(discriminator: Discriminator) -> list[nn.Module]:
     """Return the modules whose outputs are D's features; raises CardiganError for a D that judges packs."""
-    refuse_packs(discriminator)
+    check_not_packed(discriminator)
     return _layers(discriminator)
 
 
 def _layers(network: nn.Module) -> list[nn.Module]:
-    if type(network) not in FEATURES:
-        raise CardiganError(f"Where the features of a {type(network).__name__} are is not known: name them in explore/layers.py.")
-    return list(getattr(network, FEATURES[type(network)]))
-
-
-def refuse_packs(discriminator: nn.Module) -> None:
-    """Raise CardiganError for a discriminator that has no opinion on a single picture."""
-    if isinstance(discriminator, Packed):
+    if type(network) not in FEATURE_MODULES:
         raise CardiganError(
-            f"This discriminator judges packs of {discriminator.packing} pictures together, so it has no opinion on one: "
+            f"Where the features of a {type(network).__name__} are is not known: name them in explore/layers.py."
+        )
+    return list(getattr(network, FEATURE_MODULES[type(network)]))
+
+
+def check_not_packed(discriminator: nn.Module) -> None:
+    """Raise CardiganError for a discriminator that has no opinion on a single picture."""
+    if isinstance(discriminator, PacDiscriminator):
+        raise CardiganError(
+            f"This discriminator judges packs of {discriminator.pac} pictures together, so it has no opinion on one: "
             "give a run that was trained with packing 1."
         )
 
@@ -57,21 +64,21 @@ def layer_at(layers: Sequence[nn.Module], layer: int) -> nn.Module:
     return layers[layer]
 
 
-class Reached(Exception):
+class StopForward(Exception):
     """A pass has come as far as it is wanted."""
 
 
-def outputs_up_to(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
+def layer_output(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
     """Return what one layer gives in a pass of a network, computing nothing after it: of a large generator the first layer is the least."""
     outputs: list[Tensor] = []
 
-    def stop(module: nn.Module, given: Any, out: Tensor) -> None:
-        outputs.append(out)
-        raise Reached
+    def stop(module: nn.Module, module_inputs: Any, output: Tensor) -> None:
+        outputs.append(output)
+        raise StopForward
 
     hook = layer.register_forward_hook(stop)
     try:
-        with suppress(Reached):
+        with suppress(StopForward):
             network(*inputs)
     finally:
         hook.remove()
@@ -79,14 +86,14 @@ def outputs_up_to(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
 
 
 @contextmanager
-def seen(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def record_activations(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """Yield a list that, after a pass inside the block, holds what each layer gave, in the order computed; clear it between passes."""
     outputs: list[Tensor] = []
 
-    def remember(module: nn.Module, given: Any, out: Tensor) -> None:
-        outputs.append(out)
+    def record(module: nn.Module, module_inputs: Any, output: Tensor) -> None:
+        outputs.append(output)
 
-    hooks = [layer.register_forward_hook(remember) for layer in layers]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
     try:
         yield outputs
     finally:

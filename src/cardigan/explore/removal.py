@@ -7,29 +7,31 @@ from torch import Tensor, nn
 
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import generator_layers, layer_at
-from cardigan.run.snapshot import Snapshot, draw_pixels
+from cardigan.models.snapshot import Snapshot, generate_pixels
 from cardigan.shapes import Labels, Latents, Pixels
 
 
-def removed(snapshot: Snapshot, z: Latents, labels: Labels | None, channels: Sequence[int], layer: int) -> Pixels:
+def ablate_channels(
+    snapshot: Snapshot, z: Latents, labels: Labels | None, channels: Sequence[int], layer: int
+) -> Pixels:
     """Return the pictures of z with these channels of one layer set to 0 everywhere; no channel gives the pictures as they are.
 
     Layers are counted from the one after z (0) to the last before the picture (-1); in `mlp` a channel is a single unit.
     Raises CardiganError for a layer or channel that is not there.
     """
     module = layer_at(generator_layers(snapshot.generator), layer)
-    chosen = list(channels)
+    channel_list = list(channels)
 
-    def drop(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-        wrong = [channel for channel in chosen if not 0 <= channel < out.shape[1]]
-        if wrong:
-            raise CardiganError(f"channel is {wrong[0]}: expected 0..{out.shape[1] - 1} in this layer.")
-        kept = out.clone()
-        kept[:, chosen] = 0
-        return kept
+    def zero_channels(module: nn.Module, module_inputs: Any, output: Tensor) -> Tensor:
+        out_of_range = [channel for channel in channel_list if not 0 <= channel < output.shape[1]]
+        if out_of_range:
+            raise CardiganError(f"channel is {out_of_range[0]}: expected 0..{output.shape[1] - 1} in this layer.")
+        ablated = output.clone()
+        ablated[:, channel_list] = 0
+        return ablated
 
-    hook = module.register_forward_hook(drop)
+    hook = module.register_forward_hook(zero_channels)
     try:
-        return draw_pixels(snapshot.generator, z, labels)
+        return generate_pixels(snapshot.generator, z, labels)
     finally:
         hook.remove()

@@ -11,36 +11,36 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cardigan.errors import CardiganError
-from cardigan.explore.arithmetic import mixed, nearby
-from cardigan.explore.directions import Directions, moved, principal_directions
-from cardigan.explore.paths import around, latents_of, walk
-from cardigan.explore.points import Point, label_of
-from cardigan.figures.grid import Sheet
+from cardigan.explore.arithmetic import latent_arithmetic, noisy_copies
+from cardigan.explore.directions import Directions, move_along_directions, principal_directions
+from cardigan.figures.grid import GridImage
 from cardigan.figures.layout import GAP
-from cardigan.latents import sample_labels, truncated
-from cardigan.run.snapshot import Snapshot, check_labels, class_number, draw_pixels
+from cardigan.latents.interpolation import interpolation_grid_latents, point_latents, walk_latents
+from cardigan.latents.points import Point, point_label
+from cardigan.latents.sampling import sample_labels, truncate
+from cardigan.models.snapshot import Snapshot, class_index, generate_pixels, validate_labels
 from cardigan.shapes import Labels, Latents, Pixels
 
-Row = UInt8[Tensor, "_ channel height width"]
+ImageRow = UInt8[Tensor, "_ channel height width"]
 """Pictures side by side; rows of one sheet may differ in number."""
 
 NUM_DIRECTIONS = 8
 """Principal directions that are offered."""
-NUM_NEARBY = 9
+NUM_NOISY_COPIES = 9
 """Pictures of a result: itself, and what lies around it (arXiv:1511.06434, figure 7)."""
 
-FEW = 16
+INTERACTIVE_CHUNK = 16
 """A pad's pictures are drawn this many at a time: it has to follow a hand."""
 
 
 @dataclass(frozen=True)
-class Style:
+class SamplingOptions:
     """What all pictures of a view have in common."""
 
     label: str = ""
     """A class by name or number; nothing lets the seed choose."""
     truncation: float = 1.0
-    amounts: dict[int, float] = field(default_factory=dict)
+    direction_amounts: dict[int, float] = field(default_factory=dict)
     """How far to go along principal directions, in their spreads."""
 
 
@@ -50,93 +50,138 @@ def labels_for(snapshot: Snapshot, points: Sequence[Point], label: str) -> Label
 
     Raises CardiganError for a class where there are none, or that is not among them.
     """
-    classes = snapshot.spec.classes
+    classes = snapshot.spec.num_classes
     if label:
-        labels = torch.full((len(points),), class_number(label, snapshot.spec), dtype=torch.int64)
+        labels = torch.full((len(points),), class_index(label, snapshot.spec), dtype=torch.int64)
     elif classes:
-        own = [sample_labels([(each, 0)], classes) if isinstance(each, int) else torch.tensor([label_of(each) or 0]) for each in points]
-        labels = torch.cat(own)
+        point_labels = [
+            sample_labels([(point, 0)], classes) if isinstance(point, int) else torch.tensor([point_label(point) or 0])
+            for point in points
+        ]
+        labels = torch.cat(point_labels)
     else:
         return None
-    check_labels(labels, len(points), classes)
+    validate_labels(labels, len(points), classes)
     return labels
 
 
-def styled(z: Latents, style: Style, directions: Directions | None) -> Latents:
+def apply_options(z: Latents, options: SamplingOptions, directions: Directions | None) -> Latents:
     """Return z moved along the directions, then truncated."""
-    if style.amounts and directions is not None:
-        z = moved(z, directions, style.amounts)
-    return truncated(z, style.truncation)
+    if options.direction_amounts and directions is not None:
+        z = move_along_directions(z, directions, options.direction_amounts)
+    return truncate(z, options.truncation)
 
 
-def directions_of(snapshot: Snapshot) -> Directions:
-    """Return the principal directions that `Style.amounts` counts."""
+def default_directions(snapshot: Snapshot) -> Directions:
+    """Return the principal directions that `SamplingOptions.direction_amounts` counts."""
     return principal_directions(snapshot, min(NUM_DIRECTIONS, snapshot.config.latent.size))
 
 
-def seeds_pictures(snapshot: Snapshot, seeds: Sequence[Point], style: Style, directions: Directions | None) -> Pixels:
+def seed_images(
+    snapshot: Snapshot, seeds: Sequence[Point], options: SamplingOptions, directions: Directions | None
+) -> Pixels:
     """Return one picture a seed, as `cardigan sample --seeds` draws them."""
-    z = styled(latents_of(snapshot.config, seeds), style, directions)
-    return draw_pixels(snapshot.generator, z, labels_for(snapshot, seeds, style.label))
+    z = apply_options(point_latents(snapshot.config, seeds), options, directions)
+    return generate_pixels(snapshot.generator, z, labels_for(snapshot, seeds, options.label))
 
 
-def pad_pictures(
-    snapshot: Snapshot, corners: Sequence[Point], place: tuple[float, float], grid: int, span: float, style: Style, directions: Directions | None
+def interpolation_images(
+    snapshot: Snapshot,
+    corners: Sequence[Point],
+    position: tuple[float, float],
+    grid: int,
+    extent: float,
+    options: SamplingOptions,
+    directions: Directions | None,
 ) -> Pixels:
     """Return the pictures at and around a place between four seeds, grid x grid of them; without a class all have the first corner's."""
-    z = styled(around(snapshot.config, latents_of(snapshot.config, corners), *place, grid, span), style, directions)
-    return draw_pixels(snapshot.generator, z, labels_for(snapshot, [corners[0]] * len(z), style.label), chunk=FEW)
+    z = apply_options(
+        interpolation_grid_latents(snapshot.config, point_latents(snapshot.config, corners), *position, grid, extent),
+        options,
+        directions,
+    )
+    return generate_pixels(
+        snapshot.generator, z, labels_for(snapshot, [corners[0]] * len(z), options.label), batch_size=INTERACTIVE_CHUNK
+    )
 
 
-def walk_pictures(
-    snapshot: Snapshot, seeds: Sequence[Point], frames: int, spherical: bool | None, loop: bool, style: Style, directions: Directions | None
+def walk_images(
+    snapshot: Snapshot,
+    seeds: Sequence[Point],
+    frames: int,
+    spherical: bool | None,
+    loop: bool,
+    options: SamplingOptions,
+    directions: Directions | None,
 ) -> Pixels:
     """Return the frames of a walk through the seeds; without a class all have the first seed's."""
     if len(seeds) < 2:
         raise CardiganError(f"{len(seeds)} seed is no walk: give at least two.")
-    z = walk(snapshot.config, latents_of(snapshot.config, seeds), frames, spherical, loop)
-    return draw_pixels(snapshot.generator, styled(z, style, directions), labels_for(snapshot, [seeds[0]] * len(z), style.label))
+    z = walk_latents(snapshot.config, point_latents(snapshot.config, seeds), frames, spherical, loop)
+    return generate_pixels(
+        snapshot.generator,
+        apply_options(z, options, directions),
+        labels_for(snapshot, [seeds[0]] * len(z), options.label),
+    )
 
 
-def walks_pictures(
+def parallel_walk_images(
     snapshot: Snapshot,
     seeds: Sequence[Point],
     columns: int,
     frames: int,
     spherical: bool | None,
     loop: bool,
-    style: Style,
+    options: SamplingOptions,
     directions: Directions | None,
 ) -> Pixels:
     """Return the frames of several walks side by side, each beginning one seed further along than the one on its left; one alone has no gaps."""
     if not 1 <= columns <= len(seeds):
-        raise CardiganError(f"{columns} walks side by side through {len(seeds)} seeds: expected 1..{len(seeds)}, each begins at a seed of its own.")
-    turned = [[*seeds[start:], *seeds[:start]] for start in range(columns)]
-    walks = [walk_pictures(snapshot, each, frames, spherical, loop, style, directions) for each in turned]
-    return walks[0] if columns == 1 else torch.stack([rows_sheet([torch.stack(pictures)]) for pictures in zip(*walks, strict=True)])
+        raise CardiganError(
+            f"{columns} walks side by side through {len(seeds)} seeds: expected 1..{len(seeds)}, each begins at a seed of its own."
+        )
+    rotated_seeds = [[*seeds[start:], *seeds[:start]] for start in range(columns)]
+    walks = [
+        walk_images(snapshot, walk_seeds, frames, spherical, loop, options, directions) for walk_seeds in rotated_seeds
+    ]
+    return (
+        walks[0]
+        if columns == 1
+        else torch.stack([stack_rows([torch.stack(frame_images)]) for frame_images in zip(*walks, strict=True)])
+    )
 
 
-def mix_rows(
-    snapshot: Snapshot, add: Sequence[Sequence[Point]], subtract: Sequence[Sequence[Point]], style: Style, directions: Directions | None
-) -> list[Row]:
+def arithmetic_rows(
+    snapshot: Snapshot,
+    add: Sequence[Sequence[Point]],
+    subtract: Sequence[Sequence[Point]],
+    options: SamplingOptions,
+    directions: Directions | None,
+) -> list[ImageRow]:
     """Return a row for each group of seeds, its pictures and then its average, and last the sum of the averages less those subtracted, nine times:
     itself, and with noise (arXiv:1511.06434, section 6.3.2). Without a class all have the first seed's, since z is what is added.
     """
-    groups = [[latents_of(snapshot.config, seeds) for seeds in part] for part in (add, subtract)]
-    result = nearby(mixed(*groups), NUM_NEARBY)
-    first = add[0][0]
+    groups = [[point_latents(snapshot.config, seeds) for seeds in part] for part in (add, subtract)]
+    result = noisy_copies(latent_arithmetic(*groups), NUM_NOISY_COPIES)
+    first_point = add[0][0]
     rows = []
     for z in [*(torch.cat([group, group.mean(0, keepdim=True)]) for group in [*groups[0], *groups[1]]), result]:
-        rows.append(draw_pixels(snapshot.generator, styled(z, style, directions), labels_for(snapshot, [first] * len(z), style.label)))
+        rows.append(
+            generate_pixels(
+                snapshot.generator,
+                apply_options(z, options, directions),
+                labels_for(snapshot, [first_point] * len(z), options.label),
+            )
+        )
     return rows
 
 
-def rows_sheet(rows: Sequence[Row]) -> Sheet:
+def stack_rows(rows: Sequence[ImageRow]) -> GridImage:
     """Return batches below each other, each from left to right; where one is shorter the sheet stays black."""
     count, (_, channels, height, width) = max(len(row) for row in rows), rows[0].shape
     sheet = rows[0].new_zeros(channels, len(rows) * (height + GAP) - GAP, count * (width + GAP) - GAP)
-    for down, row in enumerate(rows):
-        for across, picture in enumerate(row):
-            top, left = down * (height + GAP), across * (width + GAP)
-            sheet[:, top : top + height, left : left + width] = picture
+    for row_index, row in enumerate(rows):
+        for column_index, image in enumerate(row):
+            top, left = row_index * (height + GAP), column_index * (width + GAP)
+            sheet[:, top : top + height, left : left + width] = image
     return sheet

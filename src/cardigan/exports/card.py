@@ -12,13 +12,13 @@ from pathlib import Path
 from torch import nn
 
 from cardigan.config import Config
-from cardigan.exports.quality import Cost, cost_lines
-from cardigan.exports.record import Record, record_of, told_source, training_command
-from cardigan.run.snapshot import Snapshot
+from cardigan.exports.quantization_report import QuantizationReport, quantization_lines
+from cardigan.exports.training_record import TrainingRecord, public_source, training_command, training_record
+from cardigan.models.snapshot import Snapshot
 
-UNKNOWN = "pictures not known"
+UNKNOWN_DATA = "pictures not known"
 """What the data of a generator is called that another program trained."""
-LICENCES = dict.fromkeys(
+LICENSES = dict.fromkeys(
     ("mnist", "stacked-mnist"),
     ("cc-by-sa-3.0", "Creative Commons Attribution-ShareAlike 3.0 (CC BY-SA 3.0), https://creativecommons.org/licenses/by-sa/3.0/; "
      "the MNIST digits are by Yann LeCun and Corinna Cortes"),
@@ -26,13 +26,13 @@ LICENCES = dict.fromkeys(
 """Of the embedded pictures: the short name and the sentence."""
 
 
-def card_text(
+def model_card(
     snapshot: Snapshot,
     model: Path | None = None,
     files: Mapping[str, str] | None = None,
-    export: Sequence[str] = (),
-    cost: Cost | None = None,
-    data_licence: str = "",
+    export_lines: Sequence[str] = (),
+    quantization: QuantizationReport | None = None,
+    data_license: str = "",
     weights: str = "float32",
 ) -> str:
     """Return the card of a snapshot.
@@ -40,23 +40,25 @@ def card_text(
     `model` is where it came from, `files` are the names of what the card is of and their SHA-256, "" where the card is to lie inside, `export` says
     what this export is, `cost` what the judge found, `weights` what they are stored as.
     """
-    config, record = snapshot.config, record_of(model, snapshot)
-    source = told_source(config) or UNKNOWN
-    here = not snapshot.foreign
+    config, record = snapshot.config, training_record(model, snapshot)
+    source = public_source(config) or UNKNOWN_DATA
+    is_ours = not snapshot.foreign
     sections = {
-        "This export": list(export),
+        "This export": list(export_lines),
         "Data": _data(snapshot, source),
         "Recipe": _recipe(snapshot),
-        "Time": _time(snapshot, record) if here else [],
-        "Metrics": cost_lines(cost) if cost is not None else _metrics(record, weights),
+        "Time": _time(snapshot, record) if is_ours else [],
+        "Metrics": quantization_lines(quantization) if quantization is not None else _metrics(record, weights),
         "Limits": _limits(snapshot),
-        "Licence of the data": [_licence(source, data_licence)[1]],
+        "Licence of the data": [_license(source, data_license)[1]],
         "Use": _use(snapshot, files or {}),
-        "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _same_bits(record)] if here else [],
+        "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _reproducibility_note(record)]
+        if is_ours
+        else [],
         "Hashes": _hashes(snapshot, files or {}),
     }
     body = [line for title, lines in sections.items() if lines for line in (f"## {title}", "", *lines, "")]
-    text = "\n".join([*_front_matter(snapshot, source, data_licence), "", f"# {_title(snapshot, source)}", "", *body])
+    text = "\n".join([*_front_matter(snapshot, source, data_license), "", f"# {_title(snapshot, source)}", "", *body])
     return text.replace(config.data.source, source) if config.data.source else text
 
 
@@ -69,31 +71,34 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def drawing_words(config: Config) -> list[str]:
+def sampling_instructions(config: Config) -> list[str]:
     """Return how latents and classes are drawn, so that any program can draw the same ones."""
-    size, kind = config.latent.size, config.latent.distribution
-    law = {"normal": "from N(0, 1)", "uniform": "uniformly from [-1, 1]"}[kind]
-    draw = {"normal": f"torch.randn(1, {size}, generator=g)", "uniform": f"torch.rand(1, {size}, generator=g) * 2 - 1"}[kind]
-    words = [f"`z` is {size} numbers drawn independently {law}. Picture i of seed s has, in PyTorch, `{draw}`, where `g = torch.Generator()"
+    size, distribution = config.latent.size, config.latent.distribution
+    distribution_text = {"normal": "from N(0, 1)", "uniform": "uniformly from [-1, 1]"}[distribution]
+    expression = {
+        "normal": f"torch.randn(1, {size}, generator=g)",
+        "uniform": f"torch.rand(1, {size}, generator=g) * 2 - 1",
+    }[distribution]
+    lines = [f"`z` is {size} numbers drawn independently {distribution_text}. Picture i of seed s has, in PyTorch, `{expression}`, where `g = torch.Generator()"
              '.manual_seed(int.from_bytes(hashlib.blake2b(f"{s}/sample/{i}".encode(), digest_size=8).digest(), "big") >> 1)`. '
              "`truncation`, from 0 to 1, multiplies `z`: less is more typical and less varied."]  # fmt: skip
     if config.conditional:
-        words.append(
+        lines.append(
             '`labels` are class numbers; one that is not asked for is drawn by `torch.randint(classes, (1,), generator=g)` of `f"{s}/label/{i}"`.'
         )
-    return words
+    return lines
 
 
-def _front_matter(snapshot: Snapshot, source: str, data_licence: str) -> list[str]:
-    kind = "conditional" if snapshot.spec.classes else "unconditional"
+def _front_matter(snapshot: Snapshot, source: str, data_license: str) -> list[str]:
+    kind = "conditional" if snapshot.spec.num_classes else "unconditional"
     tags = ["gan", "image-generation", kind, snapshot.config.generator.network]
     name = source.removeprefix("hf:").split(":")[0]
-    datasets = ["datasets:", f"- {_quoted(name)}"] if source in LICENCES or source.startswith("hf:") else []
-    return ["---", "library_name: cardigan", f"license: {_licence(source, data_licence)[0]}", "pipeline_tag: unconditional-image-generation",
+    datasets = ["datasets:", f"- {_yaml_quoted(name)}"] if source in LICENSES or source.startswith("hf:") else []
+    return ["---", "library_name: cardigan", f"license: {_license(source, data_license)[0]}", "pipeline_tag: unconditional-image-generation",
             "tags:", *(f"- {tag}" for tag in tags), *datasets, "---"]  # fmt: skip
 
 
-def _quoted(text: str) -> str:
+def _yaml_quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -102,105 +107,132 @@ def _title(snapshot: Snapshot, source: str) -> str:
     return f"{source}: {spec.height}x{spec.width} pictures by a {snapshot.config.generator.network} GAN"
 
 
-def _licence(source: str, told: str) -> tuple[str, str]:
-    if told:
-        short = told.lower() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", told) else "other"
-        words = " ".join(told.split())
-        return short, f"{words}, as told by who exported this. Whether it extends to the weights is for you to judge."
-    if source in LICENCES:
-        return LICENCES[source][0], f"{LICENCES[source][1]}. The card passes it on to the weights, to be on the safe side."
-    return "unknown", "Not recorded: Cardigan does not know it. Find it out before you share what was learned from the pictures."
+def _license(source: str, data_license: str) -> tuple[str, str]:
+    if data_license:
+        identifier = data_license.lower() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", data_license) else "other"
+        license_text = " ".join(data_license.split())
+        return (
+            identifier,
+            f"{license_text}, as told by who exported this. Whether it extends to the weights is for you to judge.",
+        )
+    if source in LICENSES:
+        return LICENSES[source][
+            0
+        ], f"{LICENSES[source][1]}. The card passes it on to the weights, to be on the safe side."
+    return (
+        "unknown",
+        "Not recorded: Cardigan does not know it. Find it out before you share what was learned from the pictures.",
+    )
 
 
 def _data(snapshot: Snapshot, source: str) -> list[str]:
     data, spec = snapshot.config.data, snapshot.spec
     if snapshot.foreign:
-        told = "" if source == UNKNOWN else f": {source}, by what kind of file it is"
-        return [f"- another program trained it{told}; what exactly it saw, these weights do not tell", f"- pictures: {spec.height}x{spec.width}"]
-    colours = {1: "grey", 3: "RGB", 4: "RGB and transparency"}.get(spec.channels, f"{spec.channels} channels")
-    lines = [f"- source: {source} (part `{data.split}`{f', {data.limit:,} of its pictures' if data.limit else ''}"
-             f"{f', {data.held_out:,} held out' if data.held_out else ''})",
-             f"- pictures: {spec.height}x{spec.width} (height first), {colours}; fit `{data.fit}`{', mirrored' if data.mirror else ''}"]  # fmt: skip
-    names = ", ".join(spec.class_names) or f"0 to {spec.classes - 1}"
-    return [*lines, f"- classes: {spec.classes} ({names})" if spec.classes else "- classes: none told"]
+        origin = "" if source == UNKNOWN_DATA else f": {source}, by what kind of file it is"
+        return [
+            f"- another program trained it{origin}; what exactly it saw, these weights do not tell",
+            f"- pictures: {spec.height}x{spec.width}",
+        ]
+    color_text = {1: "grey", 3: "RGB", 4: "RGB and transparency"}.get(spec.channels, f"{spec.channels} channels")
+    lines = [f"- source: {source} (part `{data.split}`{f', {data.max_images:,} of its pictures' if data.max_images else ''}"
+             f"{f', {data.holdout:,} held out' if data.holdout else ''})",
+             f"- pictures: {spec.height}x{spec.width} (height first), {color_text}; fit `{data.resize}`{', mirrored' if data.horizontal_flip else ''}"]  # fmt: skip
+    names = ", ".join(spec.class_names) or f"0 to {spec.num_classes - 1}"
+    return [*lines, f"- classes: {spec.num_classes} ({names})" if spec.num_classes else "- classes: none told"]
 
 
 def _recipe(snapshot: Snapshot) -> list[str]:
     config = snapshot.config
-    rounded = (
-        [] if snapshot.weights == "float32" else [f"- read from a file that stored its weights as {snapshot.weights}: these are not those trained"]
+    quantization_note = (
+        []
+        if snapshot.weights_dtype == "float32"
+        else [f"- read from a file that stored its weights as {snapshot.weights_dtype}: these are not those trained"]
     )
     parameters = sum(parameter.numel() for parameter in snapshot.generator.parameters())
     network = f"{config.generator.network}, width {config.generator.width}, {parameters:,} parameters, latent of {config.latent.size}"
     if snapshot.foreign:
-        return [f"- generator: {network}; how it was trained is not known", *rounded]
+        return [f"- generator: {network}; how it was trained is not known", *quantization_note]
     return [
-        *rounded,
-        f"- recipe `{config.recipe}`, seed {config.seed}, batch {config.batch}, {snapshot.images_seen:,} images seen",
+        *quantization_note,
+        f"- recipe `{config.recipe}`, seed {config.seed}, batch {config.batch_size}, {snapshot.images_seen:,} images seen",
         f"- generator: {network}",
         f"- discriminator: {config.discriminator.network}, width {config.discriminator.width}; loss `{config.objective.loss}`, "
         f"R1 {config.objective.r1:g}, R2 {config.objective.r2:g}",
-        f"- these are averaged weights, half-life {config.average.half_life_images:,} images"
-        if config.average.half_life_images
+        f"- these are averaged weights, half-life {config.ema.half_life_images:,} images"
+        if config.ema.half_life_images
         else "- these are the last weights, not averaged",
     ]
 
 
-def _time(snapshot: Snapshot, record: Record) -> list[str]:
-    seen = f"{snapshot.images_seen:,} images"
+def _time(snapshot: Snapshot, record: TrainingRecord) -> list[str]:
+    images_seen = f"{snapshot.images_seen:,} images"
     if record.seconds is None:
-        return [f"{seen}; how long they took is not known, since this file lies in no run."]
-    known = record.environment or {}
+        return [f"{images_seen}; how long they took is not known, since this file lies in no run."]
+    environment = record.environment or {}
     machine = ", ".join(
-        f"{label} {known[name]}" for name, label in (("platform", "on"), ("threads", "threads:"), ("torch", "torch")) if known.get(name)
+        f"{label} {environment[name]}"
+        for name, label in (("platform", "on"), ("threads", "threads:"), ("torch", "torch"))
+        if environment.get(name)
     )
-    return [f"{seen} in {record.seconds:,.0f} s{f' ({machine})' if machine else ''}."]
+    return [f"{images_seen} in {record.seconds:,.0f} s{f' ({machine})' if machine else ''}."]
 
 
-def _metrics(record: Record, weights: str) -> list[str]:
-    before = [] if weights == "float32" else [f"Of the weights before they were stored as {weights}; what that costs was not judged.", ""]
+def _metrics(record: TrainingRecord, weights: str) -> list[str]:
+    quantization_note = (
+        []
+        if weights == "float32"
+        else [f"Of the weights before they were stored as {weights}; what that costs was not judged.", ""]
+    )
     score = [] if record.score is None else [f"Score at this checkpoint: {record.score:.2f} (the cheap one, of few pictures and without an error: "
                                              "it compares checkpoints of one run, nothing else)."]  # fmt: skip
-    if not record.rows:
-        return [*score, *([""] if score else []), "Not judged: `cardigan export --judge` or `cardigan evaluate` does it."]
+    if not record.metric_rows:
+        return [
+            *score,
+            *([""] if score else []),
+            "Not judged: `cardigan export --judge` or `cardigan evaluate` does it.",
+        ]
     table = ["| metric | value | standard error | real pictures |", "|---|---|---|---|"]
-    table += [f"| {row.name} | {row.value} | {row.error} | {row.real} |" for row in record.rows]
-    return [*before, *table, "", f"Protocol: {record.protocol}", *(["", *score] if score else [])]
+    table += [f"| {row.name} | {row.value} | {row.error} | {row.baseline} |" for row in record.metric_rows]
+    return [*quantization_note, *table, "", f"Protocol: {record.protocol}", *(["", *score] if score else [])]
 
 
 def _limits(snapshot: Snapshot) -> list[str]:
-    classes = "Only the classes above can be asked for." if snapshot.spec.classes else "No class can be asked for."
+    classes = "Only the classes above can be asked for." if snapshot.spec.num_classes else "No class can be asked for."
     return [
         f"- It draws {snapshot.spec.height}x{snapshot.spec.width} pictures like those it was trained on, with their faults and imbalances.",
         f"- {classes} Rare kinds of pictures may be missing or worse than others.",
-        "- It can repeat training pictures: the metric `memorisation` looks for it, where it was judged.",
+        "- It can repeat training pictures: the metric `memorization_metrics` looks for it, where it was judged.",
         "- It was made to study and illustrate; nothing was checked for any use in which a wrong picture does harm.",
     ]
 
 
 def _use(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
     """Return how to draw: the code where a file is one that Cardigan loads, and in words for any program."""
-    spec, words = snapshot.spec, drawing_words(snapshot.config)
-    loaded = next((name for name in files if name.endswith(".safetensors")), "")
-    if not loaded:
-        return words
-    label = ", labels=0" if spec.classes else ""
+    spec, instructions = snapshot.spec, sampling_instructions(snapshot.config)
+    weights_name = next((name for name in files if name.endswith(".safetensors")), "")
+    if not weights_name:
+        return instructions
+    label = ", labels=0" if spec.num_classes else ""
     return [
         "```python",
         "import cardigan",
         "",
-        f'gan = cardigan.load("{loaded}")',
+        f'gan = cardigan.load("{weights_name}")',
         f"pictures = gan.sample(16, seed=0{label})  # uint8 [16, {spec.height}, {spec.width}, {spec.channels}]",
         "```",
         "",
-        *words,
+        *instructions,
     ]
 
 
-def _same_bits(record: Record) -> str:
-    known = record.environment or {}
-    made = f"with cardigan {known['cardigan']} and torch {known['torch']}" if {"cardigan", "torch"} <= known.keys() else "with the same versions"
-    return f"\nThe bits are the same {made} on the same kind of machine; elsewhere rounding differs, and so do single pictures."
+def _reproducibility_note(record: TrainingRecord) -> str:
+    environment = record.environment or {}
+    versions = (
+        f"with cardigan {environment['cardigan']} and torch {environment['torch']}"
+        if {"cardigan", "torch"} <= environment.keys()
+        else "with the same versions"
+    )
+    return f"\nThe bits are the same {versions} on the same kind of machine; elsewhere rounding differs, and so do single pictures."
 
 
 def _hashes(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:

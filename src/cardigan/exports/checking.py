@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import torch
 
 from cardigan.errors import CardiganError
-from cardigan.exports.interface import Drawing
-from cardigan.latents import sample_labels, sample_latents
-from cardigan.run.snapshot import Snapshot
+from cardigan.exports.interface import GenerateFn
+from cardigan.latents.sampling import sample_labels, sample_latents
+from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Images, Labels, Latents
 
-BATCHES = ((1, 1.0), (2, 0.7), (7, 1.0), (16, 0.0), (33, 0.5))
+CHECK_BATCHES = ((1, 1.0), (2, 0.7), (7, 1.0), (16, 0.0), (33, 0.5))
 """Pictures at a time, and their truncation."""
-SEED = 2**40
+FIRST_SEED = 2**40
 """Seeds that nobody draws by hand, so that what is checked is not what was looked at."""
 
 
 @dataclass(frozen=True)
-class Probe:
+class CheckInput:
     """What is drawn by both."""
 
     z: Latents
@@ -29,42 +29,45 @@ class Probe:
     truncation: float
 
 
-def probes(snapshot: Snapshot) -> Iterator[Probe]:
+def check_inputs(snapshot: Snapshot) -> Iterator[CheckInput]:
     """Yield batches of latents and classes, the last and the first class among them."""
-    latent, classes = snapshot.config.latent, snapshot.spec.classes
-    for number, (size, truncation) in enumerate(BATCHES):
-        keys = [(SEED + number, place) for place in range(size)]
+    latent, classes = snapshot.config.latent, snapshot.spec.num_classes
+    for number, (size, truncation) in enumerate(CHECK_BATCHES):
+        keys = [(FIRST_SEED + number, index) for index in range(size)]
         labels = sample_labels(keys, classes) if classes else None
         if labels is not None and size > 1:
             labels[:2] = torch.tensor([0, classes - 1])
-        yield Probe(sample_latents(latent.distribution, keys, latent.size), labels, truncation)
+        yield CheckInput(sample_latents(latent.distribution, keys, latent.size), labels, truncation)
 
 
-def drawing_of(snapshot: Snapshot) -> Drawing:
+def pytorch_generate_fn(snapshot: Snapshot) -> GenerateFn:
     """Return PyTorch's own drawing."""
 
     @torch.no_grad()
-    def draw(z: Latents, labels: Labels | None, truncation: float) -> Images:
+    def generate(z: Latents, labels: Labels | None, truncation: float) -> Images:
         return snapshot.generator(z * truncation, labels).clamp(-1, 1)
 
-    return draw
+    return generate
 
 
-def largest_difference(snapshot: Snapshot, draw: Drawing) -> float:
+def largest_difference(snapshot: Snapshot, generate: GenerateFn) -> float:
     """Return the largest difference between two pictures' values, of 2 between black and white; infinite where one is no picture."""
-    expected, found = drawing_of(snapshot), 0.0
-    for probe in probes(snapshot):
-        ours, theirs = (each(probe.z, probe.labels, probe.truncation) for each in (expected, draw))
-        if theirs.shape != ours.shape or not bool(torch.isfinite(theirs).all()):
+    pytorch_generate, largest = pytorch_generate_fn(snapshot), 0.0
+    for check_input in check_inputs(snapshot):
+        expected_images, actual_images = (
+            generate_fn(check_input.z, check_input.labels, check_input.truncation)
+            for generate_fn in (pytorch_generate, generate)
+        )
+        if actual_images.shape != expected_images.shape or not bool(torch.isfinite(actual_images).all()):
             return float("inf")
-        found = max(found, float((theirs - ours).abs().max()))
-    return found
+        largest = max(largest, float((actual_images - expected_images).abs().max()))
+    return largest
 
 
-def check_difference(what: str, difference: float, allowed: float) -> None:
+def check_difference(title: str, difference: float, tolerance: float) -> None:
     """Raise CardiganError, before anything is kept, for an export that draws something else."""
-    if not difference <= allowed:
+    if not difference <= tolerance:
         raise CardiganError(
-            f"The {what} draws other pictures than PyTorch: they differ by {difference:.2g} where {allowed:.0e} is allowed (of 2 between black and "
+            f"The {title} draws other pictures than PyTorch: they differ by {difference:.2g} where {tolerance:.0e} is allowed (of 2 between black and "
             "white), so nothing was kept. Export as safetensors instead, and report this."
         )

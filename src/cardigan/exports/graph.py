@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cardigan.errors import CardiganError
+from cardigan.models.snapshot import Snapshot
 from cardigan.nets.interface import Generator
-from cardigan.run.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-class Drawn(nn.Module):
+class UnconditionalExportModule(nn.Module):
     """A generator without classes, with the truncation as an input."""
 
     def __init__(self, generator: Generator) -> None:
@@ -29,7 +29,7 @@ class Drawn(nn.Module):
         return self.generator(z * truncation).clamp(-1, 1)
 
 
-class DrawnByClass(nn.Module):
+class ConditionalExportModule(nn.Module):
     """A generator with classes, with the truncation as an input."""
 
     def __init__(self, generator: Generator) -> None:
@@ -40,60 +40,64 @@ class DrawnByClass(nn.Module):
         return self.generator(z * truncation, labels).clamp(-1, 1)
 
 
-def inputs(snapshot: Snapshot) -> tuple[str, ...]:
+def input_names(snapshot: Snapshot) -> tuple[str, ...]:
     """Return the names of a graph's inputs, in their order."""
-    return ("z", "labels", "truncation") if snapshot.spec.classes else ("z", "truncation")
+    return ("z", "labels", "truncation") if snapshot.spec.num_classes else ("z", "truncation")
 
 
-def plain(generator: Generator) -> Generator:
+def without_parametrizations(generator: Generator) -> Generator:
     """Return a copy whose weights are stored as they are used: divided by their spectral norms, where they have them.
 
     PyTorch's own `remove_parametrizations` would take them from the original too: a copy shares the class that they live in.
     """
     copy = deepcopy(generator).eval().requires_grad_(False)
-    for module in [each for each in copy.modules() if parametrize.is_parametrized(each)]:
-        parts: Any = module
-        used = {name: getattr(parts, name).detach().clone() for name in parts.parametrizations}
-        parts.__class__ = parametrize.type_before_parametrizations(module)
-        del parts.parametrizations
-        for name, tensor in used.items():
+    for module in [submodule for submodule in copy.modules() if parametrize.is_parametrized(submodule)]:
+        parametrized: Any = module
+        effective_weights = {
+            name: getattr(parametrized, name).detach().clone() for name in parametrized.parametrizations
+        }
+        parametrized.__class__ = parametrize.type_before_parametrizations(module)
+        del parametrized.parametrizations
+        for name, tensor in effective_weights.items():
             module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
     return copy
 
 
-def graph(snapshot: Snapshot) -> "ExportedProgram":
+def exported_program(snapshot: Snapshot) -> "ExportedProgram":
     """Return the graph of a snapshot's generator; raises CardiganError for a network with a part that torch.export cannot follow."""
     from torch.export import Dim, export
 
-    batch = {0: Dim("batch")}
+    batch_axis = {0: Dim("batch")}
     z, truncation = torch.zeros(2, snapshot.config.latent.size), torch.ones(())
     labels = torch.zeros(2, dtype=torch.int64)
     module, arguments, shapes = (
-        (DrawnByClass(snapshot.generator), (z, labels, truncation), (batch, batch, None))
-        if snapshot.spec.classes
-        else (Drawn(snapshot.generator), (z, truncation), (batch, None))
+        (ConditionalExportModule(snapshot.generator), (z, labels, truncation), (batch_axis, batch_axis, None))
+        if snapshot.spec.num_classes
+        else (UnconditionalExportModule(snapshot.generator), (z, truncation), (batch_axis, None))
     )
     try:
         program = export(module.eval(), arguments, dynamic_shapes=shapes)
     except Exception as error:
-        raise unsupported(snapshot, error) from error
-    return _anonymous(program)
+        raise unsupported_network_error(snapshot, error) from error
+    return _without_metadata(program)
 
 
-def unsupported(snapshot: Snapshot, error: BaseException) -> CardiganError:
+def unsupported_network_error(snapshot: Snapshot, error: BaseException) -> CardiganError:
     """Return the error for a network with a part that has no counterpart, naming it as far as the exporter does."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200].rstrip(".")
+    exporter_message = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
+        :200
+    ].rstrip(".")
     return CardiganError(
-        f"The {snapshot.config.generator.network} generator has a part that cannot be exported ({said}): "
+        f"The {snapshot.config.generator.network} generator has a part that cannot be exported ({exporter_message}): "
         "export it as safetensors, which holds every network, or change that part."
     )
 
 
-def _anonymous(program: "ExportedProgram") -> "ExportedProgram":
+def _without_metadata(program: "ExportedProgram") -> "ExportedProgram":
     """Leave out what the graph remembers of source files' paths, and the examples, which would be stored as a pickle."""
-    found: Any = program
-    for node in found.graph.nodes:
-        for word in ("stack_trace", "source_fn_stack", "from_node"):
-            node.meta.pop(word, None)
-    found.example_inputs = None
+    graph_program: Any = program
+    for node in graph_program.graph.nodes:
+        for key in ("stack_trace", "source_fn_stack", "from_node"):
+            node.meta.pop(key, None)
+    graph_program.example_inputs = None
     return program

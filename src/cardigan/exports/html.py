@@ -1,22 +1,22 @@
-"""html: one page that draws in the browser, offline. The page itself is `page.py`'s."""
+"""html: one page that draws in the browser, offline. The page itself is `exports/webpage/page.py`'s."""
 
 from pathlib import Path
 
-from cardigan.exports.interface import Settings, Writer
-from cardigan.run.rounding import Weights
-from cardigan.run.snapshot import Snapshot
+from cardigan.exports.interface import ExportSettings, WriteFn
+from cardigan.models.quantize import WeightsDtype
+from cardigan.models.snapshot import Snapshot
 
 
-def html_stored(snapshot: Snapshot, weights: Weights) -> Snapshot:
+def html_quantized_snapshot(snapshot: Snapshot, weights: WeightsDtype) -> Snapshot:
     """Return what a page draws with, run here."""
-    from cardigan.exports.page import page_snapshot
+    from cardigan.exports.webpage.page import quantized_page_snapshot
 
-    return page_snapshot(snapshot, weights)
+    return quantized_page_snapshot(snapshot, weights)
 
 
-def html_writer(snapshot: Snapshot, settings: Settings) -> Writer:
+def html_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
     """Return what writes the page."""
-    from cardigan.exports.page import write_page
+    from cardigan.exports.webpage.page import write_page
 
     def write(path: Path, card: str) -> float:
         return write_page(snapshot, path, card, settings.weights)

@@ -17,132 +17,145 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.exports.checking import largest_difference
-from cardigan.exports.graph import graph, inputs, plain, unsupported
-from cardigan.exports.interface import Drawing, Settings, Writer
-from cardigan.run.rounding import SCALE, Weights, output_axes, rounded, stored
-from cardigan.run.snapshot import Snapshot, header
+from cardigan.exports.graph import exported_program, input_names, unsupported_network_error, without_parametrizations
+from cardigan.exports.interface import ExportSettings, GenerateFn, WriteFn
+from cardigan.models.quantize import SCALE_SUFFIX, WeightsDtype, fake_quantize, output_channel_axes, quantize_state
+from cardigan.models.snapshot import Snapshot, snapshot_metadata
 from cardigan.shapes import Images, Labels, Latents
 
 OPSET = 20
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-LARGEST_BYTES = 2**31 - 2**20
+REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+MAX_FILE_BYTES = 2**31 - 2**20
 """A file of ONNX's is one protocol buffer, which ends at 2 GiB."""
 
 
-def onnx_writer(snapshot: Snapshot, settings: Settings) -> Writer:
+def onnx_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
     """Return what writes the file; raises CardiganError for a network that ONNX has no operators for, or onnxruntime no code."""
     weights = settings.weights
-    check_installed()
-    whole = replace(snapshot, generator=plain(snapshot.generator))
-    exact = replace(whole, generator=rounded(whole.generator, weights))
-    model = _model(exact, optimized=weights == "float32")
+    check_onnx_installed()
+    full_precision = replace(snapshot, generator=without_parametrizations(snapshot.generator))
+    quantized = replace(full_precision, generator=fake_quantize(full_precision.generator, weights))
+    model = _onnx_model(quantized, optimize=weights == "float32")
     if weights != "float32":
-        _store_rounded(model, whole, weights)
-    if model.ByteSize() > LARGEST_BYTES:
-        raise CardiganError("The generator's weights exceed the 2 GiB that an ONNX file holds: export it as safetensors or pt2, or with fewer bits.")
+        _store_quantized(model, full_precision, weights)
+    if model.ByteSize() > MAX_FILE_BYTES:
+        raise CardiganError(
+            "The generator's weights exceed the 2 GiB that an ONNX file holds: export it as safetensors or pt2, or with fewer bits."
+        )
 
     def write(path: Path, card: str) -> float:
-        facts = json.dumps(header(snapshot.config, snapshot.spec, snapshot.images_seen), sort_keys=True)
+        metadata = json.dumps(snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen), sort_keys=True)
         del model.metadata_props[:]
-        for key, value in {"cardigan": facts, "class_names": json.dumps(snapshot.spec.class_names), "weights": weights, "card": card}.items():
+        for key, value in {
+            "cardigan": metadata,
+            "class_names": json.dumps(snapshot.spec.class_names),
+            "weights": weights,
+            "card": card,
+        }.items():
             model.metadata_props.add(key=key, value=value)
         path.write_bytes(model.SerializeToString())
         try:
-            return largest_difference(exact, drawing(path))
+            return largest_difference(quantized, onnxruntime_generate_fn(path))
         except Exception as error:  # onnxruntime has its own, such as for an operator that it does not compute
-            raise unsupported(snapshot, error) from error
+            raise unsupported_network_error(snapshot, error) from error
 
     return write
 
 
-def check_installed() -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
+def check_onnx_installed() -> None:
+    missing = [name for name in REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
         raise CardiganError(f"ONNX needs {' and '.join(missing)} installed: pip install 'cardigan[onnx]'.")
 
 
-def drawing(path: Path) -> Drawing:
+def onnxruntime_generate_fn(path: Path) -> GenerateFn:
     """Return what onnxruntime draws from a file, on the CPU."""
     import onnxruntime
 
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
 
-    def draw(z: Latents, labels: Labels | None, truncation: float) -> Images:
+    def generate(z: Latents, labels: Labels | None, truncation: float) -> Images:
         values = {"z": z, "labels": labels, "truncation": torch.tensor(truncation)}
         feed = {name: value.numpy() for name in names if (value := values[name]) is not None}
-        found: Any = session.run(["images"], feed)[0]
-        return torch.from_numpy(found)
+        images: Any = session.run(["images"], feed)[0]
+        return torch.from_numpy(images)
 
-    return draw
+    return generate
 
 
-def _model(snapshot: Snapshot, optimized: bool) -> Any:
+def _onnx_model(snapshot: Snapshot, optimize: bool) -> Any:
     """Return the ONNX model of a snapshot. Optimized, normalisation is folded into the weights, which are then no longer those that are rounded."""
     try:
-        with _quietly():
+        with _quiet_exporter():
             program = torch.onnx.export(
-                graph(snapshot),
-                input_names=inputs(snapshot),
+                exported_program(snapshot),
+                input_names=input_names(snapshot),
                 output_names=["images"],
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
-                optimize=optimized,
+                optimize=optimize,
             )
         assert program is not None
         model = program.model_proto
     except CardiganError:
         raise
     except Exception as error:
-        raise unsupported(snapshot, error.__cause__ or error) from error
-    _name_batch(model)
+        raise unsupported_network_error(snapshot, error.__cause__ or error) from error
+    _name_batch_axis(model)
     return model
 
 
-def _name_batch(model: Any) -> None:
+def _name_batch_axis(model: Any) -> None:
     """Call the first axis N, and leave out what the exporter notes of PyTorch's graph."""
-    sizes = [*model.graph.input, *model.graph.output]
-    for value in sizes:
+    graph_values = [*model.graph.input, *model.graph.output]
+    for value in graph_values:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
                 axis.dim_param = "N"
     del model.graph.value_info[:]
-    for noted in (model.graph, *sizes, *model.graph.node, *model.graph.initializer):
-        del noted.metadata_props[:]
+    for proto in (model.graph, *graph_values, *model.graph.node, *model.graph.initializer):
+        del proto.metadata_props[:]
     model.producer_name, model.producer_version = "cardigan", ""
 
 
-def _store_rounded(model: Any, whole: Snapshot, weights: Weights) -> None:
+def _store_quantized(model: Any, full_precision: Snapshot, weights: WeightsDtype) -> None:
     """Put the weights in fewer bits in their places, and before the graph what brings them back: Cast, or DequantizeLinear along the channels."""
     from onnx import TensorProto, helper, numpy_helper
 
-    tensors, axes = stored(whole.generator, weights), output_axes(whole.generator)
-    first: list[Any] = []
-    kept: list[Any] = []
-    for known in model.graph.initializer:
-        name = known.name.removeprefix("generator.")
+    tensors, axes = quantize_state(full_precision.generator, weights), output_channel_axes(full_precision.generator)
+    dequantize_nodes: list[Any] = []
+    initializers: list[Any] = []
+    for initializer in model.graph.initializer:
+        name = initializer.name.removeprefix("generator.")
         tensor = tensors.get(name)
         if tensor is None or tensor.dtype not in (torch.float16, torch.int8):
-            kept.append(known)
+            initializers.append(initializer)
             continue
-        small = f"{known.name}::{weights}"
-        kept.append(numpy_helper.from_array(tensor.numpy(), small))
+        stored_name = f"{initializer.name}::{weights}"
+        initializers.append(numpy_helper.from_array(tensor.numpy(), stored_name))
         if tensor.dtype == torch.float16:
-            first.append(helper.make_node("Cast", [small], [known.name], to=TensorProto.FLOAT))
+            dequantize_nodes.append(helper.make_node("Cast", [stored_name], [initializer.name], to=TensorProto.FLOAT))
         else:
-            kept.append(numpy_helper.from_array(tensors[name + SCALE].flatten().numpy(), small + SCALE))
-            first.append(helper.make_node("DequantizeLinear", [small, small + SCALE], [known.name], axis=axes[name]))
+            initializers.append(
+                numpy_helper.from_array(tensors[name + SCALE_SUFFIX].flatten().numpy(), stored_name + SCALE_SUFFIX)
+            )
+            dequantize_nodes.append(
+                helper.make_node(
+                    "DequantizeLinear", [stored_name, stored_name + SCALE_SUFFIX], [initializer.name], axis=axes[name]
+                )
+            )
     nodes = list(model.graph.node)
     del model.graph.initializer[:], model.graph.node[:]
-    model.graph.initializer.extend(kept)
-    model.graph.node.extend([*first, *nodes])
+    model.graph.initializer.extend(initializers)
+    model.graph.node.extend([*dequantize_nodes, *nodes])
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quiet_exporter() -> Iterator[None]:
     """Keep to ourselves what the exporter says of other packages and of PyTorch's own insides."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

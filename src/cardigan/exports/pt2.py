@@ -14,36 +14,36 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.exports.checking import largest_difference
-from cardigan.exports.graph import graph, plain
-from cardigan.exports.interface import Drawing, Settings, Writer
-from cardigan.run.snapshot import Snapshot, header
+from cardigan.exports.graph import exported_program, without_parametrizations
+from cardigan.exports.interface import ExportSettings, GenerateFn, WriteFn
+from cardigan.models.snapshot import Snapshot, snapshot_metadata
 from cardigan.shapes import Images, Labels, Latents
 
 
-def pt2_writer(snapshot: Snapshot, settings: Settings) -> Writer:
+def pt2_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
     """Return what writes the file; its weights are always fp32."""
     assert settings.weights == "float32", settings
-    whole = replace(snapshot, generator=plain(snapshot.generator))
-    program = graph(whole)
+    plain_snapshot = replace(snapshot, generator=without_parametrizations(snapshot.generator))
+    program = exported_program(plain_snapshot)
 
     def write(path: Path, card: str) -> float:
-        facts = json.dumps(header(snapshot.config, snapshot.spec, snapshot.images_seen), sort_keys=True)
-        torch.export.save(program, path, extra_files={"cardigan.json": facts, "README.md": card})
-        return largest_difference(whole, _drawing(path))
+        metadata = json.dumps(snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen), sort_keys=True)
+        torch.export.save(program, path, extra_files={"cardigan.json": metadata, "README.md": card})
+        return largest_difference(plain_snapshot, _pt2_generate_fn(path))
 
     return write
 
 
-def _drawing(path: Path) -> Drawing:
+def _pt2_generate_fn(path: Path) -> GenerateFn:
     """Return what the graph in a file of our own draws."""
     _check_no_pickle(path)
     module: Any = torch.export.load(path).module()
 
     @torch.no_grad()
-    def draw(z: Latents, labels: Labels | None, truncation: float) -> Images:
+    def generate(z: Latents, labels: Labels | None, truncation: float) -> Images:
         return module(z, *([] if labels is None else [labels]), torch.tensor(truncation))
 
-    return draw
+    return generate
 
 
 def _check_no_pickle(path: Path) -> None:
@@ -51,7 +51,11 @@ def _check_no_pickle(path: Path) -> None:
     with ZipFile(path) as archive:
         for member in archive.namelist():
             content = archive.read(member) if member.endswith((".pt", "_config.json")) else b""
-            if (content and member.endswith(".pt")) or b'"use_pickle": true' in content or b'"use_pickle":true' in content:
+            if (
+                (content and member.endswith(".pt"))
+                or b'"use_pickle": true' in content
+                or b'"use_pickle":true' in content
+            ):
                 raise CardiganError(
                     f"torch {torch.__version__} stores a pickle in a pt2 archive ({Path(member).name}), so nothing was kept: export as onnx instead."
                 )

@@ -3,19 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cardigan.exports.checking import drawing_of, largest_difference
-from cardigan.exports.interface import Settings, Writer
-from cardigan.run.rounding import rounded
-from cardigan.run.snapshot import Snapshot, read_snapshot, write_snapshot
+from cardigan.exports.checking import largest_difference, pytorch_generate_fn
+from cardigan.exports.interface import ExportSettings, WriteFn
+from cardigan.models.quantize import fake_quantize
+from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
 
 
-def safetensors_writer(snapshot: Snapshot, settings: Settings) -> Writer:
+def safetensors_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
     """Return what writes the file."""
     weights = settings.weights
-    exact = replace(snapshot, generator=rounded(snapshot.generator, weights))
+    quantized = replace(snapshot, generator=fake_quantize(snapshot.generator, weights))
 
     def write(path: Path, card: str) -> float:
         write_snapshot(path, snapshot, weights, card)
-        return largest_difference(exact, drawing_of(read_snapshot(path)))
+        return largest_difference(quantized, pytorch_generate_fn(read_snapshot(path)))
 
     return write

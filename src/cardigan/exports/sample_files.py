@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from cardigan.errors import CardiganError
-from cardigan.figures.grid import png
+from cardigan.figures.grid import png_bytes
 
 MANIFEST, LABELS, CARD = "manifest.json", "dataset.json", "README.md"
 
 
 @dataclass(frozen=True)
-class Part:
+class SampleChunk:
     """Some of the samples, one after another."""
 
     start: int
@@ -36,12 +36,12 @@ class Part:
 class SampleSet:
     """What is written, once: `manifest` is asked for after the last part."""
 
-    num: int
-    frame: tuple[int, int, int]
+    num_samples: int
+    image_shape: tuple[int, int, int]
     """Height, width, channels."""
     class_names: tuple[str, ...]
     """None where there are no classes."""
-    parts: Iterator[Part]
+    chunks: Iterator[SampleChunk]
     manifest: Callable[[], dict[str, Any]]
     card: str
 
@@ -50,40 +50,48 @@ def write_folder(path: Path, samples: SampleSet) -> None:
     """Write 00000000.png, ...; dataset.json with their classes, if there are any; manifest.json and README.md."""
     path.mkdir()
     with (path / LABELS).open("w", encoding="utf-8") as labels:
-        for name, content in _pictures(samples, labels):
+        for name, content in _named_pngs(samples, labels):
             (path / name).write_bytes(content)
     if not samples.class_names:
         (path / LABELS).unlink()
-    (path / MANIFEST).write_text(_json(samples), encoding="utf-8")
+    (path / MANIFEST).write_text(_manifest_json(samples), encoding="utf-8")
     (path / CARD).write_text(samples.card, encoding="utf-8")
 
 
 def write_zip(path: Path, samples: SampleSet) -> None:
     """Write the same into a zip archive, pictures as they are and words deflated."""
     with ZipFile(path, "w") as archive, tempfile.TemporaryFile("w+", encoding="utf-8") as labels:
-        for name, content in _pictures(samples, labels):
-            archive.writestr(_entry(name, ZIP_STORED), content)
+        for name, content in _named_pngs(samples, labels):
+            archive.writestr(_zip_entry(name, ZIP_STORED), content)
         if samples.class_names:
             labels.seek(0)
-            with archive.open(_entry(LABELS), "w", force_zip64=True) as member:
+            with archive.open(_zip_entry(LABELS), "w", force_zip64=True) as member:
                 member.writelines(line.encode() for line in labels)
-        archive.writestr(_entry(MANIFEST), _json(samples))
-        archive.writestr(_entry(CARD), samples.card)
+        archive.writestr(_zip_entry(MANIFEST), _manifest_json(samples))
+        archive.writestr(_zip_entry(CARD), samples.card)
 
 
 def write_npz(path: Path, samples: SampleSet) -> None:
     """Write the arrays images, uint8 [N, height, width, channels], labels, int64 [N], class_names, manifest and card, the last two as text."""
     labels = array("q")
     with ZipFile(path, "w") as archive:
-        with archive.open(_entry("images.npy"), "w", force_zip64=True) as member:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (samples.num, *samples.frame)}
+        with archive.open(_zip_entry("images.npy"), "w", force_zip64=True) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (samples.num_samples, *samples.image_shape)}
             np.lib.format.write_array_header_1_0(member, header)
-            for part in samples.parts:
-                member.write(part.pixels.tobytes())
-                labels.extend(() if part.labels is None else part.labels.tolist())
-        arrays = {"labels": np.array(labels, np.int64), "class_names": np.array(samples.class_names)} if samples.class_names else {}
-        for name, values in {**arrays, "manifest": np.array(_json(samples)), "card": np.array(samples.card)}.items():
-            with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as member:
+            for chunk in samples.chunks:
+                member.write(chunk.pixels.tobytes())
+                labels.extend(() if chunk.labels is None else chunk.labels.tolist())
+        arrays = (
+            {"labels": np.array(labels, np.int64), "class_names": np.array(samples.class_names)}
+            if samples.class_names
+            else {}
+        )
+        for name, values in {
+            **arrays,
+            "manifest": np.array(_manifest_json(samples)),
+            "card": np.array(samples.card),
+        }.items():
+            with archive.open(_zip_entry(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, values, allow_pickle=False)
 
 
@@ -101,40 +109,48 @@ def write_parquet(path: Path, samples: SampleSet) -> None:
         features["label"] = {"_type": "ClassLabel", "names": list(samples.class_names)}
     schema = pyarrow.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
     with parquet.ParquetWriter(path, schema) as writer:
-        for part in samples.parts:
-            cells = [{"bytes": content, "path": name} for name, content in _encoded(part)]
-            rows = {"image": cells, **({} if part.labels is None else {"label": part.labels.tolist()})}
+        for chunk in samples.chunks:
+            cells = [{"bytes": content, "path": name} for name, content in _chunk_pngs(chunk)]
+            rows = {"image": cells, **({} if chunk.labels is None else {"label": chunk.labels.tolist()})}
             writer.write_table(pyarrow.table(rows, schema=schema))
-        writer.add_key_value_metadata({"cardigan": _json(samples), "card": samples.card})
+        writer.add_key_value_metadata({"cardigan": _manifest_json(samples), "card": samples.card})
 
 
-SAMPLE_FILES: dict[str, Callable[[Path, SampleSet], None]] = {"": write_folder, ".zip": write_zip, ".npz": write_npz, ".parquet": write_parquet}
+SAMPLE_WRITERS: dict[str, Callable[[Path, SampleSet], None]] = {
+    "": write_folder,
+    ".zip": write_zip,
+    ".npz": write_npz,
+    ".parquet": write_parquet,
+}
 
 
-def _pictures(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, bytes]]:
+def _named_pngs(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, bytes]]:
     """Yield names and PNGs, and write meanwhile which class each has, in the layout of StyleGAN's dataset.json."""
     labels.write('{"labels": [')
-    for part in samples.parts:
-        for place, (name, content) in enumerate(_encoded(part)):
+    for chunk in samples.chunks:
+        for index, (name, content) in enumerate(_chunk_pngs(chunk)):
             yield name, content
-            if part.labels is not None:
-                told = samples.class_names[int(part.labels[place])]
-                row = json.dumps([name, int(told) if told == str(int(part.labels[place])) else told], ensure_ascii=False)
-                labels.write(row if part.start + place == 0 else f",\n{row}")
+            if chunk.labels is not None:
+                class_name = samples.class_names[int(chunk.labels[index])]
+                row = json.dumps(
+                    [name, int(class_name) if class_name == str(int(chunk.labels[index])) else class_name],
+                    ensure_ascii=False,
+                )
+                labels.write(row if chunk.start + index == 0 else f",\n{row}")
     labels.write("]}\n")
     labels.flush()
 
 
-def _encoded(part: Part) -> Iterator[tuple[str, bytes]]:
-    for place, pixels in enumerate(part.pixels):
-        yield f"{part.start + place:08d}.png", png(torch.from_numpy(pixels).permute(2, 0, 1))
+def _chunk_pngs(chunk: SampleChunk) -> Iterator[tuple[str, bytes]]:
+    for index, pixels in enumerate(chunk.pixels):
+        yield f"{chunk.start + index:08d}.png", png_bytes(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
-def _json(samples: SampleSet) -> str:
+def _manifest_json(samples: SampleSet) -> str:
     return json.dumps(samples.manifest(), indent=1, ensure_ascii=False) + "\n"
 
 
-def _entry(name: str, method: int = ZIP_DEFLATED) -> ZipInfo:
+def _zip_entry(name: str, method: int = ZIP_DEFLATED) -> ZipInfo:
     """Return a member's header of no particular day."""
     entry = ZipInfo(name)
     entry.compress_type, entry.external_attr = method, 0o644 << 16

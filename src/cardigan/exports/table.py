@@ -4,72 +4,74 @@ Knows no model.
 """
 
 from cardigan.errors import CardiganError, unknown
-from cardigan.exports.html import html_stored, html_writer
-from cardigan.exports.interface import Format, Settings
+from cardigan.exports.html import html_quantized_snapshot, html_writer
+from cardigan.exports.interface import ExportFormat, ExportSettings
 from cardigan.exports.onnx import onnx_writer
 from cardigan.exports.pt2 import pt2_writer
 from cardigan.exports.safetensors import safetensors_writer
 from cardigan.exports.samples import samples_writer
 
 FORMATS = {
-    "safetensors": Format(
+    "safetensors": ExportFormat(
         "safetensors file",
         (".safetensors",),
         safetensors_writer,
-        weights=("float32", "float16", "int8"),
-        allowed=1e-5,  # the same weights, elsewhere in memory: sums may be taken in another order
-        opened_by='Open it with `cardigan.load("{name}")`; it holds tensors and JSON, and nothing that runs.',
+        weight_dtypes=("float32", "float16", "int8"),
+        tolerance=1e-5,  # the same weights, elsewhere in memory: sums may be taken in another order
+        usage='Open it with `cardigan.load("{name}")`; it holds tensors and JSON, and nothing that runs.',
     ),
-    "onnx": Format(
+    "onnx": ExportFormat(
         "ONNX file",
         (".onnx",),
         onnx_writer,
-        weights=("float32", "float16", "int8"),
-        allowed=1e-4,
-        as_graph=True,
-        opened_by='Open it with `onnxruntime.InferenceSession("{name}")`. In: `z` float32 [N, latent], `labels` int64 [N] where there are classes, '
+        weight_dtypes=("float32", "float16", "int8"),
+        tolerance=1e-4,
+        folds_spectral_norm=True,
+        usage='Open it with `onnxruntime.InferenceSession("{name}")`. In: `z` float32 [N, latent], `labels` int64 [N] where there are classes, '
         "`truncation` float32 of shape [] (`np.array(1, np.float32)`). Out: `images` float32 [N, channels, height, width] in [-1, 1].",
     ),
-    "pt2": Format(
+    "pt2": ExportFormat(
         "pt2 archive",
         (".pt2",),
         pt2_writer,
-        weights=("float32",),
-        allowed=1e-4,
-        as_graph=True,
-        opened_by='Open it with `torch.export.load("{name}").module()`, called as (z, labels where there are classes, truncation as a tensor). '
+        weight_dtypes=("float32",),
+        tolerance=1e-4,
+        folds_spectral_norm=True,
+        usage='Open it with `torch.export.load("{name}").module()`, called as (z, labels where there are classes, truncation as a tensor). '
         "This file holds no pickle, but that function unpickles what it finds in others: use it for files you trust.",
     ),
-    "html": Format(
+    "html": ExportFormat(
         "page",
         (".html",),
         html_writer,
-        weights=("float16", "float32", "int8"),
-        allowed=2e-2,
-        as_graph=True,
-        stored=html_stored,
-        opened_by="Open `{name}` in a browser; it needs no network and no server.",
+        weight_dtypes=("float16", "float32", "int8"),
+        tolerance=2e-2,
+        folds_spectral_norm=True,
+        quantized_snapshot=html_quantized_snapshot,
+        usage="Open `{name}` in a browser; it needs no network and no server.",
     ),
-    "samples": Format(
+    "samples": ExportFormat(
         "set of samples",
         ("", ".zip", ".npz", ".parquet"),
         samples_writer,
-        weights=("float32",),
-        allowed=0.008,  # one grey level, where a value lies between two
-        opened_by="Train on it with `cardigan train {name}`, and `--conditional` where it has classes. None of the pictures is real.",
+        weight_dtypes=("float32",),
+        tolerance=0.008,  # one grey level, where a value lies between two
+        usage="Train on it with `cardigan train {name}`, and `--conditional` where it has classes. None of the pictures is real.",
     ),
 }
 
 
-def find_format(name: str) -> Format:
+def find_format(name: str) -> ExportFormat:
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     return FORMATS[name]
 
 
-def check_settings(name: str, settings: Settings) -> None:
+def check_settings(name: str, settings: ExportSettings) -> None:
     """Raise CardiganError for weights that a format cannot hold."""
-    known = find_format(name).weights
-    if settings.weights not in known:
-        what = "samples hold no weights" if name == "samples" else f"{name} holds {' or '.join(known)}"
-        raise CardiganError(f"weights are {settings.weights!r}, but {what}: leave them out, or export as safetensors or onnx.")
+    weight_dtypes = find_format(name).weight_dtypes
+    if settings.weights not in weight_dtypes:
+        expectation = "samples hold no weights" if name == "samples" else f"{name} holds {' or '.join(weight_dtypes)}"
+        raise CardiganError(
+            f"weights are {settings.weights!r}, but {expectation}: leave them out, or export as safetensors or onnx."
+        )

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from cardigan.figures.layout import GAP
 
 COLUMNS = 10
-HEADING = 22
+HEADING_HEIGHT = 22
 """Pixels above each section, for its title."""
-PAPER, INK = (255, 255, 255), (26, 32, 44)
+BACKGROUND, FOREGROUND = (255, 255, 255), (26, 32, 44)
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,27 @@ class Section:
     """Pictures under a title, each uint8 [cell, cell, 3], ten to a row."""
 
     title: str
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
 
 
-def contact_sheet(sections: Sequence[Section], cell: int) -> bytes:
+def contact_sheet(sections: Sequence[Section], cell_size: int) -> bytes:
     """Return the sections one below the other as a PNG; those without pictures are left out."""
-    shown = [section for section in sections if section.pictures]
-    heights = [HEADING + math.ceil(len(section.pictures) / COLUMNS) * (cell + GAP) for section in shown]
-    sheet = Image.new("RGB", (COLUMNS * (cell + GAP) - GAP, max(HEADING, sum(heights))), PAPER)
+    nonempty = [section for section in sections if section.images]
+    heights = [HEADING_HEIGHT + math.ceil(len(section.images) / COLUMNS) * (cell_size + GAP) for section in nonempty]
+    sheet = Image.new("RGB", (COLUMNS * (cell_size + GAP) - GAP, max(HEADING_HEIGHT, sum(heights))), BACKGROUND)
     top = 0
-    for section, height in zip(shown, heights, strict=True):
-        _draw(sheet, section, cell, top)
+    for section, height in zip(nonempty, heights, strict=True):
+        _draw(sheet, section, cell_size, top)
         top += height
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _draw(sheet: Image.Image, section: Section, cell: int, top: int) -> None:
-    ImageDraw.Draw(sheet).text((4, top + 4), section.title, fill=INK, font=ImageFont.load_default())
-    for place, pixels in enumerate(section.pictures):
+def _draw(sheet: Image.Image, section: Section, cell_size: int, top: int) -> None:
+    ImageDraw.Draw(sheet).text((4, top + 4), section.title, fill=FOREGROUND, font=ImageFont.load_default())
+    for place, pixels in enumerate(section.images):
         row, column = divmod(place, COLUMNS)
-        sheet.paste(Image.fromarray(pixels), (column * (cell + GAP), top + HEADING + row * (cell + GAP)))
+        sheet.paste(
+            Image.fromarray(pixels), (column * (cell_size + GAP), top + HEADING_HEIGHT + row * (cell_size + GAP))
+        )

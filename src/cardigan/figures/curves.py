@@ -11,8 +11,8 @@ from html import escape
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 112, 30, 34
 """Room for the labels around the drawing, in pixels; at the right stand the lines' names."""
-COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#97266d", "#744210")
-POINTS = 400
+COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#97266d", "#744210")
+MAX_POINTS = 400
 """A line is drawn through at most so many points, each the mean of its neighbourhood."""
 
 
@@ -25,49 +25,57 @@ class Line:
     y: Sequence[float]
 
 
-def line_chart(title: str, lines: Sequence[Line], logarithmic: bool = False) -> str:
+def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> str:
     """Return the lines in one frame, x from the smallest to the largest, y over all that is finite (and positive, if logarithmic)."""
-    shown = [thinned(line, logarithmic) for line in lines]
-    shown = [line for line in shown if line.x]
-    if not shown:
+    drawn_lines = [downsample_line(line, log_scale) for line in lines]
+    drawn_lines = [line for line in drawn_lines if line.x]
+    if not drawn_lines:
         return ""
-    x_low, x_high = min(min(line.x) for line in shown), max(max(line.x) for line in shown)
-    values = [math.log10(y) if logarithmic else y for line in shown for y in line.y]
-    y_low, y_high = padded(min(values), max(values))
+    x_low, x_high = min(min(line.x) for line in drawn_lines), max(max(line.x) for line in drawn_lines)
+    values = [math.log10(y) if log_scale else y for line in drawn_lines for y in line.y]
+    y_low, y_high = pad_range(min(values), max(values))
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        level = math.log10(y) if logarithmic else y
-        across = (x - x_low) / max(x_high - x_low, 1e-12)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - (level - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+    def to_svg(x: float, y: float) -> tuple[float, float]:
+        level = math.log10(y) if log_scale else y
+        fraction = (x - x_low) / max(x_high - x_low, 1e-12)
+        return LEFT + fraction * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - (level - y_low) / (y_high - y_low) * (
+            HEIGHT - TOP - BOTTOM
+        )
 
     parts = [f'<text x="{LEFT}" y="17" class="title">{escape(title)}</text>']
-    for level in ticks(y_low, y_high):
-        value = 10**level if logarithmic else level
-        _, down = place(x_low, value)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{short(value)}</text>')
+    for tick in ticks(y_low, y_high):
+        value = 10**tick if log_scale else tick
+        _, y_svg = to_svg(x_low, value)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_svg:.1f}" y2="{y_svg:.1f}" class="grid"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y_svg + 4:.1f}" text-anchor="end">{short_number(value)}</text>')
     for value in ticks(x_low, x_high):
-        across, _ = place(value, 10**y_low if logarithmic else y_low)
-        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(value)}</text>')
+        x_svg, _ = to_svg(value, 10**y_low if log_scale else y_low)
+        parts.append(
+            f'<text x="{x_svg:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short_number(value)}</text>'
+        )
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">images seen</text>')
-    names = spaced([place(line.x[-1], line.y[-1])[1] for line in shown])
-    for line, colour, name_at in zip(shown, COLOURS, names, strict=False):
-        path = " ".join(f"{across:.1f},{down:.1f}" for across, down in (place(x, y) for x, y in zip(line.x, line.y, strict=True)))
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 6}" y="{name_at + 4:.1f}" fill="{colour}">{escape(line.name)}</text>')
+    label_heights = spread_labels([to_svg(line.x[-1], line.y[-1])[1] for line in drawn_lines])
+    for line, color, label_height in zip(drawn_lines, COLORS, label_heights, strict=False):
+        path = " ".join(
+            f"{across:.1f},{down:.1f}" for across, down in (to_svg(x, y) for x, y in zip(line.x, line.y, strict=True))
+        )
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
+        parts.append(
+            f'<text x="{WIDTH - RIGHT + 6}" y="{label_height + 4:.1f}" fill="{color}">{escape(line.name)}</text>'
+        )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
-def thinned(line: Line, logarithmic: bool) -> Line:
-    """Return the line through at most `POINTS` points, without what cannot be drawn."""
-    pairs = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y) and (y > 0 or not logarithmic)]
-    size = max(1, math.ceil(len(pairs) / POINTS))
-    groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+def downsample_line(line: Line, log_scale: bool) -> Line:
+    """Return the line through at most `MAX_POINTS` points, without what cannot be drawn."""
+    pairs = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y) and (y > 0 or not log_scale)]
+    group_size = max(1, math.ceil(len(pairs) / MAX_POINTS))
+    groups = [pairs[start : start + group_size] for start in range(0, len(pairs), group_size)]
     mean_x, mean_y = ([sum(pair[axis] for pair in group) / len(group) for group in groups] for axis in (0, 1))
     return Line(line.name, mean_x, mean_y)
 
 
-def padded(low: float, high: float) -> tuple[float, float]:
+def pad_range(low: float, high: float) -> tuple[float, float]:
     room = 0.05 * (high - low) or 0.5 * abs(high) or 1.0
     return low - room, high + room
 
@@ -79,17 +87,17 @@ def ticks(low: float, high: float) -> list[float]:
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def spaced(heights: list[float], gap: float = 14.0) -> list[float]:
+def spread_labels(heights: list[float], gap: float = 14.0) -> list[float]:
     """Return the heights moved apart where labels would lie on each other, in the order given."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
-    moved = list(heights)
+    spread = list(heights)
     for above, below in zip(order, order[1:], strict=False):
-        moved[below] = max(moved[below], moved[above] + gap)
-    overrun = max(0.0, max(moved, default=0.0) - (HEIGHT - BOTTOM))
-    return [height - overrun for height in moved]
+        spread[below] = max(spread[below], spread[above] + gap)
+    overrun = max(0.0, max(spread, default=0.0) - (HEIGHT - BOTTOM))
+    return [height - overrun for height in spread]
 
 
-def short(value: float) -> str:
+def short_number(value: float) -> str:
     """Return a number in few characters: 12k, 1.5M, 0.25, 3e-05."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:

@@ -8,31 +8,31 @@ from dataclasses import dataclass
 
 GAP = 2
 """Pixels between pictures."""
-BAR = 8
+DIVIDER = 8
 """Pixels between the two grids."""
 
 
 @dataclass(frozen=True)
-class SheetLayout:
+class GridLayout:
     """A sheet of `count` generated pictures of `height` x `width` beside as many real ones."""
 
-    count: int
+    num_images: int
     height: int
     width: int
 
     @property
     def columns(self) -> int:
-        return math.ceil(math.sqrt(self.count))
+        return math.ceil(math.sqrt(self.num_images))
 
     @property
     def rows(self) -> int:
-        return math.ceil(self.count / self.columns)
+        return math.ceil(self.num_images / self.columns)
 
     @property
     def real_left(self) -> int:
         """Where the real grid begins, in pixels from the left."""
-        return self.columns * (self.width + GAP) - GAP + BAR
+        return self.columns * (self.width + GAP) - GAP + DIVIDER
 
-    def corner(self, tile: int) -> tuple[int, int]:
+    def corner(self, index: int) -> tuple[int, int]:
         """Return where a tile of a grid begins, in pixels from its top and its left."""
-        return tile // self.columns * (self.height + GAP), tile % self.columns * (self.width + GAP)
+        return index // self.columns * (self.height + GAP), index % self.columns * (self.width + GAP)

@@ -25,7 +25,9 @@ def find_device(name: str | torch.device, local_rank: int | None = None) -> torc
             device = torch.device("cuda", torch.cuda.current_device() if local_rank is None else local_rank)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises the second when it was built without CUDA
-        raise CardiganError(f"device is {str(name)!r}, which this machine or this PyTorch does not have: use auto or cpu.") from error
+        raise CardiganError(
+            f"device is {str(name)!r}, which this machine or this PyTorch does not have: use auto or cpu."
+        ) from error
     if device.type == "cuda":
         use_deterministic_kernels()
         allow_tf32(False)

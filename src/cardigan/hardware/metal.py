@@ -45,7 +45,7 @@ LIMITS = {
     ),
     "adaptive pooling": Limit(
         "adaptive_avg_pool2d needs sides that divide, adaptive_max_pool2d uses other windows where they do not",
-        "pooling to thumbnails is computed on the CPU (training/signals.py, explore/features.py)",
+        "pooling to thumbnails is computed on the CPU (training/probe.py, explore/features.py)",
         "AdaptivePooling.mm, set_kernel_params; #96056",
     ),
     "fused Adam": Limit(

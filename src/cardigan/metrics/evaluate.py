@@ -11,23 +11,30 @@ from importlib.metadata import version
 import torch
 
 from cardigan.errors import CardiganError, unknown
-from cardigan.latents import sample_labels
-from cardigan.metrics.cache import cached_values, content_hash
-from cardigan.metrics.features import Extractor, find_extractor
-from cardigan.metrics.measures import METRICS, Evidence
-from cardigan.metrics.modes import shares
-from cardigan.metrics.protocol import Measure, Protocol, Report
-from cardigan.metrics.reference import Reference, Sampler, frame_text, held_out_sampler, training_sampler, unframed
-from cardigan.run.snapshot import Snapshot, sample_pixels
+from cardigan.files.disk_cache import cache_key, load_or_compute_json
+from cardigan.latents.sampling import sample_labels
+from cardigan.metrics.class_histogram import frequencies
+from cardigan.metrics.features import FeatureExtractor, find_extractor
+from cardigan.metrics.measures import METRICS, MetricInputs
+from cardigan.metrics.protocol import MetricValue, Protocol, Report
+from cardigan.metrics.reference import (
+    Reference,
+    Sampler,
+    describe_resize,
+    holdout_sampler,
+    to_reference_shape,
+    train_sampler,
+)
+from cardigan.models.snapshot import Snapshot, sample_pixels
 from cardigan.shapes import Labels, Pixels
 
-SAMPLES = 10_000
-FEWEST = 100
-FORMAT = 1
+NUM_SAMPLES = 10_000
+MIN_SAMPLES = 100
+BASELINE_FORMAT = 1
 """Raised when a number changes its meaning, so that no older floor is read."""
 
 
-def snapshot_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, truncation: float = 1.0) -> Sampler:
+def generator_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, truncation: float = 1.0) -> Sampler:
     """Return a sampler of a generator's pictures, with the classes they were drawn for if it has any; picture i depends on (seed, i) alone.
 
     `truncation` goes from 1 (as trained) to 0 (the average picture); drawing raises CardiganError for others.
@@ -36,20 +43,22 @@ def snapshot_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, tr
 
     def draw(start: int, stop: int) -> tuple[Pixels, Labels | None]:
         keys = [(seed, number) for number in range(start, stop)]
-        labels = sample_labels(keys, snapshot.spec.classes) if snapshot.spec.classes else None
-        return unframed(sample_pixels(snapshot, keys, labels, truncation), config.data, reference.frame), labels
+        labels = sample_labels(keys, snapshot.spec.num_classes) if snapshot.spec.num_classes else None
+        return to_reference_shape(
+            sample_pixels(snapshot, keys, labels, truncation), config.data, reference.image_shape
+        ), labels
 
-    frame = frame_text(config.data, reference.frame)
-    return Sampler(draw, seed, frame, truncation, snapshot.images_seen, config.data.split)
+    image_resize = describe_resize(config.data, reference.image_shape)
+    return Sampler(draw, seed, image_resize, truncation, snapshot.images_seen, config.data.split)
 
 
 def evaluate(
     sampler: Sampler,
     reference: Reference,
-    extractor: Extractor | None = None,
-    num_samples: int = SAMPLES,
+    extractor: FeatureExtractor | None = None,
+    num_samples: int = NUM_SAMPLES,
     metrics: Iterable[str] | None = None,
-    floor: bool = True,
+    baseline: bool = True,
 ) -> Report:
     """Return the judgement of what `sampler` draws.
 
@@ -57,86 +66,113 @@ def evaluate(
     asked for and cannot be is an error. `floor` puts beside each number what as many real pictures score. The extractor is the
     reference's own unless another is given. Raises CardiganError for unknown metrics, too few samples, or pictures of another frame.
     """
-    began = time.monotonic()
-    extractor = extractor or find_extractor(reference.extractor, reference.frame)
-    chosen = list(METRICS if metrics is None else metrics)
-    _check(sampler, reference, num_samples, chosen)
-    evidence = Evidence(sampler, reference, extractor, num_samples)
-    measures: dict[str, Measure] = {}
-    absent: dict[str, str] = {}
-    for name in chosen:
+    start = time.monotonic()
+    extractor = extractor or find_extractor(reference.extractor, reference.image_shape)
+    names = list(METRICS if metrics is None else metrics)
+    _check_inputs(sampler, reference, num_samples, names)
+    inputs = MetricInputs(sampler, reference, extractor, num_samples)
+    values: dict[str, MetricValue] = {}
+    unavailable: dict[str, str] = {}
+    for name in names:
         try:
-            found = METRICS[name].measures(evidence)
+            found = METRICS[name].compute(inputs)
         except CardiganError as error:
             if metrics is not None:
                 raise
-            absent[name] = str(error)
+            unavailable[name] = str(error)
             continue
-        floors = _floors(name, reference, extractor, num_samples) if floor else {}
-        measures |= {key: dataclasses.replace(measure, **floors.get(key, {})) for key, measure in found.items()}
-    spread = shares(evidence.counts).tolist() if "class_divergence" in measures else []
-    return Report(measures, absent, _protocol(evidence), sampler.images_seen, spread, evidence.worst, seconds=round(time.monotonic() - began, 2))
+        baselines = _baselines(name, reference, extractor, num_samples) if baseline else {}
+        values |= {key: dataclasses.replace(value, **baselines.get(key, {})) for key, value in found.items()}
+    class_frequencies = frequencies(inputs.class_counts).tolist() if "class_divergence" in values else []
+    return Report(
+        values,
+        unavailable,
+        _protocol(inputs),
+        sampler.images_seen,
+        class_frequencies,
+        inputs.worst,
+        seconds=round(time.monotonic() - start, 2),
+    )
 
 
-def worst_pictures(report: Report, sampler: Sampler, reference: Reference, kind: str = "memorised") -> tuple[Pixels, Pixels]:
+def worst_pairs(
+    report: Report, sampler: Sampler, reference: Reference, which: str = "memorised"
+) -> tuple[Pixels, Pixels]:
     """Return the samples of a report's worst cases and their neighbours, drawn again; raises CardiganError if it has none."""
-    pairs = report.worst.get(kind)
+    pairs = report.worst.get(which)
     if not pairs:
-        raise CardiganError(f"The report holds no {kind!r} samples: evaluate with the metric memorisation.")
+        raise CardiganError(f"The report holds no {which!r} samples: evaluate with the metric memorisation.")
     samples = torch.cat([sampler.draw(sample, sample + 1)[0] for sample, _ in pairs])
-    if kind == "memorised":
-        return samples, reference.training[[other for _, other in pairs]]
+    if which == "memorised":
+        return samples, reference.train[[other for _, other in pairs]]
     return samples, torch.cat([sampler.draw(other, other + 1)[0] for _, other in pairs])
 
 
-def _check(sampler: Sampler, reference: Reference, num_samples: int, chosen: list[str]) -> None:
-    for name in chosen:
+def _check_inputs(sampler: Sampler, reference: Reference, num_samples: int, names: list[str]) -> None:
+    for name in names:
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
-    if num_samples < FEWEST:
-        raise CardiganError(f"{num_samples} samples: expected at least {FEWEST}, and {SAMPLES:,} for numbers that can be compared with others'.")
-    if sampler.available is not None and num_samples > sampler.available:
-        raise CardiganError(f"{num_samples:,} samples were asked for and there are {sampler.available:,}: ask for fewer.")
-    frame = tuple(sampler.draw(0, 1)[0].shape[1:])
-    if frame != reference.frame:
-        raise CardiganError(f"Pictures of {_shape(frame)} beside real ones of {_shape(reference.frame)}: expected equal sizes and channels.")
+    if num_samples < MIN_SAMPLES:
+        raise CardiganError(
+            f"{num_samples} samples: expected at least {MIN_SAMPLES}, and {NUM_SAMPLES:,} for numbers that can be compared with others'."
+        )
+    if sampler.num_available is not None and num_samples > sampler.num_available:
+        raise CardiganError(
+            f"{num_samples:,} samples were asked for and there are {sampler.num_available:,}: ask for fewer."
+        )
+    shape = tuple(sampler.draw(0, 1)[0].shape[1:])
+    if shape != reference.image_shape:
+        raise CardiganError(
+            f"Pictures of {_shape_text(shape)} beside real ones of {_shape_text(reference.image_shape)}: expected equal sizes and channels."
+        )
 
 
-def _floors(name: str, reference: Reference, extractor: Extractor, num_samples: int) -> dict[str, dict[str, float]]:
+def _baselines(
+    name: str, reference: Reference, extractor: FeatureExtractor, num_samples: int
+) -> dict[str, dict[str, float]]:
     """Return what real pictures score in the samples' place; nothing where there are not so many."""
-    metric = METRICS[name]
-    if reference.held_out is reference.training:
+    group = METRICS[name]
+    if reference.holdout is reference.train:
         return {}  # none are held out: training pictures would be compared with themselves
-    real = training_sampler(reference) if metric.floor == "train" else held_out_sampler(reference)
-    if real.available is None or real.available < num_samples:
+    real_sampler = train_sampler(reference) if group.baseline == "train" else holdout_sampler(reference)
+    if real_sampler.num_available is None or real_sampler.num_available < num_samples:
         return {}
 
     def compute() -> dict[str, dict[str, float]]:
-        found = metric.measures(Evidence(real, reference, extractor, num_samples))
-        return {key: {"floor": measure.value, "floor_error": measure.standard_error} for key, measure in found.items()}
+        values = group.compute(MetricInputs(real_sampler, reference, extractor, num_samples))
+        return {key: {"floor": value.value, "floor_error": value.standard_error} for key, value in values.items()}
 
-    key = content_hash("floor", str(FORMAT), name, reference.identity, extractor.name, extractor.identity, extractor.resizer, str(num_samples))
-    return cached_values(key, compute)
+    cache_id = cache_key(
+        "floor",
+        str(BASELINE_FORMAT),
+        name,
+        reference.sha256,
+        extractor.name,
+        extractor.weights_sha256,
+        extractor.resize,
+        str(num_samples),
+    )
+    return load_or_compute_json(cache_id, compute)
 
 
-def _protocol(evidence: Evidence) -> Protocol:
-    sampler, reference, extractor = evidence.sampler, evidence.reference, evidence.extractor
-    seen = "" if sampler.trained_on == "train" else f" (also trained on: data.split is {sampler.trained_on})"
+def _protocol(inputs: MetricInputs) -> Protocol:
+    sampler, reference, extractor = inputs.sampler, inputs.reference, inputs.extractor
+    split_note = "" if sampler.train_split == "train" else f" (also trained on: data.split is {sampler.train_split})"
     return Protocol(
-        evidence.num_samples,
+        inputs.num_samples,
         sampler.seed,
         reference.name,
-        reference.split + seen,
-        len(reference.held_out),
-        reference.identity,
+        reference.split + split_note,
+        len(reference.holdout),
+        reference.sha256,
         extractor.name,
-        extractor.identity,
-        extractor.resizer,
-        sampler.frame,
+        extractor.weights_sha256,
+        extractor.resize,
+        sampler.image_resize,
         version("cardigan"),
         sampler.truncation,
     )
 
 
-def _shape(frame: tuple[int, ...]) -> str:
-    return f"{frame[1]}x{frame[2]}x{frame[0]}"
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[2]}x{shape[0]}"

@@ -15,166 +15,209 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from cardigan.backbones.digit_classifier import SIDE, digit_classifier, digit_features, stacked_digit_features
+from cardigan.backbones.dinov2 import build_dinov2
+from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
+from cardigan.backbones.inception import InceptionV3, tensorflow_resize
+from cardigan.backbones.weights import file_sha256, load_weights
 from cardigan.errors import CardiganError, unknown
-from cardigan.metrics.digits import SIDE, digit_features, digit_judge, stacked_digit_features
-from cardigan.metrics.dinov2 import dinov2
-from cardigan.metrics.efficientnet import efficientnet_lite0, installed
-from cardigan.metrics.inception import Inception, tensorflow_resized
-from cardigan.metrics.weights import file_hash, given_weights
 from cardigan.shapes import Pixels
 
-CHUNK = 25
+CHUNK_SIZE = 25
 Features = Float[Tensor, "n feature"]
 ClassLogits = Float[Tensor, "n class"]
-Frame = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 """Channels, height, width."""
 
 
 @dataclass(frozen=True)
-class Extractor:
+class FeatureExtractor:
     """A way from pictures to features, with everything that must be said for its numbers to be comparable."""
 
     name: str
-    distance: str
+    distance_name: str
     """What a Frechet distance over these features is called: only Inception's is a FID."""
-    identity: str
+    weights_sha256: str
     """SHA-256 of the weights; empty if there are none."""
-    dimension: int
-    resizer: str
+    num_features: int
+    resize: str
     """How pictures are brought to the size it takes."""
     features: Callable[[Pixels], Features]
     logits: Callable[[Features], ClassLogits] | None = None
     """Its classifier, from features, if it has one."""
 
     @property
-    def kernel_distance(self) -> str:
+    def kernel_distance_name(self) -> str:
         """What a kernel distance over these features is called: only Inception's is a KID."""
-        return "kid" if self.distance == "fid" else self.distance.replace("distance", "kernel_distance")
+        return "kid" if self.distance_name == "fid" else self.distance_name.replace("distance", "kernel_distance")
 
     @property
-    def classifier_score(self) -> str:
-        return "inception_score" if self.distance == "fid" else "classifier_score"
+    def classifier_score_name(self) -> str:
+        return "inception_score" if self.distance_name == "fid" else "classifier_score"
 
 
-def find_extractor(name: str, frame: Frame, weights: Path | None = None) -> Extractor:
+def find_extractor(name: str, image_shape: ImageShape, weights: Path | None = None) -> FeatureExtractor:
     """Return an extractor for pictures of this frame.
 
     Raises CardiganError for an unknown name, pictures it cannot judge, a missing extra, or weights that are missing, damaged or not wanted.
     """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
-    given = name in GIVEN
-    if given and weights is None:
-        raise CardiganError(f"The extractor {name!r} comes without weights: give its file with --weights FILE.safetensors (docs/guides/judging.md).")
-    if not given and weights is not None:
+    needs_weights = name in NEEDS_WEIGHTS
+    if needs_weights and weights is None:
+        raise CardiganError(
+            f"The extractor {name!r} comes without weights: give its file with --weights FILE.safetensors (docs/guides/evaluation.md)."
+        )
+    if not needs_weights and weights is not None:
         raise CardiganError(f"The extractor {name!r} has its own weights, so --weights has no effect: leave it out.")
-    return EXTRACTORS[name](frame, weights)
+    return EXTRACTORS[name](image_shape, weights)
 
 
-def _digits(frame: Frame, _: Path | None) -> Extractor:
-    if frame == (3, SIDE, SIDE):
-        return Extractor("digits", "stacked_digit_distance", _embedded_hash(), 384, "none, each channel a digit", stacked_digit_features)
-    if frame != (1, SIDE, SIDE):
-        raise CardiganError(f"The extractor 'digits' judges grey {SIDE}x{SIDE} digits, these are {_shape(frame)}: choose another with --extractor.")
-    judge = digit_judge()
-    return Extractor("digits", "digit_distance", _embedded_hash(), 128, "none", digit_features, judge.verdict)
+def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
+    if image_shape == (3, SIDE, SIDE):
+        return FeatureExtractor(
+            "digits",
+            "stacked_digit_distance",
+            _digit_weights_sha256(),
+            384,
+            "none, each channel a digit",
+            stacked_digit_features,
+        )
+    if image_shape != (1, SIDE, SIDE):
+        raise CardiganError(
+            f"The extractor 'digits' judges grey {SIDE}x{SIDE} digits, these are {_shape_text(image_shape)}: choose another with --extractor."
+        )
+    classifier = digit_classifier()
+    return FeatureExtractor(
+        "digits", "digit_distance", _digit_weights_sha256(), 128, "none", digit_features, classifier.fc
+    )
 
 
 @cache
-def _embedded_hash() -> str:
-    return hashlib.sha256(files("cardigan.metrics").joinpath("digits.safetensors").read_bytes()).hexdigest()
+def _digit_weights_sha256() -> str:
+    return hashlib.sha256(files("cardigan.backbones").joinpath("digit_classifier.safetensors").read_bytes()).hexdigest()
 
 
-def _pixels(frame: Frame, _: Path | None) -> Extractor:
-    channels, height, width = frame
+def _pixels_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
+    channels, height, width = image_shape
 
     def features(pixels: Pixels) -> Features:
         if pixels.shape[1] != channels:
-            raise CardiganError(f"Pictures of {pixels.shape[1]} channels beside real ones of {channels}: expected equal channels.")
-        return (resized(pixels, height, width) / 255).flatten(1)
+            raise CardiganError(
+                f"Pictures of {pixels.shape[1]} channels beside real ones of {channels}: expected equal channels."
+            )
+        return (resize(pixels, height, width) / 255).flatten(1)
 
-    return Extractor("pixels", "pixel_distance", "", channels * height * width, "bilinear, antialiased, to the reference's size", features)
-
-
-def _efficientnet(frame: Frame, _: Path | None) -> Extractor:
-    network, identity = efficientnet_lite0()
-
-    def prepared(pixels: Pixels) -> Tensor:
-        return (resized(coloured(pixels), 224, 224) - 127) / 128
-
-    features = _chunked(network.features, prepared)
-    resizer = "bilinear, antialiased, to 224x224"
-    return Extractor("efficientnet-lite0", "efficientnet_lite0_distance", identity, 1280, resizer, features, network.classifier)
+    return FeatureExtractor(
+        "pixels",
+        "pixel_distance",
+        "",
+        channels * height * width,
+        "bilinear, antialiased, to the reference's size",
+        features,
+    )
 
 
-def _inception(frame: Frame, weights: Path | None) -> Extractor:
+def _efficientnet_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
+    network, weights_sha256 = efficientnet_lite0()
+
+    def preprocess(pixels: Pixels) -> Tensor:
+        return (resize(to_rgb(pixels), 224, 224) - 127) / 128
+
+    features = _apply_in_chunks(network.features, preprocess)
+    resize_note = "bilinear, antialiased, to 224x224"
+    return FeatureExtractor(
+        "efficientnet-lite0",
+        "efficientnet_lite0_distance",
+        weights_sha256,
+        1280,
+        resize_note,
+        features,
+        network.classifier,
+    )
+
+
+def _inception_extractor(image_shape: ImageShape, weights: Path | None) -> FeatureExtractor:
     assert weights is not None
-    network = Inception()
-    _load(network, weights, "inception")
+    network = InceptionV3()
+    _load_weights(network, weights, "inception")
 
-    def prepared(pixels: Pixels) -> Tensor:
-        return (tensorflow_resized(coloured(pixels).float(), 299, 299) - 128) / 128
+    def preprocess(pixels: Pixels) -> Tensor:
+        return (tensorflow_resize(to_rgb(pixels).float(), 299, 299) - 128) / 128
 
     def logits(features: Features) -> ClassLogits:
         return features @ network.fc.weight.T  # without bias, as the Inception score's program does
 
-    features = _chunked(network, prepared)
-    return Extractor("inception", "fid", file_hash(weights), 2048, "bilinear, as TensorFlow 1, to 299x299", features, logits)
+    features = _apply_in_chunks(network, preprocess)
+    return FeatureExtractor(
+        "inception", "fid", file_sha256(weights), 2048, "bilinear, as TensorFlow 1, to 299x299", features, logits
+    )
 
 
-def _dinov2(frame: Frame, weights: Path | None) -> Extractor:
+def _dinov2_extractor(image_shape: ImageShape, weights: Path | None) -> FeatureExtractor:
     assert weights is not None
-    tensors = given_weights(weights)
-    network = dinov2(tensors, weights)
-    mean, deviation = (torch.tensor(values)[:, None, None] * 255 for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    tensors = load_weights(weights)
+    network = build_dinov2(tensors, weights)
+    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-    def prepared(pixels: Pixels) -> Tensor:
-        return (resized(coloured(pixels), 224, 224) - mean) / deviation
+    def preprocess(pixels: Pixels) -> Tensor:
+        return (resize(to_rgb(pixels), 224, 224) - mean) / std
 
-    name = f"dinov2 ({network.width})"
-    return Extractor(name, "dinov2_distance", file_hash(weights), network.width, "bilinear, antialiased, to 224x224", _chunked(network, prepared))
+    name = f"dinov2 ({network.embed_dim})"
+    return FeatureExtractor(
+        name,
+        "dinov2_distance",
+        file_sha256(weights),
+        network.embed_dim,
+        "bilinear, antialiased, to 224x224",
+        _apply_in_chunks(network, preprocess),
+    )
 
 
-EXTRACTORS: dict[str, Callable[[Frame, Path | None], Extractor]] = {
-    "digits": _digits,
-    "pixels": _pixels,
-    "efficientnet-lite0": _efficientnet,
-    "inception": _inception,
-    "dinov2": _dinov2,
+EXTRACTORS: dict[str, Callable[[ImageShape, Path | None], FeatureExtractor]] = {
+    "digits": _digits_extractor,
+    "pixels": _pixels_extractor,
+    "efficientnet-lite0": _efficientnet_extractor,
+    "inception": _inception_extractor,
+    "dinov2": _dinov2_extractor,
 }
-GIVEN = frozenset({"inception", "dinov2"})
+NEEDS_WEIGHTS = frozenset({"inception", "dinov2"})
 """Those whose weights the user gives."""
 
 
-def default_extractor(frame: Frame) -> str:
+def default_extractor(image_shape: ImageShape) -> str:
     """Return the name of the extractor for pictures nothing is known of: the photograph backbone if its weights are installed, else the pixels."""
-    return "efficientnet-lite0" if frame[0] in (1, 3, 4) and installed() else "pixels"
+    return "efficientnet-lite0" if image_shape[0] in (1, 3, 4) and is_installed() else "pixels"
 
 
-def resized(pixels: Pixels, height: int, width: int) -> Float[Tensor, "batch channel out_height out_width"]:
+def resize(pixels: Pixels, height: int, width: int) -> Float[Tensor, "batch channel out_height out_width"]:
     """Return pictures at another size, still 0..255 but not rounded."""
     if pixels.shape[2:] == (height, width):
         return pixels.float()
     return interpolate(pixels.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-def coloured(pixels: Pixels) -> UInt8[Tensor, "batch 3 height width"]:
+def to_rgb(pixels: Pixels) -> UInt8[Tensor, "batch 3 height width"]:
     """Return pictures with three channels, transparent ones before white; raises CardiganError unless they have one, three or four."""
     if pixels.shape[1] == 4:
-        colour, opaque = pixels[:, :3].float(), pixels[:, 3:].float() / 255
-        return (colour * opaque + 255 * (1 - opaque)).round().to(torch.uint8)
+        rgb, alpha = pixels[:, :3].float(), pixels[:, 3:].float() / 255
+        return (rgb * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     if pixels.shape[1] not in (1, 3):
-        raise CardiganError(f"Pictures of {pixels.shape[1]} channels: this extractor takes grey, RGB or RGBA, so choose --extractor pixels.")
+        raise CardiganError(
+            f"Pictures of {pixels.shape[1]} channels: this extractor takes grey, RGB or RGBA, so choose --extractor pixels."
+        )
     return pixels.expand(-1, 3, -1, -1)
 
 
-def _load(network: nn.Module, weights: Path, name: str) -> None:
-    tensors = given_weights(weights)
+def _load_weights(network: nn.Module, weights: Path, name: str) -> None:
+    tensors = load_weights(weights)
     expected, found = _shapes(network.state_dict()), _shapes(tensors)
     if found != expected:
-        odd = sorted(expected.keys() ^ found.keys()) or sorted(key for key in expected if expected[key] != found[key])
+        mismatched = sorted(expected.keys() ^ found.keys()) or sorted(
+            key for key in expected if expected[key] != found[key]
+        )
         raise CardiganError(
-            f"{weights} does not hold the network {name!r} ({len(odd)} tensors differ, such as {odd[0]}): see docs/guides/judging.md."
+            f"{weights} does not hold the network {name!r} ({len(mismatched)} tensors differ, such as {mismatched[0]}): see docs/guides/evaluation.md."
         )
     network.load_state_dict({**network.state_dict(), **tensors})
     network.eval().requires_grad_(False)
@@ -185,13 +228,15 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
-def _chunked(network: Callable[[Tensor], Tensor], prepared: Callable[[Pixels], Tensor]) -> Callable[[Pixels], Features]:
+def _apply_in_chunks(
+    network: Callable[[Tensor], Tensor], preprocess: Callable[[Pixels], Tensor]
+) -> Callable[[Pixels], Features]:
     def features(pixels: Pixels) -> Features:
         with torch.no_grad():
-            return torch.cat([network(prepared(chunk)) for chunk in pixels.split(CHUNK)])
+            return torch.cat([network(preprocess(chunk)) for chunk in pixels.split(CHUNK_SIZE)])
 
     return features
 
 
-def _shape(frame: Frame) -> str:
-    return f"{frame[1]}x{frame[2]}x{frame[0]}"
+def _shape_text(image_shape: ImageShape) -> str:
+    return f"{image_shape[1]}x{image_shape[2]}x{image_shape[0]}"

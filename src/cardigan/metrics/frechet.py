@@ -38,9 +38,9 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
     tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, which stays real and stable when a covariance is singular.
     """
-    shift = first.mean - second.mean
+    mean_difference = first.mean - second.mean
     cross = torch.linalg.svdvals(first.root @ second.root.T).sum()
-    return float(shift.square().sum() + first.root.square().sum() + second.root.square().sum() - 2 * cross)
+    return float(mean_difference.square().sum() + first.root.square().sum() + second.root.square().sum() - 2 * cross)
 
 
 def frechet_with_influence_error(rows: Float[Tensor, "n feature"], reference: Gaussian) -> tuple[float, float]:
@@ -54,10 +54,14 @@ def frechet_with_influence_error(rows: Float[Tensor, "n feature"], reference: Ga
         raise CardiganError(f"A distribution of {len(rows)} pictures: expected at least 2.")
     rows = rows.double()
     mean = rows.mean(0)
-    centred = rows - mean
-    directions, root = torch.linalg.qr(centred / (len(rows) - 1) ** 0.5)
+    centered = rows - mean
+    directions, root = torch.linalg.qr(centered / (len(rows) - 1) ** 0.5)
     left, cross, _ = torch.linalg.svd(root @ reference.root.T, full_matrices=False)
-    shift = mean - reference.mean
-    influence = 2 * centred @ shift + centred.square().sum(1) - (len(rows) - 1) * ((directions @ left).square() @ cross)
-    value = shift.square().sum() + root.square().sum() + reference.root.square().sum() - 2 * cross.sum()
+    mean_difference = mean - reference.mean
+    influence = (
+        2 * centered @ mean_difference
+        + centered.square().sum(1)
+        - (len(rows) - 1) * ((directions @ left).square() @ cross)
+    )
+    value = mean_difference.square().sum() + root.square().sum() + reference.root.square().sum() - 2 * cross.sum()
     return float(value), float(influence.std() / len(rows) ** 0.5)

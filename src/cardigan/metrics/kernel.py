@@ -11,11 +11,11 @@ from cardigan.errors import CardiganError
 from cardigan.metrics.statistics import mean_with_error
 from cardigan.rng import stream
 
-SUBSET = 1_000
+MAX_SUBSET_SIZE = 1_000
 """Pictures of each side in one subset at most, as in the paper."""
-SUBSETS = 10
+NUM_SUBSETS = 10
 """Subsets at least, so that the error is known to a quarter; smaller sets have smaller subsets, which the unbiased estimate allows."""
-FEWEST = 10 * SUBSETS
+MIN_IMAGES = 10 * NUM_SUBSETS
 
 
 def kernel_distance(first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"]) -> float:
@@ -24,30 +24,50 @@ def kernel_distance(first: Float[Tensor, "n feature"], second: Float[Tensor, "m 
     Raises CardiganError for fewer than two rows on a side.
     """
     if min(len(first), len(second)) < 2:
-        raise CardiganError(f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least 2 of each.")
+        raise CardiganError(
+            f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least 2 of each."
+        )
     first, second = first.double(), second.double()
-    return _mean_off_diagonal(_kernel(first, first)) + _mean_off_diagonal(_kernel(second, second)) - 2 * float(_kernel(first, second).mean())
+    return (
+        _mean_off_diagonal(_polynomial_kernel(first, first))
+        + _mean_off_diagonal(_polynomial_kernel(second, second))
+        - 2 * float(_polynomial_kernel(first, second).mean())
+    )
 
 
-def kernel_distance_with_error(first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"], seed: int = 0) -> tuple[float, float]:
+def kernel_distance_with_error(
+    first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"], seed: int = 0
+) -> tuple[float, float]:
     """Return the mean of the distance over subsets, and its standard error.
 
     The subsets share no picture, so their values are independent and the error is honest; drawing a hundred overlapping ones makes
     it look smaller than it is. Raises CardiganError for fewer than 100 pictures on a side.
     """
     smaller = min(len(first), len(second))
-    if smaller < FEWEST:
-        raise CardiganError(f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least {FEWEST} of each for its error.")
-    subset = min(SUBSET, smaller // SUBSETS)
-    rows = [torch.randperm(len(side), generator=stream(seed, "kernel subsets", place)) for place, side in enumerate((first, second))]
+    if smaller < MIN_IMAGES:
+        raise CardiganError(
+            f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least {MIN_IMAGES} of each for its error."
+        )
+    subset_size = min(MAX_SUBSET_SIZE, smaller // NUM_SUBSETS)
+    permutations = [
+        torch.randperm(len(side), generator=stream(seed, "kernel subsets", place))
+        for place, side in enumerate((first, second))
+    ]
     values = [
-        kernel_distance(*(side[order[start : start + subset]] for side, order in zip((first, second), rows, strict=True)))
-        for start in range(0, smaller - subset + 1, subset)
+        kernel_distance(
+            *(
+                side[order[start : start + subset_size]]
+                for side, order in zip((first, second), permutations, strict=True)
+            )
+        )
+        for start in range(0, smaller - subset_size + 1, subset_size)
     ]
     return mean_with_error(torch.tensor(values, dtype=torch.float64))
 
 
-def _kernel(first: Float64[Tensor, "n feature"], second: Float64[Tensor, "m feature"]) -> Float64[Tensor, "n m"]:
+def _polynomial_kernel(
+    first: Float64[Tensor, "n feature"], second: Float64[Tensor, "m feature"]
+) -> Float64[Tensor, "n m"]:
     return (first @ second.T / first.shape[1] + 1) ** 3
 
 

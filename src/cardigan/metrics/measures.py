@@ -12,54 +12,71 @@ import torch
 from torch import Tensor
 
 from cardigan.errors import CardiganError
-from cardigan.metrics.cache import cached_tensors, content_hash
-from cardigan.metrics.features import Extractor
+from cardigan.files.disk_cache import cache_key, load_or_compute_tensors
+from cardigan.metrics.class_histogram import (
+    NUM_STACKED_MODES,
+    class_counts,
+    class_kl,
+    classifier_score,
+    num_covered,
+    stacked_modes,
+    uniform_counts,
+)
+from cardigan.metrics.features import FeatureExtractor
 from cardigan.metrics.kernel import kernel_distance_with_error
-from cardigan.metrics.manifold import overlap
-from cardigan.metrics.modes import STACKED_MODES, class_counts, class_divergence, classifier_score, modes_covered, stacked_classes, uniform_counts
-from cardigan.metrics.neighbours import memories, neighbour_errors, repeats
+from cardigan.metrics.neighbors import nearest_samples, nn_errors, training_neighbors
 from cardigan.metrics.parzen import parzen_log_likelihood
-from cardigan.metrics.protocol import Measure
-from cardigan.metrics.reference import VALIDATION, Reference, Sampler, held_out_sampler, training_sampler
-from cardigan.metrics.statistics import bootstrap_error, frechet_with_error, gaussian, jackknife, mean_with_error, streamed
+from cardigan.metrics.prdc import prdc
+from cardigan.metrics.protocol import MetricValue
+from cardigan.metrics.reference import NUM_VALIDATION, Reference, Sampler, holdout_sampler, train_sampler
+from cardigan.metrics.statistics import (
+    bootstrap_error,
+    frechet_with_error,
+    gaussian_from_moments,
+    jackknife,
+    mean_with_error,
+    streaming_moments,
+)
 from cardigan.shapes import Labels, Pixels
 
-HELD = 100_000
+MAX_SAMPLES_IN_MEMORY = 100_000
 """Samples that are held in memory at most; only the nearest-neighbour test reads a longer stream."""
-SQUARE = 10_000
+MAX_PAIRWISE = 10_000
 """Samples that numbers made from all pairs of pictures look at, at most."""
-PART = 10_000
-REPEATED = 0.001
+CHUNK_SIZE = 10_000
+DUPLICATE_QUANTILE = 0.001
 """Samples are called repeated where they are nearer to another one than all but this share of real pictures are."""
-WORST = 32
+NUM_WORST = 32
 
 
 @dataclass
-class Evidence:
+class MetricInputs:
     """What is known of the samples and the real pictures; each part computed when it is first needed."""
 
     sampler: Sampler
     reference: Reference
-    extractor: Extractor
+    extractor: FeatureExtractor
     num_samples: int
     worst: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
-    def parts(self) -> Iterator[tuple[Pixels, Labels | None]]:
-        """Yield all samples, however many, at most `PART` at a time."""
-        for start in range(0, self.num_samples, PART):
-            yield self.sampler.draw(start, min(start + PART, self.num_samples))
+    def chunks(self) -> Iterator[tuple[Pixels, Labels | None]]:
+        """Yield all samples, however many, at most `CHUNK_SIZE` at a time."""
+        for start in range(0, self.num_samples, CHUNK_SIZE):
+            yield self.sampler.draw(start, min(start + CHUNK_SIZE, self.num_samples))
 
     @cached_property
-    def drawn(self) -> tuple[Pixels, Labels | None]:
-        if self.num_samples > HELD:
-            raise CardiganError(f"{self.num_samples:,} samples: this number holds at most {HELD:,}; neighbour_error alone takes more.")
-        parts = list(self.parts())
-        labels = [part[1] for part in parts if part[1] is not None]
-        return torch.cat([part[0] for part in parts]), torch.cat(labels) if labels else None
+    def samples(self) -> tuple[Pixels, Labels | None]:
+        if self.num_samples > MAX_SAMPLES_IN_MEMORY:
+            raise CardiganError(
+                f"{self.num_samples:,} samples: this number holds at most {MAX_SAMPLES_IN_MEMORY:,}; neighbour_error alone takes more."
+            )
+        chunks = list(self.chunks())
+        labels = [chunk[1] for chunk in chunks if chunk[1] is not None]
+        return torch.cat([part[0] for part in chunks]), torch.cat(labels) if labels else None
 
     @property
     def pixels(self) -> Pixels:
-        return self.drawn[0]
+        return self.samples[0]
 
     @cached_property
     def features(self) -> Tensor:
@@ -68,132 +85,178 @@ class Evidence:
     @cached_property
     def reference_features(self) -> Tensor:
         extractor = self.extractor
-        key = content_hash("features", self.reference.identity, extractor.name, extractor.identity, extractor.resizer)
-        return cached_tensors(key, lambda: {"features": extractor.features(self.reference.held_out)})["features"]
+        key = cache_key("features", self.reference.sha256, extractor.name, extractor.weights_sha256, extractor.resize)
+        return load_or_compute_tensors(key, lambda: {"features": extractor.features(self.reference.holdout)})[
+            "features"
+        ]
 
     @cached_property
     def logits(self) -> Tensor:
         if self.extractor.logits is None:
-            raise CardiganError(f"The extractor {self.extractor.name!r} has no classifier: choose another with --extractor.")
+            raise CardiganError(
+                f"The extractor {self.extractor.name!r} has no classifier: choose another with --extractor."
+            )
         return self.extractor.logits(self.features)
 
     @cached_property
-    def counts(self) -> Tensor:
+    def class_counts(self) -> Tensor:
         """How many samples the extractor's classifier puts into each class of the data."""
-        if self.logits.shape[1] != self.reference.classes:
+        if self.logits.shape[1] != self.reference.num_classes:
             raise CardiganError(
-                f"The classes of {self.extractor.name!r} ({self.logits.shape[1]}) are not the data's ({self.reference.classes}): "
+                f"The classes of {self.extractor.name!r} ({self.logits.shape[1]}) are not the data's ({self.reference.num_classes}): "
                 "a class histogram needs a classifier of the data's own classes."
             )
-        return class_counts(self.logits.argmax(1), self.reference.classes)
+        return class_counts(self.logits.argmax(1), self.reference.num_classes)
 
-    def measure(self, value: tuple[float, float], error_over: str, num_samples: int | None = None, num_reference: int | None = None) -> Measure:
-        real = len(self.reference.held_out) if num_reference is None else num_reference
-        return Measure(*value, error_over, self.num_samples if num_samples is None else num_samples, real)
-
-
-def distance(evidence: Evidence) -> dict[str, Measure]:
-    reference = gaussian(streamed(evidence.reference_features.split(PART)))
-    return {evidence.extractor.distance: evidence.measure(frechet_with_error(evidence.features, reference), "blocks of samples (jackknife)")}
-
-
-def kernel(evidence: Evidence) -> dict[str, Measure]:
-    value = kernel_distance_with_error(evidence.features, evidence.reference_features, evidence.sampler.seed)
-    return {evidence.extractor.kernel_distance: evidence.measure(value, "disjoint subsets")}
+    def metric_value(
+        self,
+        value: tuple[float, float],
+        error_method: str,
+        num_samples: int | None = None,
+        num_reference: int | None = None,
+    ) -> MetricValue:
+        num_real = len(self.reference.holdout) if num_reference is None else num_reference
+        return MetricValue(*value, error_method, self.num_samples if num_samples is None else num_samples, num_real)
 
 
-def manifolds(evidence: Evidence) -> dict[str, Measure]:
-    found = overlap(evidence.reference_features[:SQUARE], evidence.features[:SQUARE])
-    counts = (len(found.precision), len(found.recall))
-    over = {"precision": "samples", "recall": "real pictures", "density": "samples", "coverage": "real pictures"}
-    return {name: evidence.measure(mean_with_error(getattr(found, name)), over[name], *counts) for name in over}
+def frechet_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    reference = gaussian_from_moments(streaming_moments(inputs.reference_features.split(CHUNK_SIZE)))
+    return {
+        inputs.extractor.distance_name: inputs.metric_value(
+            frechet_with_error(inputs.features, reference), "blocks of samples (jackknife)"
+        )
+    }
 
 
-def classes(evidence: Evidence) -> dict[str, Measure]:
-    counts = evidence.counts
-    data = class_counts(evidence.reference.held_out_labels, evidence.reference.classes)
-    return _histogram(evidence, counts, data, "class_divergence", "modes_covered")
+def kernel_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    value = kernel_distance_with_error(inputs.features, inputs.reference_features, inputs.sampler.seed)
+    return {inputs.extractor.kernel_distance_name: inputs.metric_value(value, "disjoint subsets")}
 
 
-def score(evidence: Evidence) -> dict[str, Measure]:
-    value = jackknife(evidence.logits, classifier_score)
-    return {evidence.extractor.classifier_score: evidence.measure(value, "blocks of samples (jackknife)", num_reference=0)}
+def prdc_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    per_image = prdc(inputs.reference_features[:MAX_PAIRWISE], inputs.features[:MAX_PAIRWISE])
+    counts = (len(per_image.precision), len(per_image.recall))
+    error_methods = {
+        "precision": "samples",
+        "recall": "real pictures",
+        "density": "samples",
+        "coverage": "real pictures",
+    }
+    return {
+        name: inputs.metric_value(mean_with_error(getattr(per_image, name)), error_methods[name], *counts)
+        for name in error_methods
+    }
 
 
-def stacked(evidence: Evidence) -> dict[str, Measure]:
-    if evidence.reference.classes != STACKED_MODES:
-        raise CardiganError(f"The data has {evidence.reference.classes} classes: only stacked MNIST has {STACKED_MODES} modes to count.")
-    counts = class_counts(stacked_classes(evidence.pixels), STACKED_MODES)
-    return _histogram(evidence, counts, uniform_counts(STACKED_MODES), "stacked_divergence", "stacked_modes")
+def class_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    counts = inputs.class_counts
+    holdout_counts = class_counts(inputs.reference.holdout_labels, inputs.reference.num_classes)
+    return _histogram_metrics(inputs, counts, holdout_counts, "class_divergence", "modes_covered")
 
 
-def neighbour_error(evidence: Evidence) -> dict[str, Measure]:
-    def labelled() -> Iterator[tuple[Pixels, Labels]]:
-        for pixels, labels in iter([evidence.drawn]) if evidence.num_samples <= HELD else evidence.parts():
+def classifier_score_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    value = jackknife(inputs.logits, classifier_score)
+    return {
+        inputs.extractor.classifier_score_name: inputs.metric_value(
+            value, "blocks of samples (jackknife)", num_reference=0
+        )
+    }
+
+
+def stacked_mnist_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    if inputs.reference.num_classes != NUM_STACKED_MODES:
+        raise CardiganError(
+            f"The data has {inputs.reference.num_classes} classes: only stacked MNIST has {NUM_STACKED_MODES} modes to count."
+        )
+    counts = class_counts(stacked_modes(inputs.pixels), NUM_STACKED_MODES)
+    return _histogram_metrics(inputs, counts, uniform_counts(NUM_STACKED_MODES), "stacked_divergence", "stacked_modes")
+
+
+def nn_error_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    def labeled_chunks() -> Iterator[tuple[Pixels, Labels]]:
+        for pixels, labels in (
+            iter([inputs.samples]) if inputs.num_samples <= MAX_SAMPLES_IN_MEMORY else inputs.chunks()
+        ):
             if labels is None:
-                raise CardiganError("The samples have no labels, and a classifier is fitted on them: train a generator with --conditional.")
+                raise CardiganError(
+                    "The samples have no labels, and a classifier is fitted on them: train a generator with --conditional."
+                )
             yield pixels, labels
 
-    reference = evidence.reference
-    wrong = neighbour_errors(reference.held_out, reference.held_out_labels, labelled())
-    return {"neighbour_error": evidence.measure(mean_with_error(wrong), "real pictures")}
+    reference = inputs.reference
+    errors = nn_errors(reference.holdout, reference.holdout_labels, labeled_chunks())
+    return {"neighbour_error": inputs.metric_value(mean_with_error(errors), "real pictures")}
 
 
-def memorisation(evidence: Evidence) -> dict[str, Measure]:
-    reference, samples = evidence.reference, evidence.pixels[:SQUARE]
-    kept = memories(samples, reference.training)
-    again = repeats(samples)
-    real = training_sampler(reference)
-    real = real if (real.available or 0) >= len(samples) else held_out_sampler(reference)  # few pictures to train on
-    near = cached_tensors(
-        content_hash("repeats", reference.identity, str(len(samples)), str(REPEATED)),
-        lambda: {"threshold": repeats(real.draw(0, len(samples))[0]).distance.quantile(REPEATED)},
+def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    reference, samples = inputs.reference, inputs.pixels[:MAX_PAIRWISE]
+    neighbors = training_neighbors(samples, reference.train)
+    sample_neighbors = nearest_samples(samples)
+    real_sampler = train_sampler(reference)
+    real_sampler = (
+        real_sampler if (real_sampler.num_available or 0) >= len(samples) else holdout_sampler(reference)
+    )  # few pictures to train on
+    duplicate_distance = load_or_compute_tensors(
+        cache_key("repeats", reference.sha256, str(len(samples)), str(DUPLICATE_QUANTILE)),
+        lambda: {
+            "threshold": nearest_samples(real_sampler.draw(0, len(samples))[0]).distance.quantile(DUPLICATE_QUANTILE)
+        },
     )["threshold"]
-    evidence.worst["memorised"] = kept.worst(WORST)
-    evidence.worst["repeated"] = [(int(place), int(again.index[place])) for place in again.distance.argsort(stable=True)[:WORST]]
+    inputs.worst["memorised"] = neighbors.worst(NUM_WORST)
+    inputs.worst["repeated"] = [
+        (int(place), int(sample_neighbors.index[place]))
+        for place in sample_neighbors.distance.argsort(stable=True)[:NUM_WORST]
+    ]
     values = {
-        "authenticity": (kept.authentic, len(reference.training)),
-        "nearest_training_distance": (kept.nearest.distance, len(reference.training)),
-        "repeated_share": ((again.distance < near).double(), 0),
+        "authenticity": (neighbors.authentic, len(reference.train)),
+        "nearest_training_distance": (neighbors.nearest.distance, len(reference.train)),
+        "repeated_share": ((sample_neighbors.distance < duplicate_distance).double(), 0),
     }
-    return {name: evidence.measure(mean_with_error(each), "samples", len(samples), real) for name, (each, real) in values.items()}
-
-
-def parzen(evidence: Evidence) -> dict[str, Measure]:
-    samples, reference = evidence.pixels[:SQUARE], evidence.reference
-    value, error, _ = parzen_log_likelihood(samples, reference.training[-VALIDATION:], reference.held_out)
-    return {"parzen_log_likelihood": evidence.measure((value, error), "real pictures", len(samples))}
-
-
-def _histogram(evidence: Evidence, counts: Tensor, data: Tensor, divergence: str, modes: str) -> dict[str, Measure]:
-    against = partial(class_divergence, reference=data)
-    found: dict[str, Callable[[Tensor], float]] = {divergence: against, modes: modes_covered}
-    seed = evidence.sampler.seed
     return {
-        name: evidence.measure(
-            (float(number(counts)), bootstrap_error(counts, number, seed)), "counts redrawn (bootstrap)", num_reference=int(data.sum())
+        name: inputs.metric_value(mean_with_error(each), "samples", len(samples), real)
+        for name, (each, real) in values.items()
+    }
+
+
+def parzen_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    samples, reference = inputs.pixels[:MAX_PAIRWISE], inputs.reference
+    value, error, _ = parzen_log_likelihood(samples, reference.train[-NUM_VALIDATION:], reference.holdout)
+    return {"parzen_log_likelihood": inputs.metric_value((value, error), "real pictures", len(samples))}
+
+
+def _histogram_metrics(
+    inputs: MetricInputs, counts: Tensor, reference_counts: Tensor, kl_name: str, covered_name: str
+) -> dict[str, MetricValue]:
+    kl = partial(class_kl, reference=reference_counts)
+    statistics: dict[str, Callable[[Tensor], float]] = {kl_name: kl, covered_name: num_covered}
+    seed = inputs.sampler.seed
+    return {
+        name: inputs.metric_value(
+            (float(statistic(counts)), bootstrap_error(counts, statistic, seed)),
+            "counts redrawn (bootstrap)",
+            num_reference=int(reference_counts.sum()),
         )
-        for name, number in found.items()
+        for name, statistic in statistics.items()
     }
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricGroup:
     """A group of numbers that are computed together."""
 
-    measures: Callable[[Evidence], dict[str, Measure]]
-    floor: Literal["train", "held-out"] = "train"
+    compute: Callable[[MetricInputs], dict[str, MetricValue]]
+    baseline: Literal["train", "held-out"] = "train"
     """Which real pictures stand in for samples to find its floor: those trained on, or, where copying is measured, those that were not."""
 
 
 METRICS = {
-    "distance": Metric(distance),
-    "kernel": Metric(kernel),
-    "overlap": Metric(manifolds),
-    "classes": Metric(classes),
-    "score": Metric(score),
-    "neighbour_error": Metric(neighbour_error),
-    "memorisation": Metric(memorisation, floor="held-out"),
-    "parzen": Metric(parzen),
-    "stacked": Metric(stacked),
+    "distance": MetricGroup(frechet_metrics),
+    "kernel": MetricGroup(kernel_metrics),
+    "overlap": MetricGroup(prdc_metrics),
+    "classes": MetricGroup(class_metrics),
+    "score": MetricGroup(classifier_score_metrics),
+    "neighbour_error": MetricGroup(nn_error_metrics),
+    "memorisation": MetricGroup(memorization_metrics, baseline="held-out"),
+    "parzen": MetricGroup(parzen_metrics),
+    "stacked": MetricGroup(stacked_mnist_metrics),
 }

@@ -14,11 +14,13 @@ from cardigan.metrics.statistics import mean_with_error
 
 SIGMAS = tuple(10 ** (-1 + step / 9) for step in range(10))
 """Window widths tried, in units of white: ten from 0.1 to 1 on a logarithmic scale, as the GAN paper's program does."""
-TILE = 500
+TILE_SIZE = 500
 
 
 def parzen_log_likelihood(
-    samples: UInt8[Tensor, "sample _ _ _"], validation: UInt8[Tensor, "validation _ _ _"], test: UInt8[Tensor, "test _ _ _"]
+    samples: UInt8[Tensor, "sample _ _ _"],
+    validation: UInt8[Tensor, "validation _ _ _"],
+    test: UInt8[Tensor, "test _ _ _"],
 ) -> tuple[float, float, float]:
     """Return the mean log-likelihood of the test pictures in nats, its standard error over them, and the window's width.
 
@@ -26,27 +28,40 @@ def parzen_log_likelihood(
     validation pictures are likeliest. Raises CardiganError for pictures of different shapes or too few.
     """
     if not samples.shape[1:] == validation.shape[1:] == test.shape[1:]:
-        raise CardiganError(f"Samples of {tuple(samples.shape[1:])} and real pictures of {tuple(test.shape[1:])}: expected equal shapes.")
+        raise CardiganError(
+            f"Samples of {tuple(samples.shape[1:])} and real pictures of {tuple(test.shape[1:])}: expected equal shapes."
+        )
     if len(samples) == 0 or len(validation) == 0:
-        raise CardiganError(f"{len(samples)} samples and {len(validation)} validation pictures: expected at least 1 of each.")
-    near = squared_distances(_flat(validation), _flat(samples))
-    sigma = max(SIGMAS, key=lambda width: float(log_likelihoods(near, width, samples[0].numel()).mean()))
-    whole = _flat(samples)
-    tiles = [log_likelihoods(squared_distances(_flat(tile), whole), sigma, samples[0].numel()) for tile in test.split(TILE)]
-    return *mean_with_error(torch.cat(tiles)), sigma
+        raise CardiganError(
+            f"{len(samples)} samples and {len(validation)} validation pictures: expected at least 1 of each."
+        )
+    validation_distances = squared_distances(_flatten(validation), _flatten(samples))
+    sigma = max(
+        SIGMAS, key=lambda width: float(log_likelihoods(validation_distances, width, samples[0].numel()).mean())
+    )
+    flat_samples = _flatten(samples)
+    tile_log_likelihoods = [
+        log_likelihoods(squared_distances(_flatten(tile), flat_samples), sigma, samples[0].numel())
+        for tile in test.split(TILE_SIZE)
+    ]
+    return *mean_with_error(torch.cat(tile_log_likelihoods)), sigma
 
 
-def log_likelihoods(squared: Float[Tensor, "picture sample"], sigma: float, dimensions: int) -> Float64[Tensor, " picture"]:
+def log_likelihoods(
+    squared: Float[Tensor, "picture sample"], sigma: float, dimensions: int
+) -> Float64[Tensor, " picture"]:
     """Return log p of each picture from its squared distances to the samples."""
     exponents = (squared * (-0.5 / sigma**2)).logsumexp(1).double()
     return exponents - math.log(squared.shape[1]) - 0.5 * dimensions * math.log(2 * math.pi * sigma**2)
 
 
-def squared_distances(pictures: Float[Tensor, "picture value"], samples: Float[Tensor, "sample value"]) -> Float[Tensor, "picture sample"]:
-    norms = pictures.square().sum(1)[:, None] + samples.square().sum(1)
-    return norms.addmm_(pictures, samples.T, alpha=-2).clamp_(min=0)
+def squared_distances(
+    images: Float[Tensor, "picture value"], samples: Float[Tensor, "sample value"]
+) -> Float[Tensor, "picture sample"]:
+    norms = images.square().sum(1)[:, None] + samples.square().sum(1)
+    return norms.addmm_(images, samples.T, alpha=-2).clamp_(min=0)
 
 
-def _flat(pixels: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n value"]:
+def _flatten(pixels: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n value"]:
     """Return pixels in [0, 1], one row a picture, in float32: distances are then good to 1e-4 of some 50, far below the error of the mean."""
     return pixels.flatten(1).float() / 255

@@ -17,9 +17,9 @@ from cardigan.errors import CardiganError
 from cardigan.metrics.frechet import Gaussian, frechet_distance
 from cardigan.rng import stream
 
-BLOCKS = 20
+NUM_BLOCKS = 20
 """Parts that samples are divided into for a jackknife: the error's own relative error is 1 / sqrt(2 (BLOCKS - 1)), 16 %."""
-RESAMPLES = 200
+NUM_RESAMPLES = 200
 """Bootstrap draws for numbers made from counts."""
 
 
@@ -38,67 +38,88 @@ def moments(rows: Float[Tensor, "n feature"]) -> Moments:
         raise CardiganError("A distribution of 0 pictures: expected at least 1.")
     rows = rows.double()
     mean = rows.mean(0)
-    return Moments(len(rows), mean, _triangle(rows - mean))
+    return Moments(len(rows), mean, _qr_factor(rows - mean))
 
 
-def merged(first: Moments, second: Moments) -> Moments:
+def merge_moments(first: Moments, second: Moments) -> Moments:
     """Return the moments of both sets of rows together (Chan, Golub, LeVeque 1979, eq. 2.1; in triangles, so nothing is squared)."""
     count = first.count + second.count
     shift = second.mean - first.mean
     between = shift * math.sqrt(first.count * second.count / count)
-    return Moments(count, first.mean + shift * (second.count / count), _triangle(torch.cat([first.root, second.root, between[None]])))
+    return Moments(
+        count,
+        first.mean + shift * (second.count / count),
+        _qr_factor(torch.cat([first.root, second.root, between[None]])),
+    )
 
 
-def streamed(chunks: Iterable[Float[Tensor, "_ feature"]]) -> Moments:
+def streaming_moments(chunks: Iterable[Float[Tensor, "_ feature"]]) -> Moments:
     """Return the moments of all chunks, holding one at a time; raises CardiganError if there is none."""
-    parts = (moments(chunk) for chunk in chunks)
-    first = next(parts, None)
+    chunk_moments = (moments(chunk) for chunk in chunks)
+    first = next(chunk_moments, None)
     if first is None:
         raise CardiganError("A distribution of 0 pictures: expected at least 1.")
-    return reduce(merged, parts, first)
+    return reduce(merge_moments, chunk_moments, first)
 
 
-def gaussian(found: Moments) -> Gaussian:
+def gaussian_from_moments(row_moments: Moments) -> Gaussian:
     """Return the normal distribution with these moments (n - 1 in the denominator); raises CardiganError for fewer than two rows."""
-    if found.count < 2:
-        raise CardiganError(f"A distribution of {found.count} pictures: expected at least 2.")
-    return Gaussian(found.mean, found.root / math.sqrt(found.count - 1))
+    if row_moments.count < 2:
+        raise CardiganError(f"A distribution of {row_moments.count} pictures: expected at least 2.")
+    return Gaussian(row_moments.mean, row_moments.root / math.sqrt(row_moments.count - 1))
 
 
-def blocks(count: int) -> list[slice]:
+def jackknife_blocks(count: int) -> list[slice]:
     """Return the parts of `count` samples that a jackknife leaves out one by one; raises CardiganError for too few samples."""
-    if count < 2 * BLOCKS:
-        raise CardiganError(f"{count} samples: a standard error needs at least {2 * BLOCKS}, so draw more with --samples.")
-    edges = [count * block // BLOCKS for block in range(BLOCKS + 1)]
+    if count < 2 * NUM_BLOCKS:
+        raise CardiganError(
+            f"{count} samples: a standard error needs at least {2 * NUM_BLOCKS}, so draw more with --samples."
+        )
+    edges = [count * block // NUM_BLOCKS for block in range(NUM_BLOCKS + 1)]
     return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 def frechet_with_error(rows: Float[Tensor, "n feature"], reference: Gaussian) -> tuple[float, float]:
     """Return the Frechet distance of the rows to a reference, and its standard error by jackknife over blocks of rows."""
-    parts = [moments(rows[block]) for block in blocks(len(rows))]
-    before, after = list(accumulate(parts, merged)), list(accumulate(reversed(parts), merged))
-    others = [after[-2], *(merged(before[i - 1], after[-i - 2]) for i in range(1, BLOCKS - 1)), before[-2]]
-    value = frechet_distance(gaussian(before[-1]), reference)
-    return value, jackknife_error([frechet_distance(gaussian(other), reference) for other in others])
+    block_moments = [moments(rows[block]) for block in jackknife_blocks(len(rows))]
+    prefix_moments, suffix_moments = (
+        list(accumulate(block_moments, merge_moments)),
+        list(accumulate(reversed(block_moments), merge_moments)),
+    )
+    leave_one_out = [
+        suffix_moments[-2],
+        *(merge_moments(prefix_moments[i - 1], suffix_moments[-i - 2]) for i in range(1, NUM_BLOCKS - 1)),
+        prefix_moments[-2],
+    ]
+    value = frechet_distance(gaussian_from_moments(prefix_moments[-1]), reference)
+    return value, jackknife_error(
+        [frechet_distance(gaussian_from_moments(other), reference) for other in leave_one_out]
+    )
 
 
 def jackknife(rows: Float[Tensor, "n feature"], statistic: Callable[[Tensor], float]) -> tuple[float, float]:
     """Return a statistic of the rows, and its standard error by leaving out one block of rows at a time."""
-    others = [statistic(torch.cat([rows[: block.start], rows[block.stop :]])) for block in blocks(len(rows))]
-    return statistic(rows), jackknife_error(others)
+    leave_one_out = [
+        statistic(torch.cat([rows[: block.start], rows[block.stop :]])) for block in jackknife_blocks(len(rows))
+    ]
+    return statistic(rows), jackknife_error(leave_one_out)
 
 
-def jackknife_error(without_each: Sequence[float]) -> float:
+def jackknife_error(leave_one_out: Sequence[float]) -> float:
     """Return the standard error from the values without each block (Efron 1982, eq. 3.6)."""
-    values = torch.tensor(without_each, dtype=torch.float64)
+    values = torch.tensor(leave_one_out, dtype=torch.float64)
     return math.sqrt((len(values) - 1) * float(values.var(correction=0)))
 
 
 def bootstrap_error(counts: Int64[Tensor, " class"], statistic: Callable[[Tensor], float], seed: int) -> float:
     """Return the standard error of a statistic of class counts, the samples redrawn with replacement (Efron 1979)."""
     total = int(counts.sum())
-    draws = torch.multinomial(counts.double(), total * RESAMPLES, replacement=True, generator=stream(seed, "bootstrap", 0)).reshape(RESAMPLES, total)
-    values = torch.tensor([statistic(torch.bincount(draw, minlength=len(counts))) for draw in draws], dtype=torch.float64)
+    draws = torch.multinomial(
+        counts.double(), total * NUM_RESAMPLES, replacement=True, generator=stream(seed, "bootstrap", 0)
+    ).reshape(NUM_RESAMPLES, total)
+    values = torch.tensor(
+        [statistic(torch.bincount(draw, minlength=len(counts))) for draw in draws], dtype=torch.float64
+    )
     return float(values.std())
 
 
@@ -110,5 +131,5 @@ def mean_with_error(values: Float[Tensor, " n"]) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / math.sqrt(len(values)))
 
 
-def _triangle(rows: Float64[Tensor, "n feature"]) -> Float64[Tensor, "rank feature"]:
+def _qr_factor(rows: Float64[Tensor, "n feature"]) -> Float64[Tensor, "rank feature"]:
     return torch.linalg.qr(rows, mode="r").R

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from cardigan.errors import CardiganError
-from cardigan.nets.convolution import Convolution
+from cardigan.nets.convolution import FastConv2d
 
-Maps = Float[Tensor, "batch channel height width"]
+FeatureMaps = Float[Tensor, "batch channel height width"]
 
 
 class SelfAttention(nn.Module):
@@ -22,31 +22,31 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         eighth, half = max(1, channels // 8), max(1, channels // 2)
-        self.query, self.key = (Convolution(channels, eighth, 1, bias=False) for _ in range(2))
-        self.value = Convolution(channels, half, 1, bias=False)
-        self.output = Convolution(half, channels, 1, bias=False)
+        self.query, self.key = (FastConv2d(channels, eighth, 1, bias=False) for _ in range(2))
+        self.value = FastConv2d(channels, half, 1, bias=False)
+        self.output = FastConv2d(half, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: FeatureMaps) -> FeatureMaps:
         query, key, value = self.query(x).flatten(2), _halved(self.key(x)).flatten(2), _halved(self.value(x)).flatten(2)
         weights = torch.bmm(query.transpose(1, 2), key).float().softmax(dim=2)
-        mixed = torch.bmm(value, weights.transpose(1, 2).to(value.dtype)).unflatten(2, x.shape[2:])
-        return x + self.gamma * self.output(mixed)
+        attended = torch.bmm(value, weights.transpose(1, 2).to(value.dtype)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.output(attended)
 
 
-def _halved(x: Maps) -> Float[Tensor, "batch channel half_height half_width"]:
+def _halved(x: FeatureMaps) -> Float[Tensor, "batch channel half_height half_width"]:
     """Return the largest of each 2x2 places. Asked for its indices too, this has second derivatives on every device."""
     largest, _ = max_pool2d(x, 2, return_indices=True)
     return largest
 
 
-def attended_size(side: int, sizes: Iterable[tuple[int, int]], player: str) -> tuple[int, int] | None:
+def attention_size(side: int, sizes: Iterable[tuple[int, int]], network: str) -> tuple[int, int] | None:
     """Return the largest of a player's map sizes whose shorter side is `side`; None for 0. Raises CardiganError if there is none."""
-    known = list(sizes)
-    fitting = [size for size in known if min(size) == side]
-    if side and not fitting:
-        sides = ", ".join(str(shorter) for shorter in sorted({min(size) for size in known}))
+    all_sizes = list(sizes)
+    matching = [size for size in all_sizes if min(size) == side]
+    if side and not matching:
+        sides = ", ".join(str(shorter) for shorter in sorted({min(size) for size in all_sizes}))
         raise CardiganError(
-            f"{player}.attention is {side}, but the shorter sides of the {player}'s maps are {sides}: set one of them, or 0 for none."
+            f"{network}.attention is {side}, but the shorter sides of the {network}'s maps are {sides}: set one of them, or 0 for none."
         )
-    return max(fitting, default=None)
+    return max(matching, default=None)

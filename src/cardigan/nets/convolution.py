@@ -38,9 +38,9 @@ HALVING = ((2, 2), (1, 1), (1, 1), 1, (0, 0))
 """Of a 4x4 convolution that halves an image of even sides: the only one that has matrix-product forms."""
 
 # Where the matrix product wins; measured on AVX-512 bf16 with batches of 16, 64 and 256 (docs/lab-book.md, "Speed on 2 cores").
-LARGE_WEIGHTS = 2**20
+MIN_WEIGHTS_FOR_MATMUL = 2**20
 """From this many weights on, a layer with small maps is a matrix product. Fewer weights stay in the cache either way."""
-SHORT_ROWS = 4
+MAX_ROW_FOR_MATMUL = 4
 """Maps with at most this many pixels in a row count as small: oneDNN works along rows, and is slow on short ones."""
 GRADIENT_WEIGHTS, PIXELS_PER_CHANNEL = 2**19, 32
 """From this many weights on, their gradient is a matrix product, unless there are over 32 times more pixels than channels."""
@@ -60,7 +60,7 @@ class Geometry:
     """Whether the layer is the transposed convolution. Its bias then belongs to the image, otherwise to the maps."""
 
 
-class Convolution(nn.Conv2d):
+class FastConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with fast second gradients.
 
     The weight is read once per call: a weight that is computed when it is read (`spectral.py`) is computed once.
@@ -71,8 +71,10 @@ class Convolution(nn.Conv2d):
         if isinstance(self.padding, str) or self.padding_mode != "zeros" or x.dim() != 4:
             return self._conv_forward(x, weight, bias)
         if _is_bf16_on_cpu(x) and _is_dense(self, self.padding) and self.kernel_size == tuple(x.shape[2:]):
-            return linear(_rows(x, len(x)), _rows(weight, len(weight)), bias)[:, :, None, None]
-        if _uses_own_form(self, x, weight, bias):
+            return linear(_channels_last_rows(x, len(x)), _channels_last_rows(weight, len(weight)), bias)[
+                :, :, None, None
+            ]
+        if _use_explicit_gradients(self, x, weight, bias):
             return StridedConv.apply(x, _not_leaf(weight), bias, self._geometry(x, self.padding))
         return self._conv_forward(x, weight, bias)
 
@@ -92,11 +94,11 @@ class TransposedConvolution(nn.ConvTranspose2d):
         stride, kernel_size, dilation = [*self.stride], [*self.kernel_size], [*self.dilation]
         rest = self._output_padding(x, output_size, stride, [*padding], kernel_size, 2, dilation)
         if _is_bf16_on_cpu(x) and _is_dense(self, padding) and tuple(x.shape[2:]) == (1, 1) and not any(rest):
-            image = (x.flatten(1) @ _rows(weight, len(weight))).view(len(x), *weight.shape[2:], -1)
-            return _with_bias(image.permute(0, 3, 1, 2), bias)
+            image = (x.flatten(1) @ _channels_last_rows(weight, len(weight))).view(len(x), *weight.shape[2:], -1)
+            return _add_bias(image.permute(0, 3, 1, 2), bias)
         # Rows beyond a whole stride (PyTorch allows them with dilation) have no convolution that takes them back.
         can = x.dim() == 4 and all(row < step for row, step in zip(rest, stride, strict=True))
-        if can and _uses_own_form(self, x, weight, bias):
+        if can and _use_explicit_gradients(self, x, weight, bias):
             return TransposedConv.apply(x, _not_leaf(weight), bias, _layer_geometry(self, padding, rest), None)
         return conv_transpose2d(x, weight, bias, self.stride, padding, tuple(rest), self.groups, self.dilation)
 
@@ -160,15 +162,15 @@ class WeightGradient(Function):
 
 
 def strided_conv(x: Image, w: Weight, bias: Bias | None, geometry: Geometry) -> Maps:
-    if _has_product_form(w, geometry) and w.numel() >= LARGE_WEIGHTS and x.shape[3] // 2 <= SHORT_ROWS:
-        return _with_bias(strided_conv_by_product(x, w), bias)
+    if _has_product_form(w, geometry) and w.numel() >= MIN_WEIGHTS_FOR_MATMUL and x.shape[3] // 2 <= MAX_ROW_FOR_MATMUL:
+        return _add_bias(strided_conv_by_product(x, w), bias)
     x, w = _contiguous_on_metal(x, w)
     return conv2d(x, w, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
 def transposed_conv(g: Maps, w: Weight, bias: Bias | None, geometry: Geometry, like: Image | None) -> Image:
-    if _has_product_form(w, geometry) and w.numel() >= LARGE_WEIGHTS and g.shape[3] <= SHORT_ROWS:
-        return _with_bias(transposed_conv_by_product(g, w), bias)
+    if _has_product_form(w, geometry) and w.numel() >= MIN_WEIGHTS_FOR_MATMUL and g.shape[3] <= MAX_ROW_FOR_MATMUL:
+        return _add_bias(transposed_conv_by_product(g, w), bias)
     g, w = _contiguous_on_metal(g, w)
     sizes = (geometry.stride, geometry.padding)
     if like is None or bias is not None:
@@ -194,13 +196,17 @@ def weight_gradient(x: Image, g: Maps, with_bias: bool, geometry: Geometry, like
 def strided_conv_by_product(x: Image, w: Weight) -> Maps:
     """Return every 4x4 window of x times the weights: one matrix product."""
     batch, _, height, width = x.shape
-    return (_windows(x) @ _rows(w, len(w)).t()).view(batch, height // 2, width // 2, len(w)).permute(0, 3, 1, 2)
+    return (
+        (_unfold_windows(x) @ _channels_last_rows(w, len(w)).t())
+        .view(batch, height // 2, width // 2, len(w))
+        .permute(0, 3, 1, 2)
+    )
 
 
 def transposed_conv_by_product(g: Maps, w: Weight) -> Image:
     """Return the sum of the 4x4 windows that the pixels of g spread over: one matrix product, then four additions."""
     (batch, wide, height, width), narrow = g.shape, w.shape[1]
-    spread = (_pixels(g) @ _rows(w, wide)).view(batch, height, width, 4, 4, narrow)
+    spread = (_flatten_pixels(g) @ _channels_last_rows(w, wide)).view(batch, height, width, 4, 4, narrow)
     padded = spread.new_zeros(batch, 2 * height + 2, 2 * width + 2, narrow)
     # A window is two by two pairs of pixels, and it overlaps its neighbours by whole pairs.
     pairs = padded.view(batch, height + 1, 2, width + 1, 2, narrow)
@@ -213,10 +219,10 @@ def transposed_conv_by_product(g: Maps, w: Weight) -> Image:
 
 def weight_gradient_by_product(x: Image, g: Maps) -> Weight:
     """Return the pixels of g times the windows of x they came from: one matrix product over all pixels."""
-    return (_pixels(g).t() @ _windows(x)).view(g.shape[1], 4, 4, x.shape[1]).permute(0, 3, 1, 2)
+    return (_flatten_pixels(g).t() @ _unfold_windows(x)).view(g.shape[1], 4, 4, x.shape[1]).permute(0, 3, 1, 2)
 
 
-def _windows(x: Image) -> Float[Tensor, "pixels sixteen_channels"]:
+def _unfold_windows(x: Image) -> Float[Tensor, "pixels sixteen_channels"]:
     """Return the 4x4 window around each pixel of the halved image, a row each, channels innermost."""
     padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     batch, height, width, channels = padded.shape
@@ -226,17 +232,17 @@ def _windows(x: Image) -> Float[Tensor, "pixels sixteen_channels"]:
     return padded.as_strided(shape, strides).reshape(-1, 16 * channels)
 
 
-def _pixels(images: Tensor) -> Tensor:
+def _flatten_pixels(images: Tensor) -> Tensor:
     """Return one row of channels per pixel; a view of channels-last images."""
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
-def _rows(tensor: Tensor, count: int) -> Tensor:
+def _channels_last_rows(tensor: Tensor, count: int) -> Tensor:
     """Return `count` rows in the order of channels-last memory; a view if it is laid out so."""
     return tensor.permute(0, 2, 3, 1).reshape(count, -1)
 
 
-def _with_bias(images: Tensor, bias: Tensor | None) -> Tensor:
+def _add_bias(images: Tensor, bias: Tensor | None) -> Tensor:
     return images if bias is None else images + bias[:, None, None]
 
 
@@ -288,7 +294,9 @@ def _not_leaf(weight: Tensor) -> Tensor:
     return torch.ops.aten.alias(weight)
 
 
-def _uses_own_form(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _use_explicit_gradients(
+    layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> bool:
     """Return whether a layer's call runs as one of the three functions here instead of PyTorch's own layer.
 
     On a CPU, PyTorch's double backward is slow only for 1x1 kernels and for groups. Elsewhere Python's part of our functions costs small

@@ -12,19 +12,19 @@ from torch.nn.functional import leaky_relu
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
-from cardigan.nets.convolution import Convolution, TransposedConvolution
+from cardigan.nets.convolution import FastConv2d, TransposedConvolution
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.parts import (
-    LatentWithClass,
+from cardigan.nets.spectral import apply_spectral_norm
+from cardigan.nets.stages import (
+    ConditionalLatent,
     Projection,
-    class_rows,
-    initialise,
-    normalisation,
+    append_minibatch_stddev,
+    channels_per_stage,
+    initialize_weights,
+    normalization,
+    one_hot_labels,
     stages,
-    widths,
-    with_minibatch_deviation,
 )
-from cardigan.nets.spectral import normalise_spectrally
 from cardigan.shapes import Images, Labels, Latents, Logits
 
 
@@ -33,24 +33,30 @@ class DcganGenerator(Generator):
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
-        steps = stages(spec.height, spec.width, config.depth, "generator")[::-1]
-        channels = widths(config.width, len(steps))[::-1]
-        bias = config.normalisation == "none"
-        self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
-        self.start = TransposedConvolution(self.latent.size, channels[0], steps[0].small, bias=bias)
-        self.doublings = nn.ModuleList(
-            TransposedConvolution(wide, narrow, step.kernel, step.stride, 1, step.remainder, bias=bias)
-            for wide, narrow, step in zip(channels, [*channels[1:], spec.channels], steps, strict=True)
+        levels = stages(spec.height, spec.width, config.depth, "generator")[::-1]
+        channels = channels_per_stage(config.width, len(levels))[::-1]
+        bias = config.normalization == "none"
+        self.latent = ConditionalLatent(
+            latent_size, spec.num_classes, learned_embedding=config.conditioning != "one-hot"
         )
-        self.norms = nn.ModuleList(normalisation(config.normalisation, count) for count in channels)
-        initialise(self, config.initialisation)
-        if config.spectral:
-            normalise_spectrally(self)
+        self.from_latent = TransposedConvolution(self.latent.out_features, channels[0], levels[0].small_size, bias=bias)
+        self.up_convs = nn.ModuleList(
+            TransposedConvolution(
+                wide_channels, narrow_channels, level.kernel, level.stride, 1, level.output_padding, bias=bias
+            )
+            for wide_channels, narrow_channels, level in zip(
+                channels, [*channels[1:], spec.channels], levels, strict=True
+            )
+        )
+        self.norms = nn.ModuleList(normalization(config.normalization, count) for count in channels)
+        initialize_weights(self, config.initialization)
+        if config.spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
-        hidden = self.start(self.latent(z, labels)[:, :, None, None])
-        for norm, doubling in zip(self.norms, self.doublings, strict=True):
-            hidden = doubling(torch.relu(norm(hidden)))
+        hidden = self.from_latent(self.latent(z, labels)[:, :, None, None])
+        for norm, up_conv in zip(self.norms, self.up_convs, strict=True):
+            hidden = up_conv(torch.relu(norm(hidden)))
         return torch.tanh(hidden)
 
 
@@ -62,31 +68,35 @@ class DcganDiscriminator(Discriminator):
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
-        steps = stages(spec.height, spec.width, config.depth, "discriminator")
-        channels = widths(config.width, len(steps))
-        bias = config.normalisation == "none"
-        learned = config.conditioning != "one-hot"
-        self.planes = 0 if learned else spec.classes
-        self.group = config.minibatch_deviation
-        self.halvings = nn.ModuleList(
-            Convolution(narrow, wide, step.kernel, step.stride, padding=1, bias=bias)
-            for narrow, wide, step in zip([spec.channels + self.planes, *channels], channels, steps, strict=False)
+        levels = stages(spec.height, spec.width, config.depth, "discriminator")
+        channels = channels_per_stage(config.width, len(levels))
+        bias = config.normalization == "none"
+        learned_embedding = config.conditioning != "one-hot"
+        self.num_class_planes = 0 if learned_embedding else spec.num_classes
+        self.stddev_group_size = config.minibatch_stddev
+        self.down_convs = nn.ModuleList(
+            FastConv2d(narrow_channels, wide_channels, level.kernel, level.stride, padding=1, bias=bias)
+            for narrow_channels, wide_channels, level in zip(
+                [spec.channels + self.num_class_planes, *channels], channels, levels, strict=False
+            )
         )
-        self.norms = nn.ModuleList(normalisation(config.normalisation if depth else "none", count) for depth, count in enumerate(channels))
-        self.verdict = Convolution(channels[-1] + (self.group > 0), 1, steps[-1].small, bias=bias)
-        self.projection = Projection(channels[-1], spec.classes) if learned and spec.classes else None
-        initialise(self, config.initialisation)
-        if config.spectral:
-            normalise_spectrally(self)
+        self.norms = nn.ModuleList(
+            normalization(config.normalization if depth else "none", count) for depth, count in enumerate(channels)
+        )
+        self.head = FastConv2d(channels[-1] + (self.stddev_group_size > 0), 1, levels[-1].small_size, bias=bias)
+        self.projection = Projection(channels[-1], spec.num_classes) if learned_embedding and spec.num_classes else None
+        initialize_weights(self, config.initialization)
+        if config.spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, images: Images, labels: Labels | None = None) -> Logits:
-        hidden = self._with_class_planes(images, labels) if self.planes else images
-        for norm, halving in zip(self.norms, self.halvings, strict=True):
-            hidden = leaky_relu(norm(halving(hidden)), 0.2)
-        logits = self.verdict(with_minibatch_deviation(hidden, self.group)).flatten().float()
+        hidden = self._with_class_planes(images, labels) if self.num_class_planes else images
+        for norm, down_conv in zip(self.norms, self.down_convs, strict=True):
+            hidden = leaky_relu(norm(down_conv(hidden)), 0.2)
+        logits = self.head(append_minibatch_stddev(hidden, self.stddev_group_size)).flatten().float()
         return logits + self.projection(hidden.float().sum(dim=(2, 3)), labels) if self.projection else logits
 
     def _with_class_planes(self, images: Images, labels: Labels | None) -> Float[Tensor, "batch planes height width"]:
         """Append one plane per class, 1 everywhere in the picture's own class and 0 in the others (the paper's MNIST protocol)."""
-        planes = class_rows(labels, self.planes).to(images.dtype)[:, :, None, None]
+        planes = one_hot_labels(labels, self.num_class_planes).to(images.dtype)[:, :, None, None]
         return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)

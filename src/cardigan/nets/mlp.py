@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.parts import LatentWithClass, Verdict, class_rows, with_minibatch_deviation
-from cardigan.nets.spectral import normalise_spectrally
+from cardigan.nets.spectral import apply_spectral_norm
+from cardigan.nets.stages import ConditionalLatent, Head, append_minibatch_stddev, one_hot_labels
 from cardigan.shapes import Images, Labels, Latents, Logits
 
-DEPTH = 2
+DEFAULT_DEPTH = 2
 """Hidden layers, where none are asked for."""
-PIECES = 5
+MAXOUT_PIECES = 5
 """Linear functions of which a maxout unit is the largest; with a width of 1200, D has the first GAN's 240 units a layer."""
 
 
@@ -25,31 +25,33 @@ class MlpGenerator(Generator):
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
-        self.picture = (spec.channels, spec.height, spec.width)
-        self.latent = LatentWithClass(latent_size, spec.classes, learned=config.conditioning != "one-hot")
-        depth = config.depth or DEPTH
-        inputs = [self.latent.size, *[config.width] * (depth - 1)]
+        self.image_shape = (spec.channels, spec.height, spec.width)
+        self.latent = ConditionalLatent(
+            latent_size, spec.num_classes, learned_embedding=config.conditioning != "one-hot"
+        )
+        depth = config.depth or DEFAULT_DEPTH
+        inputs = [self.latent.out_features, *[config.width] * (depth - 1)]
         self.hidden = nn.ModuleList(nn.Linear(size, config.width) for size in inputs)
-        self.draw = nn.Linear(config.width, spec.channels * spec.height * spec.width)
-        if config.spectral:
-            normalise_spectrally(self)
+        self.to_image = nn.Linear(config.width, spec.channels * spec.height * spec.width)
+        if config.spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
         hidden = self.latent(z, labels)
         for layer in self.hidden:
             hidden = torch.relu(layer(hidden))
-        return torch.tanh(self.draw(hidden)).unflatten(1, self.picture)
+        return torch.tanh(self.to_image(hidden)).unflatten(1, self.image_shape)
 
 
 class Maxout(nn.Module):
     """Units that are the largest of five linear functions each (arXiv:1302.4389, section 2)."""
 
-    def __init__(self, inputs: int, units: int) -> None:
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.pieces = nn.Linear(inputs, units * PIECES)
+        self.pieces = nn.Linear(in_features, out_features * MAXOUT_PIECES)
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch units"]:
-        return self.pieces(x).unflatten(1, (-1, PIECES)).amax(dim=2)
+        return self.pieces(x).unflatten(1, (-1, MAXOUT_PIECES)).amax(dim=2)
 
 
 class MlpDiscriminator(Discriminator):
@@ -60,17 +62,21 @@ class MlpDiscriminator(Discriminator):
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
-        units, depth = max(1, config.width // PIECES), config.depth or DEPTH
-        learned = config.conditioning != "one-hot"
-        self.ones = 0 if learned else spec.classes
-        self.group = config.minibatch_deviation
-        inputs = [spec.channels * spec.height * spec.width + self.ones, *[units] * (depth - 1)]
+        units, depth = max(1, config.width // MAXOUT_PIECES), config.depth or DEFAULT_DEPTH
+        learned_embedding = config.conditioning != "one-hot"
+        self.num_class_inputs = 0 if learned_embedding else spec.num_classes
+        self.stddev_group_size = config.minibatch_stddev
+        inputs = [spec.channels * spec.height * spec.width + self.num_class_inputs, *[units] * (depth - 1)]
         self.hidden = nn.Sequential(*(Maxout(size, units) for size in inputs))
-        self.verdict = Verdict(units + (self.group > 0), spec.classes if learned else 0)
-        if config.spectral:
-            normalise_spectrally(self)
+        self.head = Head(units + (self.stddev_group_size > 0), spec.num_classes if learned_embedding else 0)
+        if config.spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, images: Images, labels: Labels | None = None) -> Logits:
         pixels = images.flatten(1)
-        seen = torch.cat([pixels, class_rows(labels, self.ones).to(pixels.dtype)], dim=1) if self.ones else pixels
-        return self.verdict(with_minibatch_deviation(self.hidden(seen), self.group), labels)
+        inputs = (
+            torch.cat([pixels, one_hot_labels(labels, self.num_class_inputs).to(pixels.dtype)], dim=1)
+            if self.num_class_inputs
+            else pixels
+        )
+        return self.head(append_minibatch_stddev(self.hidden(inputs), self.stddev_group_size), labels)

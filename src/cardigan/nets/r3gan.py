@@ -14,24 +14,24 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
-from cardigan.nets.convolution import Convolution
+from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.parts import LatentWithClass, Stage, Verdict, stages, widths, with_minibatch_deviation
+from cardigan.nets.stages import ConditionalLatent, Head, Stage, append_minibatch_stddev, channels_per_stage, stages
 from cardigan.shapes import Images, Labels, Latents, Logits
 
-Maps: TypeAlias = Float[Tensor, "batch channel height width"]
-Resized: TypeAlias = Float[Tensor, "batch channel new_height new_width"]
+FeatureMaps: TypeAlias = Float[Tensor, "batch channel height width"]
+ResizedMaps: TypeAlias = Float[Tensor, "batch channel new_height new_width"]
 
-Layer = TypeVar("Layer", Convolution, nn.Linear)
+Layer = TypeVar("Layer", FastConv2d, nn.Linear)
 
-DEPTH = 2
+DEFAULT_DEPTH = 2
 """Residual blocks at each size, where no number is asked for."""
 EXPANSION = 2
 """The middle of a block has this many times its channels: an inverted bottleneck."""
-GROUP_WIDTH = 16
+MAX_GROUP_WIDTH = 16
 """Channels of a group in the middle convolution, at most."""
-SLOPE = 0.2
-GAIN = (2 / (1 + SLOPE**2)) ** 0.5
+NEGATIVE_SLOPE = 0.2
+LEAKY_RELU_GAIN = (2 / (1 + NEGATIVE_SLOPE**2)) ** 0.5
 """What LeakyReLU takes from the size of its input, on average (arXiv:1502.01852, eq. 15)."""
 
 
@@ -43,21 +43,23 @@ class R3ganGenerator(Generator):
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
-        steps, depth = stages(spec.height, spec.width)[::-1], config.depth or DEPTH
-        channels = widths(config.width, len(steps) + 1)[::-1]
+        levels, depth = stages(spec.height, spec.width)[::-1], config.depth or DEFAULT_DEPTH
+        channels = channels_per_stage(config.width, len(levels) + 1)[::-1]
         num_blocks = depth * len(channels)
-        self.latent = LatentWithClass(latent_size, spec.classes, learned=True)
-        self.basis = nn.Parameter(torch.randn(channels[0], *steps[0].small))
-        self.modulation = scaled(nn.Linear(self.latent.size, channels[0], bias=False), 1.0)
-        self.blocks = nn.ModuleList(blocks(count, depth, num_blocks) for count in channels)
-        self.doublings = nn.ModuleList(Doubling(wide, narrow, step) for (wide, narrow), step in zip(pairwise(channels), steps, strict=True))
-        self.draw = scaled(Convolution(channels[-1], spec.channels, 1), 1.0)
+        self.latent = ConditionalLatent(latent_size, spec.num_classes, learned_embedding=True)
+        self.basis = nn.Parameter(torch.randn(channels[0], *levels[0].small_size))
+        self.modulation = initialize_scaled(nn.Linear(self.latent.out_features, channels[0], bias=False), 1.0)
+        self.blocks = nn.ModuleList(residual_blocks(count, depth, num_blocks) for count in channels)
+        self.upsample_layers = nn.ModuleList(
+            UpsampleLayer(wide, narrow, step) for (wide, narrow), step in zip(pairwise(channels), levels, strict=True)
+        )
+        self.to_image = initialize_scaled(FastConv2d(channels[-1], spec.channels, 1), 1.0)
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
         hidden = self.blocks[0](self.basis * self.modulation(self.latent(z, labels))[:, :, None, None])
-        for doubling, kept in zip(self.doublings, self.blocks[1:], strict=True):
-            hidden = kept(doubling(hidden))
-        return self.draw(hidden)
+        for upsample_layer, stage_blocks in zip(self.upsample_layers, self.blocks[1:], strict=True):
+            hidden = stage_blocks(upsample_layer(hidden))
+        return self.to_image(hidden)
 
 
 class R3ganDiscriminator(Discriminator):
@@ -65,24 +67,26 @@ class R3ganDiscriminator(Discriminator):
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
-        steps, depth = stages(spec.height, spec.width), config.depth or DEPTH
-        channels = widths(config.width, len(steps) + 1)
+        levels, depth = stages(spec.height, spec.width), config.depth or DEFAULT_DEPTH
+        channels = channels_per_stage(config.width, len(levels) + 1)
         num_blocks = depth * len(channels)
-        self.group = config.minibatch_deviation
-        self.look = scaled(Convolution(spec.channels, channels[0], 1), 1.0)
-        self.blocks = nn.ModuleList(blocks(count, depth, num_blocks) for count in channels)
-        self.halvings = nn.ModuleList(Halving(narrow, wide, step) for (narrow, wide), step in zip(pairwise(channels), steps, strict=True))
-        num_features = channels[-1] + (self.group > 0)
-        height, width = steps[-1].small
+        self.stddev_group_size = config.minibatch_stddev
+        self.from_image = initialize_scaled(FastConv2d(spec.channels, channels[0], 1), 1.0)
+        self.blocks = nn.ModuleList(residual_blocks(count, depth, num_blocks) for count in channels)
+        self.downsample_layers = nn.ModuleList(
+            DownsampleLayer(narrow, wide, step) for (narrow, wide), step in zip(pairwise(channels), levels, strict=True)
+        )
+        num_features = channels[-1] + (self.stddev_group_size > 0)
+        height, width = levels[-1].small_size
         self.basis = nn.Parameter(torch.randn(num_features, height, width) * (height * width) ** -0.5)
-        self.verdict = Verdict(num_features, spec.classes)
+        self.head = Head(num_features, spec.num_classes)
 
     def forward(self, images: Images, labels: Labels | None = None) -> Logits:
-        hidden = self.blocks[0](self.look(images))
-        for halving, kept in zip(self.halvings, self.blocks[1:], strict=True):
-            hidden = kept(halving(hidden))
-        hidden = with_minibatch_deviation(hidden, self.group)
-        return self.verdict(torch.einsum("bchw,chw->bc", hidden, self.basis), labels)
+        hidden = self.blocks[0](self.from_image(images))
+        for downsample_layer, stage_blocks in zip(self.downsample_layers, self.blocks[1:], strict=True):
+            hidden = stage_blocks(downsample_layer(hidden))
+        hidden = append_minibatch_stddev(hidden, self.stddev_group_size)
+        return self.head(torch.einsum("bchw,chw->bc", hidden, self.basis), labels)
 
 
 class ResidualBlock(nn.Module):
@@ -95,55 +99,57 @@ class ResidualBlock(nn.Module):
         super().__init__()
         middle = EXPANSION * channels
         scale = num_blocks ** (-1 / (2 * 3 - 2))
-        self.widen = scaled(Convolution(channels, middle, 1), GAIN * scale)
-        self.mix = scaled(Convolution(middle, middle, 3, padding=1, groups=middle // group_width(middle)), GAIN * scale)
-        self.narrow = scaled(Convolution(middle, channels, 1, bias=False), 0.0)
+        self.expand = initialize_scaled(FastConv2d(channels, middle, 1), LEAKY_RELU_GAIN * scale)
+        self.grouped = initialize_scaled(
+            FastConv2d(middle, middle, 3, padding=1, groups=middle // group_width(middle)), LEAKY_RELU_GAIN * scale
+        )
+        self.project = initialize_scaled(FastConv2d(middle, channels, 1, bias=False), 0.0)
 
-    def forward(self, x: Maps) -> Maps:
-        hidden = leaky_relu(self.mix(leaky_relu(self.widen(x), SLOPE)), SLOPE)
-        return x + self.narrow(hidden)
+    def forward(self, x: FeatureMaps) -> FeatureMaps:
+        hidden = leaky_relu(self.grouped(leaky_relu(self.expand(x), NEGATIVE_SLOPE)), NEGATIVE_SLOPE)
+        return x + self.project(hidden)
 
 
-class Doubling(nn.Module):
+class UpsampleLayer(nn.Module):
     """A 1x1 convolution where the number of channels changes, then bilinear interpolation up to the step's large size."""
 
-    def __init__(self, wide: int, narrow: int, step: Stage) -> None:
+    def __init__(self, wide_channels: int, narrow_channels: int, stage: Stage) -> None:
         super().__init__()
-        self.step = step
-        self.channels = transition(wide, narrow)
+        self.stage = stage
+        self.transition = channel_transition(wide_channels, narrow_channels)
 
-    def forward(self, x: Maps) -> Float[Tensor, "batch new_channel new_height new_width"]:
-        return doubled(self.channels(x), self.step)
+    def forward(self, x: FeatureMaps) -> Float[Tensor, "batch new_channel new_height new_width"]:
+        return upsample(self.transition(x), self.stage)
 
 
-class Halving(nn.Module):
+class DownsampleLayer(nn.Module):
     """A low-pass filter and every second pixel, then a 1x1 convolution where the number of channels changes."""
 
-    def __init__(self, narrow: int, wide: int, step: Stage) -> None:
+    def __init__(self, narrow_channels: int, wide_channels: int, stage: Stage) -> None:
         super().__init__()
-        self.step = step
-        self.channels = transition(narrow, wide)
+        self.stage = stage
+        self.transition = channel_transition(narrow_channels, wide_channels)
 
-    def forward(self, x: Maps) -> Float[Tensor, "batch new_channel new_height new_width"]:
-        return self.channels(halved(x, self.step))
+    def forward(self, x: FeatureMaps) -> Float[Tensor, "batch new_channel new_height new_width"]:
+        return self.transition(downsample(x, self.stage))
 
 
-def doubled(x: Maps, step: Stage) -> Resized:
+def upsample(x: FeatureMaps, stage: Stage) -> ResizedMaps:
     """Return the maps at the step's large size: nearest-neighbour, then blurred, which is bilinear interpolation where a side is exactly doubled.
 
     PyTorch's own bilinear interpolation adds up its gradient in another order each time on a GPU; a run could not be resumed to the same bits.
     """
-    return blurred(interpolate(x, size=step.large, mode="nearest"), step)
+    return blur(interpolate(x, size=stage.large_size, mode="nearest"), stage)
 
 
-def halved(x: Maps, step: Stage) -> Resized:
+def downsample(x: FeatureMaps, stage: Stage) -> ResizedMaps:
     """Return the maps at the step's small size: blurred, then averaged over pairs, which together is the filter [1, 3, 3, 1] / 8."""
-    return avg_pool2d(blurred(x, step), step.stride)
+    return avg_pool2d(blur(x, stage), stage.stride)
 
 
-def blurred(x: Maps, step: Stage) -> Maps:
+def blur(x: FeatureMaps, stage: Stage) -> FeatureMaps:
     """Return the maps under the filter [1, 2, 1] / 4 along the axes that the step halves; at its ends a row is its own neighbour."""
-    for axis in (axis for axis, stride in zip((2, 3), step.stride, strict=True) if stride == 2):
+    for axis in (axis for axis, stride in zip((2, 3), stage.stride, strict=True) if stride == 2):
         last = x.shape[axis] - 1
         before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, last)], dim=axis)
         after = torch.cat([x.narrow(axis, 1, last), x.narrow(axis, last, 1)], dim=axis)
@@ -151,20 +157,24 @@ def blurred(x: Maps, step: Stage) -> Maps:
     return x
 
 
-def blocks(channels: int, depth: int, num_blocks: int) -> nn.Sequential:
+def residual_blocks(channels: int, depth: int, num_blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels, num_blocks) for _ in range(depth)))
 
 
-def transition(inputs: int, outputs: int) -> nn.Module:
-    return nn.Identity() if inputs == outputs else scaled(Convolution(inputs, outputs, 1, bias=False), 1.0)
+def channel_transition(in_channels: int, out_channels: int) -> nn.Module:
+    return (
+        nn.Identity()
+        if in_channels == out_channels
+        else initialize_scaled(FastConv2d(in_channels, out_channels, 1, bias=False), 1.0)
+    )
 
 
 def group_width(channels: int) -> int:
     """Return the largest divisor of `channels` up to GROUP_WIDTH."""
-    return max(width for width in range(1, GROUP_WIDTH + 1) if channels % width == 0)
+    return max(width for width in range(1, MAX_GROUP_WIDTH + 1) if channels % width == 0)
 
 
-def scaled(layer: Layer, gain: float) -> Layer:
+def initialize_scaled(layer: Layer, gain: float) -> Layer:
     """Draw a layer's weights from Normal(0, gain^2 / fan-in), which for a gain of 0 are zeros; its biases begin at 0."""
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:

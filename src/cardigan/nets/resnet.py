@@ -15,20 +15,29 @@ from torch.nn.functional import avg_pool2d, embedding, interpolate
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
-from cardigan.nets.attention import SelfAttention, attended_size
-from cardigan.nets.convolution import Convolution
+from cardigan.nets.attention import SelfAttention, attention_size
+from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.parts import LatentWithClass, Verdict, initialise, normalisation, stages, told, widths, with_minibatch_deviation
-from cardigan.nets.spectral import normalise_spectrally
+from cardigan.nets.spectral import apply_spectral_norm
+from cardigan.nets.stages import (
+    ConditionalLatent,
+    Head,
+    append_minibatch_stddev,
+    channels_per_stage,
+    initialize_weights,
+    normalization,
+    require_labels,
+    stages,
+)
 from cardigan.shapes import Images, Labels, Latents, Logits
 
-Before: TypeAlias = Float[Tensor, "batch channel height width"]
-After: TypeAlias = Float[Tensor, "batch new_channel new_height new_width"]
-Layer = TypeVar("Layer", Convolution, nn.Linear)
+FeatureMaps: TypeAlias = Float[Tensor, "batch channel height width"]
+ResizedMaps: TypeAlias = Float[Tensor, "batch new_channel new_height new_width"]
+Layer = TypeVar("Layer", FastConv2d, nn.Linear)
 
-DEPTH = 1
+DEFAULT_DEPTH = 1
 """Residual blocks at each size, where no number is asked for."""
-RESIDUAL, DIRECT = 2**0.5, 1.0
+RESIDUAL_GAIN, UNIT_GAIN = 2**0.5, 1.0
 """Gains of Glorot's initialisation on a residual branch and off it."""
 
 
@@ -37,29 +46,34 @@ class ResnetGenerator(Generator):
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
-        steps, depth = stages(spec.height, spec.width)[::-1], config.depth or DEPTH
-        channels = widths(config.width, len(steps))[::-1]
-        attended = attended_size(config.attention, [step.large for step in steps], "generator")
-        told_by_norms = config.normalisation == "batch"
-        norm = partial(ClassNorm, config.normalisation, spec.classes if told_by_norms else 0)
-        self.latent = LatentWithClass(latent_size, 0 if told_by_norms else spec.classes, learned=True)
-        self.smallest = (channels[0], *steps[0].small)
-        self.start = glorot(nn.Linear(self.latent.size, channels[0] * steps[0].small[0] * steps[0].small[1]), DIRECT)
-        self.sizes = nn.ModuleList(
-            GeneratorSize(wide, narrow, step.large, depth, norm, attends=step.large == attended)
-            for wide, narrow, step in zip([channels[0], *channels], channels, steps, strict=False)
+        levels, depth = stages(spec.height, spec.width)[::-1], config.depth or DEFAULT_DEPTH
+        channels = channels_per_stage(config.width, len(levels))[::-1]
+        attention_at = attention_size(config.attention_resolution, [step.large_size for step in levels], "generator")
+        conditional_norm = config.normalization == "batch"
+        norm = partial(ConditionalNorm, config.normalization, spec.num_classes if conditional_norm else 0)
+        self.latent = ConditionalLatent(
+            latent_size, 0 if conditional_norm else spec.num_classes, learned_embedding=True
         )
-        self.norm = normalisation(config.normalisation, channels[-1])
-        self.draw = glorot(Convolution(channels[-1], spec.channels, 3, padding=1), DIRECT)
-        initialise(self, config.initialisation)
-        if config.spectral:
-            normalise_spectrally(self)
+        self.base_shape = (channels[0], *levels[0].small_size)
+        self.from_latent = initialize_glorot(
+            nn.Linear(self.latent.out_features, channels[0] * levels[0].small_size[0] * levels[0].small_size[1]),
+            UNIT_GAIN,
+        )
+        self.up_stages = nn.ModuleList(
+            GeneratorStage(wide, narrow, step.large_size, depth, norm, with_attention=step.large_size == attention_at)
+            for wide, narrow, step in zip([channels[0], *channels], channels, levels, strict=False)
+        )
+        self.norm = normalization(config.normalization, channels[-1])
+        self.to_image = initialize_glorot(FastConv2d(channels[-1], spec.channels, 3, padding=1), UNIT_GAIN)
+        initialize_weights(self, config.initialization)
+        if config.spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
-        hidden = self.start(self.latent(z, labels)).unflatten(1, self.smallest)
-        for size in self.sizes:
-            hidden = size(hidden, labels)
-        return torch.tanh(self.draw(torch.relu(self.norm(hidden))))
+        hidden = self.from_latent(self.latent(z, labels)).unflatten(1, self.base_shape)
+        for up_stage in self.up_stages:
+            hidden = up_stage(hidden, labels)
+        return torch.tanh(self.to_image(torch.relu(self.norm(hidden))))
 
 
 class ResnetDiscriminator(Discriminator):
@@ -67,36 +81,46 @@ class ResnetDiscriminator(Discriminator):
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
-        steps, depth = stages(spec.height, spec.width), config.depth or DEPTH
-        channels = widths(config.width, len(steps))
-        attended = attended_size(config.attention, [step.small for step in steps], "discriminator")
+        levels, depth = stages(spec.height, spec.width), config.depth or DEFAULT_DEPTH
+        channels = channels_per_stage(config.width, len(levels))
+        attention_at = attention_size(
+            config.attention_resolution, [step.small_size for step in levels], "discriminator"
+        )
         layers: list[nn.Module] = []
-        for narrow, wide, step in zip([spec.channels, *channels], channels, steps, strict=False):
-            layers.append(DiscriminatorBlock(narrow, wide, step.stride, first=not layers))
+        for narrow, wide, step in zip([spec.channels, *channels], channels, levels, strict=False):
+            layers.append(DiscriminatorBlock(narrow, wide, step.stride, is_first=not layers))
             layers += [DiscriminatorBlock(wide, wide) for _ in range(1, depth)]
-            layers += [SelfAttention(wide)] if step.small == attended else []
-        self.group = config.minibatch_deviation
+            layers += [SelfAttention(wide)] if step.small_size == attention_at else []
+        self.stddev_group_size = config.minibatch_stddev
         self.layers = nn.Sequential(*layers, DiscriminatorBlock(channels[-1], channels[-1]))
-        self.verdict = Verdict(channels[-1] + (self.group > 0), spec.classes)
-        initialise(self, config.initialisation)
-        if config.spectral:
-            normalise_spectrally(self)
+        self.head = Head(channels[-1] + (self.stddev_group_size > 0), spec.num_classes)
+        initialize_weights(self, config.initialization)
+        if config.spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, images: Images, labels: Labels | None = None) -> Logits:
         hidden = torch.relu(self.layers(images))
-        return self.verdict(with_minibatch_deviation(hidden, self.group).float().sum(dim=(2, 3)), labels)
+        return self.head(append_minibatch_stddev(hidden, self.stddev_group_size).float().sum(dim=(2, 3)), labels)
 
 
-class GeneratorSize(nn.Module):
+class GeneratorStage(nn.Module):
     """What G does at one size: a block that doubles the maps up to it, more that keep it, and attention if it has any."""
 
-    def __init__(self, wide: int, narrow: int, size: tuple[int, int], depth: int, norm: Callable[[int], nn.Module], attends: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        output_size: tuple[int, int],
+        depth: int,
+        norm: Callable[[int], nn.Module],
+        with_attention: bool,
+    ) -> None:
         super().__init__()
-        keeping = [GeneratorBlock(narrow, narrow, None, norm) for _ in range(1, depth)]
-        self.blocks = nn.ModuleList([GeneratorBlock(wide, narrow, size, norm), *keeping])
-        self.attention = SelfAttention(narrow) if attends else nn.Identity()
+        same_size_blocks = [GeneratorBlock(out_channels, out_channels, None, norm) for _ in range(1, depth)]
+        self.blocks = nn.ModuleList([GeneratorBlock(in_channels, out_channels, output_size, norm), *same_size_blocks])
+        self.attention = SelfAttention(out_channels) if with_attention else nn.Identity()
 
-    def forward(self, x: Before, labels: Labels | None) -> After:
+    def forward(self, x: FeatureMaps, labels: Labels | None) -> ResizedMaps:
         for block in self.blocks:
             x = block(x, labels)
         return self.attention(x)
@@ -105,66 +129,79 @@ class GeneratorSize(nn.Module):
 class GeneratorBlock(nn.Module):
     """Twice normalisation, ReLU and a 3x3 convolution, with nearest-neighbour doubling to `size` before the first; and a way beside them."""
 
-    def __init__(self, wide: int, narrow: int, size: tuple[int, int] | None, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, output_size: tuple[int, int] | None, norm: Callable[[int], nn.Module]
+    ) -> None:
         super().__init__()
-        self.size = size
-        self.norms = nn.ModuleList([norm(wide), norm(narrow)])
-        self.first, self.second = residual_convolution(wide, narrow), residual_convolution(narrow, narrow)
-        self.beside = beside(wide, narrow, resized=size is not None)
+        self.output_size = output_size
+        self.norms = nn.ModuleList([norm(in_channels), norm(out_channels)])
+        self.conv1, self.conv2 = residual_conv(in_channels, out_channels), residual_conv(out_channels, out_channels)
+        self.shortcut = shortcut(in_channels, out_channels, resized=output_size is not None)
 
-    def forward(self, x: Before, labels: Labels | None) -> After:
-        hidden = self.first(self._doubled(torch.relu(self.norms[0](x, labels))))
-        hidden = self.second(torch.relu(self.norms[1](hidden, labels)))
-        return self._doubled(self.beside(x)) + hidden
+    def forward(self, x: FeatureMaps, labels: Labels | None) -> ResizedMaps:
+        hidden = self.conv1(self._upsample(torch.relu(self.norms[0](x, labels))))
+        hidden = self.conv2(torch.relu(self.norms[1](hidden, labels)))
+        return self._upsample(self.shortcut(x)) + hidden
 
-    def _doubled(self, x: Before) -> After:
-        return interpolate(x, size=self.size, mode="nearest") if self.size else x
+    def _upsample(self, x: FeatureMaps) -> ResizedMaps:
+        return interpolate(x, size=self.output_size, mode="nearest") if self.output_size else x
 
 
 class DiscriminatorBlock(nn.Module):
     """Twice ReLU and a 3x3 convolution, averaged over `stride` at the end if it halves; and a way beside them. D's first has no first ReLU."""
 
-    def __init__(self, narrow: int, wide: int, stride: tuple[int, int] | None = None, first: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int] | None = None, is_first: bool = False
+    ) -> None:
         super().__init__()
-        self.stride, self.begins = stride, first
-        hidden = wide if first else narrow
-        self.first, self.second = residual_convolution(narrow, hidden), residual_convolution(hidden, wide)
-        self.beside = beside(narrow, wide, resized=stride is not None)
+        self.stride, self.is_first = stride, is_first
+        hidden = out_channels if is_first else in_channels
+        self.conv1, self.conv2 = residual_conv(in_channels, hidden), residual_conv(hidden, out_channels)
+        self.shortcut = shortcut(in_channels, out_channels, resized=stride is not None)
 
-    def forward(self, x: Before) -> After:
-        hidden = self.second(torch.relu(self.first(x if self.begins else torch.relu(x))))
-        return self.beside(self._halved(x)) + self._halved(hidden)
+    def forward(self, x: FeatureMaps) -> ResizedMaps:
+        hidden = self.conv2(torch.relu(self.conv1(x if self.is_first else torch.relu(x))))
+        return self.shortcut(self._downsample(x)) + self._downsample(hidden)
 
-    def _halved(self, x: Before) -> After:
+    def _downsample(self, x: FeatureMaps) -> ResizedMaps:
         return avg_pool2d(x, self.stride) if self.stride else x
 
 
-class ClassNorm(nn.Module):
+class ConditionalNorm(nn.Module):
     """Normalisation, and with classes a scale and shift for each (arXiv:1610.07629, section 2.2): common ones and its own deviations, at first 0."""
 
-    def __init__(self, kind: Literal["none", "batch", "batch-shift"], classes: int, channels: int) -> None:
+    def __init__(self, kind: Literal["none", "batch", "batch-shift"], num_classes: int, channels: int) -> None:
         super().__init__()
-        self.norm = normalisation(kind, channels)
-        self.scales, self.shifts = (nn.Parameter(torch.zeros(classes, channels)) if classes else None for _ in range(2))
+        self.norm = normalization(kind, channels)
+        self.scales, self.shifts = (
+            nn.Parameter(torch.zeros(num_classes, channels)) if num_classes else None for _ in range(2)
+        )
 
-    def forward(self, x: Before, labels: Labels | None) -> Before:
+    def forward(self, x: FeatureMaps, labels: Labels | None) -> FeatureMaps:
         x = self.norm(x)
         if self.scales is None or self.shifts is None:
             return x
-        scale, shift = (embedding(told(labels), table)[:, :, None, None].to(x.dtype) for table in (self.scales, self.shifts))
+        scale, shift = (
+            embedding(require_labels(labels), table)[:, :, None, None].to(x.dtype)
+            for table in (self.scales, self.shifts)
+        )
         return x + x * scale + shift
 
 
-def residual_convolution(inputs: int, outputs: int) -> Convolution:
-    return glorot(Convolution(inputs, outputs, 3, padding=1), RESIDUAL)
+def residual_conv(in_channels: int, out_channels: int) -> FastConv2d:
+    return initialize_glorot(FastConv2d(in_channels, out_channels, 3, padding=1), RESIDUAL_GAIN)
 
 
-def beside(inputs: int, outputs: int, resized: bool) -> nn.Module:
+def shortcut(in_channels: int, out_channels: int, resized: bool) -> nn.Module:
     """Return what goes around a residual branch: a 1x1 convolution where the size or the number of channels changes, else nothing."""
-    return glorot(Convolution(inputs, outputs, 1), DIRECT) if resized or inputs != outputs else nn.Identity()
+    return (
+        initialize_glorot(FastConv2d(in_channels, out_channels, 1), UNIT_GAIN)
+        if resized or in_channels != out_channels
+        else nn.Identity()
+    )
 
 
-def glorot(layer: Layer, gain: float) -> Layer:
+def initialize_glorot(layer: Layer, gain: float) -> Layer:
     """Draw a layer's weights as Glorot and Bengio (2010, eq. 16), times a gain; its biases begin at 0."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:

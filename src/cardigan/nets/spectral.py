@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrize import register_parametrization
 
-STEPS_AT_START = 10
+INITIAL_POWER_ITERATIONS = 10
 """Steps of power iteration before the first pass, so that the first gradients are not those of a network many times too steep."""
 
 
-def normalise_spectrally(network: nn.Module) -> None:
+def apply_spectral_norm(network: nn.Module) -> None:
     """Divide the weight of every convolution, linear layer and embedding by its largest singular value, whenever it is used from now on."""
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
             outputs = 1 if isinstance(module, nn.ConvTranspose2d) else 0
-            register_parametrization(module, "weight", UnitSpectralNorm(module.weight, outputs))
+            register_parametrization(module, "weight", SpectralNorm(module.weight, outputs))
 
 
-class UnitSpectralNorm(nn.Module):
+class SpectralNorm(nn.Module):
     """W / sigma(W) by Algorithm 1 of the paper: one step of power iteration in a training pass, none in evaluation.
 
     `u` is the left singular vector so far; what a pass needs of it for its backward is no view of it, so a network may be passed again before.
@@ -35,11 +35,11 @@ class UnitSpectralNorm(nn.Module):
         super().__init__()
         self.output_axis = output_axis
         self.register_buffer("u", normalize(torch.randn(weight.shape[output_axis]), dim=0))
-        for _ in range(0 if weight.is_meta else STEPS_AT_START):
+        for _ in range(0 if weight.is_meta else INITIAL_POWER_ITERATIONS):
             self._singular_vectors(self._matrix(weight.detach()))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with _fp32(weight.device):
+        with _autocast_disabled(weight.device):
             matrix = self._matrix(weight)
             u, v = self._singular_vectors(matrix.detach())
             return weight / torch.dot(u, matrix @ v)
@@ -48,7 +48,9 @@ class UnitSpectralNorm(nn.Module):
         return weight.transpose(0, self.output_axis).flatten(1)
 
     @torch.no_grad()
-    def _singular_vectors(self, matrix: Float[Tensor, "output input"]) -> tuple[Float[Tensor, " output"], Float[Tensor, " input"]]:
+    def _singular_vectors(
+        self, matrix: Float[Tensor, "output input"]
+    ) -> tuple[Float[Tensor, " output"], Float[Tensor, " input"]]:
         v = normalize(matrix.t() @ self.u, dim=0)
         if not self.training:
             return self.u.clone(), v
@@ -57,6 +59,6 @@ class UnitSpectralNorm(nn.Module):
         return u, v
 
 
-def _fp32(device: torch.device) -> AbstractContextManager[object]:
+def _autocast_disabled(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast; the meta device has none."""
     return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()

@@ -11,114 +11,134 @@ from typing import Literal
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
-from cardigan.nets.cost import Description as Description
-from cardigan.nets.cost import LayerCost as LayerCost
-from cardigan.nets.cost import describe as describe
 from cardigan.nets.dcgan import DcganDiscriminator, DcganGenerator
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
-from cardigan.nets.packing import Packed, packed_spec
+from cardigan.nets.pacgan import PacDiscriminator, pac_spec
 from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
-from cardigan.rng import draws_from, stream
+from cardigan.nets.summary import LayerSummary as LayerSummary
+from cardigan.nets.summary import ModelSummary as ModelSummary
+from cardigan.nets.summary import summarize_model as summarize_model
+from cardigan.rng import stream, use_generator
 
-Player = Literal["generator", "discriminator"]
-ALWAYS_READ = {"network", "width"}
+NetworkRole = Literal["generator", "discriminator"]
+COMMON_OPTIONS = {"network", "width"}
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """The two players of one architecture, and the fields of NetworkConfig that each of them reads besides name and width."""
 
     generator: Callable[[NetworkConfig, int, ImageSpec], Generator]
     discriminator: Callable[[NetworkConfig, ImageSpec], Discriminator]
-    generator_reads: tuple[str, ...] = ()
-    discriminator_reads: tuple[str, ...] = ()
-    one_hot: bool = False
+    generator_options: tuple[str, ...] = ()
+    discriminator_options: tuple[str, ...] = ()
+    supports_one_hot: bool = False
     """Whether it can be told classes as ones and zeros, which is then its own way; every network can learn them."""
 
-    def reads(self, player: Player) -> set[str]:
-        return {*ALWAYS_READ, *(self.generator_reads if player == "generator" else self.discriminator_reads)}
+    def supported_options(self, role: NetworkRole) -> set[str]:
+        return {*COMMON_OPTIONS, *(self.generator_options if role == "generator" else self.discriminator_options)}
 
 
 NETS = {
-    "dcgan": Family(
+    "dcgan": Architecture(
         DcganGenerator,
         DcganDiscriminator,
-        generator_reads=("depth", "normalisation", "spectral", "conditioning", "initialisation"),
-        discriminator_reads=("depth", "normalisation", "spectral", "minibatch_deviation", "conditioning", "initialisation"),
-        one_hot=True,
+        generator_options=("depth", "normalisation", "spectral", "conditioning", "initialisation"),
+        discriminator_options=(
+            "depth",
+            "normalisation",
+            "spectral",
+            "minibatch_deviation",
+            "conditioning",
+            "initialisation",
+        ),
+        supports_one_hot=True,
     ),
-    "resnet": Family(
+    "resnet": Architecture(
         ResnetGenerator,
         ResnetDiscriminator,
-        generator_reads=("depth", "normalisation", "spectral", "attention", "conditioning", "initialisation"),
-        discriminator_reads=("depth", "spectral", "attention", "minibatch_deviation", "conditioning", "initialisation"),
-        one_hot=False,
+        generator_options=("depth", "normalisation", "spectral", "attention", "conditioning", "initialisation"),
+        discriminator_options=(
+            "depth",
+            "spectral",
+            "attention",
+            "minibatch_deviation",
+            "conditioning",
+            "initialisation",
+        ),
+        supports_one_hot=False,
     ),
-    "r3gan": Family(
+    "r3gan": Architecture(
         R3ganGenerator,
         R3ganDiscriminator,
-        generator_reads=("depth", "conditioning"),
-        discriminator_reads=("depth", "minibatch_deviation", "conditioning"),
-        one_hot=False,
+        generator_options=("depth", "conditioning"),
+        discriminator_options=("depth", "minibatch_deviation", "conditioning"),
+        supports_one_hot=False,
     ),
-    "mlp": Family(
+    "mlp": Architecture(
         MlpGenerator,
         MlpDiscriminator,
-        generator_reads=("depth", "spectral", "conditioning"),
-        discriminator_reads=("depth", "spectral", "minibatch_deviation", "conditioning"),
-        one_hot=True,
+        generator_options=("depth", "spectral", "conditioning"),
+        discriminator_options=("depth", "spectral", "minibatch_deviation", "conditioning"),
+        supports_one_hot=True,
     ),
 }
 
 
 def build_generator(config: Config, spec: ImageSpec) -> Generator:
     """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
-    return _checked_family(config.generator, "generator", spec).generator(config.generator, config.latent.size, spec)
+    return _architecture_for(config.generator, "generator", spec).generator(config.generator, config.latent.size, spec)
 
 
 def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
     """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
-    seen = packed_spec(spec, config.packing)
-    inner = _checked_family(config.discriminator, "discriminator", seen).discriminator(config.discriminator, seen)
-    return Packed(inner, config.packing) if config.packing > 1 else inner
+    pac_image_spec = pac_spec(spec, config.pac)
+    inner = _architecture_for(config.discriminator, "discriminator", pac_image_spec).discriminator(
+        config.discriminator, pac_image_spec
+    )
+    return PacDiscriminator(inner, config.pac) if config.pac > 1 else inner
 
 
-def build_players(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
+def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
     """Return both networks as a run begins: their weights are a function of the seed, and no global random state is read or changed."""
-    with draws_from(stream(config.seed, "weights", 0)):
+    with use_generator(stream(config.seed, "weights", 0)):
         return build_generator(config, spec), build_discriminator(config, spec)
 
 
-def unread_options(config: NetworkConfig, player: Player) -> list[str]:
+def unsupported_options(config: NetworkConfig, role: NetworkRole) -> list[str]:
     """Return the fields that are set to something, but that this player of this architecture does not read."""
-    reads = _family(config).reads(player)
-    return [field.name for field in dataclasses.fields(config) if field.name not in reads and getattr(config, field.name) != field.default]
+    supported = _find_architecture(config).supported_options(role)
+    return [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.name not in supported and getattr(config, field.name) != field.default
+    ]
 
 
-def _checked_family(config: NetworkConfig, player: Player, spec: ImageSpec) -> Family:
-    family = _family(config)
-    for option in unread_options(config, player):
-        readers = [name for name, other in NETS.items() if option in other.reads(player)]
-        instead = f", or choose a network that does ({', '.join(readers)})" if readers else ""
+def _architecture_for(config: NetworkConfig, role: NetworkRole, spec: ImageSpec) -> Architecture:
+    architecture = _find_architecture(config)
+    for option in unsupported_options(config, role):
+        supporting = [name for name, other in NETS.items() if option in other.supported_options(role)]
+        alternatives = f", or choose a network that does ({', '.join(supporting)})" if supporting else ""
         raise CardiganError(
-            f"{player}.{option} is {getattr(config, option)!r}, but the {player} of {config.network} does not read it: "
-            f"set it to {getattr(NetworkConfig(), option)!r}{instead}."
+            f"{role}.{option} is {getattr(config, option)!r}, but the {role} of {config.network} does not read it: "
+            f"set it to {getattr(NetworkConfig(), option)!r}{alternatives}."
         )
-    if config.conditioning == "one-hot" and not family.one_hot:
+    if config.conditioning == "one-hot" and not architecture.supports_one_hot:
         raise CardiganError(
-            f"{player}.conditioning is 'one-hot', but {config.network} has no place for ones and zeros, it learns an embedding of each class: "
-            f"set projection or auto, or choose a network that takes them ({', '.join(name for name, other in NETS.items() if other.one_hot)})."
+            f"{role}.conditioning is 'one-hot', but {config.network} has no place for ones and zeros, it learns an embedding of each class: "
+            f"set projection or auto, or choose a network that takes them ({', '.join(name for name, other in NETS.items() if other.supports_one_hot)})."
         )
-    if config.conditioning != "auto" and not spec.classes:
+    if config.conditioning != "auto" and not spec.num_classes:
         raise CardiganError(
-            f"{player}.conditioning is {config.conditioning!r}, but the networks are told no classes: leave it out, or set conditional."
+            f"{role}.conditioning is {config.conditioning!r}, but the networks are told no classes: leave it out, or set conditional."
         )
-    return family
+    return architecture
 
 
-def _family(config: NetworkConfig) -> Family:
+def _find_architecture(config: NetworkConfig) -> Architecture:
     if config.network not in NETS:
         raise unknown("network", config.network, NETS)
     return NETS[config.network]

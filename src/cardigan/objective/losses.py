@@ -24,12 +24,12 @@ class Loss:
     """From logits and the opposite kind's: above 0 where D takes a picture for real."""
     probability: Callable[[Logits], Logits] | None
     """From margins, how sure D is; None where a margin has no scale of its own, so that no one can say."""
-    compares: bool = False
+    needs_real_logits: bool = False
     """Whether the generator's loss needs real logits."""
-    bounded: bool = True
+    bounded_below: bool = True
     """Whether it has a minimum by itself; the others need something that bounds D's slope."""
 
-    def belief(self, logits: Logits, opposite: Logits) -> Scalar:
+    def mean_probability(self, logits: Logits, opposite: Logits) -> Scalar:
         """Return the mean probability D gives pictures of being real, or its mean margin where there is none."""
         margin = self.margin(logits, opposite)
         return (margin if self.probability is None else self.probability(margin)).mean()
@@ -75,7 +75,7 @@ def hinge_discriminator(real: Logits, fake: Logits) -> Scalar:
     return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
 
 
-def critic_generator(real: Logits, fake: Logits) -> Scalar:
+def wasserstein_generator(real: Logits, fake: Logits) -> Scalar:
     """Return -E[D(G(z))] (arXiv:1802.05957, eq. 17; arXiv:1701.07875, algorithm 1)."""
     return -fake.mean()
 
@@ -85,33 +85,39 @@ def wasserstein_discriminator(real: Logits, fake: Logits) -> Scalar:
     return fake.mean() - real.mean()
 
 
-def absolute(logits: Logits, opposite: Logits) -> Logits:
+def logit_margin(logits: Logits, opposite: Logits) -> Logits:
     """Return the logits: 0 is undecided."""
     return logits
 
 
-def relative(logits: Logits, opposite: Logits) -> Logits:
+def relativistic_margin(logits: Logits, opposite: Logits) -> Logits:
     """Return how much more real than its partner each picture looks."""
     return logits - opposite
 
 
-def between_targets(logits: Logits, opposite: Logits) -> Logits:
+def least_squares_margin(logits: Logits, opposite: Logits) -> Logits:
     """Return how far logits are above the middle of the targets 0 and 1."""
     return logits - 0.5
 
 
-def share_of_way(margin: Logits) -> Logits:
+def least_squares_probability(margin: Logits) -> Logits:
     """Return where a margin lies between the targets, from 0 to 1."""
     return (margin + 0.5).clamp(0, 1)
 
 
 LOSSES = {
-    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator, absolute, torch.sigmoid),
-    "minimax": Loss(non_saturating_discriminator, minimax_generator, absolute, torch.sigmoid),
-    "relativistic": Loss(relativistic_discriminator, relativistic_generator, relative, torch.sigmoid, compares=True),
-    "least-squares": Loss(least_squares_discriminator, least_squares_generator, between_targets, share_of_way),
-    "hinge": Loss(hinge_discriminator, critic_generator, absolute, torch.sigmoid),
-    "wasserstein": Loss(wasserstein_discriminator, critic_generator, relative, None, bounded=False),
+    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator, logit_margin, torch.sigmoid),
+    "minimax": Loss(non_saturating_discriminator, minimax_generator, logit_margin, torch.sigmoid),
+    "relativistic": Loss(
+        relativistic_discriminator, relativistic_generator, relativistic_margin, torch.sigmoid, needs_real_logits=True
+    ),
+    "least-squares": Loss(
+        least_squares_discriminator, least_squares_generator, least_squares_margin, least_squares_probability
+    ),
+    "hinge": Loss(hinge_discriminator, wasserstein_generator, logit_margin, torch.sigmoid),
+    "wasserstein": Loss(
+        wasserstein_discriminator, wasserstein_generator, relativistic_margin, None, bounded_below=False
+    ),
 }
 
 

@@ -20,7 +20,7 @@ Critic = Callable[[Images], Float[Tensor, " logit"]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class PenaltyInputs:
     """What a penalty may look at: D, what it was just shown and said of it, and the batch's random numbers, where any penalty reads them."""
 
     critic: Critic
@@ -28,7 +28,7 @@ class Seen:
     fake: Images
     real_logits: Float[Tensor, " logit"]
     fake_logits: Float[Tensor, " logit"]
-    mix: Float[Tensor, " batch"] | None = None
+    interpolation: Float[Tensor, " batch"] | None = None
     """Uniform on [0, 1), for WGAN-GP."""
     noise: Images | None = None
     """Standard normal, for DRAGAN."""
@@ -38,30 +38,32 @@ class Seen:
 class Penalty:
     """One way to hold D's slope."""
 
-    value: Callable[[Seen], Scalar]
+    compute: Callable[[PenaltyInputs], Scalar]
     """The penalty without its weight."""
-    share: float = 1.0
+    coefficient: float = 1.0
     """How much of its weight it is charged with, by the paper's definition."""
-    slope_on: Literal["", "real", "fake"] = ""
+    gradient_of: Literal["", "real", "fake"] = ""
     """Pictures whose slope it takes from D's own pass over them, which must keep it then."""
 
 
-def zero_centred_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
+def zero_centered_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
     """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on fake ones.
 
     `images` must have been given to D with `requires_grad`.
     """
-    return slopes(logits, images).square().sum(dim=1).mean()
+    return input_gradients(logits, images).square().sum(dim=1).mean()
 
 
-def gradient_penalty(critic: Critic, real: Images, fake: Images, mix: Float[Tensor, " batch"] | None) -> Scalar:
+def gradient_penalty(
+    critic: Critic, real: Images, fake: Images, interpolation: Float[Tensor, " batch"] | None
+) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at points between real and generated pictures (arXiv:1704.00028, eq. 3, without the weight).
 
     `mix` is uniform on [0, 1): how much of each point is real.
     """
-    assert mix is not None
-    share = mix[:, None, None, None]
-    return one_centred(critic, share * real + (1 - share) * fake)
+    assert interpolation is not None
+    alpha = interpolation[:, None, None, None]
+    return one_centered_penalty(critic, alpha * real + (1 - alpha) * fake)
 
 
 def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar:
@@ -70,25 +72,25 @@ def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar
     `noise` is standard normal; the standard deviation of the perturbation is half that of the batch.
     """
     assert noise is not None
-    return one_centred(critic, real + real.std() / 2 * noise)
+    return one_centered_penalty(critic, real + real.std() / 2 * noise)
 
 
-def one_centred(critic: Critic, points: Images) -> Scalar:
+def one_centered_penalty(critic: Critic, points: Images) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at these points."""
     points = points.detach().requires_grad_(True)
     # Where the slope is exactly 0 its length has no derivative: 1e-12 keeps that finite.
-    return ((slopes(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
+    return ((input_gradients(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
 
 
-def slopes(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "logit value"]:
+def input_gradients(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "logit value"]:
     """Return the gradient of each logit with respect to the pictures it was given for, as one row."""
-    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return slope.float().reshape(len(logits), -1)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.float().reshape(len(logits), -1)
 
 
 PENALTIES = {
-    "r1": Penalty(lambda seen: zero_centred_penalty(seen.real_logits, seen.real), share=0.5, slope_on="real"),
-    "r2": Penalty(lambda seen: zero_centred_penalty(seen.fake_logits, seen.fake), share=0.5, slope_on="fake"),
-    "wgan_gp": Penalty(lambda seen: gradient_penalty(seen.critic, seen.real, seen.fake, seen.mix)),
+    "r1": Penalty(lambda seen: zero_centered_penalty(seen.real_logits, seen.real), coefficient=0.5, gradient_of="real"),
+    "r2": Penalty(lambda seen: zero_centered_penalty(seen.fake_logits, seen.fake), coefficient=0.5, gradient_of="fake"),
+    "wgan_gp": Penalty(lambda seen: gradient_penalty(seen.critic, seen.real, seen.fake, seen.interpolation)),
     "dragan": Penalty(lambda seen: dragan_penalty(seen.critic, seen.real, seen.noise)),
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.run.atomic import unwritable
+from cardigan.files.atomic import write_error
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,12 @@ class Journal:
             self._append(b"\n")  # the line a killed writer left torn must not swallow the next one
 
     def append(self, event: Event) -> None:
-        line = {"kind": event.kind, "images_seen": event.images_seen, "elapsed_seconds": round(event.elapsed_seconds, 3), **event.values}
+        line = {
+            "kind": event.kind,
+            "images_seen": event.images_seen,
+            "elapsed_seconds": round(event.elapsed_seconds, 3),
+            **event.values,
+        }
         self._append(json.dumps(line).encode() + b"\n")
 
     def _append(self, content: bytes) -> None:
@@ -42,7 +47,7 @@ class Journal:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise write_error(self.path, error) from error
 
 
 def read_events(path: Path) -> list[Event]:
@@ -52,7 +57,7 @@ def read_events(path: Path) -> list[Event]:
     """
     events: list[Event] = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        event = _event(line)
+        event = _parse_event(line)
         if event is None:
             continue
         if event.kind in {"resume", "rollback"}:
@@ -61,9 +66,11 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def _event(line: bytes) -> Event | None:
+def _parse_event(line: bytes) -> Event | None:
     try:
         values = json.loads(line)
-        return Event(str(values.pop("kind")), int(values.pop("images_seen")), float(values.pop("elapsed_seconds")), values)
+        return Event(
+            str(values.pop("kind")), int(values.pop("images_seen")), float(values.pop("elapsed_seconds")), values
+        )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

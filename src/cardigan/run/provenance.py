@@ -16,7 +16,7 @@ def provenance(command: list[str], device: torch.device, arithmetic: str) -> dic
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": _named(device),
+        "device": _device_name(device),
         "arithmetic": arithmetic,
         "threads": torch.get_num_threads(),
         "commit": _commit(),
@@ -24,7 +24,7 @@ def provenance(command: list[str], device: torch.device, arithmetic: str) -> dic
     }
 
 
-def _named(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
@@ -33,7 +33,10 @@ def _commit() -> str | None:
     package = Path(__file__).parents[1]
     try:
         found = subprocess.run(  # noqa: PLW1510 - no repository is an answer
-            ["git", "-C", str(package), "log", "-1", "--format=%H", "--", "."], capture_output=True, text=True, timeout=5
+            ["git", "-C", str(package), "log", "-1", "--format=%H", "--", "."],
+            capture_output=True,
+            text=True,
+            timeout=5,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

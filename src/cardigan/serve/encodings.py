@@ -16,14 +16,14 @@ import numpy as np
 from PIL import Image
 
 from cardigan.errors import CardiganError
-from cardigan.figures.grid import Sheet, png, tile
-from cardigan.figures.layout import GAP, SheetLayout
-from cardigan.serve.asking import Order
+from cardigan.figures.grid import GridImage, make_grid, png_bytes
+from cardigan.figures.layout import GAP, GridLayout
+from cardigan.serve.sample_request import SampleRequest
 from cardigan.shapes import Labels, Pixels
 
-EFFORT = 1
+PNG_COMPRESSION_LEVEL = 1
 """How hard PNGs are pressed: half again as fast as the usual 6, a twentieth larger."""
-MAX_WEBP = 16_383
+MAX_WEBP_SIDE = 16_383
 """Pixels of a side, by the format."""
 
 
@@ -32,110 +32,121 @@ class NotAcceptable(CardiganError):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class SampleResponse:
     """What was drawn, with what is to be told of it."""
 
     pixels: Pixels
     labels: Labels | None
-    order: Order
+    request: SampleRequest
 
     @property
     def label_list(self) -> list[int] | None:
         return None if self.labels is None else self.labels.tolist()
 
 
-def as_png(pictures: Pictures) -> bytes:
+def encode_png(response: SampleResponse) -> bytes:
     """Return the picture, or all of them side by side as `cardigan sample` lays them out."""
-    return png(tile(pictures.pixels), EFFORT)
+    return png_bytes(make_grid(response.pixels), PNG_COMPRESSION_LEVEL)
 
 
-def as_webp(pictures: Pictures) -> bytes:
+def encode_webp(response: SampleResponse) -> bytes:
     """Return the same as WebP, lossless."""
-    return _webp(tile(pictures.pixels))
+    return _webp_bytes(make_grid(response.pixels))
 
 
-def as_zip(pictures: Pictures) -> bytes:
+def encode_zip(response: SampleResponse) -> bytes:
     """Return one PNG for each picture, and index.json with their seeds and labels."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for number, pixels in enumerate(pictures.pixels):
-            archive.writestr(f"{number:06d}.png", png(pixels, EFFORT))
-        archive.writestr("index.json", json.dumps(_told(pictures)))
+        for number, pixels in enumerate(response.pixels):
+            archive.writestr(f"{number:06d}.png", png_bytes(pixels, PNG_COMPRESSION_LEVEL))
+        archive.writestr("index.json", json.dumps(_metadata(response)))
     return buffer.getvalue()
 
 
-def as_npz(pictures: Pictures) -> bytes:
+def encode_npz(response: SampleResponse) -> bytes:
     """Return arrays for `np.load`: images uint8 [N, height, width, channels], and labels and seeds where there are any; not compressed."""
-    arrays: dict[str, np.ndarray] = {"images": pictures.pixels.permute(0, 2, 3, 1).contiguous().numpy()}
-    if pictures.labels is not None:
-        arrays["labels"] = pictures.labels.numpy()
-    if pictures.order.keys is not None:
-        seeds = pictures.order.seeds
-        arrays["seeds" if seeds is not None else "seed"] = np.array(pictures.order.seed if seeds is None else seeds, dtype=np.int64)
+    arrays: dict[str, np.ndarray] = {"images": response.pixels.permute(0, 2, 3, 1).contiguous().numpy()}
+    if response.labels is not None:
+        arrays["labels"] = response.labels.numpy()
+    if response.request.keys is not None:
+        seeds = response.request.seeds
+        arrays["seeds" if seeds is not None else "seed"] = np.array(
+            response.request.seed if seeds is None else seeds, dtype=np.int64
+        )
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stubs take the names for options
     return buffer.getvalue()
 
 
-def as_json(pictures: Pictures) -> bytes:
+def encode_json(response: SampleResponse) -> bytes:
     """Return {"images": [base64 of a PNG, ...]} with seeds and labels."""
-    images = [base64.b64encode(png(pixels, EFFORT)).decode() for pixels in pictures.pixels]
-    return json.dumps({"images": images, **_told(pictures)}, separators=(",", ":")).encode()
+    images = [base64.b64encode(png_bytes(pixels, PNG_COMPRESSION_LEVEL)).decode() for pixels in response.pixels]
+    return json.dumps({"images": images, **_metadata(response)}, separators=(",", ":")).encode()
 
 
-KINDS: dict[str, Callable[[Pictures], bytes]] = {
-    "image/png": as_png,
-    "image/webp": as_webp,
-    "application/json": as_json,
-    "application/x-npz": as_npz,
-    "application/zip": as_zip,
+ENCODERS: dict[str, Callable[[SampleResponse], bytes]] = {
+    "image/png": encode_png,
+    "image/webp": encode_webp,
+    "application/json": encode_json,
+    "application/x-npz": encode_npz,
+    "application/zip": encode_zip,
 }
 """By media type, the usual one first."""
 
 
 @lru_cache(256)
-def wanted(accept: str | None) -> str:
+def negotiate_media_type(accept: str | None) -> str:
     """Return the kind that an Accept header likes best; of equals the first of KINDS. Raises NotAcceptable."""
-    best, kind = 0.0, ""
-    ranges = [_range(part) for part in (accept or "*/*").split(",")]
-    for name in KINDS:
-        quality = max((quality for _, quality in sorted(_fits(name, ranges))[-1:]), default=0.0)
-        if quality > best:
-            best, kind = quality, name
-    if not kind:
-        raise NotAcceptable(f"Accept is {(accept or '')[:80]!r}: expected one of {', '.join(KINDS)}.")
-    return kind
+    best_quality, media_type = 0.0, ""
+    ranges = [_parse_media_range(part) for part in (accept or "*/*").split(",")]
+    for name in ENCODERS:
+        quality = max((quality for _, quality in sorted(_matching_ranges(name, ranges))[-1:]), default=0.0)
+        if quality > best_quality:
+            best_quality, media_type = quality, name
+    if not media_type:
+        raise NotAcceptable(f"Accept is {(accept or '')[:80]!r}: expected one of {', '.join(ENCODERS)}.")
+    return media_type
 
 
-def check_size(kind: str, order: Order, height: int, width: int) -> None:
+def check_sheet_size(media_type: str, request: SampleRequest, height: int, width: int) -> None:
     """Raise NotAcceptable for a sheet that the format cannot hold."""
-    layout = SheetLayout(order.count, height, width)
-    if kind == "image/webp" and max(layout.columns * (width + GAP), layout.rows * (height + GAP)) > MAX_WEBP:
-        raise NotAcceptable(f"A sheet of {order.count} pictures is larger than WebP can be: ask for fewer, or for image/png.")
+    layout = GridLayout(request.count, height, width)
+    if media_type == "image/webp" and max(layout.columns * (width + GAP), layout.rows * (height + GAP)) > MAX_WEBP_SIDE:
+        raise NotAcceptable(
+            f"A sheet of {request.count} pictures is larger than WebP can be: ask for fewer, or for image/png."
+        )
 
 
-def _fits(name: str, ranges: list[tuple[str, float]]) -> list[tuple[int, float]]:
+def _matching_ranges(name: str, ranges: list[tuple[str, float]]) -> list[tuple[int, float]]:
     """Return how exactly each range names this kind, and how much it likes it."""
-    exactness = {name: 2, f"{name.partition('/')[0]}/*": 1, "*/*": 0}
-    return [(exactness[kind], quality) for kind, quality in ranges if kind in exactness]
+    specificity = {name: 2, f"{name.partition('/')[0]}/*": 1, "*/*": 0}
+    return [(specificity[media_type], quality) for media_type, quality in ranges if media_type in specificity]
 
 
-def _range(part: str) -> tuple[str, float]:
-    kind, *parameters = (word.strip().lower() for word in part.split(";"))
+def _parse_media_range(part: str) -> tuple[str, float]:
+    media_type, *parameters = (word.strip().lower() for word in part.split(";"))
     quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
     try:
-        return kind, min(max(float(quality), 0.0), 1.0)
+        return media_type, min(max(float(quality), 0.0), 1.0)
     except ValueError:
-        return kind, 0.0
+        return media_type, 0.0
 
 
-def _told(pictures: Pictures) -> dict[str, Any]:
-    order = pictures.order
-    return {"seed": order.seed, "seeds": order.seeds, "labels": pictures.label_list, "truncation": order.truncation}
+def _metadata(response: SampleResponse) -> dict[str, Any]:
+    request = response.request
+    return {
+        "seed": request.seed,
+        "seeds": request.seeds,
+        "labels": response.label_list,
+        "truncation": request.truncation,
+    }
 
 
-def _webp(sheet: Sheet) -> bytes:
-    picture = (sheet if len(sheet) in (1, 3, 4) else sheet[:1]).permute(1, 2, 0).contiguous().numpy()
+def _webp_bytes(sheet: GridImage) -> bytes:
+    pixels = (sheet if len(sheet) in (1, 3, 4) else sheet[:1]).permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(buffer, format="WEBP", lossless=True, exact=True, method=0)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
+        buffer, format="WEBP", lossless=True, exact=True, method=0
+    )
     return buffer.getvalue()

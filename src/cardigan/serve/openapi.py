@@ -5,13 +5,18 @@ Knows the model's sizes and classes, nothing of how it is drawn.
 
 from typing import Any
 
-from cardigan.lists import MAX_SEED
-from cardigan.serve.asking import MAX_LATENT
-from cardigan.serve.model import Served
+from cardigan.latents.seeds import SEED_LIMIT
+from cardigan.serve.sample_request import MAX_LATENT
+from cardigan.serve.served_model import ServedModel
 
-ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}, "examples": [{"error": "n is 0: expected 1.."}]}
-BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-REFUSALS = {
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+    "examples": [{"error": "n is 0: expected 1.."}],
+}
+BINARY_CONTENT = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+ERROR_DESCRIPTIONS = {
     "400": "The request makes no sense; the sentence says what was given, what was expected and what to do.",
     "401": "The token is missing or wrong (only where the server is not on this machine alone).",
     "403": "The Host or the Origin is none that this server answers to (only on this machine).",
@@ -25,34 +30,46 @@ REFUSALS = {
 }
 
 
-def description(served: Served, most: int) -> dict[str, Any]:
+def openapi_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
     """Return the whole description, as plain JSON values."""
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"Pictures of {served.name}",
+            "title": f"Pictures of {model.name}",
             "version": "1",
             "summary": "Pictures from a generator that Cardigan trained: the same seed gives the same picture, whoever else asks.",
         },
         "paths": {
-            "/v1/images": {"post": _images(served, most)},
+            "/v1/images": {"post": _images_operation(model, max_images)},
             "/v1/model": {
-                "get": _read("What the model is: size, classes, latents, settings, hash and limits.", "application/json", {"type": "object"})
+                "get": _get_operation(
+                    "What the model is: size, classes, latents, settings, hash and limits.",
+                    "application/json",
+                    {"type": "object"},
+                )
             },
             "/healthz": {
-                "get": {**_read("Whether pictures are drawn.", "application/json", {"type": "object"}, {"503": "Not now."}), "security": []}
+                "get": {
+                    **_get_operation(
+                        "Whether pictures are drawn.", "application/json", {"type": "object"}, {"503": "Not now."}
+                    ),
+                    "security": [],
+                }
             },
-            "/metrics": {"get": _read("Numbers for Prometheus.", "text/plain", {"type": "string"})},
-            "/openapi.json": {"get": _read("This description.", "application/json", {"type": "object"})},
-            "/": {"get": {**_read("A page to try it on.", "text/html", {"type": "string"}), "security": []}},
+            "/metrics": {"get": _get_operation("Numbers for Prometheus.", "text/plain", {"type": "string"})},
+            "/openapi.json": {"get": _get_operation("This description.", "application/json", {"type": "object"})},
+            "/": {"get": {**_get_operation("A page to try it on.", "text/html", {"type": "string"}), "security": []}},
         },
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}, "schemas": {"Error": ERROR}},
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": ERROR_SCHEMA},
+        },
         "security": [{}, {"token": []}],
     }
 
 
-def _images(served: Served, most: int) -> dict[str, Any]:
-    examples = _examples(served)
+def _images_operation(model: ServedModel, max_images: int) -> dict[str, Any]:
+    examples = _examples(model)
     return {
         "summary": "Draw pictures.",
         "operationId": "drawImages",
@@ -60,7 +77,10 @@ def _images(served: Served, most: int) -> dict[str, Any]:
             "required": False,
             "description": "Without a body, one picture of a seed that nobody chose.",
             "content": {
-                "application/json": {"schema": _request(served, most), "examples": {name: {"value": value} for name, value in examples.items()}}
+                "application/json": {
+                    "schema": _request_schema(model, max_images),
+                    "examples": {name: {"value": value} for name, value in examples.items()},
+                }
             },
         },
         "responses": {
@@ -68,43 +88,64 @@ def _images(served: Served, most: int) -> dict[str, Any]:
                 "description": "The pictures, in the kind that Accept asks for; by default a PNG: the picture, or a sheet of all.",
                 "headers": {
                     "Cardigan-Seed": {"description": "The one seed of all pictures.", "schema": {"type": "integer"}},
-                    "Cardigan-Seeds": {"description": "A seed for each picture, of 64 at most.", "schema": {"type": "string"}},
-                    "Cardigan-Labels": {"description": "The class of each picture, of 64 at most.", "schema": {"type": "string"}},
+                    "Cardigan-Seeds": {
+                        "description": "A seed for each picture, of 64 at most.",
+                        "schema": {"type": "string"},
+                    },
+                    "Cardigan-Labels": {
+                        "description": "The class of each picture, of 64 at most.",
+                        "schema": {"type": "string"},
+                    },
                 },
                 "content": {
-                    "image/png": BINARY,
-                    "image/webp": BINARY,
-                    "application/json": {"schema": _answer_schema()},
-                    "application/x-npz": BINARY,
-                    "application/zip": BINARY,
+                    "image/png": BINARY_CONTENT,
+                    "image/webp": BINARY_CONTENT,
+                    "application/json": {"schema": _response_schema()},
+                    "application/x-npz": BINARY_CONTENT,
+                    "application/zip": BINARY_CONTENT,
                 },
             },
-            **{status: _refusal(sentence) for status, sentence in REFUSALS.items()},
+            **{status: _error_response(error_description) for status, error_description in ERROR_DESCRIPTIONS.items()},
         },
     }
 
 
-def _request(served: Served, most: int) -> dict[str, Any]:
-    seed = {"type": "integer", "minimum": 0, "maximum": MAX_SEED - 1}
-    names = [{"enum": list(served.spec.class_names)}] if served.spec.class_names else []
-    label = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": served.spec.classes - 1}, {"type": "string"}, *names]}
+def _request_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
+    seed = {"type": "integer", "minimum": 0, "maximum": SEED_LIMIT - 1}
+    names = [{"enum": list(model.spec.class_names)}] if model.spec.class_names else []
+    label = {
+        "anyOf": [{"type": "integer", "minimum": 0, "maximum": model.spec.num_classes - 1}, {"type": "string"}, *names]
+    }
     row = {
         "type": "array",
         "items": {"type": "number", "minimum": -MAX_LATENT, "maximum": MAX_LATENT},
-        "minItems": served.config.latent.size,
-        "maxItems": served.config.latent.size,
+        "minItems": model.config.latent.size,
+        "maxItems": model.config.latent.size,
     }
-    listed = {"type": "array", "minItems": 1, "maxItems": most}
+    list_schema = {"type": "array", "minItems": 1, "maxItems": max_images}
     labels = (
-        {"labels": {"description": "One class for all or one for each.", "anyOf": [label, {**listed, "items": label}]}} if served.spec.classes else {}
+        {
+            "labels": {
+                "description": "One class for all or one for each.",
+                "anyOf": [label, {**list_schema, "items": label}],
+            }
+        }
+        if model.spec.num_classes
+        else {}
     )
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            "n": {"description": "How many pictures.", "type": "integer", "minimum": 1, "maximum": most, "default": 1},
+            "n": {
+                "description": "How many pictures.",
+                "type": "integer",
+                "minimum": 1,
+                "maximum": max_images,
+                "default": 1,
+            },
             "seed": {"description": "The pictures of `cardigan sample --seed`, number 0 to n - 1.", **seed},
-            "seeds": {"description": "One picture for each of these.", **listed, "items": seed},
+            "seeds": {"description": "One picture for each of these.", **list_schema, "items": seed},
             **labels,
             "truncation": {
                 "description": "From 1, as trained, to 0, the average picture.",
@@ -113,32 +154,35 @@ def _request(served: Served, most: int) -> dict[str, Any]:
                 "maximum": 1,
                 "default": 1,
             },
-            "latents": {"description": "Rows of z, instead of seeds.", **listed, "items": row},
+            "latents": {"description": "Rows of z, instead of seeds.", **list_schema, "items": row},
         },
     }
 
 
-def _examples(served: Served) -> dict[str, dict[str, Any]]:
+def _examples(model: ServedModel) -> dict[str, dict[str, Any]]:
     """Return requests that this very server answers."""
-    zeros = {"latents": [[0.0] * served.config.latent.size]}
-    if not served.spec.classes:
+    zeros = {"latents": [[0.0] * model.config.latent.size]}
+    if not model.spec.num_classes:
         return {"a sheet": {"n": 4, "seed": 0}, "seeds": {"seeds": [3, 7], "truncation": 0.7}, "latents": zeros}
-    label = served.spec.class_names[0] if served.spec.class_names else 0
+    label = model.spec.class_names[0] if model.spec.class_names else 0
     return {
         "a sheet": {"n": 4, "seed": 0},
         "one class": {"n": 2, "seed": 0, "labels": label},
-        "seeds": {"seeds": [3, 7], "labels": [0, served.spec.classes - 1], "truncation": 0.7},
+        "seeds": {"seeds": [3, 7], "labels": [0, model.spec.num_classes - 1], "truncation": 0.7},
         "latents": {**zeros, "labels": label},
     }
 
 
-def _answer_schema() -> dict[str, Any]:
+def _response_schema() -> dict[str, Any]:
     numbers = {"type": ["array", "null"], "items": {"type": "integer"}}
     return {
         "type": "object",
         "required": ["images", "seed", "seeds", "labels", "truncation"],
         "properties": {
-            "images": {"type": "array", "items": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}},
+            "images": {
+                "type": "array",
+                "items": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"},
+            },
             "seed": {"type": ["integer", "null"]},
             "seeds": numbers,
             "labels": numbers,
@@ -147,10 +191,20 @@ def _answer_schema() -> dict[str, Any]:
     }
 
 
-def _read(summary: str, kind: str, schema: dict[str, Any], refusals: dict[str, str] | None = None) -> dict[str, Any]:
-    refused = {status: _refusal(sentence) for status, sentence in (refusals or {}).items()}
-    return {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {"schema": schema}}}, **refused}}
+def _get_operation(
+    summary: str, media_type: str, schema: dict[str, Any], errors: dict[str, str] | None = None
+) -> dict[str, Any]:
+    error_responses = {
+        status: _error_response(error_description) for status, error_description in (errors or {}).items()
+    }
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": {media_type: {"schema": schema}}}, **error_responses},
+    }
 
 
-def _refusal(sentence: str) -> dict[str, Any]:
-    return {"description": sentence, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+def _error_response(error_description: str) -> dict[str, Any]:
+    return {
+        "description": error_description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }

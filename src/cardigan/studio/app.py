@@ -24,56 +24,64 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from cardigan.errors import CardiganError
+from cardigan.http.endpoint import Endpoint
 from cardigan.run.directory import RunDirectory
-from cardigan.studio import asking, opinions, sheets
-from cardigan.studio.asking import TooManyPixels, Wrong
-from cardigan.studio.curves import MAX_POINTS, curves, table
-from cardigan.studio.guard import HEADERS, Guard
-from cardigan.studio.live import Busy, EventStream, Live
-from cardigan.studio.places import Folder, NotThere
-from cardigan.studio.reading import Reading
-from cardigan.studio.reading import sheets as sheets_of
-from cardigan.studio.reproducing import reproduction
-from cardigan.studio.rooms import Left, Room
-from cardigan.web.door import Door
+from cardigan.studio import logits as opinions
+from cardigan.studio import query_params, sample_sheets
+from cardigan.studio.access import SECURITY_HEADERS, CookieAccessMiddleware
+from cardigan.studio.curves import MAX_POINTS, csv_chunks, curves
+from cardigan.studio.event_stream import EventHub, EventStream, TooManyRequests
+from cardigan.studio.query_params import BadRequest, ImageTooLarge
+from cardigan.studio.reproduction_code import reproduction_code
+from cardigan.studio.run_reader import RunReader
+from cardigan.studio.run_reader import sheet_images_seen as sheets_of
+from cardigan.studio.runs_folder import NotFound, RunsFolder
+from cardigan.studio.worker import ClientDisconnected, WorkerQueue
 
 if TYPE_CHECKING:
-    from cardigan.studio.views import Views
+    from cardigan.studio.model_views import ModelViews
 
 Query = Mapping[str, str]
 STATIC = Path(__file__).parent / "static"
-GONE = (FileNotFoundError, NotADirectoryError, PermissionError)
+VANISHED_ERRORS = (FileNotFoundError, NotADirectoryError, PermissionError)
 """What is raised where a run is deleted, or closed to us, while it is read."""
-MAX_IMAGES = 10**15
-FILMS = {"webp": "image/webp", "gif": "image/gif", "mp4": "video/mp4"}
-READERS = 4
+MAX_IMAGES_SEEN = 10**15
+ANIMATION_MEDIA_TYPES = {"webp": "image/webp", "gif": "image/gif", "mp4": "video/mp4"}
+NUM_READER_THREADS = 4
 """Threads that read runs for all who ask."""
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Studio:
     """The runs of one folder, and everything that answers about them."""
 
-    def __init__(self, folder: Folder, device: str) -> None:
+    def __init__(self, folder: RunsFolder, device: str) -> None:
         self._device = device
-        self.reading, self.live, self.room, self.cutting_room = Reading(folder), Live(), Room(), Room()
-        self._readers = CapacityLimiter(READERS)
-        self._views: Views | None = None
-        self._opened = sheets.Opened()
+        self.run_reader, self.event_hub, self.worker, self.animation_worker = (
+            RunReader(folder),
+            EventHub(),
+            WorkerQueue(),
+            WorkerQueue(),
+        )
+        self._reader_limit = CapacityLimiter(NUM_READER_THREADS)
+        self._model_views: ModelViews | None = None
+        self._sheet_cache = sample_sheets.SheetCache()
         self._is_inverting = False
 
-    async def read(self, function: Callable[Given, Found], *given: Given.args, **named: Given.kwargs) -> Found:
+    async def run_in_thread(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
         """Return what a function reads, in a thread: a slow disk stops nobody else."""
-        return await to_thread.run_sync(partial(function, *given, **named), limiter=self._readers)
+        return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._reader_limit)
 
-    def run(self, request: Request) -> RunDirectory:
+    def requested_run(self, request: Request) -> RunDirectory:
         """Return the run that is asked for."""
-        return self.reading.folder.run(request.query_params.get("run", ""))
+        return self.run_reader.folder.run(request.query_params.get("run", ""))
 
     def sheet_path(self, run: RunDirectory, images_seen: int) -> Path:
         """Return where a sample sheet lies; raises NotThere."""
-        return self.reading.folder.file(run, run.sample(images_seen), f"sample sheet at {images_seen:,} images")
+        return self.run_reader.folder.file(run, run.sample_path(images_seen), f"sample sheet at {images_seen:,} images")
 
     async def page(self, request: Request) -> Response:
         """`/`."""
@@ -81,141 +89,162 @@ class Studio:
 
     async def runs(self, request: Request) -> Response:
         """`/api/runs`."""
-        found = await self.read(self.reading.summaries)
-        return _answer({"folder": str(self.reading.folder.path), "runs": found})
+        summaries = await self.run_in_thread(self.run_reader.summaries)
+        return _json_response({"folder": str(self.run_reader.folder.path), "runs": summaries})
 
-    async def one_run(self, request: Request) -> Response:
+    async def run_details(self, request: Request) -> Response:
         """`/api/run`."""
-        return _answer(await self.read(self.reading.details, request.query_params.get("run", "")))
+        return _json_response(await self.run_in_thread(self.run_reader.details, request.query_params.get("run", "")))
 
     async def curves(self, request: Request) -> Response:
         """`/api/curves`."""
         query = request.query_params
-        points = asking.whole(query, "points", 1_200, 2, MAX_POINTS)
-        first, last = asking.bound(query, "from"), asking.bound(query, "to")
+        points = query_params.integer(query, "points", 1_200, 2, MAX_POINTS)
+        first, last = query_params.optional_number(query, "from"), query_params.optional_number(query, "to")
 
         def read() -> bytes:
-            run = self.run(request)
-            track = self.reading.track(run)
-            with track.lock:
-                found = curves(track, points, first, last)
-            return _bytes(found)
+            run = self.requested_run(request)
+            run_series = self.run_reader.run_series(run)
+            with run_series.lock:
+                values = curves(run_series, points, first, last)
+            return _json_bytes(values)
 
-        return Response(await self.read(read), media_type="application/json", headers={"cache-control": "no-store"})
+        return Response(
+            await self.run_in_thread(read), media_type="application/json", headers={"cache-control": "no-store"}
+        )
 
     async def curves_csv(self, request: Request) -> Response:
         """`/api/curves.csv`."""
 
         def read() -> tuple[str, Iterator[bytes]]:
-            run = self.run(request)
-            track = self.reading.track(run)
-            with track.lock:
-                return run.path.name, table(track)
+            run = self.requested_run(request)
+            run_series = self.run_reader.run_series(run)
+            with run_series.lock:
+                return run.path.name, csv_chunks(run_series)
 
-        name, rows = await self.read(read)
-        return StreamingResponse(rows, media_type="text/csv", headers=_download(f"{name}.csv"))
+        name, rows = await self.run_in_thread(read)
+        return StreamingResponse(rows, media_type="text/csv", headers=_download_headers(f"{name}.csv"))
 
     async def events(self, request: Request) -> Any:
         """`/api/events`."""
-        run = await self.read(self.run, request)
+        run = await self.run_in_thread(self.requested_run, request)
         query = {"after": request.headers.get("last-event-id") or request.query_params.get("after", "")}
-        return EventStream(self.live, run, asking.optional(query, "after", 0, 2**62))
+        return EventStream(self.event_hub, run, query_params.optional_integer(query, "after", 0, 2**62))
 
     async def sheet(self, request: Request) -> Response:
         """`/api/sheet`."""
-        at = asking.whole(request.query_params, "at", None, 0, MAX_IMAGES)
+        images_seen = query_params.integer(request.query_params, "at", None, 0, MAX_IMAGES_SEEN)
 
         def read() -> tuple[str, bytes]:
-            path = self.sheet_path(self.run(request), at)
-            facts = path.stat()
-            mark = f'"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-            return mark, b"" if request.headers.get("if-none-match") == mark else path.read_bytes()
+            path = self.sheet_path(self.requested_run(request), images_seen)
+            file_stat = path.stat()
+            etag = f'"{file_stat.st_ino:x}-{file_stat.st_mtime_ns:x}-{file_stat.st_size:x}"'
+            return etag, b"" if request.headers.get("if-none-match") == etag else path.read_bytes()
 
-        mark, content = await self.read(read)  # asked for each time: a run that went back draws its sheets again
-        headers = {"cache-control": "no-cache", "etag": mark}
-        return Response(content, media_type="image/png", headers=headers) if content else Response(status_code=304, headers=headers)
+        etag, content = await self.run_in_thread(
+            read
+        )  # asked for each time: a run that went back draws its sheets again
+        headers = {"cache-control": "no-cache", "etag": etag}
+        return (
+            Response(content, media_type="image/png", headers=headers)
+            if content
+            else Response(status_code=304, headers=headers)
+        )
 
-    async def strip(self, request: Request) -> Response:
+    async def tile_history(self, request: Request) -> Response:
         """`/api/strip`."""
-        tile = asking.whole(request.query_params, "tile", 0, 0, 4_095)
+        tile = query_params.integer(request.query_params, "tile", 0, 0, 4_095)
 
         def read() -> bytes:
-            run = self.run(request)
-            paths = [self.sheet_path(run, seen) for seen in sheets.evenly(sheets_of(run), sheets.MAX_STRIP)]
+            run = self.requested_run(request)
+            paths = [
+                self.sheet_path(run, images_seen)
+                for images_seen in sample_sheets.evenly_spaced(sheets_of(run), sample_sheets.MAX_TILE_HISTORY)
+            ]
             if not paths:
-                raise NotThere(f"The run {run.path.name!r} has no sample sheets.")
-            return sheets.strip(self._opened, paths, self.reading.layout(run, self.reading.config(run)), tile)
+                raise NotFound(f"The run {run.path.name!r} has no sample sheets.")
+            return sample_sheets.tile_history_png(
+                self._sheet_cache, paths, self.run_reader.layout(run, self.run_reader.config(run)), tile
+            )
 
-        return Response(await self.read(read), media_type="image/png", headers={"cache-control": "no-cache"})
+        return Response(await self.run_in_thread(read), media_type="image/png", headers={"cache-control": "no-cache"})
 
-    async def opinions(self, request: Request) -> Response:
+    async def logits(self, request: Request) -> Response:
         """`/api/opinions`."""
-        at = asking.optional(request.query_params, "at", 0, MAX_IMAGES)
+        images_seen = query_params.optional_integer(request.query_params, "at", 0, MAX_IMAGES_SEEN)
 
         def read() -> dict[str, Any]:
-            run = self.run(request)
-            track = self.reading.track(run)
-            with track.lock:
-                if at is None:
-                    return opinions.histograms(track)
-                return opinions.moment(track, at)
+            run = self.requested_run(request)
+            run_series = self.run_reader.run_series(run)
+            with run_series.lock:
+                if images_seen is None:
+                    return opinions.logit_histograms(run_series)
+                return opinions.logits_at(run_series, images_seen)
 
-        return _answer(await self.read(read))
+        return _json_response(await self.run_in_thread(read))
 
-    def views(self) -> "Views":
+    def model_views(self) -> "ModelViews":
         """Return what draws; brings torch the first time, so only the room's thread may ask."""
-        from cardigan.studio.views import Views
+        from cardigan.studio.model_views import ModelViews
 
-        self._views = self._views or Views(self.reading, self._device)
-        return self._views
+        self._model_views = self._model_views or ModelViews(self.run_reader, self._device)
+        return self._model_views
 
-    def drawn(self, draw: Callable[["Views", RunDirectory, Query], Any]) -> Callable[[Request], Awaitable[Response]]:
+    def model_endpoint(
+        self, render: Callable[["ModelViews", RunDirectory, Query], Any]
+    ) -> Callable[[Request], Awaitable[Response]]:
         """Return an endpoint that answers with what is drawn in the room: a PNG, values, or a film with its kind."""
 
         async def endpoint(request: Request) -> Response:
-            run, query = await self.read(self.run, request), dict(request.query_params)
-            found = await self.room.work(lambda unwanted: draw(self.views(), run, query), request.is_disconnected)
-            if isinstance(found, bytes):
-                return Response(found, media_type="image/png", headers={"cache-control": "no-store"})
-            return _film(run, *found) if isinstance(found, tuple) else _answer(found)
+            run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
+            result = await self.worker.run(
+                lambda unwanted: render(self.model_views(), run, query), request.is_disconnected
+            )
+            if isinstance(result, bytes):
+                return Response(result, media_type="image/png", headers={"cache-control": "no-store"})
+            return _animation_response(run, *result) if isinstance(result, tuple) else _json_response(result)
 
         return endpoint
 
-    async def film(self, request: Request) -> Response:
+    async def animation(self, request: Request) -> Response:
         """`/api/film`; needs no model, and can take long, so that it has a room of its own."""
-        run, query = await self.read(self.run, request), dict(request.query_params)
+        run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
 
-        def cut(_: object) -> tuple[bytes, str]:
-            from cardigan.studio.films import sheets_film
+        def render(_: object) -> tuple[bytes, str]:
+            from cardigan.studio.animations import sheets_animation
 
-            return sheets_film(self.reading, run, query)
+            return sheets_animation(self.run_reader, run, query)
 
-        return _film(run, *await self.cutting_room.work(cut, request.is_disconnected))
+        return _animation_response(run, *await self.animation_worker.run(render, request.is_disconnected))
 
     async def invert(self, request: Request) -> Response:
         """`/api/invert`; one at a time, its upload included, so that a thousand uploads do not fill the memory."""
-        run, query = await self.read(self.run, request), dict(request.query_params)
+        run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
         if self._is_inverting:
-            raise Busy("A picture is being searched for already: wait until it is found.")
+            raise TooManyRequests("A picture is being searched for already: wait until it is found.")
         self._is_inverting = True
         try:
             content = await request.body()
-            found = await self.room.work(lambda unwanted: self.views().invert(run, query, content, unwanted), request.is_disconnected)
+            result = await self.worker.run(
+                lambda unwanted: self.model_views().invert(run, query, content, unwanted), request.is_disconnected
+            )
         finally:
             self._is_inverting = False
-        return _answer(found)
+        return _json_response(result)
 
     async def reproduce(self, request: Request) -> Response:
         """`/api/reproduce`."""
 
-        def told() -> dict[str, str]:
-            run = self.run(request)
-            return reproduction(run, self.reading.layout(run, self.reading.config(run)), request.query_params)
+        def code() -> dict[str, str]:
+            run = self.requested_run(request)
+            return reproduction_code(
+                run, self.run_reader.layout(run, self.run_reader.config(run)), request.query_params
+            )
 
-        return _answer(await self.read(told))
+        return _json_response(await self.run_in_thread(code))
 
 
-class Fresh(StaticFiles):
+class RevalidatedStaticFiles(StaticFiles):
     """Files that browsers keep, but ask about each time: after an update the page must not be half old."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
@@ -225,77 +254,92 @@ class Fresh(StaticFiles):
         return response
 
 
-def build_app(folder: Folder, door: Door, device: str = "cpu") -> Starlette:
+def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> Starlette:
     """Return the whole server as an ASGI application, which draws on that device; auto is a GPU where there is one."""
     studio = Studio(folder, device)
     routes = [
         Route("/", studio.page),
         Route("/api/runs", studio.runs),
-        Route("/api/run", studio.one_run),
+        Route("/api/run", studio.run_details),
         Route("/api/curves", studio.curves),
         Route("/api/curves.csv", studio.curves_csv),
         Route("/api/events", studio.events),
         Route("/api/sheet", studio.sheet),
-        Route("/api/strip", studio.strip),
-        Route("/api/opinions", studio.opinions),
-        Route("/api/game", studio.drawn(lambda views, run, query: views.game(run, query))),
-        Route("/api/game.png", studio.drawn(lambda views, run, query: views.game_picture(run, query))),
-        Route("/api/latent", studio.drawn(lambda views, run, query: views.latent(run, query))),
-        Route("/api/pad.png", studio.drawn(lambda views, run, query: views.pad(run, query))),
-        Route("/api/seeds.png", studio.drawn(lambda views, run, query: views.seeds(run, query))),
-        Route("/api/moments.png", studio.drawn(lambda views, run, query: views.moments(run, query))),
-        Route("/api/mix.png", studio.drawn(lambda views, run, query: views.mix(run, query))),
-        Route("/api/walk", studio.drawn(lambda views, run, query: views.walk(run, query))),
-        Route("/api/film", studio.film),
-        Route("/api/nearest.png", studio.drawn(lambda views, run, query: views.nearest(run, query))),
+        Route("/api/strip", studio.tile_history),
+        Route("/api/opinions", studio.logits),
+        Route("/api/game", studio.model_endpoint(lambda views, run, query: views.discriminator(run, query))),
+        Route("/api/game.png", studio.model_endpoint(lambda views, run, query: views.discriminator_image(run, query))),
+        Route("/api/latent", studio.model_endpoint(lambda views, run, query: views.latent(run, query))),
+        Route("/api/pad.png", studio.model_endpoint(lambda views, run, query: views.interpolation(run, query))),
+        Route("/api/seeds.png", studio.model_endpoint(lambda views, run, query: views.seeds(run, query))),
+        Route("/api/moments.png", studio.model_endpoint(lambda views, run, query: views.checkpoints(run, query))),
+        Route("/api/mix.png", studio.model_endpoint(lambda views, run, query: views.arithmetic(run, query))),
+        Route("/api/walk", studio.model_endpoint(lambda views, run, query: views.walk(run, query))),
+        Route("/api/film", studio.animation),
+        Route("/api/nearest.png", studio.model_endpoint(lambda views, run, query: views.nearest(run, query))),
         Route("/api/invert", studio.invert, methods=["POST"]),
         Route("/api/reproduce", studio.reproduce),
-        Mount("/static", Fresh(directory=STATIC, check_dir=False)),
+        Mount("/static", RevalidatedStaticFiles(directory=STATIC, check_dir=False)),
     ]
-    told: dict[Any, Any] = {Left: _left, CardiganError: _sentence, HTTPException: _status, **dict.fromkeys(GONE, _gone), Exception: _failed}
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, door=door), Middleware(GZipMiddleware, compresslevel=4)], exception_handlers=told)
+    exception_handlers: dict[Any, Any] = {
+        ClientDisconnected: _disconnected_response,
+        CardiganError: _cardigan_error_response,
+        HTTPException: _http_error_response,
+        **dict.fromkeys(VANISHED_ERRORS, _gone_response),
+        Exception: _server_error_response,
+    }
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(CookieAccessMiddleware, endpoint=endpoint), Middleware(GZipMiddleware, compresslevel=4)],
+        exception_handlers=exception_handlers,
+    )
     app.state.studio = studio
     return app
 
 
-async def _sentence(request: Request, error: Exception) -> Response:
-    kinds = ((Wrong, 400), (NotThere, 404), (TooManyPixels, 413), (Busy, 429))
-    status = next((status for kind, status in kinds if isinstance(error, kind)), 409)
-    return _answer({"error": str(error)}, status)
+async def _cardigan_error_response(request: Request, error: Exception) -> Response:
+    status_by_type = ((BadRequest, 400), (NotFound, 404), (ImageTooLarge, 413), (TooManyRequests, 429))
+    status = next((status for error_type, status in status_by_type if isinstance(error, error_type)), 409)
+    return _json_response({"error": str(error)}, status)
 
 
-async def _status(request: Request, error: Exception) -> Response:
+async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _answer({"error": f"There is nothing at {request.url.path[:200]}." if error.status_code == 404 else error.detail}, error.status_code)
+    return _json_response(
+        {"error": f"There is nothing at {request.url.path[:200]}." if error.status_code == 404 else error.detail},
+        error.status_code,
+    )
 
 
-async def _left(request: Request, error: Exception) -> Response:
+async def _disconnected_response(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # nobody is there to read it
 
 
-async def _gone(request: Request, error: Exception) -> Response:
-    return _answer({"error": "What was asked for went away, or cannot be read, while it was read."}, 404)
+async def _gone_response(request: Request, error: Exception) -> Response:
+    return _json_response({"error": "What was asked for went away, or cannot be read, while it was read."}, 404)
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+async def _server_error_response(request: Request, error: Exception) -> Response:
     traceback.print_exception(error, file=sys.stderr)
-    response = _answer({"error": "The studio failed at this; it says more where it was started."}, 500)
-    response.headers.update(HEADERS)  # this one answer is given outside of the guard
+    response = _json_response({"error": "The studio failed at this; it says more where it was started."}, 500)
+    response.headers.update(SECURITY_HEADERS)  # this one answer is given outside of the guard
     return response
 
 
-def _answer(content: Any, status: int = 200) -> Response:
-    return Response(_bytes(content), status, {"cache-control": "no-store"}, media_type="application/json")
+def _json_response(content: Any, status: int = 200) -> Response:
+    return Response(_json_bytes(content), status, {"cache-control": "no-store"}, media_type="application/json")
 
 
-def _bytes(content: Any) -> bytes:
+def _json_bytes(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
 
 
-def _film(run: RunDirectory, content: bytes, kind: str) -> Response:
-    return Response(content, media_type=FILMS[kind], headers=_download(f"{run.path.name}.{kind}"))
+def _animation_response(run: RunDirectory, content: bytes, format: str) -> Response:
+    return Response(
+        content, media_type=ANIMATION_MEDIA_TYPES[format], headers=_download_headers(f"{run.path.name}.{format}")
+    )
 
 
-def _download(name: str) -> dict[str, str]:
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-    return {"content-disposition": f'attachment; filename="{safe}"', "cache-control": "no-store"}
+def _download_headers(name: str) -> dict[str, str]:
+    safe_name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    return {"content-disposition": f'attachment; filename="{safe_name}"', "cache-control": "no-store"}

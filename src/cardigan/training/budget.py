@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from cardigan.config import Config
-from cardigan.training.processes import Exchange, Processes
+from cardigan.training.distributed import AsyncMax, ProcessGroup
 
-REASONS = ("", "images", "minutes", "patience", "health", "rollback", "SIGINT", "SIGTERM")
+STOP_REASONS = ("", "images", "minutes", "patience", "health", "rollback", "SIGINT", "SIGTERM")
 """Why a run stopped; the first one means it goes on, and after a rollback it does too. Where processes have several, the last counts."""
 
 
@@ -22,12 +22,12 @@ REASONS = ("", "images", "minutes", "patience", "health", "rollback", "SIGINT", 
 class Clock:
     """Elapsed time of a run over all its resumptions."""
 
-    started: float = field(default_factory=time.monotonic)
-    before: float = 0.0
+    started_at: float = field(default_factory=time.monotonic)
+    earlier_seconds: float = 0.0
     """Seconds that earlier processes of the same run have spent."""
 
-    def elapsed(self) -> float:
-        return self.before + time.monotonic() - self.started
+    def elapsed_seconds(self) -> float:
+        return self.earlier_seconds + time.monotonic() - self.started_at
 
 
 @dataclass
@@ -35,15 +35,15 @@ class Budget:
     """What a run may spend."""
 
     config: Config
-    processes: Processes
+    process_group: ProcessGroup
     clock: Clock
-    signalled: str = ""
-    asked: str = ""
+    received_signal: str = ""
+    stop_request: str = ""
     """patience, health or rollback: what this process's recorder asks for."""
-    _exchange: Exchange | None = None
+    _pending_reason: AsyncMax | None = None
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def signal_handlers(self) -> Iterator[None]:
         """Inside the block, turn Ctrl-C and SIGTERM into a reason to stop after the current step; a second one acts as usual,
         unless there are several processes: torchrun repeats the signal to each, and ends by itself whoever does not come.
 
@@ -52,39 +52,45 @@ class Budget:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def remember(number: int, _: FrameType | None) -> None:
-            self.signalled = signal.Signals(number).name
-            if self.processes.world_size == 1:
-                signal.signal(number, usual[signal.Signals(number)])
+        def on_signal(number: int, _: FrameType | None) -> None:
+            self.received_signal = signal.Signals(number).name
+            if self.process_group.world_size == 1:
+                signal.signal(number, previous_handlers[signal.Signals(number)])
 
-        for number in usual:
-            signal.signal(number, remember)
+        for number in previous_handlers:
+            signal.signal(number, on_signal)
         try:
             yield
         finally:
-            for number, action in usual.items():
-                signal.signal(number, action)
+            for number, handler in previous_handlers.items():
+                signal.signal(number, handler)
 
-    def reason(self, images_seen: int, reserve_seconds: float) -> str:
+    def stop_reason(self, images_seen: int, reserve_seconds: float) -> str:
         """Return why the run should stop now, or "" if it should not; `reserve_seconds` is what one more step and the saving will take.
 
         Every process counts the same images. Of time and signals they tell each other, and act on the answer one step later,
         so that no step waits for it.
         """
         if self.config.images is not None and images_seen >= self.config.images:
-            return self.signalled if self.processes.world_size == 1 and self.signalled else "images"
-        late = self.config.minutes is not None and self.clock.elapsed() + reserve_seconds >= self.config.minutes * 60
-        reason = self.signalled or ("minutes" if late else self.asked)
-        if self.processes.world_size == 1:
+            return self.received_signal if self.process_group.world_size == 1 and self.received_signal else "images"
+        out_of_time = (
+            self.config.minutes is not None
+            and self.clock.elapsed_seconds() + reserve_seconds >= self.config.minutes * 60
+        )
+        reason = self.received_signal or ("minutes" if out_of_time else self.stop_request)
+        if self.process_group.world_size == 1:
             return reason
-        answered, self._exchange = self._exchange, self.processes.exchange(REASONS.index(reason))
-        return REASONS[answered.result()] if answered is not None else ""
+        pending, self._pending_reason = (
+            self._pending_reason,
+            self.process_group.all_reduce_max_async(STOP_REASONS.index(reason)),
+        )
+        return STOP_REASONS[pending.result()] if pending is not None else ""
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget what was asked, in every process; called by all of them after a rollback."""
-        self.asked = ""
-        if self._exchange is not None:
-            self._exchange.result()
-            self._exchange = None
+        self.stop_request = ""
+        if self._pending_reason is not None:
+            self._pending_reason.result()
+            self._pending_reason = None

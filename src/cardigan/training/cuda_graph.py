@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cardigan.hardware.memory import is_out_of_memory
-from cardigan.training.inputs import Inputs, sent
-from cardigan.training.steps import Kind
+from cardigan.training.inputs import StepInputs, to_device
+from cardigan.training.steps import StepKind
 
-WARM_UP_STEPS = 3
+WARMUP_STEPS = 3
 """Steps of each kind that run one kernel at a time before any is recorded: libraries and optimizers then have allocated
 what they need."""
 NOT_RECORDED = "recording the step as a CUDA graph ran out of memory, so its kernels are launched one by one: slower, with the same numbers"
 
-Work = Callable[[Inputs, Kind], torch.Tensor]
+Work = Callable[[StepInputs, StepKind], torch.Tensor]
 
 
 class CudaGraphStep:
@@ -29,21 +29,23 @@ class CudaGraphStep:
     memory as the largest. For one process only: several exchange gradients between kernels.
     """
 
-    def __init__(self, work: Work, device: torch.device, kinds: Sequence[Kind], tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, work: Work, device: torch.device, kinds: Sequence[StepKind], tell: Callable[[str], None] | None = None
+    ) -> None:
         """`kinds` are all that will come; `tell` is called with one sentence if the work cannot be recorded."""
         self._work, self._device, self._kinds, self._tell = work, device, sorted(kinds, reverse=True), tell
-        self._seen: Counter[Kind] = Counter()
-        self._recorded: dict[Kind, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-        self._inputs: Inputs | None = None
+        self._seen: Counter[StepKind] = Counter()
+        self._recorded: dict[StepKind, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+        self._inputs: StepInputs | None = None
         self._stream = torch.cuda.Stream(device)
         self._records = True
 
-    def __call__(self, given: Inputs, kind: Kind) -> torch.Tensor:
+    def __call__(self, given: StepInputs, kind: StepKind) -> torch.Tensor:
         if self._inputs is None:
-            self._inputs = sent(given, self._device)
+            self._inputs = to_device(given, self._device)
         else:
             self._inputs.buffer.copy_(given.buffer, non_blocking=True)
-        if self._records and not self._recorded and all(self._seen[each] >= WARM_UP_STEPS for each in self._kinds):
+        if self._records and not self._recorded and all(self._seen[each] >= WARMUP_STEPS for each in self._kinds):
             self._record(self._inputs)
         self._seen[kind] += 1
         if kind not in self._recorded:
@@ -52,7 +54,7 @@ class CudaGraphStep:
         graph.replay()
         return result.clone()  # the next replay writes to the same place
 
-    def _run(self, inputs: Inputs, kind: Kind) -> torch.Tensor:
+    def _run(self, inputs: StepInputs, kind: StepKind) -> torch.Tensor:
         """Run one step on the stream that will record, as recording demands of what comes before it."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
@@ -60,7 +62,7 @@ class CudaGraphStep:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         return result
 
-    def _record(self, inputs: Inputs) -> None:
+    def _record(self, inputs: StepInputs) -> None:
         """Record every kind, or none from now on where memory runs out: what fits kernel by kernel has to run."""
         gc.collect()  # `torch.cuda.graph` then empties the cache of the steps so far, whose memory the graphs take over
         pool = torch.cuda.graph_pool_handle()
@@ -82,6 +84,12 @@ class CudaGraphStep:
                 self._tell(NOT_RECORDED)
 
 
-def recorded_step(work: Work, device: torch.device, num_processes: int, kinds: Sequence[Kind], tell: Callable[[str], None] | None = None) -> Work:
+def cuda_graph_step(
+    work: Work,
+    device: torch.device,
+    num_processes: int,
+    kinds: Sequence[StepKind],
+    tell: Callable[[str], None] | None = None,
+) -> Work:
     """Return the work in the form that runs fastest on this device."""
     return CudaGraphStep(work, device, kinds, tell) if device.type == "cuda" and num_processes == 1 else work

@@ -12,7 +12,7 @@ from cardigan.config import Config
 from cardigan.hardware.device import find_device
 from cardigan.hardware.metal import is_metal, refuse_on_metal
 from cardigan.hardware.precision import Arithmetic, allow_tf32, resolve_arithmetic
-from cardigan.training.processes import Network, Processes, join_processes, world_size
+from cardigan.training.distributed import Network, ProcessGroup, init_process_group, world_size
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Devices:
     device: torch.device
     arithmetic: Arithmetic = "fp32"
     """Of the networks' products and convolutions; everything else is fp32."""
-    processes: Processes = field(default_factory=Processes)
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
 
     @property
-    def runs_ahead(self) -> bool:
+    def is_async(self) -> bool:
         """Whether the host queues kernels without waiting for their results, so that no step may read a value."""
         return self.device.type == "cuda"
 
@@ -33,9 +33,9 @@ class Devices:
         """Return the context that networks run in; outside of it everything is fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
 
-    def place(self, network: Network) -> Network:
+    def prepare(self, network: Network) -> Network:
         """Return the network on the device, channels last (but on Metal), with the batch statistics of all processes."""
-        self.processes.synchronise_statistics(network)
+        self.process_group.convert_sync_batchnorm(network)
         network.to(self.device)
         if not is_metal(self.device):
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
@@ -57,4 +57,4 @@ def open_devices(config: Config) -> Devices:
     if arithmetic == "bf16":
         refuse_on_metal("bf16", device, "use --precision fp32 there")
     allow_tf32(arithmetic == "tf32")
-    return Devices(device, arithmetic, join_processes(config, device))
+    return Devices(device, arithmetic, init_process_group(config, device))

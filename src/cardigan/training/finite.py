@@ -6,25 +6,25 @@ Looked at after every step where that is free, on a GPU every few seconds: until
 import math
 from collections.abc import Mapping
 
-from cardigan.errors import SharedError
-from cardigan.training.steps import MEASURES, Measurements
+from cardigan.errors import CollectiveError
+from cardigan.training.steps import STEP_METRICS, StepMetrics
 
 
-def not_finite(values: Mapping[str, float]) -> dict[str, float]:
+def nonfinite_values(values: Mapping[str, float]) -> dict[str, float]:
     """Return those of the numbers that are infinite or undefined."""
     return {name: value for name, value in values.items() if not math.isfinite(value)}
 
 
-def seen_broken(measured: Measurements) -> dict[str, float]:
+def nonfinite_metrics(metrics: StepMetrics) -> dict[str, float]:
     """Return what is not finite of one step, if looking at it makes nobody wait; on a GPU, nothing."""
-    if measured.is_cuda or bool(measured.isfinite().all()):
+    if metrics.is_cuda or bool(metrics.isfinite().all()):
         return {}
-    return not_finite(dict(zip(MEASURES, measured.tolist(), strict=True)))
+    return nonfinite_values(dict(zip(STEP_METRICS, metrics.tolist(), strict=True)))
 
 
-def broken(images_seen: int, bad: Mapping[str, float]) -> SharedError:
+def nonfinite_error(images_seen: int, nonfinite: Mapping[str, float]) -> CollectiveError:
     """Return the error a run ends with; every process meets it at the same step, since gradients are shared."""
-    return SharedError(
-        f"Training broke before {images_seen:,} images: {', '.join(bad)} is not a finite number. That update was not applied and nothing of it "
+    return CollectiveError(
+        f"Training broke before {images_seen:,} images: {', '.join(nonfinite)} is not a finite number. That update was not applied and nothing of it "
         "was saved; the checkpoints are from before. Lower the learning rates, or use --precision fp32; the same command with --resume goes on."
     )

@@ -12,46 +12,46 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from cardigan.config import Config
-from cardigan.data.feed import Feed
+from cardigan.data.prefetch import Prefetcher
 from cardigan.data.source import ImageSpec
 from cardigan.hardware.memory import release_memory, used_megabytes
+from cardigan.health.faults import Fault, make_fault
+from cardigan.health.policy import FailurePolicy
+from cardigan.models.snapshot import Snapshot, read_snapshot, snapshot_metadata, write_snapshot
 from cardigan.objective.losses import find_loss
-from cardigan.run.checkpoint import CheckpointFacts, best_checkpoint, prune_checkpoints, save_checkpoint
+from cardigan.run.checkpoint import CheckpointMetadata, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event, Journal
-from cardigan.run.snapshot import Snapshot, header, read_snapshot, write_snapshot
 from cardigan.shapes import Labels, Pixels
 from cardigan.training.budget import Clock
-from cardigan.training.faults import Fault, fault
-from cardigan.training.finite import broken, not_finite
-from cardigan.training.schedule import is_due, kind_of_step, learning_rates
-from cardigan.training.signals import Probe
+from cardigan.training.finite import nonfinite_error, nonfinite_values
+from cardigan.training.probe import TrainingProbe
+from cardigan.training.schedule import is_due, learning_rates, step_kind
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import MEASURES, OF_GENERATOR, PENALTIES, Measurements
-from cardigan.training.watch import Watch
+from cardigan.training.steps import GENERATOR_METRICS, PENALTIES, STEP_METRICS, StepMetrics
 
 PROGRESS_SECONDS = 2.0
-JUDGE_SHARE = 0.1
+MAX_EVALUATION_FRACTION = 0.1
 """Judging may take this share of a run's time; beyond it checkpoints go unjudged."""
-RAW = {"d_real": "margin_real", "d_fake": "margin_fake"}
+MARGIN_NAMES = {"d_real": "margin_real", "d_fake": "margin_fake"}
 """What beliefs are called where a loss gives them no scale: they are no probabilities, and the monitor must not read them as such."""
-PROBE_SHARE = 0.02
+MAX_PROBE_FRACTION = 0.02
 """So may a closer look at the game."""
 
 
-Opinions: TypeAlias = Callable[[Pixels, Labels | None], list[float]]
+LogitsFn: TypeAlias = Callable[[Pixels, Labels | None], list[float]]
 """D's logits for pictures."""
 
 
 @dataclass(frozen=True)
-class Observers:
+class Callbacks:
     """What looks at snapshots while a run trains; each returns numbers for the journal and can change nothing."""
 
-    draw: Callable[[Snapshot, Opinions], dict[str, Any]]
-    """Called every `sample_every` images; leaves a sample grid behind, and returns what D makes of it."""
-    judge: Callable[[Snapshot], dict[str, float]]
+    write_samples: Callable[[Snapshot, LogitsFn], dict[str, Any]]
+    """Called every `sample_every_images` images; leaves a sample grid behind, and returns what D makes of it."""
+    evaluate: Callable[[Snapshot], dict[str, float]]
     """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, its `score_error`, and what else it saw."""
-    conclude: Callable[[Snapshot], None]
+    write_report: Callable[[Snapshot], None]
     """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
 
 
@@ -63,196 +63,236 @@ class Recorder:
     config: Config
     spec: ImageSpec
     clock: Clock
-    observers: Observers
-    report: Callable[[Event], None]
+    callbacks: Callbacks
+    on_event: Callable[[Event], None]
     """Told of every event after it is in the journal."""
-    probe: Probe
+    probe: TrainingProbe
     """A closer look at the game; can change nothing."""
-    feed: Feed | None = None
+    prefetcher: Prefetcher | None = None
     """What pictures are waited for, if they are."""
-    drawing_seconds: float = 0.5
+    sample_seconds: float = 0.5
     """How long the last sample sheet took."""
-    saving_seconds: float = 1.0
+    checkpoint_seconds: float = 1.0
     """How long a save takes, judging included: the last one, or a little less than the slowest, so that an unjudged one does not hide it."""
-    _sums: Measurements | None = None
-    _steps: Counter[str] = field(default_factory=Counter)
+    _metric_sums: StepMetrics | None = None
+    _step_counts: Counter[str] = field(default_factory=Counter)
     """Steps since the last line: all, and those with penalties, and those in which G learned."""
-    _since: tuple[float, int] = (0.0, 0)
-    _waited: float = 0.0
-    _progress_due: float = 0.0
-    _saved_at: int = -1
-    _judging_seconds: float = 0.0
-    _judge_took: float = 0.0
-    _probing_seconds: float = 0.0
+    _last_progress: tuple[float, int] = (0.0, 0)
+    _data_wait_seconds: float = 0.0
+    _next_progress_time: float = 0.0
+    _saved_images_seen: int = -1
+    _evaluation_seconds: float = 0.0
+    _last_evaluation_seconds: float = 0.0
+    _probe_seconds: float = 0.0
     _journal: Journal = field(init=False)
-    _has_scale: bool = field(init=False)
-    watch: Watch = field(init=False)
+    _has_probability: bool = field(init=False)
+    failure_policy: FailurePolicy = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
-        self._has_scale = find_loss(self.config.objective.loss).probability is not None
-        self.watch = Watch(self.run, self.config)
+        self._has_probability = find_loss(self.config.objective.loss).probability is not None
+        self.failure_policy = FailurePolicy(self.run, self.config)
 
-    def begin(self, state: TrainState, messages: list[str]) -> None:
+    def start(self, state: TrainState, messages: list[str]) -> None:
         """Write down the start; a run that has nothing yet leaves its first checkpoint and pictures, which also proves that it can."""
         resumed = state.images_seen > 0
-        self.event("resume" if resumed else "start", state.images_seen, {"run": str(self.run.path), "messages": messages})
-        self.watch.begin_anew()
+        self.write_event(
+            "resume" if resumed else "start", state.images_seen, {"run": str(self.run.path), "messages": messages}
+        )
+        self.failure_policy.reset()
         if resumed:
-            self._saved_at = state.images_seen
+            self._saved_images_seen = state.images_seen
         else:
-            self.draw(state)
-            self.save(state, judged=self.config.minutes is not None)  # a budget of minutes has to know what the last save will take
-        self._since = (time.monotonic(), state.images_seen)
+            self.write_samples(state)
+            self.save_checkpoint(
+                state, evaluate=self.config.minutes is not None
+            )  # a budget of minutes has to know what the last save will take
+        self._last_progress = (time.monotonic(), state.images_seen)
 
-    def after_step(self, state: TrainState, before: int, measured: Measurements) -> None:
+    def after_step(self, state: TrainState, images_before: int, metrics: StepMetrics) -> None:
         """Take one step's numbers; do whatever came due with it."""
-        self._sums = measured if self._sums is None else self._sums + measured
-        kind = kind_of_step(self.config, before)
-        self._steps.update({"all": 1, "penalised": int(kind.penalise), "generator": int(kind.generator_learns)})
-        if time.monotonic() >= self._progress_due:  # the first step of all is told of at once
-            self.progress(state)
-        if is_due(self.config.sample_every, before, state.images_seen):
-            self.draw(state)
-        if is_due(self.config.checkpoint_every, before, state.images_seen):
-            self.save(state, judged=True)
+        self._metric_sums = metrics if self._metric_sums is None else self._metric_sums + metrics
+        kind = step_kind(self.config, images_before)
+        self._step_counts.update(
+            {"all": 1, "penalised": int(kind.apply_penalties), "generator": int(kind.update_generator)}
+        )
+        if time.monotonic() >= self._next_progress_time:  # the first step of all is told of at once
+            self.write_progress(state)
+        if is_due(self.config.sample_every_images, images_before, state.images_seen):
+            self.write_samples(state)
+        if is_due(self.config.checkpoint_every_images, images_before, state.images_seen):
+            self.save_checkpoint(state, evaluate=True)
 
     def finish(self, state: TrainState, reason: str) -> None:
         """Save everything a last time and say why the run stopped."""
-        if self._saved_at != state.images_seen:
-            self.draw(state)
-            self.save(state, judged=True)
+        if self._saved_images_seen != state.images_seen:
+            self.write_samples(state)
+            self.save_checkpoint(state, evaluate=True)
         best = best_checkpoint(self.run.checkpoints) if reason in {"patience", "health"} else None
         if best is not None:  # who stops because it got worse wants what it was before
             write_snapshot(self.run.generator, read_snapshot(best))
-        self.event("stop", state.images_seen, {"reason": reason} if best is None else {"reason": reason, "kept": int(best.name)})
-        self.observers.conclude(self.snapshot(state) if best is None else read_snapshot(best))
+        self.write_event(
+            "stop",
+            state.images_seen,
+            {"reason": reason} if best is None else {"reason": reason, "kept": int(best.name)},
+        )
+        self.callbacks.write_report(self.snapshot(state) if best is None else read_snapshot(best))
 
-    def rolled_back(self, state: TrainState, left_at: int) -> None:
+    def record_rollback(self, state: TrainState, rolled_back_from: int) -> None:
         """Write down a return to the best checkpoint, and why."""
-        facts = {"left_at": left_at, "learning_rate_factor": state.learning_rate_factor}
-        reason = self.watch.reason
+        fields = {"left_at": rolled_back_from, "learning_rate_factor": state.learning_rate_factor}
+        reason = self.failure_policy.fault
         write_snapshot(self.run.generator, self.snapshot(state))
-        self.event("rollback", state.images_seen, {**facts, **({"fault": reason.name, "words": reason.words} if reason else {})})
-        self._forget(state.images_seen, time.monotonic())
-        self._saved_at = state.images_seen
-        self.watch.begin_anew()
+        self.write_event(
+            "rollback",
+            state.images_seen,
+            {**fields, **({"fault": reason.name, "words": reason.message} if reason else {})},
+        )
+        self._reset_sums(state.images_seen, time.monotonic())
+        self._saved_images_seen = state.images_seen
+        self.failure_policy.reset()
 
     def note(self, sentence: str) -> None:
         """Write down something that the user should know and that is no fault."""
-        seen = self._since[1] + self._steps["all"] * self.config.batch
-        self.event("note", seen, {"messages": [sentence]})
+        seen = self._last_progress[1] + self._step_counts["all"] * self.config.batch_size
+        self.write_event("note", seen, {"messages": [sentence]})
 
-    def break_off(self, images_seen: int, bad: dict[str, float]) -> None:
+    def abort(self, images_seen: int, nonfinite: dict[str, float]) -> None:
         """Write down that the run ends here, because these numbers are not finite."""
-        self._tell(images_seen, fault("non-finite", images_seen, bad, grave=True))
+        self._write_fault(images_seen, make_fault("non-finite", images_seen, nonfinite, fatal=True))
 
-    def progress(self, state: TrainState) -> None:
+    def write_progress(self, state: TrainState) -> None:
         """Write the mean of the steps since the last line; raises CardiganError if they are not finite."""
         images_seen = state.images_seen
-        if self._sums is None:
+        if self._metric_sums is None:
             return
-        now, (then, seen_then), device = time.monotonic(), self._since, self._sums.device
-        values = self._finite_means(images_seen) | self._probed(state)
-        self._forget(images_seen, now)
-        self._progress_due = now + PROGRESS_SECONDS
-        speed = (images_seen - seen_then) / max(now - then, 1e-9)
-        facts = {"images_per_second": round(speed, 1), "megabytes": round(used_megabytes(device), 1)}
-        used = learning_rates(self.config, max(0, images_seen - self.config.batch), state.learning_rate_factor)
-        facts |= {f"{player}_learning_rate": float(f"{rate:.6g}") for player, rate in used.items()}
-        if self.feed is not None:
-            facts["waiting_for_data"] = round((self.feed.waited_seconds - self._waited) / max(now - then, 1e-9), 3)
-            self._waited = self.feed.waited_seconds
-        self._watched("progress", state, {**facts, **{name: round(value, 6) for name, value in values.items()}})
+        now, (last_time, last_images_seen), device = time.monotonic(), self._last_progress, self._metric_sums.device
+        values = self._finite_means(images_seen) | self._probe_metrics(state)
+        self._reset_sums(images_seen, now)
+        self._next_progress_time = now + PROGRESS_SECONDS
+        images_per_second = (images_seen - last_images_seen) / max(now - last_time, 1e-9)
+        fields = {"images_per_second": round(images_per_second, 1), "megabytes": round(used_megabytes(device), 1)}
+        rates = learning_rates(self.config, max(0, images_seen - self.config.batch_size), state.learning_rate_factor)
+        fields |= {f"{network}_learning_rate": float(f"{rate:.6g}") for network, rate in rates.items()}
+        if self.prefetcher is not None:
+            fields["waiting_for_data"] = round(
+                (self.prefetcher.wait_seconds - self._data_wait_seconds) / max(now - last_time, 1e-9), 3
+            )
+            self._data_wait_seconds = self.prefetcher.wait_seconds
+        self._write_and_check(
+            "progress", state, {**fields, **{name: round(value, 6) for name, value in values.items()}}
+        )
 
     def _finite_means(self, images_seen: int) -> dict[str, float]:
         """Return the means of the steps since the last line; if they are not finite, write that down and raise CardiganError."""
-        values = self._means()
-        bad = not_finite(values)
+        values = self._mean_metrics()
+        bad = nonfinite_values(values)
         if bad:
-            self.break_off(images_seen, bad)
-            raise broken(images_seen, bad)
+            self.abort(images_seen, bad)
+            raise nonfinite_error(images_seen, bad)
         return values
 
-    def _means(self) -> dict[str, float]:
+    def _mean_metrics(self) -> dict[str, float]:
         """Return each measure's mean over the steps that had it; what this config never has is left out."""
-        if self._sums is None:
+        if self._metric_sums is None:
             return {}
         means: dict[str, float] = {}
-        for name, total in zip(MEASURES, self._sums.tolist(), strict=True):
+        for name, total in zip(STEP_METRICS, self._metric_sums.tolist(), strict=True):
             if name in PENALTIES:
-                on, steps = self.config.objective.weight(name) > 0, self._steps["penalised"]
-            elif name in OF_GENERATOR:
-                on, steps = True, self._steps["generator"]
+                active, steps = self.config.objective.penalty_weight(name) > 0, self._step_counts["penalised"]
+            elif name in GENERATOR_METRICS:
+                active, steps = True, self._step_counts["generator"]
             else:
-                on, steps = name != "augmentation" or bool(self.config.augment.operations), self._steps["all"]
-            if steps and (on or not math.isfinite(total)):
+                active, steps = name != "augmentation" or bool(self.config.augment.operations), self._step_counts["all"]
+            if steps and (active or not math.isfinite(total)):
                 means[name] = total / steps
-        if self._has_scale:
+        if self._has_probability:
             return means
         means.pop("d_fake_after", None)  # beside real logits from before D's step it would mean nothing
-        return {RAW.get(name, name): value for name, value in means.items()}
+        return {MARGIN_NAMES.get(name, name): value for name, value in means.items()}
 
-    def _forget(self, images_seen: int, now: float) -> None:
-        self._sums, self._since = None, (now, images_seen)
-        self._steps.clear()
+    def _reset_sums(self, images_seen: int, now: float) -> None:
+        self._metric_sums, self._last_progress = None, (now, images_seen)
+        self._step_counts.clear()
 
-    def draw(self, state: TrainState) -> None:
+    def write_samples(self, state: TrainState) -> None:
         """Draw a sample sheet; raises CardiganError if a step since the last look was refused, which may have spoiled batch statistics."""
         self._finite_means(state.images_seen)
-        began = time.monotonic()
-        values = self.observers.draw(self.snapshot(state), partial(self.probe.opinions, state))
-        self.drawing_seconds = time.monotonic() - began
-        self.event("samples", state.images_seen, {"file": str(self.run.sample(state.images_seen).relative_to(self.run.path)), **values})
+        started_at = time.monotonic()
+        values = self.callbacks.write_samples(self.snapshot(state), partial(self.probe.logits, state))
+        self.sample_seconds = time.monotonic() - started_at
+        self.write_event(
+            "samples",
+            state.images_seen,
+            {"file": str(self.run.sample_path(state.images_seen).relative_to(self.run.path)), **values},
+        )
 
-    def save(self, state: TrainState, judged: bool) -> None:
+    def save_checkpoint(self, state: TrainState, evaluate: bool) -> None:
         """Write a checkpoint and the generator, judged if that is asked for and affordable; remove what is no longer kept."""
-        self.progress(state)  # never save a state whose numbers were not looked at
-        began = time.monotonic()
-        verdict = self._verdict(state) if judged else {}
-        facts = CheckpointFacts(state.images_seen, round(self.clock.elapsed(), 3), verdict.get("score"), state.learning_rate_factor)
-        save_checkpoint(self.run.checkpoints, state_tensors(state), facts, header(self.config, self.spec, state.images_seen))
+        self.write_progress(state)  # never save a state whose numbers were not looked at
+        started_at = time.monotonic()
+        scores = self._evaluate(state) if evaluate else {}
+        facts = CheckpointMetadata(
+            state.images_seen, round(self.clock.elapsed_seconds(), 3), scores.get("score"), state.learning_rate_factor
+        )
+        save_checkpoint(
+            self.run.checkpoints,
+            state_tensors(state),
+            facts,
+            snapshot_metadata(self.config, self.spec, state.images_seen),
+        )
         write_snapshot(self.run.generator, self.snapshot(state))
         prune_checkpoints(self.run.checkpoints)
-        self._saved_at, self.saving_seconds = state.images_seen, max(time.monotonic() - began, 0.8 * self.saving_seconds)
-        self._watched("checkpoint", state, verdict)
+        self._saved_images_seen, self.checkpoint_seconds = (
+            state.images_seen,
+            max(time.monotonic() - started_at, 0.8 * self.checkpoint_seconds),
+        )
+        self._write_and_check("checkpoint", state, scores)
 
-    def leaving_seconds(self) -> float:
+    def finish_seconds(self) -> float:
         """Return what the last sample sheet, the last save and the report will take; the report judges once more, and a little more."""
-        return self.drawing_seconds + self.saving_seconds + 1.5 * self._judge_took
+        return self.sample_seconds + self.checkpoint_seconds + 1.5 * self._last_evaluation_seconds
 
     def snapshot(self, state: TrainState) -> Snapshot:
-        return Snapshot(state.average, self.config, self.spec, state.images_seen)
+        return Snapshot(state.ema_generator, self.config, self.spec, state.images_seen)
 
-    def _watched(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
+    def _write_and_check(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
         """Write an event down, and the faults that begin with it."""
-        for found in self.watch.after(self.event(kind, state.images_seen, values), state.learning_rate_factor):
-            self._tell(state.images_seen, found)
+        for fault in self.failure_policy.observe(
+            self.write_event(kind, state.images_seen, values), state.learning_rate_factor
+        ):
+            self._write_fault(state.images_seen, fault)
 
-    def _tell(self, images_seen: int, found: Fault) -> None:
-        numbers = {"name": found.name, "grave": found.grave, "evidence": dict(found.evidence), "words": found.words, "advice": found.advice}
-        self.event("fault", images_seen, numbers)
+    def _write_fault(self, images_seen: int, fault: Fault) -> None:
+        values = {
+            "name": fault.name,
+            "grave": fault.fatal,
+            "evidence": dict(fault.evidence),
+            "words": fault.message,
+            "advice": fault.advice,
+        }
+        self.write_event("fault", images_seen, values)
 
-    def event(self, kind: str, images_seen: int, values: dict[str, Any]) -> Event:
-        event = Event(kind, images_seen, self.clock.elapsed(), values)
+    def write_event(self, kind: str, images_seen: int, values: dict[str, Any]) -> Event:
+        event = Event(kind, images_seen, self.clock.elapsed_seconds(), values)
         self._journal.append(event)
-        self.report(event)
+        self.on_event(event)
         return event
 
-    def _probed(self, state: TrainState) -> dict[str, float]:
-        if self._probing_seconds > PROBE_SHARE * self.clock.elapsed():
+    def _probe_metrics(self, state: TrainState) -> dict[str, float]:
+        if self._probe_seconds > MAX_PROBE_FRACTION * self.clock.elapsed_seconds():
             return {}
-        began = time.monotonic()
+        started_at = time.monotonic()
         values = self.probe(state)
-        self._probing_seconds += time.monotonic() - began
+        self._probe_seconds += time.monotonic() - started_at
         return values
 
-    def _verdict(self, state: TrainState) -> dict[str, float]:
-        if self._judging_seconds > JUDGE_SHARE * self.clock.elapsed():
+    def _evaluate(self, state: TrainState) -> dict[str, float]:
+        if self._evaluation_seconds > MAX_EVALUATION_FRACTION * self.clock.elapsed_seconds():
             return {}
-        began = time.monotonic()
-        verdict = self.observers.judge(self.snapshot(state))
+        started_at = time.monotonic()
+        scores = self.callbacks.evaluate(self.snapshot(state))
         release_memory()  # a judgement's memory lies elsewhere than a step's, and would be kept beside it
-        self._judge_took = time.monotonic() - began
-        self._judging_seconds += self._judge_took
-        return {name: value for name, value in verdict.items() if math.isfinite(value)}
+        self._last_evaluation_seconds = time.monotonic() - started_at
+        self._evaluation_seconds += self._last_evaluation_seconds
+        return {name: value for name, value in scores.items() if math.isfinite(value)}

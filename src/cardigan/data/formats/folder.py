@@ -11,74 +11,78 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 
-from cardigan.data.formats.entries import HIDDEN, NO_PICTURE, reason, why_not
+from cardigan.data.formats.file_names import HIDDEN, NOT_AN_IMAGE, error_reason, skip_reason
 from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
-from cardigan.data.reader import Reader, Unreadable, fingerprint, shown
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
 from cardigan.errors import CardiganError
 
-AGAIN = "a folder listed already"
+ALREADY_LISTED = "a folder listed already"
 MISSING = "missing"
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """What lies in a folder. Paths are within it, in any encoding, sorted by their bytes."""
 
-    pictures: list[str]
-    marks: list[str]
+    images: list[str]
+    signatures: list[str]
     """Size and time of each picture."""
     others: list[str]
-    passed_over: dict[str, int]
+    skipped: dict[str, int]
 
 
-def listing(folder: Path) -> Listing:
+def list_folder(folder: Path) -> FolderListing:
     """Return what lies in a folder and its sub-folders; raises CardiganError for one that must not be listed."""
-    marks: dict[str, str] = {}
+    signatures: dict[str, str] = {}
     others: list[str] = []
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     try:
-        for path, entry, why in _files(folder.resolve(), passed_over):
-            mark = "" if why else _mark(entry)
-            if mark:
-                marks[path] = mark
+        for path, entry, reason in _walk(folder.resolve(), skipped):
+            signature = "" if reason else _signature(entry)
+            if signature:
+                signatures[path] = signature
             else:
                 others.append(path)
     except OSError as error:
-        where = shown(str(error.filename or folder))
-        raise CardiganError(f"{where!r} cannot be listed ({reason(error)}): allow it to be read, or take it out of the source.") from None
+        where = printable(str(error.filename or folder))
+        raise CardiganError(
+            f"{where!r} cannot be listed ({error_reason(error)}): allow it to be read, or take it out of the source."
+        ) from None
     if others:
-        passed_over[NO_PICTURE] += len(others)
-    pictures = sorted(marks, key=os.fsencode)
-    return Listing(pictures, [marks[path] for path in pictures], sorted(others, key=os.fsencode), dict(passed_over))
+        skipped[NOT_AN_IMAGE] += len(others)
+    images = sorted(signatures, key=os.fsencode)
+    return FolderListing(images, [signatures[path] for path in images], sorted(others, key=os.fsencode), dict(skipped))
 
 
-def _files(root: Path, passed_over: Counter[str]) -> Iterator[tuple[str, os.DirEntry[str], str]]:
+def _walk(root: Path, skipped: Counter[str]) -> Iterator[tuple[str, os.DirEntry[str], str]]:
     """Yield all that is no folder and not hidden: its path within the root, what the system tells of it, and why it is no picture.
 
     A linked folder waits until all others are listed, so that its pictures have their own paths if it lies in the source.
     """
-    seen = {_identity(parent) for parent in root.parents}  # a link out of the source and above it would bring in all the disk
-    waiting = [(False, "")]
-    while waiting:
-        inside = heappop(waiting)[1]
-        identity = _identity(root / inside)
-        if identity in seen:
-            passed_over[AGAIN] += 1
+    visited = {
+        _inode(parent) for parent in root.parents
+    }  # a link out of the source and above it would bring in all the disk
+    folders = [(False, "")]
+    while folders:
+        folder = heappop(folders)[1]
+        inode = _inode(root / folder)
+        if inode in visited:
+            skipped[ALREADY_LISTED] += 1
             continue
-        seen.add(identity)
-        with os.scandir(root / inside) as entries:
+        visited.add(inode)
+        with os.scandir(root / folder) as entries:
             for entry in entries:
-                path = f"{inside}/{entry.name}" if inside else entry.name
-                why = why_not(entry.name)
-                if why == HIDDEN:
-                    passed_over[HIDDEN] += 1
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                reason = skip_reason(entry.name)
+                if reason == HIDDEN:
+                    skipped[HIDDEN] += 1
                 elif _is_folder(entry):
-                    heappush(waiting, (entry.is_symlink(), path))
+                    heappush(folders, (entry.is_symlink(), path))
                 else:
-                    yield path, entry, why
+                    yield path, entry, reason
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _inode(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
 
@@ -90,7 +94,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _mark(entry: os.DirEntry[str]) -> str:
+def _signature(entry: os.DirEntry[str]) -> str:
     """Return a file's size and time, or "" for what is no file: opening a named pipe would wait for ever."""
     try:
         status = entry.stat()
@@ -99,15 +103,24 @@ def _mark(entry: os.DirEntry[str]) -> str:
     return f"{status.st_size} {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
-def folder_reader(folder: Path, found: Listing) -> Reader:
+def folder_reader(folder: Path, listing: FolderListing) -> Reader:
     """Return the pictures that were found in a folder, with the classes that its dataset.json tells, if there is one."""
 
     def read(index: int) -> bytes:
         try:
-            return (folder / found.pictures[index]).read_bytes()
+            return (folder / listing.images[index]).read_bytes()
         except (OSError, MemoryError) as error:
-            raise Unreadable(f"cannot be read ({reason(error)})") from None
+            raise UnreadableImage(f"cannot be read ({error_reason(error)})") from None
 
-    mark = fingerprint(f"{path}/{mark}" for path, mark in zip(found.pictures, found.marks, strict=True))
-    reader = Reader(str(folder), len(found.pictures), lambda index: shown(found.pictures[index]), read, mark, passed_over=found.passed_over)
-    return with_dataset_json(reader, (folder / DATASET_JSON).read_bytes()) if DATASET_JSON in found.others else reader
+    source_fingerprint = fingerprint(
+        f"{path}/{mark}" for path, mark in zip(listing.images, listing.signatures, strict=True)
+    )
+    reader = Reader(
+        str(folder),
+        len(listing.images),
+        lambda index: printable(listing.images[index]),
+        read,
+        source_fingerprint,
+        skipped=listing.skipped,
+    )
+    return with_dataset_json(reader, (folder / DATASET_JSON).read_bytes()) if DATASET_JSON in listing.others else reader

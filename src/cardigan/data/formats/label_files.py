@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cardigan.data.formats.columns import NAME_COLUMNS, chosen_column, label_of
-from cardigan.data.formats.entries import reason, why_not
-from cardigan.data.formats.tables import table_columns
-from cardigan.data.reader import shown
+from cardigan.data.formats.columns import FILE_NAME_COLUMNS, cell_label, find_column
+from cardigan.data.formats.file_names import error_reason, skip_reason
+from cardigan.data.formats.parquet import read_columns
+from cardigan.data.reader import printable
 from cardigan.errors import CardiganError
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
+LABEL_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 
-Rows: TypeAlias = Sequence[tuple[str, str | int | None]]
+LabelRows: TypeAlias = Sequence[tuple[str, str | int | None]]
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """A file of rows under named columns."""
 
     file: str
@@ -31,63 +31,71 @@ class Table:
     rows: Iterable[Sequence[object]]
 
 
-def rows_of(path: Path, column: str) -> Rows:
+def read_label_rows(path: Path, column: str) -> LabelRows:
     """Return the names and classes in a file of labels.
 
     Names are in a column called so (`file`, `name`, `id` and the like), else in the first; classes in `column`, else in one called `label` or
     `class`, else in the second. Raises CardiganError for a file that cannot be read so.
     """
-    file = shown(str(path))
+    file = printable(str(path))
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            columns, rows = table_columns(path)
-            return _picked(Table(file, columns, rows), column)
+            columns, rows = read_columns(path)
+            return _select_columns(LabelTable(file, columns, rows), column)
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         if suffix in {".json", ".jsonl"}:
-            return _json_rows(file, json.loads(text) if suffix == ".json" else _lines(text), column)
-        return _picked(_separated(file, text), column)
+            return _rows_from_json(file, json.loads(text) if suffix == ".json" else _json_lines(text), column)
+        return _select_columns(_parse_csv(file, text), column)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise CardiganError(f"{file} cannot be read ({reason(error)}): expected labels as CSV, JSON, JSONL or parquet.") from None
+        raise CardiganError(
+            f"{file} cannot be read ({error_reason(error)}): expected labels as CSV, JSON, JSONL or parquet."
+        ) from None
 
 
-def _lines(text: str) -> list[object]:
+def _json_lines(text: str) -> list[object]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _separated(file: str, text: str) -> Table:
+def _parse_csv(file: str, text: str) -> LabelTable:
     """Return text with commas, semicolons or tabs; without a line of names above, if it begins with a picture, columns are called 1, 2 ..."""
     first = text.partition("\n")[0]
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=first.count)) if any(cell.strip() for cell in row)]
+    rows = [
+        row
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=first.count))
+        if any(cell.strip() for cell in row)
+    ]
     if not rows:
-        return Table(file, (), ())
-    if why_not(rows[0][0].strip()) == "":
-        return Table(file, [str(number) for number in range(1, len(rows[0]) + 1)], rows)
-    return Table(file, [cell.strip() for cell in rows[0]], rows[1:])
+        return LabelTable(file, (), ())
+    if skip_reason(rows[0][0].strip()) == "":
+        return LabelTable(file, [str(number) for number in range(1, len(rows[0]) + 1)], rows)
+    return LabelTable(file, [cell.strip() for cell in rows[0]], rows[1:])
 
 
-def _picked(table: Table, asked: str) -> Rows:
-    name, label = _name_and_label(table, asked)
+def _select_columns(table: LabelTable, requested: str) -> LabelRows:
+    name, label = _column_indices(table, requested)
     return [
-        (str(row[name]).strip(), label_of(table.file, row[label] if label < len(row) else None))
+        (str(row[name]).strip(), cell_label(table.file, row[label] if label < len(row) else None))
         for row in table.rows
         if name < len(row) and row[name] is not None
     ]
 
 
-def _name_and_label(table: Table, asked: str) -> tuple[int, int]:
+def _column_indices(table: LabelTable, requested: str) -> tuple[int, int]:
     columns = table.columns
     if not columns:
         raise CardiganError(f"{table.file} is empty: expected a row for each picture.")
-    name = chosen_column(table.file, "", columns, NAME_COLUMNS) or columns[0]
+    name = find_column(table.file, "", columns, FILE_NAME_COLUMNS) or columns[0]
     others = [column for column in columns if column != name]
-    label = chosen_column(table.file, asked, others) or next(iter(others), None)
+    label = find_column(table.file, requested, others) or next(iter(others), None)
     if label is None:
-        raise CardiganError(f"{table.file} has one column, {name!r}: expected a second one with the class of each picture.")
+        raise CardiganError(
+            f"{table.file} has one column, {name!r}: expected a second one with the class of each picture."
+        )
     return columns.index(name), columns.index(label)
 
 
-def _json_rows(file: str, content: object, column: str) -> Rows:
+def _rows_from_json(file: str, content: object, column: str) -> LabelRows:
     """Return rows of {name: class}, {"labels": [[name, class], ...]}, [[name, class], ...] or [{column: value}, ...]."""
     if isinstance(content, dict) and isinstance(content.get("labels"), list):
         content = content["labels"]
@@ -96,25 +104,29 @@ def _json_rows(file: str, content: object, column: str) -> Rows:
     if not isinstance(content, list):
         raise CardiganError(f"{file} is no table of labels: expected an object {{name: class}} or a list of rows.")
     if all(isinstance(row, dict) for row in content):
-        return _picked(_objects(file, content), column)
+        return _select_columns(_table_from_objects(file, content), column)
     if not all(isinstance(row, list) and len(row) == 2 for row in content):
-        raise CardiganError(f"{file} holds rows of several kinds: expected [name, class] in each, or an object in each.")
+        raise CardiganError(
+            f"{file} holds rows of several kinds: expected [name, class] in each, or an object in each."
+        )
     if column:
         raise CardiganError(f"{file} has no columns, and {column!r} was asked for: leave it out.")
-    return [(str(name), label_of(file, label)) for name, label in content]
+    return [(str(name), cell_label(file, label)) for name, label in content]
 
 
-def _objects(file: str, rows: Sequence[Any]) -> Table:
+def _table_from_objects(file: str, rows: Sequence[Any]) -> LabelTable:
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    return Table(file, columns, [[row.get(column) for column in columns] for row in rows])
+    return LabelTable(file, columns, [[row.get(column) for column in columns] for row in rows])
 
 
-def dataset_json_rows(file: str, content: bytes) -> Rows | None:
+def dataset_json_rows(file: str, content: bytes) -> LabelRows | None:
     """Return the names and classes of a dataset.json of StyleGAN's layout; None if it has none, as such a file may."""
     try:
         table = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CardiganError(f"{file} is damaged ({reason(error)}): expected JSON. Mend it, or take it away.") from None
+        raise CardiganError(
+            f"{file} is damaged ({error_reason(error)}): expected JSON. Mend it, or take it away."
+        ) from None
     if not isinstance(table, dict) or not isinstance(table.get("labels"), list):
         return None
-    return _json_rows(file, table, "")
+    return _rows_from_json(file, table, "")

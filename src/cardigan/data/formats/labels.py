@@ -9,32 +9,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from cardigan.data.formats.label_files import SUFFIXES, Rows, dataset_json_rows, rows_of
-from cardigan.data.reader import Reader, shown
+from cardigan.data.formats.label_files import LABEL_SUFFIXES, LabelRows, dataset_json_rows, read_label_rows
+from cardigan.data.reader import Reader, printable
 from cardigan.errors import CardiganError
 
-FOLDERS = "folders"
+FOLDER_LABELS = "folders"
 DATASET_JSON = "dataset.json"
 AMBIGUOUS = -1
-WHOLE = re.compile(r"[+-]?\d{1,18}(\.0+)?", re.ASCII)
+INTEGER = re.compile(r"[+-]?\d{1,18}(\.0+)?", re.ASCII)
 
 Label: TypeAlias = str | int | None
 
 
-def parted(labels: str) -> tuple[Path | None, str]:
+def parse_labels_setting(labels: str) -> tuple[Path | None, str]:
     """Return the file and the column that FILE or FILE:COLUMN names, no file for what is a column alone, neither for "" and "folders".
 
     Raises CardiganError for the name of a file that is not there.
     """
-    if labels in {"", FOLDERS}:
+    if labels in {"", FOLDER_LABELS}:
         return None, ""
     if _is_file(labels):
         return Path(labels), ""
-    file, colon, column = labels.rpartition(":")
-    if colon and _is_file(file):
+    file, separator, column = labels.rpartition(":")
+    if separator and _is_file(file):
         return Path(file), column
-    if labels.lower().endswith(SUFFIXES) or file.lower().endswith(SUFFIXES):
-        raise CardiganError(f"There is no file of labels {shown(labels)!r}: expected the path of a file, or FILE:COLUMN.")
+    if labels.lower().endswith(LABEL_SUFFIXES) or file.lower().endswith(LABEL_SUFFIXES):
+        raise CardiganError(
+            f"There is no file of labels {printable(labels)!r}: expected the path of a file, or FILE:COLUMN."
+        )
     return None, labels
 
 
@@ -45,98 +47,112 @@ def _is_file(name: str) -> bool:
         return False
 
 
-def labelled(reader: Reader, labels: str) -> Reader:
+def with_labels(reader: Reader, labels: str) -> Reader:
     """Return the reader with the classes that `labels` asks for; its own where that is "" or the name of a column, which it knows itself."""
-    if labels == FOLDERS:
-        return replace(reader, labels=folder_labels(reader.name, titles_of(reader)))
-    file, column = parted(labels)
-    return reader if file is None else replace(reader, labels=row_labels(shown(str(file)), rows_of(file, column), titles_of(reader)))
+    if labels == FOLDER_LABELS:
+        return replace(reader, labels=folder_labels(reader.name, entry_names(reader)))
+    file, column = parse_labels_setting(labels)
+    return (
+        reader
+        if file is None
+        else replace(
+            reader, labels=match_rows(printable(str(file)), read_label_rows(file, column), entry_names(reader))
+        )
+    )
 
 
 def with_dataset_json(reader: Reader, content: bytes) -> Reader:
     """Return the reader with the classes of a dataset.json of StyleGAN's layout: {"labels": [[name, class], ...]}."""
     rows = dataset_json_rows(f"{DATASET_JSON} of {reader.name}", content)
-    return replace(reader, labels=None if rows is None else row_labels(DATASET_JSON, rows, titles_of(reader)))
+    return replace(reader, labels=None if rows is None else match_rows(DATASET_JSON, rows, entry_names(reader)))
 
 
-def titles_of(reader: Reader) -> list[str]:
-    return [reader.title(index) for index in range(len(reader))]
+def entry_names(reader: Reader) -> list[str]:
+    return [reader.entry_name(index) for index in range(len(reader))]
 
 
-def folder_labels(name: str, titles: Sequence[str]) -> list[Label]:
+def folder_labels(name: str, image_names: Sequence[str]) -> list[Label]:
     """Return the sub-folder each picture lies in: the topmost of its path after those that all pictures share.
 
     None for pictures that lie in none; raises CardiganError where that is all of them.
     """
-    parts = [title.split("/")[:-1] for title in titles]
+    parts = [image_name.split("/")[:-1] for image_name in image_names]
     while parts and len({path[0] if path else "" for path in parts}) == 1 and all(len(path) > 1 for path in parts):
         parts = [path[1:] for path in parts]
     labels: list[Label] = [path[0] if path else None for path in parts]
     if all(label is None for label in labels):
-        raise CardiganError(f"Labels are to be the names of folders, and no picture of {name!r} lies in one: put each class into a sub-folder.")
+        raise CardiganError(
+            f"Labels are to be the names of folders, and no picture of {name!r} lies in one: put each class into a sub-folder."
+        )
     return labels
 
 
-def row_labels(file: str, rows: Rows, titles: Sequence[str]) -> list[Label]:
+def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[Label]:
     """Return the class of each picture: that of the row with its path or, if only one picture has it, its file name, suffix or none.
 
     The order of rows does not matter. None for pictures without a row. Raises CardiganError for a name of several pictures, for a picture of
     two classes, and if no row has a picture.
     """
-    exact = {title: index for index, title in enumerate(titles)}
-    loose = _loose_names(titles)
-    labels: list[Label] = [None] * len(titles)
-    found: set[int] = set()
+    full_names = {image_name: index for index, image_name in enumerate(image_names)}
+    partial_names = _partial_names(image_names)
+    labels: list[Label] = [None] * len(image_names)
+    matched: set[int] = set()
     for name, label in rows:
-        path = _tidy(name)
-        index = exact.get(path, loose.get(path))
+        path = _normalize_path(name)
+        index = full_names.get(path, partial_names.get(path))
         if index is None:
             continue
         if index == AMBIGUOUS:
-            raise CardiganError(f"{file}: {name!r} is the name of several pictures, such as {_examples(path, titles)}: give paths within the source.")
-        if index in found and labels[index] != label:
-            raise CardiganError(f"{file}: {titles[index]!r} is of two classes, {labels[index]!r} and {label!r}: leave one row for each picture.")
-        found.add(index)
+            raise CardiganError(
+                f"{file}: {name!r} is the name of several pictures, such as {_examples(path, image_names)}: give paths within the source."
+            )
+        if index in matched and labels[index] != label:
+            raise CardiganError(
+                f"{file}: {image_names[index]!r} is of two classes, {labels[index]!r} and {label!r}: leave one row for each picture."
+            )
+        matched.add(index)
         labels[index] = label
-    if not found:
-        raise CardiganError(f"{file}: no row is of a picture of the source. {_unlike(rows, titles)}: give paths within the source, or file names.")
+    if not matched:
+        raise CardiganError(
+            f"{file}: no row is of a picture of the source. {_mismatch_example(rows, image_names)}: give paths within the source, or file names."
+        )
     return labels
 
 
-def _tidy(name: str) -> str:
+def _normalize_path(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./")
 
 
-def _loose_names(titles: Iterable[str]) -> Mapping[str, int]:
+def _partial_names(image_names: Iterable[str]) -> Mapping[str, int]:
     """Return pictures by path without suffix, file name, and file name without suffix; AMBIGUOUS for a name of several."""
-    names: dict[str, int] = {}
-    for index, title in enumerate(titles):
-        for name in _shorter(title):
-            names[name] = index if names.setdefault(name, index) == index else AMBIGUOUS
-    return names
+    partial_names: dict[str, int] = {}
+    for index, image_name in enumerate(image_names):
+        for name in _name_variants(image_name):
+            partial_names[name] = index if partial_names.setdefault(name, index) == index else AMBIGUOUS
+    return partial_names
 
 
-def _shorter(title: str) -> set[str]:
-    file = title.rpartition("/")[2]
-    return {title.rpartition(".")[0] if "." in file else title, file, file.rpartition(".")[0] or file}
+def _name_variants(image_name: str) -> set[str]:
+    file = image_name.rpartition("/")[2]
+    return {image_name.rpartition(".")[0] if "." in file else image_name, file, file.rpartition(".")[0] or file}
 
 
-def _examples(name: str, titles: Iterable[str]) -> str:
-    return " and ".join([repr(title) for title in titles if name in _shorter(title)][:2])
+def _examples(name: str, image_names: Iterable[str]) -> str:
+    return " and ".join([repr(image_name) for image_name in image_names if name in _name_variants(image_name)][:2])
 
 
-def _unlike(rows: Rows, titles: Sequence[str]) -> str:
+def _mismatch_example(rows: LabelRows, image_names: Sequence[str]) -> str:
     row = f"The first row names {rows[0][0]!r}" if rows else "It has no rows"
-    return f"{row}, the first picture is {titles[0]!r}" if titles else row
+    return f"{row}, the first picture is {image_names[0]!r}" if image_names else row
 
 
-def classes_of(labels: Sequence[Label]) -> tuple[list[int | None], list[str]]:
+def encode_labels(labels: Sequence[Label]) -> tuple[list[int | None], list[str]]:
     """Return each picture's class as a number 0 to K - 1, None where it has none, and the names of the K classes.
 
     Classes are sorted by value if all are whole numbers, in digits or not ("3", 3 and "3.0" are one), else as text.
     """
-    given = {label for label in labels if label is not None}
-    whole = all(isinstance(label, int) or WHOLE.fullmatch(label) for label in given)
-    value = {label: int(str(label).partition(".")[0]) if whole else str(label) for label in given}
-    number = {known: place for place, known in enumerate(sorted(set(value.values())))}
-    return [None if label is None else number[value[label]] for label in labels], [str(known) for known in number]
+    known_labels = {label for label in labels if label is not None}
+    all_integers = all(isinstance(label, int) or INTEGER.fullmatch(label) for label in known_labels)
+    values = {label: int(str(label).partition(".")[0]) if all_integers else str(label) for label in known_labels}
+    index_of = {class_value: index for index, class_value in enumerate(sorted(set(values.values())))}
+    return [None if label is None else index_of[values[label]] for label in labels], [str(known) for known in index_of]

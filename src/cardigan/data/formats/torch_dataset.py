@@ -11,73 +11,99 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from cardigan.data.decoding import DEEP, MODES, channels_of, eight_bits
-from cardigan.data.formats.arrays import FIRST, class_of, item_axes, numpy_of, scaling
-from cardigan.data.formats.entries import reason
-from cardigan.data.reader import Reader, Unreadable, fingerprint
+from cardigan.data.decoding import HIGH_BIT_DEPTH_MODES, PIL_MODES, num_channels, to_uint8
+from cardigan.data.formats.arrays import NUM_PROBED, channels_last_axes, class_label, pixel_converter, to_numpy
+from cardigan.data.formats.file_names import error_reason
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint
 from cardigan.errors import CardiganError
 
-FAILURES = (OSError, EOFError, ValueError, SyntaxError, RuntimeError)
+ITEM_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError)
 """What a dataset raises for a picture that it cannot read."""
 
 
-def dataset_reader(dataset: Dataset[Any]) -> Reader:
+def torch_dataset_reader(dataset: Dataset[Any]) -> Reader:
     """Return the pictures of a torch dataset with a length, each item a picture or a tuple of picture and class.
 
     Pictures are Pillow's, arrays or tensors, with channels first or last, in the ranges that `array_reader` takes. The fingerprint is made of the
     first 100 items and the number of all. A class is found out by reading its item.
     """
-    name, count = type(dataset).__name__, _length(dataset)
-    sample = list(_readable(dataset, range(min(FIRST, count))))
+    name, num_images = type(dataset).__name__, _num_items(dataset)
+    sample = list(_readable_items(dataset, range(min(NUM_PROBED, num_images))))
     if not sample:
-        raise CardiganError(f"{name} gives none of its first {FIRST} pictures: expected a dataset of pictures that can be read.")
-    pictures = [_pixels(name, item) for item in sample]
-    deeper = [pixels for pixels in pictures if pixels.dtype != np.uint8]
-    scaled = scaling(name, deeper) if deeper else np.array
+        raise CardiganError(
+            f"{name} gives none of its first {NUM_PROBED} pictures: expected a dataset of pictures that can be read."
+        )
+    probed = [_item_pixels(name, item) for item in sample]
+    non_uint8 = [pixels for pixels in probed if pixels.dtype != np.uint8]
+    to_pixels = pixel_converter(name, non_uint8) if non_uint8 else np.array
 
     def read(index: int) -> np.ndarray:
-        pixels = _pixels(name, _item(dataset, index))
-        return pixels if pixels.dtype == np.uint8 else scaled(pixels)
+        pixels = _item_pixels(name, _item(dataset, index))
+        return pixels if pixels.dtype == np.uint8 else to_pixels(pixels)
 
-    mark = fingerprint([name, count, *(part for pixels in pictures for part in (f"{pixels.dtype} {pixels.shape}", pixels.tobytes()))])
-    return Reader(name, count, str, read, mark, _Classes(name, dataset, count) if isinstance(sample[0], tuple) else None, passing=True)
+    probe_fingerprint = fingerprint(
+        [
+            name,
+            num_images,
+            *(part for pixels in probed for part in (f"{pixels.dtype} {pixels.shape}", pixels.tobytes())),
+        ]
+    )
+    return Reader(
+        name,
+        num_images,
+        str,
+        read,
+        probe_fingerprint,
+        _LazyLabels(name, dataset, num_images) if isinstance(sample[0], tuple) else None,
+        no_cache=True,
+    )
 
 
-def _length(dataset: Any) -> int:
+def _num_items(dataset: Any) -> int:
     try:
         return len(dataset)
     except (TypeError, NotImplementedError):
         name = type(dataset).__name__
-        raise CardiganError(f"{name} has no length: expected a dataset whose pictures can be asked for by number.") from None
+        raise CardiganError(
+            f"{name} has no length: expected a dataset whose pictures can be asked for by number."
+        ) from None
 
 
 def _item(dataset: Any, index: int) -> object:
     try:
         return dataset[index]
-    except FAILURES as error:
-        raise Unreadable(f"cannot be read ({reason(error)})") from None
+    except ITEM_ERRORS as error:
+        raise UnreadableImage(f"cannot be read ({error_reason(error)})") from None
 
 
-def _readable(dataset: Any, indices: Iterable[int]) -> Iterator[object]:
+def _readable_items(dataset: Any, indices: Iterable[int]) -> Iterator[object]:
     for index in indices:
         try:
             yield _item(dataset, index)
-        except Unreadable:  # told of when it is asked for
+        except UnreadableImage:  # told of when it is asked for
             continue
 
 
-def _pixels(name: str, item: object) -> np.ndarray:
-    picture = item[0] if isinstance(item, tuple) and item else item
-    if isinstance(picture, Image.Image):
-        upright = ImageOps.exif_transpose(picture)
-        return eight_bits(np.array(upright if upright.mode in DEEP else upright.convert(MODES[channels_of(upright)])))
-    if isinstance(picture, np.ndarray | torch.Tensor):
-        array = numpy_of(picture)
-        return array.transpose(item_axes(name, (1, *array.shape), channels_first=isinstance(picture, torch.Tensor)))
-    raise CardiganError(f"{name} gives {type(picture).__name__}: expected a picture of Pillow's, an array or a tensor, or (picture, class).")
+def _item_pixels(name: str, item: object) -> np.ndarray:
+    image = item[0] if isinstance(item, tuple) and item else item
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        return to_uint8(
+            np.array(
+                upright if upright.mode in HIGH_BIT_DEPTH_MODES else upright.convert(PIL_MODES[num_channels(upright)])
+            )
+        )
+    if isinstance(image, np.ndarray | torch.Tensor):
+        array = to_numpy(image)
+        return array.transpose(
+            channels_last_axes(name, (1, *array.shape), channels_first=isinstance(image, torch.Tensor))
+        )
+    raise CardiganError(
+        f"{name} gives {type(image).__name__}: expected a picture of Pillow's, an array or a tensor, or (picture, class)."
+    )
 
 
-class _Classes(Sequence[str | int | None]):
+class _LazyLabels(Sequence[str | int | None]):
     """The classes of a dataset's items, read one by one as they are asked for."""
 
     def __init__(self, name: str, dataset: Any, count: int) -> None:
@@ -93,6 +119,6 @@ class _Classes(Sequence[str | int | None]):
             return [self[place] for place in range(self._count)[index]]
         try:
             item = _item(self._dataset, range(self._count)[index])
-        except Unreadable:
+        except UnreadableImage:
             return None
-        return class_of(self._name, item[1]) if isinstance(item, tuple) and len(item) > 1 else None
+        return class_label(self._name, item[1]) if isinstance(item, tuple) and len(item) > 1 else None

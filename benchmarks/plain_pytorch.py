@@ -1,0 +1,128 @@
+"""The baseline of `speed.py`: a GAN loop the way tutorials write it, in eager fp32, for the networks of a recipe.
+
+Nothing of cardigan's training is used; only the recipe's numbers are read, its loss and penalties included. No layout,
+no fused optimizer, no frozen player, no tricks; also no waste: pictures lie in memory, resized once.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.functional import softplus
+
+from cardigan.config import Config
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+MIN_MAP_SIZE = 4
+"""Side of the picture the generator starts from, at 32x32 and 64x64."""
+
+
+def norm_layer(kind: str, channels: int) -> list[nn.Module]:
+    return [] if kind == "none" else [nn.BatchNorm2d(channels)]
+
+
+def stage_channels(config: Config, width: int) -> list[int]:
+    doublings = (config.data.height // MIN_MAP_SIZE).bit_length() - 1
+    return [width * min(2**depth, 8) for depth in range(doublings)]
+
+
+def generator(config: Config) -> nn.Sequential:
+    counts, norm = stage_channels(config, config.generator.width)[::-1], config.generator.normalization
+    layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent.size, counts[0], MIN_MAP_SIZE, bias=norm == "none")]
+    for wide, narrow in zip(counts, [*counts[1:], config.data.channels], strict=True):
+        layers += [*norm_layer(norm, wide), nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=norm == "none")]
+    return nn.Sequential(*layers, nn.Tanh())
+
+
+def discriminator(config: Config) -> nn.Sequential:
+    counts, norm = stage_channels(config, config.discriminator.width), config.discriminator.normalization
+    layers: list[nn.Module] = []
+    for depth, (narrow, wide) in enumerate(zip([config.data.channels, *counts], counts, strict=False)):
+        layers += [
+            nn.Conv2d(narrow, wide, 4, 2, 1, bias=norm == "none"),
+            *norm_layer(norm if depth else "none", wide),
+            nn.LeakyReLU(0.2),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(counts[-1], 1, MIN_MAP_SIZE, bias=norm == "none"), nn.Flatten(0))
+
+
+class PlainLoop:
+    """Both players and their pictures; `step` is one iteration."""
+
+    def __init__(self, config: Config, images: torch.Tensor) -> None:
+        self.config, self.images, self.steps = config, images, 0
+        self.generator = generator(config).to(images.device)
+        self.discriminator = discriminator(config).to(images.device)
+        self.average = copy.deepcopy(self.generator)
+        self.run_generator: Network = self.generator
+        self.run_discriminator: Network = self.discriminator
+        self.marks_steps = False
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=adam.learning_rate, betas=(adam.beta1, adam.beta2))
+            for network, adam in (
+                (self.discriminator, config.discriminator_optimizer),
+                (self.generator, config.generator_optimizer),
+            )
+        ]
+
+    def compile(self, backend: str | None = None) -> None:
+        """Compile both networks at their first step; a GPU also records them. Another backend has no mode."""
+        mode = None if backend else "reduce-overhead"
+        self.run_generator = torch.compile(self.generator, backend=backend or "inductor", mode=mode)
+        self.run_discriminator = torch.compile(self.discriminator, backend=backend or "inductor", mode=mode)
+        self.marks_steps = backend is None
+
+    def step(self) -> float:
+        if self.marks_steps:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step returned is no longer needed
+        config, batch = self.config, self.config.batch_size
+        real = self.images[torch.randint(len(self.images), (batch,), device=self.images.device)]
+        fake = self.run_generator(torch.randn(batch, config.latent.size, 1, 1, device=real.device))
+        self.discriminator.zero_grad()
+        penalise = config.objective.r1 > 0 and self.steps % config.objective.penalty_interval == 0
+        loss = self.discriminator_loss(real.requires_grad_(penalise), fake.detach().requires_grad_(penalise), penalise)
+        loss.backward()
+        self.optimizers[0].step()
+        self.generator.zero_grad()
+        if config.objective.loss == "relativistic":
+            cost = softplus(self.run_discriminator(real.detach()).detach() - self.run_discriminator(fake)).mean()
+        else:
+            cost = softplus(-self.run_discriminator(fake)).mean()
+        cost.backward()
+        self.optimizers[1].step()
+        if config.ema.half_life_images:
+            with torch.no_grad():
+                for kept, new in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                    kept.lerp_(new, 0.01)
+        self.steps += 1
+        return loss.item()  # tutorials print it
+
+    def discriminator_loss(self, real: torch.Tensor, fake: torch.Tensor, penalise: bool) -> torch.Tensor:
+        judge = self.discriminator if penalise else self.run_discriminator  # torch.compile has no second derivatives
+        real_logits, fake_logits = judge(real), judge(fake)
+        if self.config.objective.loss == "relativistic":
+            loss = softplus(fake_logits - real_logits).mean()
+        else:
+            loss = softplus(fake_logits).mean() + softplus(-real_logits).mean()
+        if penalise:
+            for logits, images, strength in (
+                (real_logits, real, self.config.objective.r1),
+                (fake_logits, fake, self.config.objective.r2),
+            ):
+                (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+                loss = (
+                    loss + strength * self.config.objective.penalty_interval / 2 * slope.square().sum((1, 2, 3)).mean()
+                )
+        return loss
+
+    @torch.no_grad()
+    def sample(self, num: int) -> torch.Tensor:
+        """Return pictures as uint8, drawn 64 at a time."""
+        network = self.average if self.config.ema.half_life_images else self.generator
+        network.eval()
+        drawn = [
+            network(torch.randn(64, self.config.latent.size, 1, 1, device=self.images.device)) for _ in range(num // 64)
+        ]
+        network.train()
+        return torch.cat([((part + 1) * 127.5).round().to(torch.uint8).cpu() for part in drawn])

@@ -1,0 +1,345 @@
+"""The tables of docs/results.md, one command each; prints a line of JSON a run, and the same into --out.
+
+    python benchmarks/result_tables.py time       [--seeds 0,1,2]   digit distance of `mnist` at 30 s, 1, 2, 5 and 10 minutes
+    python benchmarks/result_tables.py judge      [--recipe R]      every number of `cardigan evaluate`, 10,000 samples (`mnist` for 2 minutes, others whole)
+    python benchmarks/result_tables.py neighbours [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
+    python benchmarks/result_tables.py sizes      [--seeds 0]       the same of 50,000 real digits, and their distance, brought to a size and back
+    python benchmarks/result_tables.py stacked    [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
+    python benchmarks/result_tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
+    python benchmarks/result_tables.py probe      [--model RUN]     a linear classifier on D's features, trained without labels
+    python benchmarks/result_tables.py few        [--images N]      100 and 1,000 digits (or --digits), with and without augmentation (or --augmentation)
+    python benchmarks/result_tables.py collapse   [--recipe R]      ten seeds (or --seeds, more than three): last score over best, and faults
+
+Runs are kept under --runs and used again if they are there already: a table that was interrupted goes on.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cardigan
+from cardigan.backbones.digit_classifier import digit_features, digit_frechet_distance, to_mnist_shape
+from cardigan.config import DataConfig
+from cardigan.data.mnist import load_mnist
+from cardigan.data.source import to_training_shape
+from cardigan.explore.features import discriminator_features, linear_probe_error
+from cardigan.metrics.evaluate import evaluate, generator_sampler
+from cardigan.metrics.neighbors import nn_errors
+from cardigan.metrics.reference_loader import load_reference
+from cardigan.metrics.statistics import mean_with_error
+from cardigan.models.run_networks import load_networks, untrained_networks
+from cardigan.models.snapshot import read_snapshot
+from cardigan.pixels import encode
+from cardigan.recipes import config_for
+from cardigan.rng import stream
+from cardigan.run.journal import Event, read_events
+
+TIMES = (0.5, 1.0, 2.0, 5.0, 10.0)
+PENALTIES: dict[str, dict[str, Any]] = {
+    "R1+R2": {},
+    "R1": {"objective.r2": 0.0},
+    "R2": {"objective.r1": 0.0},
+    "none": {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1},
+}
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "DiffAugment": {"augment.operations": "translation,cutout", "augment.probability": 1.0},
+    "ADA": {
+        "augment.operations": "shift,scale,rotate,stretch,drift",
+        "augment.target": 0.6,
+        "augment.rise_images": 100_000,
+    },
+}
+SIDES = (28, 64, 32, 24, 20, 16, 14)
+HEALTH_SIGNALS = {"SIGINT", "SIGTERM"}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=sorted(TABLES))
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--recipe")
+    parser.add_argument("--model", type=Path, help="judge this run instead of training one")
+    parser.add_argument("--samples", type=int, action="append", help="how many samples; may be given more than once")
+    parser.add_argument(
+        "--truncation", type=float, action="append", help="from 1, as trained, to 0; may be given more than once"
+    )
+    parser.add_argument(
+        "--digits", type=int, action="append", help="how many digits are trained on; may be given more than once"
+    )
+    parser.add_argument(
+        "--augmentation", choices=AUGMENTATIONS, action="append", help="with this one; may be given more than once"
+    )
+    parser.add_argument(
+        "--set",
+        type=json.loads,
+        default={},
+        help="settings of every run beside the table's own, as JSON by dotted name",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--out", type=Path, help="write the rows here too")
+    options = parser.parse_args()
+    rows = []
+    for row in TABLES[options.table](options):
+        rows.append(row | {"set": options.set} if options.set else row)
+        print(json.dumps(rows[-1]), flush=True)
+        if options.out is not None:
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def train_rows(
+    options: argparse.Namespace,
+    table: str,
+    source: str,
+    recipe: str,
+    settings: Row,
+    minutes: float | None,
+    images: int | None,
+) -> Path:
+    """Return a finished run of these settings, trained now unless it is there; one that a signal stopped goes on, and stops the table again."""
+    settings = {**settings, **options.set}
+    told = [table, recipe, *(f"{key.split('.')[-1]}={value}" for key, value in settings.items())]
+    path = options.runs / "-".join([*told, f"{minutes:g}min" if minutes else f"{images}"]).replace(",", "+")
+    events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
+    if has_failed(path) or (events and events[-1].kind == "stop" and events[-1].values["reason"] not in HEALTH_SIGNALS):
+        return path
+    try:
+        run = cardigan.train(
+            source, recipe=recipe, out=path, minutes=minutes, images=images, overrides=settings, resume=bool(events)
+        )
+    except cardigan.CardiganError:
+        if not has_failed(path):
+            raise
+        return path  # that is a result too
+    if run.stopped_by in HEALTH_SIGNALS:
+        raise KeyboardInterrupt
+    return path
+
+
+def has_failed(path: Path) -> bool:
+    """Return whether a run ended because a number was no longer finite."""
+    events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
+    return bool(events) and events[-1].kind == "fault" and events[-1].values["name"] == "non-finite"
+
+
+def scores(path: Path) -> list[Event]:
+    return [
+        event for event in read_events(path / "journal.jsonl") if event.kind == "checkpoint" and "score" in event.values
+    ]
+
+
+def measure(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int = 0, truncation: float = 1.0) -> Row:
+    """Return what the judge says of a run's generator, and how long its training took."""
+    snapshot = read_snapshot(path)
+    reference = load_reference(snapshot.config)
+    report = evaluate(
+        generator_sampler(snapshot, reference, seed, truncation),
+        reference,
+        num_samples=count,
+        metrics=metrics,
+        baseline=False,
+    )
+    trained_for = read_events(path / "journal.jsonl")[-1].elapsed_seconds if (path / "journal.jsonl").exists() else None
+    return {
+        "samples": count,
+        "seconds": trained_for,
+        **{name: [measure.value, measure.standard_error] for name, measure in report.metrics.items()},
+    }
+
+
+def time_table(options: argparse.Namespace) -> Iterator[Row]:
+    minutes, recipe = options.minutes or TIMES[-1], options.recipe or "mnist"
+    for seed in options.seeds:
+        settings = {"seed": seed, "checkpoint_every": 25_000}
+        found = scores(train_rows(options, "time", "mnist", recipe, settings, minutes, None))
+        for moment in TIMES:
+            before = [event for event in found if event.elapsed_seconds <= moment * 60]
+            if before and moment <= minutes:
+                last = before[-1]
+                yield {
+                    "recipe": recipe,
+                    "seed": seed,
+                    "minutes": moment,
+                    "at": round(last.elapsed_seconds, 1),
+                    "images": last.images_seen,
+                    "score": last.values["score"],
+                }
+
+
+def evaluation(options: argparse.Namespace) -> Iterator[Row]:
+    recipe = options.recipe or "mnist"
+    source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
+    minutes = options.minutes or (2.0 if recipe == "mnist" and options.images is None else None)
+    images = None if minutes else options.images or config_for(source, recipe).images
+    for seed in options.seeds:
+        path = train_rows(options, "judge", source, recipe, {"seed": seed}, minutes, images)
+        yield {"recipe": recipe, "seed": seed, "images": read_snapshot(path).images_seen, **measure(path, 10_000, None)}
+
+
+def nn_error(options: argparse.Namespace) -> Iterator[Row]:
+    yield from train_and_evaluate(
+        options, "neighbours", "mnist", options.recipe or "mnist-conditional", 10, "neighbour_error", 50_000
+    )
+
+
+def resolutions(options: argparse.Namespace) -> Iterator[Row]:
+    train, test = load_mnist("train"), load_mnist("test")
+    for seed, side in itertools.product(options.seeds, SIDES):
+        data = DataConfig(height=side, width=side, resize="stretch")
+        drawn = to_mnist_shape(encode(to_training_shape(train.pixels, data)), data)
+        different = torch.randperm(len(train), generator=stream(seed, "different digits", 0))[:50_000]
+        replaced = torch.randint(len(train), (50_000,), generator=stream(seed, "digits drawn again", 0))
+        for name, chosen in {"different": different, "with replacement": replaced}.items():
+            error, spread = mean_with_error(
+                nn_errors(test.pixels, test.labels, [(drawn[chosen], train.labels[chosen])])
+            )
+            distance = digit_frechet_distance(digit_features(drawn[chosen[:5_000]]))
+            yield {
+                "seed": seed,
+                "side": side,
+                "digits": name,
+                "neighbour_error": [error, spread],
+                "distance": round(distance, 2),
+            }
+
+
+def stacked(options: argparse.Namespace) -> Iterator[Row]:
+    yield from train_and_evaluate(
+        options, "stacked", "stacked-mnist", options.recipe or "stacked-mnist", 20, "stacked", 26_000
+    )
+
+
+def train_and_evaluate(
+    options: argparse.Namespace, table: str, source: str, recipe: str, minutes: float, metric: str, count: int
+) -> Iterator[Row]:
+    """Yield one number of each seed's generator at each count of samples; `minutes` and `count` are what it takes where none are given."""
+    for seed in options.seeds:
+        budget = None if options.images else options.minutes or minutes
+        path = options.model or train_rows(options, table, source, recipe, {"seed": seed}, budget, options.images)
+        for samples, truncation in itertools.product(options.samples or [count], options.truncation or [1.0]):
+            snapshot = read_snapshot(path)
+            row = {
+                "seed": snapshot.config.seed,
+                "recipe": snapshot.config.recipe,
+                "images": snapshot.images_seen,
+                "truncation": truncation,
+            }
+            yield {**row, **measure(path, samples, (metric,), seed, truncation)}
+
+
+def ablation(options: argparse.Namespace) -> Iterator[Row]:
+    images = options.images or 150_000
+    for seed in options.seeds:
+        for loss in ("relativistic", "non-saturating"):
+            for penalties, changes in PENALTIES.items():
+                settings = {"seed": seed, "objective.loss": loss, **changes}
+                row = {"seed": seed, "loss": loss, "penalties": penalties, "images": images}
+                path = train_rows(options, "ablation", "stacked-mnist", "stacked-mnist", settings, None, images)
+                faults = [
+                    event.values["name"] for event in read_events(path / "journal.jsonl") if event.kind == "fault"
+                ]
+                yield {**row, **measure(path, 26_000, ("stacked",), seed), "faults": faults, "broke": has_failed(path)}
+
+
+def small_dataset(options: argparse.Namespace) -> Iterator[Row]:
+    images = options.images or 200_000
+    for count in options.digits or (100, 1_000):
+        for seed in options.seeds:
+            for name in options.augmentation or AUGMENTATIONS:
+                settings = {"seed": seed, "conditional": False, "data.limit": count, **AUGMENTATIONS[name]}
+                path = train_rows(options, "few", "mnist", "mnist", settings, None, images)
+                found, events = scores(path), read_events(path / "journal.jsonl")
+                best = min(found, key=lambda event: event.values["score"])
+                yield {
+                    **{"digits": count, "augmentation": name, "seed": seed, "images": images},
+                    **{
+                        "best": round(best.values["score"], 2),
+                        "best_at": best.images_seen,
+                        "last": round(found[-1].values["score"], 2),
+                    },
+                    "faults": sorted({event.values["name"] for event in events if event.kind == "fault"}),
+                    "scores": [[event.images_seen, round(event.values["score"], 2)] for event in found],
+                    **measure(path, 2_000, ("memorisation",), seed),
+                }
+
+
+def collapse(options: argparse.Namespace) -> Iterator[Row]:
+    recipe, images = options.recipe or "mnist", options.images or 300_000
+    source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
+    for seed in options.seeds if len(options.seeds) > 3 else range(10):
+        settings = {"seed": seed, "health": "stop"}
+        path = train_rows(options, "collapse", source, recipe, settings, None, images)
+        kept, events = scores(path), read_events(path / "journal.jsonl")
+        found = [event.values["score"] for event in kept]
+        faults = [event.values["name"] for event in events if event.kind == "fault"]
+        reason = next((event.values["reason"] for event in events if event.kind == "stop"), "non-finite")
+        yield {
+            **{"recipe": recipe, "seed": seed, "images": events[-1].images_seen, "stopped_by": reason},
+            **{
+                "best": round(min(found), 3),
+                "last": round(found[-1], 3),
+                "last_over_best": round(found[-1] / min(found), 3),
+                "faults": faults,
+            },
+            "seconds": round(events[-1].elapsed_seconds, 1),
+            "scores": [
+                [event.images_seen, round(event.elapsed_seconds, 1), round(event.values["score"], 3)] for event in kept
+            ],
+        }
+
+
+def probe(options: argparse.Namespace) -> Iterator[Row]:
+    """The DCGAN paper's protocol (arXiv:1511.06434, section 5.1): every layer of D max-pooled to 4x4, one linear classifier on all of it."""
+    train, test = load_mnist("train"), load_mnist("test")
+    for seed in options.seeds:
+        settings = {"seed": seed, "conditional": False}
+        path = options.model or train_rows(
+            options, "probe", "mnist", "mnist", settings, options.minutes, options.images or 300_000
+        )
+        networks = load_networks(path)
+        config = networks.snapshot.config
+        if config.conditional:
+            raise cardigan.CardiganError(
+                f"{path} was told classes: the probe is of what is learned without them; give another run."
+            )
+        pixels = [encode(to_training_shape(split.pixels, config.data)) for split in (train, test)]
+        for name, looking in {"D": networks, "random D": untrained_networks(networks), "pixels": None}.items():
+            ours, theirs = (
+                each.flatten(1).float() / 127.5 - 1 if looking is None else discriminator_features(looking, each)
+                for each in pixels
+            )
+            for labels in (100, 1_000, 60_000):
+                chosen = torch.randperm(60_000, generator=stream(seed, "labelled", 0))[:labels]
+                error = linear_probe_error(ours[chosen], train.labels[chosen], theirs, test.labels)
+                yield {
+                    "seed": seed,
+                    "features": name,
+                    "labels": labels,
+                    "test_error": round(error, 4),
+                    "width": ours.shape[1],
+                }
+
+
+TABLES = {
+    **{
+        "judge": evaluation,
+        "time": time_table,
+        "neighbours": nn_error,
+        "sizes": resolutions,
+        "stacked": stacked,
+        "ablation": ablation,
+    },
+    **{"probe": probe, "few": small_dataset, "collapse": collapse},
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""DINOv2's vision transformer (arXiv:2304.07193), small to large: the normalised class token.
+
+Knows the network and the names in the published files, not the weights: the user gives them.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, scaled_dot_product_attention
+
+from cardigan.errors import CardiganError
+
+PATCH_SIZE = 14
+HEAD_DIM = 64
+"""Channels of one attention head, at every size."""
+
+
+class Attention(nn.Module):
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(embed_dim, 3 * embed_dim), nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, tokens, embed_dim = x.shape
+        queries, keys, values = (
+            self.qkv(x).reshape(count, tokens, 3, embed_dim // HEAD_DIM, HEAD_DIM).permute(2, 0, 3, 1, 4)
+        )
+        return self.proj(
+            scaled_dot_product_attention(queries, keys, values).transpose(1, 2).reshape(count, tokens, embed_dim)
+        )
+
+
+class Mlp(nn.Module):
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(embed_dim, 4 * embed_dim), nn.Linear(4 * embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(embed_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.ls1 = nn.LayerNorm(embed_dim, eps=1e-6), Attention(embed_dim), LayerScale(embed_dim)
+        self.norm2, self.mlp, self.ls2 = nn.LayerNorm(embed_dim, eps=1e-6), Mlp(embed_dim), LayerScale(embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, PATCH_SIZE, PATCH_SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """From normalised RGB, sides divisible by 14, to one vector of `width` features."""
+
+    def __init__(self, embed_dim: int, depth: int, num_positions: int) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, embed_dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))
+        self.patch_embed = PatchEmbed(embed_dim)
+        self.blocks = nn.ModuleList(TransformerBlock(embed_dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch feature"]:
+        tokens = self.patch_embed(images)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = tokens + self.position_embedding(images.shape[2] // PATCH_SIZE, images.shape[3] // PATCH_SIZE)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens[:, 0])
+
+    def position_embedding(self, rows: int, columns: int) -> Float[Tensor, "1 token feature"]:
+        """Return the embedding of each place, resized from the 37x37 of training; the offset of 0.1 is that of the published program."""
+        side = round((self.pos_embed.shape[1] - 1) ** 0.5)
+        if (rows, columns) == (side, side):
+            return self.pos_embed
+        grid = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        factors = ((rows + 0.1) / side, (columns + 0.1) / side)
+        resized = interpolate(grid, scale_factor=factors, mode="bicubic").permute(0, 2, 3, 1).flatten(1, 2)
+        return torch.cat([self.pos_embed[:, :1], resized], dim=1)
+
+
+def build_dinov2(tensors: dict[str, Tensor], path: Path) -> VisionTransformer:
+    """Return the network that the tensors of a published file make; raises CardiganError if they are something else."""
+    try:
+        embed_dim = tensors["cls_token"].shape[2]
+        depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+        with torch.device("meta"):
+            network = VisionTransformer(embed_dim, depth, tensors["pos_embed"].shape[1])
+        network.load_state_dict(tensors, assign=True)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise CardiganError(
+            f"{path} does not hold a DINOv2 network of size S, B or L without registers, names as published: see docs/guides/evaluation.md."
+        ) from error
+    return network.eval().requires_grad_(False)

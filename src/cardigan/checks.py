@@ -1,0 +1,36 @@
+"""Whether a value is one that a setting may have. Knows no setting."""
+
+import types
+from typing import Any, Literal, get_args, get_origin
+
+from cardigan.errors import CardiganError
+
+
+def require(condition: bool, name: str, given: object, expected: str) -> None:
+    if not condition:
+        raise CardiganError(f"{name} is {given!r}: expected {expected}.")
+
+
+def nearest_divisor(number: int, total: int, minimum: int = 1) -> int:
+    """Return the divisor of `whole`, of at least `least` if it has one, that is nearest to a number; of two the smaller."""
+    return min(
+        (divisor for divisor in range(min(minimum, total), total + 1) if total % divisor == 0),
+        key=lambda divisor: abs(divisor - number),
+    )
+
+
+def validate_type(value: Any, expected: Any, name: str) -> Any:
+    """Return `value` if it is of the annotated type; an integer is welcome where a float is expected."""
+    options = get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
+    for option in options:
+        if get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+            raise CardiganError(f"{name} is {value!r}: expected one of {', '.join(map(repr, get_args(option)))}.")
+        if option is float and isinstance(value, int) and not isinstance(value, bool):
+            require(abs(value) < 2**1023, name, value, "a number that a float can hold")
+            return float(value)
+        if isinstance(value, option) and not (isinstance(value, bool) and option is not bool):
+            return value
+    type_names = " or ".join("nothing" if option is type(None) else option.__name__ for option in options)
+    raise CardiganError(f"{name} is {value!r}: expected {type_names}.")

@@ -1,0 +1,232 @@
+"""What a person sees while a run trains: a live screen in a terminal, a plain line every few seconds elsewhere.
+
+Reads events and the sample sheets in the run directory; can change nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cardigan.cli.terminal_images import sheet_preview
+from cardigan.config import Config
+from cardigan.figures.layout import GridLayout
+from cardigan.metrics.protocol import format_with_error
+from cardigan.run.directory import RunDirectory, read_config
+from cardigan.run.journal import Event
+
+LINE_INTERVAL_SECONDS = 5.0
+SCORE_NAMES = {
+    "mnist": ("distance", "to the test digits"),
+    "stacked-mnist": ("divergence", "of the modes drawn from even ones"),
+}
+"""What a source's score is called, and what it is."""
+SLOW_DATA_FRACTION = 0.1
+"""A training that waits longer than this share of its time is held up by its data."""
+METRIC_ROWS = (
+    ("discriminator_loss", "D loss", "what D pays for its errors"),
+    ("generator_loss", "G loss", "what G pays for being found out"),
+    ("d_real", "D(x)", "how real D finds real pictures; 0.5 is a guess"),
+    ("d_fake", "D(G(z))", "how real it finds generated ones"),
+    ("d_fake_after", "  after D's step", "the same pictures, once D has learned from them"),
+    ("margin_real", "margin", "how much more real D finds real pictures; it has no scale"),
+    ("augmentation", "augmented", "how likely each change is to what D sees"),
+)
+LINE_METRICS = (
+    *(("discriminator_loss", "D loss"), ("generator_loss", "G loss"), ("d_real", "D(x)"), ("d_fake", "D(G(z))")),
+    ("margin_real", "margin"),
+)
+
+
+@contextmanager
+def progress_view(config: Config, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """Yield what `train` reports its events to."""
+    console = Console()
+    if quiet:
+        yield lambda event: None
+    elif console.is_terminal:
+        screen = ProgressScreen(config, console)
+        with Live(screen.render(), console=console, refresh_per_second=4) as live:
+            yield lambda event: live.update(screen.update(event))
+    else:
+        yield ProgressLines(config).update
+
+
+@dataclass
+class ProgressScreen:
+    """The live screen; redrawn after every event."""
+
+    config: Config
+    console: Console
+    run: Path | None = None
+    latest_values: dict[str, Any] = field(default_factory=dict)
+    images_seen: int = 0
+    elapsed: float = 0.0
+    best_checkpoint: Event | None = None
+    notes: list[str] = field(default_factory=list)
+    preview: RenderableType = ""
+
+    def update(self, event: Event) -> RenderableType:
+        """Return the screen once this event has happened."""
+        self.images_seen, self.elapsed = event.images_seen, event.elapsed_seconds
+        if event.kind == "reading":
+            self.notes = [decoding_progress_text(event)]
+        elif event.kind in {"start", "resume"}:
+            self.run = Path(event.values["run"])
+            self.config = read_config(RunDirectory(self.run))
+            self.notes = list(event.values.get("messages", []))
+        elif event.kind == "note":
+            self.notes = [*self.notes, *event.values["messages"]][-3:]
+        elif event.kind == "progress":
+            self.latest_values = event.values
+        elif event.kind == "samples":
+            self.preview = self._preview(event)
+        elif event.kind in {"fault", "rollback"}:
+            self.notes = [*self.notes, event_text(event)][-3:]
+        elif (
+            event.kind == "checkpoint"
+            and "score" in event.values
+            and (self.best_checkpoint is None or event.values["score"] < self.best_checkpoint.values["score"])
+        ):
+            self.best_checkpoint = event
+        return self.render()
+
+    def render(self) -> RenderableType:
+        numbers = Table.grid(padding=(0, 2))
+        for name, label, meaning in METRIC_ROWS:
+            if name in self.latest_values:
+                numbers.add_row(label, f"{self.latest_values[name]:7.3f}", Text(meaning, style="dim"))
+        if self.best_checkpoint is not None:
+            name, meaning = score_name_and_meaning(self.config)
+            numbers.add_row(name, score_text(self.best_checkpoint), Text(f"best so far, {meaning}", style="dim"))
+        progress_bar = Table.grid()  # a bare bar ends without a line break
+        progress_bar.add_row(
+            ProgressBar(
+                total=1.0,
+                completed=budget_fraction(self.config, self.images_seen, self.elapsed),
+                width=min(60, self.console.width - 2),
+            )
+        )
+        return Group(
+            Text(f"cardigan · {self.config.recipe} · {self.run or 'starting'}", style="bold"),
+            progress_bar,
+            Text(progress_text(self.config, self.images_seen, self.elapsed, self.latest_values)),
+            numbers,
+            *(Text(note, style="yellow") for note in self.notes),
+            self.preview,
+        )
+
+    def _preview(self, event: Event) -> RenderableType:
+        if self.run is None:
+            return ""
+        layout = GridLayout(int(event.values["num_samples"]), self.config.data.height, self.config.data.width)
+        max_rows = self.console.height - 12 - len(self.notes)
+        color = self.console.color_system is not None and not self.console.no_color
+        return sheet_preview(self.run / event.values["file"], layout, self.console.width, max_rows, color)
+
+
+@dataclass
+class ProgressLines:
+    """For logs: one line at most every few seconds."""
+
+    config: Config
+    last_printed_at: float = float("-inf")
+
+    def update(self, event: Event) -> None:
+        if event.kind == "reading" and (
+            event.elapsed_seconds - self.last_printed_at >= LINE_INTERVAL_SECONDS
+            or event.values["done"] == event.values["of"]
+        ):
+            self.last_printed_at = event.elapsed_seconds
+            print(f"cardigan: {decoding_progress_text(event)}", flush=True)
+        elif event.kind in {"start", "resume"}:
+            self.config, self.last_printed_at = read_config(RunDirectory(Path(event.values["run"]))), float("-inf")
+            action = "training" if event.kind == "start" else f"going on from {event.images_seen:,} images"
+            print(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
+            for message in event.values.get("messages", []):
+                print(f"cardigan: {message}", flush=True)
+        elif event.kind == "note":
+            for message in event.values["messages"]:
+                print(f"cardigan: {message}", flush=True)
+        elif event.kind == "progress" and event.elapsed_seconds - self.last_printed_at >= LINE_INTERVAL_SECONDS:
+            self.last_printed_at = event.elapsed_seconds
+            numbers = " ".join(
+                f"{label} {event.values[name]:.3f}" for name, label in LINE_METRICS if name in event.values
+            )
+            print(
+                f"{progress_text(self.config, event.images_seen, event.elapsed_seconds, event.values)} | {numbers}",
+                flush=True,
+            )
+        elif event.kind in {"fault", "rollback"}:
+            print(f"cardigan: {event_text(event)}", flush=True)
+        elif event.kind == "checkpoint" and "score" in event.values:
+            print(
+                f"{event.images_seen:,} images: {' '.join(score_name_and_meaning(self.config))} {score_text(event)}",
+                flush=True,
+            )
+
+
+def decoding_progress_text(event: Event) -> str:
+    """Return how far the pictures are decoded, and how fast."""
+    num_done, total = event.values["done"], event.values["of"]
+    images_per_second = num_done / max(event.elapsed_seconds - event.values["since"], 1e-9)
+    return f"decoding pictures, once for all: {num_done:,} of {total:,}, {images_per_second:,.0f} a second"
+
+
+def score_text(event: Event) -> str:
+    """Return a judged checkpoint's score with its standard error."""
+    score, error = event.values["score"], event.values.get("score_error")
+    return f"{score:.3g}" if error is None else format_with_error(score, error)
+
+
+def score_name_and_meaning(config: Config) -> tuple[str, str]:
+    return SCORE_NAMES.get(config.data.source, ("score", "the lower the better"))
+
+
+def event_text(event: Event) -> str:
+    """Return a fault or a rollback in words."""
+    values = event.values
+    if event.kind == "fault":
+        return f"{values['name']} at {event.images_seen:,} images: {values['words']}. {values['advice']}"
+    reason = f" ({values['fault']}: {values['words']})" if "fault" in values else ""
+    factor = values["learning_rate_factor"]
+    message = f"back from {values['left_at']:,} to the best checkpoint, {event.images_seen:,} images{reason}"
+    return f"{message}; learning rates are now {factor:g} of the config's."
+
+
+def budget_fraction(config: Config, images_seen: int, elapsed: float) -> float:
+    """Return the share of the budget that is spent, 0..1."""
+    fractions = [images_seen / config.images] if config.images is not None else []
+    fractions += [elapsed / (config.minutes * 60)] if config.minutes is not None else []
+    return min(1.0, max(fractions, default=0.0))
+
+
+def progress_text(config: Config, images_seen: int, elapsed: float, values: dict[str, Any]) -> str:
+    """Return how far, how fast, how long still, in one line."""
+    images_per_second = float(values.get("images_per_second", 0.0))
+    remaining = [] if config.minutes is None else [config.minutes * 60 - elapsed]
+    if config.images is not None and images_per_second:
+        remaining.append((config.images - images_seen) / images_per_second)
+    remaining_text = f", {duration_text(max(0.0, min(remaining)))} to go" if remaining else ""
+    total = f" of {config.images:,}" if config.images is not None else ""
+    waiting_fraction = float(values.get("waiting_for_data", 0.0))
+    waiting_text = (
+        f", {waiting_fraction:.0%} of the time spent waiting for pictures"
+        if waiting_fraction > SLOW_DATA_FRACTION
+        else ""
+    )
+    return f"{images_seen:,}{total} images, {images_per_second:,.0f} images/s{waiting_text}, {duration_text(elapsed)} so far{remaining_text}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as 1:02:03 or 2:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,327 @@
+"""From settings to the pictures that are trained on, those that are held out, and what feeds a training that cannot hold them.
+
+The one place where sources, frames and the cache meet; knows neither networks nor devices.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cardigan.config import DataConfig
+from cardigan.data.cache import (
+    ProgressFn,
+    cache_order,
+    decode_in_memory,
+    decoded_bytes,
+    fits_on_disk,
+    is_cached,
+    load_or_build_cache,
+)
+from cardigan.data.decoding import DecodeSpec, decode_spec
+from cardigan.data.formats.detection import open_reader
+from cardigan.data.formats.huggingface import HF_PREFIX
+from cardigan.data.formats.labels import encode_labels, parse_labels_setting
+from cardigan.data.mnist import load_mnist
+from cardigan.data.prefetch import BatchStream
+from cardigan.data.reader import Reader, fingerprint
+from cardigan.data.source import ImageSource, random_subset
+from cardigan.data.stacked import load_stacked_mnist
+from cardigan.data.stats import DatasetStats, reader_stats
+from cardigan.data.streaming import (
+    infer_num_classes,
+    preview_source,
+    read_first_entries,
+    reader_stream,
+    shard_stats,
+    shard_stream,
+    shards_from_config,
+)
+from cardigan.data.webdataset.addresses import redact_query as without_query
+from cardigan.data.webdataset.shards import is_shards
+from cardigan.errors import CardiganError, unknown
+from cardigan.shapes import Labels
+
+BUILTIN_DATASETS: dict[str, Callable[..., ImageSource]] = {"mnist": load_mnist, "stacked-mnist": load_stacked_mnist}
+NUM_PREVIEW_IMAGES = 2_048
+"""Pictures of a stream that are kept in memory, to look at and to compare with."""
+MIN_IMAGES = 2
+MAX_LISTED_NAMES = 20_000
+"""Names of pictures that a run remembers, to tell later which of them changed."""
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """A source as a training needs it."""
+
+    train: ImageSource
+    """What is trained on; for a stream, a part of it that is kept in memory."""
+    holdout: ImageSource | None
+    """What is not, if anything is kept apart."""
+    make_stream: Callable[[int, int, slice], BatchStream] | None = None
+    """Given seed, batch and this process's share, what yields the pictures of a training that cannot hold them all."""
+    num_unlabeled: int = 0
+    """How many pictures, of those that are known beforehand, have no class though the source has classes."""
+    source_fingerprint: dict[str, Any] = field(default_factory=dict)
+    """What a run remembers of its source, so that a resumed one can tell whether it changed."""
+    messages: tuple[str, ...] = ()
+    """What a person should know: what was skipped, what was converted."""
+
+
+def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reader: Reader | None = None) -> Datasets:
+    """Return the pictures of these settings, decoded and kept if need be; `told` hears how far that is, `reader` is one that is open already.
+
+    Raises CardiganError for a source that is not there, cannot be read or holds too little.
+    """
+    if reader is None and data.source in BUILTIN_DATASETS:
+        return _builtin_datasets(data)
+    _reject_unused_settings(data, {"classes"} if reader or not is_shards(data.source) else {"labels", "split"})
+    if data.channels not in (1, 3, 4):
+        raise CardiganError(
+            f"data.channels is {data.channels}: expected 1 (grey), 3 (RGB) or 4 (RGB and transparency)."
+        )
+    if reader is None and is_shards(data.source):
+        return _sharded_datasets(data, decode_spec(data))
+    reader = reader or reader_from_config(data)
+    reader = replace(reader, labels=None if reader.labels is None else list(reader.labels))
+    if len(reader) - data.holdout < MIN_IMAGES:
+        raise CardiganError(
+            f"{data.source} holds {len(reader):,} picture{'' if len(reader) == 1 else 's'}{_holdout_note(data)}: "
+            f"training needs at least {MIN_IMAGES}, and hundreds to learn anything but copies."
+        )
+    if data.split == "test" and not data.holdout:
+        raise CardiganError("data.split is 'test', but nothing is held out: give data.held_out a number of pictures.")
+    if data.max_images > len(reader) - data.holdout:
+        raise CardiganError(
+            f"data.limit is {data.max_images:,} and {data.source} has {len(reader) - data.holdout:,} pictures to train on: give a smaller one."
+        )
+    spec = decode_spec(data)
+    if should_cache(data, reader, spec):
+        return _cached_datasets(data, reader, spec, on_progress)
+    return _streamed_datasets(data, reader, spec)
+
+
+def _reject_unused_settings(data: DataConfig, names: set[str]) -> None:
+    """Raise CardiganError for settings that were given and that this kind of source does not read."""
+    defaults = DataConfig()
+    for name in sorted(names):
+        if getattr(data, name) != getattr(defaults, name):
+            raise CardiganError(
+                f"data.{name} is {getattr(data, name)!r}, which {data.source} does not read: leave it out."
+            )
+
+
+def absolute_source(source: str) -> str:
+    """Return a source by a name that means the same everywhere on this machine: local paths become absolute."""
+    if source in BUILTIN_DATASETS or "://" in source or source.startswith(HF_PREFIX):
+        return source
+    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - of a pattern too
+
+
+def absolute_labels(labels: str) -> str:
+    """Return where classes come from by a name that means the same everywhere on this machine."""
+    file, column = parse_labels_setting(labels)
+    if file is None or not file.exists():
+        return labels
+    return str(file.absolute()) + (f":{column}" if column else "")
+
+
+def default_run_name(source: str) -> str:
+    """Return a short name for a source, that a folder can bear."""
+    return re.sub(r"[^\w.-]+", "-", Path(without_query(source).rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")
+
+
+def reader_from_config(data: DataConfig) -> Reader:
+    """Return the source's pictures by number; raises CardiganError for one that is not there, offering an embedded one that is called alike."""
+    is_local = data.source == absolute_source(data.source) and not data.source.startswith(HF_PREFIX)
+    if (
+        is_local
+        and not Path(data.source).exists()
+        and get_close_matches(Path(data.source).name, BUILTIN_DATASETS, cutoff=0.7)
+    ):
+        raise unknown("source", Path(data.source).name, BUILTIN_DATASETS)
+    return open_reader(data.source, data.labels)
+
+
+def dataset_stats(data: DataConfig, reader: Reader | None = None) -> DatasetStats:
+    """Return what a source's pictures are like; `reader` is one that is open already."""
+    if reader is None and is_shards(data.source):
+        return shard_stats(shards_from_config(data), data.max_pixels)
+    return reader_stats(reader or reader_from_config(data), data.max_pixels)
+
+
+def _holdout_note(data: DataConfig) -> str:
+    return f", {data.holdout:,} of them held out" if data.holdout else ""
+
+
+def should_cache(data: DataConfig, reader: Reader, spec: DecodeSpec) -> bool:
+    """Return whether the pictures are decoded once and kept; raises CardiganError if they must be and there is no room."""
+    if data.cache == "stream":
+        return False
+    if reader.no_cache or is_cached(reader, spec) or fits_on_disk(len(reader), spec):
+        return True
+    if data.cache == "disk":
+        size = decoded_bytes(len(reader), spec) / 1e9
+        raise CardiganError(
+            f"{len(reader):,} pictures of this size take {size:.1f} GB, more than half of what is free: set data.keep to stream, or auto."
+        )
+    return False
+
+
+def _builtin_datasets(data: DataConfig) -> Datasets:
+    _reject_unused_settings(data, {"held_out", "labels", "classes", "max_pixels", "keep", "workers"})
+    source = random_subset(BUILTIN_DATASETS[data.source](data.split), data.max_images)
+    holdout = BUILTIN_DATASETS[data.source]("test") if data.split == "train" else None
+    return Datasets(replace(source, horizontal_flip=data.horizontal_flip), holdout)
+
+
+def _cached_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec, on_progress: ProgressFn | None) -> Datasets:
+    decoded = (
+        decode_in_memory(reader, spec, data.num_workers, on_progress)
+        if reader.no_cache
+        else load_or_build_cache(reader, spec, data.num_workers, on_progress)
+    )
+    train_entries, holdout_entries = _split_entries(data, len(reader))
+    labels, class_names = _class_labels(reader)
+    cache_fingerprint = f"{decoded.key} {_labels_fingerprint(reader)}" if decoded.key else ""
+    all_images = ImageSource(
+        data.source,
+        decoded.pixels,
+        labels[decoded.entries],
+        len(class_names),
+        class_names=class_names,
+        fingerprint=cache_fingerprint,
+    )
+    rows = {entry: row for row, entry in enumerate(decoded.entries)}
+    sources = [
+        _source_slice(all_images, [rows[entry] for entry in entries if entry in rows])
+        for entries in (train_entries, holdout_entries)
+    ]
+    if len(sources[0]) < MIN_IMAGES:
+        raise CardiganError(
+            f"{data.source} holds {len(sources[0]):,} readable pictures to train on{_holdout_note(data)}: training needs at least {MIN_IMAGES}."
+        )
+    holdout = sources[1] if len(sources[1]) and data.split == "train" else None
+    messages = _messages(len(reader), decoded.unreadable, decoded.conversions)
+    return Datasets(
+        replace(sources[0], mirrored=data.horizontal_flip),
+        holdout,
+        None,
+        _count_unlabeled(labels, class_names),
+        _source_fingerprint(data, reader, "kept"),
+        messages,
+    )
+
+
+def _split_entries(data: DataConfig, count: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the entries that are trained on, and of those that are held out; consecutive ones of the order they are kept in."""
+    entries = cache_order(count)
+    num_train = count - data.holdout
+    train_entries = {"train": entries[:num_train], "test": entries[num_train:], "all": entries}[data.split]
+    return train_entries[: data.max_images or None], entries[num_train:]
+
+
+def _source_slice(source: ImageSource, rows: list[int]) -> ImageSource:
+    """Return consecutive pictures of a source, without copying them."""
+    start, stop = (rows[0], rows[-1] + 1) if rows else (0, 0)
+    part_fingerprint = f"{source.fingerprint} {start}:{stop}" if source.fingerprint else ""
+    return replace(
+        source, pixels=source.pixels[start:stop], labels=source.labels[start:stop], fingerprint=part_fingerprint
+    )
+
+
+def _class_labels(reader: Reader) -> tuple[Labels, tuple[str, ...]]:
+    """Return all entries' classes as numbers, -1 for none, and the names of all classes."""
+    if reader.labels is None:
+        return torch.zeros(len(reader), dtype=torch.long), ()
+    labels, class_names = encode_labels(reader.labels)
+    return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.long), tuple(class_names)
+
+
+def _count_unlabeled(labels: Labels, class_names: tuple[str, ...]) -> int:
+    return int((labels < 0).sum()) if class_names else 0
+
+
+def _labels_fingerprint(reader: Reader) -> str:
+    return fingerprint(str(label) for label in reader.labels or ())
+
+
+def _streamed_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec) -> Datasets:
+    train_entries, holdout_entries = _split_entries(data, len(reader))
+    labels, class_names = _class_labels(reader)
+
+    def in_memory(entries: list[int]) -> ImageSource:
+        decoded = decode_in_memory(reader, spec, data.num_workers, entries=entries)
+        return ImageSource(
+            data.source, decoded.pixels, labels[decoded.entries], len(class_names), class_names=class_names
+        )
+
+    holdout = in_memory(holdout_entries) if holdout_entries and data.split == "train" else None
+    make_stream = partial(reader_stream, reader, spec, data, train_entries, labels)
+    return Datasets(
+        in_memory(train_entries[:NUM_PREVIEW_IMAGES]),
+        holdout,
+        make_stream,
+        _count_unlabeled(labels, class_names),
+        _source_fingerprint(data, reader, "streamed"),
+    )
+
+
+def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
+    if data.max_images:
+        raise CardiganError(
+            f"data.limit is {data.max_images}, but shards are read as they come: leave some of them out of the list instead."
+        )
+    if data.cache == "disk":
+        raise CardiganError("data.keep is 'disk', but shards are read as they come: leave it out.")
+    all_shards = shards_from_config(data)
+    shards, holdout_entries = all_shards.split_holdout(data.holdout)
+    first_entries_of_epoch = read_first_entries(shards, NUM_PREVIEW_IMAGES)
+    num_classes = data.num_classes or infer_num_classes(first_entries_of_epoch)
+    preview = preview_source(shards, first_entries_of_epoch, spec, num_classes)
+    holdout = preview_source(shards, holdout_entries, spec, num_classes) if holdout_entries else None
+    make_stream = partial(shard_stream, shards, spec, data, num_classes)
+    source_fingerprint = {
+        "source": data.source,
+        "count": len(all_shards.addresses),
+        "fingerprint": all_shards.fingerprint,
+        "pictures": list(all_shards.addresses),
+    }
+    return Datasets(
+        preview,
+        holdout,
+        make_stream,
+        int((preview.labels < 0).sum()),
+        {**source_fingerprint, "labels": "", "how": "streamed"},
+    )
+
+
+def _source_fingerprint(data: DataConfig, reader: Reader, storage: str) -> dict[str, Any]:
+    return {
+        **{
+            "source": data.source,
+            "count": len(reader),
+            "fingerprint": reader.fingerprint,
+            "labels": _labels_fingerprint(reader),
+            "how": storage,
+        },
+        "pictures": [reader.entry_name(index) for index in range(len(reader))]
+        if len(reader) <= MAX_LISTED_NAMES
+        else None,
+    }
+
+
+def _messages(count: int, unreadable: dict[str, str], conversions: dict[str, int]) -> tuple[str, ...]:
+    messages = [f"{number:,} pictures: {what}" for what, number in conversions.items()]
+    if unreadable:
+        entry_name, reason = next(iter(unreadable.items()))
+        messages.append(
+            f"{len(unreadable):,} of {count:,} pictures were skipped ({entry_name} {reason}{', and others' if len(unreadable) > 1 else ''})"
+        )
+    return tuple(messages)

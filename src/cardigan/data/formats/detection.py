@@ -1,0 +1,164 @@
+"""From what the user gave, a path or hf:NAME, to the reader of it: by its name, else by how its content begins.
+
+Knows which reader reads what, and nothing of how.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from cardigan.data.formats.archives import tar_reader, zip_reader
+from cardigan.data.formats.file_names import error_reason, no_images_error, skip_reason
+from cardigan.data.formats.folder import FolderListing, folder_reader, list_folder
+from cardigan.data.formats.hdf5 import hdf5_reader, lmdb_reader
+from cardigan.data.formats.huggingface import DATASET_MARKERS, HF_PREFIX, huggingface_reader, saved_dataset_reader
+from cardigan.data.formats.labels import parse_labels_setting, with_labels
+from cardigan.data.formats.numpy_files import idx_reader, npy_reader, npz_reader
+from cardigan.data.formats.parquet import parquet_reader, train_files
+from cardigan.data.reader import Reader, printable
+from cardigan.errors import CardiganError
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A kind of file, or of folder."""
+
+    description: str
+    suffixes: tuple[str, ...]
+    make_reader: Callable[[Path, str], Reader]
+    """Takes the path and the column of classes."""
+    magic: bytes = b""
+    """What its content has at `offset`, for files that are called otherwise."""
+    offset: int = 0
+
+
+def _without_column(description: str, make_reader: Callable[[Path], Reader]) -> Callable[[Path, str], Reader]:
+    """Return the opener of a kind of file without columns."""
+
+    def checked_reader(path: Path, column: str) -> Reader:
+        if column:
+            raise CardiganError(
+                f"The labels {column!r} are no file, and {printable(str(path))!r} ({description}) has no columns: expected folders, FILE or FILE:COLUMN."
+            )
+        return make_reader(path)
+
+    return checked_reader
+
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+FILE_FORMATS = (
+    FileFormat("zip archive", (".zip",), _without_column("zip archive", zip_reader), magic=b"PK\x03\x04"),
+    FileFormat("tar archive", TAR_SUFFIXES, _without_column("tar archive", tar_reader), magic=b"ustar", offset=257),
+    FileFormat("NumPy array", (".npy",), _without_column("array", npy_reader), magic=b"\x93NUMPY"),
+    FileFormat("NumPy arrays", (".npz",), npz_reader),
+    FileFormat(
+        "IDX file",
+        ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz"),
+        _without_column("IDX file", idx_reader),
+        magic=b"\0\0\x08\x03",
+    ),
+    FileFormat("parquet file", PARQUET_SUFFIXES, lambda path, column: parquet_reader([path], column), magic=b"PAR1"),
+    FileFormat("HDF5 file", (".h5", ".hdf5"), hdf5_reader, magic=b"\x89HDF\r\n"),
+    FileFormat("LMDB database", (".mdb", ".lmdb"), _without_column("LMDB", lmdb_reader)),
+)
+FOLDER_FORMATS = {
+    "data.mdb": _without_column("LMDB", lmdb_reader),
+    **dict.fromkeys(DATASET_MARKERS, saved_dataset_reader),
+}
+"""What opens a folder that holds a file called so; any other holds pictures, or, without one, tables or one file of the kinds above."""
+
+
+def open_reader(source: str, labels: str = "") -> Reader:
+    """Return the pictures of a source, with the classes that `labels` asks for: "" is the source's own, "folders", a column, FILE or FILE:COLUMN.
+
+    A source is a folder, an archive, a file of arrays, a table or a database (docs/guides/data.md), or hf:NAME or hf:NAME:SPLIT.
+    Raises CardiganError for one that is not there, is damaged or has no pictures.
+    """
+    file, column = parse_labels_setting(labels)
+    return with_labels(replace(_open_path_or_dataset(source, "" if file else column), name=printable(source)), labels)
+
+
+def _open_path_or_dataset(source: str, column: str) -> Reader:
+    if source.startswith(HF_PREFIX):
+        return huggingface_reader(source, column)
+    path = Path(source).expanduser()
+    try:
+        if not source or not path.exists():
+            raise _missing_source_error(source, path)
+        return _folder_reader(path, column) if path.is_dir() else _file_reader(path, column)
+    except OSError as error:  # of a path through a folder that must not be entered, or of a name that is too long
+        raise CardiganError(
+            f"{printable(source)!r} cannot be opened ({error_reason(error)}): expected a path that may be read."
+        ) from None
+
+
+def _missing_source_error(source: str, path: Path) -> CardiganError:
+    sibling_names = [printable(entry.name) for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close_matches = get_close_matches(printable(path.name), sibling_names, n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {printable(str(path.parent / close_matches[0]))!r}?"
+        if close_matches
+        else f"expected a folder, {_format_list()}, or hf:NAME."
+    )
+    return CardiganError(f"There is no {printable(source)!r}: {hint}")
+
+
+def _format_list() -> str:
+    return ", ".join(f"{file_format.description} ({file_format.suffixes[0]})" for file_format in FILE_FORMATS)
+
+
+def _file_reader(path: Path, column: str) -> Reader:
+    file_format = _format_by_suffix(path) or _format_by_magic(path)
+    if file_format is not None:
+        return file_format.make_reader(path, column)
+    if skip_reason(path.name) == "":
+        raise CardiganError(f"{printable(str(path))!r} is one picture: give the folder it lies in.")
+    raise CardiganError(f"{printable(str(path))!r} is of no known kind: expected a folder, {_format_list()}.")
+
+
+def _format_by_suffix(path: Path) -> FileFormat | None:
+    return next((file_format for file_format in FILE_FORMATS if path.name.lower().endswith(file_format.suffixes)), None)
+
+
+def _format_by_magic(path: Path) -> FileFormat | None:
+    with path.open("rb") as file:
+        head = file.read(512)
+    return next(
+        (
+            file_format
+            for file_format in FILE_FORMATS
+            if file_format.magic and head[file_format.offset :].startswith(file_format.magic)
+        ),
+        None,
+    )
+
+
+def _folder_reader(folder: Path, column: str) -> Reader:
+    make_reader = next((opener for marker, opener in FOLDER_FORMATS.items() if (folder / marker).is_file()), None)
+    if make_reader is not None:
+        return make_reader(folder, column)
+    folder_listing = list_folder(folder)
+    if folder_listing.images:
+        return _without_column("folder", lambda path: folder_reader(path, folder_listing))(folder, column)
+    return _reader_of_files_in(folder, folder_listing, column)
+
+
+def _reader_of_files_in(folder: Path, folder_listing: FolderListing, column: str) -> Reader:
+    """Return the pictures in the tables, or in the only archive or array, that a folder holds."""
+    recognized = [folder / other for other in folder_listing.others if _format_by_suffix(folder / other)]
+    tables = [path for path in recognized if path.name.lower().endswith(PARQUET_SUFFIXES)]
+    if tables and len(tables) == len(recognized):
+        return parquet_reader(train_files(tables), column)
+    if len(recognized) == 1:
+        return _file_reader(recognized[0], column)
+    if recognized:
+        raise CardiganError(
+            f"{printable(str(folder))!r} holds {len(recognized):,} files that could be meant, {_first_names(recognized)}: give one of them."
+        )
+    raise no_images_error(printable(str(folder)), folder_listing.skipped)
+
+
+def _first_names(paths: Sequence[Path]) -> str:
+    return " and ".join(printable(path.name) for path in paths[:2])

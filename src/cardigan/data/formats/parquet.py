@@ -1,0 +1,189 @@
+"""Pictures in parquet files, one a row: the row groups are read as their pictures are asked for, and the last one is kept.
+
+Knows the columns of pictures and classes, and where Hugging Face notes the names of classes.
+"""
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cardigan.data.formats.columns import IMAGE_COLUMNS, cell_label, class_name_of, find_column
+from cardigan.data.formats.file_names import error_reason, stat_signature
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
+from cardigan.errors import CardiganError
+
+TRAIN_FILE = re.compile(r"train([-_.]|$)")
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """The rows of a file that are stored, and read, together."""
+
+    file: Path
+    index: int
+    start: int
+    """Its first row, counted through all files."""
+    start_in_file: int
+    """Its first row, counted in its file."""
+    size: int
+
+
+def train_files(files: Sequence[Path]) -> Sequence[Path]:
+    """Return the files of the training part where names or folders tell parts (train-00000-of-00002.parquet), else all."""
+    return [file for file in files if TRAIN_FILE.match(file.name) or file.parent.name == "train"] or files
+
+
+def parquet_reader(files: Sequence[Path], column: str) -> Reader:
+    """Return the pictures of parquet files of the same columns, in the files' order.
+
+    Pictures are encoded, as bytes or as Hugging Face's {bytes, path}, in the column called image, img, picture, png or jpg, or in the only such
+    one. Classes are whole numbers or text in the column `column`, or in one called label, labels or class.
+    """
+    name = printable(str(files[0]))
+    try:
+        schema = _schema(files[0])
+        image_column = _find_image_column(name, schema)
+        label_column = _find_label_column(name, column, schema, image_column)
+        groups = [group for group in _row_groups(files, image_column) if group.size]
+        labels = None if label_column is None else _labels(files, label_column, schema)
+    except (OSError, ValueError, _arrow_errors()) as error:
+        raise CardiganError(
+            f"{name!r} cannot be read ({error_reason(error)}): expected whole parquet files, all of the same columns."
+        ) from None
+    if not groups:
+        raise CardiganError(f"{name!r} has no rows: expected one for each picture.")
+    starts = [group.start for group in groups]
+    rows = _row_group_reader(groups, image_column)
+
+    def entry_name(index: int) -> str:
+        group = groups[bisect_right(starts, index) - 1]
+        return (
+            str(index)
+            if len(files) == 1
+            else f"{printable(group.file.name)} row {group.start_in_file + index - group.start}"
+        )
+
+    def read(index: int) -> bytes:
+        number = bisect_right(starts, index) - 1
+        return image_bytes(rows(number)[index - starts[number]].as_py())
+
+    source_fingerprint = fingerprint(part for file in files for part in (file.name, stat_signature(file)))
+    return Reader(name, groups[-1].start + groups[-1].size, entry_name, read, source_fingerprint, labels)
+
+
+def image_bytes(cell: object) -> bytes:
+    """Return what a cell holds, bytes or Hugging Face's {bytes, path}."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(content, bytes):
+        raise UnreadableImage("is missing: its cell holds no bytes")
+    return content
+
+
+def read_columns(file: Path) -> tuple[list[str], Iterator[Sequence[object]]]:
+    """Return the columns of a parquet file, and its rows, such as names of pictures and their classes."""
+    try:
+        table = _import_parquet().read_table(file, use_threads=False)
+    except _arrow_errors() as error:
+        raise CardiganError(
+            f"{printable(str(file))!r} cannot be read ({error_reason(error)}): expected a whole parquet file."
+        ) from None
+    return table.column_names, zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _import_parquet() -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise CardiganError("Parquet files need pyarrow: install it with pip install 'cardigan[parquet]'.") from None
+    return parquet
+
+
+def _arrow_errors() -> type[Exception]:
+    _import_parquet()
+    from pyarrow import ArrowException
+
+    return ArrowException
+
+
+def _schema(file: Path) -> Any:
+    return _import_parquet().read_schema(file)
+
+
+def _row_groups(files: Sequence[Path], column: str) -> Iterator[RowGroup]:
+    first = 0
+    for file in files:
+        metadata = _import_parquet().read_metadata(file)
+        if column not in metadata.schema.to_arrow_schema().names:
+            raise ValueError(f"{printable(file.name)} has no column {column!r}")
+        row = 0
+        for number in range(metadata.num_row_groups):
+            size = metadata.row_group(number).num_rows
+            yield RowGroup(file, number, first, row, size)
+            first, row = first + size, row + size
+
+
+def _row_group_reader(groups: Sequence[RowGroup], column: str) -> Callable[[int], Any]:
+    """Return what reads a row group's pictures. It opens the file anew, so a forked process shares no open file, only what is read already."""
+
+    @lru_cache(maxsize=1)
+    def rows(number: int) -> Any:
+        group = groups[number]
+        try:
+            with _import_parquet().ParquetFile(group.file) as parquet:
+                return parquet.read_row_group(group.index, columns=[column], use_threads=False).column(0)
+        except (OSError, ValueError, MemoryError, _arrow_errors()) as error:
+            raise UnreadableImage(f"cannot be read ({error_reason(error)})") from None
+
+    return rows
+
+
+def _find_image_column(name: str, schema: Any) -> str:
+    candidates = [field.name for field in schema if _is_binary(field.type)]
+    column = find_column(name, "", candidates, IMAGE_COLUMNS) or (candidates[0] if len(candidates) == 1 else None)
+    if column is None:
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise CardiganError(
+            f"{name!r} has the columns {columns}: expected encoded pictures, as bytes, in a column called {IMAGE_COLUMNS[0]}."
+        )
+    return column
+
+
+def _is_binary(arrow_type: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(arrow_type):
+        return any(field.name == "bytes" and _is_binary(field.type) for field in arrow_type)
+    return types.is_binary(arrow_type) or types.is_large_binary(arrow_type) or types.is_fixed_size_binary(arrow_type)
+
+
+def _find_label_column(name: str, requested: str, schema: Any, image_column: str) -> str | None:
+    from pyarrow import types
+
+    fits = (types.is_integer, types.is_string, types.is_large_string, types.is_boolean, types.is_dictionary)
+    columns = [
+        field.name
+        for field in schema
+        if field.name != image_column and (requested or any(fit(field.type) for fit in fits))
+    ]
+    return find_column(name, requested, columns)
+
+
+def _labels(files: Sequence[Path], column: str, schema: Any) -> list[str | int | None]:
+    values = [
+        value
+        for file in files
+        for value in _import_parquet().read_table(file, columns=[column], use_threads=False).column(0).to_pylist()
+    ]
+    names = _class_names(schema, column)
+    return [class_name_of(names, value) if names else cell_label(f"Column {column!r}", value) for value in values]
+
+
+def _class_names(schema: Any, column: str) -> list[str]:
+    """Return the names that Hugging Face's metadata give to a column's numbers, none where there are none."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return metadata.get("info", {}).get("features", {}).get(column, {}).get("names", [])

@@ -1,0 +1,163 @@
+"""What one picture tells of itself when it is decoded: size, colours, transparency, blankness, and what makes copies of it known.
+
+Knows nothing of the other pictures.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cardigan.data.decoding import (
+    ALPHA_MODES,
+    HIGH_BIT_DEPTH_MODES,
+    conversion_note,
+    num_channels,
+    open_image,
+    to_uint8,
+)
+from cardigan.data.quality.near_duplicates import thumbnail
+from cardigan.data.reader import Reader, StoredImage, UnreadableImage
+
+EXIF_ORIENTATION = 0x0112
+BLANK_STD = 2.0
+"""Standard deviation of the grey levels, of 255."""
+MODE_NAMES = {
+    "1": "1-bit",
+    "L": "grey",
+    "La": "grey",
+    "LA": "grey",
+    "P": "palette",
+    "PA": "palette",
+    "RGBa": "RGBA",
+    "I": "32-bit",
+    "F": "32-bit",
+}
+
+
+@dataclass(frozen=True)
+class ImageStats:
+    """One picture, decoded once. Height and width are those of the upright picture."""
+
+    index: int
+    num_bytes: int
+    format: str
+    """As Pillow calls it, or "array"."""
+    color_mode: str
+    """How they are stored: "RGB", "grey", "palette", "CMYK", "16-bit", "RGBA, transparent" or "RGBA, opaque" and so on."""
+    conversion: str
+    """What is lost on the way to 8-bit grey, RGB or RGBA; "" if nothing is."""
+    height: int
+    width: int
+    exif_rotated: bool
+    """Whether its EXIF says that it is to be turned or mirrored."""
+    channels: int
+    """As few as show all that is in it: 1 grey, 3 colour, 4 if it is transparent somewhere."""
+    gray_std: float
+    """Standard deviation of the grey levels."""
+    content_hash: bytes
+    pixel_hash: bytes
+    thumbnail: np.ndarray
+
+    @property
+    def blank(self) -> bool:
+        return self.gray_std < BLANK_STD
+
+
+@dataclass(frozen=True)
+class InspectionFailure:
+    """A picture that cannot be used, and why."""
+
+    index: int
+    reason: str
+
+
+def inspect_entry(reader: Reader, index: int, max_pixels: int) -> ImageStats | InspectionFailure:
+    """Return what an entry of a source shows, or why it does not."""
+    try:
+        return inspect_image(reader.read(index), index, max_pixels)
+    except UnreadableImage as error:
+        return InspectionFailure(index, str(error))
+
+
+def inspect_image(stored_image: StoredImage, index: int, max_pixels: int) -> ImageStats:
+    """Return what a stored picture shows; raises Unreadable for one that cannot be used."""
+    with open_image(stored_image, max_pixels) as image:
+        format, conversion = image.format or "array", conversion_note(image)
+        exif_rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+        color_mode, simplified = _color_mode(image), simplify_mode(ImageOps.exif_transpose(image))
+    visible, gray_std = _visible_image(simplified)
+    return ImageStats(
+        index,
+        len(stored_image) if isinstance(stored_image, bytes) else stored_image.nbytes,
+        format,
+        _describe_mode(color_mode, simplified),
+        conversion,
+        simplified.height,
+        simplified.width,
+        exif_rotated,
+        len(simplified.getbands()),
+        gray_std,
+        hashlib.blake2b(
+            stored_image if isinstance(stored_image, bytes) else np.ascontiguousarray(stored_image).data, digest_size=16
+        ).digest(),
+        _pixel_hash(simplified),
+        thumbnail(visible),
+    )
+
+
+def _color_mode(image: Image.Image) -> tuple[str, bool]:
+    """Return how a picture's colours are stored, and whether it could be transparent."""
+    mode = "16-bit" if image.mode.startswith("I;") else MODE_NAMES.get(image.mode, image.mode)
+    return mode, image.mode in ALPHA_MODES or "transparency" in image.info
+
+
+def _describe_mode(color_mode: tuple[str, bool], simplified: Image.Image) -> str:
+    mode, may_have_alpha = color_mode
+    return f"{mode}, {'transparent' if simplified.mode == 'RGBA' else 'opaque'}" if may_have_alpha else mode
+
+
+def simplify_mode(image: Image.Image) -> Image.Image:
+    """Return a picture as L, RGB or RGBA, the first that shows all that is in it: equal pictures become equal however they were stored."""
+    if image.mode in HIGH_BIT_DEPTH_MODES:
+        image = Image.fromarray(to_uint8(np.array(image)))
+    if num_channels(image) == 4:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            return image
+    elif image.mode in {"1", "L"}:
+        return image.convert("L")
+    image = image.convert("RGB")
+    return image.getchannel("R") if _is_gray(np.asarray(image)) else image
+
+
+def _is_gray(pixels: np.ndarray) -> bool:
+    """Return whether the colours are equal everywhere; a few pixels tell that most pictures are not grey."""
+    return all(bool((sample[:, :, :1] == sample[:, :, 1:]).all()) for sample in (pixels[::16, ::16], pixels))
+
+
+def _pixel_hash(simplified: Image.Image) -> bytes:
+    pixels = np.asarray(simplified)
+    if simplified.mode == "RGBA":
+        pixels = np.where(pixels[:, :, 3:] == 0, np.uint8(0), pixels)  # nobody sees the colour there
+    return hashlib.blake2b(
+        pixels.data, digest_size=16, person=f"{simplified.width}x{simplified.height}".encode()[:16]
+    ).digest()
+
+
+def _visible_image(simplified: Image.Image) -> tuple[Image.Image, float]:
+    """Return an opaque picture and the deviation of its grey levels: a transparent one over white or over black, where more of it is seen."""
+    if simplified.mode != "RGBA":
+        return simplified, _gray_std(simplified)
+    backgrounds = (
+        Image.alpha_composite(Image.new("RGBA", simplified.size, background), simplified).convert("RGB")
+        for background in ("white", "black")
+    )
+    return max(((image, _gray_std(image)) for image in backgrounds), key=lambda found: found[1])
+
+
+def _gray_std(image: Image.Image) -> float:
+    counts, levels = np.array(image.convert("L").histogram(), np.float64), np.arange(256)
+    mean = (counts * levels).sum() / counts.sum()
+    return float(np.sqrt((counts * (levels - mean) ** 2).sum() / counts.sum()))

@@ -1,0 +1,219 @@
+"""Pictures decoded by worker processes, ahead of who needs them, in the order asked for whatever the number of workers.
+
+Knows entries and frames; not what the order means, nor what becomes of the pixels.
+"""
+
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from cardigan.data.decoding import DecodeSpec, conversion_note, open_image, to_pixels
+from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.errors import CardiganError
+
+CAN_FORK = sys.platform == "linux"
+PREFETCH_FACTOR = 4
+"""Parts that each worker keeps ready."""
+MAX_WORKERS = 16
+"""Workers, unless more are asked for."""
+CHUNK_SIZE = 64
+WORKER_DIED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
+"""What PyTorch says of a worker that died."""
+
+
+class WorkerLost(CardiganError):
+    """A process that decodes pictures has died; what was trained until then is whole."""
+
+
+@dataclass
+class DecodedChunk:
+    """Decoded pictures, uint8 [n, height, width, channels], of the entries `indices`; what could not be read is in `bad` instead."""
+
+    pixels: np.ndarray
+    indices: list[int]
+    unreadable: dict[int, str] = field(default_factory=dict)
+    conversions: Counter[str] = field(default_factory=Counter)
+    labels: list[int] = field(default_factory=list)
+    """Classes, where they come with the pictures."""
+    error: str = ""
+    """Why there is nothing here and nothing more will come: exceptions lose their words on the way between processes."""
+
+
+class DecodingDataset(Dataset[DecodedChunk]):
+    """What a worker does with the numbers it is sent: of entries, or, with `candidates`, of places in that list of entries."""
+
+    def __init__(self, reader: Reader, spec: DecodeSpec, candidates: Sequence[int] | None) -> None:
+        self.reader, self.spec, self.candidates = reader, spec, candidates
+
+    def __getitem__(self, index: int) -> DecodedChunk:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> DecodedChunk:
+        spec = self.spec
+        chunk = DecodedChunk(np.empty((len(indices), spec.height, spec.width, spec.channels), np.uint8), [])
+        try:
+            for index in indices:
+                self._decode_into(chunk, index)
+        except CardiganError as error:
+            chunk.error = str(error)
+        chunk.pixels = chunk.pixels[: len(chunk.indices)]
+        return chunk
+
+    def _decode_into(self, chunk: DecodedChunk, index: int) -> None:
+        """Add one picture; in place of one that cannot be read, the next of the list that can."""
+        candidates = self.candidates
+        for entry in (
+            [index]
+            if candidates is None
+            else (candidates[(index + attempt) % len(candidates)] for attempt in range(len(candidates)))
+        ):
+            try:
+                with open_image(self.reader.read(entry), self.spec.max_pixels) as image:
+                    chunk.conversions[conversion_note(image)] += 1
+                    chunk.pixels[len(chunk.indices)] = to_pixels(image, self.spec)
+                chunk.indices.append(entry)
+                return
+            except UnreadableImage as error:
+                chunk.unreadable[entry] = str(error)
+
+
+def decode_chunks(
+    reader: Reader,
+    spec: DecodeSpec,
+    index_lists: Iterable[list[int]],
+    workers: int | None,
+    candidates: Sequence[int] | None = None,
+) -> Iterator[DecodedChunk]:
+    """Yield one part for each list of entry numbers in `order`, which may be endless.
+
+    `workers` processes decode ahead, one for each core if it is None, this process if it is 0. With `candidates` the numbers are places in that list,
+    and an unreadable picture's place is taken by the next readable one, so that parts are always full. Raises WorkerLost if a worker dies.
+    """
+    return load_chunks(DecodingDataset(reader, spec, candidates), index_lists, reader.name, num_workers(workers))
+
+
+def load_chunks(
+    dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None, name: str, workers: int
+) -> Iterator[DecodedChunk]:
+    """Yield what the dataset makes of each list of numbers in `order`, or one part after another where it has an order of its own.
+
+    `workers` processes work ahead; none, and this one does the work. Where a system cannot fork, which is how they come by the source, a thread
+    takes their place. Raises WorkerLost if a process dies, and CardiganError where a part is a refusal.
+    """
+    load = _load_in_thread if workers and not CAN_FORK else partial(_load_in_processes, name=name, workers=workers)
+    for chunk in load(dataset, index_lists):
+        if chunk.error:
+            raise CardiganError(chunk.error)
+        chunk.conversions.pop("", None)
+        yield chunk
+
+
+def _load_in_thread(dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None) -> Iterator[DecodedChunk]:
+    chunks = iter(dataset) if index_lists is None else (dataset.__getitems__(indices) for indices in index_lists)  # pyright: ignore[reportAttributeAccessIssue]
+    with ThreadPoolExecutor(1, "decoding") as thread:
+        pending = deque(thread.submit(next, chunks, None) for _ in range(PREFETCH_FACTOR))
+        try:
+            while (chunk := pending.popleft().result()) is not None:
+                pending.append(thread.submit(next, chunks, None))
+                yield chunk
+        finally:
+            thread.shutdown(cancel_futures=True)
+            chunks.close()  # pyright: ignore[reportAttributeAccessIssue] - it is a generator
+
+
+def _load_in_processes(
+    dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None, name: str, workers: int
+) -> Iterator[DecodedChunk]:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of forking beside threads: workers use none of them; of more workers than cores: who asks gets them
+        loader = DataLoader(
+            dataset,
+            batch_size=None if index_lists is None else 1,
+            batch_sampler=index_lists,  # pyright: ignore[reportArgumentType] - any iterable of lists will do
+            num_workers=workers,
+            collate_fn=_no_collate,  # pyright: ignore[reportArgumentType] - `__getitems__` returns one part, not a list
+            prefetch_factor=PREFETCH_FACTOR if workers else None,
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_init_worker,
+        )
+        with _preserve_sigchld_handler():
+            chunks = iter(loader)
+    while True:
+        try:
+            yield next(chunks)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not WORKER_DIED.search(str(error)):
+                raise
+            raise WorkerLost(
+                f"A process that decodes pictures of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely for lack of memory: "
+                "set data.workers to a smaller number, or to 0."
+            ) from error
+
+
+@contextmanager
+def _preserve_sigchld_handler() -> Iterator[None]:
+    """Put back what happens when a child dies: PyTorch would raise in the midst of whatever is computed then, and a step must not be left half done.
+
+    Whoever waits for the next part learns of it anyway.
+    """
+    signal_number = getattr(signal, "SIGCHLD", None)
+    if signal_number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous_handler = signal.getsignal(signal_number)
+    try:
+        yield
+    finally:
+        signal.signal(signal_number, previous_handler)
+
+
+def num_workers(workers: int | None) -> int:
+    """Return how many processes decode: as many as asked for, else this process's share of the cores."""
+    if not CAN_FORK:
+        return 0 if workers == 0 else 1
+    processes_per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(1, len(os.sched_getaffinity(0)) // processes_per_node), MAX_WORKERS) if workers is None else workers
+
+
+def _no_collate(chunk: DecodedChunk) -> DecodedChunk:
+    return chunk
+
+
+def _init_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent has something to save
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the parent ends a worker
+    warnings.simplefilter("ignore")
+
+
+def consecutive_chunks(count: int, chunk_size: int = CHUNK_SIZE) -> Iterator[list[int]]:
+    """Yield 0..count-1 in lists of `size`."""
+    for start in range(0, count, chunk_size):
+        yield list(range(start, min(start + chunk_size, count)))
+
+
+def unreadable_error(name: str, count: int, unreadable: dict[str, str]) -> CardiganError | None:
+    """Return the refusal of a source of which more than one picture in a hundred cannot be read, None for others."""
+    if len(unreadable) * 100 <= count:
+        return None
+    entry_name, reason = next(iter(unreadable.items()))
+    rest = "" if len(unreadable) == 1 else f", and {len(unreadable) - 1:,} more"
+    return CardiganError(
+        f"{len(unreadable):,} of the {count:,} pictures of {name} cannot be used ({entry_name} {reason}{rest}), more than 1 in 100: "
+        f"list them with `cardigan check {name}`, whose --write-clean leaves them out, and train on that."
+    )

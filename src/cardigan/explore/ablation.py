@@ -1,0 +1,140 @@
+"""Forgetting to draw a thing: which of G's features draw what lies in marked windows, and pictures without them (arXiv:1511.06434, section 6.2).
+
+Reads features and drops them for the length of a pass; changes no weight.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cardigan.errors import CardiganError
+from cardigan.explore.layers import generator_layers, layer_at, record_activations
+from cardigan.explore.removal import ablate_channels
+from cardigan.explore.views import labels_for
+from cardigan.latents.interpolation import point_latents
+from cardigan.models.snapshot import Snapshot, generate_pixels
+from cardigan.rng import stream
+from cardigan.shapes import Pixels
+
+PositionFeatures = Float[Tensor, "place channel"]
+L2_WEIGHT = 1e-3
+"""Of the squared coefficients in the logistic regression."""
+
+
+@dataclass(frozen=True)
+class SeedBox:
+    """A box around the thing in one seed's picture, in pixels; right and bottom are outside it."""
+
+    seed: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def parse_box(text: str, name: str = "--forget") -> SeedBox:
+    """Return a window of a text such as `3:10,5,20,18`: the seed, then left, top, right, bottom."""
+    match = re.fullmatch(
+        r"\s*(\d{1,18})\s*:\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", text, re.ASCII
+    )
+    box = SeedBox(*map(int, match.groups())) if match else None
+    if box is None or box.left >= box.right or box.top >= box.bottom:
+        raise CardiganError(
+            f"{name} is {text[:80]!r}: expected a seed and a box in its picture, left, top, right, bottom, such as 3:10,5,20,18."
+        )
+    return box
+
+
+def box_channels(snapshot: Snapshot, boxes: Sequence[SeedBox], layer: int | None = None, label: str = "") -> list[int]:
+    """Return the channels of a layer that tell places inside the windows from others: those with a positive weight in a logistic regression.
+
+    Inside are all places of the layer's maps whose middle lies in a window; outside as many, chosen at random from the same pictures. The layer is
+    the last but one unless one is named. Raises CardiganError for a window outside the picture, a layer without maps, and windows that hold nothing
+    or everything.
+    """
+    if not boxes:
+        raise CardiganError("No window was given: mark what is to be forgotten, such as --forget 3:10,5,20,18.")
+    layer_module = layer_at(generator_layers(snapshot.generator), _layer_index(snapshot, layer))
+    seeds = list(dict.fromkeys(box.seed for box in boxes))
+    with record_activations([layer_module]) as maps:
+        z = point_latents(snapshot.config, seeds)
+        images = generate_pixels(snapshot.generator, z, labels_for(snapshot, seeds, label), batch_size=len(seeds))
+    if maps[0].ndim != 4 or maps[0].shape[2:].numel() == 1:
+        raise CardiganError(
+            "This layer has no places, only single units, so no window lies in it: choose another layer, or a network with maps."
+        )
+    inside = _inside_boxes(boxes, seeds, images, maps[0])
+    features = maps[0].movedim(1, -1).float()
+    inside_features, outside_features = features[inside], features[~inside]
+    if not len(inside_features) or not len(outside_features):
+        raise CardiganError(
+            f"The windows hold {len(inside_features)} of the layer's {inside.numel()} places: mark a part of the picture, larger or smaller."
+        )
+    outside_features = outside_features[
+        torch.randperm(len(outside_features), generator=stream(0, "forgetting", 0))[: len(inside_features)]
+    ]
+    weights = _logistic_weights(
+        torch.cat([inside_features, outside_features]),
+        torch.cat([torch.ones(len(inside_features)), torch.zeros(len(outside_features))]),
+    )
+    return (weights > 0).nonzero().flatten().tolist()
+
+
+def without_channels(
+    snapshot: Snapshot, seeds: Sequence[int], channels: Sequence[int], layer: int | None = None, label: str = ""
+) -> tuple[Pixels, Pixels]:
+    """Return the pictures of some seeds, and the same drawn without these channels."""
+    z, labels = point_latents(snapshot.config, seeds), labels_for(snapshot, seeds, label)
+    return generate_pixels(snapshot.generator, z, labels), ablate_channels(
+        snapshot, z, labels, channels, _layer_index(snapshot, layer)
+    )
+
+
+def _layer_index(snapshot: Snapshot, layer: int | None) -> int:
+    """Return the layer that is named, or the last but one, or the only one."""
+    return layer if layer is not None else max(-2, -len(generator_layers(snapshot.generator)))
+
+
+def _inside_boxes(
+    boxes: Sequence[SeedBox], seeds: list[int], images: Pixels, maps: Tensor
+) -> Bool[Tensor, "picture row column"]:
+    """Return which places of the maps have their middle in a window."""
+    height, width = images.shape[2:]
+    rows, columns = maps.shape[2:]
+    center_y, center_x = (torch.arange(rows) + 0.5) * height / rows, (torch.arange(columns) + 0.5) * width / columns
+    inside = torch.zeros(len(seeds), rows, columns, dtype=torch.bool)
+    for box in boxes:
+        if box.right > width or box.bottom > height:
+            raise CardiganError(
+                f"A window reaches to {box.right}, {box.bottom}: the pictures are {width} wide and {height} high."
+            )
+        rows_inside, columns_inside = (
+            (center_y >= box.top) & (center_y < box.bottom),
+            (center_x >= box.left) & (center_x < box.right),
+        )
+        inside[seeds.index(box.seed)] |= rows_inside[:, None] & columns_inside[None]
+    return inside
+
+
+def _logistic_weights(rows: PositionFeatures, inside: Float[Tensor, " place"]) -> Float[Tensor, " channel"]:
+    rows = rows / rows.std(0).clamp(min=1e-6)
+    weights = torch.zeros(rows.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (
+            binary_cross_entropy_with_logits(rows @ weights[:-1] + weights[-1], inside)
+            + L2_WEIGHT * weights[:-1].square().sum()
+        )
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weights.detach()[:-1]

@@ -1,0 +1,161 @@
+"""Which pictures of a source are strange to a run's discriminator, and how much its features know of their classes.
+
+Opens sources; writes no file.
+"""
+
+import contextlib
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from cardigan.config import Config, DataConfig
+from cardigan.data.cache import decode_in_memory
+from cardigan.data.datasets import BUILTIN_DATASETS, absolute_source, open_datasets, reader_from_config
+from cardigan.data.decoding import decode_spec
+from cardigan.data.formats.labels import encode_labels
+from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.webdataset.shards import is_shards
+from cardigan.errors import CardiganError
+from cardigan.explore.features import NUM_NEIGHBORS, discriminator_features, linear_probe_error, local_outlier_factor
+from cardigan.explore.frames import preprocess_image
+from cardigan.models.run_networks import RunNetworks
+from cardigan.pixels import encode
+from cardigan.rng import stream
+from cardigan.shapes import Pixels
+
+MAX_IMAGES = 10_000
+"""Pictures that are looked at, of either source, unless told otherwise: each is compared with each."""
+MIN_LABELED = 50
+TEST_DIVISOR = 5
+"""One labelled picture in so many tests the classifier that is fitted to the others."""
+
+
+@dataclass(frozen=True)
+class ProbeImages:
+    """Pictures to look at, in a run's frame."""
+
+    titles: list[str]
+    pixels: Pixels
+    labels: Int64[Tensor, " _"] | None
+    """-1 where a picture has none; None where none has one."""
+    classes: int
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What D makes of them."""
+
+    images: ProbeImages
+    outlier_factors: Float[Tensor, " _"]
+    compared_with: str
+    linear_probe_error: float | None
+    """Test error of a linear classifier on D's features, 0..1; None without enough labels."""
+    pixel_probe_error: float | None
+    """The same on raw pixels."""
+    num_labeled: int
+    """Pictures that classifier was fitted to."""
+
+
+def probe_discriminator(
+    networks: RunNetworks, source: str, labels: str = "", max_images: int = MAX_IMAGES
+) -> ProbeResult:
+    """Return what the run's D makes of a source's pictures, `most` of them.
+
+    A picture's strangeness is its distance to the nearest pictures the run was trained on, in D's features and in terms of those pictures' own
+    distances (`features.strangeness`); where the source is the one that was trained on, to the nearest others.
+    Raises CardiganError for sources that cannot be read by number, and for a D without features of its own.
+    """
+    config = networks.snapshot.config
+    images = load_probe_images(config, source, labels, max_images)
+    image_features = discriminator_features(networks, images.pixels)
+    is_training_source = absolute_source(source) == config.data.source and source not in BUILTIN_DATASETS
+    if is_training_source:
+        outlier_factors, compared_with = (
+            local_outlier_factor(image_features, image_features, same_rows=True),
+            "each other",
+        )
+    else:
+        training_images = load_training_images(config, max_images)
+        outlier_factors, compared_with = (
+            local_outlier_factor(discriminator_features(networks, training_images), image_features),
+            f"{len(training_images):,} pictures of {config.data.source}",
+        )
+    return ProbeResult(images, outlier_factors, compared_with, *_linear_probe_errors(image_features, images))
+
+
+def load_probe_images(config: Config, source: str, labels: str, max_images: int) -> ProbeImages:
+    """Return a source's pictures in the frame of a run, spread evenly over it if it has more than `most`; of embedded digits the test ones."""
+    if max_images < NUM_NEIGHBORS + 1:
+        raise CardiganError(f"The number of pictures is {max_images}: expected at least {NUM_NEIGHBORS + 1}.")
+    if source in BUILTIN_DATASETS:
+        digits = BUILTIN_DATASETS[source]("test")
+        count = min(max_images, len(digits))
+        indices = evenly_spaced_indices(count, len(digits))
+        pixels = encode(digits.images_at(indices, config.data))
+        return ProbeImages(
+            [f"test digit {index}" for index in indices.tolist()], pixels, digits.labels[indices], digits.num_classes
+        )
+    if is_shards(source):
+        raise CardiganError(f"{source} are shards, which are read as they come: give a folder, an archive or a table.")
+    data = replace(config.data, source=absolute_source(source), labels=labels, num_classes=0)
+    reader = reader_from_config(data)
+    pixels, entries = _decode_entries(
+        reader,
+        replace(data, source=config.data.source),
+        evenly_spaced_indices(min(max_images, len(reader)), len(reader)).tolist(),
+    )
+    numbers, names = (None, []) if reader.labels is None else encode_labels(reader.labels)
+    label_tensor = (
+        None
+        if numbers is None
+        else torch.tensor([-1 if numbers[entry] is None else numbers[entry] for entry in entries])
+    )
+    return ProbeImages([reader.entry_name(entry) for entry in entries], pixels, label_tensor, len(names))
+
+
+def _decode_entries(reader: Reader, data: DataConfig, entries: list[int]) -> tuple[Pixels, list[int]]:
+    """Return a reader's pictures in the frame that `data` describes, and which of the entries could be read."""
+    if data.source not in BUILTIN_DATASETS:
+        decoded = decode_in_memory(reader, decode_spec(data), data.num_workers, entries=entries)
+        return decoded.pixels.contiguous(), decoded.entries
+    rows, readable = [], []
+    for entry in entries:
+        with contextlib.suppress(UnreadableImage):
+            rows.append(preprocess_image(reader.read(entry), data))
+            readable.append(entry)
+    if len(readable) < 2:
+        raise CardiganError(f"{reader.name} holds {len(readable)} pictures that can be read: expected at least 2.")
+    return torch.cat(rows), readable
+
+
+def load_training_images(config: Config, max_images: int) -> Pixels:
+    """Return some of the pictures a run was trained on, spread evenly over them."""
+    source = open_datasets(config.data).train
+    count = min(max_images, len(source.pixels))
+    return encode(source.images_at(evenly_spaced_indices(count, len(source.pixels)), config.data))
+
+
+def evenly_spaced_indices(count: int, total: int) -> Int64[Tensor, " _"]:
+    """Return `count` places spread evenly over `total`: a source's first pictures may all be of one class."""
+    return torch.arange(count) * total // max(count, 1)
+
+
+def _linear_probe_errors(
+    image_features: Float[Tensor, "_ _"], images: ProbeImages
+) -> tuple[float | None, float | None, int]:
+    if images.labels is None or images.classes < 2:
+        return None, None, 0
+    labeled = (images.labels >= 0).nonzero().flatten()
+    if len(labeled) < MIN_LABELED:
+        return None, None, 0
+    labeled = labeled[torch.randperm(len(labeled), generator=stream(0, "probe", 0))]
+    test_rows, train_rows = labeled[: len(labeled) // TEST_DIVISOR], labeled[len(labeled) // TEST_DIVISOR :]
+    errors = [
+        linear_probe_error(
+            rows[train_rows], images.labels[train_rows], rows[test_rows], images.labels[test_rows], images.classes
+        )
+        for rows in (image_features, images.pixels.flatten(1).float() / 127.5 - 1)
+    ]
+    return errors[0], errors[1], len(train_rows)

@@ -1,0 +1,176 @@
+"""What the judge thinks and wants: D's opinion of pictures, the change it asks for, and what its features look at.
+
+Looks into two players at one moment; changes neither.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn.functional import leaky_relu, relu
+from torch.overrides import TorchFunctionMode
+
+from cardigan.errors import CardiganError
+from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at, record_activations
+from cardigan.models.run_networks import RunNetworks
+from cardigan.models.snapshot import SAMPLE_BATCH_SIZE, validate_labels
+from cardigan.nets.interface import Discriminator
+from cardigan.nets.mlp import MlpDiscriminator
+from cardigan.pixels import decode
+from cardigan.shapes import Images, Labels, Logits, Pixels
+
+NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR = (246.0, 246.0, 244.0), (24.0, 84.0, 176.0), (222.0, 96.0, 12.0)
+"""Colours of no change, and of the strongest wish for a darker or brighter place: told apart by the colour-blind too."""
+HEATMAP_QUANTILE = 0.995
+
+
+def discriminator_logits(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Logits:
+    """Return D's logits; larger means more real, and what 0 means depends on the loss.
+
+    Raises CardiganError for a D that judges packs, for pictures of another size, and for labels that are missing, needless or wrong.
+    Where D sees the deviation of a group, the groups are those of the pictures given, 64 at a time.
+    """
+    _check_inputs(networks, pixels, labels)
+    with torch.no_grad():
+        return torch.cat(
+            [
+                networks.discriminator(images, classes).float().cpu()
+                for images, classes in _batches(networks, pixels, labels)
+            ]
+        )
+
+
+def input_gradient(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Images:
+    """Return d logit / d picture: where, and which way, each picture would have to change to look more real to D.
+
+    It is what D sends back to G (arXiv:1406.2661, algorithm 1), but for the slope of the loss, one number a picture. Pictures are in [-1, 1].
+    """
+    _check_inputs(networks, pixels, labels)
+    gradients = []
+    with torch.enable_grad():
+        for images, classes in _batches(networks, pixels, labels):
+            images.requires_grad_()
+            (gradient,) = torch.autograd.grad(networks.discriminator(images, classes).sum(), images)
+            gradients.append(gradient.float().cpu())
+    return torch.cat(gradients)
+
+
+def signed_heatmap(gradient: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch colour height width"]:
+    """Return a change as a picture [n, 3, h, w]: blue where it makes darker, orange where brighter, summed over the colours.
+
+    Each is scaled by its own strong places (their 99.5th percentile); transparency, a fourth channel, is no colour and is left out.
+    """
+    color_channels = gradient[:, :3] if gradient.shape[1] in (3, 4) else gradient
+    signed = color_channels.float().sum(1)
+    scale = torch.quantile(signed.abs().flatten(1), HEATMAP_QUANTILE, dim=1)
+    level = (signed / scale.clamp(min=1e-12)[:, None, None]).clamp(-1, 1)[:, None]
+    neutral, darker, brighter = (
+        torch.tensor(color)[None, :, None, None] for color in (NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR)
+    )
+    image = neutral + level.clamp(min=0) * (brighter - neutral) - level.clamp(max=0) * (darker - neutral)
+    return image.round().to(torch.uint8)
+
+
+def guided_backpropagation(
+    networks: RunNetworks, pixels: Pixels, labels: Labels | None, feature: int, layer: int = -1
+) -> Images:
+    """Return what excites one of D's features in each picture, [n, c, h, w]: the gradient of its strongest place, guided.
+
+    Through rectifiers passes only what is above 0 both forward and backward (arXiv:1412.6806, section 3.4); so the DCGAN paper shows its
+    discriminator's last features (arXiv:1511.06434, section 6.1, figure 5). Raises CardiganError for `mlp`, whose maxout units rectify nothing.
+    """
+    _check_inputs(networks, pixels, labels)
+    if isinstance(networks.discriminator, MlpDiscriminator):
+        raise CardiganError(
+            "The mlp discriminator has maxout units and no rectifiers, which guided backpropagation goes through: give another run."
+        )
+    layer_module = layer_at(discriminator_layers(networks.discriminator), layer)
+    gradients = []
+    with torch.enable_grad():
+        for images, classes in _batches(networks, pixels, labels):
+            images.requires_grad_()
+            with GuidedReLUMode(), record_activations([layer_module]) as maps:
+                networks.discriminator(images, classes)
+            check_feature(maps[0], feature)
+            activation = maps[0][:, feature].flatten(1).amax(1).sum()
+            (gradient,) = torch.autograd.grad(activation, images)
+            gradients.append(gradient.float().cpu())
+    return torch.cat(gradients)
+
+
+def max_activations(
+    networks: RunNetworks, pixels: Pixels, labels: Labels | None, layer: int = -1
+) -> Float[Tensor, "batch feature"]:
+    """Return how strongly each feature of one of D's layers answers each picture, at the place where it does most."""
+    _check_inputs(networks, pixels, labels)
+    activations = []
+    with torch.no_grad(), record_activations([layer_at(discriminator_layers(networks.discriminator), layer)]) as maps:
+        for images, classes in _batches(networks, pixels, labels):
+            maps.clear()
+            networks.discriminator(images, classes)
+            activations.append(maps[0].flatten(2).amax(2).float().cpu() if maps[0].dim() > 2 else maps[0].float().cpu())
+    return torch.cat(activations)
+
+
+def check_feature(maps: Float[Tensor, "batch feature *place"], feature: int) -> None:
+    if not 0 <= feature < maps.shape[1]:
+        raise CardiganError(f"feature is {feature}: expected 0..{maps.shape[1] - 1} in this layer.")
+
+
+class GuidedReLU(Function):
+    """max(x, slope x) forward; backward what is positive, where x was (arXiv:1412.6806, figure 1 c)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, negative_slope: float) -> Tensor:
+        ctx.save_for_backward(x > 0)
+        return torch.where(x > 0, x, negative_slope * x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (positive,) = ctx.saved_tensors
+        return gradients[0].clamp(min=0) * positive, None
+
+
+class GuidedReLUMode(TorchFunctionMode):
+    """Inside the block every rectifier is a guided one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        if func in {torch.relu, relu}:
+            return GuidedReLU.apply(args[0], 0.0)
+        if func is leaky_relu:
+            return GuidedReLU.apply(args[0], args[1] if len(args) > 1 else (kwargs or {}).get("negative_slope", 0.01))
+        return func(*args, **(kwargs or {}))
+
+
+def _check_inputs(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> None:
+    check_not_packed(networks.discriminator)
+    spec = networks.snapshot.spec
+    if tuple(pixels.shape[1:]) != (spec.channels, spec.height, spec.width):
+        given_shape = "x".join(map(str, pixels.shape[1:]))
+        raise CardiganError(
+            f"Pictures of {given_shape} for a run of {spec.channels}x{spec.height}x{spec.width}: bring them into its frame first."
+        )
+    if labels is not None:
+        validate_labels(labels, len(pixels), spec.num_classes)
+    elif spec.num_classes:
+        raise CardiganError(
+            f"This discriminator was trained with classes: say which of 0..{spec.num_classes - 1} each picture is of."
+        )
+
+
+def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> list[tuple[Images, Labels | None]]:
+    device = network_device(networks.discriminator)
+    return [
+        (
+            decode(pixels[start : start + SAMPLE_BATCH_SIZE]).to(device),
+            None if labels is None else labels[start : start + SAMPLE_BATCH_SIZE].to(device),
+        )
+        for start in range(0, len(pixels), SAMPLE_BATCH_SIZE)
+    ]
+
+
+def network_device(network: Discriminator) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,77 @@
+"""What fewer bits cost, by the judge: the same samples of the trained weights and of the rounded ones, number beside number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cardigan.exports.graph import without_parametrizations
+from cardigan.exports.interface import ExportFormat
+from cardigan.metrics.evaluate import evaluate, generator_sampler
+from cardigan.metrics.protocol import Report, differs_significantly, direction
+from cardigan.metrics.reference_loader import load_reference
+from cardigan.models.quantize import WeightsDtype, fake_quantize
+from cardigan.models.snapshot import Snapshot
+
+DEFAULT_NUM_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """The judge's report on the trained weights, and, where they were rounded, on what was exported."""
+
+    full_precision: Report
+    quantized: Report | None
+    weights: WeightsDtype
+
+
+def evaluate_snapshot(
+    snapshot: Snapshot, model: Path | None, num_samples: int = DEFAULT_NUM_SAMPLES, metrics: Sequence[str] | None = None
+) -> Report:
+    """Return the report that `cardigan evaluate` gives; raises CardiganError where there are no real pictures to judge by."""
+    reference = load_reference(snapshot.config, model)
+    return evaluate(generator_sampler(snapshot, reference), reference, num_samples=num_samples, metrics=metrics)
+
+
+def quantized_snapshot(snapshot: Snapshot, weights: WeightsDtype, format: ExportFormat) -> Snapshot:
+    """Return what an export draws with; a graph's weights are rounded after they are divided by their spectral norms."""
+    if format.quantized_snapshot is not None:
+        return format.quantized_snapshot(snapshot, weights)
+    return replace(
+        snapshot,
+        generator=fake_quantize(
+            without_parametrizations(snapshot.generator) if format.folds_spectral_norm else snapshot.generator, weights
+        ),
+    )
+
+
+def quantization_lines(report: QuantizationReport) -> list[str]:
+    """Return the judge's numbers as the lines of a card."""
+    quantized = report.quantized
+    header = [
+        "metric",
+        "fp32" if quantized else "value",
+        *([report.weights, "differs"] if quantized else []),
+        "real pictures",
+        "better",
+    ]
+    rows = []
+    for name, metric in report.full_precision.metrics.items():
+        quantized_metric = quantized.metrics.get(name) if quantized else None
+        quantized_cells = (
+            []
+            if quantized is None
+            else [quantized_metric.text, "yes" if differs_significantly(metric, quantized_metric) else "no"]
+            if quantized_metric
+            else ["", ""]
+        )
+        rows.append([name, metric.text, *quantized_cells, metric.baseline_text, direction(name)])
+    protocol = report.full_precision.protocol
+    return [
+        *(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]),
+        "",
+        f"Protocol: {protocol.num_samples:,} samples of seed {protocol.seed} ({protocol.image_resize}) against {protocol.num_reference:,} of "
+        f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}), extractor {protocol.extractor} "
+        f"{protocol.extractor_sha256[:12]}, resizer {protocol.extractor_resize}, cardigan {protocol.cardigan_version}; errors are standard errors, "
+        "and what differs does so by more than twice the error of the difference.",
+        *(f"{name} is absent: {reason}" for name, reason in report.full_precision.unavailable.items()),
+    ]

@@ -1,0 +1,1 @@
+"""A generator as one HTML page that runs by itself."""

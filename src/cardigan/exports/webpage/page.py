@@ -1,0 +1,215 @@
+"""One HTML page that runs a generator: offline, from disk, in any browser, with nothing loaded and nothing sent.
+
+Knows what is in the page, not how its pictures are computed: `lowering` writes the program, `paper/` is the page.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from dataclasses import replace
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import one_hot
+
+from cardigan.data.datasets import default_run_name
+from cardigan.errors import CardiganError
+from cardigan.explore.directions import Directions, principal_directions
+from cardigan.explore.layers import FEATURE_MODULES
+from cardigan.exports.checking import largest_difference, pytorch_generate_fn
+from cardigan.exports.webpage.interpreter import run_program
+from cardigan.exports.webpage.lowering import lower_generator
+from cardigan.exports.webpage.matmul import matmul_module
+from cardigan.exports.webpage.program import Program
+from cardigan.exports.webpage.weight_block import pack_tensors, unpack_tensors
+from cardigan.files import atomic
+from cardigan.models.snapshot import Snapshot
+from cardigan.nets.interface import Generator
+from cardigan.shapes import Images, Labels, Latents
+
+TOLERANCE = 2e-2
+"""Largest difference from PyTorch, in [-1, 1], of a page whose weights are floats; what 8-bit weights cost is reported instead."""
+MAX_PAGE_BYTES = 400 * 2**20
+"""Browsers hold no text longer than 512 MiB."""
+NUM_SLIDERS = 6
+"""Principal directions that get a slider."""
+ENGINE_FILES = ("engine.js", "worker.js")
+SCRIPT_FILES = ("latents.js", "interpolation.js", "markdown.js", "page.js")
+
+
+def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "float16") -> float:
+    """Write a page that runs this generator; return the largest difference from PyTorch, in [-1, 1], that its steps make with whole weights.
+
+    `card` is Markdown, shown in a fold. `weights` is float16, int8 or float32. Raises CardiganError for a generator with a part that the page's
+    engine does not know (naming it), for weights that do not fit, and for pictures that come out different; nothing is written then.
+    """
+    program = snapshot_program(snapshot)
+    tensors, weight_block = pack_tensors(program.tensors, weights)
+    exact_difference = largest_difference(snapshot, pytorch_generate_fn(program_snapshot(snapshot, program)))
+    difference = largest_difference(
+        snapshot,
+        pytorch_generate_fn(
+            program_snapshot(snapshot, replace(program, tensors=unpack_tensors(tensors, weight_block)))
+        ),
+    )
+    if not exact_difference <= TOLERANCE or (not difference <= TOLERANCE and weights != "int8"):
+        raise CardiganError(
+            f"With {weights} weights a page would draw up to {difference:.2g} beside PyTorch on a scale from -1 to 1, "
+            f"and at most {TOLERANCE} is allowed: keep them as float32, or export the generator as onnx or safetensors instead."
+        )
+    page = page_html(snapshot, page_data(snapshot, program, tensors, card, weights, difference), weight_block).encode()
+    if len(page) > MAX_PAGE_BYTES:
+        raise CardiganError(
+            f"The page would have {len(page) / 2**20:.0f} MiB, and browsers read at most {MAX_PAGE_BYTES // 2**20}: "
+            "keep the weights as int8, or export the generator as onnx or safetensors instead."
+        )
+    atomic.write_bytes(out, page)
+    return exact_difference
+
+
+def snapshot_program(snapshot: Snapshot) -> Program:
+    """Return the steps that a generator draws by; raises CardiganError for a part that the page's engine does not know."""
+    return lower_generator(snapshot.generator.eval(), snapshot.config.latent.size, snapshot.spec.num_classes)
+
+
+def quantized_page_snapshot(snapshot: Snapshot, weights: str) -> Snapshot:
+    """Return what a page draws with, its weights stored in so many bits."""
+    program = snapshot_program(snapshot)
+    return program_snapshot(snapshot, replace(program, tensors=unpack_tensors(*pack_tensors(program.tensors, weights))))
+
+
+def program_snapshot(snapshot: Snapshot, program: Program) -> Snapshot:
+    """Return a snapshot that draws by a program's steps, on the CPU."""
+    return replace(snapshot, generator=ProgramGenerator(program))
+
+
+class ProgramGenerator(Generator):
+    """A program as a generator."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self._program = program
+        self.device_parameter = nn.Parameter(
+            torch.empty(0), requires_grad=False
+        )  # where it computes, which callers ask of a parameter
+
+    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+        """Return pictures in [-1, 1], clipped: what lies beyond is never shown."""
+        classes = None if labels is None else one_hot(labels, self._program.classes).float()
+        return run_program(self._program, z, classes).clamp(-1, 1)
+
+
+def page_data(
+    snapshot: Snapshot, program: Program, tensors: list[dict[str, Any]], card: str, weights: str, difference: float
+) -> dict[str, Any]:
+    """Return what the page's script is told of the model."""
+    config, spec = snapshot.config, snapshot.spec
+    has_directions, latent_size = type(snapshot.generator) in FEATURE_MODULES, program.latent_size
+    directions = (
+        principal_directions(snapshot, min(NUM_SLIDERS, latent_size), max(2000, 2 * latent_size))
+        if has_directions
+        else Directions(*torch.zeros(3, 0, 0))
+    )
+    steps = [
+        {"kind": step.kind, "inputs": step.inputs, "shape": step.shape, "tensors": step.tensors, **step.settings}
+        for step in program.operations
+    ]
+    return {
+        "name": data_title(snapshot),
+        "pictures": {"channels": spec.channels, "height": spec.height, "width": spec.width},
+        "class_names": spec.class_names,
+        "distribution": config.latent.distribution,
+        "images_seen": snapshot.images_seen,
+        "parameters": sum(parameter.numel() for parameter in snapshot.generator.parameters()),
+        "weights": weights,
+        "difference": difference,
+        "directions": {
+            "vectors": [[round(number, 6) for number in vector] for vector in directions.vectors.tolist()],
+            "spread": directions.std.flatten().tolist(),
+            "share": directions.explained_variance_ratio.flatten().tolist(),
+        },
+        "program": {"latent": program.latent_size, "classes": program.classes, "tensors": tensors, "steps": steps},
+        "kernel": base64.b64encode(matmul_module()).decode(),
+        "card": card,
+    }
+
+
+def data_title(snapshot: Snapshot) -> str:
+    """Return what the pictures are called: their source's own name, without the folders it lies in unless it is a mere number."""
+    source = snapshot.config.data.source or "other pictures"
+    name = default_run_name(source)
+    parent = default_run_name(str(Path(source.rstrip("/")).parent)) if name.isdecimal() else ""
+    return f"{parent}/{name}" if parent else name or snapshot.config.recipe
+
+
+def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> str:
+    """Return the whole page. Text from outside stands in it as escaped HTML or as JSON without a `<`, so none of it can end an element."""
+    title = f"What a network learned from {data['name']}"
+    lead = (
+        f"None of these pictures exists anywhere else. A neural network of {data['parameters']:,} numbers makes each of them up, "
+        "on your own device, the moment you ask for it."
+    )
+    engine, script, theme = read_assets(ENGINE_FILES), read_assets(SCRIPT_FILES), read_assets(("theme.js",))
+    style = fill_template(read_assets(("page.css",)), {"font": data_url("font/woff2", studio_asset("plex.woff2"))})
+    return fill_template(
+        read_assets(("page.html",)),
+        {
+            "policy": content_security_policy([engine, script, theme], style),
+            "version": html.escape(version("cardigan")),
+            "title": html.escape(title),
+            "lead": html.escape(lead),
+            "latent": str(snapshot.config.latent.size),
+            "mark": data_url("image/svg+xml", studio_asset("mark.svg")),
+            "style": style,
+            "theme": theme,
+            "engine": engine,
+            "script": script,
+            "model": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
+            "weights": base64.b64encode(weight_block).decode(),
+        },
+    )
+
+
+def content_security_policy(scripts: list[str], style: str) -> str:
+    """Return a content security policy under which the page can load nothing and run only these scripts."""
+    script_sources = " ".join(f"'{csp_digest(script)}'" for script in scripts)
+    directives = {
+        "default-src": "'none'",
+        "script-src": f"{script_sources} 'wasm-unsafe-eval'",
+        "worker-src": "blob:",
+        "style-src": f"'{csp_digest(style)}'",
+        "img-src": "data: blob:",
+        "font-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def csp_digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def fill_template(template: str, values: dict[str, str]) -> str:
+    """Return the template with each {{name}} replaced, once: what is put in is not looked at again."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def read_assets(names: tuple[str, ...]) -> str:
+    folder = resources.files("cardigan.exports.webpage") / "static"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def studio_asset(name: str) -> bytes:
+    """Return one of the files that the studio shows too: its type and its mark."""
+    return (resources.files("cardigan") / "studio" / "static" / name).read_bytes()
+
+
+def data_url(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

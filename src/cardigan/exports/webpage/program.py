@@ -1,0 +1,96 @@
+"""A generator as a short list of steps and the tensors they use: what a page can run without PyTorch. Does not know where it came from.
+
+Value 0 is z; value n is what step n - 1 gives. Shapes are of one picture: every value has one such block for each picture of a batch.
+
+| kind | gives | settings | tensors |
+|---|---|---|---|
+| constant | the same numbers for every picture | | values |
+| rows | the table's rows, mixed by each picture's class weights | | table [classes, ...] |
+| linear | W x + b along the last axis | | weight [out, in], bias |
+| convolution | as `torch.nn.functional.conv2d` | stride, padding, groups | weight, bias |
+| spread | as `conv_transpose2d` | stride, padding, output_padding | weight, bias |
+| affine | each channel times its scale, plus its shift | | scale, shift |
+| leaky | x, or slope x where that is negative | slope | |
+| tanh, sigmoid, softmax | softmax along the last axis | | |
+| nearest | the nearest pixel at another size | | |
+| average, largest | of windows that do not overlap | window | |
+| add, multiply | two values, broadcast | | |
+| scale | factor x + offset | factor, offset | |
+| concatenate, slice | along an axis | axis; start | |
+| reshape, transpose, matmul | transpose exchanges the last two axes | | |
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+Setting = int | float | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    """Numbers of the values it reads."""
+    shape: tuple[int, ...]
+    """Of what it gives, for one picture."""
+    settings: dict[str, Setting] = field(default_factory=dict)
+    tensors: tuple[int | None, ...] = ()
+    """Numbers of the tensors it uses, in the table's order; None for a bias that is not there."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A generator; the last step gives the picture."""
+
+    operations: tuple[Operation, ...]
+    tensors: tuple[Tensor, ...]
+    latent_size: int
+    classes: int
+
+
+def fold_affine(program: Program) -> Program:
+    """Return the program with every `affine` taken into the convolution right before it, where nothing else reads that."""
+    value_uses = [number for operation in program.operations for number in operation.inputs]
+    tensors, operations, new_positions = list(program.tensors), [], {0: 0}
+    for number, step in enumerate(program.operations, start=1):
+        position = new_positions[step.inputs[0]] if step.kind == "affine" else 0
+        previous = (
+            operations[-1] if position and position == len(operations) else None
+        )  # none where other steps lie between
+        if (
+            previous is not None
+            and previous.kind in {"convolution", "spread"}
+            and value_uses.count(step.inputs[0]) == 1
+        ):
+            scale, shift = (tensors[tensor] for tensor in step.tensors if tensor is not None)
+            weight, bias = previous.tensors
+            assert weight is not None
+            axis = 0 if previous.kind == "convolution" else 1
+            tensors += [
+                tensors[weight] * scale.view([-1 if dim == axis else 1 for dim in range(4)]),
+                shift if bias is None else tensors[bias] * scale + shift,
+            ]
+            operations[-1] = dataclasses.replace(previous, tensors=(len(tensors) - 2, len(tensors) - 1))
+            new_positions[number] = len(operations)
+        else:
+            operations.append(dataclasses.replace(step, inputs=tuple(new_positions[value] for value in step.inputs)))
+            new_positions[number] = len(operations)
+    return _without_unused_tensors(dataclasses.replace(program, operations=tuple(operations), tensors=tuple(tensors)))
+
+
+def _without_unused_tensors(program: Program) -> Program:
+    used = sorted({tensor for operation in program.operations for tensor in operation.tensors if tensor is not None})
+    new_indices = {tensor: index for index, tensor in enumerate(used)}
+    operations = (
+        dataclasses.replace(
+            step, tensors=tuple(None if tensor is None else new_indices[tensor] for tensor in step.tensors)
+        )
+        for step in program.operations
+    )
+    return dataclasses.replace(
+        program, operations=tuple(operations), tensors=tuple(program.tensors[tensor] for tensor in used)
+    )

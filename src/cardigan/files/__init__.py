@@ -1,0 +1,1 @@
+"""How anything is written and cached: whole files by rename, tensors, hashes, the disk cache."""

@@ -1,0 +1,85 @@
+"""Tensors in a file, with the words that explain them: safetensors, never pickle.
+
+Does not know what the tensors mean.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from cardigan.errors import CardiganError
+from cardigan.files import atomic
+from cardigan.models.limits import check_header_size
+
+METADATA_KEY = "cardigan"
+CARD_KEY = "card"
+"""Where a model card stands among the facts, for people; nothing is read from it. It has no key of its own: several are written in any order."""
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any], card: str = "") -> None:
+    """Write tensors by name and JSON facts into one file, whole or not at all. Equal content gives equal bytes."""
+    header = {METADATA_KEY: json.dumps({**metadata, **({CARD_KEY: card} if card else {})}, sort_keys=True)}
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic.atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata=header)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+        temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone, but it is made to be given away
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the JSON facts of a file, reading no tensor."""
+    with _open(path) as file:
+        return _parse_metadata(path, file.metadata())
+
+
+def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with `prefix`, on the CPU, without the prefix."""
+    with _open(path) as file:
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
+
+
+def _open(path: Path) -> Any:
+    try:
+        check_header_size(path)
+        return safetensors.safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise CardiganError(
+            f"There is no file {path}: give a run directory, a checkpoint or a generator.safetensors."
+        ) from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CardiganError(
+            f"{path} {_describe_file(path)}: give a generator.safetensors that cardigan wrote."
+        ) from error
+
+
+def _describe_file(path: Path) -> str:
+    """Return what a file that is no safetensors seems to be, from its first bytes and its name; it is never opened as that."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        return f"cannot be read ({(error.strerror or str(error)).lower()})"
+    if head[:2] == b"PK" or head[:1] == b"\x80" or path.suffix in {".pkl", ".pickle", ".pt", ".pth"}:
+        return "looks like a pickle, which can run code and is never loaded"
+    return "is truncated or damaged" if path.suffix == ".safetensors" else "is no safetensors file"
+
+
+def _parse_metadata(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        fields = json.loads((metadata or {})[METADATA_KEY])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise CardiganError(
+            f"{path} was not written by cardigan (its header does not say what it is): give a generator.safetensors or a run directory."
+        ) from error
+    if not isinstance(fields, dict):
+        raise CardiganError(f"{path} has a damaged header: give another copy of it.")
+    return fields

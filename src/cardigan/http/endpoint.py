@@ -1,0 +1,120 @@
+"""Where a server listens and who is welcome there: this machine's own names, or whoever has the token.
+
+Knows no route, and not how a token is shown.
+"""
+
+import hmac
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from cardigan.errors import CardiganError
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the server listens, and the token that opens it; none is needed on this machine."""
+
+    host: str
+    port: int
+    token: str | None = None
+
+
+def open_endpoint(host: str, ports: Sequence[int], token: str | None = None) -> tuple[socket.socket, Endpoint]:
+    """Return a socket that listens on the first of the ports that is free (0 is any), and its door.
+
+    Without a token of one's own there is a new one, unless only this machine can come in. Raises CardiganError where no port can be had.
+    """
+    for port in ports:
+        try:
+            listening_socket = _listening_socket(host, port)
+        except (OSError, UnicodeError) as error:
+            if port != ports[-1]:
+                continue
+            reason = (
+                "no host can have such a name"
+                if isinstance(error, UnicodeError)
+                else (error.strerror or str(error)).lower()
+            )
+            raise CardiganError(
+                f"Cannot listen on {host}, port {port} ({reason}): give another --port, or --host."
+            ) from error
+        new_token = None if is_loopback(host) else secrets.token_urlsafe(24)
+        return listening_socket, Endpoint(host, int(listening_socket.getsockname()[1]), token or new_token)
+    raise AssertionError("ports are never empty")
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening_socket = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening_socket.bind(address)
+        listening_socket.listen(1_024)
+    except OSError:
+        listening_socket.close()
+        raise
+    return listening_socket
+
+
+def base_url(endpoint: Endpoint) -> str:
+    """Return what others call the server: no token, no path."""
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(endpoint.host, endpoint.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{endpoint.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a name or address is this machine's own, reached from nowhere else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_allowed(host: str | None, endpoint: Endpoint) -> bool:
+    """Return whether a Host header names this server.
+
+    A page of somebody else's can have its own name point to this machine (DNS rebinding), and then read everything: its name gives it away.
+    Addresses cannot be rebound. For this machine's own names any port is taken: behind `ssh -L 9000:localhost:8765` it is another one.
+    """
+    name, port = _split_host(host or "")
+    if not name:
+        return False
+    if is_loopback(name):
+        return True
+    known_hosts = {endpoint.host.lower(), socket.gethostname().lower()} if endpoint.token else set()
+    return port == endpoint.port and (name in known_hosts or (endpoint.token is not None and _is_ip_address(name)))
+
+
+def token_matches(token: str, endpoint: Endpoint) -> bool:
+    """Return whether this is the token, in a time that does not depend on where they differ; anything is where none is needed."""
+    return endpoint.token is None or hmac.compare_digest(token.encode(errors="replace"), endpoint.token.encode())
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Return whether an Origin header names the server that the Host header does; https: behind somebody's proxy."""
+    return origin.lower() in {f"http://{host.lower()}", f"https://{host.lower()}"}
+
+
+def _split_host(host: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{host}")
+        is_bare = not (parts.path or parts.query or parts.fragment or parts.username is not None)
+        return (parts.hostname or "", parts.port or 80) if is_bare else ("", 0)
+    except ValueError:
+        return "", 0
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+        return True
+    except ValueError:
+        return False

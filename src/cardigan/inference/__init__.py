@@ -1,0 +1,1 @@
+"""What `cardigan.load` returns."""

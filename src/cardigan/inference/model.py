@@ -1,0 +1,321 @@
+"""A trained generator in Python: pictures by seed or as a pipeline draws them, on any device, to and from folders and the hub.
+
+Knows neither training nor judging.
+"""
+
+import operator
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, SupportsIndex, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cardigan.config import Config
+from cardigan.data.source import ImageSpec
+from cardigan.errors import CardiganError, unknown
+from cardigan.exports.card import model_card
+from cardigan.exports.training_record import anonymized
+from cardigan.hardware.device import find_device
+from cardigan.inference import preview
+from cardigan.latents.generators import RandomGenerators, sample_from_generator, to_unit_range, validate_latents
+from cardigan.latents.sampling import truncate
+from cardigan.models import hub
+from cardigan.models.pretrained import verify_weights, write_pretrained
+from cardigan.models.snapshot import (
+    Snapshot,
+    class_index,
+    generate_batches,
+    read_snapshot,
+    sample_keys,
+    sample_pixels,
+    validate_labels,
+    write_snapshot,
+)
+from cardigan.shapes import Labels, Latents
+
+MAX_SAMPLES = 10_000_000
+MAX_SEED = 2**63 - 1
+LabelsLike: TypeAlias = int | str | Sequence[int] | Sequence[str] | np.ndarray | torch.Tensor
+"""A class for all pictures or one for each, by number or by name."""
+OUTPUT_TYPES = ("pil", "np", "pt")
+OutputImages: TypeAlias = list[Image.Image] | np.ndarray | torch.Tensor
+COMMIT_MESSAGE = "Share a generator trained with Cardigan"
+
+
+class ImageOutput(NamedTuple):
+    """What calling a model returns, as the pipelines of diffusers do: `.images`, which is `[0]` too."""
+
+    images: OutputImages
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A trained generator to draw pictures from. `load` and `from_pretrained` give one."""
+
+    snapshot: Snapshot
+    path: Path | None = None
+    """Where it was read from: what its card tells of training and judging is found there."""
+
+    @property
+    def config(self) -> Config:
+        return self.snapshot.config
+
+    @property
+    def images_seen(self) -> int:
+        return self.snapshot.images_seen
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.snapshot.generator.parameters()).device
+
+    def sample(
+        self,
+        num_samples: SupportsIndex = 16,
+        seed: SupportsIndex = 0,
+        labels: LabelsLike | None = None,
+        truncation: float = 1.0,
+    ) -> np.ndarray:
+        """Return `num` pictures as uint8 [num, height, width, channels].
+
+        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num` changes none of the first.
+        `labels` is one class for all or one per picture, by number or by name; a conditional model without it draws classes at random.
+        `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
+        """
+        return self._sample_keys(
+            sample_keys(_validate_count("num", num_samples), validate_integer("seed", seed, MAX_SEED)),
+            labels,
+            truncation,
+        )
+
+    def sample_seeds(
+        self, seeds: Sequence[SupportsIndex], labels: LabelsLike | None = None, truncation: float = 1.0
+    ) -> np.ndarray:
+        """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
+        return self._sample_keys([(validate_integer("seed", seed, MAX_SEED), 0) for seed in seeds], labels, truncation)
+
+    def _sample_keys(self, keys: list[tuple[int, int]], labels: LabelsLike | None, truncation: float) -> np.ndarray:
+        if not keys:
+            raise CardiganError("No seeds were given: expected at least one.")
+        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def __call__(
+        self,
+        batch_size: SupportsIndex = 1,
+        generator: RandomGenerators = None,
+        *,
+        labels: LabelsLike | None = None,
+        truncation: float = 1.0,
+        latents: torch.Tensor | np.ndarray | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImageOutput | tuple[OutputImages]:
+        """Draw as an unconditional pipeline of diffusers does, and return an object with `.images`, or a tuple without `return_dict`.
+
+        `output_type` is "pil", a list of Pillow's pictures (modes L, RGB or RGBA); "np", float32 [batch, height, width, channels] in [0, 1]; or
+        "pt", a float32 tensor [batch, channels, height, width] in [0, 1]; arrays and tensors are on the CPU. `generator` is a torch.Generator, or a
+        list with one for each picture; without one PyTorch's own is used, so that every call gives other pictures. Picture i of a generator is
+        the same for any `batch_size`. `latents` [batch, size] are drawn instead of random ones, before `truncation` is applied.
+        Raises CardiganError for what cannot be drawn.
+        """
+        if output_type not in OUTPUT_TYPES:
+            raise unknown("output_type", str(output_type), OUTPUT_TYPES)
+        batch_size = _validate_count("batch_size", batch_size)
+        validated = None if latents is None else validate_latents(latents, batch_size, self.config.latent.size)
+        z, classes = self._sample_latents(batch_size if validated is None else len(validated), generator, labels)
+        z = truncate(z if validated is None else validated, truncation)
+        images = torch.cat(
+            [to_unit_range(part).cpu() for part in generate_batches(self.snapshot.generator, z, classes)]
+        )
+        output = _convert_images(images, output_type)
+        return ImageOutput(output) if return_dict else (output,)
+
+    def _sample_latents(
+        self, count: int, generator: RandomGenerators, labels: LabelsLike | None
+    ) -> tuple[Latents, Labels | None]:
+        """Return random latents, and the given classes or random ones."""
+        spec, latent = self.snapshot.spec, self.config.latent
+        given_labels = _label_tensor(labels, count, spec)
+        if given_labels is not None:
+            validate_labels(given_labels, count, spec.num_classes)
+        z, random_labels = sample_from_generator(generator, count, latent.distribution, latent.size, spec.num_classes)
+        return z, random_labels if given_labels is None else given_labels
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Move the generator to a device, in place as PyTorch's modules and diffusers' pipelines do, and return the model.
+
+        `device` is cpu, cuda, cuda:1, mps, or auto for the fastest there is. The same seed draws the same bytes there each time, and the same
+        image on every device but for rounding. Raises CardiganError for a device that is not there.
+        """
+        self.snapshot.generator.to(find_device(device))
+        return self
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write `config.json`, `inference.model.safetensors` and the card, `README.md`, into a folder, which is made, and return it.
+
+        Raises CardiganError for a folder of a run or another model and, without `overwrite`, where any of these files is there.
+        """
+        return self.save_with_files(Path(folder), {}, overwrite)
+
+    def save_with_files(self, folder: Path, files: Mapping[str, bytes], overwrite: bool = False) -> Path:
+        """Do as `save_pretrained`, with files of other programs or purposes beside."""
+
+        def card(hashes: Mapping[str, str]) -> str:
+            return _existing_card(self.path, hashes) or model_card(
+                self.snapshot, self.path, hashes
+            )  # what lies at the path may be of newer weights
+
+        write_pretrained(folder, lambda path: write_snapshot(path, anonymized(self.snapshot)), card, files, overwrite)
+        return folder
+
+    def push_to_hub(
+        self,
+        name: str,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = COMMIT_MESSAGE,
+        revision: str | None = None,
+    ) -> str:
+        """Send the files of `save_pretrained` to the Hugging Face hub as the model `user/name`, which is made, and return the commit's address.
+
+        `private` is taken when it is made, by default as the account is set. `token` is by default that of `hf auth login` or $HF_TOKEN.
+        `revision` is the branch, made if need be; by default main. Raises CardiganError if the hub refuses; an empty model or branch may
+        have been made then, but never one with half of the files.
+        """
+        hub.check_repo_id(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(Path(temporary) / "model")
+            return hub.upload_files(
+                {path.name: path for path in sorted(folder.iterdir())}, name, commit_message, private, token, revision
+            )
+
+    @staticmethod
+    def from_pretrained(
+        name_or_folder: str | Path,
+        revision: str | None = None,
+        *,
+        sha256: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> "Model":
+        """Return the model of a folder that `save_pretrained` wrote, or `user/name` of the hub; see `cardigan.from_pretrained`."""
+        return from_pretrained(
+            name_or_folder, revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+
+    def __repr__(self) -> str:
+        spec, config = self.snapshot.spec, self.config
+        parameters = sum(parameter.numel() for parameter in self.snapshot.generator.parameters())
+        classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+        image_size = f"{spec.height}x{spec.width}x{spec.channels}"
+        size = f"{parameters:,} parameters, {'trained by another program' if self.snapshot.foreign else f'{self.images_seen:,} images seen'}"
+        return f"Model({config.recipe}: {config.generator.network}, {image_size}{classes}, {size}, on {self.device})"
+
+    def _repr_png_(self) -> bytes:
+        return preview.model_preview(self.snapshot)
+
+    def _repr_html_(self) -> str:
+        return preview.figure_html(preview.model_preview(self.snapshot), repr(self))
+
+
+def load(path: str | Path, sha256: str | None = None) -> Model:
+    """Return the model in a run directory, a checkpoint folder, a folder of `save_pretrained` or a generator.safetensors, or at `hf:user/name`.
+
+    `hf:user/name@revision` names a branch, a tag or a commit. With `sha256` the file of weights must have it. Nothing that is read is ever
+    executed or unpickled, and a header that claims more than the file holds costs no memory. Raises CardiganError for anything else.
+    """
+    location = Path(path)
+    return Model(read_snapshot(location, sha256), None if hub.is_hub_address(location) else location)
+
+
+def from_pretrained(
+    name_or_folder: str | Path,
+    revision: str | None = None,
+    *,
+    sha256: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Model:
+    """Return the model of a folder that is there, or else `user/name` of the Hugging Face hub, at `revision` or its newest state.
+
+    Only `config.json` and `inference.model.safetensors` are fetched, and kept in the hub's cache (or `cache_dir`), so that a second time needs no connection;
+    `local_files_only` never asks for one. `token` is by default that of `hf auth login` or $HF_TOKEN. With `sha256` the weights must have it.
+    Raises CardiganError for what is not there or is no model of cardigan.
+    """
+    if not hub.is_hub_address(name_or_folder) and Path(name_or_folder).exists():
+        if revision is not None:
+            raise CardiganError(
+                f"revision is {revision!r}, but {name_or_folder} is a folder, which has none: leave it out."
+            )
+        return load(name_or_folder, sha256)
+    if not hub.is_hub_address(name_or_folder) and Path(name_or_folder).is_absolute():
+        raise CardiganError(
+            f"There is no {name_or_folder}, and a path is no name of a model on the hub: give a folder that is there, or user/name."
+        )
+    text = str(name_or_folder).removeprefix(hub.HUB_PREFIX)
+    address = hub.parse_hub_address(text if revision is None else f"{text}@{revision}")
+    return Model(read_snapshot(verify_weights(hub.download_model(address, token, cache_dir, local_files_only)), sha256))
+
+
+def _existing_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:
+    """Return the card beside a model that was saved or sent before, if it is of these very weights: it may know what its run told of judging."""
+    card = None if path is None else path / hub.CARD_FILE
+    if card is None or not (card.with_name(hub.WEIGHTS_FILE).exists() and card.exists()):
+        return None
+    text = card.read_text(errors="replace")
+    return text if all(digest in text for digest in hashes.values()) else None
+
+
+def _validate_count(name: str, count: object) -> int:
+    """Return a number of pictures; raises CardiganError for what is none."""
+    return validate_integer(name, count, MAX_SAMPLES, 1)
+
+
+def validate_integer(name: str, value: object, maximum: int, minimum: int = 0) -> int:
+    """Return a whole number, NumPy's and torch's too, within least..most; raises CardiganError for anything else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError as error:
+        raise CardiganError(f"{name} is {value!r}: expected a whole number, {minimum}..{maximum}.") from error
+    if not minimum <= number <= maximum:
+        raise CardiganError(f"{name} is {number}: expected {minimum}..{maximum}.")
+    return number
+
+
+def _label_tensor(labels: LabelsLike | None, count: int, spec: ImageSpec) -> torch.Tensor | None:
+    """Return the labels as a tensor, a single one repeated for every picture."""
+    if labels is None:
+        return None
+    try:
+        array = np.atleast_1d(np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels))
+    except ValueError as error:
+        raise CardiganError(
+            "labels are lists of several lengths: give one class for all pictures, or one for each."
+        ) from error
+    if array.ndim != 1:
+        raise CardiganError(f"labels have the shape {array.shape}: give one class for all pictures, or one for each.")
+    values = torch.tensor([class_index(label, spec) for label in array.tolist()], dtype=torch.long)
+    return values.expand(count) if len(values) == 1 else values
+
+
+def _convert_images(images: torch.Tensor, output_type: str) -> OutputImages:
+    """Return float pictures [n, c, h, w] in [0, 1] as asked for."""
+    if output_type == "pt":
+        return images
+    rows = images.permute(0, 2, 3, 1).contiguous()
+    if output_type == "np":
+        return rows.numpy()
+    pixels = (rows * 255).round().to(torch.uint8)
+    if pixels.shape[3] not in (1, 3, 4):
+        raise CardiganError(
+            f"Pictures of {pixels.shape[3]} channels are none of Pillow's: set output_type to 'np' or 'pt'."
+        )
+    return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels.numpy()]

@@ -1,0 +1,145 @@
+"""Nearest neighbours by the pixels: the DCGAN paper's classification test, memorised and repeated samples.
+
+Exact search over stored pictures, chunk by chunk, so that the samples need not fit in memory. Does not know networks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from cardigan.errors import CardiganError
+from cardigan.shapes import Labels, Pixels
+
+PixelBatch = UInt8[Tensor, "_ _ _ _"]
+"""Stored pictures whose count and shape need not be those of the others."""
+LabeledChunk = tuple[PixelBatch, Int64[Tensor, " _"]]
+"""Labelled samples, a part of many."""
+
+TILE_SIZE = 2_000
+"""Pictures on each side of one matrix of distances: 16 MB."""
+MAX_EXACT_VALUES = 1_024
+"""With 128 taken off, a product of two pictures of up to 1,024 values stays below 2^24, so float32 holds it, and every partial sum, exactly."""
+
+
+@dataclass(frozen=True)
+class NearestNeighbors:
+    """For each query its nearest candidate: Euclidean distance in grey levels, and position or label of the candidate."""
+
+    distance: Float[Tensor, " query"]
+    index: Int64[Tensor, " query"]
+
+
+@dataclass(frozen=True)
+class TrainingNeighbors:
+    """What each sample has to do with the training pictures."""
+
+    nearest: NearestNeighbors
+    """The nearest training picture of each sample."""
+    spacing: Float[Tensor, " query"]
+    """How far that training picture is from its own nearest training picture."""
+
+    @property
+    def authentic(self) -> Float[Tensor, " query"]:
+        """1 where a sample is farther from its training picture than another training picture is (arXiv:2102.08921, section 3.3)."""
+        return (self.nearest.distance > self.spacing).double()
+
+    def worst(self, count: int) -> list[tuple[int, int]]:
+        """Return (sample, training picture) of the samples that are nearest to theirs, measured by its spacing; the nearest first."""
+        ratio = self.nearest.distance / self.spacing.clamp(min=1e-9)
+        return [(int(place), int(self.nearest.index[place])) for place in ratio.argsort(stable=True)[:count]]
+
+
+def nearest_neighbors(
+    queries: PixelBatch, candidates: PixelBatch, self_index: Int64[Tensor, " query"] | None = None
+) -> NearestNeighbors:
+    """Return each query's nearest candidate; of equally near ones the first tile's.
+
+    `themselves` is the position of each query among the candidates, which then is not counted. Raises CardiganError for unequal shapes or
+    nothing to be near to.
+    """
+    _check_shapes(queries, candidates, min_candidates=1 if self_index is None else 2)
+    rows = _centered(queries)
+    best_score, best_index = (
+        torch.full((len(rows),), torch.inf, dtype=rows.dtype),
+        torch.zeros(len(rows), dtype=torch.int64),
+    )
+    for left in range(0, len(candidates), TILE_SIZE):
+        columns = _centered(
+            candidates[left : left + TILE_SIZE]
+        )  # tile by tile: as floats all candidates can be gigabytes
+        halves = columns.square().sum(1) / 2
+        for top in range(0, len(rows), TILE_SIZE):
+            tile = slice(top, top + TILE_SIZE)
+            # (|x - y|^2 - |x|^2) / 2: near pairs are whole halves below 2^23 in size, so float32 neither rounds nor swaps them.
+            scores = torch.addmm(halves[None], rows[tile], columns.T, alpha=-1)
+            if self_index is not None:
+                self_column = self_index[tile] - left
+                inside = ((self_column >= 0) & (self_column < scores.shape[1])).nonzero()[:, 0]
+                scores[inside, self_column[inside]] = torch.inf
+            tile_score, tile_index = scores.min(1)
+            is_nearer = tile_score < best_score[tile]
+            best_score[tile], best_index[tile] = (
+                torch.where(is_nearer, tile_score, best_score[tile]),
+                torch.where(is_nearer, tile_index + left, best_index[tile]),
+            )
+    norms = rows.square().sum(1)
+    return NearestNeighbors((norms.double() + 2 * best_score.double()).clamp(min=0).sqrt(), best_index)
+
+
+def nn_labels(test: Pixels, chunks: Iterable[LabeledChunk]) -> Labels:
+    """Return the label of each test picture's nearest sample over all chunks, holding one chunk at a time."""
+    best = torch.full((len(test),), torch.inf, dtype=torch.float64)
+    labels = torch.full((len(test),), -1, dtype=torch.int64)
+    for pixels, chunk_labels in chunks:
+        neighbors = nearest_neighbors(test, pixels)
+        is_nearer = neighbors.distance < best
+        best, labels = (
+            torch.where(is_nearer, neighbors.distance, best),
+            torch.where(is_nearer, chunk_labels[neighbors.index], labels),
+        )
+    if not bool((labels >= 0).all()):
+        raise CardiganError("No labelled sample to be near to: expected at least 1.")
+    return labels
+
+
+def nn_errors(test: Pixels, test_labels: Labels, chunks: Iterable[LabeledChunk]) -> Float[Tensor, " batch"]:
+    """Return 1 for each test picture that its nearest sample names wrongly: the mean is the test error of a 1-nearest-neighbour classifier
+    fitted on the samples (arXiv:1511.06434, appendix A)."""
+    return (nn_labels(test, chunks) != test_labels).double()
+
+
+def training_neighbors(samples: PixelBatch, training: PixelBatch) -> TrainingNeighbors:
+    """Return each sample's nearest training picture, and how far that one is from its own nearest."""
+    neighbors = nearest_neighbors(samples, training)
+    unique_indices, place = neighbors.index.unique(return_inverse=True)
+    spacing = nearest_neighbors(training[unique_indices], training, self_index=unique_indices).distance
+    return TrainingNeighbors(neighbors, spacing[place])
+
+
+def nearest_samples(samples: Pixels) -> NearestNeighbors:
+    """Return each sample's nearest other sample."""
+    return nearest_neighbors(samples, samples, self_index=torch.arange(len(samples)))
+
+
+def _check_shapes(queries: PixelBatch, candidates: PixelBatch, min_candidates: int) -> None:
+    if queries.shape[1:] != candidates.shape[1:]:
+        raise CardiganError(
+            f"Pictures of {_shape_text(queries)} beside real ones of {_shape_text(candidates)}: neighbours need equal sizes and channels, so resize them first."
+        )
+    if len(candidates) < min_candidates or len(queries) == 0:
+        raise CardiganError(
+            f"{len(queries)} pictures and {len(candidates)} to be near to: expected at least 1 and {min_candidates}."
+        )
+
+
+def _shape_text(pixels: PixelBatch) -> str:
+    return "x".join(str(side) for side in (*pixels.shape[2:], pixels.shape[1]))
+
+
+def _centered(pixels: Pixels) -> Float[Tensor, "batch value"]:
+    flat = pixels.flatten(1)
+    dtype = torch.float32 if flat.shape[1] <= MAX_EXACT_VALUES else torch.float64
+    return flat.to(dtype) - 128

@@ -1,0 +1,77 @@
+"""Which real pictures a model is judged by: its source's, some trained on and some held out.
+
+Reads sources; computes no number.
+"""
+
+from pathlib import Path
+
+from cardigan.config import Config
+from cardigan.data.datasets import BUILTIN_DATASETS, Datasets, open_datasets
+from cardigan.data.source import ImageSource, random_subset
+from cardigan.errors import CardiganError
+from cardigan.metrics.features import default_extractor
+from cardigan.metrics.reference import Reference
+from cardigan.models.hub import is_hub_address
+from cardigan.run.directory import RunDirectory, source_changes, source_fingerprint
+
+
+def load_reference(config: Config, model: Path | None = None) -> Reference:
+    """Return the real pictures that a model of these settings is judged by: held-out ones, or those it was trained on where none were held out.
+
+    Digits stand as they are stored, other pictures in the frame of the training. `model` is where it lies; if that is in a run, the pictures must be
+    those the run was trained on. Raises CardiganError for a source that is no longer there or has changed.
+    """
+    data = config.data
+    if not data.source:
+        raise CardiganError(
+            "This generator does not say which pictures it was trained on, and it can only be judged beside real ones: "
+            "name them with `cardigan evaluate MODEL --against PICTURES`."
+        )
+    if data.source in BUILTIN_DATASETS:
+        return builtin_reference(data.source, data.max_images)
+    datasets = open_datasets(data)
+    _check_source_unchanged(datasets, model)
+    return _reference_from_sources(data.source, datasets.train, datasets.holdout)
+
+
+def builtin_reference(source: str, max_images: int = 0) -> Reference:
+    """Return the digits, or stacks of them, as they are stored: those trained on, all of them or `limit`, and the test ones."""
+    train = random_subset(BUILTIN_DATASETS[source]("train"), max_images)
+    name = f"{source} ({max_images:,} to train on)" if max_images else source
+    test = BUILTIN_DATASETS[source]("test")
+    return Reference(name, "test", train.pixels, train.labels, test.pixels, test.labels, test.num_classes)
+
+
+def _reference_from_sources(name: str, train: ImageSource, holdout: ImageSource | None) -> Reference:
+    eval_source = holdout or train
+    split = "held-out" if holdout else "training"
+    fingerprint = (
+        f"{train.fingerprint} {eval_source.fingerprint}" if train.fingerprint and eval_source.fingerprint else ""
+    )
+    num_classes = train.num_classes if bool((train.labels >= 0).all() and (eval_source.labels >= 0).all()) else 0
+    image_shape = (train.pixels.shape[1], train.pixels.shape[2], train.pixels.shape[3])
+    train_labels, eval_labels = (source.labels.clamp(min=0) for source in (train, eval_source))
+    return Reference(
+        name,
+        split,
+        train.pixels,
+        train_labels,
+        eval_source.pixels,
+        eval_labels,
+        num_classes,
+        default_extractor(image_shape),
+        fingerprint,
+    )
+
+
+def _check_source_unchanged(datasets: Datasets, model: Path | None) -> None:
+    """Raise CardiganError if the pictures are not those the model's run remembers: what was held out then might have been trained on."""
+    folders = [] if model is None or is_hub_address(model) else [model, *model.absolute().parents[:2]]
+    run = next((RunDirectory(folder) for folder in folders if (folder / "source.json").exists()), None)
+    saved_fingerprint = {} if run is None else {**source_fingerprint(run), "how": datasets.source_fingerprint["how"]}
+    changes = source_changes(saved_fingerprint, datasets.source_fingerprint) if saved_fingerprint else ""
+    if changes:
+        raise CardiganError(
+            f"The pictures in {datasets.source_fingerprint['source']} are not those the model was trained on ({changes}), so it cannot be judged by them: "
+            "bring them back."
+        )

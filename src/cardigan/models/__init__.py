@@ -1,0 +1,1 @@
+"""A generator, wherever it lies: snapshots, pretrained files, the hub, weights of other programs."""

@@ -1,0 +1,59 @@
+"""From a file of another program's weights to our settings and tensors, by what the file is, whatever it is called.
+
+Knows which reader reads what, and how a refusal is worded.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cardigan.config import Config
+from cardigan.errors import CardiganError
+from cardigan.models.foreign.dcgan import MXNET, PYTORCH, ForeignGenerator, convert_generator
+from cardigan.models.foreign.mxnet_params import MXNET_MAGIC, read_mxnet_tensors
+from cardigan.models.foreign.tensor_storage import UnsupportedFile
+from cardigan.models.foreign.torch_state_dict import LEGACY_MAGIC, ZIP_MAGIC, read_torch_tensors
+
+MAX_FILE_BYTES = 2**30
+"""A generator 2,000 channels wide has less."""
+READERS: tuple[tuple[bytes, Callable[[bytes], dict[str, torch.Tensor]], ForeignGenerator], ...] = (
+    (ZIP_MAGIC, read_torch_tensors, PYTORCH),
+    (LEGACY_MAGIC, read_torch_tensors, PYTORCH),
+    (MXNET_MAGIC, read_mxnet_tensors, MXNET),
+)
+"""How a file begins, what reads it, and whose generator it may hold."""
+
+
+def read_foreign_generator(path: Path) -> tuple[Config, dict[str, torch.Tensor]] | None:
+    """Return the settings and tensors, under our names, of a generator that another program saved; None for a file of any other kind.
+
+    Takes a netG_epoch_*.pth of PyTorch's DCGAN example and a .params of the MXNet tutorial. Raises CardiganError for one that is damaged, holds
+    another network, or names anything to be run: nothing in a file ever is.
+    """
+    match = next(
+        ((read_tensors, foreign) for magic, read_tensors, foreign in READERS if _magic_bytes(path).startswith(magic)),
+        None,
+    )
+    if match is None:
+        return None
+    reader, program = match
+    try:
+        return convert_generator(reader(_file_content(path)), program)
+    except UnsupportedFile as error:
+        raise CardiganError(f"{path} {error}.") from None
+
+
+def _magic_bytes(path: Path) -> bytes:
+    """Return the first bytes, nothing of what cannot be read: whoever reads it next says so."""
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
+def _file_content(path: Path) -> bytes:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise UnsupportedFile(f"has more than {MAX_FILE_BYTES:,} bytes, which no such generator has")
+    return path.read_bytes()

@@ -1,0 +1,157 @@
+"""A model as a folder in the layout of the Hugging Face hub: `config.json`, `inference.model.safetensors` and the card, `README.md`.
+
+Knows no network and no hub. `config.json` says what the weights' own header says, and their SHA-256, which is checked when they are read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+from cardigan.errors import CardiganError
+from cardigan.files import atomic
+from cardigan.files.tensors import read_metadata
+from cardigan.models.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from cardigan.models.limits import MAX_HEADER_BYTES
+
+CardWriter: TypeAlias = Callable[[Mapping[str, str]], str]
+"""Given the SHA-256 of the weights, by their file's name, the text of the card."""
+
+
+def write_pretrained(
+    folder: Path,
+    write_weights: Callable[[Path], None],
+    write_card: CardWriter,
+    extra_files: Mapping[str, bytes],
+    overwrite: bool = False,
+) -> None:
+    """Make a folder of the weights that `write` puts into a file, what describes them, their card, and files beside them.
+
+    A new folder appears whole; in one that is there all files are made before the first is replaced. Raises CardiganError, and changes nothing,
+    for a run's folder, for one that holds another model and, without `overwrite`, for one that holds any of these files.
+    """
+    _check_writable(folder, [WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, *extra_files], overwrite)
+    if folder.exists():
+        _replace_files(folder, write_weights, write_card, extra_files)
+        return
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.write_error(folder, error) from error
+    with atomic.atomic_path(folder) as temporary:
+        temporary.mkdir()
+        _write_files(temporary, write_weights, write_card, extra_files)
+
+
+def _replace_files(
+    folder: Path, write_weights: Callable[[Path], None], write_card: CardWriter, extra_files: Mapping[str, bytes]
+) -> None:
+    """Put the files into a folder that is there: all are made first, so that nothing is touched unless all of them could be made.
+
+    They are made in a folder inside it: what is above may be closed, or on another disk.
+    """
+    staging = folder / f"{atomic.TEMPORARY_PREFIX}{os.getpid()}"
+    try:
+        staging.mkdir()
+        _write_files(staging, write_weights, write_card, extra_files)
+        for path in sorted(
+            staging.iterdir(), key=lambda path: path.name in {WEIGHTS_FILE, CONFIG_FILE}
+        ):  # those two next to each other
+            path.replace(folder / path.name)
+        atomic.fsync_folder(folder)
+    except OSError as error:
+        raise atomic.write_error(folder, error) from error
+    finally:
+        atomic.remove(staging)
+
+
+def _check_writable(folder: Path, names: list[str], overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CardiganError(f"{folder} is a file: give the name of a folder.")
+    if any((folder / name).exists() for name in ("journal.jsonl", "checkpoints", "state.safetensors")):
+        raise CardiganError(f"{folder} is a run, whose own config.json would be replaced: choose another folder.")
+    if (folder / "generator.safetensors").exists():
+        raise CardiganError(
+            f"{folder} holds generator.safetensors, which is another model, and a folder is read as one: choose another folder."
+        )
+    existing = [name for name in names if (folder / name).exists()]
+    if existing and not overwrite:
+        raise CardiganError(
+            f"{folder} holds {', '.join(existing)} already: set overwrite to replace {'it' if len(existing) == 1 else 'them'}."
+        )
+
+
+def _write_files(
+    folder: Path, write_weights: Callable[[Path], None], write_card: CardWriter, extra_files: Mapping[str, bytes]
+) -> None:
+    write_weights(folder / WEIGHTS_FILE)
+    for name, content in extra_files.items():
+        atomic.write_bytes(folder / name, content)
+    sha256 = {WEIGHTS_FILE: file_sha256(folder / WEIGHTS_FILE)}
+    config = {
+        "library_name": "cardigan",
+        "cardigan": version("cardigan"),
+        **read_metadata(folder / WEIGHTS_FILE),
+        "sha256": sha256,
+    }
+    text = write_card(sha256)
+    atomic.write_bytes(folder / CARD_FILE, text.encode())
+    atomic.write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
+
+
+def verify_weights(folder: Path) -> Path:
+    """Return the file of weights in such a folder, proven to be what its `config.json` describes, if that is there."""
+    weights, config = folder / WEIGHTS_FILE, folder / CONFIG_FILE
+    if not config.exists():
+        return weights
+    description = read_json(config)
+    metadata = read_metadata(weights)
+    if any(description.get(name) != value for name, value in metadata.items()):
+        raise CardiganError(
+            f"{config} describes another model than {WEIGHTS_FILE} beside it: fetch both again, or save the model anew."
+        )
+    hashes = description.get("sha256", {})
+    if isinstance(hashes, dict) and WEIGHTS_FILE in hashes:
+        check_sha256(weights, hashes[WEIGHTS_FILE])
+    return weights
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return a file's JSON object; raises CardiganError for anything else, and for more than any honest file would hold."""
+    try:
+        if path.stat().st_size > MAX_HEADER_BYTES:
+            raise ValueError("too large")
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict):
+            return content
+        raise ValueError("no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CardiganError(f"{path} is damaged: fetch it again, or give another copy of it.") from error
+
+
+def check_sha256(path: Path, expected: object) -> None:
+    """Raise CardiganError unless a file has this SHA-256, 64 hexadecimal digits."""
+    expected_sha256 = expected.lower().removeprefix("sha256:") if isinstance(expected, str) else ""
+    if len(expected_sha256) != 64 or set(expected_sha256) - set("0123456789abcdef"):
+        raise CardiganError(
+            f"sha256 is {str(expected)[:80]!r}: expected the 64 hexadecimal digits of a file's SHA-256."
+        )
+    found = file_sha256(path)
+    if found != expected_sha256:
+        raise CardiganError(
+            f"{path} has the SHA-256 {found}, not the expected {expected_sha256}: it was changed or damaged, do not use it."
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CardiganError(
+            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): give another copy of it."
+        ) from error

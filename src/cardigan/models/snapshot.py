@@ -1,0 +1,278 @@
+"""What a reader of a run gets: the averaged generator, its config, and how many images it has seen.
+
+Reads a run directory, a checkpoint or a lone `generator.safetensors`; knows nothing of how they came to be.
+"""
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from cardigan.config import Config, experiment_settings, from_dict, to_dict
+from cardigan.data.source import ImageSpec, image_spec
+from cardigan.errors import CardiganError, unknown
+from cardigan.files.tensors import read_metadata, read_tensors, write_tensors
+from cardigan.hardware.precision import ieee_fp32
+from cardigan.latents.sampling import sample_labels, sample_latents, truncate
+from cardigan.models.foreign.reader import read_foreign_generator
+from cardigan.models.hub import WEIGHTS_FILE, download_model, is_hub_address, parse_hub_address
+from cardigan.models.limits import check_metadata, check_num_blocks
+from cardigan.models.pretrained import check_sha256, verify_weights
+from cardigan.models.quantize import WeightsDtype, dequantize_state, quantize_state
+from cardigan.nets.interface import Generator
+from cardigan.nets.table import build_generator
+from cardigan.pixels import encode
+from cardigan.run.checkpoint import list_checkpoints
+from cardigan.run.directory import RunDirectory
+from cardigan.shapes import Images, Labels, Latents, Pixels
+
+FORMAT, QUANTIZED_FORMAT = 1, 2
+"""Of a file whose weights are fp32, and of one whose weights are stored in fewer bits."""
+SAMPLE_BATCH_SIZE = 64
+"""Pictures are computed this many at a time, the last chunk filled up, so that the same z gives the same bits whatever stands beside it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A generator at one moment. It is in evaluation mode whenever pictures are drawn from it: batch statistics are frozen."""
+
+    generator: Generator
+    config: Config
+    spec: ImageSpec
+    images_seen: int
+    foreign: bool = False
+    """Whether another program trained it; what its config says beyond its networks is then that program's habit, and `images_seen` is not known."""
+    weights_dtype: WeightsDtype = "float32"
+    """What the file that it was read from stored its weights as; here they are fp32."""
+
+
+def snapshot_metadata(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
+    """Return what a file of weights says of itself: a function of the experiment alone, so equal training gives equal bytes."""
+    names = {"class_names": list(spec.class_names)} if spec.class_names else {}
+    return {
+        "format": FORMAT,
+        "config": _nested_identity(config),
+        "classes": spec.num_classes,
+        **names,
+        "images_seen": images_seen,
+    }
+
+
+def _nested_identity(config: Config) -> dict[str, Any]:
+    identity_fields = experiment_settings(config)
+    return {
+        name: {key: inner for key, inner in value.items() if f"{name}.{key}" in identity_fields}
+        if isinstance(value, dict)
+        else value
+        for name, value in to_dict(config).items()
+        if isinstance(value, dict) or name in identity_fields
+    }
+
+
+def write_snapshot(path: Path, snapshot: Snapshot, weights_dtype: WeightsDtype = "float32", card: str = "") -> None:
+    """Write the one file a user takes away, its weights in so many bits, with a model card inside if there is one."""
+    metadata = snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen)
+    if snapshot.foreign:
+        metadata |= {"foreign": True}
+    if weights_dtype != "float32":
+        metadata |= {"format": QUANTIZED_FORMAT, "weights": weights_dtype}
+    write_tensors(path, quantize_state(snapshot.generator, weights_dtype), metadata, card)
+
+
+def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
+    """Return the snapshot in a run directory (the latest), a checkpoint, a folder of `save_pretrained`, a file of weights or `hf:user/name`.
+
+    A file of weights may be another program's (`foreign`). With `sha256` it must have it. Raises CardiganError for anything else. Never unpickles;
+    allocates no more than the file holds, or four times that where its weights are stored in fewer bits.
+    """
+    file, prefix = _locate_weights(path)
+    if sha256 is not None:
+        check_sha256(file, sha256)
+    if (foreign := read_foreign_generator(file)) is not None:
+        return _foreign_snapshot(*foreign)
+    metadata = read_metadata(file)
+    try:
+        check_metadata(metadata)
+        if metadata["format"] not in (FORMAT, QUANTIZED_FORMAT):
+            raise CardiganError(
+                f"its format is {metadata['format']!r}, not {FORMAT} or {QUANTIZED_FORMAT}: use the version that wrote it."
+            )
+        config, images_seen = from_dict(metadata["config"]), int(metadata["images_seen"])
+        spec = image_spec(config.data, int(metadata["classes"]), _class_names(metadata))
+        check_num_blocks(config)
+        with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
+            generator = build_generator(config, spec)
+    except CardiganError as error:
+        raise CardiganError(f"{file} cannot be read here: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise CardiganError(f"{file} has a damaged header: give another copy of it.") from error
+    tensors = read_tensors(file, prefix)
+    try:
+        tensors = dequantize_state(tensors, generator.state_dict())
+    except ValueError as error:
+        raise CardiganError(
+            f"{file} does not hold the generator that its header describes: give another copy of it."
+        ) from error
+    generator.load_state_dict(tensors, assign=True)
+    foreign, weights_dtype = metadata.get("foreign") is True, _weights_dtype(metadata)
+    return Snapshot(generator.eval().requires_grad_(False), config, spec, images_seen, foreign, weights_dtype)
+
+
+def _foreign_snapshot(config: Config, tensors: dict[str, torch.Tensor]) -> Snapshot:
+    """Return a generator that another program trained; nobody knows on how many images."""
+    spec = image_spec(config.data, 0)
+    with torch.device("meta"):
+        generator = build_generator(config, spec)
+    generator.load_state_dict(tensors, assign=True)
+    return Snapshot(generator.eval().requires_grad_(False), config, spec, 0, foreign=True)
+
+
+def _weights_dtype(metadata: dict[str, Any]) -> WeightsDtype:
+    return next(
+        (
+            kind
+            for kind in get_args(WeightsDtype)
+            if metadata["format"] == QUANTIZED_FORMAT and metadata.get("weights") == kind
+        ),
+        "float32",
+    )
+
+
+def _class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
+    names = metadata.get("class_names", [])
+    if names and (len(names) != metadata["classes"] or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{len(names)} names of {metadata['classes']} classes")
+    return tuple(names)
+
+
+def _locate_weights(path: Path) -> tuple[Path, str]:
+    """Return the file that holds the generator, and the prefix of its tensors' names there."""
+    if is_hub_address(path):
+        return verify_weights(download_model(parse_hub_address(path))), ""  # whatever else lies in the cache
+    run = RunDirectory(path)
+    if not path.is_dir():
+        return path, "average." if path.name == "state.safetensors" else ""
+    if (path / WEIGHTS_FILE).exists() and not (
+        run.journal.exists() and run.generator.exists()
+    ):  # what else lies beside a saved model is another one
+        return verify_weights(path), ""
+    if (path / "state.safetensors").exists():
+        return path / "state.safetensors", "average."
+    if run.generator.exists():
+        return run.generator, ""
+    checkpoints = list_checkpoints(run.checkpoints)
+    if checkpoints:
+        return checkpoints[-1] / "state.safetensors", "average."
+    if run.config.exists():
+        raise CardiganError(f"{path} has no generator yet: wait for its first checkpoint.")
+    raise CardiganError(
+        f"{path} holds no model: give a run directory, a checkpoint, a generator.safetensors or hf:user/name."
+    )
+
+
+def generate_pixels(
+    generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
+) -> Pixels:
+    """Return the generator's pictures for z, in fp32 and evaluation mode, on the CPU; the generator's mode is left as it was.
+
+    A smaller `chunk` answers sooner where only a few are drawn; it may round otherwise, by one grey level here and there.
+    """
+    return torch.cat([encode(images).cpu() for images in generate_batches(generator, z, labels, batch_size)])
+
+
+@torch.no_grad()
+def generate_batches(
+    generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
+) -> Iterator[Images]:
+    """Yield the generator's pictures for z, `chunk` at a time, in [-1, 1], on its own device; its mode is left as it was."""
+    device = next(generator.parameters()).device
+    training = generator.training
+    generator.eval()
+    try:
+        for start in range(0, len(z), batch_size):
+            latents = z[start : start + batch_size]
+            padded = torch.cat([latents, latents.new_zeros(batch_size - len(latents), latents.shape[1])]).to(device)
+            padded_labels = (
+                None
+                if labels is None
+                else torch.cat([labels[start : start + batch_size], labels.new_zeros(batch_size - len(latents))]).to(
+                    device
+                )
+            )
+            with ieee_fp32(device):
+                images = generator(padded, padded_labels)[: len(latents)]
+            yield images
+    finally:
+        generator.train(training)
+
+
+def sample_pixels(
+    snapshot: Snapshot, keys: Sequence[tuple[int, int]], labels: Labels | None = None, truncation: float = 1.0
+) -> Pixels:
+    """Return one picture per key (seed, number); each depends on its key, its label and the truncation alone.
+
+    A conditional generator without `labels` draws each picture's class from the same key.
+    Raises CardiganError for labels where there are no classes, out of range, or of another count.
+    """
+    config, num_classes = snapshot.config, snapshot.spec.num_classes
+    if labels is not None:
+        validate_labels(labels, len(keys), num_classes)
+    elif num_classes:
+        labels = sample_labels(keys, num_classes)
+    z = truncate(sample_latents(config.latent.distribution, keys, config.latent.size), truncation)
+    return generate_pixels(snapshot.generator, z, labels)
+
+
+def sample_keys(count: int, seed: int) -> list[tuple[int, int]]:
+    """Return the keys of the first `count` pictures of a seed."""
+    return [(seed, index) for index in range(count)]
+
+
+def class_index(label: object, spec: ImageSpec) -> int:
+    """Return the number of a class given by name, or by number as an int or as text; a name that looks like a number is a name."""
+    if isinstance(label, str) and label in spec.class_names:
+        return spec.class_names.index(label)
+    try:
+        index = operator.index(label) if not isinstance(label, str) else int(label)  # pyright: ignore[reportArgumentType]
+        if 0 <= index < max(spec.num_classes, 1):
+            return index
+        raise (
+            CardiganError(f"label {str(label)[:40]} is out of range: expected 0..{spec.num_classes - 1}.")
+            if spec.num_classes
+            else no_classes_error()
+        )
+    except (ValueError, TypeError):
+        if not spec.class_names:
+            known = (
+                f"0..{spec.num_classes - 1}; its classes have no names"
+                if spec.num_classes
+                else "none, since this generator was trained without classes"
+            )
+            raise CardiganError(f"label is {label!r}: expected {known}.") from None
+        raise unknown("class", str(label), spec.class_names) from None
+
+
+def no_classes_error() -> CardiganError:
+    return CardiganError(
+        "This generator was trained without classes: leave the label out, or train one with --conditional."
+    )
+
+
+def validate_labels(labels: Labels, count: int, num_classes: int) -> None:
+    if not num_classes:
+        raise no_classes_error()
+    if len(labels) != count:
+        raise CardiganError(
+            f"{len(labels)} labels for {count} pictures: give one label per picture, or a single one for all."
+        )
+    invalid = [int(label) for label in labels if not 0 <= label < num_classes]
+    if invalid:
+        raise CardiganError(f"label {invalid[0]} is out of range: expected 0..{num_classes - 1}.")
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that `read_snapshot` reads the generator at `path` from; raises CardiganError where there is none."""
+    return _locate_weights(path)[0]

@@ -1,0 +1,33 @@
+"""PacGAN (Lin, Khetan, Fanti, Oh 2018, arXiv:1712.04086): a discriminator of any architecture that judges several pictures together.
+
+A generator that draws few different pictures is found out at once, since real packs differ inside. Knows no architecture.
+"""
+
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from cardigan.data.source import ImageSpec
+from cardigan.errors import CardiganError
+from cardigan.nets.interface import Discriminator
+from cardigan.shapes import Images, Labels
+
+
+def pac_spec(spec: ImageSpec, pac: int) -> ImageSpec:
+    """Return what the inner discriminator sees: the channels of a whole pack (section 3, figure 4)."""
+    return replace(spec, channels=spec.channels * pac)
+
+
+class PacDiscriminator(Discriminator):
+    """Shows `inner` packs of neighbouring pictures of the batch, stacked along their channels; one logit a pack."""
+
+    def __init__(self, inner: Discriminator, pac: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.pac = pac
+
+    def forward(self, images: Images, labels: Labels | None = None) -> Float[Tensor, " pack"]:
+        if len(images) % self.pac:
+            raise CardiganError(f"{len(images)} pictures in packs of {self.pac}: expected a multiple of {self.pac}.")
+        return self.inner(images.reshape(-1, self.pac * images.shape[1], *images.shape[2:]))

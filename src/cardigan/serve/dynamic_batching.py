@@ -1,0 +1,243 @@
+"""Pictures for everybody who asks, by one worker: a bounded queue, and batches filled with rows of several requests.
+
+Knows neither HTTP nor how a picture is computed.
+"""
+
+import math
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from cardigan.serve.sample_request import SampleRequest
+from cardigan.serve.served_model import ServedModel
+from cardigan.shapes import Labels, Pixels
+
+NUM_ENCODER_THREADS = 2
+REFILL_WAIT_FRACTION = 0.15
+"""For this part of a batch's time, those who have just been answered are given to ask again, before a batch is drawn that is not full."""
+
+
+class QueueFull(Exception):
+    """Too many pictures wait already."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds
+        """After which so many will be drawn as wait now."""
+
+
+class QueueClosed(Exception):
+    """The server is stopping."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way. `finish` turns its pictures into an answer, in a thread where it holds up no batch."""
+
+    request: SampleRequest
+    encode: Callable[[Pixels, Labels | None], bytes]
+    future: "Future[bytes]" = field(default_factory=Future)
+    num_generated: int = 0
+    outputs: list[tuple[Pixels, Labels | None]] = field(default_factory=list)
+
+    @property
+    def num_remaining(self) -> int:
+        return self.request.count - self.num_generated
+
+
+@dataclass(frozen=True)
+class BatchHooks:
+    """Who is told of what happens, for the numbers."""
+
+    on_batch: Callable[[int, float], None]
+    """Pictures in it that were wanted, and seconds."""
+    on_cancelled: Callable[[], None]
+
+
+class DynamicBatcher:
+    """The queue and its worker, which alone touches the model."""
+
+    def __init__(self, model: ServedModel, max_queued_images: int, hooks: BatchHooks) -> None:
+        self.model, self.max_queued_images, self._hooks = model, max_queued_images, hooks
+        self._jobs: deque[Job] = deque()
+        self._condition = threading.Condition()
+        self._num_waiting = self._num_encoding = 0
+        self._num_expected = 0
+        self._last_batch_at = 0.0
+        self._is_closed = False
+        self._batch_started_at: float | None = None
+        self._batch_seconds = self._warm_up()
+        self._encoder_pool = ThreadPoolExecutor(NUM_ENCODER_THREADS, thread_name_prefix="encoder")
+        self._worker = threading.Thread(target=self._run, name="drawing", daemon=True)
+        self._worker.start()
+
+    @property
+    def num_queued(self) -> int:
+        """Pictures that are asked for and not drawn yet, or drawn and not turned into an answer yet: what is bounded."""
+        return self._num_waiting + self._num_encoding
+
+    @property
+    def images_per_second(self) -> float:
+        """How many can be drawn, by the last batches."""
+        return self.model.batch_size / self._batch_seconds
+
+    def stuck_seconds(self) -> float:
+        """Return for how long the batch has been drawn that is drawn now; 0 between batches."""
+        started_at = self._batch_started_at
+        return 0.0 if started_at is None else time.monotonic() - started_at
+
+    @property
+    def is_alive(self) -> bool:
+        return self._worker.is_alive() and not self._is_closed
+
+    def submit(self, request: SampleRequest, encode: Callable[[Pixels, Labels | None], bytes]) -> Job:
+        """Return a job in the queue; raises Full or Closed."""
+        job = Job(request, encode)
+        with self._condition:
+            if self._is_closed:
+                raise QueueClosed
+            if self.num_queued + request.count > self.max_queued_images:
+                raise QueueFull(max(1, math.ceil(self.num_queued / self.images_per_second)))
+            self._jobs.append(job)
+            self._num_waiting += request.count
+            self._condition.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Draw no more of a job whose asker has gone."""
+        if job.future.cancel():
+            self._hooks.on_cancelled()
+        with self._condition:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._num_waiting -= job.num_remaining
+
+    def close(self) -> None:
+        """Stop; jobs that still wait are told that the server is closed."""
+        with self._condition:
+            self._is_closed = True
+            unfinished, self._num_waiting = list(self._jobs), 0
+            self._jobs.clear()
+            self._condition.notify()
+        for job in unfinished:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(QueueClosed())
+        self._worker.join(self._batch_seconds * 10 + 5)
+        self._encoder_pool.shutdown(wait=False, cancel_futures=True)
+
+    def _warm_up(self) -> float:
+        """Draw once for the memory and once for the clock: what cannot be drawn shows before anybody asks."""
+        z = torch.zeros(self.model.batch_size, self.model.config.latent.size)
+        labels = torch.zeros(len(z), dtype=torch.long) if self.model.spec.num_classes else None
+        self.model.generate(z, labels)
+        started_at = time.monotonic()
+        self.model.generate(z, labels)
+        return max(time.monotonic() - started_at, 1e-4)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._jobs and not self._is_closed:
+                    self._condition.wait()
+                if self._is_closed:
+                    return
+                self._wait_for_refill()
+                slices = self._next_batch()
+            if slices:
+                self._generate(slices)
+
+    def _wait_for_refill(self) -> None:
+        """Give those who were answered a moment ago the time to ask again: who asks over and over would else fill every second batch only."""
+        deadline = self._last_batch_at + REFILL_WAIT_FRACTION * self._batch_seconds
+        while (
+            self._num_waiting < self._num_expected
+            and not self._is_closed
+            and (remaining_seconds := deadline - time.monotonic()) > 0
+        ):
+            self._condition.wait(remaining_seconds)
+
+    def _next_batch(self) -> list[tuple[Job, int, int]]:
+        """Return the rows of the next batch. First come, first drawn; but who has had a whole batch goes to the end, before the next."""
+        slices, num_free = [], self.model.batch_size
+        while self._jobs and num_free:
+            job = self._jobs.popleft()
+            count = min(num_free, job.num_remaining)
+            slices.append((job, job.num_generated, job.num_generated + count))
+            job.num_generated += count
+            num_free -= count
+            if job.num_remaining:
+                (self._jobs.append if count == self.model.batch_size else self._jobs.appendleft)(job)
+        self._num_waiting -= self.model.batch_size - num_free
+        return slices
+
+    def _generate(self, slices: list[tuple[Job, int, int]]) -> None:
+        """Draw a batch and hand it out. Whatever fails here is told to those who wait for it, and is not the end of the worker."""
+        self._batch_started_at = time.monotonic()
+        try:
+            rows = [job.request.latents_and_labels(start, stop, self.model) for job, start, stop in slices]
+            labels = torch.cat([part for _, part in rows if part is not None]) if self.model.spec.num_classes else None
+            pixels = self.model.generate(torch.cat([z for z, _ in rows]), labels)
+            self._record_batch_time(len(pixels), time.monotonic() - self._batch_started_at)
+            self._distribute(slices, pixels, [part for _, part in rows])
+        except Exception as error:  # noqa: BLE001 - memory may have run out, or a device be gone
+            traceback.print_exception(error, file=sys.stderr)
+            self._fail([job for job, _, _ in slices], error)
+        finally:
+            self._batch_started_at = None
+
+    def _record_batch_time(self, count: int, seconds: float) -> None:
+        full_batch_seconds = seconds * self.model.batch_size / self.model.padded_size(count)
+        self._batch_seconds += 0.2 * (full_batch_seconds - self._batch_seconds)
+        self._hooks.on_batch(count, seconds)
+
+    def _distribute(
+        self, slices: list[tuple[Job, int, int]], pixels: Pixels, labels: Sequence[torch.Tensor | None]
+    ) -> None:
+        num_finished = 0
+        pixels_by_job = pixels.split([stop - start for _, start, stop in slices])
+        for (job, _, stop), job_pixels, job_labels in zip(slices, pixels_by_job, labels, strict=True):
+            job.outputs.append((job_pixels, job_labels))
+            if stop == job.request.count:
+                num_finished += job.request.count
+                with self._condition:
+                    self._num_encoding += job.request.count
+                self._encoder_pool.submit(self._encode, job)
+        self._num_expected, self._last_batch_at = (
+            min(self.model.batch_size, self._num_waiting + num_finished),
+            time.monotonic(),
+        )
+
+    def _fail(self, jobs: list[Job], error: Exception) -> None:
+        for job in jobs:
+            with self._condition:
+                if job in self._jobs:
+                    self._jobs.remove(job)
+                    self._num_waiting -= job.num_remaining
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
+
+    def _encode(self, job: Job) -> None:
+        """Turn the pictures of a job into its answer; they count as waiting until just before it is told, since who has it may ask again at once."""
+        resolve: Callable[[], None] | None = None
+        try:
+            if job.future.set_running_or_notify_cancel():
+                pixels, labels = (
+                    torch.cat([job_pixels for job_pixels, _ in job.outputs]),
+                    [job_labels for _, job_labels in job.outputs if job_labels is not None],
+                )
+                resolve = partial(job.future.set_result, job.encode(pixels, torch.cat(labels) if labels else None))
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+            resolve = partial(job.future.set_exception, error)
+        finally:
+            with self._condition:
+                self._num_encoding -= job.request.count
+        if resolve is not None:
+            resolve()

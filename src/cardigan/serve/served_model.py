@@ -1,0 +1,181 @@
+"""The model behind the address: what it is, and how it draws, whichever program computes it.
+
+Knows files of models; not who asks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from cardigan.config import Config, experiment_settings
+from cardigan.data.source import ImageSpec
+from cardigan.errors import CardiganError
+from cardigan.exports.training_record import anonymized
+from cardigan.hardware.device import find_device
+from cardigan.hardware.memory import is_out_of_memory
+from cardigan.latents.sampling import sample_labels, sample_latents, truncate
+from cardigan.models.pretrained import file_sha256
+from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
+from cardigan.pixels import encode
+from cardigan.serve.onnx_backend import open_onnx
+from cardigan.shapes import Images, Labels, Latents, Pixels
+
+READ_ATTEMPTS = 5
+"""How often a file is read that changes while it is read."""
+ForwardFn: TypeAlias = Callable[[Latents, Labels | None], Images]
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is served; `draw` gives each picture the same bits whatever stands beside it."""
+
+    name: str
+    config: Config
+    spec: ImageSpec
+    images_seen: int
+    sha256: str
+    """Of the file of weights."""
+    backend: str
+    device: str
+    forward: ForwardFn
+    batch_sizes: tuple[int, ...]
+    """So many pictures are computed at a time, fewer filled up: the largest first, then those that were seen to give the same bits."""
+
+    @property
+    def batch_size(self) -> int:
+        return self.batch_sizes[0]
+
+    def padded_size(self, num_images: int) -> int:
+        """Return how many are computed where `count` are wanted, at most a whole batch."""
+        return min(batch_size for batch_size in self.batch_sizes if batch_size >= num_images)
+
+    def generate(self, z: Latents, labels: Labels | None) -> Pixels:
+        """Return the pictures of at most a whole batch."""
+        num_padding = self.padded_size(len(z)) - len(z)
+        padded_z = torch.cat([z, z.new_zeros(num_padding, z.shape[1])])
+        padded_labels = None if labels is None else torch.cat([labels, labels.new_zeros(num_padding)])
+        return encode(self.forward(padded_z, padded_labels))[: len(z)].cpu()
+
+    def sample_latents(self, keys: list[tuple[int, int]], truncation: float) -> Latents:
+        """Return the z of each key (seed, number)."""
+        return truncate(sample_latents(self.config.latent.distribution, keys, self.config.latent.size), truncation)
+
+    def sample_labels(self, keys: list[tuple[int, int]]) -> Labels | None:
+        """Return the class of each key where none is asked for, as `Model.sample` draws it; None without classes."""
+        return sample_labels(keys, self.spec.num_classes) if self.spec.num_classes else None
+
+
+def open_served_model(path: Path, backend: str, device: str, batch_size: int) -> ServedModel:
+    """Return the model at `path`: a run directory, a checkpoint or a file of weights for pytorch, an exported NAME.onnx for onnx.
+
+    Raises CardiganError for anything else, and for a batch that does not fit into the memory.
+    """
+    model = _open_onnx(path, batch_size) if backend == "onnx" else _open_pytorch(path, device, batch_size)
+    try:
+        return replace(model, batch_sizes=(batch_size, *_bit_identical_batch_sizes(model)))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CardiganError(
+            f"{batch_size} pictures at a time do not fit into the memory of {model.device}: give a smaller --batch."
+        ) from error
+
+
+def _bit_identical_batch_sizes(model: ServedModel) -> list[int]:
+    """Return the smaller batches that give the very numbers of the whole one, before they are rounded to grey levels.
+
+    A library may choose another order of adding up for another size; then small requests are filled up to a whole batch, as `cardigan sample` does.
+    """
+    keys = [(seed, 0) for seed in range(model.batch_size)]
+    z, labels = model.sample_latents(keys, 1.0), model.sample_labels(keys)
+    full_batch = model.forward(z, labels)
+
+    def is_equal(size: int) -> bool:
+        slices = [slice(start, start + size) for start in range(0, model.batch_size, size)]
+        return torch.equal(
+            torch.cat([model.forward(z[part], None if labels is None else labels[part]) for part in slices]), full_batch
+        )
+
+    return [
+        size
+        for size in (model.batch_size // 2, model.batch_size // 4, model.batch_size // 8)
+        if size and model.batch_size % size == 0 and is_equal(size)
+    ]
+
+
+def model_info(model: ServedModel) -> dict[str, Any]:
+    """Return what there is to know of the model, as plain JSON values."""
+    spec, latent = model.spec, model.config.latent
+    return {
+        "name": model.name,
+        "recipe": model.config.recipe,
+        "images_seen": model.images_seen,
+        "sha256": model.sha256,
+        "height": spec.height,
+        "width": spec.width,
+        "channels": spec.channels,
+        "classes": spec.num_classes,
+        "class_names": list(spec.class_names),
+        "latent": {"size": latent.size, "distribution": latent.distribution},
+        "backend": model.backend,
+        "device": model.device,
+        "batch": model.batch_size,
+        "batch_sizes": list(model.batch_sizes),
+        "config": experiment_settings(model.config),
+    }
+
+
+def _open_pytorch(path: Path, device: str, batch_size: int) -> ServedModel:
+    if path.suffix == ".onnx":
+        raise CardiganError(
+            f"{path} is an ONNX file, which PyTorch does not read: add --backend onnx, or give the run directory."
+        )
+    snapshot, sha256 = _read_unchanged(path)
+    torch_device = find_device(device)
+    generator = snapshot.generator.to(torch_device)
+
+    @torch.no_grad()
+    def forward(z: Latents, labels: Labels | None) -> Images:
+        return generator(z.to(torch_device), None if labels is None else labels.to(torch_device))
+
+    name, public_snapshot = path.absolute().name, anonymized(snapshot)
+    return ServedModel(
+        name,
+        public_snapshot.config,
+        snapshot.spec,
+        snapshot.images_seen,
+        sha256,
+        "pytorch",
+        str(torch_device),
+        forward,
+        (batch_size,),
+    )
+
+
+def _read_unchanged(path: Path) -> tuple[Snapshot, str]:
+    """Return a model and the hash of the file it was read from, which a training may replace meanwhile."""
+    previous_sha256 = ""
+    for _ in range(READ_ATTEMPTS):
+        snapshot, sha256 = read_snapshot(path), file_sha256(weights_file(path))
+        if sha256 == previous_sha256:
+            return snapshot, sha256
+        previous_sha256 = sha256
+    raise CardiganError(f"{path} is written anew faster than it can be read: give one of its checkpoints.")
+
+
+def _open_onnx(path: Path, batch_size: int) -> ServedModel:
+    onnx_model = open_onnx(path)
+    return ServedModel(
+        path.stem,
+        onnx_model.config,
+        onnx_model.spec,
+        onnx_model.images_seen,
+        file_sha256(path),
+        "onnx",
+        "cpu",
+        onnx_model.forward,
+        (batch_size,),
+    )

@@ -1,0 +1,275 @@
+"""A GAN as an estimator of scikit-learn's kind: `GAN(minutes=5).fit(X, y).sample(16)`. Needs no scikit-learn, and works with its `clone`.
+
+Knows neither networks nor training: it calls `train` and keeps what comes of it.
+"""
+
+import copy
+import html
+import json
+import secrets
+import tempfile
+from contextlib import nullcontext
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from cardigan.api import train
+from cardigan.errors import CardiganError, unknown
+from cardigan.inference.model import Model, load
+from cardigan.metrics.quick_distance import quick_distance
+from cardigan.models.pretrained import read_json
+from cardigan.run.directory import reserve_run
+from cardigan.sklearn.inputs import ImagesLike, class_indices, class_values, has_labels, make_reader
+from cardigan.sklearn.progress import progress_bar
+
+DEFAULT_MINUTES = 10.0
+PARAMETER_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "recipe": ((str, type(None)), "a recipe's name, or None"),
+    "minutes": ((int, float, np.integer, np.floating, type(None)), "a number of minutes, or None"),
+    "images": ((int, np.integer, type(None)), "a number of images, or None"),
+    "runs": ((str, Path, type(None)), "a folder, or None for a temporary one"),
+    "device": ((str,), "cpu, cuda, mps or auto"),
+    "overrides": ((dict, type(None)), "a dict of settings by their dotted names, or None"),
+}
+ESTIMATOR_FILE = "estimator.json"
+RandomStateLike: TypeAlias = int | np.integer | np.random.RandomState | np.random.Generator | None
+"""A seed, something to draw one from, or None for another one each time."""
+
+
+class NotFittedError(CardiganError, ValueError, AttributeError):
+    """Asked for something that only a fitted estimator has; scikit-learn's error of this name has the same two parents."""
+
+
+class GAN:
+    """A GAN to fit to pictures and to sample from.
+
+    Parameters, all by name and none checked before `fit`:
+    `recipe`, a named experiment of `cardigan recipes`, by default what suits the pictures; `minutes` and `images`, the budget, by default the
+    recipe's or ten minutes; `random_state`, an int for the same result every time, None for another one each time; `runs`, the folder in which
+    each fit makes its run, `runs/<date>-<time>-gan`, so that neither a dead kernel nor a second fit loses what took minutes, or None for a
+    temporary one that is gone after the fit; `device`; `overrides`, any setting by its dotted name, as `train` takes them; `verbose`, a bar.
+
+    Fitted: `model_`, a `Model`; `path_`, its run or None; `images_seen_`; `n_iter_`, steps; `stopped_by_`; `classes_`, the values of y or None.
+    """
+
+    def __init__(
+        self,
+        recipe: str | None = None,
+        *,
+        minutes: float | np.number | None = None,
+        images: int | np.integer | None = None,
+        random_state: RandomStateLike = None,
+        runs: str | Path | None = "runs",
+        device: str = "auto",
+        overrides: dict[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self.minutes = minutes
+        self.images = images
+        self.random_state = random_state
+        self.runs = runs
+        self.device = device
+        self.overrides = overrides
+        self.verbose = verbose
+
+    def fit(self, X: ImagesLike, y: Any = None) -> "GAN":  # noqa: N803 - scikit-learn's name for it
+        """Train on pictures, and on their classes where `y` tells them, and return the estimator.
+
+        `X` is an array or a tensor [N, height, width] or [N, height, width, C], or [N, C, height, width], of 8 bits or of floats in [0, 1] or
+        [-1, 1]; a list of arrays or of Pillow's pictures of any sizes; or a torch Dataset. `y` is a number or a word for each picture; a Dataset
+        tells classes itself, by giving (picture, class), and `overrides={"conditional": False}` trains without them.
+        Raises CardiganError for what cannot be trained on, such as flat pictures; a fitted estimator then stays as it was.
+        """
+        self._validate_parameters()
+        reader, has_budget = (
+            make_reader(X, y),
+            self.recipe is not None or self.images is not None or self.minutes is not None,
+        )
+        images = None if self.images is None else int(self.images)
+        minutes = None if self.minutes is None else float(self.minutes)
+        minutes = minutes if has_budget else DEFAULT_MINUTES
+        settings = {"device": self.device, "conditional": y is not None or has_labels(reader), **(self.overrides or {})}
+        seed = resolve_seed(self.random_state)
+        folder_context = tempfile.TemporaryDirectory() if self.runs is None else nullcontext(self.runs)
+        with (
+            folder_context as folder,
+            reserve_run(Path(folder), "gan") as reserved,
+            progress_bar(minutes, images, bool(self.verbose)) as report,
+        ):
+            run = train(
+                reader,
+                recipe=self.recipe,
+                out=reserved.path,
+                images=images,
+                minutes=minutes,
+                seed=seed,
+                overrides=settings,
+                on_event=report,
+            )
+            snapshot = copy.deepcopy(load(run.path).snapshot)  # in memory, since the file may be a temporary one
+        path = None if self.runs is None else run.path
+        self._set_fitted(Model(snapshot, path), path, run.images_seen, run.stopped_by)
+        return self
+
+    def _validate_parameters(self) -> None:
+        for name, (kinds, expected) in PARAMETER_TYPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise CardiganError(f"{name} is {value!r}: expected {expected}.")
+
+    def _set_fitted(self, model: Model, path: Path | None, images_seen: int, stopped_by: str) -> None:
+        self.model_, self.path_, self.images_seen_, self.stopped_by_ = model, path, images_seen, stopped_by
+        self.n_iter_ = images_seen // model.config.batch_size
+        self.classes_ = class_values(model.snapshot.spec)
+
+    def sample(
+        self, n_samples: int = 1, y: Any = None, random_state: RandomStateLike = None, truncation: float = 1.0
+    ) -> np.ndarray:
+        """Return pictures as uint8 [n_samples, height, width, channels], in the frame that was trained in (`model_.config.data`).
+
+        `y` is one class for all or one for each, as they were called in `fit`; without it, an estimator with classes draws them at random.
+        `random_state` is by default the estimator's own: an int gives the same pictures every time, None others.
+        `truncation` goes from 1 (as trained) to 0 (the average picture).
+        """
+        model = self._fitted_model()
+        seed = resolve_seed(self.random_state if random_state is None else random_state)
+        return model.sample(n_samples, seed, None if y is None else class_indices(y, self.classes_), truncation)
+
+    def score(self, X: ImagesLike, y: Any = None) -> float:  # noqa: N803
+        """Return how near samples are to the pictures `X`: minus the Frechet distance of as many of both, so that larger is better, 0 the best.
+
+        Over features of the photograph backbone where it is installed (seconds), else of thumbnails; of 500 pictures at most, the first ones. Only
+        scores of the same pictures can be compared; `cardigan evaluate` judges a run with errors and a protocol.
+        """
+        model = self._fitted_model()
+        return -quick_distance(
+            make_reader(X),
+            model.config.data,
+            lambda count: torch.from_numpy(model.sample(count, seed=0)).permute(0, 3, 1, 2),
+        )
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name, as they were given."""
+        return {name: getattr(self, name) for name in _constructor_parameters()}
+
+    def set_params(self, **parameters: Any) -> "GAN":
+        """Change parameters, for the next fit, and return the estimator; raises CardiganError for an unknown one and then changes none."""
+        for name in parameters:
+            if name not in _constructor_parameters():
+                raise unknown("parameter", name, _constructor_parameters())
+        for name, value in parameters.items():
+            setattr(self, name, value)
+        return self
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the fitted estimator into a folder, which is a model as `save_pretrained` writes it and the parameters beside it; return it."""
+        model = self._fitted_model()
+        content = {
+            "format": 1,
+            "parameters": _json_parameters(self.get_params()),
+            "images_seen": self.images_seen_,
+            "stopped_by": self.stopped_by_,
+        }
+        return model.save_with_files(
+            Path(path), {ESTIMATOR_FILE: (json.dumps(content, indent=1) + "\n").encode()}, overwrite
+        )
+
+    @staticmethod
+    def load(path: str | Path) -> "GAN":
+        """Return the estimator in a folder that `save` wrote, fitted; nothing is unpickled. Raises CardiganError for anything else."""
+        file = Path(path) / ESTIMATOR_FILE
+        if not file.exists():
+            raise CardiganError(
+                f"{path} holds no estimator (it has no {ESTIMATOR_FILE}): give a folder of GAN.save, or a model to cardigan.load."
+            )
+        content = read_json(file)
+        parameters, images_seen, stopped_by = (
+            content.get("parameters"),
+            content.get("images_seen"),
+            content.get("stopped_by"),
+        )
+        if (
+            content.get("format") != 1
+            or not isinstance(parameters, dict)
+            or not isinstance(images_seen, int)
+            or not isinstance(stopped_by, str)
+        ):
+            raise CardiganError(f"{file} is damaged, or of another version: save the estimator again.")
+        gan = GAN().set_params(**parameters)
+        gan._set_fitted(load(path), Path(path), images_seen, stopped_by)
+        return gan
+
+    def _fitted_model(self) -> Model:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError("This GAN is not fitted yet: call fit with pictures first.")
+        return self.model_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in vars(self)
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn wants to know of an estimator; it alone asks."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=False),
+            input_tags=InputTags(two_d_array=False, three_d_array=True),
+        )
+
+    def __repr__(self) -> str:
+        defaults = {name: parameter.default for name, parameter in _constructor_parameters().items()}
+        changed = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value is not defaults[name] and value != defaults[name]
+        ]
+        return f"GAN({', '.join(changed)})"
+
+    def _repr_html_(self) -> str:
+        model_html = self.model_._repr_html_() if self.__sklearn_is_fitted__() else ""
+        return f"<code>{html.escape(repr(self))}</code>{model_html}"
+
+
+def _constructor_parameters() -> dict[str, Any]:
+    return dict(signature(GAN).parameters)
+
+
+def _json_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters as JSON values; a state of randomness, which has gone on since, as none."""
+    state = parameters["random_state"]
+    runs = parameters["runs"]
+    plain = {
+        "random_state": int(state) if isinstance(state, int | np.integer) else None,
+        "runs": None if runs is None else str(runs),
+    }
+    try:
+        return json.loads(json.dumps({**parameters, **plain}, default=_python_number))
+    except (TypeError, ValueError) as error:
+        raise CardiganError(f"A parameter cannot be saved ({error}): set it to text, a number or nothing.") from error
+
+
+def _python_number(value: object) -> object:
+    """Return a number of NumPy's as Python's; raises TypeError for anything else that JSON does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def resolve_seed(state: RandomStateLike) -> int:
+    """Return the seed that a `random_state` asks for, 0 <= seed < 2^63; raises CardiganError for what is none."""
+    if state is None:
+        return secrets.randbits(32)
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(2**31 - 1))
+    if isinstance(state, np.random.Generator):
+        return int(state.integers(2**63))
+    if isinstance(state, bool) or not isinstance(state, int | np.integer) or not 0 <= state < 2**63:
+        raise CardiganError(
+            f"random_state is {state!r}: expected 0 <= random_state < 2^63, a RandomState, a Generator of NumPy's, or None."
+        )
+    return int(state)

@@ -1,0 +1,71 @@
+"""What D thought of the pictures on the sample sheets as the run went: histograms over time, or one moment picture by picture.
+
+Reads the logits that training wrote into its journal; computes none.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from cardigan.run.journal import Event
+from cardigan.studio.run_series import RunSeries, finite_number
+from cardigan.studio.runs_folder import NotFound
+
+BINS = 40
+MAX_HISTOGRAMS = 400
+MAX_LOGITS = 4_096
+TAIL_PERCENT = 0.5
+"""Percent of the logits at either end that share the outermost bin: one wild picture must not squeeze all others into the middle."""
+
+
+def event_logits(event: Event, name: str) -> list[float]:
+    """Return the numbers of a list in an event; empty where it is none."""
+    values = event.values.get(name)
+    numbers = [finite_number(value) for value in values[:MAX_LOGITS]] if isinstance(values, list) else []
+    return [] if None in numbers else [value for value in numbers if value is not None]
+
+
+def sample_events(run_series: RunSeries) -> list[Event]:
+    """Return the moments of which D's opinions are known."""
+    return [
+        event for event in run_series.other_events if event.kind == "samples" and event_logits(event, "logits_fake")
+    ]
+
+
+def logit_histograms(run_series: RunSeries) -> dict[str, Any]:
+    """Return D's logits of generated and real pictures over time, counted in the same bins at every moment."""
+    events = sample_events(run_series)
+    events = (
+        events
+        if len(events) <= MAX_HISTOGRAMS
+        else [events[round(position)] for position in np.linspace(0, len(events) - 1, MAX_HISTOGRAMS)]
+    )
+    logits = [(event, event_logits(event, "logits_real"), event_logits(event, "logits_fake")) for event in events]
+    if not logits:
+        return {"edges": [], "moments": [], "boundary": 0}
+    all_logits = np.array([value for _, real, fake in logits for value in (*real, *fake)])
+    low, high = (float(value) for value in np.percentile(all_logits, [TAIL_PERCENT, 100 - TAIL_PERCENT]))
+    edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(low - 1, low + 1, BINS + 1)
+    history = [
+        {
+            "images_seen": event.images_seen,
+            "real": _bin_counts(real, edges),
+            "fake": _bin_counts(fake, edges),
+            "real_mean": float(np.mean(real)) if real else None,
+            "fake_mean": float(np.mean(fake)),
+        }
+        for event, real, fake in logits
+    ]
+    return {"edges": edges.tolist(), "moments": history, "boundary": 0}
+
+
+def _bin_counts(logits: list[float], edges: np.ndarray) -> list[int]:
+    return np.histogram(np.clip(logits, edges[0], edges[-1]), edges)[0].tolist()
+
+
+def logits_at(run_series: RunSeries, images_seen: int) -> dict[str, Any]:
+    """Return D's logits at one moment, in the order of the sheet's tiles; raises NotThere where they are not known."""
+    event = next((event for event in reversed(sample_events(run_series)) if event.images_seen == images_seen), None)
+    if event is None:
+        raise NotFound(f"What D thought at {images_seen:,} images was not written down.")
+    return {"fake": event_logits(event, "logits_fake"), "real": event_logits(event, "logits_real")}

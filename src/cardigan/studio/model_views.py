@@ -1,0 +1,247 @@
+"""What the room's thread does for each address that needs a model: values of a request in, the answer's bytes or values out.
+
+Imported when the first of them is asked for, since it brings torch.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from cardigan.errors import CardiganError
+from cardigan.explore import saliency
+from cardigan.explore.directions import Directions
+from cardigan.explore.views import (
+    SamplingOptions,
+    arithmetic_rows,
+    interpolation_images,
+    labels_for,
+    seed_images,
+    stack_rows,
+    walk_images,
+)
+from cardigan.figures.animation import encode_animation
+from cardigan.figures.grid import make_grid, png_bytes
+from cardigan.figures.layout import GAP, GridLayout
+from cardigan.hardware.device import find_device
+from cardigan.latents.points import encode_latent
+from cardigan.latents.sampling import sample_labels
+from cardigan.models.run_networks import RunNetworks
+from cardigan.models.snapshot import sample_keys, sample_pixels
+from cardigan.objective.losses import find_loss
+from cardigan.run.directory import RunDirectory
+from cardigan.shapes import Labels, Pixels
+from cardigan.studio import nearest as memory
+from cardigan.studio import query_params, sample_sheets, upload
+from cardigan.studio.logits import event_logits, sample_events
+from cardigan.studio.model_cache import ModelCache
+from cardigan.studio.query_params import NUM_NEIGHBORS
+from cardigan.studio.run_reader import RunReader, checkpoint_images_seen
+from cardigan.studio.run_reader import sheet_images_seen as sheets_of
+from cardigan.studio.worker import ClientDisconnected
+
+Query = Mapping[str, str]
+IsCancelled = Callable[[], bool]
+FAST_PNG_LEVEL = 1
+"""How much a PNG is pressed that is looked at once."""
+
+
+class ModelViews:
+    """Everything that is drawn from the models of one folder's runs; for one thread."""
+
+    def __init__(self, run_reader: RunReader, device: str = "cpu") -> None:
+        """`device` is where models are kept and drawn with; auto is a GPU where there is one."""
+        resolved_device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self._run_reader, self._models = run_reader, ModelCache(run_reader.folder, find_device(resolved_device))
+
+    def discriminator(self, run: RunDirectory, query: Query) -> dict[str, Any]:
+        """`/api/game`: D's opinions of generated pictures and of real ones."""
+        networks, fake, labels = self._discriminator_sample(run, query)
+        real = self._real_images(run, networks, len(fake))
+        return {
+            "images_seen": networks.images_seen,
+            "fake": saliency.discriminator_logits(networks, fake, labels).tolist(),
+            "real": self._real_logits(run, networks, real),
+            "probability": find_loss(networks.snapshot.config.objective.loss).probability is not None,
+            "layout": _layout_json(fake),
+        }
+
+    def discriminator_image(self, run: RunDirectory, query: Query) -> bytes:
+        """`/api/game.png`: the pictures of the game, or what D wants changed in the generated ones."""
+        kind = query_params.choice(query, "kind", "fake", ("fake", "real", "heat"))
+        networks, fake, labels = self._discriminator_sample(run, query)
+        if kind == "real":
+            real = self._real_images(run, networks, len(fake))
+            if real is None:
+                raise CardiganError("This run has no sample sheet to take real pictures from.")
+            return png_bytes(make_grid(real), FAST_PNG_LEVEL)
+        return png_bytes(
+            make_grid(
+                fake if kind == "fake" else saliency.signed_heatmap(saliency.input_gradient(networks, fake, labels))
+            ),
+            FAST_PNG_LEVEL,
+        )
+
+    def latent(self, run: RunDirectory, query: Query) -> dict[str, Any]:
+        """`/api/latent`: what the latent room can do with this run."""
+        checkpoint = query_params.checkpoint(query)
+        snapshot = self._models.snapshot(run, checkpoint)
+        directions = self._models.directions(run, checkpoint)
+        config, spec = snapshot.config, snapshot.spec
+        return {
+            **{"size": config.latent.size, "distribution": config.latent.distribution},
+            **{
+                "classes": spec.num_classes,
+                "class_names": list(spec.class_names),
+                "checkpoints": checkpoint_images_seen(run),
+            },
+            "directions": [{"share": float(ratio)} for ratio in directions.explained_variance_ratio],
+            "nearest": memory.has_training_images(self._run_reader.config(run).data),
+        }
+
+    def interpolation(self, run: RunDirectory, query: Query) -> bytes:
+        """`/api/pad.png`."""
+        grid, snapshot = (
+            query_params.interpolation_grid(query),
+            self._models.snapshot(run, query_params.checkpoint(query)),
+        )
+        return _tiled_png(
+            interpolation_images(
+                snapshot, grid.corners, grid.position, grid.grid, grid.extent, *self._sampling_options(run, query)
+            )
+        )
+
+    def seeds(self, run: RunDirectory, query: Query) -> bytes:
+        """`/api/seeds.png`."""
+        seeds = query_params.seed_points(query)
+        return _tiled_png(
+            seed_images(
+                self._models.snapshot(run, query_params.checkpoint(query)), seeds, *self._sampling_options(run, query)
+            )
+        )
+
+    def checkpoints(self, run: RunDirectory, query: Query) -> bytes:
+        """`/api/moments.png`: the same seeds at every checkpoint that is kept, or at those named, a row each."""
+        seeds, available = query_params.points_and_checkpoints(query, checkpoint_images_seen(run))
+        if not available:
+            raise CardiganError("This run keeps no checkpoint yet: wait for its first one.")
+        rows = [
+            seed_images(
+                self._models.snapshot(run, images_seen),
+                seeds,
+                *self._sampling_options(run, {**query, "checkpoint": str(images_seen)}),
+            )
+            for images_seen in available
+        ]
+        return png_bytes(stack_rows(rows), FAST_PNG_LEVEL)
+
+    def arithmetic(self, run: RunDirectory, query: Query) -> bytes:
+        """`/api/mix.png`: each group and its average, a row each, and their sum."""
+        add, subtract = query_params.arithmetic_groups(query)
+        snapshot = self._models.snapshot(run, query_params.checkpoint(query))
+        return png_bytes(
+            stack_rows(arithmetic_rows(snapshot, add, subtract, *self._sampling_options(run, query))), FAST_PNG_LEVEL
+        )
+
+    def walk(self, run: RunDirectory, query: Query) -> tuple[bytes, str]:
+        """`/api/walk`: the film and its kind."""
+        walk, snapshot = query_params.latent_walk(query), self._models.snapshot(run, query_params.checkpoint(query))
+        frames = walk_images(
+            snapshot,
+            walk.stops,
+            walk.frames,
+            query_params.SPHERICAL_BY_PATH[walk.path],
+            walk.loop,
+            *self._sampling_options(run, query),
+        )
+        return encode_animation(frames, walk.fps, walk.format), walk.format
+
+    def nearest(self, run: RunDirectory, query: Query) -> bytes:
+        """`/api/nearest.png`: a sample, then the training pictures nearest to it."""
+        seed = query_params.seed(query)
+        snapshot, data = self._models.snapshot(run, query_params.checkpoint(query)), self._run_reader.config(run).data
+        sample = seed_images(snapshot, [seed], *self._sampling_options(run, query))
+        source = self._models.cached(run, "training pictures", lambda: memory.open_training_images(run, data))
+        return _tiled_png(torch.cat([sample, memory.nearest_images(source, data, sample, NUM_NEIGHBORS)]))
+
+    def invert(self, run: RunDirectory, query: Query, content: bytes, is_cancelled: IsCancelled) -> dict[str, Any]:
+        """`/api/invert`: the latent whose picture is nearest to one that was sent."""
+        snapshot = self._models.snapshot(run, query_params.checkpoint(query))
+        label = labels_for(snapshot, [0], query["label"]) if query.get("label") else None
+        image = upload.decode_upload(content, snapshot.config.data)
+
+        def check_cancelled(*_: object) -> None:
+            if is_cancelled():
+                raise ClientDisconnected
+
+        from cardigan.explore.inversion import invert
+
+        result = invert(snapshot, image, None if label is None else int(label[0]), progress=check_cancelled)
+        encoded = base64.b64encode(png_bytes(result.pixels[0])).decode()
+        return {
+            "z": result.z[0].tolist(),
+            "point": encode_latent(result.z, result.label),
+            "error": result.rmse,
+            "label": result.label,
+            "picture": f"data:image/png;base64,{encoded}",
+        }
+
+    def _sampling_options(self, run: RunDirectory, query: Query) -> tuple[SamplingOptions, Directions | None]:
+        options = SamplingOptions(*query_params.sampling_options(query))
+        return options, self._models.directions(
+            run, query_params.checkpoint(query)
+        ) if options.direction_amounts else None
+
+    def _discriminator_sample(self, run: RunDirectory, query: Query) -> tuple[RunNetworks, Pixels, Labels | None]:
+        """Return both players, generated pictures as `cardigan sample -n` draws them, and their classes."""
+        keys = sample_keys(*query_params.sample_count_and_seed(query))
+        networks = self._models.networks(run, query_params.checkpoint(query))
+        classes = networks.snapshot.spec.num_classes
+        labels = sample_labels(keys, classes) if classes else None
+        return networks, sample_pixels(networks.snapshot, keys, labels), labels
+
+    def _real_images(self, run: RunDirectory, networks: RunNetworks, count: int) -> Pixels | None:
+        """Return real pictures from the newest sample sheet; None where it has none that D could look at."""
+        available = sheets_of(run)
+        if not available:
+            return None
+        layout = self._run_reader.layout(run, networks.snapshot.config)
+        sheet = sample_sheets.read_sheet(
+            self._run_reader.folder.file(run, run.sample_path(available[-1]), "sample sheet"), layout
+        )
+        pixels = (
+            torch.from_numpy(sample_sheets.crop_tiles(sheet, layout, real=True))
+            .permute(0, 3, 1, 2)
+            .contiguous()[:count]
+        )
+        return pixels if pixels.shape[1] == networks.snapshot.spec.channels else None
+
+    def _real_logits(self, run: RunDirectory, networks: RunNetworks, real: Pixels | None) -> list[float]:
+        """Return D's logits of the sheet's real pictures; where it must know their classes, which no sheet tells, those that training told of."""
+        if real is None:
+            return []
+        if not networks.snapshot.spec.num_classes:
+            return saliency.discriminator_logits(networks, real, None).tolist()
+        run_series = self._run_reader.run_series(run)
+        with run_series.lock:
+            sampled = [event for event in sample_events(run_series) if event.images_seen <= networks.images_seen]
+            return event_logits(sampled[-1], "logits_real")[: len(real)] if sampled else []
+
+
+def _tiled_png(pixels: Pixels) -> bytes:
+    return png_bytes(make_grid(pixels), FAST_PNG_LEVEL)
+
+
+def _layout_json(pixels: Pixels) -> dict[str, int]:
+    count, channels, height, width = pixels.shape
+    layout = GridLayout(count, height, width)
+    sizes = {
+        "columns": layout.columns,
+        "rows": layout.rows,
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "gap": GAP,
+    }
+    return {"count": count, **sizes}

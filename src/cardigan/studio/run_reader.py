@@ -1,0 +1,309 @@
+"""What a run is and how far it is, from its files alone, as the plain JSON values the page shows.
+
+Reads nothing twice: journals are taken up where they were left. Imports no torch, so a studio that only shows curves stays small.
+"""
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cardigan.config import Config, flatten, from_dict
+from cardigan.errors import CardiganError
+from cardigan.figures.layout import DIVIDER, GAP, GridLayout
+from cardigan.run.directory import RunDirectory, is_locked, read_config
+from cardigan.studio.run_series import RunSeries
+from cardigan.studio.run_summary import RunSummary
+from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_SERIES_BYTES = 256 << 20
+"""How much of read journals is kept; the one longest unused goes first."""
+MAX_HEADER_BYTES = 16 << 20
+MALFORMED_FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+"""What a file of weights raises that is none, or no longer whole."""
+COMPLETED_REASONS = {"images", "minutes"}
+"""Why a run stops that has done what it was to do."""
+
+
+class RunReader:
+    """Everything read so far of the runs in one folder; may be asked from several threads."""
+
+    def __init__(self, folder: RunsFolder) -> None:
+        self.folder = folder
+        self._run_summaries: dict[Path, RunSummary] = {}
+        self._run_series: OrderedDict[Path, RunSeries] = OrderedDict()
+        self._configs: dict[Path, tuple[tuple[int, int, int], Config]] = {}
+        self._lock = threading.Lock()  # of what is known of which run; never held while a file is read
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return every run's summary, those changed last first."""
+        summaries = [self._summary_or_error(run_id) for run_id in self.folder.runs()]
+        with self._lock:
+            present = {self.folder.path / entry["id"] for entry in summaries}
+            for deleted in self._run_summaries.keys() - present:
+                del self._run_summaries[deleted]
+            for deleted in self._configs.keys() - present:
+                del self._configs[deleted]
+        return sorted(summaries, key=lambda entry: -entry["changed"])
+
+    def summary(self, run_id: str) -> dict[str, Any]:
+        """Return one run's summary; raises NotThere."""
+        self.folder.run(run_id)
+        return self._summary_or_error(run_id)
+
+    def details(self, run_id: str) -> dict[str, Any]:
+        """Return the summary with all that the page needs to show the run; raises NotThere, and CardiganError if it is unreadable."""
+        run = self.folder.run(run_id)
+        offset = (
+            0 if is_model_file(run) else self.run_summary(run).offset
+        )  # before all else: what comes meanwhile is rather told twice than never
+        summary, config = self.summary(run_id), self.config(run)
+        classes, names = class_info(run, config)
+        available = checkpoint_images_seen(run)
+        scores = {} if is_model_file(run) else dict(self.run_summary(run).scores)
+        best_score = min((scores[images_seen] for images_seen in available if images_seen in scores), default=None)
+        return {
+            **summary,
+            "settings": flatten(config),
+            "classes": classes,
+            "class_names": names,
+            "latent_size": config.latent.size,
+            "latent_distribution": config.latent.distribution,
+            "layout": layout_json(self.layout(run, config), config),
+            "sheets": sheet_images_seen(run),
+            "checkpoints": [
+                {"images_seen": seen, "score": scores.get(seen), "best": seen in scores and scores[seen] == best_score}
+                for seen in available
+            ],
+            "has_discriminator": bool(available),
+            "films": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
+            "offset": offset,
+        }
+
+    def config(self, run: RunDirectory) -> Config:
+        """Return the run's config; raises CardiganError where it is damaged, NotThere where it is gone."""
+        if is_model_file(run):
+            return _model_config(run)
+        path = self.folder.file(run, run.config, "config.json")
+        try:
+            file_stat = path.stat()
+        except OSError as error:
+            raise NotFound(f"The run {run.path.name!r} is gone.") from error
+        if file_stat.st_size > MAX_CONFIG_BYTES:
+            raise CardiganError(
+                f"{path} has {file_stat.st_size:,} bytes, so it is no config of cardigan's: restore it from a backup."
+            )
+        version = (file_stat.st_ino, file_stat.st_size, file_stat.st_mtime_ns)
+        with self._lock:
+            cached = self._configs.get(run.path)
+            if cached and cached[0] == version:
+                return cached[1]
+        try:
+            config = read_config(run)
+        except (RecursionError, OverflowError) as error:
+            raise CardiganError(f"{path} is damaged: restore it from a backup.") from error
+        with self._lock:
+            self._configs[run.path] = (version, config)
+        return config
+
+    def run_summary(self, run: RunDirectory) -> RunSummary:
+        """Return what the run's journal says in short, as of now."""
+        with self._lock:
+            run_summary = self._run_summaries.setdefault(run.path, RunSummary(run.journal))
+        with run_summary.lock:
+            run_summary.update()
+        return run_summary
+
+    def run_series(self, run: RunDirectory) -> RunSeries:
+        """Return the run's journal as numbers, as of now."""
+        with self._lock:
+            run_series = self._run_series.pop(run.path, None) or RunSeries(run.journal)
+            self._run_series[run.path] = run_series
+        with run_series.lock:
+            run_series.update()
+        with self._lock:
+            while (
+                len(self._run_series) > 1
+                and sum(cached.num_bytes for cached in self._run_series.values()) > MAX_SERIES_BYTES
+            ):
+                self._run_series.popitem(last=False)
+        return run_series
+
+    def layout(self, run: RunDirectory, config: Config) -> GridLayout:
+        """Return how the run's sample sheets are laid out."""
+        if is_model_file(run):
+            return GridLayout(16, config.data.height, config.data.width)
+        return GridLayout(
+            self.run_summary(run).num_samples or min(config.batch_size, 64), config.data.height, config.data.width
+        )
+
+    def _summary_or_error(self, run_id: str) -> dict[str, Any]:
+        path = self.folder.path / run_id
+        run = RunDirectory(path)
+        defaults = _empty_summary(run_id, path.name if run_id != "." else self.folder.path.name, run)
+        try:
+            self.folder.run(run_id)
+            journal = _model_summary(run) if is_model_file(run) else self._journal_summary(run)
+            return {**defaults, **_config_summary(self.config(run)), **journal, "error": None}
+        except (CardiganError, OSError) as error:
+            return {**defaults, "state": "unreadable", "error": str(error)}
+
+    def _journal_summary(self, run: RunDirectory) -> dict[str, Any]:
+        run_summary = self.run_summary(run)
+        with run_summary.lock:
+            scores, faults, last_event = run_summary.scores, run_summary.faults, run_summary.last_event
+            best = min(scores, key=lambda pair: pair[1]) if scores else None
+            state, reason = _run_state(run_summary, is_locked(run))
+            return {
+                "state": state,
+                "reason": reason,
+                "images_seen": last_event.images_seen if last_event else 0,
+                "elapsed_seconds": last_event.elapsed_seconds if last_event else 0.0,
+                "images_per_second": run_summary.images_per_second,
+                "score_last": scores[-1][1] if scores else None,
+                "score_best": best[1] if best else None,
+                "score_best_at": best[0] if best else None,
+                "health": "grave" if any(is_fatal for _, _, is_fatal in faults) else "warning" if faults else "fine",
+                "fault_names": list(dict.fromkeys(name for _, name, _ in faults)),
+                "sheet": run_summary.latest_sheet,
+            }
+
+
+def _run_state(run_summary: RunSummary, is_locked: bool) -> tuple[str, str | None]:
+    """Return a run's state in a word, and why it stopped."""
+    last_event = run_summary.last_event
+    if is_locked and (
+        last_event is None or last_event.kind != "stop"
+    ):  # after its last word it still writes its report, and no event tells of its end
+        return "training", None
+    if last_event is None:
+        return "waiting", None
+    if last_event.kind != "stop":
+        return "broken", None  # it ended without a word: killed, or by an error
+    reason = str(last_event.values.get("reason"))
+    return "finished" if reason in COMPLETED_REASONS else "stopped", reason
+
+
+def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
+    """Return the summary of a run of which nothing is known but where it lies."""
+    modified_at = _modified_time(run.journal) or _modified_time(run.config) or _modified_time(run.path)
+    return {
+        **{
+            "id": run_id,
+            "name": name,
+            "state": "unreadable",
+            "reason": None,
+            "recipe": "",
+            "source": "",
+            "images_seen": 0,
+            "images_goal": None,
+        },
+        **{
+            "minutes_goal": None,
+            "elapsed_seconds": 0.0,
+            "images_per_second": None,
+            "score_last": None,
+            "score_best": None,
+            "score_best_at": None,
+        },
+        **{
+            "health": "fine",
+            "fault_names": [],
+            "started": _modified_time(run.path / "lock") or _modified_time(run.config),
+            "changed": modified_at,
+        },
+        **{"sheet": None, "conditional": False, "size": "", "error": None},
+    }
+
+
+def _config_summary(config: Config) -> dict[str, Any]:
+    data = config.data
+    return {
+        **{
+            "recipe": config.recipe,
+            "source": data.source,
+            "images_goal": config.images,
+            "minutes_goal": config.minutes,
+        },
+        **{"conditional": config.conditional, "size": f"{data.height}x{data.width}x{data.channels}"},
+    }
+
+
+def _modified_time(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def sheet_images_seen(run: RunDirectory) -> list[int]:
+    """Return the images_seen of every sample sheet, in order."""
+    return sorted(int(path.stem) for path in run.samples.glob("[0-9]*.png") if re.fullmatch("[0-9]+", path.stem))
+
+
+def checkpoint_images_seen(run: RunDirectory) -> list[int]:
+    """Return the images_seen of every checkpoint that is kept, in order."""
+    return sorted(
+        int(path.parent.name)
+        for path in run.checkpoints.glob("[0-9]*/state.safetensors")
+        if re.fullmatch("[0-9]+", path.parent.name)
+    )
+
+
+def class_info(run: RunDirectory, config: Config) -> tuple[int, list[str]]:
+    """Return how many classes the run's generator was told of, and their names if they have any; from its file's header."""
+    if not config.conditional:
+        return 0, []
+    try:
+        header = _weights_header(run.path if is_model_file(run) else run.generator)
+        return int(header["classes"]), [str(name) for name in header.get("class_names", [])]
+    except MALFORMED_FILE_ERRORS:
+        return 0, []  # no checkpoint yet, or one that is no longer whole: reading the model will say so
+
+
+def _weights_header(path: Path) -> dict[str, Any]:
+    """Return what a file of weights says of itself, reading no weight."""
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(header_size, MAX_HEADER_BYTES)))
+    return json.loads(header["__metadata__"]["cardigan"])
+
+
+def _model_config(run: RunDirectory) -> Config:
+    try:
+        return from_dict(_weights_header(run.path)["config"])
+    except MALFORMED_FILE_ERRORS as error:
+        raise CardiganError(
+            f"{run.path} holds no model of cardigan's, or a damaged one: give another copy of it."
+        ) from error
+
+
+def _model_summary(run: RunDirectory) -> dict[str, Any]:
+    try:
+        return {"state": "model", "images_seen": int(_weights_header(run.path)["images_seen"])}
+    except MALFORMED_FILE_ERRORS as error:
+        raise CardiganError(f"{run.path} is damaged: give another copy of it.") from error
+
+
+def layout_json(layout: GridLayout, config: Config) -> dict[str, int]:
+    """Return where each tile of a sheet lies, in pixels."""
+    channels = config.data.channels
+    return {
+        **{
+            "count": layout.num_images,
+            "columns": layout.columns,
+            "rows": layout.rows,
+            "width": layout.width,
+            "height": layout.height,
+        },
+        **{
+            "channels": channels if channels in {1, 3, 4} else 1,
+            "gap": GAP,
+            "bar": DIVIDER,
+            "real_left": layout.real_left,
+        },
+    }

@@ -1,0 +1,13 @@
+"""The exponential moving average of the generator's weights."""
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def update_ema(ema_model: nn.Module, model: nn.Module, weight: float | torch.Tensor) -> None:
+    """Move the average's parameters toward the live network's by `weight`; copy its buffers (batch statistics, counters)."""
+    for ema_tensor, tensor in zip(ema_model.parameters(), model.parameters(), strict=True):
+        ema_tensor.lerp_(tensor, weight)
+    for ema_tensor, tensor in zip(ema_model.buffers(), model.buffers(), strict=True):
+        ema_tensor.copy_(tensor)

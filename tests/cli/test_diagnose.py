@@ -1,0 +1,98 @@
+"""`cardigan diagnose`: the same verdict after the fact, from tables and journals; bad ones refused in a sentence."""
+
+import json
+import math
+import random
+
+import pytest
+
+import cardigan
+from cardigan.cli.diagnose import diagnose_path, main
+from cardigan.errors import CardiganError
+
+
+def write_table(path, runs, columns=("step", "d_loss", "g_loss", "fid")):
+    """Write made-up runs: losses every 10 steps, a score every 100; `bad` ones are ruined from step 3,000 on."""
+    lines = ["run," + ",".join(columns)]
+    for name, bad in runs.items():
+        numbers = random.Random(name)
+        for step in range(10, 6010, 10):
+            score = 10 + 90 * math.exp(-step / 800) + (60 if bad and step > 3000 else 0)
+            values = {"step": step, "d_loss": 1.2 + numbers.gauss(0, 0.1), "g_loss": 0.8 + numbers.gauss(0, 0.1)}
+            values["fid"] = "" if step % 100 else score * math.exp(numbers.gauss(0, 0.02))
+            lines.append(f"{name}," + ",".join(str(values[column]) for column in columns))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_each_run_of_table_is_diagnosed(tmp_path, capsys):
+    assert main([str(write_table(tmp_path / "runs.csv", {"good": False, "bad": True})), "--json"]) == 0
+    good, bad = json.loads(capsys.readouterr().out)
+    assert (good["run"], good["verdict"], good["stop_step"]) == ("good", "healthy", None)
+    assert (bad["run"], bad["verdict"], bad["stop_step"]) == ("bad", "collapse", 3200)
+    assert 2500 <= bad["best_step"] <= 3000
+    assert bad["evidence"]["times_best"] > 1.5
+
+
+def test_diagnosis_does_not_look_ahead(tmp_path):
+    path = write_table(tmp_path / "runs.csv", {"bad": True})
+    whole = diagnose_path(path)["bad"]
+    path.write_text("\n".join(path.read_text().splitlines()[: whole.stop_step // 10 + 1]))
+    assert diagnose_path(path)["bad"] == whole
+
+
+def test_single_run_json_and_text(tmp_path, capsys):
+    path = tmp_path / "losses.csv"
+    path.write_text(
+        "step,d_loss,g_loss\n" + "\n".join(f"{step},{'nan' if step == 40 else 1.0},1.0" for step in range(1, 60))
+    )
+    assert main([str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"verdict", "stop_step", "best_step", "evidence"}
+    assert (found["verdict"], found["stop_step"], found["best_step"]) == ("non-finite", 40, None)
+    assert main([str(path)]) == 0
+    assert "non-finite (stop at 40)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("step,d_loss\n1,2\n", "no column g_loss"),
+        ("step,d_loss,g_loss\n", "no rows"),
+        ("", "no column step"),
+        ("step,d_loss,g_loss\n1,2,many\n", "line 2: g_loss is 'many'"),
+        ("step,d_loss,g_loss\n2,1,1\n1,1,1\n", "line 3: step 1 follows step 2"),
+        ("step,d_loss,g_loss\nnan,1,1\n", "step is 'nan'"),
+        ("step,d_loss,g_loss,fid\n1,1,1,-3\n", "fid is '-3'"),
+    ],
+)
+def test_bad_tables_raise(tmp_path, text, expected):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(CardiganError) as refused:
+        diagnose_path(tmp_path / "table.csv")
+    assert expected in str(refused.value)
+
+
+def test_other_inputs_raise(tmp_path):
+    (tmp_path / "journal.jsonl").write_text("no journal")
+    (tmp_path / "not.csv.gz").write_text("no gzip")
+    for path, expected in (
+        ("missing", "holds no journal"),
+        ("journal.jsonl", "no line of a training"),
+        ("not.csv.gz", "Cannot read"),
+        ("no.csv", "Cannot"),
+    ):
+        with pytest.raises(CardiganError, match=expected):
+            diagnose_path(tmp_path / path)
+
+
+def test_run_directory_and_journal_are_read(tmp_path):
+    run = cardigan.train(
+        "mnist",
+        out=tmp_path / "run",
+        images=320,
+        overrides={"batch": 16, "generator.width": 4, "discriminator.width": 4},
+    )
+    found = diagnose_path(run.path)
+    assert found == diagnose_path(run.path / "journal.jsonl")
+    assert (found[""].diagnosis, found[""].stop_step, found[""].best_step) == ("healthy", None, 320)

@@ -1,0 +1,207 @@
+"""walk, mix, invert and probe: what they write, and what they refuse."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cardigan
+from cardigan.cli.main import run as command
+from cardigan.explore.views import SamplingOptions, interpolation_images
+
+SMALL = {
+    **{"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
+    **{"generator.initialisation": "torch", "average.half_life_images": 0, "average.ramp_up": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=32, overrides=SMALL).path
+
+
+def test_walk_writes_animation_through_its_seeds(model, tmp_path, capsys):
+    out = tmp_path / "walk.webp"
+    words = ["walk", str(model), "--seeds", "3,7", "--frames", "5", "--fps", "10", "--label", "4", "--out", str(out)]
+    assert command(words) == 0
+    assert "5 frames through 2 seeds, 0.5 s" in capsys.readouterr().out
+    stops = cardigan.load(model).sample_seeds([3, 7], 4)
+    with Image.open(out) as film:
+        assert film.n_frames == 5
+        for frame, stop in ((0, stops[0]), (4, stops[1])):
+            film.seek(frame)
+            shown = np.asarray(film.convert("L"))
+            factor = shown.shape[0] // 32
+            assert np.array_equal(shown[::factor, ::factor], stop[:, :, 0])
+    assert command(words) == 2 and "--overwrite" in capsys.readouterr().err
+    assert command([*words, "--overwrite", "--loop"]) == 0
+
+
+def test_parallel_walks_start_at_consecutive_seeds(model, tmp_path):
+    out = tmp_path / "wall.webp"
+    words = [
+        "walk",
+        str(model),
+        "--seeds",
+        "3,7,1",
+        "--frames",
+        "6",
+        "--loop",
+        "--columns",
+        "2",
+        "--label",
+        "4",
+        "--out",
+        str(out),
+    ]
+    assert command(words) == 0
+    stops = cardigan.load(model).sample_seeds([3, 7], 4)
+    with Image.open(out) as film:
+        shown = np.asarray(film.convert("L"))
+    factor = shown.shape[0] // 32
+    assert np.array_equal(
+        shown[::factor, ::factor], np.concatenate([stops[0], np.zeros((32, 2, 1), np.uint8), stops[1]], axis=1)[:, :, 0]
+    )
+
+
+def test_mix_latents(model, tmp_path):
+    out = tmp_path / "mix.png"
+    assert command(["mix", str(model), "--add", "1-3", "--add", "4,5", "--subtract", "6", "--out", str(out)]) == 0
+    assert np.asarray(Image.open(out)).shape == (4 * 34 - 2, 9 * 34 - 2)
+    pad = [
+        "mix",
+        str(model),
+        "--corners",
+        "0,1,2,3",
+        "--at",
+        "0,1",
+        "--label",
+        "2",
+        "--directions",
+        "",
+        "--out",
+        str(tmp_path / "pad.png"),
+    ]
+    assert command(pad) == 0
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "pad.png")), cardigan.load(model).sample_seeds([2], 2)[0, :, :, 0]
+    )
+    grid = interpolation_images(
+        cardigan.load(model).snapshot, [0, 1, 2, 3], (0.5, 0.5), 3, 1.0, SamplingOptions("2"), None
+    )
+    assert np.array_equal(grid[8, 0].numpy(), cardigan.load(model).sample_seeds([3], 2)[0, :, :, 0])
+
+
+def test_mix_ablate_box(model, tmp_path, capsys):
+    out = tmp_path / "without.png"
+    assert (
+        command(["mix", str(model), "--forget", "3:0,0,32,10", "--seeds", "0-4", "--label", "7", "--out", str(out)])
+        == 0
+    )
+    assert "of G's features are drawn there; 5 pictures" in capsys.readouterr().out
+    shown = np.asarray(Image.open(out))
+    assert shown.shape == (2 * 34 - 2, 5 * 34 - 2)
+    assert np.array_equal(shown[:32, :32], cardigan.load(model).sample_seeds([0], 7)[0, :, :, 0])
+    assert command(["mix", str(model), "--forget", "3:0,0,32,10", "--add", "1", "--out", str(tmp_path / "no.png")]) == 2
+    assert (
+        command(
+            ["mix", str(model), "--forget", "3:0,0,32,10", "--truncation", "0.5", "--out", str(tmp_path / "no.png")]
+        )
+        == 2
+    )
+
+
+def test_invert_images(model, tmp_path, capsys):
+    image = cardigan.load(model).sample(1, seed=3, labels=5)[0, :, :, 0]
+    Image.fromarray(image).save(tmp_path / "one.png")
+    assert (
+        command(
+            ["invert", str(model), str(tmp_path / "one.png"), "--steps", "20", "--out", str(tmp_path / "found.npz")]
+        )
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert "grey levels off, class" in told
+    point = next(line.strip() for line in told.splitlines() if line.startswith("  z"))
+    assert (
+        command(
+            ["mix", str(model), "--corners", f"{point},1,2,3", "--at", "0,0", "--out", str(tmp_path / "corner.png")]
+        )
+        == 0
+    )
+    with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "corner.png")), found["images"][0, :, :, 0])
+    assert command(["mix", str(model), "--corners", f"{point}A,1,2,3", "--out", str(tmp_path / "no.png")]) == 2
+    assert "numbers: this generator takes 64" in capsys.readouterr().err
+    with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
+        assert found["z"].shape == (1, 64) and found["images"].shape == (1, 32, 32, 1) and found["labels"].shape == (1,)
+    words = ["invert", str(model), str(tmp_path / "one.png"), str(tmp_path / "one.png"), "--label", "5", "--steps", "2"]
+    assert command([*words, "--out", str(tmp_path / "found.png")]) == 0
+    assert np.asarray(Image.open(tmp_path / "found.png")).shape == (66, 66)
+
+
+def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    digits = cardigan.load_mnist("test").pixels[:60].reshape(60, 28, 28).numpy()
+    for number, digit in enumerate(digits):
+        place = folder / str(number % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digit).save(place / f"{number:02}.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)).save(folder / "0" / "noise.png")
+    words = ["probe", str(model), str(folder), "--labels", "folders", "--most", "200", "--out", str(tmp_path / "probe")]
+    assert command(words) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "61 pictures compared with 200 pictures of mnist; the strangest: 0/noise.png" in printed
+        and "a linear classifier" in printed
+    )
+    with (tmp_path / "probe" / "strange.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["picture"] == "0/noise.png" and len(rows) == 61
+    assert sorted((float(row["strangeness"]) for row in rows), reverse=True) == [
+        float(row["strangeness"]) for row in rows
+    ]
+    assert {path.name for path in (tmp_path / "probe").iterdir()} == {
+        *("strange.csv", "strangest.png", "features.png", "features-untrained.png", "removal.png"),
+    }
+    assert (tmp_path / "probe" / "features.png").read_bytes() != (
+        tmp_path / "probe" / "features-untrained.png"
+    ).read_bytes()
+    assert command(words) == 2 and "never replaced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["walk", "RUN", "--seeds", "1"], "give at least two"),
+        (["walk", "RUN", "--seeds", "a"], "--seeds is 'a'"),
+        (["walk", "RUN", "--out", "walk.avi"], "expected a name ending in"),
+        (["walk", "RUN", "--label", "12"], "label 12 is out of range"),
+        (["walk", "RUN", "--directions", "9:1"], "direction is 9"),
+        (["walk", "RUN", "--directions", "x"], "--directions is 'x'"),
+        (["walk", "RUN", "--fps", "0"], "more than 0"),
+        (["walk", "RUN", "--columns", "5"], "expected 1..4"),
+        (["mix", "RUN"], "not both and not neither"),
+        (["mix", "RUN", "--corners", "1,2,3"], "expected four"),
+        (["mix", "RUN", "--corners", "1,2,3,4", "--at", "2,0"], "--at is '2,0'"),
+        (["mix", "RUN", "--add", "1", "--corners", "1,2,3,4"], "not both"),
+        (["mix", "RUN", "--add", "1", "--truncation", "3"], "truncation is 3"),
+        (["invert", "RUN", "no.png"], "no.png is no picture that can be read"),
+        (["invert", "RUN", "RUN/config.json"], "config.json is no picture"),
+        (["invert", "RUN", "RUN/samples/00000032.png", "--steps", "0"], "steps is 0"),
+        (["probe", "RUN", "no-such-folder"], "no-such-folder"),
+        (["probe", "RUN/generator.safetensors", "mnist"], "holds no discriminator"),
+        (["probe", "RUN", "mnist", "--most", "3"], "expected at least 6"),
+        (["probe", "RUN", "mnist", "--out", "RUN"], "never replaced"),
+    ],
+)
+def test_bad_arguments_give_one_line_error(model, tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, tmp_path / "RUN")
+    before = set(tmp_path.iterdir())
+    assert command(words) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1
+    assert set(tmp_path.iterdir()) == before

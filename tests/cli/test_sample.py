@@ -1,0 +1,158 @@
+"""Pictures from a model: the same z gives the same picture, and what is no model is refused."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import cardigan
+from cardigan.cli.main import run as cardigan_command
+from cardigan.errors import CardiganError
+from cardigan.files.tensors import read_tensors
+from cardigan.models.snapshot import sample_keys, sample_pixels
+from cardigan.pixels import decode
+
+SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return cardigan.train(
+        "mnist", out=tmp_path_factory.mktemp("runs") / "run", images=64, overrides={**SMALL, "conditional": False}
+    ).path
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    return cardigan.train(
+        "mnist", out=tmp_path_factory.mktemp("runs") / "run", images=64, overrides={**SMALL, "conditional": True}
+    ).path
+
+
+def test_image_depends_only_on_seed(run):
+    model = cardigan.load(run)
+    many = model.sample(200, seed=5)
+    assert many.shape == (200, 32, 32, 1)
+    assert many.dtype == np.uint8
+    assert np.array_equal(model.sample(1, seed=5), many[:1])
+    assert np.array_equal(model.sample(67, seed=5), many[:67])
+    assert np.array_equal(model.sample_seeds([7, 5]), np.concatenate([model.sample(1, seed=7), many[:1]]))
+    assert not np.array_equal(model.sample(1, seed=6), many[:1])
+
+
+def test_run_checkpoint_and_file_load_equal_models(run, tmp_path):
+    shutil.copy(run / "generator.safetensors", tmp_path / "mine.safetensors")
+    expected = cardigan.load(run).sample(4)
+    assert np.array_equal(cardigan.load(tmp_path / "mine.safetensors").sample(4), expected)
+    assert np.array_equal(cardigan.load(run / "checkpoints" / "00000064").sample(4), expected)
+
+
+def test_sample_grid_has_logits(conditional):
+    event = [event for event in cardigan.read_events(conditional / "journal.jsonl") if event.kind == "samples"][-1]
+    snapshot = cardigan.load(conditional).snapshot
+    discriminator = cardigan.build_discriminator(snapshot.config, snapshot.spec)
+    discriminator.load_state_dict(
+        read_tensors(conditional / "checkpoints" / "00000064" / "state.safetensors", "discriminator.")
+    )
+    first = cardigan.Batches(cardigan.load_mnist("train"), snapshot.config.data, snapshot.config.seed).batch_at(0, 16)
+    drawn = sample_pixels(snapshot, sample_keys(16, 0), first.labels)
+    with torch.no_grad():
+        expected = [discriminator(images, first.labels).flatten() for images in (decode(drawn), first.images)]
+    for name, logits in zip(("logits_fake", "logits_real"), expected, strict=True):
+        assert torch.allclose(
+            torch.tensor(event.values[name]), logits, atol=0.02 * float(logits.abs().max())
+        )  # training rounds to bf16
+
+
+def test_sampling_is_stateless_and_truncation(run):
+    model = cardigan.load(run)
+    average = model.sample(8, truncation=0.0)
+    assert np.array_equal(average, np.repeat(average[:1], 8, axis=0))
+    with pytest.raises(CardiganError, match="truncation"):
+        model.sample(1, truncation=1.5)
+
+
+def test_labels(run, conditional):
+    model = cardigan.load(conditional)
+    assert not np.array_equal(model.sample(4, labels=1), model.sample(4, labels=2))
+    with pytest.raises(CardiganError, match=r"label 10 is out of range: expected 0\.\.9"):
+        model.sample(4, labels=10)
+    with pytest.raises(CardiganError, match=r"label is 'seven': expected 0\.\.9; its classes have no names"):
+        model.sample(4, labels="seven")
+    for label in (1, "1", "seven"):
+        with pytest.raises(CardiganError, match="without classes"):
+            cardigan.load(run).sample(4, labels=label)
+
+
+@pytest.mark.parametrize("name", ["grid.png", "array.npy", "array.npz", "folder"])
+def test_sample_output_formats(run, tmp_path, name):
+    out = tmp_path / name
+    assert cardigan_command(["sample", str(run), "-n", "5", "--out", str(out)]) == 0
+    if name == "folder":
+        assert len(list(out.glob("*.png"))) == 5
+    elif name == "array.npy":
+        assert np.load(out).shape == (5, 32, 32, 1)
+    elif name == "array.npz":
+        assert np.load(out)["images"].shape == (5, 32, 32, 1)
+    assert cardigan_command(["sample", str(run), "--out", str(out)]) == 2  # never overwritten unasked
+
+
+def test_sample_output_errors(run, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.txt").write_text("keep me")
+    assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "photos"), "--overwrite"]) == 2
+    assert "never replaced" in capsys.readouterr().err
+    assert (tmp_path / "photos" / "mine.txt").read_text() == "keep me"
+    assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "grid.jpg")]) == 2
+    assert "expected a name ending in .npy, .npz or .png, or a folder" in capsys.readouterr().err
+
+
+def test_missing_models_raise(run, tmp_path, capsys):
+    (tmp_path / "model.pt").write_bytes(pickle.dumps({"weights": [1, 2]}))
+    (tmp_path / "cut.safetensors").write_bytes((run / "generator.safetensors").read_bytes()[:2000])
+    for name, words in (
+        ("model.pt", "pickle"),
+        ("cut.safetensors", "truncated or damaged"),
+        ("nothing", "There is no file"),
+    ):
+        assert cardigan_command(["sample", str(tmp_path / name), "--out", str(tmp_path / "out.png")]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_info_and_recipes(run, capsys):
+    assert cardigan_command(["info", str(run)]) == 0
+    assert "stopped by images" in capsys.readouterr().out
+    assert cardigan_command(["info", str(run), "--layers", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert sum(layer["multiply_adds"] for layer in facts["generator_layers"]) == facts["generator_multiply_adds"] > 0
+    assert facts["discriminator_layers"][-1]["shape"] == [1, 1, 1]
+    assert cardigan_command(["info", str(run), "--layers"]) == 0
+    assert "together" in capsys.readouterr().out
+    assert cardigan_command(["recipes", "--json"]) == 0
+    assert '"name": "tutorial"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "mnits"], "did you mean 'mnist'"),
+        (["train", "mnist", "--recipe", "tutorail"], "did you mean 'tutorial'"),
+        (["train", "mnist", "--generator.widht", "3"], "did you mean '--generator.width'"),
+        (["train", "mnist", "--data.height", "4"], "at least 8 pixels"),
+        (["train", "mnist", "--batch", "0"], "batch is 0"),
+        (["train", "mnist", "--minutes", "-1"], "minutes is -1"),
+        (["train", "mnist", "--objective.loss", "hinges"], "Unknown loss"),
+        (["sampel"], "did you mean 'sample'"),
+    ],
+)
+def test_bad_input_gives_one_line_error(words, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cardigan_command(words) == 2
+    complaint = capsys.readouterr().err
+    assert expected in complaint
+    assert complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

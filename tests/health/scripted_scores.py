@@ -1,0 +1,54 @@
+"""A training whose scores are read from a script, so that it goes bad where a test wants it to; also run by torchrun as a program.
+
+python -m torch.distributed.run --nproc-per-node 2 tests/health/scripted_scores.py OUT HEALTH
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cardigan
+from cardigan.api import Run
+from cardigan.experiment import build
+from cardigan.training.recorder import Callbacks
+
+CHECKPOINT_INTERVAL = 32
+SMALL = {
+    "batch": 16,
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "device": "cpu",
+    "precision": "fp32",
+    "checkpoint_every": CHECKPOINT_INTERVAL,
+}
+IMPROVING_SCORES = {CHECKPOINT_INTERVAL * index: 100.0 - 10 * index for index in range(1, 6)}
+"""Five checkpoints that get better; the fifth, at 160 images, is the best."""
+
+
+def train_with_scores(
+    out: Path, scores: dict[int, list[float]], images: int, resume: bool = False, **changes: object
+) -> Run:
+    """Train; the checkpoint at n images gets the first of the scores[n] that are left, 55 where none are."""
+    whole = build.build_callbacks
+
+    def scripted_callbacks(*arguments) -> Callbacks:
+        def score(snapshot) -> dict[str, float]:
+            left = scores.get(snapshot.images_seen, [])
+            return {"score": left.pop(0) if left else 55.0}
+
+        return replace(whole(*arguments), judge=score)
+
+    build.build_callbacks = scripted_callbacks
+    try:
+        return cardigan.train("mnist", out=out, images=images, resume=resume, overrides={**SMALL, **changes})
+    finally:
+        build.build_callbacks = whole
+
+
+def degrading_scores() -> dict[int, list[float]]:
+    """Better until 160 images, then twice ten times worse; better again the second time these places are reached."""
+    return {**{at: [score] for at, score in IMPROVING_SCORES.items()}, 192: [600.0], 224: [600.0]}
+
+
+if __name__ == "__main__":
+    train_with_scores(Path(sys.argv[1]), degrading_scores(), images=480, health=sys.argv[2])

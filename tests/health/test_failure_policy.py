@@ -1,0 +1,121 @@
+"""What a run does about its faults: warns, stops, goes back to its best with halved learning rates, loses patience."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scripted_scores import IMPROVING_SCORES, degrading_scores, train_with_scores
+
+import cardigan
+from cardigan.run.checkpoint import list_checkpoints, load_latest_checkpoint, read_checkpoint_metadata
+from cardigan.run.journal import read_events
+
+TRAINING_SCRIPT = Path(__file__).with_name("scripted.py")
+
+
+def learning_rate_factor(out: Path) -> float:
+    found = load_latest_checkpoint(out / "checkpoints")
+    assert found is not None
+    return found[1].learning_rate_factor
+
+
+def test_warn_changes_nothing(tmp_path):
+    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480)
+    assert (run.stopped_by, run.images_seen, learning_rate_factor(run.path)) == ("images", 480, 1.0)
+    told = [
+        event for event in read_events(run.path / "journal.jsonl") if event.kind == "fault" and event.values["grave"]
+    ]
+    assert [(event.images_seen, event.values["name"]) for event in told] == [(224, "collapse")]
+    untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480)
+    assert (run.path / "generator.safetensors").read_bytes() == (untroubled.path / "generator.safetensors").read_bytes()
+
+
+def test_stop_keeps_best(tmp_path):
+    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, health="stop")
+    assert (run.stopped_by, run.images_seen) == ("health", 224)
+    assert cardigan.load(run.path).images_seen == 160
+    last = read_events(run.path / "journal.jsonl")[-1]
+    assert last.values == {"reason": "health", "kept": 160}
+
+
+def test_patience_keeps_best(tmp_path):
+    run = train_with_scores(
+        tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience=128
+    )
+    assert (run.stopped_by, run.images_seen) == ("patience", 288)  # 55 never beats the 50 of 160
+    assert cardigan.load(run.path).images_seen == 160
+
+
+def test_patience_waits_for_next_score(tmp_path):
+    """Checkpoints are 32 images apart: with less patience than that the run goes on to the first one that is no better."""
+    run = train_with_scores(
+        tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience=1
+    )
+    assert (run.stopped_by, run.images_seen) == ("patience", 192)
+
+
+def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
+    whole = train_with_scores(tmp_path / "whole", degrading_scores(), images=480, health="rollback")
+    assert (whole.stopped_by, whole.images_seen, learning_rate_factor(whole.path)) == ("images", 480, 0.5)
+    events = read_events(whole.path / "journal.jsonl")
+    (back,) = [event for event in events if event.kind == "rollback"]
+    assert (back.images_seen, back.values["left_at"], back.values["learning_rate_factor"], back.values["fault"]) == (
+        160,
+        224,
+        0.5,
+        "collapse",
+    )
+    assert [event.images_seen for event in events] == sorted(event.images_seen for event in events)
+
+    untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480, health="rollback")
+    assert (untroubled.path / "generator.safetensors").read_bytes() != (
+        whole.path / "generator.safetensors"
+    ).read_bytes()
+
+    train_with_scores(tmp_path / "broken", degrading_scores(), images=320, health="rollback")
+    resumed = train_with_scores(tmp_path / "broken", {}, images=480, resume=True, health="rollback")
+    ours, theirs = (load_latest_checkpoint(run.path / "checkpoints") for run in (resumed, whole))
+    assert ours is not None and theirs is not None and ours[0].keys() == theirs[0].keys()
+    assert all(torch.equal(ours[0][name], value) for name, value in theirs[0].items())
+    assert (resumed.path / "generator.safetensors").read_bytes() == (whole.path / "generator.safetensors").read_bytes()
+
+
+def test_resume_after_rollback_keeps_halved_learning_rates(tmp_path):
+    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, health="rollback")
+    for path in list_checkpoints(run.path / "checkpoints"):
+        facts, _ = read_checkpoint_metadata(path)
+        assert facts.learning_rate_factor == (0.5 if facts.images_seen >= 160 else 1.0)
+
+
+def test_stops_after_three_rollbacks(tmp_path):
+    scores = {**degrading_scores(), 192: [600.0] * 9, 224: [600.0] * 9}
+    run = train_with_scores(tmp_path / "run", scores, images=480, health="rollback")
+    assert (run.stopped_by, run.images_seen) == ("health", 224)
+    assert cardigan.load(run.path).images_seen == 160
+    assert learning_rate_factor(run.path) == 0.125
+
+
+@pytest.mark.parametrize(("health", "images", "expected"), [("stop", 240, 1.0), ("rollback", 480, 0.5)])
+def test_two_processes_agree_on_policy(tmp_path, health, images, expected):
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(TRAINING_SCRIPT),
+        str(tmp_path / "run"),
+        health,
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        int(list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name) == images
+    )  # one step later than a single process would
+    assert learning_rate_factor(tmp_path / "run") == expected

@@ -1,0 +1,128 @@
+"""Faults provoked in real trainings, seconds each: every one is named rightly, healthy ones raise nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import cardigan
+from cardigan.errors import CardiganError
+from cardigan.experiment import build
+from cardigan.run.journal import Event, read_events
+from cardigan.training import loop, recorder
+
+SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(autouse=True)
+def frequent_probing(monkeypatch):
+    """So short a training is looked at after every step, which also makes it the same on every machine."""
+    monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "MAX_PROBE_FRACTION", 1.0)
+
+
+def faults_of_run(out, images: int, recipe: str = "mnist", **changes) -> list[str]:
+    """Train, and return the names of the faults that were told of, in order."""
+    events: list[Event] = []
+    overrides = {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}}
+    cardigan.train("mnist", recipe=recipe, out=out, images=images, overrides=overrides, on_event=events.append)
+    return [event.values["name"] for event in events if event.kind == "fault"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_healthy_runs_have_no_faults(tmp_path, seed):
+    assert faults_of_run(tmp_path / "run", 8_000, seed=seed) == []
+
+
+def test_high_discriminator_learning_rate_diverges(tmp_path):
+    assert faults_of_run(tmp_path / "run", 1_600, discriminator_optimizer__learning_rate=0.1)[0] == "divergence"
+
+
+def test_high_generator_learning_rate_wins(tmp_path):
+    assert (
+        faults_of_run(tmp_path / "run", 1_200, "tutorial", generator_optimizer__learning_rate=0.01)[0]
+        == "generator won"
+    )
+
+
+def test_unnormalized_generator_with_high_learning_rate_collapses(tmp_path):
+    names = faults_of_run(
+        tmp_path / "run", 6_000, generator_optimizer__learning_rate=0.1, generator__normalisation="none"
+    )
+    assert names[0] == "collapse"
+
+
+def test_dead_generator_is_a_collapse(tmp_path, monkeypatch):
+    alive = build.build_state
+
+    def dead(*arguments):
+        state = alive(*arguments)
+        for module in state.networks.generator.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.constant_(module.bias, -20.0)
+        return state
+
+    monkeypatch.setattr(build, "build_state", dead)
+    assert faults_of_run(tmp_path / "run", 800)[0] == "collapse"
+
+
+def test_twenty_images_are_overfitted(tmp_path):
+    assert faults_of_run(tmp_path / "run", 9_000, data__limit=20)[0] == "overfitting"
+
+
+def test_four_images_are_memorized(tmp_path):
+    assert "memorising" in faults_of_run(tmp_path / "run", 7_000, data__limit=4)
+
+
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
+def test_non_finite_step_is_neither_applied_nor_saved(tmp_path, monkeypatch, role):
+    """The loss of one player becomes NaN in the tenth step."""
+    rules_of, calls, weights = build.build_step_config, [], []
+
+    def nan_loss_session(config, devices):
+        rules = rules_of(config, devices)
+        whole = getattr(rules.loss, role)
+
+        def loss(real, fake):
+            calls.append(1)
+            return whole(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
+
+        return replace(rules, loss=replace(rules.loss, **{role: loss}))
+
+    state_of = build.build_state
+
+    def saved_tensors(*arguments):
+        weights.append(state_of(*arguments))
+        return weights[0]
+
+    monkeypatch.setattr(build, "build_step_config", nan_loss_session)
+    monkeypatch.setattr(build, "build_state", saved_tensors)
+    with pytest.raises(CardiganError, match=r"Training broke before 160 images: .*was not applied"):
+        faults_of_run(tmp_path / "run", 1_600, checkpoint_every=64)
+    for network in (weights[0].networks.generator, weights[0].networks.discriminator, weights[0].average):
+        assert all(parameter.isfinite().all() for parameter in network.parameters())
+    assert max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == 128
+    last = read_events(tmp_path / "run" / "journal.jsonl")[-1]
+    assert (last.kind, last.values["name"]) == ("fault", "non-finite")
+    assert cardigan.load(tmp_path / "run").images_seen == 128
+
+
+def test_no_sheet_is_drawn_from_a_step_that_was_refused(tmp_path, monkeypatch):
+    """On a GPU numbers are read late; a sheet that is due meanwhile would show the batch statistics of the refused step."""
+    monkeypatch.setattr(loop, "nonfinite_metrics", lambda measured: {})
+    monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 1e9)
+    rules_of, calls = build.build_step_config, []
+
+    def poisoned(config, devices):
+        rules = rules_of(config, devices)
+
+        def loss(real, fake):
+            calls.append(1)
+            return rules.loss.generator(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
+
+        return replace(rules, loss=replace(rules.loss, generator=loss))
+
+    monkeypatch.setattr(build, "build_step_config", poisoned)
+    with pytest.raises(CardiganError, match=r"Training broke before 160 images"):
+        faults_of_run(tmp_path / "run", 1_600, checkpoint_every=10_000, sample_every=80)
+    assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == ["00000000.png", "00000080.png"]

@@ -1,0 +1,130 @@
+"""The monitor on synthetic runs: healthy, noisy, collapsing, flat; numbers in, names out, never looking ahead."""
+
+import math
+import random
+
+import pytest
+
+from cardigan.health.monitor import Monitor
+from cardigan.health.score_trend import ScoreTrend
+
+
+def simulated_scores(kind: str, seed: int, noise: float = 0.03, length: int = 60) -> list[float]:
+    """A made-up run: its score falls from 100 to 10, and after 30 evaluations may go wrong."""
+    numbers, values = random.Random(seed), []
+    for index in range(length):
+        late = max(0, index - 29)
+        log = math.log(10) + math.log(10) * math.exp(-index / 8) + numbers.gauss(0, noise)
+        log += {"healthy": 0.0, "collapse": 1.5 * (late > 0), "decay": 0.05 * late}[kind]
+        values.append(math.exp(log))
+    return values
+
+
+def stop_index(values: list[float]) -> int | None:
+    trend = ScoreTrend()
+    return next((index for index, value in enumerate(values) if trend.add(index, value)), None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_score_trend_detects_degrading_runs(seed):
+    assert stop_index(simulated_scores("healthy", seed)) is None
+    assert stop_index(simulated_scores("collapse", seed)) == 31  # the second bad evaluation
+    assert 32 <= stop_index(simulated_scores("decay", seed)) <= 42  # worse by a tenth to by four fifths
+
+
+def test_one_bad_evaluation_does_not_stop():
+    values = simulated_scores("healthy", 0)
+    values[20] *= 20
+    assert stop_index(values) is None
+    values[21] *= 20
+    assert stop_index(values) == 21
+
+
+def test_noisier_run_needs_more_evidence():
+    bad = [
+        math.exp(0.3) * value if index >= 30 else value
+        for index, value in enumerate(simulated_scores("healthy", 1, noise=0.001))
+    ]
+    noisy = [
+        math.exp(0.3) * value if index >= 30 else value
+        for index, value in enumerate(simulated_scores("healthy", 1, noise=0.12))
+    ]
+    assert stop_index(bad) == 31
+    assert stop_index(noisy) is None or stop_index(noisy) > 32
+
+
+def test_score_faults_by_severity():
+    for kind, name in (("collapse", "collapse"), ("decay", "partial collapse")):
+        monitor = Monitor(has_scores=True)
+        found = [
+            fault
+            for index, value in enumerate(simulated_scores(kind, 0))
+            for fault in monitor.observe(index, {"score": value})
+        ]
+        assert found[0].name == name and found[0].fatal
+        assert found[0].evidence["best_at"] == monitor.score_trend.best_step < found[0].step
+
+
+def test_plateau_reports_best_position():
+    monitor = Monitor(has_scores=True)
+    falling = [*range(100, 80, -1), *([81.5] * 30)]
+    found = [
+        fault for index, value in enumerate(falling) for fault in monitor.observe(100 * index, {"score": float(value)})
+    ]
+    assert [fault.name for fault in found] == ["plateau"]
+    assert found[0].evidence["best_at"] == 1900 and "best was at 1,900" in found[0].message and not found[0].fatal
+
+
+HEALTHY = {
+    "class_divergence": 0.1,
+    **{"discriminator_loss": 0.65, "generator_loss": 0.9, "d_real": 0.53, "d_fake": 0.47, "d_fake_after": 0.4},
+    **{
+        "discriminator_gradient": 0.7,
+        "generator_gradient": 0.4,
+        "diversity": 1.0,
+        "repeated": 0.0,
+        "held_out_gap": 0.1,
+        "nearness": 1.3,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"diversity": 0.02}, "collapse"),
+        ({"diversity": 0.4}, "partial collapse"),
+        ({"repeated": 0.5}, "partial collapse"),
+        ({"class_divergence": 0.4}, "partial collapse"),
+        ({"d_real": 0.999, "d_fake": 0.001}, "discriminator won"),
+        ({"d_real": 0.3, "d_fake": 0.7}, "generator won"),
+        ({"discriminator_loss": 30.0}, "divergence"),
+        ({"held_out_gap": 0.8}, "overfitting"),
+        ({"nearness": 0.2}, "memorising"),
+    ],
+)
+def test_rules_need_sustained_evidence(change, name):
+    monitor = Monitor(has_scores=True)
+    for index in range(30):
+        assert not monitor.observe(1000 * index, HEALTHY)
+    for index in range(30, 32):
+        assert not monitor.observe(1000 * index, {**HEALTHY, **change})
+    assert not monitor.observe(32_000, HEALTHY)
+    found = [fault.name for index in range(33, 40) for fault in monitor.observe(1000 * index, {**HEALTHY, **change})]
+    assert found[0] == name
+    assert found.count(name) == 1  # told once
+
+
+def test_non_finite_is_reported_at_once():
+    (found,) = Monitor(has_scores=False).observe(64, {**HEALTHY, "generator_loss": math.nan})
+    assert found.name == "non-finite" and found.fatal
+
+
+def test_loss_rules_are_overruled_by_score():
+    rows = [{"discriminator_loss": 1.3, "generator_loss": 0.8}] * 20 + [
+        {"discriminator_loss": 0.01, "generator_loss": 6.0}
+    ] * 40
+    for judged in (False, True):
+        monitor = Monitor(judged)
+        found = [fault for index, row in enumerate(rows) for fault in monitor.observe(index, row)]
+        assert [(fault.name, fault.fatal) for fault in found] == [("discriminator won", not judged)]

@@ -1,0 +1,286 @@
+"""Models as folders and on the hub: what is written, fetched and verified, and what is refused; against a stand-in for the hub, offline."""
+
+import json
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cardigan
+from cardigan.cli.main import run as cardigan_command
+from cardigan.errors import CardiganError
+from cardigan.exports.card import weights_hash
+from cardigan.models.hub import is_hub_address, parse_hub_address
+from cardigan.models.pretrained import file_sha256
+from cardigan.models.snapshot import write_snapshot
+from fake_hub import fake_hub
+from tiny_runs import small_run, small_snapshot
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("runs") / "run", small_snapshot(classes=10))
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory):
+    return cardigan.load(run).save_pretrained(tmp_path_factory.mktemp("saved") / "deep" / "model")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Yield a stand-in hub; the cache is a fresh one."""
+    pytest.importorskip("huggingface_hub")
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _detect_agent
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_detect_agent, "detect_agent", lambda: None, raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    with fake_hub() as (standin, address):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield standin
+
+
+def test_saved_folder_is_the_model(run, folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    described = json.loads((folder / "config.json").read_bytes())
+    assert described["library_name"] == "cardigan"
+    assert described["config"]["generator"]["width"] == 8
+    assert described["sha256"] == {"model.safetensors": file_sha256(folder / "model.safetensors")}
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert card.count('gan = cardigan.load("model.safetensors")') == 1
+    expected = cardigan.load(run).sample(3)
+    for again in (cardigan.load(folder), cardigan.from_pretrained(folder), cardigan.Model.from_pretrained(str(folder))):
+        assert np.array_equal(again.sample(3), expected)
+
+
+def test_save_overwrites_only_with_overwrite(run, folder, tmp_path):
+    model, copy = cardigan.load(run), shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(
+        CardiganError, match=r"holds model\.safetensors, config\.json, README\.md already: set overwrite"
+    ):
+        model.save_pretrained(copy)
+    (copy / "mine.txt").write_text("keep me")
+    model.save_pretrained(copy, overwrite=True)
+    assert (copy / "mine.txt").read_text() == "keep me"
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(CardiganError, match="is a run"):
+        model.save_pretrained(run, overwrite=True)
+    assert (run / "config.json").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CardiganError, match="is a file"):
+        model.save_pretrained(tmp_path / "file")
+
+
+def test_card_stays_with_weights(folder, tmp_path):
+    known = shutil.copytree(folder, tmp_path / "known")
+    card = (known / "README.md").read_text() + "\nJudged: 3.1\n"
+    (known / "README.md").write_text(card)
+    assert (cardigan.load(known).save_pretrained(tmp_path / "again") / "README.md").read_text() == card
+    other = cardigan.Model(small_snapshot(classes=10, images_seen=16), known)
+    card = (other.save_pretrained(tmp_path / "other") / "README.md").read_text()
+    assert "Judged" not in card
+    assert weights_hash(other.snapshot.generator) in card
+    assert "16 images seen" in card
+
+
+def test_folder_holds_one_model(run, folder, tmp_path):
+    """Whatever else lies beside it, and whichever came first."""
+    shared, copy = tmp_path / "shared", shutil.copytree(folder, tmp_path / "copy")
+    shared.mkdir()
+    for name in ("generator.safetensors", "state.safetensors"):
+        write_snapshot(copy / name, small_snapshot(classes=10, images_seen=16))
+        assert cardigan.load(copy).images_seen == 32
+    shutil.copy(copy / "generator.safetensors", shared)
+    with pytest.raises(CardiganError, match=r"holds generator\.safetensors, which is another model"):
+        cardigan.load(run).save_pretrained(shared, overwrite=True)
+    assert [path.name for path in shared.iterdir()] == ["generator.safetensors"]
+
+
+def test_sha256_checks(run, folder, tmp_path):
+    pin = file_sha256(folder / "model.safetensors")
+    assert cardigan.load(folder, sha256=pin).images_seen == 32
+    assert cardigan.load(folder / "model.safetensors", sha256=f"sha256:{pin.upper()}").images_seen == 32
+    assert cardigan.load(run, sha256=file_sha256(run / "generator.safetensors")).images_seen == 32
+    for wrong, words in (("0" * 64, "has the SHA-256"), ("abc", "expected the 64 hexadecimal digits")):
+        with pytest.raises(CardiganError, match=words):
+            cardigan.load(folder, sha256=wrong)
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    content = bytearray((changed / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (changed / "model.safetensors").write_bytes(content)
+    with pytest.raises(CardiganError, match="was changed or damaged"):
+        cardigan.load(changed)
+
+
+def test_mismatching_config_json(folder, tmp_path):
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    described = json.loads((changed / "config.json").read_bytes())
+    for content, words in (
+        (json.dumps({**described, "images_seen": 33}), "describes another model"),
+        (json.dumps({**described, "sha256": {"model.safetensors": 3}}), "expected the 64 hexadecimal digits"),
+        ("{", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[]", "is damaged"),
+    ):
+        (changed / "config.json").write_text(content)
+        with pytest.raises(CardiganError, match=words):
+            cardigan.load(changed)
+    (changed / "config.json").unlink()
+    assert cardigan.load(changed).images_seen == 32  # the weights say what they are
+
+
+def test_push_and_load(run, folder, hub):
+    model = cardigan.load(run)
+    address = model.push_to_hub("me/digits", private=True, commit_message="first", token="hf_mine")
+    assert "/me/digits/commit/" in address
+    assert hub.private["me/digits"] in (True, "private")
+    sent = hub.models["me/digits"][hub.refs["me/digits", "main"]]
+    assert sorted(sent) == ["README.md", "config.json", "model.safetensors"]
+    assert sent["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    hub.asked.clear()
+    there = cardigan.load("hf:me/digits")
+    assert np.array_equal(there.sample(3), model.sample(3))
+    fetched = {line.rpartition("/")[2] for line in hub.asked if "/resolve/" in line}
+    assert fetched == {"config.json", "model.safetensors"}
+    assert np.array_equal(cardigan.from_pretrained("me/digits").sample(3), model.sample(3))
+
+
+def test_private_push_to_public_repo_raises(run, folder, hub):
+    hub.commit_folder("me/open", folder)
+    before = dict(hub.refs)
+    with pytest.raises(CardiganError, match="is public already"):
+        cardigan.load(run).push_to_hub("me/open", private=True)
+    assert hub.refs == before
+    cardigan.load(run).push_to_hub("me/open")
+
+
+def test_only_two_files_are_downloaded(folder, hub, tmp_path):
+    """Whatever else a model holds stays there, code and pickles included."""
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "modeling.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    hub.commit_folder("me/digits", tmp_path / "model")
+    cardigan.load("hf:me/digits")
+    assert not any(name in line for line in hub.asked for name in ("modeling", "pytorch_model", "README"))
+    assert not list((tmp_path / "cache").rglob("*.py"))
+
+
+def test_other_cache_files_are_ignored(folder, hub, tmp_path):
+    hub.commit_folder("me/digits", folder)
+    cardigan.load("hf:me/digits")
+    (config,) = (tmp_path / "cache").rglob("config.json")
+    config.with_name("journal.jsonl").touch()
+    for name in ("generator.safetensors", "state.safetensors"):
+        write_snapshot(config.with_name(name), small_snapshot(classes=10, images_seen=16))
+    assert cardigan.load("hf:me/digits").images_seen == 32
+    assert cardigan.from_pretrained("me/digits").images_seen == 32
+
+
+def test_files_are_of_one_commit(run, folder, hub, tmp_path):
+    """Even if another is made between the two downloads."""
+    first = hub.commit_folder("me/digits", folder)
+    cardigan.Model(small_snapshot(classes=10, images_seen=16)).save_pretrained(tmp_path / "newer")
+    hub.on_request = lambda: hub.commit_folder("me/digits", tmp_path / "newer")
+    assert cardigan.load("hf:me/digits").images_seen == 32
+    hub.on_request = None
+    assert cardigan.load("hf:me/digits").images_seen == 16
+    assert cardigan.load(f"hf:me/digits@{first}").images_seen == 32
+    assert cardigan.from_pretrained("me/digits", revision=first).images_seen == 32
+    with pytest.raises(CardiganError, match="has no such revision"):
+        cardigan.load("hf:me/digits@nothing")
+
+
+def test_cached_model_works_offline(folder, hub, monkeypatch):
+    hub.commit_folder("me/digits", folder)
+    expected = cardigan.load("hf:me/digits").sample(2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        assert np.array_equal(cardigan.load("hf:me/digits").sample(2), expected)
+        assert np.array_equal(cardigan.from_pretrained("me/digits", local_files_only=True).sample(2), expected)
+        with pytest.raises(CardiganError, match="cannot be reached and was not fetched before"):
+            cardigan.from_pretrained("me/other", local_files_only=True)
+        with pytest.raises(CardiganError, match=r"hf:me/digits: .*Check the name"):
+            cardigan.load(folder).push_to_hub("me/digits")
+
+
+def test_hub_errors(folder, hub):
+    hub.commit("me/empty", {"config.json": b"{}"})
+    for given, words in (("hf:me/nothing", "no model hf:me/nothing"), ("hf:me/empty", "holds no model of cardigan")):
+        with pytest.raises(CardiganError, match=words):
+            cardigan.load(given)
+    hub.error_status = 403
+    with pytest.raises(CardiganError, match="403"):
+        cardigan.load(folder).push_to_hub("me/digits")
+    assert "me/digits" not in hub.models
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "me/", "/digits", "../etc", "me/dig its", "me/a..b", "me/digits/more", "", "me/" + "x" * 200]
+)
+def test_invalid_repo_ids(name):
+    with pytest.raises(CardiganError, match="is no name of a model"):
+        cardigan.load(f"hf:{name}")
+    with pytest.raises(CardiganError, match="is no name of a model"):
+        cardigan.from_pretrained(name or "hf:")
+
+
+def test_local_path_does_not_query_hub(hub):
+    for path in ("/nowhere/digits", Path("/nowhere/digits")):
+        with pytest.raises(CardiganError, match="There is no /nowhere/digits, and a path is no name of a model"):
+            cardigan.from_pretrained(path)
+    assert not hub.asked
+
+
+def test_parse_hub_address():
+    assert str(parse_hub_address("hf:me/digits@v1.0")) == "hf:me/digits@v1.0"
+    assert parse_hub_address(Path("hf://me/digits")).repo_id == "me/digits"
+    assert is_hub_address(Path("hf:me/digits"))
+    assert not is_hub_address("me/digits")
+    with pytest.raises(CardiganError, match="names no revision"):
+        parse_hub_address("hf:me/digits@")
+
+
+def test_commands_accept_hub_address(folder, hub, tmp_path, capsys, monkeypatch):
+    hub.commit_folder("me/digits", folder)
+    monkeypatch.chdir(tmp_path)
+    assert cardigan_command(["sample", "hf:me/digits", "-n", "4", "--out", "a.png"]) == 0
+    assert cardigan_command(["sample", str(folder), "-n", "4", "--out", "b.png"]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert cardigan_command(["walk", "hf:me/digits", "--frames", "4", "--out", "walk.webp"]) == 0
+    assert cardigan_command(["mix", "hf:me/digits", "--corners", "0,1,2,3", "--out", "mix.png"]) == 0
+    assert cardigan_command(["info", "hf:me/digits"]) == 0
+    assert cardigan_command(["evaluate", "hf:me/digits", "--samples", "100", "--metrics", "classes", "--no-floor"]) == 0
+    capsys.readouterr()
+    assert cardigan_command(["info", str(folder)]) == 0
+    assert "32x32x1" in capsys.readouterr().out
+    for given in ("hf:me/digits", str(folder)):
+        assert cardigan_command(["probe", given, "mnist", "--out", "probe"]) == 2
+        assert "holds no discriminator, only a generator" in capsys.readouterr().err
+
+
+def test_push_command(run, hub, capsys):
+    assert cardigan_command(["push", str(run), "me/digits", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "Nothing was sent" in told
+    assert all(name in told for name in ("config.json", "model.safetensors", "README.md", "library_name: cardigan"))
+    assert not hub.asked
+    assert cardigan_command(["push", str(run), "me/digits@tried", "--message", "once"]) == 0
+    assert "cardigan sample hf:me/digits@tried" in capsys.readouterr().out
+    assert "model.safetensors" in hub.models["me/digits"][hub.refs["me/digits", "tried"]]
+    assert cardigan_command(["push", str(run), "digits"]) == 2
+    assert "expected user/name" in capsys.readouterr().err
+
+
+def test_missing_package_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for deed in (lambda: cardigan.load("hf:me/digits"), lambda: cardigan.load(folder).push_to_hub("me/digits")):
+        with pytest.raises(CardiganError, match=r"pip install 'cardigan\[hub\]'"):
+            deed()
+    assert cardigan.from_pretrained(folder).images_seen == 32

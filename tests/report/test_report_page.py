@@ -1,0 +1,96 @@
+"""Charts show what they are given, and a report is one file that loads nothing."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from cardigan.figures.curves import COLORS, Line, downsample_line, line_chart, short_number, spread_labels, ticks
+from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
+
+
+def svg_points(svg):
+    return [
+        [tuple(map(float, pair.split(","))) for pair in path.split()] for path in re.findall(r'points="([^"]+)"', svg)
+    ]
+
+
+def test_line_chart_follows_values():
+    (drawn,) = svg_points(line_chart("t", [Line("a", [0.0, 1.0, 2.0], [5.0, 5.0, 9.0])]))
+    assert drawn[0][1] == drawn[1][1] > drawn[2][1]  # y of a picture grows downwards
+    assert drawn[0][0] < drawn[1][0] < drawn[2][0]
+
+
+def test_line_chart_skips_non_finite_and_non_positive():
+    assert (
+        len(svg_points(line_chart("t", [Line("a", [0.0, 1.0, 2.0, 3.0], [1.0, float("nan"), float("inf"), 2.0])]))[0])
+        == 2
+    )
+    assert len(svg_points(line_chart("t", [Line("a", [0.0, 1.0, 2.0], [1.0, 0.0, 10.0])], log_scale=True))[0]) == 2
+    assert line_chart("t", [Line("a", [0.0], [float("nan")])]) == ""
+
+
+def test_long_lines_are_downsampled_by_mean():
+    line = downsample_line(
+        Line("a", [float(number) for number in range(4000)], [float(number % 10) for number in range(4000)]), False
+    )
+    assert len(line.x) == 400
+    assert set(line.y) == {4.5}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.2, 17.0), (0.0, 299_000.0), (0.001, 0.0011), (5.0, 5.0)])
+def test_ticks(low, high):
+    found = ticks(low, high)
+    assert len(found) <= 7 and all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+    assert len(found) >= 3 or low == high
+
+
+def test_labels_do_not_overlap():
+    moved = sorted(spread_labels([100.0, 101.0, 102.0, 230.0, 231.0]))
+    assert all(below - above >= 13.9 for above, below in zip(moved, moved[1:], strict=False))
+    assert len(COLORS) >= 5
+
+
+def test_short_numbers():
+    assert [short_number(value) for value in (0.0, 12_800.0, 1_500_000.0, 0.25, 3e-5)] == [
+        "0",
+        "12.8k",
+        "1.5M",
+        "0.25",
+        "3e-05",
+    ]
+
+
+class ExternalLinks(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in {"src", "href"}]
+        if tag not in {"meta", "img", "line", "polyline"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in {"line", "polyline"}:
+            assert self.open.pop() == tag
+
+
+def test_report_is_self_contained_and_escaped():
+    chart = line_chart("losses", [Line("D", [0.0, 1.0], [1.0, 2.0])])
+    page = ReportPage(
+        title="run <one>",
+        summary={"images": "64"},
+        samples=[Figure(b"\x89PNG", "64 images")],
+        metrics=[ReportMetric("distance", "13.2", "0.4", "1.5", "digits")],
+        charts=[chart],
+        faults=["collapse & more"],
+        command='cardigan train "mnist" <x>',
+    )
+    html = render_page(page)
+    reader = ExternalLinks()
+    reader.feed(html)
+    assert reader.open == []
+    assert len(reader.sources) == 1 and reader.sources[0].startswith("data:image/png;base64,")
+    assert "run &lt;one&gt;" in html and "collapse &amp; more" in html and "<x>" not in html
+    assert "13.2" in html and "polyline" in html

@@ -1,0 +1,143 @@
+"""The run directory's promises: what is kept, who may write, what a hostile header can do."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+import cardigan
+from cardigan import api
+from cardigan.errors import CardiganError
+from cardigan.run.checkpoint import (
+    CheckpointMetadata,
+    best_checkpoint,
+    list_checkpoints,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from cardigan.run.directory import RunDirectory, latest_run, lock_for_training, reserve_run
+from cardigan.run.journal import Event, Journal, read_events
+
+
+def test_prune_keeps_last_three_and_best(tmp_path):
+    for images_seen, score in enumerate((9.0, 2.0, None, 5.0, 6.0, 7.0, None)):
+        save_checkpoint(tmp_path, {"x": torch.zeros(1)}, CheckpointMetadata(images_seen, 0.0, score), {})
+        prune_checkpoints(tmp_path)
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [1, 4, 5, 6]
+    assert best_checkpoint(tmp_path).name == "00000001"
+
+
+def test_run_lock(tmp_path):
+    run, config = RunDirectory(tmp_path / "run"), cardigan.config_for("mnist")
+    lock_for_training(run, config, {}, resume=False)
+    with pytest.raises(CardiganError, match="trained by another process"):
+        lock_for_training(run, config, {}, resume=True)
+
+
+def test_run_names_of_one_second_differ(tmp_path):
+    runs = tmp_path / "deep" / "runs"
+    with reserve_run(runs, "gan") as one, reserve_run(runs, "gan") as other:
+        assert one.path != other.path
+        assert one.path.is_dir()
+        other.config.touch()
+    assert list(runs.iterdir()) == [other.path]
+    (tmp_path / "file").touch()
+    (tmp_path / "astray").symlink_to(tmp_path / "nowhere")
+    for wrong, words in (("file", "Cannot write"), ("astray", "choose another folder")):
+        with pytest.raises(CardiganError, match=words), reserve_run(tmp_path / wrong, "gan"):
+            pass
+
+
+def test_trainings_of_one_second_get_different_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = cardigan.config_for("mnist")
+    with api._run_directory(config, None, resume=False) as one, api._run_directory(config, None, resume=False) as other:
+        assert one.path.is_dir() and other.path.is_dir() and one.path != other.path
+        monkeypatch.setenv("RANK", "1")
+        with api._run_directory(config, None, resume=False) as told_later:
+            assert not told_later.path.exists()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("RANK")
+    with pytest.raises(CardiganError, match="depth is 9"):
+        cardigan.train("mnist", overrides={"generator.depth": 9})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latest_run_matches_name_exactly(tmp_path):
+    for name in ("20260101-000000-mnist", "20260102-000000-mnist-2", "20260103-000000-mnist-conditional"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    assert latest_run(tmp_path, "mnist").path.name == "20260102-000000-mnist-2"
+    with pytest.raises(CardiganError, match="no run of 'tutorial'"):
+        latest_run(tmp_path, "tutorial")
+
+
+def test_journal_drops_torn_and_repeated_lines(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    for images_seen in (0, 64, 128):
+        journal.append(Event("progress", images_seen, 1.0, {}))
+    path.write_bytes(path.read_bytes() + b'{"kind": "prog')
+    journal = Journal(path)
+    journal.append(Event("resume", 64, 2.0, {}))
+    journal.append(Event("progress", 128, 3.0, {"new": 1}))
+    assert [(event.kind, event.images_seen) for event in read_events(path)] == [
+        ("progress", 0),
+        ("progress", 64),
+        ("resume", 64),
+        ("progress", 128),
+    ]
+
+
+def test_unwritable_path_error_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CardiganError, match="Cannot write"):
+        cardigan.train("mnist", out=tmp_path / "file" / "run", images=16)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    small = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
+    return (
+        cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=16, overrides=small).path
+        / "generator.safetensors"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("config"),
+        lambda facts: facts.update(format=99),
+        lambda facts: facts.update(classes="many"),
+        lambda facts: facts.update(classes=-200),
+        lambda facts: facts.update(images_seen=None),
+        lambda facts: facts.update(config=[]),
+        lambda facts: facts["config"]["generator"].update(width=10**9),
+        lambda facts: facts["config"]["generator"].update(width=10**18),
+        lambda facts: facts["config"]["generator"].update(width=64),
+        lambda facts: facts["config"]["data"].update(height=10**6, width=10**6),
+        lambda facts: facts["config"]["latent"].update(size=2**62),
+        lambda facts: facts["config"]["generator"].update(network="os.system"),
+    ],
+)
+def test_hostile_header_raises(generator, tmp_path, change):
+    content = generator.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    facts = json.loads(header["__metadata__"]["cardigan"])
+    change(facts)
+    header["__metadata__"]["cardigan"] = json.dumps(facts)
+    text = json.dumps(header).encode()
+    (tmp_path / "hostile.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    with pytest.raises(CardiganError):
+        cardigan.load(tmp_path / "hostile.safetensors")
+
+
+def test_truncated_file_raises(generator, tmp_path):
+    content = generator.read_bytes()
+    for size in (0, 1, 7, 8, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(content[:size])
+        with pytest.raises(CardiganError):
+            cardigan.load(tmp_path / "cut.safetensors")

@@ -1,0 +1,161 @@
+"""What the server says of itself: the description fits the routes, its examples run, the deployment files are what they say."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from http_client import NAMES, http_request, load_served_model, running_server, save_random_model
+
+import cardigan
+from cardigan.models.snapshot import snapshot_metadata
+from cardigan.serve.access import PUBLIC_PATHS
+from cardigan.serve.encodings import ENCODERS
+from cardigan.serve.served_model import open_served_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=[(10, ()), (0, ()), (3, NAMES)], ids=["classes", "none", "names"])
+def model(request, tmp_path_factory):
+    classes, names = request.param
+    return load_served_model(
+        save_random_model(tmp_path_factory.mktemp("model") / "generator.safetensors", classes, names)
+    )
+
+
+def test_openapi_matches_routes_and_examples_run(model):
+    with running_server(model) as (port, serving):
+        description = json.loads(http_request(port, method="GET", path="/openapi.json")[2])
+        assert description["openapi"].startswith("3.1")
+        for path, methods in description["paths"].items():
+            ((method, told),) = methods.items()
+            status, headers, content = http_request(port, method=method.upper(), path=path, accept="application/json")
+            assert status == 200
+            assert headers["content-type"].split(";")[0] in told["responses"]["200"]["content"]
+            assert (told.get("security") == []) == (path in PUBLIC_PATHS)
+        asked = description["paths"]["/v1/images"]["post"]
+        assert list(asked["responses"]["200"]["content"]) == sorted(
+            ENCODERS, key=list(asked["responses"]["200"]["content"]).index
+        )
+        told = asked["requestBody"]["content"]["application/json"]
+        jsonschema.Draft202012Validator.check_schema(told["schema"])
+        answer = asked["responses"]["200"]["content"]["application/json"]["schema"]
+        for example in told["examples"].values():
+            jsonschema.validate(example["value"], told["schema"])
+            status, _, content = http_request(port, example["value"])
+            assert status == 200, content
+            jsonschema.validate(json.loads(content), answer)
+        for wrong in ({"n": 0}, {"n": 257}, {"seed": -1}, {"x": 1}, {"truncation": 2}):
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(wrong, told["schema"])
+            status = http_request(port, wrong)[0]
+            assert str(status) in asked["responses"]
+        assert {route.path for route in documented_routes(serving)} == set(description["paths"])
+
+
+def documented_routes(serving):
+    from cardigan.http.endpoint import Endpoint
+    from cardigan.serve.app import build_app
+
+    return build_app(serving, Endpoint("127.0.0.1", 1)).routes
+
+
+def test_model_endpoint(model):
+    with running_server(model) as (port, _):
+        told = json.loads(http_request(port, method="GET", path="/v1/model")[2])
+    assert (told["height"], told["width"], told["channels"], told["classes"]) == (32, 32, 1, model.spec.classes)
+    assert told["class_names"] == list(model.spec.class_names)
+    assert (told["images_seen"], len(told["sha256"]), told["limits"]["images"]) == (64, 64, 256)
+    assert told["config"]["generator.width"] == 8
+
+
+def test_onnx_serving_gives_equal_images(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = save_random_model(tmp_path / "generator.safetensors")
+    export_onnx(cardigan.load(path).snapshot, tmp_path / "model.onnx")
+    mine = open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+    with running_server(mine) as (port, _):
+        import io
+
+        import numpy as np
+
+        body = {"seeds": [1, 2, 3], "labels": [3, 4, 5], "truncation": 0.5}
+        found = np.load(io.BytesIO(http_request(port, body, "application/x-npz")[2]))["images"]
+        alone = np.load(
+            io.BytesIO(http_request(port, {"seeds": [2], "labels": 4, "truncation": 0.5}, "application/x-npz")[2])
+        )["images"]
+        told = json.loads(http_request(port, method="GET", path="/v1/model")[2])
+    expected = cardigan.load(path).sample_seeds([1, 2, 3], labels=[3, 4, 5], truncation=0.5)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.array_equal(alone[0], found[1])
+    assert (told["backend"], told["classes"]) == ("onnx", 10)
+
+
+def export_onnx(snapshot, path):
+    """Write the generator as `cardigan export --format onnx` does: inputs z, labels, truncation, our header in the metadata."""
+    import warnings
+
+    import onnx
+
+    class Graph(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator = snapshot.generator
+
+        def forward(self, z, labels, truncation):
+            return self.generator(z * truncation, labels)
+
+    size, batch = snapshot.config.latent.size, torch.export.Dim("N")
+    given = (torch.randn(3, size), torch.arange(3), torch.tensor(1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Graph().eval(), given, input_names=["z", "labels", "truncation"], output_names=["images"], dynamo=True, verbose=False,
+            dynamic_shapes=({0: batch}, {0: batch}, None),
+        )  # fmt: skip
+    proto = program.model_proto
+    proto.metadata_props.add(
+        key="cardigan", value=json.dumps(snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen))
+    )
+    onnx.save(proto, path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x80\x04}", b"PK\x03\x04"])
+def test_invalid_onnx_raises(tmp_path, content):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(cardigan.CardiganError, match="no ONNX model"):
+        open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+
+
+@pytest.mark.parametrize(("axes", "facts", "sentence"), [
+    (["N"], '{"config": {}, "classes": 0, "images_seen": 1}', "does not hold the generator"),
+    (["N", 64], "[" * 100_000, "does not say what it draws"),
+], ids=["one axis", "deep"])  # fmt: skip
+def test_foreign_onnx_raises(tmp_path, axes, facts, sentence):
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    given, drawn = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in ("z", "images"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["z"], ["images"])], "graph", [given], [drawn])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    proto.metadata_props.add(key="cardigan", value=facts)
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(cardigan.CardiganError, match=sentence):
+        open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+
+
+def test_deployment_files_match_guide():
+    yaml = pytest.importorskip("yaml")
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["cardigan"]
+    assert service["read_only"] is True
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert "CARDIGAN_TOKEN" in service["environment"]
+    image = (ROOT / "Dockerfile").read_text()
+    assert "USER cardigan" in image
+    assert "HEALTHCHECK" in image
+    assert "download.pytorch.org/whl/cpu" in image
+    for line in (ROOT / "docs" / "guides" / "serve.md").read_text().splitlines():
+        assert "TODO" not in line

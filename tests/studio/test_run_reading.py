@@ -1,0 +1,326 @@
+"""What is read of runs: the same as everybody else reads, in steps, from files that nobody vouches for."""
+
+import csv
+import io
+import json
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+from fake_runs import client_for, journal_line, make_run, progress_line
+
+from cardigan.config import Config
+from cardigan.run.directory import RunDirectory, is_locked, lock_for_training, release_lock
+from cardigan.run.journal import read_events
+from cardigan.studio.curves import curves
+from cardigan.studio.run_series import MAX_LINE_BYTES, MAX_SERIES, RunSeries
+from cardigan.studio.run_summary import RunSummary
+
+MALFORMED = [
+    b"{\n",
+    b"[1, 2]\n",
+    b"\xff\xfe\x00\n",
+    b"\n",
+    b'{"kind": "progress"}\n',
+    b'{"kind": "progress", "images_seen": "many", "elapsed_seconds": 1}\n',
+    b'{"kind": "progress", "images_seen": NaN, "elapsed_seconds": 1}\n',
+    b"[" * 100_000 + b"\n",
+]
+
+
+def random_lines(chance, count):
+    seen, lines = 0, []
+    for _ in range(count):
+        seen += chance.randrange(0, 100)
+        kind = chance.choice(["progress"] * 6 + ["rollback", "resume", "fault", "checkpoint", "samples"])
+        if kind in {"rollback", "resume"}:
+            seen = chance.randrange(0, seen + 1)
+        values = {name: chance.random() for name in chance.sample("abcde", 3)}
+        lines.append(journal_line(kind, seen, **values))
+        if chance.random() < 0.1:
+            lines.append(chance.choice(MALFORMED[:-1]))
+    return lines
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_incremental_reading_equals_read_events(tmp_path, seed):
+    chance = random.Random(seed)
+    path, content = tmp_path / "journal.jsonl", b"".join(random_lines(chance, 300))
+    track, digest, place = RunSeries(path), RunSummary(path), 0
+    while place < len(content):  # steps end anywhere, within lines too
+        step = chance.randrange(1, 5_000)
+        with path.open("ab") as file:
+            file.write(content[place : place + step])
+        place += step
+        track.update()
+        digest.update()
+    expected = [event for event in read_events(path) if event.kind == "progress"]
+    assert list(track.images_seen) == [event.images_seen for event in expected]
+    for name, column in track.series.items():
+        assert np.array_equal(np.array(column), [event.values.get(name, np.nan) for event in expected], equal_nan=True)
+    others = [event for event in read_events(path) if event.kind != "progress"]
+    assert [(event.kind, event.images_seen) for event in track.other_events] == [
+        (event.kind, event.images_seen) for event in others
+    ]
+    assert [seen for seen, _, _ in digest.faults] == [event.images_seen for event in others if event.kind == "fault"]
+    assert digest.last_event.images_seen == read_events(path)[-1].images_seen
+
+
+@pytest.mark.parametrize("broken", MALFORMED, ids=range(len(MALFORMED)))
+def test_malformed_line_is_skipped(tmp_path, broken):
+    make_run(tmp_path / "run", [progress_line(64), broken, progress_line(128)])
+    with client_for(tmp_path) as client:
+        assert client.get("/api/curves?run=run").json()["x"] == [64, 128]
+        assert client.get("/api/run?run=run").json()["images_seen"] == 128
+
+
+def test_long_line_uses_bounded_memory(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(progress_line(64) + b'{"kind": "' + b"x" * (32 * MAX_LINE_BYTES))
+    track = RunSeries(path)
+    tracemalloc.start()
+    try:
+        track.update()
+        assert tracemalloc.get_traced_memory()[1] < 8 * MAX_LINE_BYTES
+    finally:
+        tracemalloc.stop()
+    with path.open("ab") as file:
+        file.write(b"\n" + progress_line(128))
+    track.update()
+    assert list(track.images_seen) == [64, 128]
+
+
+def test_many_names_use_bounded_memory(tmp_path):
+    make_run(tmp_path / "run", [progress_line(64, **{f"n{number}": 1.0 for number in range(1_000)})])
+    track = RunSeries(tmp_path / "run" / "journal.jsonl")
+    track.update()
+    assert len(track.series) == MAX_SERIES
+
+
+def test_non_numeric_values_are_dropped(tmp_path):
+    odd = (
+        b'{"kind": "progress", "images_seen": 1, "elapsed_seconds": 1, "a": NaN, "b": Infinity, "c": true, "d": 1'
+        + b"0" * 400
+        + b', "e": 2}\n'
+    )
+    make_run(tmp_path / "run", [odd])
+    with client_for(tmp_path) as client:
+        assert set(client.get("/api/curves?run=run").json()["series"]) == {"e"}
+
+
+def test_replaced_journal_is_reread(tmp_path):
+    path = make_run(tmp_path / "run", [progress_line(64), progress_line(128)]) / "journal.jsonl"
+    track = RunSeries(path)
+    track.update()
+    path.write_bytes(progress_line(32))
+    track.update()
+    assert list(track.images_seen) == [32]
+
+
+def test_downsampling_keeps_extremes(tmp_path):
+    path, values = tmp_path / "journal.jsonl", np.random.default_rng(0).normal(size=1_000)
+    path.write_bytes(b"".join(progress_line(100 * place, a=float(value)) for place, value in enumerate(values)))
+    track = RunSeries(path)
+    track.update()
+    found = curves(track, 10)
+    parts = np.minimum(np.arange(1_000) * 100 * 10 / 99_900, 9).astype(int)
+    series = found["series"]["a"]
+    assert found["thinned"]
+    assert found["lines"] == 1_000
+    assert series["low"] == [values[parts == part].min() for part in range(10)]
+    assert series["high"] == [values[parts == part].max() for part in range(10)]
+    assert series["mean"] == pytest.approx([values[parts == part].mean() for part in range(10)], rel=1e-5)
+    assert found["x"] == pytest.approx([100 * np.flatnonzero(parts == part).mean() for part in range(10)])
+    whole = curves(track, 1_000)
+    assert not whole["thinned"]
+    assert whole["series"]["a"]["mean"] == values.tolist()
+    assert curves(track, 1_000, 5_000.0, 6_000.0)["x"] == list(range(5_000, 6_001, 100))
+
+
+def test_missing_values_are_null(tmp_path):
+    make_run(
+        tmp_path / "run",
+        [progress_line(64, a=1.0), progress_line(128), progress_line(192, a=3.0), progress_line(256, a=4.0)],
+    )
+    with client_for(tmp_path) as client:
+        assert client.get("/api/curves?run=run").json()["series"]["a"]["mean"] == [1, None, 3, 4]
+        rows = list(csv.reader(io.StringIO(client.get("/api/curves.csv?run=run").text)))
+    assert rows[0] == ["images_seen", "elapsed_seconds", "images_per_second", "discriminator_loss", "a"]
+    assert [row[4] for row in rows[1:]] == ["1.0", "", "3.0", "4.0"]
+
+
+def test_run_is_training_while_locked(tmp_path):
+    run, config = RunDirectory(tmp_path / "run"), Config()
+    held = lock_for_training(run, config, {}, resume=False)
+    run.journal.write_bytes(progress_line(64))
+    with client_for(tmp_path) as client:
+        assert client.get("/api/run?run=run").json()["state"] == "training"
+        run.journal.write_bytes(progress_line(64) + journal_line("stop", 64, reason="images"))
+        assert client.get("/api/run?run=run").json()["state"] == "finished"  # and writes its report
+        run.journal.write_bytes(progress_line(64))
+        release_lock(held)
+        assert client.get("/api/run?run=run").json()["state"] == "broken"  # it said nothing of its end
+        again = lock_for_training(run, config, {}, resume=True)  # looking has not taken it away
+        assert is_locked(run)
+        release_lock(again)
+
+
+@pytest.mark.parametrize(("lines", "state", "health"), [
+    ([], "waiting", "fine"),
+    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "fine"),
+    ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "fine"),
+    ([journal_line("fault", 64, name="copies", grave=False), journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
+    ([journal_line("fault", 64, name="collapse", grave=True), journal_line("stop", 64, reason="health")], "stopped", "grave"),
+    ([journal_line("fault", 64, name="collapse", grave=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "fine"),
+    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "broken", "fine"),
+])  # fmt: skip
+def test_run_states(tmp_path, lines, state, health):
+    make_run(tmp_path / "run", lines)
+    with client_for(tmp_path) as client:
+        (found,) = client.get("/api/runs").json()["runs"]
+    assert (found["state"], found["health"]) == (state, health)
+
+
+def test_run_discovery(tmp_path):
+    for name in ("a", "b/c", "b/d/e", "b/d/f/too-deep"):
+        make_run(tmp_path / name, [progress_line(64)])
+    (tmp_path / "pictures").mkdir()
+    make_run(tmp_path / "broken")
+    (tmp_path / "broken" / "config.json").write_text("{")
+    with client_for(tmp_path) as client:
+        found = {run["id"]: run for run in client.get("/api/runs").json()["runs"]}
+        assert set(found) == {"a", "b/c", "b/d/e", "broken"}
+        assert found["broken"]["state"] == "unreadable"
+        assert "damaged" in found["broken"]["error"]
+        assert client.get("/api/run", params={"run": "b/d/e"}).json()["name"] == "e"
+    with client_for(tmp_path / "a") as client:
+        assert [run["id"] for run in client.get("/api/runs").json()["runs"]] == ["."]
+        assert client.get("/api/run?run=.").json()["name"] == "a"
+
+
+ENDLESS = f'{{"minutes": 1{"0" * 400}}}'
+"""A setting that no float can hold."""
+HOSTILE = [
+    "[" * 100_000,
+    "x" * (2 << 20),
+    '{"config": {"batch": 1e999}}',
+    f'{{"config": {ENDLESS}}}',
+    '{"config": {"latent": 3}}',
+    "null",
+]
+
+
+@pytest.mark.parametrize("config", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_config_is_unreadable(tmp_path, config):
+    make_run(tmp_path / "good", [progress_line(64)])
+    make_run(tmp_path / "bad")
+    (tmp_path / "bad" / "config.json").write_text(config)
+    with client_for(tmp_path) as client:
+        states = {run["id"]: run["state"] for run in client.get("/api/runs").json()["runs"]}
+        assert states == {"good": "broken", "bad": "unreadable"}
+        assert client.get("/api/run?run=bad").status_code == 409
+
+
+@pytest.mark.parametrize(("facts", "state"), [
+    ('{"config": {}, "classes": 0, "images_seen": 1e999}', "unreadable"),
+    (f'{{"config": {ENDLESS}, "classes": 0, "images_seen": 1}}', "unreadable"),
+    ('{"config": {"conditional": true}, "classes": 1e999, "images_seen": 1}', "model"),
+], ids=["images", "config", "classes"])  # fmt: skip
+def test_hostile_header_is_unreadable(tmp_path, facts, state):
+    make_run(tmp_path / "good", [progress_line(64)])
+    header = json.dumps({"__metadata__": {"cardigan": facts}}).encode()
+    (tmp_path / "bad.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with client_for(tmp_path) as client:
+        assert {run["id"]: run["state"] for run in client.get("/api/runs").json()["runs"]} == {
+            "good": "broken",
+            "bad.safetensors": state,
+        }
+        assert client.get("/api/run?run=bad.safetensors").status_code in {200, 409}
+
+
+def test_logit_histograms(tmp_path):
+    events = [
+        journal_line(
+            "samples",
+            64 * part,
+            num_samples=4,
+            logits_real=[1.0, 2.0, 3.0, 4.0],
+            logits_fake=[-1.0, -2.0, -3.0, float(part)],
+        )
+        for part in (1, 2)
+    ]
+    make_run(tmp_path / "run", [journal_line("samples", 0, num_samples=4), *events], sheets=(0, 64, 128))
+    with client_for(tmp_path) as client:
+        found = client.get("/api/opinions?run=run").json()
+        assert [moment["images_seen"] for moment in found["moments"]] == [64, 128]
+        assert [sum(moment["fake"]) for moment in found["moments"]] == [4, 4]
+        assert found["moments"][1]["fake_mean"] == -1.0
+        assert len(found["edges"]) == len(found["moments"][0]["real"]) + 1
+        assert client.get("/api/opinions?run=run&at=128").json() == {"fake": [-1, -2, -3, 2], "real": [1, 2, 3, 4]}
+        assert client.get("/api/opinions?run=run&at=0").status_code == 404
+
+
+def test_run_deleted_while_open(tmp_path):
+    import shutil
+
+    make_run(tmp_path / "run", [progress_line(64)], sheets=(0,))
+    with client_for(tmp_path) as client:
+        assert client.get("/api/sheet?run=run&at=0").status_code == 200
+        shutil.rmtree(tmp_path / "run")
+        for address in (
+            "run",
+            "curves",
+            "curves.csv",
+            "events",
+            "strip",
+            "opinions",
+            "game",
+            "latent",
+            "pad.png",
+            "reproduce?view=pad&x=1",
+        ):
+            answer = client.get(f"/api/{address}{'&' if '?' in address else '?'}run=run")
+            assert answer.status_code == 404, address
+            assert "no run" in answer.json()["error"]
+        assert client.get("/api/sheet?run=run&at=0").status_code == 404
+        assert client.get("/api/runs").json()["runs"] == []
+
+
+def test_grid_tile_over_time(tmp_path):
+    from PIL import Image
+
+    make_run(tmp_path / "run", [journal_line("samples", seen, num_samples=4) for seen in (1, 2, 3)], sheets=(1, 2, 3))
+    with client_for(tmp_path) as client:
+        answer = client.get("/api/strip?run=run&tile=2")
+        assert np.asarray(Image.open(io.BytesIO(answer.content)))[5, 5::34].tolist() == [21, 22, 23]
+        assert client.get("/api/strip?run=run&tile=4").status_code == 409
+        assert client.get("/api/sheet?run=run&at=4").status_code == 404
+        assert client.get("/api/sheet?run=run&at=x").status_code == 400
+        (tmp_path / "run" / "samples" / "00000002.png").write_bytes(b"no picture")
+        assert "damaged" in client.get("/api/strip?run=run&tile=2").json()["error"]
+
+
+def test_outside_symlinks_are_not_runs(tmp_path):
+    make_run(tmp_path / "elsewhere", [progress_line(64)], sheets=(0,))
+    inside = tmp_path / "runs"
+    make_run(inside / "own", [progress_line(64)], sheets=(0,))
+    (inside / "linked").symlink_to(tmp_path / "elsewhere")
+    (inside / "own" / "samples" / "00000005.png").symlink_to(tmp_path / "elsewhere" / "samples" / "00000000.png")
+    with client_for(inside) as client:
+        assert [run["id"] for run in client.get("/api/runs").json()["runs"]] == ["own"]
+        assert client.get("/api/run?run=linked").status_code == 404
+        assert client.get("/api/sheet?run=own&at=0").status_code == 200
+        assert client.get("/api/sheet?run=own&at=5").status_code == 404
+        for address in (
+            "../elsewhere",
+            "own/../../elsewhere",
+            str(tmp_path / "elsewhere"),
+            "own/../own",
+            "",
+            "%00",
+            "own\x00",
+        ):
+            answer = client.get("/api/run", params={"run": address})
+            assert answer.status_code == 404, address
+            assert json.loads(answer.content)["error"]

@@ -1,0 +1,27 @@
+"""The page about extending Cardigan, run as it is written, from outside the package."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from cardigan.run.directory import RunDirectory, read_config
+from cardigan.run.journal import read_events
+
+GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "extend.md"
+
+
+def test_extend_guide_runs(tmp_path):
+    program = "\n".join(re.findall(r"```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL))
+    assert program.count("cardigan.train(") == 2
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    loss, flat = tmp_path / "runs" / "smoothed", tmp_path / "runs" / "flat"
+    assert read_config(RunDirectory(loss)).objective.loss == "smoothed"
+    assert read_config(RunDirectory(flat)).generator.network == "flat"
+    for run in (loss, flat):
+        assert read_events(run / "journal.jsonl")[-1].values["reason"] == "images"
+    first = next(event.values for event in read_events(loss / "journal.jsonl") if event.kind == "progress")
+    assert (
+        first["discriminator_loss"] > 1
+    )  # the smoothed game: two cross entropies near ln 2, not the relativistic one's single one
