@@ -84,7 +84,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     batches = Batches(open_datasets(data).train, data, seed=0)
     steps = options.pictures // BATCH
     later = timed(lambda: [batches.batch_at(step * BATCH, BATCH) for step in range(steps)])
-    streamed = open_datasets(DataConfig(**{**vars(data), "keep": "stream"})).make_stream
+    streamed = open_datasets(DataConfig(**{**vars(data), "cache": "none"})).make_stream
     assert streamed is not None
     stream = streamed(0, BATCH, slice(0, BATCH))(0)
     next(stream)

@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py MODEL [--samples 10000] [--stream 0] [--out FILE.json]
 
-Prints the seconds of a first judgement (an empty cache: real statistics and floors are computed too) and of a second one (they are cached),
+Prints the seconds of a first judgement (an empty cache: real statistics and real baselines are computed too) and of a second one (they are cached),
 drawing the samples included, and the seconds of each number. With --stream N also the neighbour test on N real digits drawn with
 replacement, with the process's peak memory: what N samples of a generator cost beyond drawing them.
 """
@@ -51,7 +51,7 @@ def main() -> None:
                 for name in METRICS
                 if name not in second.unavailable
             },
-            "measures": {name: measure.text for name, measure in second.metrics.items()},
+            "metrics": {name: measure.text for name, measure in second.metrics.items()},
         }
     if options.stream:
         result["stream"] = stream_nn_error(reference, options.stream)

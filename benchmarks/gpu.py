@@ -17,7 +17,7 @@ program and measures nothing. The parts (gpu_check/table.py):
     sampling       GPU against CPU, at most one grey level; twice the same
     serving        images over HTTP: right ones, how many a second
     speed          training: recorded, eager, the plain loop, the compiled plain loop, the machine's bf16 product
-    promise        seconds of `mnist` to the digit distance that its recipe promises
+    promise        seconds of `mnist` to the `fd_digits` that its recipe promises
     memory         flat over 500 iterations
     profile        the ten kernels that take the most time
 """

@@ -1,11 +1,11 @@
-"""Train a recipe of digits and print the digit distance it reaches.
+"""Train a recipe of digits and print the `fd_digits` it reaches.
 
     python benchmarks/recipe_scores.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/quality]
                                  [--set '{"data.height": 32}']
 
-The distance is over the embedded digit judge's 128 features, 5,000 samples (seed 1) against the 10,000 test digits; the floor is what
+The distance is over the embedded digit judge's 128 features, 5,000 samples (seed 1) against the 10,000 test digits; the real baseline is what
 5,000 real training digits score. Without --minutes and --images a run takes the recipe's own budget. For digits one at a time: `stacked-mnist` has a
-table of its own (benchmarks/result_tables.py stacked), and what `images` promises is in docs/results.md, "Icons".
+table of its own (benchmarks/result_tables.py stacked-mnist), and what `images` promises is in docs/results.md, "Icons".
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
         parser.error(
             f"--recipe {options.recipe} is not judged by the distance of digits: see the head of this file for what is."
         )
-    print(f"floor: {digit_frechet_distance(digit_features(cardigan.load_mnist('train').pixels[:SAMPLES])):.2f}")
+    print(f"real baseline: {digit_frechet_distance(digit_features(cardigan.load_mnist('train').pixels[:SAMPLES])):.2f}")
     rows = [
         train_and_score(
             options.out / f"{options.recipe}-{seed}",

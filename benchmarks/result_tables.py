@@ -1,14 +1,14 @@
 """The tables of docs/results.md, one command each; prints a line of JSON a run, and the same into --out.
 
-    python benchmarks/result_tables.py time       [--seeds 0,1,2]   digit distance of `mnist` at 30 s, 1, 2, 5 and 10 minutes
-    python benchmarks/result_tables.py judge      [--recipe R]      every number of `cardigan evaluate`, 10,000 samples (`mnist` for 2 minutes, others whole)
-    python benchmarks/result_tables.py neighbours [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
-    python benchmarks/result_tables.py sizes      [--seeds 0]       the same of 50,000 real digits, and their distance, brought to a size and back
-    python benchmarks/result_tables.py stacked    [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
-    python benchmarks/result_tables.py ablation   [--images N]      the same for each loss and choice of penalties, at equal images
-    python benchmarks/result_tables.py probe      [--model RUN]     a linear classifier on D's features, trained without labels
-    python benchmarks/result_tables.py few        [--images N]      100 and 1,000 digits (or --digits), with and without augmentation (or --augmentation)
-    python benchmarks/result_tables.py collapse   [--recipe R]      ten seeds (or --seeds, more than three): last score over best, and faults
+    python benchmarks/result_tables.py time          [--seeds 0,1,2]   `fd_digits` of `mnist` at 30 s, 1, 2, 5 and 10 minutes
+    python benchmarks/result_tables.py evaluation    [--recipe R]      metrics of `cardigan evaluate`, 10,000 samples (`mnist` for 2 minutes, others whole)
+    python benchmarks/result_tables.py nn-error      [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
+    python benchmarks/result_tables.py resolutions   [--seeds 0]       the same of 50,000 real digits, and their distance, brought to a size and back
+    python benchmarks/result_tables.py stacked-mnist [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
+    python benchmarks/result_tables.py ablation      [--images N]      the same for each loss and choice of penalties, at equal images
+    python benchmarks/result_tables.py linear-probe  [--model RUN]     a linear classifier on D's features, trained without labels
+    python benchmarks/result_tables.py small-dataset [--images N]      100 and 1,000 digits (or --digits), with and without augmentation (or --augmentation)
+    python benchmarks/result_tables.py collapse      [--recipe R]      ten seeds (or --seeds, more than three): last score over best, and faults
 
 Runs are kept under --runs and used again if they are there already: a table that was interrupted goes on.
 """
@@ -52,7 +52,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "ADA": {
         "augment.operations": "shift,scale,rotate,stretch,drift",
         "augment.target": 0.6,
-        "augment.rise_images": 100_000,
+        "augment.ramp_images": 100_000,
     },
 }
 SIDES = (28, 64, 32, 24, 20, 16, 14)
@@ -158,7 +158,7 @@ def measure(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int =
 def time_table(options: argparse.Namespace) -> Iterator[Row]:
     minutes, recipe = options.minutes or TIMES[-1], options.recipe or "mnist"
     for seed in options.seeds:
-        settings = {"seed": seed, "checkpoint_every": 25_000}
+        settings = {"seed": seed, "checkpoint_every_images": 25_000}
         found = scores(train_rows(options, "time", "mnist", recipe, settings, minutes, None))
         for moment in TIMES:
             before = [event for event in found if event.elapsed_seconds <= moment * 60]
@@ -180,13 +180,13 @@ def evaluation(options: argparse.Namespace) -> Iterator[Row]:
     minutes = options.minutes or (2.0 if recipe == "mnist" and options.images is None else None)
     images = None if minutes else options.images or config_for(source, recipe).images
     for seed in options.seeds:
-        path = train_rows(options, "judge", source, recipe, {"seed": seed}, minutes, images)
+        path = train_rows(options, "evaluation", source, recipe, {"seed": seed}, minutes, images)
         yield {"recipe": recipe, "seed": seed, "images": read_snapshot(path).images_seen, **measure(path, 10_000, None)}
 
 
 def nn_error(options: argparse.Namespace) -> Iterator[Row]:
     yield from train_and_evaluate(
-        options, "neighbours", "mnist", options.recipe or "mnist-conditional", 10, "neighbour_error", 50_000
+        options, "nn-error", "mnist", options.recipe or "mnist-conditional", 10, "nn_error", 50_000
     )
 
 
@@ -206,14 +206,14 @@ def resolutions(options: argparse.Namespace) -> Iterator[Row]:
                 "seed": seed,
                 "side": side,
                 "digits": name,
-                "neighbour_error": [error, spread],
+                "nn_error": [error, spread],
                 "distance": round(distance, 2),
             }
 
 
 def stacked(options: argparse.Namespace) -> Iterator[Row]:
     yield from train_and_evaluate(
-        options, "stacked", "stacked-mnist", options.recipe or "stacked-mnist", 20, "stacked", 26_000
+        options, "stacked-mnist", "stacked-mnist", options.recipe or "stacked-mnist", 20, "stacked_mnist", 26_000
     )
 
 
@@ -246,7 +246,12 @@ def ablation(options: argparse.Namespace) -> Iterator[Row]:
                 faults = [
                     event.values["name"] for event in read_events(path / "journal.jsonl") if event.kind == "fault"
                 ]
-                yield {**row, **measure(path, 26_000, ("stacked",), seed), "faults": faults, "broke": has_failed(path)}
+                yield {
+                    **row,
+                    **measure(path, 26_000, ("stacked_mnist",), seed),
+                    "faults": faults,
+                    "broke": has_failed(path),
+                }
 
 
 def small_dataset(options: argparse.Namespace) -> Iterator[Row]:
@@ -254,8 +259,8 @@ def small_dataset(options: argparse.Namespace) -> Iterator[Row]:
     for count in options.digits or (100, 1_000):
         for seed in options.seeds:
             for name in options.augmentation or AUGMENTATIONS:
-                settings = {"seed": seed, "conditional": False, "data.limit": count, **AUGMENTATIONS[name]}
-                path = train_rows(options, "few", "mnist", "mnist", settings, None, images)
+                settings = {"seed": seed, "conditional": False, "data.max_images": count, **AUGMENTATIONS[name]}
+                path = train_rows(options, "small-dataset", "mnist", "mnist", settings, None, images)
                 found, events = scores(path), read_events(path / "journal.jsonl")
                 best = min(found, key=lambda event: event.values["score"])
                 yield {
@@ -267,7 +272,7 @@ def small_dataset(options: argparse.Namespace) -> Iterator[Row]:
                     },
                     "faults": sorted({event.values["name"] for event in events if event.kind == "fault"}),
                     "scores": [[event.images_seen, round(event.values["score"], 2)] for event in found],
-                    **measure(path, 2_000, ("memorisation",), seed),
+                    **measure(path, 2_000, ("memorization",), seed),
                 }
 
 
@@ -275,7 +280,7 @@ def collapse(options: argparse.Namespace) -> Iterator[Row]:
     recipe, images = options.recipe or "mnist", options.images or 300_000
     source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
     for seed in options.seeds if len(options.seeds) > 3 else range(10):
-        settings = {"seed": seed, "health": "stop"}
+        settings = {"seed": seed, "on_failure": "stop"}
         path = train_rows(options, "collapse", source, recipe, settings, None, images)
         kept, events = scores(path), read_events(path / "journal.jsonl")
         found = [event.values["score"] for event in kept]
@@ -302,7 +307,7 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
     for seed in options.seeds:
         settings = {"seed": seed, "conditional": False}
         path = options.model or train_rows(
-            options, "probe", "mnist", "mnist", settings, options.minutes, options.images or 300_000
+            options, "linear-probe", "mnist", "mnist", settings, options.minutes, options.images or 300_000
         )
         networks = load_networks(path)
         config = networks.snapshot.config
@@ -330,14 +335,14 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
 
 TABLES = {
     **{
-        "judge": evaluation,
+        "evaluation": evaluation,
         "time": time_table,
-        "neighbours": nn_error,
-        "sizes": resolutions,
-        "stacked": stacked,
+        "nn-error": nn_error,
+        "resolutions": resolutions,
+        "stacked-mnist": stacked,
         "ablation": ablation,
     },
-    **{"probe": probe, "few": small_dataset, "collapse": collapse},
+    **{"linear-probe": probe, "small-dataset": small_dataset, "collapse": collapse},
 }
 
 

@@ -64,7 +64,7 @@ def main() -> None:
 
 def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return one row: both loops on one recipe at one batch size, window by window in turn."""
-    settings = {"recipe": recipe, "batch": batch, "device": options.device}
+    settings = {"recipe": recipe, "batch_size": batch, "device": options.device}
     plain, ours, matrix = Worker("plain", settings), Worker("cardigan", settings), Worker("matrix", settings)
     steps = dict.fromkeys((plain, ours), 1)
     for worker in steps:
@@ -91,7 +91,7 @@ def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, A
     reached = statistics.median(speeds["cardigan"]) * flop
     return {
         "recipe": recipe,
-        "batch": batch,
+        "batch_size": batch,
         "images_per_second": {name: spread(values) for name, values in speeds.items() if name in drawn},
         "ratio": spread([ours / plain for ours, plain in zip(speeds["cardigan"], speeds["plain"], strict=True)]),
         "flop_per_image": flop,
@@ -189,7 +189,7 @@ def table(result: dict[str, Any]) -> str:
 
     heads = [
         "recipe",
-        "batch",
+        "batch_size",
         "plain, images/s",
         "Cardigan, images/s",
         "ratio",
@@ -202,7 +202,13 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         speed, memory, drawn = row["images_per_second"], row["peak_megabytes"], row["samples_per_second"]
         fraction = {name: 100 * value for name, value in row["fraction_of_bf16_product"].items()}
-        cells = [f"`{row['recipe']}`", row["batch"], cell(speed["plain"]), cell(speed["cardigan"]), cell(row["ratio"])]
+        cells = [
+            f"`{row['recipe']}`",
+            row["batch_size"],
+            cell(speed["plain"]),
+            cell(speed["cardigan"]),
+            cell(row["ratio"]),
+        ]
         cells += [
             row["gflop_per_second"]["cardigan"],
             f"{fraction['median']:.0f} % ({fraction['low']:.0f}-{fraction['high']:.0f})",

@@ -114,7 +114,7 @@ def config_of(settings: Settings) -> Config:
     """Return the recipe's config without classes, which the plain loop does not have."""
     config = replace(
         find_recipe(settings["recipe"]).config(),
-        batch_size=settings["batch"],
+        batch_size=settings["batch_size"],
         device=settings["device"],
         conditional=False,
     )

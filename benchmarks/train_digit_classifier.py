@@ -2,7 +2,7 @@
 
     python benchmarks/train_digit_classifier.py [--epochs 10] [--out src/cardigan/backbones/digit_classifier.safetensors]
 
-Three minutes on two CPU cores. Prints its accuracy on the test digits and the distance real training digits score: the floor of every digit distance.
+Three minutes on two CPU cores. Prints its accuracy on the test digits and the distance real training digits score: the real baseline of `fd_digits`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
         features = torch.cat([judge.features(decode(chunk)) for chunk in test.pixels.split(500)])
         accuracy = float((judge.fc(features).argmax(1) == test.labels).float().mean())
     reference = fit_gaussian(features)
-    tensors = {f"judge.{name}": value for name, value in judge.state_dict().items()}
+    tensors = {f"classifier.{name}": value for name, value in judge.state_dict().items()}
     write_tensors(
         options.out,
         {**tensors, "reference.mean": reference.mean, "reference.root": reference.root},
@@ -66,8 +66,8 @@ def train_classifier(epochs: int) -> DigitClassifier:
             indices = order[step * BATCH : (step + 1) * BATCH]
             images = distort(decode(source.pixels[indices]), stream(0, "judge distortion", epoch * steps + step))
             with torch.autocast("cpu", torch.bfloat16):
-                features = torch.relu(judge.embedding(dropout(judge.flat(images), 0.3)))
-                logits = judge.verdict(dropout(features, 0.4))
+                features = torch.relu(judge.embedding(dropout(judge.flat_features(images), 0.3)))
+                logits = judge.fc(dropout(features, 0.4))
             loss = cross_entropy(logits.float(), source.labels[indices])
             optimizer.zero_grad()
             loss.backward()

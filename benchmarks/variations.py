@@ -12,12 +12,12 @@ from cardigan.objective.augment import ADA, DIFF_AUGMENT
 from cardigan.objective.losses import LOSSES
 from cardigan.objective.penalties import PENALTIES
 
-SMALL: dict[str, Any] = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "data.limit": 2_048}
+SMALL: dict[str, Any] = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "data.max_images": 2_048}
 """Reduced sizes, for any recipe."""
 
 _EVERY_STEP = {"objective.penalty_interval": 1}
 _NO_PENALTY = {**{f"objective.{name}": 0.0 for name in PENALTIES}, **_EVERY_STEP}
-_OTHER_NETWORK = {"generator.normalisation": "none", "generator.initialisation": "torch"}
+_OTHER_NETWORK = {"generator.normalization": "none", "generator.initialization": "torch"}
 """Settings of the recipe's DCGAN that the other networks do not have."""
 _COLOUR = {"data.channels": 3}
 
@@ -38,49 +38,49 @@ _PENALTIES = {
     "penalty all": {**{f"objective.{name}": 1.0 for name in PENALTIES}, **_EVERY_STEP},
     "penalty every step": _EVERY_STEP,
     "penalty lazy wgan_gp": {**_NO_PENALTY, "objective.wgan_gp": 10.0, "objective.penalty_interval": 3},
-    "penalty schedule": {"objective.penalty_start": 10.0, "objective.penalty_settle_images": 256},
+    "penalty schedule": {"objective.penalty_initial_factor": 10.0, "objective.penalty_decay_images": 256},
 }
 _NETWORKS = {
     **{f"network {name}": _network(name) for name in NETS},
     "network dcgan, depth 2": {"generator.depth": 2, "discriminator.depth": 2},
-    "network dcgan, its paper's weights in both": {"discriminator.initialisation": "dcgan"},
-    "network dcgan, no normalisation": {"generator.normalisation": "none"},
-    "network dcgan, batch normalisation in both": {"discriminator.normalisation": "batch"},
-    "network dcgan, batch normalisation without scale": {"generator.normalisation": "batch-shift"},
-    "network resnet, batch normalisation": {**_network("resnet"), "generator.normalisation": "batch"},
-    "spectral dcgan": {"discriminator.spectral": True},
-    "spectral resnet": {**_network("resnet"), "generator.spectral": True, "discriminator.spectral": True},
-    "spectral mlp": {**_network("mlp"), "discriminator.spectral": True},
-    "attention": {**_network("resnet"), "generator.attention": 16, "discriminator.attention": 16},
-    "minibatch deviation": {"discriminator.minibatch_deviation": 4},
-    "packing": {"packing": 2, "conditional": False},
+    "network dcgan, its paper's weights in both": {"discriminator.initialization": "dcgan"},
+    "network dcgan, no normalization": {"generator.normalization": "none"},
+    "network dcgan, batch normalisation in both": {"discriminator.normalization": "batch"},
+    "network dcgan, batch normalisation without scale": {"generator.normalization": "batch-no-scale"},
+    "network resnet, batch normalization": {**_network("resnet"), "generator.normalization": "batch"},
+    "spectral dcgan": {"discriminator.spectral_norm": True},
+    "spectral resnet": {**_network("resnet"), "generator.spectral_norm": True, "discriminator.spectral_norm": True},
+    "spectral mlp": {**_network("mlp"), "discriminator.spectral_norm": True},
+    "attention": {**_network("resnet"), "generator.attention_resolution": 16, "discriminator.attention_resolution": 16},
+    "minibatch deviation": {"discriminator.minibatch_stddev": 4},
+    "pac": {"pac": 2, "conditional": False},
 }
 _STEPS = {
-    "gradient accumulation": {"accumulate": 2},
+    "gradient accumulation": {"gradient_accumulation": 2},
     "gradient accumulation, lazy dragan": {
         **_NO_PENALTY,
         "objective.dragan": 10.0,
         "objective.penalty_interval": 2,
-        "accumulate": 4,
+        "gradient_accumulation": 4,
     },
-    "discriminator_steps 3": {"discriminator_steps": 3, "objective.penalty_interval": 2},
-    "ema off": {"average.half_life_images": 0, "average.ramp_up": 0.0},
+    "n_critic 3": {"n_critic": 3, "objective.penalty_interval": 2},
+    "ema off": {"ema.half_life_images": 0, "ema.rampup_ratio": 0.0},
     "learning rate warm-up and decay": {
-        "generator_optimizer.warm_up_images": 160,
-        "discriminator_optimizer.warm_up_images": 64,
-        "generator_optimizer.decay_images": 160,
-        "discriminator_optimizer.decay_images": 96,
+        "generator_optimizer.warmup_images": 160,
+        "discriminator_optimizer.warmup_images": 64,
+        "generator_optimizer.decay_start_images": 160,
+        "discriminator_optimizer.decay_start_images": 96,
     },
     "adam beta1 0.5": {"generator_optimizer.beta1": 0.5, "discriminator_optimizer.beta1": 0.5},
     "all of it": {
-        **{"accumulate": 2, "packing": 2, "conditional": False, "discriminator_steps": 2},
-        **{"augment.operations": "translation,cutout", "augment.probability": 0.5, "average.ramp_up": 0.0},
+        **{"gradient_accumulation": 2, "pac": 2, "conditional": False, "n_critic": 2},
+        **{"augment.operations": "translation,cutout", "augment.probability": 0.5, "ema.rampup_ratio": 0.0},
     },
 }
 _AUGMENTATION = {
     "ada geometry": {
         **{"augment.operations": "shift,scale,rotate,stretch,drift", "augment.target": 0.6},
-        "augment.rise_images": 320,
+        "augment.ramp_images": 320,
     },
     "ada all operations": {
         **_COLOUR,
@@ -88,7 +88,7 @@ _AUGMENTATION = {
             "augment.operations": ",".join(ADA),
             "augment.probability": 0.2,
             "augment.target": 0.6,
-            "augment.rise_images": 320,
+            "augment.ramp_images": 320,
         },
     },
     "diffaugment": {**_COLOUR, "augment.operations": ",".join(DIFF_AUGMENT), "augment.probability": 1.0},
@@ -105,9 +105,9 @@ _CLASSES = {
 }
 _DATA = {
     "latents uniform": {"latent.distribution": "uniform"},
-    "mirror": {"data.mirror": True},
-    "colour, not square": {**_COLOUR, "data.height": 32, "data.width": 48, "data.fit": "crop"},
-    "stretched": {"data.height": 24, "data.width": 24, "data.fit": "stretch"},
+    "mirror": {"data.horizontal_flip": True},
+    "colour, not square": {**_COLOUR, "data.height": 32, "data.width": 48, "data.resize": "crop"},
+    "stretched": {"data.height": 24, "data.width": 24, "data.resize": "stretch"},
 }
 _PRECISION = {f"precision {name}": {"precision": name} for name in ("fp32", "tf32", "bf16")}
 

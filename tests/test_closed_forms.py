@@ -56,7 +56,7 @@ def test_epoch_is_a_seeded_permutation_of_images():
     ("height", "width"), [(8, 8), (9, 13), (28, 28), (31, 64), (8, 65), (33, 20), (48, 48), (65, 65)]
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize("num_classes", [0, 10])
 def test_dcgan_any_size(height, width, channels, classes):
     config = cardigan.override(cardigan.config_for("mnist"), {"generator.width": 2, "discriminator.width": 2})
     spec = cardigan.ImageSpec(channels, height, width, classes)
@@ -114,7 +114,7 @@ def test_digit_classifier_accuracy():
     assert digit_frechet_distance(digit_features(load_mnist("train").pixels[:5_000])) == pytest.approx(1.5, abs=0.02)
 
 
-@pytest.mark.parametrize("fit", ["pad", "stretch"])
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
 def test_to_mnist_shape_inverts_to_training_shape(fit):
     pixels = load_mnist("test").pixels[:16]
     data = DataConfig(height=40, width=33, channels=3, resize=fit)

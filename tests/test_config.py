@@ -19,15 +19,15 @@ def test_json_round_trip():
     ("values", "expected"),
     [
         ({"generator.widht": 3}, "did you mean 'generator.width'"),
-        ({"batch": "many"}, "batch is 'many': expected int"),
-        ({"batch": True}, "batch is True: expected int"),
+        ({"batch_size": "many"}, "batch is 'many': expected int"),
+        ({"batch_size": True}, "batch is True: expected int"),
         ({"precision": "fp64"}, "expected one of 'auto', 'fp32', 'tf32', 'bf16'"),
         ({"objective.r1": -1}, "objective.r1 is -1"),
         ({"objective.penalty_interval": 2, "objective.r1": 0.0, "objective.r2": 0.0}, "no effect"),
-        ({"batch": 1}, "at least 2"),
+        ({"batch_size": 1}, "at least 2"),
         ({"seed": -1}, "seed is -1"),
-        ({"health": "pray"}, "expected one of 'warn', 'stop', 'rollback'"),
-        ({"patience": 0}, "patience is 0"),
+        ({"on_failure": "pray"}, "expected one of 'warn', 'stop', 'rollback'"),
+        ({"patience_images": 0}, "patience is 0"),
         ({"minutes": 10**400}, "a number that a float can hold"),
     ],
 )
@@ -42,7 +42,16 @@ def test_difference_ignores_budget_and_cadence():
     assert (
         config_diff(
             before,
-            override(before, {"images": 200, "checkpoint_every": 7, "device": "cpu", "health": "stop", "patience": 7}),
+            override(
+                before,
+                {
+                    "images": 200,
+                    "checkpoint_every_images": 7,
+                    "device": "cpu",
+                    "on_failure": "stop",
+                    "patience_images": 7,
+                },
+            ),
         )
         == []
     )
@@ -57,7 +66,9 @@ def test_recipe_with_config_file_is_rejected():
 @pytest.mark.parametrize("name", ["settings.json", "settings.toml"])
 def test_config_file_overrides_recipe_and_options_override_file(tmp_path, name):
     text = (
-        '{"batch": 16, "generator": {"width": 8}}' if name.endswith("json") else "batch = 16\n[generator]\nwidth = 8\n"
+        '{"batch_size": 16, "generator": {"width": 8}}'
+        if name.endswith("json")
+        else "batch = 16\n[generator]\nwidth = 8\n"
     )
     (tmp_path / name).write_text(text)
     words = [
@@ -65,7 +76,7 @@ def test_config_file_overrides_recipe_and_options_override_file(tmp_path, name):
         "mnist",
         "--config",
         str(tmp_path / name),
-        "--batch",
+        "--batch-size",
         "8",
         "--images",
         "8",

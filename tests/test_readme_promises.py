@@ -24,12 +24,12 @@ from cardigan.run.journal import Event
 
 pytestmark = pytest.mark.alone
 
-SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 SHORTENED_COMMANDS = {
     "train": ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"],
-    "evaluate": ["--no-floor"],
+    "evaluate": ["--no-baseline"],
 }
-COMMANDS = ["--batch", "16", "--generator.width", "8", "--discriminator.width", "8"]
+COMMANDS = ["--batch-size", "16", "--generator.width", "8", "--discriminator.width", "8"]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"], ["recipes"]])
@@ -167,7 +167,7 @@ def test_ten_thousand_samples_in_ten_seconds(tmp_path, machine_slowdown):
 
 def test_sampling_does_not_change_training(tmp_path):
     rarely = cardigan.train("mnist", out=tmp_path / "rarely", images=320, overrides=SMALL)
-    often = {"sample_every": 16, "checkpoint_every": 32}
+    often = {"sample_every_images": 16, "checkpoint_every_images": 32}
     often_watched = cardigan.train("mnist", out=tmp_path / "often", images=320, overrides={**SMALL, **often})
     assert len(list((often_watched.path / "samples").glob("*.png"))) == 21
     assert (rarely.path / "generator.safetensors").read_bytes() == (
@@ -210,7 +210,7 @@ def test_journal_fields(tmp_path):
         "generator_loss",
         "d_real",
         "d_fake",
-        "d_fake_after",
+        "d_fake_after_update",
     }
     assert promised <= set(progress)
     assert (progress["generator_learning_rate"], progress["discriminator_learning_rate"]) == (
@@ -218,7 +218,7 @@ def test_journal_fields(tmp_path):
         run.config.discriminator_optimizer.learning_rate,
     )
     judged = [line for line in lines if "score" in line]
-    assert judged and all(0 < line["score_error"] < line["score"] for line in judged)
+    assert judged and all(0 < line["score_standard_error"] < line["score"] for line in judged)
     assert lines[0]["kind"] == "start" and lines[-1]["kind"] == "stop"
 
 

@@ -16,7 +16,7 @@ def small_snapshot(classes: int = 0, images_seen: int = 32, **settings) -> Snaps
     """Return an untrained generator of 32x32 grey pictures that differ from each other, always the same."""
     names = {name.replace("__", "."): value for name, value in settings.items()}
     config = override(
-        Config(), {"generator.width": 8, "generator.initialisation": "torch", "conditional": classes > 0, **names}
+        Config(), {"generator.width": 8, "generator.initialization": "torch", "conditional": classes > 0, **names}
     )
     spec = image_spec(config.data, classes)
     with torch.random.fork_rng():
@@ -31,7 +31,7 @@ def small_run(path: Path, snapshot: Snapshot) -> Path:
     """Write what a finished run would have left: config, journal, generator and a sheet of samples."""
     (path / "samples").mkdir(parents=True)
     (path / "checkpoints").mkdir()
-    (path / "config.json").write_text(json.dumps({"format": 1, "config": to_dict(snapshot.config), "provenance": {}}))
+    (path / "config.json").write_text(json.dumps({"format": 2, "config": to_dict(snapshot.config), "provenance": {}}))
     (path / "journal.jsonl").write_text(
         json.dumps({"kind": "stop", "images_seen": 32, "elapsed_seconds": 1.0, "reason": "images"}) + "\n"
     )

@@ -22,7 +22,7 @@ from variations import SMALL, VARIATIONS
 
 REPLAYED_CYCLES = 2
 """How often each kind of step is replayed at least, after it was recorded."""
-TINY = {"batch": 8, "generator.width": 4, "discriminator.width": 4}
+TINY = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4}
 TINY_CASES = (
     "recipe mnist",
     "recipe gan2014",

@@ -20,7 +20,7 @@ DEAREST = 10
 
 
 def run(settings: Settings, result: Result) -> None:
-    small = {**SMALL, "batch": 4} if settings.tiny else {}
+    small = {**SMALL, "batch_size": 4} if settings.tiny else {}
     config = override(RECIPES["tutorial"].config(), {**small, "device": settings.device})
     steps = 2 if settings.tiny else STEPS
     for name, recorded in (("recorded", True), ("eager", False)):

@@ -18,9 +18,9 @@ from gpu_check.part import Result, Settings
 
 BENCHMARKS = Path(__file__).parents[1]
 IMAGES, TINY_IMAGES = 200_000, 480
-CADENCES = {"checkpoint_every": 10_000, "sample_every": 50_000}
+CADENCES = {"checkpoint_every_images": 10_000, "sample_every_images": 50_000}
 TINY: dict[str, Any] = {
-    **{"checkpoint_every": 96, "sample_every": 240, "batch": 16},
+    **{"checkpoint_every_images": 96, "sample_every_images": 240, "batch_size": 16},
     **{"generator.width": 4, "discriminator.width": 4},
 }
 KILLS = 2

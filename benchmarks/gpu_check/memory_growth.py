@@ -15,7 +15,7 @@ from gpu_check.small_runs import scripted_scores
 
 FIRST, ITERATIONS, EVERY = 100, 500, 50
 """Iterations that are not looked at, those that are, and between two looks."""
-TINY = {"batch": 16, "generator.width": 4, "discriminator.width": 4}
+TINY = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4}
 MOST_GROWTH = {"gpu_allocated": 2.0, "gpu_reserved": 64.0, "resident": 32.0}
 """In MB, from the largest of the first half of the looks to the largest of the second half."""
 
@@ -40,13 +40,13 @@ def looked_at(
     settings: Settings, device: torch.device, first: int, iterations: int, every: int
 ) -> list[dict[str, float]]:
     """Train, and return the memory at every checkpoint after the first iterations; a tiny run judges nothing."""
-    batch, looks = (TINY["batch"] if settings.tiny else 64), list[dict[str, float]]()
+    batch, looks = (TINY["batch_size"] if settings.tiny else 64), list[dict[str, float]]()
 
     def look(event: Event) -> None:
         if event.kind == "checkpoint" and event.images_seen >= first * batch:
             looks.append(held(device))
 
-    cadence = {"checkpoint_every": every * batch, "sample_every": 2 * every * batch}
+    cadence = {"checkpoint_every_images": every * batch, "sample_every_images": 2 * every * batch}
     changes: dict[str, Any] = {"device": str(device), **cadence, **(TINY if settings.tiny else {})}
     with scripted_scores({}, otherwise=1.0) if settings.tiny else nullcontext():
         cardigan.train(

@@ -32,10 +32,10 @@ def run(settings: Settings, result: Result) -> None:
 def injected(settings: Settings, result: Result) -> None:
     """Compare a run that halves its parts twice with one that computes as many parts from the beginning."""
     images = 16 * (4 if settings.tiny else STEPS)
-    small = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
+    small = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
     with memory_that_runs_out(lambda count: count > 4):
         halved = trained(settings.folder / "halved", images, small)
-    result.add(injected={"accumulate": halved.config.gradient_accumulation, "messages": messages_of(halved)})
+    result.add(injected={"gradient_accumulation": halved.config.gradient_accumulation, "messages": messages_of(halved)})
     result.check(
         halved.config.gradient_accumulation == 4,
         f"a batch of 16 is computed in {halved.config.gradient_accumulation} parts, not in 4 of 4 images",
@@ -43,16 +43,16 @@ def injected(settings: Settings, result: Result) -> None:
     result.check(halved.images_seen == images, f"ended after {halved.images_seen} images")
     told = [message for message in messages_of(halved) if "memory" in message]
     result.check(bool(told), "the run does not say that memory ran out")
-    parts = trained(settings.folder / "parts", images, {**small, "accumulate": 4})
+    parts = trained(settings.folder / "parts", images, {**small, "gradient_accumulation": 4})
     alike(result, "parts chosen by the run", halved, parts)
 
 
 def without_recording(settings: Settings, result: Result) -> None:
     """Compare a run whose recording runs out of memory with one that records."""
-    small = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
+    small = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
     with memory_that_runs_out(lambda _: torch.cuda.is_current_stream_capturing()):
         eager = trained(settings.folder / "not-recorded", 16 * STEPS, small)
-    result.add(recording={"accumulate": eager.config.gradient_accumulation, "messages": messages_of(eager)})
+    result.add(recording={"gradient_accumulation": eager.config.gradient_accumulation, "messages": messages_of(eager)})
     result.check(
         eager.config.gradient_accumulation == 1, "the batch was split although only the recording ran out of memory"
     )
@@ -63,7 +63,7 @@ def limited(settings: Settings, result: Result) -> None:
     """Train `tutorial` in full width with less memory than one of its batches needs."""
     batch, images = 512, 512 * 8
     changes: dict[str, Any] = {
-        "batch": batch,
+        "batch_size": batch,
         "device": settings.device,
         "data.height": 64,
         "data.width": 64,
@@ -83,7 +83,7 @@ def limited(settings: Settings, result: Result) -> None:
     numbers = {
         "whole_batch_megabytes": round(needed / 1e6),
         "limit_megabytes": round(SHARE * needed / 1e6),
-        "accumulate": small.config.gradient_accumulation,
+        "gradient_accumulation": small.config.gradient_accumulation,
     }
     result.add(limited={**numbers, "messages": messages_of(small)})
     result.check(small.config.gradient_accumulation > 1, "a batch that does not fit was not computed in parts")

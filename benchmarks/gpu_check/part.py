@@ -115,7 +115,7 @@ class Result:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that it appears whole or not at all."""
-    temporary = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     with temporary.open("w") as file:
         json.dump(content, file, indent=1)
         file.write("\n")

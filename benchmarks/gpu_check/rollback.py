@@ -21,13 +21,13 @@ CHECKPOINTS, INTERRUPTED = 12, 9
 
 def run(settings: Settings, result: Result) -> None:
     every = BATCH * (2 if settings.tiny else STEPS)
-    small = {"batch": BATCH, "generator.width": 8, "discriminator.width": 8, "checkpoint_every": every}
-    changes = {**small, "health": "rollback", "device": settings.device}
+    small = {"batch_size": BATCH, "generator.width": 8, "discriminator.width": 8, "checkpoint_every_images": every}
+    changes = {**small, "on_failure": "rollback", "device": settings.device}
     whole = scored(settings.folder / "whole", every, CHECKPOINTS, changes)
     back = [event for event in read_events(whole.path / "journal.jsonl") if event.kind == "rollback"]
     result.add(rollbacks=len(back), images_seen=whole.images_seen, learning_rate_factor=factor_of(whole))
     result.check(
-        [(event.images_seen, event.values["left_at"]) for event in back] == [(5 * every, 7 * every)],
+        [(event.images_seen, event.values["rolled_back_from"]) for event in back] == [(5 * every, 7 * every)],
         f"rolled back otherwise: {back}",
     )
     result.check(whole.images_seen == CHECKPOINTS * every, f"ended after {whole.images_seen} images")

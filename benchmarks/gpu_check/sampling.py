@@ -43,7 +43,11 @@ def run(settings: Settings, result: Result) -> None:
 
 def trained_model(recipe: str, settings: Settings) -> cardigan.Model:
     """Return a generator in its recipe's own size after a few steps, read from a file as a user would."""
-    small = {**SMALL, "generator.width": 4} if settings.tiny else {"batch": 32, "data.limit": SMALL["data.limit"]}
+    small = (
+        {**SMALL, "generator.width": 4}
+        if settings.tiny
+        else {"batch_size": 32, "data.max_images": SMALL["data.max_images"]}
+    )
     config = override(RECIPES[recipe].config(), {**small, "device": settings.device})
     training = SmallTraining(config, recorded=False)
     training.advance(2 if settings.tiny else STEPS)

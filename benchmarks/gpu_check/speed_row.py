@@ -48,7 +48,7 @@ class Case:
         self.result.check(not speeds.keys() ^ steps.keys(), f"{self.name}: not every way was measured")
         return {
             "recipe": config.recipe,
-            "batch": config.batch_size,
+            "batch_size": config.batch_size,
             "images_per_second": {kind: spread(values) for kind, values in speeds.items()},
             "bf16_product_gflop_per_second": spread(products),
             **compared(speeds, products, flop_per_image(config)),

@@ -1,4 +1,4 @@
-"""How long `mnist` trains until it has the digit distance that its recipe promises, at two judgements in a row.
+"""How long `mnist` trains until it has the `fd_digits` that its recipe promises, at two judgements in a row.
 
 The promise is what two minutes on a CPU reach. This is a whole run of `cardigan.train`: reading the digits, recording,
 sample sheets, checkpoints and their quick scores are all in the time.
@@ -25,7 +25,7 @@ EVERY = 10_000
 MOST_IMAGES = 600_000
 TARGET_SECONDS = 20.0
 IN_A_ROW = 2
-TINY = {"batch": 16, "generator.width": 4, "discriminator.width": 4}
+TINY = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4}
 
 
 class PromiseReached(Exception):
@@ -60,7 +60,7 @@ class Judging:
             raise PromiseReached
 
     def distance(self) -> float:
-        """Return the digit distance of the generator as it lies in the run."""
+        """Return the `fd_digits` of the generator as it lies in the run."""
         model = cardigan.load(self.run).to(self.device)
         images = torch.from_numpy(model.sample(self.samples, seed=1)).permute(0, 3, 1, 2)
         return digit_frechet_distance(digit_features(to_mnist_shape(images, model.config.data)))
@@ -78,7 +78,7 @@ def run(settings: Settings, result: Result) -> None:
     out, every = settings.folder / "run", 160 if settings.tiny else EVERY
     judging = Judging(out, settings.device, accepted, 300 if settings.tiny else SAMPLES, result.began)
     reached = False
-    changes = {"device": settings.device, "checkpoint_every": every, **(TINY if settings.tiny else {})}
+    changes = {"device": settings.device, "checkpoint_every_images": every, **(TINY if settings.tiny else {})}
     images = every * 10 if settings.tiny else MOST_IMAGES
     try:
         with scripted_scores({}, otherwise=1.0) if settings.tiny else nullcontext():
@@ -92,7 +92,7 @@ def run(settings: Settings, result: Result) -> None:
         rows=judging.rows,
     )
     last = judging.rows[-1]
-    text = f"`mnist` to a digit distance of {promised:g} in {TARGET_SECONDS:g} s, imports included, judging not"
+    text = f"`mnist` to an `fd_digits` of {promised:g} in {TARGET_SECONDS:g} s, imports included, judging not"
     if settings.tiny:
         result.check(reached and len(judging.rows) == IN_A_ROW, "the run did not end at the second judgement")
         result.without_target(text, last["seconds"])
@@ -101,7 +101,7 @@ def run(settings: Settings, result: Result) -> None:
 
 
 def promise() -> float:
-    """Return the digit distance that the recipe promises."""
-    found = re.search(r"digit distance ([\d.]+)", RECIPES["mnist"].expected_score)
-    assert found, f"the recipe mnist promises no digit distance: {RECIPES['mnist'].expected_score}"
+    """Return the `fd_digits` that the recipe promises."""
+    found = re.search(r"fd_digits ([\d.]+)", RECIPES["mnist"].expected_score)
+    assert found, f"the recipe mnist promises no fd_digits: {RECIPES['mnist'].expected_score}"
     return float(found[1])

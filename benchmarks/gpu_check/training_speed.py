@@ -26,7 +26,7 @@ GPU_ONLY = ("recorded", "plain without TF32")
 WINDOWS, SECONDS = 5, 0.4
 COMPILE_SECONDS = 50.0
 """From the start, how long compiled loops are waited for."""
-TINY = {"generator.width": 4, "discriminator.width": 4, "data.limit": 2_048}
+TINY = {"generator.width": 4, "discriminator.width": 4, "data.max_images": 2_048}
 RATIOS = {"plain": 1.5, "plain without TF32": 5.0}
 FRACTION = 0.4
 
@@ -58,9 +58,9 @@ def run(settings: Settings, result: Result) -> None:
 
 def started(case: tuple[str, int], ways: dict[str, str], settings: Settings, result: Result, stack: ExitStack) -> Case:
     recipe, batch = case
-    told: dict[str, Any] = {"recipe": recipe, "batch": batch, "device": settings.device}
+    told: dict[str, Any] = {"recipe": recipe, "batch_size": batch, "device": settings.device}
     if settings.tiny:
-        told |= {"batch": 8, "overrides": TINY}
+        told |= {"batch_size": 8, "overrides": TINY}
     workers = {way: stack.enter_context(Worker(kind, told)) for way, kind in ways.items()}
     return Case(f"{recipe} at batch {batch}", told, workers, result)
 
@@ -76,7 +76,7 @@ def compile_all(cases: list[Case]) -> None:
 
 def aims(rows: list[dict[str, Any]]) -> list[tuple[str, float | None, float]]:
     """Return the targets: their words, what was measured, and the least that is aimed for."""
-    found = {(row["recipe"], row["batch"]): row for row in rows}
+    found = {(row["recipe"], row["batch_size"]): row for row in rows}
     small, large = (found.get(("tutorial", batch), {}) for batch in (64, 1024))
     ratios = [
         (f"recorded `tutorial` at batch 64: at least {least:g} times the {kind} loop", f"recorded / {kind}", least)

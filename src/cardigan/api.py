@@ -124,7 +124,7 @@ def train(
 
     `source` is a name (mnist, stacked-mnist), a path or an address (docs/guides/data.md), an array or tensor of pictures [N, H, W] or
     [N, H, W, C], or a torch `Dataset`. The settings are the recipe's (or those of a whole `config`), changed by the arguments and then by
-    `overrides`, a dict of dotted names such as `{"batch": 128, "generator.width": 64}`; for a source and no `config`, what is left open is chosen
+    `overrides`, a dict of dotted names such as `{"batch_size": 128, "generator.width": 64}`; for a source and no `config`, what is left open is chosen
     for its pictures and this machine, and told. `images` and `minutes` are the budget; whichever ends first, and giving one removes
     the recipe's own. `out` is the run directory, by default
     `runs/<date>-<time>-<name>`, after the source, or after the recipe where that is an embedded one. With `resume` an existing run of the same
@@ -360,9 +360,7 @@ def _open_datasets(
         "" if datasets is None or datasets.make_stream is None else "stream"
     )  # what one decides of the disk, all do
     return datasets or open_datasets(
-        replace(
-            config.data, cache="stream" if is_streamed and not is_shards(config.data.source) else config.data.cache
-        ),
+        replace(config.data, cache="none" if is_streamed and not is_shards(config.data.source) else config.data.cache),
         reader=reader,
     )
 

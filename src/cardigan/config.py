@@ -22,13 +22,13 @@ RESUMABLE_FIELDS = frozenset(
         "images",
         "minutes",
         "device",
-        "checkpoint_every",
-        "sample_every",
-        "health",
-        "patience",
-        "accumulate",
-        "data.keep",
-        "data.workers",
+        "checkpoint_every_images",
+        "sample_every_images",
+        "on_failure",
+        "patience_images",
+        "gradient_accumulation",
+        "data.cache",
+        "data.num_workers",
     }
 )
 """Fields that say how long, where, in how much memory and how closely watched a run is; resume lets them change, the weights do not depend on
@@ -65,7 +65,7 @@ class DataConfig:
     """How many classes, numbered from 0, tar shards have, which are not read beforehand; 0 takes those of their first pictures."""
     max_pixels: int = 100_000_000
     """Pictures of more pixels are not read: a few bytes can claim to be a picture that fills the memory."""
-    cache: Literal["auto", "disk", "stream"] = "auto"
+    cache: Literal["auto", "disk", "none"] = "auto"
     """Decode every picture once and keep it on the disk, ready to train on, or decode again each time it is seen; auto keeps what fits."""
     num_workers: int | None = None
     """Processes that decode pictures; nothing is one for each core."""
@@ -74,14 +74,14 @@ class DataConfig:
         for side in ("height", "width"):
             value = getattr(self, side)
             require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
-        require(self.max_images >= 0, "data.limit", self.max_images, "a number of pictures, or 0 for all")
+        require(self.max_images >= 0, "data.max_images", self.max_images, "a number of pictures, or 0 for all")
         require(self.channels >= 1, "data.channels", self.channels, "at least 1")
-        require(self.holdout >= 0, "data.held_out", self.holdout, "a number of pictures, or 0 for none")
-        require(self.num_classes >= 0, "data.classes", self.num_classes, "a number of classes, or 0")
+        require(self.holdout >= 0, "data.holdout", self.holdout, "a number of pictures, or 0 for none")
+        require(self.num_classes >= 0, "data.num_classes", self.num_classes, "a number of classes, or 0")
         require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
         require(
             self.num_workers is None or self.num_workers >= 0,
-            "data.workers",
+            "data.num_workers",
             self.num_workers,
             "a number of processes, or 0 to decode in this one",
         )
@@ -110,7 +110,7 @@ class NetworkConfig:
     """Channels at full resolution; each halving of the picture doubles them, up to eight times. In `mlp`, the size of the hidden layers."""
     depth: int | None = None
     """Residual blocks at each size (resnet, r3gan), halvings of the picture (dcgan), or hidden layers (mlp); nothing lets the network choose."""
-    normalization: Literal["none", "batch", "batch-shift"] = "none"
+    normalization: Literal["none", "batch", "batch-no-scale"] = "none"
     """Batch normalisation: none, with learned scale and shift, or with learned shift alone (the tutorial's fix_gamma)."""
     spectral_norm: bool = False
     """Divide every weight matrix by its largest singular value (arXiv:1802.05957)."""
@@ -134,7 +134,7 @@ class NetworkConfig:
             "a side in pixels, or 0 for none",
         )
         group = self.minibatch_stddev
-        require(group == 0 or group >= 2, "minibatch_deviation", group, "0 or a group of at least 2")
+        require(group == 0 or group >= 2, "minibatch_stddev", group, "0 or a group of at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +159,11 @@ class ObjectiveConfig:
     """Over this many images, along half a cosine, they reach their value."""
 
     def __post_init__(self) -> None:
-        for name in (*PENALTY_NAMES, "penalty_start"):
+        for name in (*PENALTY_NAMES, "penalty_initial_factor"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
         require(
-            self.penalty_decay_images >= 0, "objective.penalty_settle_images", self.penalty_decay_images, "at least 0"
+            self.penalty_decay_images >= 0, "objective.penalty_decay_images", self.penalty_decay_images, "at least 0"
         )
         require(
             self.penalty_interval >= 1,
@@ -171,7 +171,7 @@ class ObjectiveConfig:
             self.penalty_interval,
             "at least 1 (1 is every step)",
         )
-        for name, unset in (("penalty_interval", 1), ("penalty_start", 1.0), ("penalty_settle_images", 0)):
+        for name, unset in (("penalty_interval", 1), ("penalty_initial_factor", 1.0), ("penalty_decay_images", 0)):
             if getattr(self, name) != unset and not self.has_penalty:
                 raise CardiganError(
                     f"objective.{name} is {getattr(self, name)} but no penalty is on, so it has no effect: "
@@ -179,7 +179,7 @@ class ObjectiveConfig:
                 )
         if (self.penalty_initial_factor != 1) != (self.penalty_decay_images > 0):
             raise CardiganError(
-                f"objective.penalty_start is {self.penalty_initial_factor} and objective.penalty_settle_images {self.penalty_decay_images}: "
+                f"objective.penalty_initial_factor is {self.penalty_initial_factor} and objective.penalty_decay_images {self.penalty_decay_images}: "
                 "a schedule needs both, a start other than 1 and the images it takes; set both or neither."
             )
 
@@ -209,7 +209,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         require(0 <= self.probability <= 1, "augment.probability", self.probability, "0 to 1")
         require(0 <= self.target < 1, "augment.target", self.target, "0 (off) to less than 1; 0.6 is the paper's")
-        require(self.ramp_images >= 1, "augment.rise_images", self.ramp_images, "at least 1 image")
+        require(self.ramp_images >= 1, "augment.ramp_images", self.ramp_images, "at least 1 image")
         duplicate = next((name for name in self.operation_names if self.operation_names.count(name) > 1), None)
         if duplicate is not None:
             raise CardiganError(
@@ -217,7 +217,7 @@ class AugmentConfig:
             )
         if self.ramp_images != ADA_RAMP_IMAGES and not self.target:
             raise CardiganError(
-                f"augment.rise_images is {self.ramp_images} but the probability is fixed: give augment.target too, or leave it out."
+                f"augment.ramp_images is {self.ramp_images} but the probability is fixed: give augment.target too, or leave it out."
             )
         if bool(self.operations) != (self.probability > 0 or self.target > 0):
             raise CardiganError(
@@ -250,12 +250,12 @@ class AdamConfig:
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 <= beta1 < 1")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 <= beta2 < 1")
-        require(self.warmup_images >= 0, "warm_up_images", self.warmup_images, "at least 0")
-        require(self.decay_start_images >= 0, "decay_images", self.decay_start_images, "at least 0")
+        require(self.warmup_images >= 0, "warmup_images", self.warmup_images, "at least 0")
+        require(self.decay_start_images >= 0, "decay_start_images", self.decay_start_images, "at least 0")
         if 0 < self.decay_start_images < self.warmup_images:
             raise CardiganError(
-                f"decay_images is {self.decay_start_images} and warm_up_images {self.warmup_images}, so the step size would fall before it has risen: "
-                f"set decay_images to at least {self.warmup_images}, or 0 for none."
+                f"decay_start_images is {self.decay_start_images} and warmup_images {self.warmup_images}, so the step size would fall before it has risen: "
+                f"set decay_start_images to at least {self.warmup_images}, or 0 for none."
             )
 
 
@@ -269,11 +269,11 @@ class EmaConfig:
     """While the run is young the half-life is at most this share of images_seen, so the random start is forgotten; 0 is off."""
 
     def __post_init__(self) -> None:
-        require(self.half_life_images >= 0, "average.half_life_images", self.half_life_images, "at least 0")
-        require(0 <= self.rampup_ratio < math.inf, "average.ramp_up", self.rampup_ratio, "at least 0")
+        require(self.half_life_images >= 0, "ema.half_life_images", self.half_life_images, "at least 0")
+        require(0 <= self.rampup_ratio < math.inf, "ema.rampup_ratio", self.rampup_ratio, "at least 0")
         if not self.half_life_images and self.rampup_ratio not in (0, EMA_RAMPUP_RATIO):
             raise CardiganError(
-                f"average.ramp_up is {self.rampup_ratio} but no average is kept, so it has no effect: set it to 0, or a half_life_images."
+                f"ema.rampup_ratio is {self.rampup_ratio} but no average is kept, so it has no effect: set it to 0, or a half_life_images."
             )
 
 
@@ -327,18 +327,23 @@ class Config:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2^63")
-        require(self.batch_size >= 1, "batch", self.batch_size, "at least 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
         require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")
-        require(self.checkpoint_every_images >= 1, "checkpoint_every", self.checkpoint_every_images, "at least 1 image")
-        require(self.sample_every_images >= 1, "sample_every", self.sample_every_images, "at least 1 image")
+        require(
+            self.checkpoint_every_images >= 1,
+            "checkpoint_every_images",
+            self.checkpoint_every_images,
+            "at least 1 image",
+        )
+        require(self.sample_every_images >= 1, "sample_every_images", self.sample_every_images, "at least 1 image")
         require(
             self.patience_images is None or self.patience_images >= 1,
-            "patience",
+            "patience_images",
             self.patience_images,
             "at least 1 image",
         )
-        require(self.n_critic >= 1, "discriminator_steps", self.n_critic, "at least 1")
+        require(self.n_critic >= 1, "n_critic", self.n_critic, "at least 1")
         min_images = self.batch_size * self.n_critic
         require(
             self.images is None or self.images > min_images - self.batch_size,
@@ -350,18 +355,20 @@ class Config:
         self._check_critic()
 
     def _check_batch_division(self) -> None:
-        self._check_divisor("accumulate", self.gradient_accumulation, self.batch_size, f"batch of {self.batch_size}")
+        self._check_divisor(
+            "gradient_accumulation", self.gradient_accumulation, self.batch_size, f"batch of {self.batch_size}"
+        )
         microbatch_size = self.batch_size // self.gradient_accumulation
-        self._check_divisor("packing", self.pac, microbatch_size, f"{microbatch_size} pictures computed at a time")
+        self._check_divisor("pac", self.pac, microbatch_size, f"{microbatch_size} pictures computed at a time")
         if self.pac > 1 and self.conditional:
             raise CardiganError(
-                f"packing is {self.pac} and conditional is on, but the pictures of a pack have different classes: "
+                f"pac is {self.pac} and conditional is on, but the pictures of a pack have different classes: "
                 "set packing to 1 or leave classes out."
             )
         group_size, num_logits = self.discriminator.minibatch_stddev, microbatch_size // self.pac
         if group_size:
             self._check_divisor(
-                "discriminator.minibatch_deviation",
+                "discriminator.minibatch_stddev",
                 group_size,
                 num_logits,
                 f"{num_logits} logits computed at a time",
@@ -371,7 +378,7 @@ class Config:
             is_normalized = getattr(self, network).normalization != "none"
             require(
                 not is_normalized or microbatch_size > 1,
-                "batch / accumulate",
+                "batch / gradient_accumulation",
                 microbatch_size,
                 f"at least 2, since {network}.normalisation is over the batch",
             )
@@ -384,8 +391,8 @@ class Config:
         objective, normalization = self.objective, self.discriminator.normalization
         if objective.wgan_gp > 0 and normalization != "none":
             raise CardiganError(
-                f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalisation {normalization!r}, which makes each logit depend on "
-                "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalisation to 'none'."
+                f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalization {normalization!r}, which makes each logit depend on "
+                "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalization to 'none'."
             )
 
 

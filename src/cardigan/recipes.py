@@ -21,7 +21,7 @@ from cardigan.errors import unknown
 def mnist() -> Config:
     """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN told each digit's class, under the relativistic loss with R1 and R2.
 
-    Promise: `cardigan train mnist --minutes 2` on 2 CPU cores without bf16 (AVX2, 64,000 images) reaches a digit distance of 6.9, from 5.6 to 7.4
+    Promise: `cardigan train mnist --minutes 2` on 2 CPU cores without bf16 (AVX2, 64,000 images) reaches an `fd_digits` of 6.9, from 5.6 to 7.4
     over 3 seeds, by `python benchmarks/recipe_scores.py --recipe mnist --minutes 2`; after 10 minutes, 320,000 images, 3.9, from 2.7 to 4.1 (2,000
     samples), by `python benchmarks/result_tables.py time`. Cores with AVX-512 bf16 see 200,000 images in two minutes: 3.55, from 3.43 to 3.69, when the
     rates did not fall yet. With `--no-conditional`, which tells no classes, on those: 12.6, from 10.0 to 16.3 over 3 seeds at three times of day.
@@ -54,11 +54,11 @@ def _base_32px() -> Config:
 def tutorial() -> Config:
     """Return the Apache MXNet tutorial "DCGAN on MNIST", exactly: 64x64x3, one epoch of the training digits.
 
-    Promise: 15 minutes on 2 CPU cores (AVX-512 bf16), digit distance 199, from 196 to 267 over 3 seeds, by
+    Promise: 15 minutes on 2 CPU cores (AVX-512 bf16), `fd_digits` 199, from 196 to 267 over 3 seeds, by
     `python benchmarks/recipe_scores.py --recipe tutorial`.
     """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
-    network = NetworkConfig(width=128, normalization="batch-shift", initialization="dcgan")
+    network = NetworkConfig(width=128, normalization="batch-no-scale", initialization="dcgan")
     return Config(
         recipe="tutorial",
         images=60_000,
@@ -80,10 +80,10 @@ def mnist_conditional() -> Config:
     """Return `mnist` for an hour rather than minutes: rates that fall as 1/sqrt(images) and a longer average draw finer and more various digits of
     each class, good enough to fit a classifier on (docs/results.md).
 
-    Promise: 3,000,000 images, 39 minutes on one CPU core (AVX-512 bf16), reach a digit distance of 3.3 (2,000 samples), and a 1-nearest-neighbour
+    Promise: 3,000,000 images, 39 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 3.3 (2,000 samples), and a 1-nearest-neighbour
     test error of 3.52 % from 50,000 samples, 2.41 % from 500,000 and 2.29 % from a million (one seed; the training digits themselves, 50,000 drawn
     with replacement, 3.66 %), by
-    `python benchmarks/result_tables.py neighbours --seeds 0 --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
+    `python benchmarks/result_tables.py nn-error --seeds 0 --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
     """
     return replace(
         mnist(),
@@ -103,7 +103,7 @@ def mnist_coarse() -> Config:
 
     Promise: 3,000,000 images, 26 to 28 minutes on one CPU core (AVX-512 bf16), reach a 1-nearest-neighbour test error of 3.03 % from 50,000 samples,
     from 2.91 to 3.13 % over 3 seeds, 1.98 % from 500,000 and 1.83 % from a million, by
-    `python benchmarks/result_tables.py neighbours --recipe mnist-coarse --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
+    `python benchmarks/result_tables.py nn-error --recipe mnist-coarse --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
     """
     config = mnist_conditional()
     adam = replace(config.generator_optimizer, learning_rate=8e-4)
@@ -122,7 +122,7 @@ def stacked_mnist() -> Config:
     """Return `mnist`, told no classes, on three digits at a time, as red, green and blue: a thousand modes to find (docs/results.md).
 
     Promise: 3,000,000 images, 31 minutes on one CPU core (AVX-512 bf16), find all 1,000 modes with a divergence of 0.027 over 3 seeds (0.0267 to
-    0.0272; perfect sampling 0.019), by `python benchmarks/result_tables.py stacked --images 3000000`.
+    0.0272; perfect sampling 0.019), by `python benchmarks/result_tables.py stacked-mnist --images 3000000`.
     """
     config = _base_32px()
     return replace(
@@ -139,7 +139,7 @@ def gan2014() -> Config:
 
     Departures: Adam instead of momentum, no dropout in D, the average of G's weights is what is kept.
 
-    Promise: 500,000 images, 2 to 4 minutes on one CPU core (AVX-512 bf16), reach a digit distance of 224, from 202 to 265 over 10 seeds (2,000
+    Promise: 500,000 images, 2 to 4 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 224, from 202 to 265 over 10 seeds (2,000
     samples), still falling, by `python benchmarks/result_tables.py collapse --recipe gan2014 --images 500000`.
     """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
@@ -162,7 +162,7 @@ def gan2014() -> Config:
 def dcgan_paper_mnist() -> Config:
     """Return the DCGAN paper's conditional MNIST experiment (arXiv:1511.06434, appendix A): one-hot classes, batch normalisation in both players.
 
-    Promise: 130,000 images, 2 to 3 minutes on one CPU core (AVX-512 bf16), reach a digit distance of 149, from 136 to 170 over 10 seeds (2,000
+    Promise: 130,000 images, 2 to 3 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 149, from 136 to 170 over 10 seeds (2,000
     samples), still falling, by `python benchmarks/result_tables.py collapse --recipe dcgan-paper-mnist --images 130000`.
     """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
@@ -186,7 +186,7 @@ def dcgan_paper_mnist() -> Config:
 def wgan_gp() -> Config:
     """Return WGAN-GP (arXiv:1704.00028, algorithm 1: lambda 10, five critic steps, Adam 1e-4, beta 0 and 0.9) on a DCGAN whose critic has no norm.
 
-    Promise: 150,000 images, 2 to 3 minutes on one CPU core (AVX-512 bf16), reach a digit distance of 531, from 459 to 544 over 10 seeds (2,000
+    Promise: 150,000 images, 2 to 3 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 531, from 459 to 544 over 10 seeds (2,000
     samples), still falling: the critic takes five of six steps, by `python benchmarks/result_tables.py collapse --recipe wgan-gp --images 150000`.
     """
     adam = AdamConfig(learning_rate=1e-4, beta1=0.0, beta2=0.9)
@@ -205,7 +205,7 @@ def wgan_gp() -> Config:
 def sngan() -> Config:
     """Return SNGAN (arXiv:1802.05957, appendix B: residual networks, spectral norm in D, hinge loss, five steps of D, Adam 2e-4, beta 0 and 0.9).
 
-    Promise: 100,000 images, 4 minutes on one CPU core (AVX-512 bf16), reach a digit distance of 245, from 224 to 261 over 3 seeds (5,000 samples),
+    Promise: 100,000 images, 4 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 245, from 224 to 261 over 3 seeds (5,000 samples),
     still falling, by `python benchmarks/recipe_scores.py --recipe sngan --images 100000`.
     """
     adam = AdamConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9)
@@ -251,7 +251,7 @@ def images() -> Config:
     (`cardigan.experiment.auto`).
 
     Promise: 3,786 icons of 64x64 with transparency become recognisable ones in an hour on one CPU core, 0.93 million images, seed 0, by the
-    commands in docs/results.md, "Icons"; one run, judged by eye and the cheap score alone.
+    commands in docs/results.md, "Icons"; one run, judged by eye and the quick score alone.
     """
     adam = AdamConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99)
     config = _base_32px()
@@ -288,14 +288,14 @@ RECIPES = {
         "the best digits a laptop CPU gives in minutes, each of the class asked for",
         "cardigan train mnist --minutes 2",
         "2 minutes on 2 CPU cores (AVX2), 64,000 images; 200,000 with AVX-512 bf16",
-        "digit distance 6.9, from 5.6 to 7.4 over 3 seeds (5,000 samples; real training digits 1.5); 3.55 with AVX-512 bf16; 3.9 after 10 minutes",
+        "fd_digits 6.9, from 5.6 to 7.4 over 3 seeds (5,000 samples; real training digits 1.5); 3.55 with AVX-512 bf16; 3.9 after 10 minutes",
     ),
     "tutorial": Recipe(
         tutorial,
         "the MXNet tutorial DCGAN on MNIST, exactly",
         "cardigan train mnist --recipe tutorial",
         "15 minutes on 2 CPU cores (AVX-512 bf16), one epoch",
-        "digit distance 199, from 196 to 267 over 3 seeds (5,000 samples; real training digits 1.5)",
+        "fd_digits 199, from 196 to 267 over 3 seeds (5,000 samples; real training digits 1.5)",
     ),
     "mnist-conditional": Recipe(
         mnist_conditional,
@@ -303,7 +303,7 @@ RECIPES = {
         "cardigan train mnist --recipe mnist-conditional",
         "39 minutes on one CPU core (AVX-512 bf16), 3,000,000 images",
         "1-NN test error 3.52 ± 0.18 % from 50,000 samples, 2.29 ± 0.15 % from a million (1 seed; 50,000 real digits 3.66 %); "
-        "digit distance 3.3 (2,000 samples)",
+        "fd_digits 3.3 (2,000 samples)",
     ),
     "mnist-coarse": Recipe(
         mnist_coarse,
@@ -324,28 +324,28 @@ RECIPES = {
         "the first GAN, without convolutions",
         "cardigan train mnist --recipe gan2014 --images 500000",
         "2 to 4 minutes on one CPU core (AVX-512 bf16)",
-        "digit distance 224, from 202 to 265 over 10 seeds (2,000 samples), still falling",
+        "fd_digits 224, from 202 to 265 over 10 seeds (2,000 samples), still falling",
     ),
     "dcgan-paper-mnist": Recipe(
         dcgan_paper_mnist,
         "the DCGAN paper's conditional digits",
         "cardigan train mnist --recipe dcgan-paper-mnist --images 130000",
         "2 to 3 minutes on one CPU core (AVX-512 bf16)",
-        "digit distance 149, from 136 to 170 over 10 seeds (2,000 samples), still falling",
+        "fd_digits 149, from 136 to 170 over 10 seeds (2,000 samples), still falling",
     ),
     "wgan-gp": Recipe(
         wgan_gp,
         "a Wasserstein critic with a gradient penalty",
         "cardigan train mnist --recipe wgan-gp --images 150000",
         "2 to 3 minutes on one CPU core (AVX-512 bf16)",
-        "digit distance 531, from 459 to 544 over 10 seeds (2,000 samples), still falling",
+        "fd_digits 531, from 459 to 544 over 10 seeds (2,000 samples), still falling",
     ),
     "sngan": Recipe(
         sngan,
         "residual networks, spectral normalisation, hinge loss",
         "cardigan train mnist --recipe sngan --images 100000",
         "4 minutes on one CPU core (AVX-512 bf16)",
-        "digit distance 245, from 224 to 261 over 3 seeds (5,000 samples), still falling",
+        "fd_digits 245, from 224 to 261 over 3 seeds (5,000 samples), still falling",
     ),
     "r3gan": Recipe(
         r3gan,
@@ -359,7 +359,7 @@ RECIPES = {
         "the default for pictures of any kind",
         "cardigan train ./photos",
         "60 minutes on one CPU core (AVX-512 bf16), 0.93 million images of 64x64 with transparency",
-        "recognisable icons, learned from 3,786 (README); one run, not judged beyond the cheap score, 382",
+        "recognisable icons, learned from 3,786 (README); one run, not judged beyond the quick score, 382",
     ),
 }
 

@@ -35,11 +35,11 @@ HERE = ("equality", "rollback", "out-of-memory", "sampling", "memory", "promise"
 """Parts that need no process of their own on a CPU."""
 NETWORKS = ("generator", "discriminator")
 UNVARIED = {
-    *("recipe", "seed", "batch", "latent.size", "all_reduce"),
-    *(f"data.{name}" for name in ("source", "split", "held_out", "limit", "labels", "classes", "max_pixels")),
+    *("recipe", "seed", "batch_size", "latent.size", "all_reduce_dtype"),
+    *(f"data.{name}" for name in ("source", "split", "holdout", "max_images", "labels", "num_classes", "max_pixels")),
     *(f"{network}.width" for network in NETWORKS),
     *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("learning_rate", "beta2")),
-    "generator.minibatch_deviation",
+    "generator.minibatch_stddev",
 }
 """Settings that no variation changes: sizes, numbers, which images there are, and what a generator does not have."""
 
@@ -102,7 +102,7 @@ def test_a_part_passes_tiny_on_a_cpu(tmp_path, one_thread, name):
     expected: dict[str, Callable[[dict[str, Any]], bool]] = {
         "equality": lambda values: values["compared"] == values["cases"] == 5,
         "rollback": lambda values: values["rollbacks"] == 1 and values["learning_rate_factor"] == 0.5,
-        "out-of-memory": lambda values: values["injected"]["accumulate"] == 4,
+        "out-of-memory": lambda values: values["injected"]["gradient_accumulation"] == 4,
         "sampling": lambda values: values["recipes"] == 4,
         "memory": lambda values: len(values["megabytes"]["resident"]) == values["looks"] == 5,
         "promise": lambda values: values["reached"] and len(values["rows"]) == 2,
@@ -216,14 +216,21 @@ def test_the_variations_hold_every_loss_penalty_network_operation_and_setting():
     before, after = flatten(start), [flatten(config) for config in configs.values()]
     unvaried = {
         name
-        for name in [*experiment_settings(start), "accumulate"]
+        for name in [*experiment_settings(start), "gradient_accumulation"]
         if all(values[name] == before[name] for values in after)
     }
     assert unvaried - UNVARIED == set()
 
 
 def tiny(**changes: object):
-    small = {**SMALL, "batch": 8, "generator.width": 4, "discriminator.width": 4, "data.limit": 64, "device": "cpu"}
+    small = {
+        **SMALL,
+        "batch_size": 8,
+        "generator.width": 4,
+        "discriminator.width": 4,
+        "data.max_images": 64,
+        "device": "cpu",
+    }
     return override(config_for("mnist"), {**small, **changes})
 
 
@@ -269,7 +276,7 @@ def test_a_way_to_train_that_fails_leaves_the_others_measured(tmp_path, monkeypa
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     monkeypatch.setattr(speed_workers, "__file__", str(script))
-    told: dict[str, Any] = {"recipe": "mnist", "batch": 64, "device": "cpu"}
+    told: dict[str, Any] = {"recipe": "mnist", "batch_size": 64, "device": "cpu"}
     result = Result(tmp_path / "result.json")
     kinds = {"eager": "answers", "plain": "ends", "compiled": "hangs"}
     case = Case("mnist at batch 64", told, {way: Worker(kind, told) for way, kind in kinds.items()}, result)
@@ -303,9 +310,9 @@ def test_targets_are_those_of_the_recorded_steps():
         "plain": [200.0, 200.0],
         "plain without TF32": [50.0, 40.0],
     }
-    row = {"recipe": "tutorial", "batch": 64, **compared(speeds, [1000.0, 1000.0], 1e9)}
+    row = {"recipe": "tutorial", "batch_size": 64, **compared(speeds, [1000.0, 1000.0], 1e9)}
     assert [(value, least) for _, value, least in aims([row])] == [(1.55, 1.5), (7.0, 5.0), (None, 0.4)]
-    assert [value for _, value, _ in aims([{**row, "batch": 1024}])] == [None, None, 0.31]
+    assert [value for _, value, _ in aims([{**row, "batch_size": 1024}])] == [None, None, 0.31]
     del speeds["recorded"]  # a recorded loop that failed meets nothing by its eager speed
     assert [value for _, value, _ in aims([{**row, **compared(speeds, [1000.0, 1000.0], 1e9)}])] == [None] * 3
 

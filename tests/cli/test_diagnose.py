@@ -28,8 +28,8 @@ def write_table(path, runs, columns=("step", "d_loss", "g_loss", "fid")):
 def test_each_run_of_table_is_diagnosed(tmp_path, capsys):
     assert main([str(write_table(tmp_path / "runs.csv", {"good": False, "bad": True})), "--json"]) == 0
     good, bad = json.loads(capsys.readouterr().out)
-    assert (good["run"], good["verdict"], good["stop_step"]) == ("good", "healthy", None)
-    assert (bad["run"], bad["verdict"], bad["stop_step"]) == ("bad", "collapse", 3200)
+    assert (good["run"], good["diagnosis"], good["stop_step"]) == ("good", "healthy", None)
+    assert (bad["run"], bad["diagnosis"], bad["stop_step"]) == ("bad", "mode collapse", 3200)
     assert 2500 <= bad["best_step"] <= 3000
     assert bad["evidence"]["times_best"] > 1.5
 
@@ -48,8 +48,8 @@ def test_single_run_json_and_text(tmp_path, capsys):
     )
     assert main([str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"verdict", "stop_step", "best_step", "evidence"}
-    assert (found["verdict"], found["stop_step"], found["best_step"]) == ("non-finite", 40, None)
+    assert found.keys() == {"diagnosis", "stop_step", "best_step", "evidence"}
+    assert (found["diagnosis"], found["stop_step"], found["best_step"]) == ("non-finite", 40, None)
     assert main([str(path)]) == 0
     assert "non-finite (stop at 40)" in capsys.readouterr().out
 
@@ -91,7 +91,7 @@ def test_run_directory_and_journal_are_read(tmp_path):
         "mnist",
         out=tmp_path / "run",
         images=320,
-        overrides={"batch": 16, "generator.width": 4, "discriminator.width": 4},
+        overrides={"batch_size": 16, "generator.width": 4, "discriminator.width": 4},
     )
     found = diagnose_path(run.path)
     assert found == diagnose_path(run.path / "journal.jsonl")

@@ -12,8 +12,8 @@ from cardigan.cli.main import run as command
 from cardigan.explore.views import SamplingOptions, interpolation_images
 
 SMALL = {
-    **{"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
-    **{"generator.initialisation": "torch", "average.half_life_images": 0, "average.ramp_up": 0.0},
+    **{"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
+    **{"generator.initialization": "torch", "ema.half_life_images": 0, "ema.rampup_ratio": 0.0},
 }
 
 
@@ -75,7 +75,7 @@ def test_mix_latents(model, tmp_path):
         str(model),
         "--corners",
         "0,1,2,3",
-        "--at",
+        "--position",
         "0,1",
         "--label",
         "2",
@@ -97,17 +97,20 @@ def test_mix_latents(model, tmp_path):
 def test_mix_ablate_box(model, tmp_path, capsys):
     out = tmp_path / "without.png"
     assert (
-        command(["mix", str(model), "--forget", "3:0,0,32,10", "--seeds", "0-4", "--label", "7", "--out", str(out)])
+        command(["mix", str(model), "--ablate-box", "3:0,0,32,10", "--seeds", "0-4", "--label", "7", "--out", str(out)])
         == 0
     )
     assert "of G's features are drawn there; 5 pictures" in capsys.readouterr().out
     shown = np.asarray(Image.open(out))
     assert shown.shape == (2 * 34 - 2, 5 * 34 - 2)
     assert np.array_equal(shown[:32, :32], cardigan.load(model).sample_seeds([0], 7)[0, :, :, 0])
-    assert command(["mix", str(model), "--forget", "3:0,0,32,10", "--add", "1", "--out", str(tmp_path / "no.png")]) == 2
+    assert (
+        command(["mix", str(model), "--ablate-box", "3:0,0,32,10", "--add", "1", "--out", str(tmp_path / "no.png")])
+        == 2
+    )
     assert (
         command(
-            ["mix", str(model), "--forget", "3:0,0,32,10", "--truncation", "0.5", "--out", str(tmp_path / "no.png")]
+            ["mix", str(model), "--ablate-box", "3:0,0,32,10", "--truncation", "0.5", "--out", str(tmp_path / "no.png")]
         )
         == 2
     )
@@ -127,7 +130,16 @@ def test_invert_images(model, tmp_path, capsys):
     point = next(line.strip() for line in told.splitlines() if line.startswith("  z"))
     assert (
         command(
-            ["mix", str(model), "--corners", f"{point},1,2,3", "--at", "0,0", "--out", str(tmp_path / "corner.png")]
+            [
+                "mix",
+                str(model),
+                "--corners",
+                f"{point},1,2,3",
+                "--position",
+                "0,0",
+                "--out",
+                str(tmp_path / "corner.png"),
+            ]
         )
         == 0
     )
@@ -150,7 +162,17 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digit).save(place / f"{number:02}.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)).save(folder / "0" / "noise.png")
-    words = ["probe", str(model), str(folder), "--labels", "folders", "--most", "200", "--out", str(tmp_path / "probe")]
+    words = [
+        "probe",
+        str(model),
+        str(folder),
+        "--labels",
+        "folders",
+        "--max-images",
+        "200",
+        "--out",
+        str(tmp_path / "probe"),
+    ]
     assert command(words) == 0
     printed = capsys.readouterr().out
     assert (
@@ -185,7 +207,7 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         (["walk", "RUN", "--columns", "5"], "expected 1..4"),
         (["mix", "RUN"], "not both and not neither"),
         (["mix", "RUN", "--corners", "1,2,3"], "expected four"),
-        (["mix", "RUN", "--corners", "1,2,3,4", "--at", "2,0"], "--at is '2,0'"),
+        (["mix", "RUN", "--corners", "1,2,3,4", "--position", "2,0"], "--position is '2,0'"),
         (["mix", "RUN", "--add", "1", "--corners", "1,2,3,4"], "not both"),
         (["mix", "RUN", "--add", "1", "--truncation", "3"], "truncation is 3"),
         (["invert", "RUN", "no.png"], "no.png is no picture that can be read"),
@@ -193,7 +215,7 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         (["invert", "RUN", "RUN/samples/00000032.png", "--steps", "0"], "steps is 0"),
         (["probe", "RUN", "no-such-folder"], "no-such-folder"),
         (["probe", "RUN/generator.safetensors", "mnist"], "holds no discriminator"),
-        (["probe", "RUN", "mnist", "--most", "3"], "expected at least 6"),
+        (["probe", "RUN", "mnist", "--max-images", "3"], "expected at least 6"),
         (["probe", "RUN", "mnist", "--out", "RUN"], "never replaced"),
     ],
 )

@@ -15,7 +15,7 @@ from cardigan.files.tensors import read_tensors
 from cardigan.models.snapshot import sample_keys, sample_pixels
 from cardigan.pixels import decode
 
-SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_sample_grid_has_logits(conditional):
     drawn = sample_pixels(snapshot, sample_keys(16, 0), first.labels)
     with torch.no_grad():
         expected = [discriminator(images, first.labels).flatten() for images in (decode(drawn), first.images)]
-    for name, logits in zip(("logits_fake", "logits_real"), expected, strict=True):
+    for name, logits in zip(("fake_logits", "real_logits"), expected, strict=True):
         assert torch.allclose(
             torch.tensor(event.values[name]), logits, atol=0.02 * float(logits.abs().max())
         )  # training rounds to bf16
@@ -143,7 +143,7 @@ def test_info_and_recipes(run, capsys):
         (["train", "mnist", "--recipe", "tutorail"], "did you mean 'tutorial'"),
         (["train", "mnist", "--generator.widht", "3"], "did you mean '--generator.width'"),
         (["train", "mnist", "--data.height", "4"], "at least 8 pixels"),
-        (["train", "mnist", "--batch", "0"], "batch is 0"),
+        (["train", "mnist", "--batch-size", "0"], "batch is 0"),
         (["train", "mnist", "--minutes", "-1"], "minutes is -1"),
         (["train", "mnist", "--objective.loss", "hinges"], "Unknown loss"),
         (["sampel"], "did you mean 'sample'"),

@@ -20,7 +20,7 @@ QUICK_OPTIONS = [
     "8",
     "--images",
     "8",
-    "--batch",
+    "--batch-size",
     "4",
     "--generator.width",
     "4",
@@ -129,7 +129,7 @@ def test_guide_command_trains(tmp_path, monkeypatch, capsys, command):
     words = command.split()
     SOURCE_MAKERS[words[2]](tmp_path / words[2])
     monkeypatch.chdir(tmp_path)
-    workers = [] if words[2] == "mnist" else ["--data.workers", "0"]  # digits lie ready: there is nothing to decode
+    workers = [] if words[2] == "mnist" else ["--data.num_workers", "0"]  # digits lie ready: there is nothing to decode
     assert run([*words[1:], *QUICK_OPTIONS, *workers, "--out", "run"]) == 0
     assert (tmp_path / "run" / "generator.safetensors").exists()
     assert words[2] == "mnist" or "pictures: 12" in capsys.readouterr().out

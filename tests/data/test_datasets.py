@@ -67,7 +67,7 @@ def test_cache_and_holdout_partition_the_source(tmp_path):
     assert sorted(training + held_out) == sorted(known.values())
     again = open_datasets(data_config(path, holdout=3))
     assert torch.equal(found.train.pixels, again.train.pixels)
-    assert len(list((tmp_path / "cache" / "pictures").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1
 
 
 def test_second_open_uses_the_cache(tmp_path, monkeypatch):
@@ -83,17 +83,17 @@ def test_second_open_uses_the_cache(tmp_path, monkeypatch):
 def test_truncated_cache_is_rebuilt(tmp_path):
     path = image_folder(tmp_path / "pictures")
     before = open_datasets(data_config(path)).train.pixels.clone()
-    file = next((tmp_path / "cache" / "pictures").glob("*/pixels.npy"))
+    file = next((tmp_path / "cache" / "decoded").glob("*/pixels.npy"))
     file.write_bytes(file.read_bytes()[:-100])
     assert torch.equal(open_datasets(data_config(path)).train.pixels, before)
 
 
-@pytest.mark.parametrize(("workers", "forks"), [(0, True), (2, True), (2, False)])
+@pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
 def test_stream_epoch_is_a_permutation_and_can_start_anywhere(tmp_path, monkeypatch, workers, forks):
     monkeypatch.setattr(loading, "CAN_FORK", forks)
     path = image_folder(tmp_path / "pictures")
     known = expected_images(path)
-    found = open_datasets(replace(data_config(path, cache="stream", holdout=2), num_workers=workers))
+    found = open_datasets(replace(data_config(path, cache="none", holdout=2), num_workers=workers))
     stream = found.make_stream(seed=5, batch=4, share=slice(0, 4))
     from_start, from_eight = stream(0), stream(8)
     steps = [image_keys(next(from_start)[0], known) for _ in range(6)]
@@ -118,7 +118,7 @@ def test_flipped_images_are_as_frequent_as_originals(tmp_path):
     assert len(kept) == 8
     straight, flipped = kept.pixels_at(torch.arange(4)), kept.pixels_at(torch.arange(4, 8))
     assert torch.equal(straight.flip(3), flipped)
-    streamed = open_datasets(data_config(path, horizontal_flip=True, cache="stream")).make_stream(
+    streamed = open_datasets(data_config(path, horizontal_flip=True, cache="none")).make_stream(
         seed=0, batch=8, share=slice(0, 8)
     )(0)
     pixels = next(streamed)[0]
@@ -135,7 +135,7 @@ def test_flipped_images_are_as_frequent_as_originals(tmp_path):
 def test_class_labels_from_folders(tmp_path):
     path = image_folder(tmp_path / "pictures", count=9, classes=3)
     known = expected_images(path)
-    for keep in ("disk", "stream"):
+    for keep in ("disk", "none"):
         source = open_datasets(data_config(path, labels="folders", cache=keep)).train
         assert source.num_classes == 3 and source.class_names == ("class0", "class1", "class2")
         assert [int(name.split("/")[0][-1]) for name in image_keys(source.pixels, known)] == source.labels.tolist()
@@ -164,14 +164,14 @@ def test_stream_replaces_unreadable_images_with_training_images(tmp_path):
         for file in path.iterdir()
         if file.name != "050.png"
     }
-    found = open_datasets(data_config(path, cache="stream", holdout=50))
+    found = open_datasets(data_config(path, cache="none", holdout=50))
     streamed = found.make_stream(seed=0, batch=50, share=slice(0, 50))(0)
     seen = {name for _ in range(4) for name in image_keys(next(streamed)[0], known)}
     assert not seen & set(image_keys(found.holdout.pixels, known))
     streamed.close()
 
 
-@pytest.mark.parametrize("keep", ["disk", "stream"])
+@pytest.mark.parametrize("cache", ["disk", "none"])
 def test_too_many_unreadable_images_raise(tmp_path, keep):
     path = image_folder(tmp_path / "pictures", count=50)
     (path / "007.png").write_text("this is no picture")
@@ -210,7 +210,7 @@ def test_dead_worker_raises(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return reader.read(index)
 
-    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.workers"):
+    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.num_workers"):
         open_datasets(replace(data_config(path), num_workers=1), reader=replace(reader, read=kill_worker))
 
 
@@ -236,7 +236,7 @@ def test_dataset_stats(tmp_path):
 def test_mnist_keeps_its_test_split():
     found = open_datasets(DataConfig())
     assert len(found.train) == 60_000 and len(found.holdout) == 10_000 and not found.source_fingerprint
-    with pytest.raises(CardiganError, match=r"data.held_out is 100"):
+    with pytest.raises(CardiganError, match=r"data.holdout is 100"):
         open_datasets(DataConfig(holdout=100))
 
 
@@ -257,7 +257,7 @@ def shards(path, count=3, each=20):
     return path / "train-{000..002}.tar"
 
 
-@pytest.mark.parametrize(("workers", "forks"), [(0, True), (2, True), (2, False)])
+@pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
 def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monkeypatch, workers, forks):
     monkeypatch.setattr(loading, "CAN_FORK", forks)
     source = shards(tmp_path / "shards")
@@ -289,10 +289,10 @@ def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monke
 def test_shards_reject_max_images_and_unknown_classes(tmp_path):
     source = shards(tmp_path / "shards")
     for changes, told in (
-        ({"limit": 5}, "data.limit is 5"),
-        ({"held_out": 41}, "none would be left"),
+        ({"max_images": 5}, "data.max_images is 5"),
+        ({"holdout": 41}, "none would be left"),
         ({"labels": "folders"}, "data.labels is"),
-        ({"keep": "disk"}, "data.keep is"),
+        ({"cache": "disk"}, "data.cache is"),
     ):
         with pytest.raises(CardiganError, match=told):
             open_datasets(data_config(source, **changes))
@@ -300,7 +300,7 @@ def test_shards_reject_max_images_and_unknown_classes(tmp_path):
     assert found.num_unlabeled == 30
     stream = found.make_stream(seed=0, batch=30, share=slice(0, 30))
     Prefetcher(stream, 30).batch_at(0)
-    with pytest.raises(DataLost, match=r"data.classes"):
+    with pytest.raises(DataLost, match=r"data.num_classes"):
         Prefetcher(stream, 30, require_labels=True).batch_at(0)
 
 
@@ -347,4 +347,4 @@ def test_missing_shard_raises_data_lost(tmp_path):
 def test_source_fingerprint_json_round_trip(tmp_path):
     path = image_folder(tmp_path / "pictures")
     facts = open_datasets(data_config(path)).source_fingerprint
-    assert facts["count"] == 10 and json.loads(json.dumps(facts)) == facts
+    assert facts["num_images"] == 10 and json.loads(json.dumps(facts)) == facts

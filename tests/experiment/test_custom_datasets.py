@@ -29,7 +29,7 @@ from cardigan.run.journal import Event, read_events
 
 SMALL = {
     **{
-        "batch": 8,
+        "batch_size": 8,
         "data.height": 16,
         "data.width": 16,
         "generator.width": 4,
@@ -37,7 +37,7 @@ SMALL = {
         "device": "cpu",
         "precision": "fp32",
     },
-    **{"sample_every": 1000, "checkpoint_every": 16, "data.workers": 0},
+    **{"sample_every_images": 1000, "checkpoint_every_images": 16, "data.num_workers": 0},
 }
 SMALL_ARGUMENTS = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
 
@@ -77,7 +77,7 @@ def tensors_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor
 
 def test_train_on_folder_prints_and_saves_chosen_settings(tmp_path, folder):
     done = command(
-        "train", str(folder), "--images", "16", "--batch", "8", "--device", "cpu", "--out", str(tmp_path / "run")
+        "train", str(folder), "--images", "16", "--batch-size", "8", "--device", "cpu", "--out", str(tmp_path / "run")
     )
     assert done.returncode == 0, done.stderr
     for reason in ("pictures: 24, in colour", "augmentation: DiffAugment", "held out: nothing", "networks: width"):
@@ -95,13 +95,13 @@ def test_train_on_folder_prints_and_saves_chosen_settings(tmp_path, folder):
     assert cardigan.load(tmp_path / "run").sample(3).shape == (3, 24, 32, 3)
 
 
-@pytest.mark.parametrize(("keep", "workers"), [("disk", 0), ("stream", 0), ("stream", 2)])
+@pytest.mark.parametrize(("cache", "num_workers"), [("disk", 0), ("none", 0), ("none", 2)])
 def test_resume_is_bit_exact(tmp_path, folder, keep, workers):
     overrides = {
         **SMALL,
-        "data.keep": keep,
-        "data.workers": workers,
-        "data.limit": 20,
+        "data.cache": keep,
+        "data.num_workers": workers,
+        "data.max_images": 20,
         "data.labels": "folders",
         "conditional": True,
         "augment.target": 0.6,
@@ -117,14 +117,16 @@ def test_resume_is_bit_exact(tmp_path, folder, keep, workers):
 
 def test_worker_count_does_not_change_training(tmp_path, folder):
     waited = []
-    overrides = {**SMALL, "data.keep": "stream", "data.workers": 1}
+    overrides = {**SMALL, "data.cache": "none", "data.num_workers": 1}
 
     def listen(event: Event) -> None:
-        waited.extend([event.values["waiting_for_data"]] if "waiting_for_data" in event.values else [])
+        waited.extend([event.values["data_wait_fraction"]] if "data_wait_fraction" in event.values else [])
 
     cardigan.train(folder, images=32, out=tmp_path / "streamed", overrides=overrides, on_event=listen)
     assert waited and all(0 <= share <= 1 for share in waited)
-    one_by_one = cardigan.train(folder, images=32, out=tmp_path / "alone", overrides={**overrides, "data.workers": 0})
+    one_by_one = cardigan.train(
+        folder, images=32, out=tmp_path / "alone", overrides={**overrides, "data.num_workers": 0}
+    )
     assert one_by_one.images_seen == 32
     assert tensors_equal(weights(tmp_path / "streamed"), weights(tmp_path / "alone"))
 
@@ -201,7 +203,7 @@ def test_out_of_memory_error_is_one_line(tmp_path, folder, monkeypatch):
     with pytest.raises(
         CardiganError, match=r"pictures of 16x16 at a time do not fit into memory: make the networks narrower"
     ):
-        cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL, "generator.normalisation": "none"})
+        cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL, "generator.normalization": "none"})
 
 
 def dataset_stats(**changes) -> DatasetStats:
@@ -239,7 +241,7 @@ def test_auto_settings_fit_images():
     assert told in auto_settings(dataset_stats(), **{"data.labels": "folders"})[1] and told not in reasons
     assert told not in auto_settings(dataset_stats(), **{"data.labels": "folders", "conditional": True})[1]
     assert (
-        auto_settings(dataset_stats(num_images=50_000), **{"data.limit": 300})[0].augment.probability == 1.0
+        auto_settings(dataset_stats(num_images=50_000), **{"data.max_images": 300})[0].augment.probability == 1.0
     )  # what is not trained on does not count
     wide, _ = auto_settings(dataset_stats(height=48, width=96, same_aspect_ratio=True))
     assert (wide.data.height, wide.data.width) == (48, 96)
@@ -267,7 +269,7 @@ def test_given_settings_are_kept():
         "augment.probability": 0.0,
     }
     config, _ = auto_settings(
-        dataset_stats(num_images=400), images=1_000, **settings, **{"data.held_out": 7, "sample_every": 123}
+        dataset_stats(num_images=400), images=1_000, **settings, **{"data.holdout": 7, "sample_every_images": 123}
     )
     assert (config.data.height, config.data.width, config.data.holdout, config.images, config.minutes) == (
         96,
@@ -306,9 +308,9 @@ def test_auto_setting_reasons():
         (["train", "pictures", "--data.held-out", "24"], "24 of them held out"),
         (["train", "pictures", "--data.channels", "2"], "expected 1 (grey), 3 (RGB) or 4"),
         (["train", "pictures", "--data.split", "test"], "nothing is held out"),
-        (["train", "pictures", "--data.limit", "500"], "has 24 pictures to train on"),
+        (["train", "pictures", "--data.max_images", "500"], "has 24 pictures to train on"),
         (["train", "pictures", "--size", "64", "--data.height", "32"], "were both given"),
-        (["train", "mnist", "--data.keep", "stream"], "data.keep is 'stream', which mnist does not read"),
+        (["train", "mnist", "--data.cache", "none"], "data.cache is 'none', which mnist does not read"),
     ],
 )
 def test_bad_arguments_give_one_line_error(tmp_path, folder, words, told):
@@ -330,7 +332,7 @@ def test_existing_run_is_rejected_first(tmp_path, folder):
 def test_source_fingerprint_is_saved_with_run(tmp_path, folder):
     cardigan.train(folder, images=16, out=tmp_path / "run", overrides=SMALL)
     facts = json.loads((tmp_path / "run" / "source.json").read_bytes())
-    assert facts["count"] == 24 and facts["pictures"][0] == "left/00.png"
+    assert facts["num_images"] == 24 and facts["names"][0] == "left/00.png"
 
 
 def test_dead_worker_saves_and_stops(tmp_path, folder):
@@ -344,12 +346,12 @@ def test_dead_worker_saves_and_stops(tmp_path, folder):
         return whole.read(index)
 
     source = replace(whole, read=kill_worker)
-    overrides = {**SMALL, "data.keep": "stream", "data.workers": 1, "checkpoint_every": 10_000}
-    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.workers"):
+    overrides = {**SMALL, "data.cache": "none", "data.num_workers": 1, "checkpoint_every_images": 10_000}
+    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.num_workers"):
         cardigan.train(source, images=800, out=tmp_path / "run", overrides=overrides)
     assert cardigan.load(tmp_path / "run").images_seen > 0
     again = cardigan.train(
-        whole, images=160, out=tmp_path / "run", overrides={**overrides, "data.workers": 0}, resume=True
+        whole, images=160, out=tmp_path / "run", overrides={**overrides, "data.num_workers": 0}, resume=True
     )
     assert again.images_seen == 160
 
@@ -412,13 +414,11 @@ def test_sample_by_class_name(tmp_path, folder):
 def test_evaluate_uses_holdout_images(tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
     np.save(tmp_path / "pictures.npy", pixels)
-    cardigan.train(
-        tmp_path / "pictures.npy", images=16, out=tmp_path / "run", overrides={**SMALL, "data.held_out": 120}
-    )
+    cardigan.train(tmp_path / "pictures.npy", images=16, out=tmp_path / "run", overrides={**SMALL, "data.holdout": 120})
     assert evaluate.main([str(tmp_path / "run"), "--samples", "100", "--extractor", "pixels", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["protocol"]["reference_split"] == "held-out" and found["protocol"]["num_reference"] == 120
-    assert found["measures"]["pixel_distance"]["value"] > 0
+    assert found["protocol"]["reference_split"] == "holdout" and found["protocol"]["num_reference"] == 120
+    assert found["metrics"]["fd_pixels"]["value"] > 0
     (tmp_path / "pictures.npy").unlink()
     with pytest.raises(CardiganError, match=r"pictures.npy"):
         evaluate.main([str(tmp_path / "run"), "--samples", "100"])
@@ -437,9 +437,7 @@ def test_run_name_from_source(tmp_path, folder, monkeypatch):
         cardigan.train(other, images=48, out=first.path, resume=True, overrides=SMALL)
     monkeypatch.chdir("/")
     assert (
-        evaluate.main(
-            [str(tmp_path / first.path), "--samples", "100", "--extractor", "pixels", "--metrics", "distance"]
-        )
+        evaluate.main([str(tmp_path / first.path), "--samples", "100", "--extractor", "pixels", "--metrics", "frechet"])
         == 0
     )
 
@@ -466,7 +464,7 @@ def test_two_processes_choose_equal_settings(tmp_path, folder):
 
 def test_config_file_and_recipe_override_auto_settings(tmp_path, folder):
     (tmp_path / "mine.toml").write_text("batch = 8\n[generator]\nwidth = 64\n[data]\nheight = 16\nwidth = 16\n")
-    words = ["--images", "8", "--device", "cpu", "--discriminator.width", "4", "--data.workers", "0"]
+    words = ["--images", "8", "--device", "cpu", "--discriminator.width", "4", "--data.num_workers", "0"]
     assert (
         command(
             "train", str(folder), "--config", str(tmp_path / "mine.toml"), *words, "--out", str(tmp_path / "file")
@@ -492,8 +490,8 @@ def test_config_file_and_recipe_override_auto_settings(tmp_path, folder):
 def test_mlp_width_follows_image_size():
     networks = {
         "generator.network": "mlp",
-        "generator.normalisation": "none",
-        "generator.initialisation": "torch",
+        "generator.normalization": "none",
+        "generator.initialization": "torch",
         "discriminator.network": "mlp",
     }
     sizes = {(28, 28, 1): 1_200, (8, 8, 1): 300, (64, 64, 3): 2_400}
@@ -529,7 +527,7 @@ def test_config_of_other_source(tmp_path, folder):
 def test_changed_labels_and_images_are_detected(tmp_path, folder):
     rows = ["file,side", *(f"{('left', 'right')[number % 2]}/{number:02}.png,{number % 3}" for number in range(24))]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    overrides = {**SMALL, "data.labels": str(tmp_path / "labels.csv"), "data.held_out": 6}
+    overrides = {**SMALL, "data.labels": str(tmp_path / "labels.csv"), "data.holdout": 6}
     cardigan.train(folder, images=8, out=tmp_path / "run", overrides=overrides)
     (tmp_path / "labels.csv").write_text("\n".join([*rows[:-1], "right/23.png,0"]))
     with pytest.raises(CardiganError, match="the pictures are the same, but their classes are not"):

@@ -43,11 +43,11 @@ from cardigan.models.snapshot import sample_keys, sample_pixels
 from cardigan.pixels import decode, encode
 
 SMALL = {
-    **{"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
+    **{"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
     **{
-        "generator.initialisation": "torch",
-        "average.half_life_images": 0,
-        "average.ramp_up": 0.0,
+        "generator.initialization": "torch",
+        "ema.half_life_images": 0,
+        "ema.rampup_ratio": 0.0,
     },  # so that untrained pictures differ
 }
 NETWORKS = {
@@ -57,7 +57,7 @@ NETWORKS = {
     "r3gan": {
         "generator.network": "r3gan",
         "discriminator.network": "r3gan",
-        "generator.normalisation": "none",
+        "generator.normalization": "none",
         "generator.width": 8,
         "discriminator.width": 8,
     },
@@ -65,7 +65,7 @@ NETWORKS = {
         "generator.network": "mlp",
         "discriminator.network": "mlp",
         "discriminator.width": 32,
-        "generator.normalisation": "none",
+        "generator.normalization": "none",
         "conditional": False,
         "objective.r1": 0.0,
         "objective.r2": 0.0,
@@ -222,10 +222,10 @@ def test_saliency_colors():
 def test_guided_backpropagation_closed_form(runs):
     """The same by hand for the strongest place of one feature of the first layer: what is positive, through one rectifier."""
     networks, pixels, _ = networks_of(runs["dcgan"])
-    halvings, layer = networks.discriminator.halvings, 1
+    convs, layer = networks.discriminator.down_convs, 1
     images = decode(pixels).requires_grad_()
-    first = halvings[0](images)
-    second = halvings[1](torch.nn.functional.leaky_relu(first, 0.2))
+    first = convs[0](images)
+    second = convs[1](torch.nn.functional.leaky_relu(first, 0.2))
     strongest = second[:, 3].flatten(1).amax(1)
     (above,) = torch.autograd.grad(strongest.sum(), first, retain_graph=True)
     above = torch.where(first > 0, above, above / 0.2)  # what comes to the rectifier, before its slope
@@ -233,7 +233,7 @@ def test_guided_backpropagation_closed_form(runs):
     found = guided_backpropagation(networks, pixels, None, feature=3, layer=layer)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-7) and found.abs().max() > 0
     assert not torch.allclose(
-        found, torch.autograd.grad(halvings[0](images), images, above)[0], rtol=1e-2
+        found, torch.autograd.grad(convs[0](images), images, above)[0], rtol=1e-2
     )  # plain backpropagation
 
 
@@ -496,7 +496,7 @@ def test_networks_need_a_checkpoint(runs, tmp_path):
 
 def test_packed_discriminator_is_rejected(tmp_path):
     run = cardigan.train(
-        "mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "packing": 2, "conditional": False}
+        "mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "pac": 2, "conditional": False}
     ).path
     networks = load_networks(run)
     pixels = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)

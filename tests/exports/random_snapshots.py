@@ -11,7 +11,7 @@ from cardigan.nets.table import build_generator
 
 NETWORKS = {
     "dcgan": NetworkConfig(width=4, normalization="batch"),
-    "dcgan-shift": NetworkConfig(width=4, normalization="batch-shift"),
+    "dcgan-shift": NetworkConfig(width=4, normalization="batch-no-scale"),
     "dcgan-spectral": NetworkConfig(width=4, spectral_norm=True),
     "dcgan-one-hot": NetworkConfig(width=4, normalization="batch", conditioning="one-hot"),
     "resnet": NetworkConfig(

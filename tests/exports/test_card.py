@@ -25,7 +25,7 @@ SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "Licence of the data"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    settings = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "conditional": True}
+    settings = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "conditional": True}
     return cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "digits", images=32, overrides=settings).path
 
 
@@ -42,7 +42,7 @@ def test_card_of_run_checkpoint_and_weights_file(run, tmp_path):
         assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
         assert f"| x.onnx | `{'ab' * 32}` |" in card and weights_hash(read_snapshot(run).generator) in card
         assert str(tmp_path) not in card and str(run.parent) not in card
-    assert "32 images in" in cards[0] and "digit_distance" in cards[0] and "2,000 samples of seed 0" in cards[0]
+    assert "32 images in" in cards[0] and "fd_digits" in cards[0] and "2,000 samples of seed 0" in cards[0]
     assert "lies in no run" in cards[2] and "Not judged" in cards[2]
 
 
@@ -130,8 +130,8 @@ def test_quantization_cost_is_evaluated(run, tmp_path, capsys):
         "int8",
         "--format",
         "safetensors",
-        "--judge",
-        "--judge-samples",
+        "--evaluate",
+        "--evaluate-samples",
         "100",
         "--out",
         str(tmp_path / "a.safetensors"),
@@ -139,10 +139,10 @@ def test_quantization_cost_is_evaluated(run, tmp_path, capsys):
     assert command(words) == 0
     card = (tmp_path / "a.safetensors.card.md").read_text()
     assert (
-        "| metric | fp32 | int8 | differs | real pictures | better |" in card
+        "| metric | fp32 | int8 | differs | real baseline | better |" in card
         and "Protocol: 100 samples of seed 0" in card
     )
-    assert "| digit_distance |" in capsys.readouterr().out
+    assert "| fd_digits |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_quantization_cost_is_evaluated(run, tmp_path, capsys):
         (["--format", "samples", "--out", "it.png"], "expected a name ending in .zip or .npz or .parquet, or a folder"),
         (["--format", "pt2", "--weights", "int8"], "pt2 holds float32"),
         (["--format", "onnx", "--weights", "int4"], "int4"),
-        (["--format", "onnx", "--judge-samples", "5"], "--judge-samples has no effect"),
+        (["--format", "onnx", "--evaluate-samples", "5"], "--evaluate-samples has no effect"),
         (["--format", "samples", "--samples", "0"], "0 samples"),
         (["--format", "onnx", "--out", "there/it.onnx"], "There is no folder"),
         (["--format", "onnx", "--format", "pt2", "--overwrite"], "--overwrite has no effect"),

@@ -129,7 +129,7 @@ def test_fp32_file_is_unchanged(tmp_path):
     content = (tmp_path / "a.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     assert (
-        json.loads(header["cardigan"])["format"] == 1
+        json.loads(header["cardigan"])["format"] == 3
         and CARD_KEY not in json.loads(header["cardigan"])
         and set(header) == {"cardigan"}
     )
@@ -236,8 +236,8 @@ def test_onnxruntime_error_is_one_line(tmp_path):
 
 def test_weights_out_of_range(tmp_path):
     snapshot = random_snapshot()
-    snapshot.generator.start.weight[0, 0, 0, 0] = 1e6
-    with pytest.raises(CardiganError, match=r"start.weight holds numbers that half precision cannot"):
+    snapshot.generator.from_latent.weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(CardiganError, match=r"from_latent.weight holds numbers that half precision cannot"):
         export(snapshot, "safetensors", tmp_path / "it.safetensors", weights="float16")
     for format, weights in (("pt2", "int8"), ("samples", "float16")):
         with pytest.raises(CardiganError, match=f"weights are '{weights}'"):

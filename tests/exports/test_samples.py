@@ -17,7 +17,7 @@ from cardigan.models.snapshot import sample_keys, sample_pixels
 
 FILES = ["set", "set.zip", "set.npz", "set.parquet"]
 TINY = {
-    "batch": 4,
+    "batch_size": 4,
     "generator.width": 4,
     "discriminator.width": 4,
     "device": "cpu",

@@ -106,7 +106,7 @@ def _save(folder: Path, name: str, content: bytes) -> Path:
 def _checkpoints(folder: Path) -> list[bytes]:
     """Return `state.json` files; the tensors beside them stay whole."""
     facts = (CheckpointMetadata(64, 1.5, None), CheckpointMetadata(128, 2.5, 3.25, 0.5))
-    saved = [save_checkpoint(folder, {"average.w": torch.zeros(3)}, fact, {"format": 1}) for fact in facts]
+    saved = [save_checkpoint(folder, {"average.w": torch.zeros(3)}, fact, {"format": 3}) for fact in facts]
     return [(path / "state.json").read_bytes() for path in saved]
 
 
@@ -126,13 +126,13 @@ EVENTS = [
         "d_real": 0.75,
     },
     {"kind": "checkpoint", "images_seen": 64, "elapsed_seconds": 1.5, "score": 12.5},
-    {"kind": "rollback", "images_seen": 32, "elapsed_seconds": 1.6, "left_at": 64},
+    {"kind": "rollback", "images_seen": 32, "elapsed_seconds": 1.6, "rolled_back_from": 64},
     {
         "kind": "fault",
         "images_seen": 96,
         "elapsed_seconds": 1.7,
         "name": "non-finite",
-        "grave": True,
+        "fatal": True,
         "evidence": {"discriminator_loss": 3.5},
     },
     {"kind": "progress", "images_seen": 128, "elapsed_seconds": 2.0, "discriminator_loss": 0.25, "generator_loss": 2.5},
@@ -172,8 +172,8 @@ def _tables(folder: Path) -> list[bytes]:
 
 
 def _configs(_: Path) -> list[bytes]:
-    whole = {"format": 1, "config": to_dict(_config()), "provenance": {}}
-    return [json.dumps(whole).encode(), json.dumps({"config": {"batch": 32, "generator": {"width": 8}}}).encode()]
+    whole = {"format": 2, "config": to_dict(_config()), "provenance": {}}
+    return [json.dumps(whole).encode(), json.dumps({"config": {"batch_size": 32, "generator": {"width": 8}}}).encode()]
 
 
 def _read_config(folder: Path, content: bytes) -> object:

@@ -99,7 +99,12 @@ def test_deeply_nested_header(tmp_path):
 
 @pytest.mark.parametrize(("network", "depth"), [("mlp", 10**9), ("resnet", 10**9), ("r3gan", 10**12)])
 def test_header_of_huge_network(tmp_path, network, depth):
-    facts = {"format": 1, "classes": 0, "images_seen": 1, "config": {"generator": {"network": network, "depth": depth}}}
+    facts = {
+        "format": 3,
+        "num_classes": 0,
+        "images_seen": 1,
+        "config": {"generator": {"network": network, "depth": depth}},
+    }
     header = json.dumps({"__metadata__": {"cardigan": json.dumps(facts)}}).encode()
     (tmp_path / "g.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(CardiganError, match="damaged header"):

@@ -83,7 +83,7 @@ def test_whoever_samples_finds_its_device_by_that_function(tmp_path, monkeypatch
 def test_the_pace_is_measured_as_the_run_will_go(monkeypatch):
     """Recorded where one process has a GPU, and over whole rounds after every kind has been recorded; with several processes, eager."""
     tiny = {
-        "batch": 4,
+        "batch_size": 4,
         "generator.width": 2,
         "discriminator.width": 2,
         "device": "cpu",
@@ -148,7 +148,7 @@ def test_samples_are_ieee_fp32_also_while_training_in_tf32(gpu):
 
 
 def test_a_run_tells_its_arithmetic_and_a_resumed_one_that_it_changed(tmp_path):
-    settings = {"batch": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
+    settings = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**settings, "precision": "auto"})
     from cardigan.cli.info import describe_path
     from cardigan.run.directory import RunDirectory, read_provenance
@@ -228,7 +228,7 @@ def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypat
         return whole(trial, state)
 
     monkeypatch.setattr(api, "fit", failing)
-    settings = {"batch": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
+    settings = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides=settings)
     assert failed == [message] and run.config.gradient_accumulation == 2
 

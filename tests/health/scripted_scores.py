@@ -14,12 +14,12 @@ from cardigan.training.recorder import Callbacks
 
 CHECKPOINT_INTERVAL = 32
 SMALL = {
-    "batch": 16,
+    "batch_size": 16,
     "generator.width": 4,
     "discriminator.width": 4,
     "device": "cpu",
     "precision": "fp32",
-    "checkpoint_every": CHECKPOINT_INTERVAL,
+    "checkpoint_every_images": CHECKPOINT_INTERVAL,
 }
 IMPROVING_SCORES = {CHECKPOINT_INTERVAL * index: 100.0 - 10 * index for index in range(1, 6)}
 """Five checkpoints that get better; the fifth, at 160 images, is the best."""

@@ -26,9 +26,9 @@ def test_warn_changes_nothing(tmp_path):
     run = train_with_scores(tmp_path / "run", degrading_scores(), images=480)
     assert (run.stopped_by, run.images_seen, learning_rate_factor(run.path)) == ("images", 480, 1.0)
     told = [
-        event for event in read_events(run.path / "journal.jsonl") if event.kind == "fault" and event.values["grave"]
+        event for event in read_events(run.path / "journal.jsonl") if event.kind == "fault" and event.values["fatal"]
     ]
-    assert [(event.images_seen, event.values["name"]) for event in told] == [(224, "collapse")]
+    assert [(event.images_seen, event.values["name"]) for event in told] == [(224, "mode collapse")]
     untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480)
     assert (run.path / "generator.safetensors").read_bytes() == (untroubled.path / "generator.safetensors").read_bytes()
 
@@ -62,11 +62,16 @@ def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
     assert (whole.stopped_by, whole.images_seen, learning_rate_factor(whole.path)) == ("images", 480, 0.5)
     events = read_events(whole.path / "journal.jsonl")
     (back,) = [event for event in events if event.kind == "rollback"]
-    assert (back.images_seen, back.values["left_at"], back.values["learning_rate_factor"], back.values["fault"]) == (
+    assert (
+        back.images_seen,
+        back.values["rolled_back_from"],
+        back.values["learning_rate_factor"],
+        back.values["fault"],
+    ) == (
         160,
         224,
         0.5,
-        "collapse",
+        "mode collapse",
     )
     assert [event.images_seen for event in events] == sorted(event.images_seen for event in events)
 
@@ -98,7 +103,7 @@ def test_stops_after_three_rollbacks(tmp_path):
     assert learning_rate_factor(run.path) == 0.125
 
 
-@pytest.mark.parametrize(("health", "images", "expected"), [("stop", 240, 1.0), ("rollback", 480, 0.5)])
+@pytest.mark.parametrize(("on_failure", "images", "expected"), [("stop", 240, 1.0), ("rollback", 480, 0.5)])
 def test_two_processes_agree_on_policy(tmp_path, health, images, expected):
     words = [
         sys.executable,

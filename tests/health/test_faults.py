@@ -11,7 +11,7 @@ from cardigan.experiment import build
 from cardigan.run.journal import Event, read_events
 from cardigan.training import loop, recorder
 
-SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "precision": "fp32"}
+SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu", "precision": "fp32"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_high_discriminator_learning_rate_diverges(tmp_path):
 def test_high_generator_learning_rate_wins(tmp_path):
     assert (
         faults_of_run(tmp_path / "run", 1_200, "tutorial", generator_optimizer__learning_rate=0.01)[0]
-        == "generator won"
+        == "discriminator too weak"
     )
 
 
@@ -49,7 +49,7 @@ def test_unnormalized_generator_with_high_learning_rate_collapses(tmp_path):
     names = faults_of_run(
         tmp_path / "run", 6_000, generator_optimizer__learning_rate=0.1, generator__normalisation="none"
     )
-    assert names[0] == "collapse"
+    assert names[0] == "mode collapse"
 
 
 def test_dead_generator_is_a_collapse(tmp_path, monkeypatch):
@@ -63,15 +63,15 @@ def test_dead_generator_is_a_collapse(tmp_path, monkeypatch):
         return state
 
     monkeypatch.setattr(build, "build_state", dead)
-    assert faults_of_run(tmp_path / "run", 800)[0] == "collapse"
+    assert faults_of_run(tmp_path / "run", 800)[0] == "mode collapse"
 
 
 def test_twenty_images_are_overfitted(tmp_path):
-    assert faults_of_run(tmp_path / "run", 9_000, data__limit=20)[0] == "overfitting"
+    assert faults_of_run(tmp_path / "run", 9_000, data__limit=20)[0] == "discriminator overfitting"
 
 
 def test_four_images_are_memorized(tmp_path):
-    assert "memorising" in faults_of_run(tmp_path / "run", 7_000, data__limit=4)
+    assert "memorization" in faults_of_run(tmp_path / "run", 7_000, data__limit=4)
 
 
 @pytest.mark.parametrize("role", ["generator", "discriminator"])

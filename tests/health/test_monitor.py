@@ -15,7 +15,7 @@ def simulated_scores(kind: str, seed: int, noise: float = 0.03, length: int = 60
     for index in range(length):
         late = max(0, index - 29)
         log = math.log(10) + math.log(10) * math.exp(-index / 8) + numbers.gauss(0, noise)
-        log += {"healthy": 0.0, "collapse": 1.5 * (late > 0), "decay": 0.05 * late}[kind]
+        log += {"healthy": 0.0, "mode collapse": 1.5 * (late > 0), "decay": 0.05 * late}[kind]
         values.append(math.exp(log))
     return values
 
@@ -28,7 +28,7 @@ def stop_index(values: list[float]) -> int | None:
 @pytest.mark.parametrize("seed", range(5))
 def test_score_trend_detects_degrading_runs(seed):
     assert stop_index(simulated_scores("healthy", seed)) is None
-    assert stop_index(simulated_scores("collapse", seed)) == 31  # the second bad evaluation
+    assert stop_index(simulated_scores("mode collapse", seed)) == 31  # the second bad evaluation
     assert 32 <= stop_index(simulated_scores("decay", seed)) <= 42  # worse by a tenth to by four fifths
 
 
@@ -54,7 +54,7 @@ def test_noisier_run_needs_more_evidence():
 
 
 def test_score_faults_by_severity():
-    for kind, name in (("collapse", "collapse"), ("decay", "partial collapse")):
+    for kind, name in (("mode collapse", "mode collapse"), ("decay", "partial mode collapse")):
         monitor = Monitor(has_scores=True)
         found = [
             fault
@@ -76,15 +76,15 @@ def test_plateau_reports_best_position():
 
 
 HEALTHY = {
-    "class_divergence": 0.1,
-    **{"discriminator_loss": 0.65, "generator_loss": 0.9, "d_real": 0.53, "d_fake": 0.47, "d_fake_after": 0.4},
+    "class_kl": 0.1,
+    **{"discriminator_loss": 0.65, "generator_loss": 0.9, "d_real": 0.53, "d_fake": 0.47, "d_fake_after_update": 0.4},
     **{
-        "discriminator_gradient": 0.7,
-        "generator_gradient": 0.4,
+        "discriminator_gradient_norm": 0.7,
+        "generator_gradient_norm": 0.4,
         "diversity": 1.0,
-        "repeated": 0.0,
-        "held_out_gap": 0.1,
-        "nearness": 1.3,
+        "duplicate_rate": 0.0,
+        "holdout_gap": 0.1,
+        "nearest_distance_ratio": 1.3,
     },
 }
 
@@ -92,15 +92,15 @@ HEALTHY = {
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"diversity": 0.02}, "collapse"),
-        ({"diversity": 0.4}, "partial collapse"),
-        ({"repeated": 0.5}, "partial collapse"),
-        ({"class_divergence": 0.4}, "partial collapse"),
-        ({"d_real": 0.999, "d_fake": 0.001}, "discriminator won"),
-        ({"d_real": 0.3, "d_fake": 0.7}, "generator won"),
+        ({"diversity": 0.02}, "mode collapse"),
+        ({"diversity": 0.4}, "partial mode collapse"),
+        ({"duplicate_rate": 0.5}, "partial mode collapse"),
+        ({"class_kl": 0.4}, "partial mode collapse"),
+        ({"d_real": 0.999, "d_fake": 0.001}, "discriminator too strong"),
+        ({"d_real": 0.3, "d_fake": 0.7}, "discriminator too weak"),
         ({"discriminator_loss": 30.0}, "divergence"),
-        ({"held_out_gap": 0.8}, "overfitting"),
-        ({"nearness": 0.2}, "memorising"),
+        ({"holdout_gap": 0.8}, "discriminator overfitting"),
+        ({"nearest_distance_ratio": 0.2}, "memorization"),
     ],
 )
 def test_rules_need_sustained_evidence(change, name):
@@ -127,4 +127,4 @@ def test_loss_rules_are_overruled_by_score():
     for judged in (False, True):
         monitor = Monitor(judged)
         found = [fault for index, row in enumerate(rows) for fault in monitor.observe(index, row)]
-        assert [(fault.name, fault.fatal) for fault in found] == [("discriminator won", not judged)]
+        assert [(fault.name, fault.fatal) for fault in found] == [("discriminator too strong", not judged)]

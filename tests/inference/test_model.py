@@ -161,15 +161,15 @@ HOSTILE = {
     "depth and height": {
         "config": {"generator": {"network": "resnet", "depth": 999}, "data": {"height": 10**9, "width": 10**9}}
     },
-    "classes": {"classes": 10**12},
-    "names": {"classes": 10**6, "class_names": ["x"] * 10**6},
-    "negative classes": {"classes": -1},
+    "num_classes": {"num_classes": 10**12},
+    "names": {"num_classes": 10**6, "class_names": ["x"] * 10**6},
+    "negative classes": {"num_classes": -1},
     "long name": {"config": {"generator": {"network": "x" * 10**6}}},
     "long setting": {"config": {"x" * 10**6: 1}},
     "deep": {"config": {"generator": {"width": {"width": {"width": 1}}}}},
     "not finite": {"config": {"objective": {"r1": float("nan")}}},
     "list": {"config": []},
-    "text": {"classes": "many"},
+    "text": {"num_classes": "many"},
 }
 
 LOAD_SCRIPT = """
@@ -197,7 +197,7 @@ def test_hostile_headers_use_bounded_memory(tmp_path):
     for name, facts in HOSTILE.items():
         files.append(tmp_path / f"{name}.safetensors")
         write_tensors(
-            files[-1], {"a": torch.zeros(3)}, {"format": 1, "classes": 0, "images_seen": 0, "config": {}, **facts}
+            files[-1], {"a": torch.zeros(3)}, {"format": 3, "num_classes": 0, "images_seen": 0, "config": {}, **facts}
         )
     files += [write_file(tmp_path / f"{name}.safetensors", content) for name, content in raw_files().items()]
     told = subprocess.run(
@@ -217,13 +217,13 @@ def test_unbuildable_header_error_names_file(tmp_path):
     write_tensors(
         file,
         {"a": torch.zeros(3)},
-        {"format": 1, "classes": 0, "images_seen": 0, "config": {"generator": {"depth": 9}}},
+        {"format": 3, "num_classes": 0, "images_seen": 0, "config": {"generator": {"depth": 9}}},
     )
     with pytest.raises(CardiganError, match=f"{re.escape(str(file))} cannot be read here: generator.depth is 9"):
         cardigan.load(file)
-    write_tensors(file, {"a": torch.zeros(3)}, {"format": 7, "classes": 0, "images_seen": 0, "config": {}})
+    write_tensors(file, {"a": torch.zeros(3)}, {"format": 7, "num_classes": 0, "images_seen": 0, "config": {}})
     with pytest.raises(
-        CardiganError, match=f"{re.escape(str(file))} cannot be read here: its format is 7, not 1 or 2: use the version"
+        CardiganError, match=f"{re.escape(str(file))} cannot be read here: its format is 7, not 3 or 4: use the version"
     ):
         cardigan.load(file)
 
@@ -269,7 +269,7 @@ def test_large_valid_header(tmp_path):
     """Names of a hundred thousand classes are far below the bound."""
     facts = {
         "format": 1,
-        "classes": 100_000,
+        "num_classes": 100_000,
         "class_names": [f"class number {number}" for number in range(100_000)],
         "images_seen": 0,
         "config": {},

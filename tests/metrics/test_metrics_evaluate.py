@@ -1,4 +1,4 @@
-"""The judge as a whole: reports, floors, caches, extractors, the two commands."""
+"""The judge as a whole: reports, real baselines, caches, extractors, the two commands."""
 
 import hashlib
 import http.server
@@ -27,7 +27,7 @@ from cardigan.metrics.reference import Reference, array_sampler, train_sampler
 from cardigan.metrics.reference_loader import builtin_reference
 from cardigan.models.snapshot import read_snapshot
 
-SMALL = {"batch": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
+SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 N = 300
 
 
@@ -62,16 +62,16 @@ def runs(tmp_path_factory):
 
 def test_real_images_score_at_real_baseline(reference):
     report = judge.evaluate(train_sampler(reference, seed=1), reference, num_samples=N)
-    assert set(report.unavailable) == {"stacked"}
+    assert set(report.unavailable) == {"stacked_mnist"}
     for name in (
         "precision",
         "recall",
         "coverage",
         "density",
         "classifier_score",
-        "neighbour_error",
+        "nn_error",
         "parzen_log_likelihood",
-        "digit_distance",
+        "fd_digits",
     ):
         measure = report.metrics[name]
         assert measure.real_baseline is not None and measure.real_baseline_error is not None
@@ -79,13 +79,13 @@ def test_real_images_score_at_real_baseline(reference):
             measure.standard_error, measure.real_baseline_error
         )
         assert apart < 5, (name, measure)
-    assert report.metrics["modes_covered"].value == 10
+    assert report.metrics["classes_covered"].value == 10
     assert report.metrics["authenticity"].value == 0  # the samples are training pictures
-    assert report.metrics["authenticity"].real_baseline == pytest.approx(0.65, abs=0.15)  # the floor's are not
+    assert report.metrics["authenticity"].real_baseline == pytest.approx(0.65, abs=0.15)  # the real baseline's are not
     assert sum(report.class_frequencies) == pytest.approx(1)
     assert report.protocol.num_samples == N and report.protocol.num_reference == 500
     assert len(report.protocol.extractor_sha256) == len(report.protocol.reference_sha256) == 64
-    assert Report(**{**report.to_dict(), "measures": {}, "protocol": report.protocol}).unavailable == report.unavailable
+    assert Report(**{**report.to_dict(), "metrics": {}, "protocol": report.protocol}).unavailable == report.unavailable
     json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -93,31 +93,31 @@ def test_bad_images_score_badly_and_duplicates_are_counted(reference):
     flat = torch.full((N, 1, 28, 28), 90, dtype=torch.uint8)
     report = judge.evaluate(array_sampler(flat), reference, num_samples=N, baseline=False)
     good = judge.evaluate(
-        train_sampler(reference), reference, num_samples=N, baseline=False, metrics=["distance", "overlap"]
+        train_sampler(reference), reference, num_samples=N, baseline=False, metrics=["frechet", "prdc"]
     )
-    assert report.metrics["repeated_share"].value == 1
-    assert report.metrics["modes_covered"].value == 1
+    assert report.metrics["duplicate_rate"].value == 1
+    assert report.metrics["classes_covered"].value == 1
     assert report.metrics["recall"].value == 0
-    assert report.metrics["digit_distance"].value > 20 * good.metrics["digit_distance"].value
-    assert "train a generator with --conditional" in report.unavailable["neighbour_error"]
-    assert "neighbour_error" not in report.metrics
-    assert report.metrics["digit_distance"].real_baseline is None
+    assert report.metrics["fd_digits"].value > 20 * good.metrics["fd_digits"].value
+    assert "train a generator with --conditional" in report.unavailable["nn_error"]
+    assert "nn_error" not in report.metrics
+    assert report.metrics["fd_digits"].real_baseline is None
 
 
 def test_distance_equals_quick_score():
     reference = builtin_reference("mnist")
     samples = reference.train[:N]
-    report = judge.evaluate(array_sampler(samples), reference, num_samples=N, baseline=False, metrics=["distance"])
+    report = judge.evaluate(array_sampler(samples), reference, num_samples=N, baseline=False, metrics=["frechet"])
     features = find_extractor("digits", reference.image_shape).features(samples)
-    assert report.metrics["digit_distance"].value == pytest.approx(digit_frechet_distance(features), rel=1e-4)
+    assert report.metrics["fd_digits"].value == pytest.approx(digit_frechet_distance(features), rel=1e-4)
 
 
 def test_requested_but_unavailable_metric_raises(reference):
     sampler = array_sampler(reference.train[:N])
     with pytest.raises(CardiganError, match="no labels"):
-        judge.evaluate(sampler, reference, num_samples=N, metrics=["neighbour_error"])
-    with pytest.raises(CardiganError, match="did you mean 'distance'"):
-        judge.evaluate(sampler, reference, num_samples=N, metrics=["distanse"])
+        judge.evaluate(sampler, reference, num_samples=N, metrics=["nn_error"])
+    with pytest.raises(CardiganError, match="did you mean 'frechet'"):
+        judge.evaluate(sampler, reference, num_samples=N, metrics=["frechte"])
     with pytest.raises(CardiganError, match="at least 100"):
         judge.evaluate(sampler, reference, num_samples=99)
     with pytest.raises(CardiganError, match="there are 300"):
@@ -132,8 +132,8 @@ def test_only_nn_error_streams_many_samples(reference, monkeypatch):
     monkeypatch.setattr("cardigan.metrics.measures.MAX_SAMPLES_IN_MEMORY", 200)
     monkeypatch.setattr("cardigan.metrics.measures.CHUNK_SIZE", 70)
     report = judge.evaluate(train_sampler(reference), reference, num_samples=N, baseline=False)
-    assert set(report.metrics) == {"neighbour_error"}
-    assert "at most 200" in report.unavailable["distance"]
+    assert set(report.metrics) == {"nn_error"}
+    assert "at most 200" in report.unavailable["frechet"]
 
 
 def test_stacked_mnist_mode_count(reference):
@@ -142,24 +142,26 @@ def test_stacked_mnist_mode_count(reference):
     labels = whole.train_labels[:N] * 100 + whole.train_labels[400 : 400 + N] * 10 + whole.train_labels[800 : 800 + N]
     stacked = Reference("stacked-mnist", "test", triples, labels, triples, labels, 1000)
     pixels = find_extractor("pixels", stacked.image_shape)
-    report = judge.evaluate(array_sampler(triples), stacked, pixels, num_samples=N, baseline=False, metrics=["stacked"])
-    assert report.metrics["stacked_modes"].value == pytest.approx(len(labels.unique()), abs=5)
-    assert report.metrics["stacked_divergence"].value == pytest.approx(math.log(1000 / len(labels.unique())), rel=0.1)
+    report = judge.evaluate(
+        array_sampler(triples), stacked, pixels, num_samples=N, baseline=False, metrics=["stacked_mnist"]
+    )
+    assert report.metrics["modes_covered"].value == pytest.approx(len(labels.unique()), abs=5)
+    assert report.metrics["mode_kl"].value == pytest.approx(math.log(1000 / len(labels.unique())), rel=0.1)
 
 
 def test_reference_statistics_are_cached_and_rebuilt(reference, cache_folder):
     sampler = train_sampler(reference)
-    first = judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"])
+    first = judge.evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"])
     files = sorted(cache_folder.iterdir())
     assert {file.suffix for file in files} == {".json", ".safetensors"}
     stamps = [file.stat().st_mtime_ns for file in files]
-    again = judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"])
+    again = judge.evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"])
     assert again.metrics == first.metrics
     assert [file.stat().st_mtime_ns for file in files] == stamps
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert (
-        judge.evaluate(sampler, reference, num_samples=N, metrics=["distance", "memorisation"]).metrics == first.metrics
+        judge.evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"]).metrics == first.metrics
     )
 
 
@@ -306,23 +308,23 @@ def test_interrupted_download_leaves_nothing(tmp_path):
 
 def test_evaluate_and_compare_commands(runs, tmp_path, capsys):
     plain, labeled = map(str, runs)
-    words = ["--samples", "200", "--no-floor", "--metrics"]
-    assert evaluate.main([labeled, *words, "neighbour_error,distance", "--json"]) == 0
+    words = ["--samples", "200", "--no-baseline", "--metrics"]
+    assert evaluate.main([labeled, *words, "nn_error,frechet", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report["measures"]) == {"neighbour_error", "digit_distance"}
-    assert report["protocol"]["frame"] == "32x32x1 cropped to 28x28"
+    assert set(report["metrics"]) == {"nn_error", "fd_digits"}
+    assert report["protocol"]["image_resize"] == "32x32x1 cropped to 28x28"
     assert report["images_seen"] == 64
     with pytest.raises(CardiganError, match="--conditional"):
-        evaluate.main([plain, *words, "neighbour_error"])
-    assert compare.main([plain, labeled, *words, "distance,overlap"]) == 0
+        evaluate.main([plain, *words, "nn_error"])
+    assert compare.main([plain, labeled, *words, "frechet,prdc"]) == 0
     printed = capsys.readouterr().out
-    assert "digit_distance" in printed and "±" in printed and "200 samples of seed 0" in printed
+    assert "fd_digits" in printed and "±" in printed and "200 samples of seed 0" in printed
     with pytest.raises(CardiganError, match="two or more"):
         compare.main([plain])
 
 
 def test_truncation_is_in_protocol(runs, capsys):
-    words = [str(runs[0]), "--samples", "100", "--no-floor", "--metrics", "distance"]
+    words = [str(runs[0]), "--samples", "100", "--no-baseline", "--metrics", "frechet"]
     assert evaluate.main(words) == 0
     whole = capsys.readouterr().out
     assert evaluate.main([*words, "--truncation", "0.5"]) == 0
@@ -337,7 +339,7 @@ def test_truncation_is_in_protocol(runs, capsys):
 
 def test_worst_pairs_are_regenerated(runs, tmp_path, capsys):
     out = tmp_path / "worst.png"
-    words = [str(runs[0]), "--samples", "100", "--no-floor", "--metrics", "memorisation", "--pictures", str(out)]
+    words = [str(runs[0]), "--samples", "100", "--no-baseline", "--metrics", "memorization", "--nearest-png", str(out)]
     assert evaluate.main(words) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(CardiganError, match="--overwrite"):
@@ -345,9 +347,9 @@ def test_worst_pairs_are_regenerated(runs, tmp_path, capsys):
     snapshot = read_snapshot(runs[0])
     reference = builtin_reference("mnist")
     sampler = judge.generator_sampler(snapshot, reference, 0)
-    report = judge.evaluate(sampler, reference, num_samples=100, metrics=["memorisation"], baseline=False)
+    report = judge.evaluate(sampler, reference, num_samples=100, metrics=["memorization"], baseline=False)
     samples, others = judge.worst_pairs(report, sampler, reference)
-    sample, other = report.worst["memorised"][0]
+    sample, other = report.worst["memorized"][0]
     assert torch.equal(samples[0], sampler.draw(0, 100)[0][sample]) and torch.equal(others[0], reference.train[other])
 
 

@@ -256,7 +256,9 @@ def test_commands_accept_hub_address(folder, hub, tmp_path, capsys, monkeypatch)
     assert cardigan_command(["walk", "hf:me/digits", "--frames", "4", "--out", "walk.webp"]) == 0
     assert cardigan_command(["mix", "hf:me/digits", "--corners", "0,1,2,3", "--out", "mix.png"]) == 0
     assert cardigan_command(["info", "hf:me/digits"]) == 0
-    assert cardigan_command(["evaluate", "hf:me/digits", "--samples", "100", "--metrics", "classes", "--no-floor"]) == 0
+    assert (
+        cardigan_command(["evaluate", "hf:me/digits", "--samples", "100", "--metrics", "classes", "--no-baseline"]) == 0
+    )
     capsys.readouterr()
     assert cardigan_command(["info", str(folder)]) == 0
     assert "32x32x1" in capsys.readouterr().out

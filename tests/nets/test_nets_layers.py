@@ -206,7 +206,7 @@ def test_projection_logit_difference_of_networks(network):
     d = build_discriminator(
         Config(discriminator=NetworkConfig(network=network, width=8, conditioning="projection")), spec
     )
-    projection = d.projection if network == "dcgan" else d.verdict.projection
+    projection = d.projection if network == "dcgan" else d.head.projection
     seen = []
     projection.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     images = torch.randn(2, 1, 16, 16)

@@ -13,12 +13,12 @@ from cardigan.nets.table import NETS, build_discriminator, build_generator, summ
 
 NON_DEFAULT_OPTIONS = {
     "depth": 3,
-    "normalisation": "batch",
-    "spectral": True,
-    "attention": 8,
-    "minibatch_deviation": 4,
+    "normalization": "batch",
+    "spectral_norm": True,
+    "attention_resolution": 8,
+    "minibatch_stddev": 4,
     "conditioning": "projection",
-    "initialisation": "dcgan",
+    "initialization": "dcgan",
 }
 UNSUPPORTED_OPTIONS = [
     (name, role, option)
@@ -40,8 +40,8 @@ def test_cost_of_small_dcgan_closed_form():
     spec = ImageSpec(3, 8, 8, 0)
     drawn = summarize_model(build("generator", spec, width=5), spec, 6)
     assert [(layer.name, layer.module_type, layer.output_shape) for layer in drawn.layers] == [
-        ("start", "TransposedConvolution", (5, 4, 4)),
-        ("doublings.0", "TransposedConvolution", (3, 8, 8)),
+        ("from_latent", "TransposedConvolution", (5, 4, 4)),
+        ("up_convs.0", "TransposedConvolution", (3, 8, 8)),
     ]
     assert [layer.num_parameters for layer in drawn.layers] == [6 * 5 * 16 + 5, 5 * 3 * 16 + 3]
     assert [layer.multiply_adds for layer in drawn.layers] == [6 * 5 * 16, 5 * 3 * 16 * 16]
@@ -56,10 +56,10 @@ def test_cost_of_grouped_convolution_closed_form():
         layer.name: layer
         for layer in summarize_model(build("discriminator", spec, network="r3gan", width=16, depth=1), spec, 6).layers
     }
-    assert layers["blocks.0.0.widen"].multiply_adds == 64 * 16 * 32
+    assert layers["blocks.0.0.expand"].multiply_adds == 64 * 16 * 32
     assert layers["blocks.0.0.mix"].multiply_adds == 64 * 32 * 16 * 9
     assert layers["blocks.0.0.mix"].num_parameters == 32 * 16 * 9 + 32
-    assert layers["halvings.0.channels"].multiply_adds == 16 * 16 * 32
+    assert layers["downsample_layers.0.transition"].multiply_adds == 16 * 16 * 32
     itself = layers["itself"]
     assert (itself.module_type, itself.num_parameters, itself.multiply_adds) == ("R3ganDiscriminator", 32 * 16, 32 * 16)
 
@@ -144,7 +144,7 @@ def test_every_option_is_supported_by_some_network():
             "{player}.depth is 5, but pictures of 48x24 can be halved 4 times: set it to 4 or less",
         ),
         (
-            {"network": "resnet", "attention": 10},
+            {"network": "resnet", "attention_resolution": 10},
             0,
             "{player}.attention is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
         ),

@@ -15,20 +15,20 @@ BATCH, LATENT = 4, 6
 WIDTHS = {"dcgan": 4, "resnet": 4, "r3gan": 4, "mlp": 32}
 SIZES = [(8, 8), (28, 28), (32, 32), (33, 20), (64, 48)]
 GENERATOR_OPTIONS = [
-    ("dcgan", {"spectral": True, "normalisation": "batch", "conditioning": "projection"}),
-    ("resnet", {"spectral": True, "normalisation": "batch", "attention": 8, "depth": 2}),
-    ("resnet", {"normalisation": "batch-shift"}),
+    ("dcgan", {"spectral_norm": True, "normalization": "batch", "conditioning": "projection"}),
+    ("resnet", {"spectral_norm": True, "normalization": "batch", "attention_resolution": 8, "depth": 2}),
+    ("resnet", {"normalization": "batch-no-scale"}),
     ("r3gan", {"depth": 1, "conditioning": "projection"}),
-    ("mlp", {"spectral": True, "depth": 3, "conditioning": "projection"}),
+    ("mlp", {"spectral_norm": True, "depth": 3, "conditioning": "projection"}),
     ("dcgan", {"conditioning": "one-hot"}),
     ("dcgan", {"depth": 3}),
     ("mlp", {"conditioning": "one-hot"}),
 ]
 DISCRIMINATOR_OPTIONS = [
-    ("dcgan", {"spectral": True, "minibatch_deviation": 4, "conditioning": "projection"}),
-    ("resnet", {"spectral": True, "minibatch_deviation": 2, "attention": 8, "depth": 2}),
-    ("r3gan", {"depth": 1, "minibatch_deviation": 4}),
-    ("mlp", {"spectral": True, "minibatch_deviation": 4, "depth": 1, "conditioning": "projection"}),
+    ("dcgan", {"spectral_norm": True, "minibatch_stddev": 4, "conditioning": "projection"}),
+    ("resnet", {"spectral_norm": True, "minibatch_stddev": 2, "attention_resolution": 8, "depth": 2}),
+    ("r3gan", {"depth": 1, "minibatch_stddev": 4}),
+    ("mlp", {"spectral_norm": True, "minibatch_stddev": 4, "depth": 1, "conditioning": "projection"}),
     ("dcgan", {"conditioning": "one-hot"}),
     ("dcgan", {"depth": 1}),
     ("mlp", {"conditioning": "one-hot"}),
@@ -140,7 +140,11 @@ def test_discriminator_options(network, options, classes):
 @pytest.mark.parametrize("role", ["generator", "discriminator"])
 @pytest.mark.parametrize("network", ["dcgan", "resnet", "mlp"])
 def test_spectral_norm_covers_every_weight(network, role):
-    options = {"conditioning": "projection", "spectral": True, **({"attention": 8} if network == "resnet" else {})}
+    options = {
+        "conditioning": "projection",
+        "spectral_norm": True,
+        **({"attention_resolution": 8} if network == "resnet" else {}),
+    }
     built = {"generator": generator, "discriminator": discriminator}[role](network, ImageSpec(1, 16, 16, 3), **options)
     layers = [
         module
@@ -194,9 +198,9 @@ def test_dcgan_state_dict_is_stable():
     g = generator("dcgan", spec, normalization="batch", initialization="dcgan", conditioning="one-hot")
     d = discriminator("dcgan", spec, conditioning="one-hot")
     assert list(d.state_dict()) == [
-        f"{name}.{kind}" for name in ("halvings.0", "halvings.1", "verdict") for kind in ("weight", "bias")
+        f"{name}.{kind}" for name in ("down_convs.0", "down_convs.1", "head") for kind in ("weight", "bias")
     ]
-    assert {name.split(".")[0] for name in g.state_dict()} == {"start", "doublings", "norms"}
+    assert {name.split(".")[0] for name in g.state_dict()} == {"from_latent", "up_convs", "norms"}
     images = g(torch.linspace(-1, 1, 3 * LATENT).view(3, LATENT), torch.tensor([0, 1, 1]))
     logits = d(images, torch.tensor([0, 1, 1]))
     assert [images.sum().item(), *logits.tolist()] == pytest.approx(

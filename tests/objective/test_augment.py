@@ -41,7 +41,7 @@ def draws_of(name: str, row: torch.Tensor) -> list[float]:
 
 
 def test_operations_table():
-    assert len(ADA) == 12 and DIFF_AUGMENT == ("colour", "translation", "cutout")
+    assert len(ADA) == 12 and DIFF_AUGMENT == ("color", "translation", "cutout")
     assert num_draws(()) == 0 and num_draws(("hue",)) == num_draws(ADA + DIFF_AUGMENT) == sum(OPERATIONS.values())
     images = random_images(2, 3, 5, 5)
     assert augment(images, (), torch.empty(2, 0), ALWAYS) is images
@@ -85,16 +85,18 @@ def forward(names: tuple[str, ...], row: torch.Tensor, height: int, width: int) 
     """Return the transformation of appendix B's pseudo-code, in pixels from the centre."""
     drawn = {name: draws_of(name, row) for name in OPERATIONS}
     angle_before, _, angle_after = drawn["rotate"]
-    t_x, t_y = drawn["shift"]
+    t_x, t_y = drawn["integer-translation"]
     steps = {
-        "flip": lambda: scaled(1 - 2 * int(drawn["flip"][0] >= 0.5), 1),
-        "quarter-turn": lambda: rotated(-math.pi / 2 * int(4 * drawn["quarter-turn"][0])),
-        "shift": lambda: moved(np.round((t_x - 0.5) / 4 * width), np.round((t_y - 0.5) / 4 * height)),
-        "scale": lambda: scaled(*[np.exp(0.2 * np.log(2) * norm.ppf(drawn["scale"][0]))] * 2),
+        "x-flip": lambda: scaled(1 - 2 * int(drawn["x-flip"][0] >= 0.5), 1),
+        "rotate90": lambda: rotated(-math.pi / 2 * int(4 * drawn["rotate90"][0])),
+        "integer-translation": lambda: moved(np.round((t_x - 0.5) / 4 * width), np.round((t_y - 0.5) / 4 * height)),
+        "isotropic-scale": lambda: scaled(*[np.exp(0.2 * np.log(2) * norm.ppf(drawn["isotropic-scale"][0]))] * 2),
         "before": lambda: rotated(-math.pi * (2 * angle_before - 1)),
-        "stretch": lambda: scaled(*np.exp(np.array([1, -1]) * 0.2 * np.log(2) * norm.ppf(drawn["stretch"][0]))),
+        "anisotropic-scale": lambda: scaled(
+            *np.exp(np.array([1, -1]) * 0.2 * np.log(2) * norm.ppf(drawn["anisotropic-scale"][0]))
+        ),
         "after": lambda: rotated(-math.pi * (2 * angle_after - 1)),
-        "drift": lambda: moved(*(0.125 * norm.ppf(drawn["drift"]) * (width, height))),
+        "fractional-translation": lambda: moved(*(0.125 * norm.ppf(drawn["fractional-translation"]) * (width, height))),
     }
     total = np.eye(3)
     for step, matrix in steps.items():
@@ -103,7 +105,9 @@ def forward(names: tuple[str, ...], row: torch.Tensor, height: int, width: int) 
     return total
 
 
-@pytest.mark.parametrize("names", [(name,) for name in GEOMETRY] + [GEOMETRY, ("scale", "drift")])
+@pytest.mark.parametrize(
+    "names", [(name,) for name in GEOMETRY] + [GEOMETRY, ("isotropic-scale", "fractional-translation")]
+)
 @pytest.mark.parametrize("size", SIZES)
 def test_geometry_is_affine_about_center(names, size):
     height, width = size
@@ -121,19 +125,20 @@ def test_geometry_is_affine_about_center(names, size):
 def test_blitting_is_exact(size):
     height, width = size
     images, numbers = random_images(BATCH, 3, height, width), uniform()
-    numbers[:, START["flip"] + 1] = torch.linspace(0, 0.99, BATCH)
-    flipped = augment(images, ("flip",), numbers, ALWAYS)
+    numbers[:, START["x-flip"] + 1] = torch.linspace(0, 0.99, BATCH)
+    flipped = augment(images, ("x-flip",), numbers, ALWAYS)
     assert torch.equal(flipped, torch.cat([images[:3], images[3:].flip(3)]))
-    numbers[:, START["quarter-turn"] + 1] = 0.6
-    assert torch.equal(augment(images, ("quarter-turn",), numbers, ALWAYS), images.flip(2, 3))
+    numbers[:, START["rotate90"] + 1] = 0.6
+    assert torch.equal(augment(images, ("rotate90",), numbers, ALWAYS), images.flip(2, 3))
     if height == width:
-        numbers[:4, START["quarter-turn"] + 1] = torch.tensor([0.1, 0.3, 0.6, 0.8])
-        turned = augment(images[:4], ("quarter-turn",), numbers[:4], ALWAYS)
+        numbers[:4, START["rotate90"] + 1] = torch.tensor([0.1, 0.3, 0.6, 0.8])
+        turned = augment(images[:4], ("rotate90",), numbers[:4], ALWAYS)
         assert torch.equal(turned, torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(images[:4])]))
-    shifted = augment(images, ("shift",), numbers, ALWAYS)
+    shifted = augment(images, ("integer-translation",), numbers, ALWAYS)
     for image, row, new in zip(images, numbers, shifted, strict=True):
         x, y = (
-            round((draw - 0.5) / 4 * side) for draw, side in zip(draws_of("shift", row), (width, height), strict=True)
+            round((draw - 0.5) / 4 * side)
+            for draw, side in zip(draws_of("integer-translation", row), (width, height), strict=True)
         )
         padded = np.pad(image.numpy(), ((0, 0), (2, 2), (2, 2)), mode="symmetric")
         np.testing.assert_array_equal(new.numpy(), padded[:, 2 - y : 2 - y + height, 2 - x : 2 - x + width])
@@ -145,13 +150,13 @@ def test_rotation_leaks_only_at_probability_one():
     lying = upright.rot90(1, (2, 3))
     numbers = torch.full((400, sum(OPERATIONS.values())), 0.5)
     lattice = (torch.arange(20) + 0.5) / 20
-    numbers[:, START["quarter-turn"]], numbers[:, START["quarter-turn"] + 1] = (
+    numbers[:, START["rotate90"]], numbers[:, START["rotate90"] + 1] = (
         lattice.repeat(20),
         lattice.repeat_interleave(20),
     )
     for p in (0.25, 0.75, 1.0):
         means = [
-            augment(image.expand(400, -1, -1, -1), ("quarter-turn",), numbers, torch.tensor(p)).mean(0)
+            augment(image.expand(400, -1, -1, -1), ("rotate90",), numbers, torch.tensor(p)).mean(0)
             for image in (upright, lying)
         ]
         torch.testing.assert_close(means[0] - means[1], (1 - p) * (upright - lying)[0], atol=1e-5, rtol=0)
@@ -181,7 +186,7 @@ def color_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
     matrices = {
         "brightness": np.eye(4) + 0.2 * z["brightness"] * np.outer([1, 1, 1, 0], [0, 0, 0, 1]),
         "contrast": np.diag([contrast, contrast, contrast, 1]),
-        "invert": np.eye(4) - 2 * int(drawn["invert"] >= 0.5) * along,
+        "luma-flip": np.eye(4) - 2 * int(drawn["luma-flip"] >= 0.5) * along,
         "hue": turned + corner,
         "saturation": along + (np.eye(4) - along - corner) * factor + corner,
     }
@@ -214,8 +219,8 @@ def test_hue_and_saturation_keep_gray():
 
 def test_luma_flip_keeps_hue_and_saturation():
     images, numbers = random_images(2, 3, 5, 5), uniform(2)
-    numbers[:, START["invert"] + 1] = torch.tensor([0.4999, 0.5])
-    same, inverted = augment(images, ("invert",), numbers, ALWAYS)
+    numbers[:, START["luma-flip"] + 1] = torch.tensor([0.4999, 0.5])
+    same, inverted = augment(images, ("luma-flip",), numbers, ALWAYS)
     assert torch.equal(same, images[0])
     torch.testing.assert_close(inverted.mean(0), -images[1].mean(0))
     torch.testing.assert_close(inverted - inverted.mean(0), images[1] - images[1].mean(0))
@@ -227,9 +232,9 @@ def test_luma_flip_keeps_hue_and_saturation():
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_diff_augment_color(channels):
     images, numbers = random_images(BATCH, channels, 4, 5), uniform()
-    result = augment(images, ("colour",), numbers, ALWAYS)
+    result = augment(images, ("color",), numbers, ALWAYS)
     for image, row, new in zip(images, numbers, result, strict=True):
-        light, chroma, depth = draws_of("colour", row)
+        light, chroma, depth = draws_of("color", row)
         colors = image[: 3 if channels > 1 else 1].double().numpy() + (light - 0.5)
         colors = (colors - colors.mean(0)) * (2 * chroma) + colors.mean(0)
         colors = (colors - colors.mean()) * (0.5 + depth) + colors.mean()
@@ -313,9 +318,9 @@ def test_images_are_augmented_independently(pipeline):
 def test_operation_draws_do_not_depend_on_pipeline():
     images, numbers = random_images(BATCH, 3, 9, 9), uniform()
     alone = images
-    for name in ("flip", "contrast", "translation", "cutout"):
+    for name in ("x-flip", "contrast", "translation", "cutout"):
         alone = augment(alone, (name,), numbers, ALWAYS)
-    together = augment(images, ("cutout", "contrast", "flip", "translation"), numbers, ALWAYS)
+    together = augment(images, ("cutout", "contrast", "x-flip", "translation"), numbers, ALWAYS)
     assert torch.equal(together, alone)
 
 

@@ -9,12 +9,18 @@ from cardigan.run.directory import RunDirectory
 
 
 def test_run_writes_report(tmp_path):
-    small = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "sample_every": 32, "device": "cpu"}
+    small = {
+        "batch_size": 16,
+        "generator.width": 4,
+        "discriminator.width": 4,
+        "sample_every_images": 32,
+        "device": "cpu",
+    }
     run = cardigan.train("mnist", out=tmp_path / "run", images=128, overrides=small)
     html = (run.path / "report.html").read_text()
     assert html.count("data:image/png;base64,") == len(list((run.path / "samples").glob("*.png"))) == 5
     for shown in (
-        "digit_distance",
+        "fd_digits",
         "standard error",
         "losses",
         "discriminator_optimizer.learning_rate",

@@ -98,7 +98,7 @@ def test_unwritable_path_error_is_one_line(tmp_path):
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
-    small = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
+    small = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     return (
         cardigan.train("mnist", out=tmp_path_factory.mktemp("runs") / "run", images=16, overrides=small).path
         / "generator.safetensors"
@@ -110,8 +110,8 @@ def generator(tmp_path_factory):
     [
         lambda facts: facts.pop("config"),
         lambda facts: facts.update(format=99),
-        lambda facts: facts.update(classes="many"),
-        lambda facts: facts.update(classes=-200),
+        lambda facts: facts.update(num_classes="many"),
+        lambda facts: facts.update(num_classes=-200),
         lambda facts: facts.update(images_seen=None),
         lambda facts: facts.update(config=[]),
         lambda facts: facts["config"]["generator"].update(width=10**9),

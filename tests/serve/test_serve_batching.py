@@ -190,7 +190,9 @@ def start_server(path, *words, **settings):
 
 @pytest.mark.skipif(os.name != "posix", reason="stops as POSIX does")
 def test_shutdown_finishes_running_requests(path):
-    server, port = start_server(path, "--queue", "20000", "--max-images", "3000", "--grace", "60")
+    server, port = start_server(
+        path, "--max-queued-images", "20000", "--max-images", "3000", "--shutdown-timeout", "60"
+    )
     asker = RequestThread(port, {"n": 3_000, "seed": 4})
     while b'"waiting": 0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
@@ -211,7 +213,9 @@ def test_shutdown_finishes_running_requests(path):
 
 @pytest.mark.skipif(os.name != "posix", reason="stops as POSIX does")
 def test_shutdown_timeout_aborts_requests(path):
-    server, port = start_server(path, "--queue", "200000", "--max-images", "100000", "--grace", "1")
+    server, port = start_server(
+        path, "--max-queued-images", "200000", "--max-images", "100000", "--shutdown-timeout", "1"
+    )
     connection = send_request(port, b'{"n":100000}')
     while b'"waiting": 0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
@@ -268,8 +272,8 @@ def test_given_token_is_not_printed(path):
     (["nowhere", "--origins", "*"], "--origins has '*'"),
     (["MODEL", "--backend", "onnx"], "no ONNX model"),
     (["MODEL", "--port", "70000"], "expected 0..65535"),
-    (["MODEL", "--batch", "0"], "expected 1.."),
-    (["MODEL", "--queue", "5"], "not fewer than --max-images"),
+    (["MODEL", "--batch-size", "0"], "expected 1.."),
+    (["MODEL", "--max-queued-images", "5"], "not fewer than --max-images"),
     (["MODEL", "--timeout", "0"], "--timeout is 0"),
     (["MODEL", "--token", "short"], "too easily guessed"),
     (["MODEL", "--device", "abacus"], "device is 'abacus'"),
@@ -290,11 +294,12 @@ def test_out_of_memory_error_is_one_line(path, capsys):
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(fill)
     try:
-        assert cardigan_command(["serve", str(path), "--port", "0", "--device", "cpu", "--batch", "4096"]) == 2
+        assert cardigan_command(["serve", str(path), "--port", "0", "--device", "cpu", "--batch-size", "4096"]) == 2
     finally:
         hook.remove()
     assert (
-        "4096 pictures at a time do not fit into the memory of cpu: give a smaller --batch." in capsys.readouterr().err
+        "4096 pictures at a time do not fit into the memory of cpu: give a smaller --batch-size."
+        in capsys.readouterr().err
     )
 
 

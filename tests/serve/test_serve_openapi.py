@@ -131,7 +131,7 @@ def test_invalid_onnx_raises(tmp_path, content):
 
 
 @pytest.mark.parametrize(("axes", "facts", "sentence"), [
-    (["N"], '{"config": {}, "classes": 0, "images_seen": 1}', "does not hold the generator"),
+    (["N"], '{"config": {}, "num_classes": 0, "images_seen": 1}', "does not hold the generator"),
     (["N", 64], "[" * 100_000, "does not say what it draws"),
 ], ids=["one axis", "deep"])  # fmt: skip
 def test_foreign_onnx_raises(tmp_path, axes, facts, sentence):

@@ -14,7 +14,7 @@ from cardigan.metrics import quick
 from cardigan.sklearn.gan import resolve_seed
 from cardigan.sklearn.inputs import class_indices, class_values, has_labels, make_reader
 
-SMALL = {"batch": 8, "generator.width": 4, "discriminator.width": 4, "data.workers": 0, "precision": "fp32"}
+SMALL = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "data.num_workers": 0, "precision": "fp32"}
 CLASSES = np.array([3, 5, 9, 5] * 6)
 
 
@@ -202,7 +202,7 @@ def test_invalid_x(given, words):
         ({"images": True}, "images is True"),
         ({"recipe": 3}, "recipe is 3: expected a recipe's name"),
         ({"recipe": "mnits"}, "did you mean 'mnist'"),
-        ({"overrides": ["batch"]}, "overrides is"),
+        ({"overrides": ["batch_size"]}, "overrides is"),
         ({"overrides": {"bach": 8}}, "did you mean 'batch'"),
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"random_state": -1}, "random_state is -1"),

@@ -35,7 +35,7 @@ def make_run(path: Path, lines=(), sheets=(), config=None) -> Path:
     (path / "samples").mkdir(parents=True)
     (path / "checkpoints").mkdir()
     (path / "config.json").write_text(
-        json.dumps({"format": 1, "config": to_dict(config or Config()), "provenance": {}})
+        json.dumps({"format": 2, "config": to_dict(config or Config()), "provenance": {}})
     )
     (path / "journal.jsonl").write_bytes(b"".join(lines))
     for seen in sheets:

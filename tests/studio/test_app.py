@@ -23,13 +23,13 @@ from cardigan.studio.run_reader import RunReader
 from cardigan.studio.worker import MAX_QUEUED, WorkerQueue
 
 SMALL = {
-    "batch": 16,
+    "batch_size": 16,
     "generator.width": 8,
     "discriminator.width": 8,
     "device": "cpu",
-    "checkpoint_every": 32,
-    "sample_every": 32,
-    "data.limit": 500,
+    "checkpoint_every_images": 32,
+    "sample_every_images": 32,
+    "data.max_images": 500,
 }
 SUMMARY_KEYS = {
     *(
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
     for name, settings in (
         ("plain", {"conditional": False}),
         ("conditional", {"conditional": True}),
-        ("packed", {"conditional": False, "packing": 2}),
+        ("packed", {"conditional": False, "pac": 2}),
     ):
         cardigan.train("mnist", out=folder / name, images=64, overrides={**SMALL, **settings})
     return folder
@@ -189,7 +189,7 @@ def test_sample_grid_is_the_file(client, folder):
 
 
 def test_damaged_lines_are_counted_and_events_are_timed(tmp_path):
-    fault = {"name": "collapse", "grave": True, "words": "w", "advice": "a", "evidence": {}}
+    fault = {"name": "mode collapse", "fatal": True, "message": "w", "advice": "a", "evidence": {}}
     make_run(
         tmp_path / "run",
         [

@@ -24,12 +24,12 @@ playwright = pytest.importorskip(
 )
 
 TINY = {
-    "batch": 16,
+    "batch_size": 16,
     "generator.width": 8,
     "discriminator.width": 8,
     "device": "cpu",
-    "checkpoint_every": 32,
-    "sample_every": 16,
+    "checkpoint_every_images": 32,
+    "sample_every_images": 16,
 }
 STATIC = Path(cardigan.studio.__file__).parent / "static"
 TIMEOUT_SECONDS = 60_000
@@ -83,7 +83,7 @@ def folder(tmp_path_factory):
     readings = (progress_line(64 * step, generator_loss=1.0 + (step % 97) / 97) for step in range(100_000))
     make_run(folder / "long", readings, [64])
     advice = {
-        "words": "D tells real from generated without effort",
+        "message": "D tells real from generated without effort",
         "advice": "Lower D's learning rate.",
         "evidence": {"d_real": 0.999},
     }
@@ -93,8 +93,8 @@ def folder(tmp_path_factory):
                 "kind": "fault",
                 "images_seen": 128,
                 "elapsed_seconds": 2.0,
-                "name": "discriminator won",
-                "grave": True,
+                "name": "discriminator too strong",
+                "fatal": True,
                 **advice,
             }
         ).encode()
@@ -116,7 +116,7 @@ def address(folder):
 def training(folder):
     """A run that is training while the tests look at it."""
     small = [
-        "--batch",
+        "--batch-size",
         "8",
         "--generator.width",
         "8",
@@ -124,9 +124,9 @@ def training(folder):
         "8",
         "--device",
         "cpu",
-        "--sample-every",
+        "--sample-every-images",
         "400",
-        "--checkpoint-every",
+        "--checkpoint-every-images",
         "100000",
     ]
     process = start_process(
@@ -412,14 +412,14 @@ def test_fault_without_text_is_rendered(page, tmp_path):
         [
             progress_line(64),
             journal_line("samples", 64, num_samples=4),
-            journal_line("fault", 64, name="collapse", grave=True),
+            journal_line("fault", 64, name="mode collapse", grave=True),
         ],
         [64],
     )
     with running_studio(tmp_path) as port:
         open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
         playwright.expect(page.locator(".panel", has_text="Losses")).to_be_visible()
-        playwright.expect(page.locator(".verdict h4")).to_contain_text("collapse")
+        playwright.expect(page.locator(".verdict h4")).to_contain_text("mode collapse")
         page.goto("about:blank")
 
 
@@ -550,7 +550,7 @@ def test_health_view(page, address):
     open_view(page, address, "#/run/sick/live")
     diagnosis = page.locator(".verdict")
     playwright.expect(diagnosis).to_contain_text("This run is in trouble")
-    for words in ("discriminator won", "0.999", "Lower D's learning rate."):
+    for words in ("discriminator too strong", "0.999", "Lower D's learning rate."):
         playwright.expect(diagnosis).to_contain_text(words)
 
 

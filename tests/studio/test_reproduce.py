@@ -13,13 +13,13 @@ import cardigan
 from cardigan.cli.main import run as cardigan_command
 
 SMALL = {
-    "batch": 16,
+    "batch_size": 16,
     "generator.width": 8,
     "discriminator.width": 8,
     "device": "cpu",
-    "checkpoint_every": 32,
-    "sample_every": 32,
-    "data.limit": 500,
+    "checkpoint_every_images": 32,
+    "sample_every_images": 32,
+    "data.max_images": 500,
 }
 VIEWS = [
     ("pad.png", "corners=3,4,5,6&x=0.3&y=0.7&grid=3&span=0.4&truncation=0.8&directions=0:1.5,2:-2"),

@@ -171,8 +171,8 @@ def test_run_is_training_while_locked(tmp_path):
     ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "fine"),
     ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "fine"),
     ([journal_line("fault", 64, name="copies", grave=False), journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
-    ([journal_line("fault", 64, name="collapse", grave=True), journal_line("stop", 64, reason="health")], "stopped", "grave"),
-    ([journal_line("fault", 64, name="collapse", grave=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "fine"),
+    ([journal_line("fault", 64, name="mode collapse", grave=True), journal_line("stop", 64, reason="health")], "stopped", "fatal"),
+    ([journal_line("fault", 64, name="mode collapse", grave=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "fine"),
     ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "broken", "fine"),
 ])  # fmt: skip
 def test_run_states(tmp_path, lines, state, health):
@@ -204,7 +204,7 @@ ENDLESS = f'{{"minutes": 1{"0" * 400}}}'
 HOSTILE = [
     "[" * 100_000,
     "x" * (2 << 20),
-    '{"config": {"batch": 1e999}}',
+    '{"config": {"batch_size": 1e999}}',
     f'{{"config": {ENDLESS}}}',
     '{"config": {"latent": 3}}',
     "null",
@@ -223,9 +223,9 @@ def test_hostile_config_is_unreadable(tmp_path, config):
 
 
 @pytest.mark.parametrize(("facts", "state"), [
-    ('{"config": {}, "classes": 0, "images_seen": 1e999}', "unreadable"),
-    (f'{{"config": {ENDLESS}, "classes": 0, "images_seen": 1}}', "unreadable"),
-    ('{"config": {"conditional": true}, "classes": 1e999, "images_seen": 1}', "model"),
+    ('{"config": {}, "num_classes": 0, "images_seen": 1e999}', "unreadable"),
+    (f'{{"config": {ENDLESS}, "num_classes": 0, "images_seen": 1}}', "unreadable"),
+    ('{"config": {"conditional": true}, "num_classes": 1e999, "images_seen": 1}', "model"),
 ], ids=["images", "config", "classes"])  # fmt: skip
 def test_hostile_header_is_unreadable(tmp_path, facts, state):
     make_run(tmp_path / "good", [progress_line(64)])

@@ -21,24 +21,24 @@ pytestmark = pytest.mark.alone  # the order of its sums, and so its rounding, is
 
 RECORDED_ITERATIONS = np.load(Path(__file__).parents[1] / "golden" / "tutorial_iterations.npz")
 DEVICES = Devices(torch.device("cpu"))
-NETWORK_NAMES = {"g": ("start", "doublings", "norms", "gbn"), "d": ("verdict", "halvings", "norms", "dbn")}
+NETWORK_NAMES = {"g": ("from_latent", "up_convs", "norms", "gbn"), "d": ("head", "down_convs", "norms", "dbn")}
 
 
 def config() -> Config:
-    return override(tutorial(), {"generator.width": 8, "discriminator.width": 8, "batch": 16, "precision": "fp32"})
+    return override(tutorial(), {"generator.width": 8, "discriminator.width": 8, "batch_size": 16, "precision": "fp32"})
 
 
 def mxnet_name(key: str, role: str) -> str | None:
     """The name MXNet's program gave to the parameter we call `key`; None for what it has not (running statistics)."""
     layer, *rest = key.split(".")
-    if layer == "start":
+    if layer == "from_latent":
         return "g1_weight"
-    if layer == "verdict":
+    if layer == "head":
         return "d5_weight"
     depth = int(rest[0])
-    if layer == "doublings":
+    if layer == "up_convs":
         return f"g{depth + 2}_weight"
-    if layer == "halvings":
+    if layer == "down_convs":
         return f"d{depth + 1}_weight"
     kind = {"weight": "gamma", "bias": "beta"}.get(rest[1])
     return None if kind is None else f"{role}bn{depth + 1}_{kind}"

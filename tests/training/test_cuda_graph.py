@@ -24,10 +24,10 @@ from cardigan.training.schedule import step_kinds
 from cardigan.training.state import TrainState, state_tensors
 
 SMALL = {
-    "batch": 8,
+    "batch_size": 8,
     "generator.width": 4,
     "discriminator.width": 4,
-    "data.limit": 64,
+    "data.max_images": 64,
     "precision": "fp32",
     "device": "cpu",
 }
@@ -107,7 +107,7 @@ def assert_equal(ours, theirs) -> None:
 
 
 def config_of(**changes: object) -> Config:
-    return override(config_for("mnist"), {**SMALL, "generator_optimizer.warm_up_images": 160, **changes})
+    return override(config_for("mnist"), {**SMALL, "generator_optimizer.warmup_images": 160, **changes})
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def as_on_a_gpu(monkeypatch):
 
 def test_recorded_steps_train_as_steps_kernel_by_kernel(monkeypatch, as_on_a_gpu):
     """Four kinds of step, rates that change: equal bits; all recorded at once, in one memory pool, with other threads left alone."""
-    config = config_of(**{"objective.penalty_interval": 2, "discriminator_steps": 3})
+    config = config_of(**{"objective.penalty_interval": 2, "n_critic": 3})
     assert len(step_kinds(config)) == 4
     steps = 6 * WARMUP_STEPS + 13
     recordings = Recordings(monkeypatch)
@@ -185,7 +185,7 @@ def test_only_a_single_gpu_process_records():
 
 
 def test_all_kinds_of_step_are_known_beforehand():
-    config = config_of(**{"objective.penalty_interval": 4, "discriminator_steps": 6})
+    config = config_of(**{"objective.penalty_interval": 4, "n_critic": 6})
     seen = {(kind.apply_penalties, kind.update_generator) for kind in step_kinds(config)}
     assert seen == {
         (True, False),
@@ -202,5 +202,5 @@ def test_all_kinds_of_step_are_known_beforehand():
 @pytest.mark.parametrize("recipe", ["mnist", "tutorial"])
 def test_replayed_steps_equal_eager_ones_on_a_gpu(recipe):
     """24 steps of the recipe: both kinds of step (with and without penalties) are recorded and replayed, and the learning rate changes."""
-    config = override(config_for("mnist", recipe), {"device": "cuda", "generator_optimizer.warm_up_images": 640})
+    config = override(config_for("mnist", recipe), {"device": "cuda", "generator_optimizer.warmup_images": 640})
     assert_equal(trained(config, 24, "gpu"), trained(config, 24))

@@ -16,7 +16,7 @@ from cardigan.recipes import config_for
 from cardigan.run.checkpoint import list_checkpoints, load_latest_checkpoint
 from cardigan.training.distributed import checksum, init_process_group
 
-SMALL = ["--batch=16", "--precision=fp32", "--quiet", "--generator.width=4", "--discriminator.width=4"]
+SMALL = ["--batch-size=16", "--precision=fp32", "--quiet", "--generator.width=4", "--discriminator.width=4"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -68,7 +68,7 @@ def test_two_processes_equal_one(tmp_path, norm):
 
 def test_bf16_all_reduce_differs_by_rounding(tmp_path):
     """After one step D's first moment is its gradient (beta1 is 0): the sum of two halves, each rounded to 8 bits, rounded again."""
-    exact, rounded = train(tmp_path / "fp32", 2, 16), train(tmp_path / "bf16", 2, 16, "--all-reduce=bf16")
+    exact, rounded = train(tmp_path / "fp32", 2, 16), train(tmp_path / "bf16", 2, 16, "--all-reduce-dtype=bf16")
     names = [name for name in exact if name.startswith("discriminator_optimizer.") and name.endswith(".weight.exp_avg")]
     assert len(names) == 5  # four convolutions and the projection of classes
     for name in names:
@@ -77,10 +77,10 @@ def test_bf16_all_reduce_differs_by_rounding(tmp_path):
 
 
 def test_killed_rank_stops_all_and_resume_is_bit_exact(tmp_path):
-    whole = train(tmp_path / "whole", 2, 4800, "--checkpoint-every=320")
+    whole = train(tmp_path / "whole", 2, 4800, "--checkpoint-every-images=320")
     broken = tmp_path / "broken"
     with subprocess.Popen(
-        command(broken, 2, 4800, "--checkpoint-every=320"), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command(broken, 2, 4800, "--checkpoint-every-images=320"), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as launcher:
         wait_until(lambda: len(list_checkpoints(broken / "checkpoints")) >= 3, launcher)
         workers = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
@@ -91,7 +91,7 @@ def test_killed_rank_stops_all_and_resume_is_bit_exact(tmp_path):
     assert "Process 1 of the run was killed (signal 9)" in said and "--resume" in said and "Traceback" not in said
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert int(list_checkpoints(broken / "checkpoints")[-1].name) < 4800
-    resumed = train(broken, 2, 4800, "--checkpoint-every=320", "--resume")
+    resumed = train(broken, 2, 4800, "--checkpoint-every-images=320", "--resume")
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
@@ -182,6 +182,6 @@ def test_invalid_device_counts_raise(tmp_path, words, sentence):
 
 def test_process_group_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    config = override(config_for("mnist"), {"batch": 16, "discriminator.minibatch_deviation": 16})
+    config = override(config_for("mnist"), {"batch_size": 16, "discriminator.minibatch_stddev": 16})
     with pytest.raises(CardiganError, match="each process computes 8 logits at a time: set it to 8"):
         init_process_group(config, torch.device("cpu"))

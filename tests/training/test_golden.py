@@ -74,15 +74,16 @@ GOLDEN: dict[str, list[list[float]]] = {
     ],
 }
 NAMES = (
-    *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"),
-    *("r1", "r2", "discriminator_gradient", "generator_gradient", "wgan_gp", "dragan"),
+    *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
+    *("r1", "r2", "discriminator_gradient_norm", "generator_gradient_norm", "wgan_gp", "dragan"),
 )
 """What the columns are: every measure but the two that jump or are switched off here."""
 
 
 def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
     config = override(
-        RECIPES[recipe].config(), {"generator.width": 8, "discriminator.width": 8, "batch": BATCH, "precision": "fp32"}
+        RECIPES[recipe].config(),
+        {"generator.width": 8, "discriminator.width": 8, "batch_size": BATCH, "precision": "fp32"},
     )
     source, devices = build_source(config), Devices(torch.device("cpu"))
     state = build_state(config, build_spec(config, source), devices)
@@ -99,7 +100,7 @@ def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_first_steps_match_golden_losses(recipe):
     for ours, expected in zip(first_steps(recipe), GOLDEN[recipe], strict=True):
-        assert set(ours) == {*NAMES, "real_sign", "augmentation"}
+        assert set(ours) == {*NAMES, "real_margin_sign", "augment_probability"}
         assert [ours[name] for name in NAMES] == pytest.approx(expected, rel=2e-3, abs=1e-6)
 
 

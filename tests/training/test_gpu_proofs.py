@@ -27,10 +27,10 @@ from variations import SMALL, VARIATIONS
 
 TINY = {
     **SMALL,
-    "batch": 8,
+    "batch_size": 8,
     "generator.width": 4,
     "discriminator.width": 4,
-    "data.limit": 64,
+    "data.max_images": 64,
     "precision": "fp32",
     "device": "cpu",
 }

@@ -22,7 +22,7 @@ from cardigan.training.inputs import (
     unpack,
 )
 
-SMALL = {"batch": 8, "data.limit": 64, "device": "cpu", "precision": "fp32"}
+SMALL = {"batch_size": 8, "data.max_images": 64, "device": "cpu", "precision": "fp32"}
 EVERYTHING = {
     "objective.dragan": 1.0,
     "objective.wgan_gp": 1.0,

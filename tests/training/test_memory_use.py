@@ -18,7 +18,7 @@ def remember(event):
     if event.kind in {"progress", "checkpoint", "samples"} and event.images_seen >= 100 * 64:
         print(event.kind, used_megabytes(torch.device("cpu")))
 
-often = {"sample_every": 1600, "checkpoint_every": 3200, "device": "cpu"}
+often = {"sample_every_images": 1600, "checkpoint_every_images": 3200, "device": "cpu"}
 cardigan.train("mnist", out=sys.argv[1], images=300 * 64, overrides=often, report=remember)
 """
 

@@ -32,7 +32,7 @@ from cardigan.training.schedule import penalty_factor, step_kind
 from cardigan.training.state import TrainState, load_state_tensors, state_tensors
 from cardigan.training.steps import STEP_METRICS
 
-SMALL = {"batch": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
+SMALL = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
 RESNETS = dict.fromkeys(("generator.network", "discriminator.network"), "resnet")
 UNPENALISED = {
     "objective.loss": "wasserstein",
@@ -40,7 +40,7 @@ UNPENALISED = {
     "objective.r2": 0.0,
     "objective.penalty_interval": 1,
 }
-PLAIN = {"generator.normalisation": "none", "objective.penalty_interval": 1}
+PLAIN = {"generator.normalization": "none", "objective.penalty_interval": 1}
 
 
 def small_config(**changes: object) -> Config:
@@ -73,7 +73,7 @@ def test_gradient_accumulation_equals_full_batch():
         run_steps(small_config(**changes), 2),
         run_steps(small_config(accumulate=4, **changes), 2),
     )
-    for role in ("generator", "discriminator", "average"):
+    for role in ("generator", "discriminator", "ema_generator"):
         # Adam's first steps are signs of gradients, which rounding may flip where they are nearly 0
         assert (weights(whole, role) - weights(parts, role)).abs().mean() < 2e-6
     assert told_in_parts[0] == pytest.approx(told[0], rel=1e-4, abs=1e-6)
@@ -83,14 +83,14 @@ def test_discriminator_steps_per_generator_step():
     config = small_config(discriminator_steps=3)
     assert [step_kind(config, 16 * step).update_generator for step in range(6)] == [False, False, True] * 2
     start, _ = run_steps(config, 0)
-    before = {role: weights(start, role).clone() for role in ("generator", "discriminator", "average")}
+    before = {role: weights(start, role).clone() for role in ("generator", "discriminator", "ema_generator")}
     state, rows = run_steps(config, 2, start)
-    assert torch.equal(weights(state, "average"), before["average"])
+    assert torch.equal(weights(state, "ema_generator"), before["ema_generator"])
     assert not torch.equal(weights(state, "discriminator"), before["discriminator"])
-    assert rows[0]["generator_gradient"] == 0
+    assert rows[0]["generator_gradient_norm"] == 0
     parameters = [parameter.clone() for parameter in state.networks.generator.parameters()]
     state, rows = run_steps(config, 1, state)
-    assert rows[0]["generator_gradient"] > 0
+    assert rows[0]["generator_gradient_norm"] > 0
     assert any(
         not torch.equal(old, new) for old, new in zip(parameters, state.networks.generator.parameters(), strict=True)
     )
@@ -106,7 +106,7 @@ def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
     settings = {
         **SMALL,
         **still,
-        "discriminator_steps": 2,
+        "n_critic": 2,
         "objective.penalty_interval": 2,
         "objective.loss": "non-saturating",
     }
@@ -117,10 +117,10 @@ def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
     ]  # the first line is of one step, in which D learned alone
     assert "generator_loss" not in told[0] and later
     for values in later:
-        assert values["generator_loss"] == pytest.approx(0.693, abs=0.05) and values["d_fake_after"] == pytest.approx(
-            0.5, abs=0.05
-        )
-        assert "wgan_gp" not in values and "augmentation" not in values
+        assert values["generator_loss"] == pytest.approx(0.693, abs=0.05) and values[
+            "d_fake_after_update"
+        ] == pytest.approx(0.5, abs=0.05)
+        assert "wgan_gp" not in values and "augment_probability" not in values
     penalised = [values["r1"] for values in told if "r1" in values]
     assert min(penalised) > 0.6 * max(penalised)
 
@@ -144,30 +144,30 @@ def test_penalty_weight_decays_along_cosine():
         {"objective.loss": "hinge"},
         {"objective.loss": "least-squares"},
         {"objective.loss": "minimax"},
-        {"packing": 2, "conditional": False},
+        {"pac": 2, "conditional": False},
         {
-            "discriminator.spectral": True,
-            "discriminator.minibatch_deviation": 4,
-            "objective.penalty_start": 3.0,
-            "objective.penalty_settle_images": 64,
+            "discriminator.spectral_norm": True,
+            "discriminator.minibatch_stddev": 4,
+            "objective.penalty_initial_factor": 3.0,
+            "objective.penalty_decay_images": 64,
         },
         {
             **dict.fromkeys(("generator.network", "discriminator.network"), "resnet"),
-            "discriminator.spectral": True,
+            "discriminator.spectral_norm": True,
             "conditional": True,
         },
         {
             **dict.fromkeys(("generator.network", "discriminator.network"), "r3gan"),
-            "generator.normalisation": "none",
-            "generator.initialisation": "torch",
+            "generator.normalization": "none",
+            "generator.initialization": "torch",
         },
         {"augment.operations": "colour,translation,cutout", "augment.probability": 1.0},
-        {"augment.operations": "shift,rotate,brightness", "augment.target": 0.6, "augment.rise_images": 320},
+        {"augment.operations": "shift,rotate,brightness", "augment.target": 0.6, "augment.ramp_images": 320},
         {
-            "accumulate": 2,
-            "packing": 2,
+            "gradient_accumulation": 2,
+            "pac": 2,
             "conditional": False,
-            "discriminator_steps": 2,
+            "n_critic": 2,
             "augment.operations": "translation",
             "augment.probability": 0.5,
         },
@@ -195,20 +195,20 @@ def test_ada_probability_rises_with_overfitting():
         "objective.loss": "non-saturating",
     }
     still = {"generator_optimizer.learning_rate": 1e-9}  # a generator that stands still is found out
-    adaptive = {"augment.operations": "shift", "augment.target": 0.2, "augment.rise_images": 320}
+    adaptive = {"augment.operations": "shift", "augment.target": 0.2, "augment.ramp_images": 320}
     config = override(small_config(), {**unpenalised, **still, **adaptive, "discriminator.width": 8})
     _, rows = run_steps(config, 30)
-    assert rows[0]["augmentation"] < rows[15]["augmentation"] < rows[-1]["augmentation"] <= 1
-    assert rows[-1]["real_sign"] > 0.2
+    assert rows[0]["augment_probability"] < rows[15]["augment_probability"] < rows[-1]["augment_probability"] <= 1
+    assert rows[-1]["real_margin_sign"] > 0.2
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"packing": 3}, "packing is 3: expected a divisor of the 16 pictures computed at a time, such as 2"),
-        ({"packing": 2, "conditional": True}, "different classes"),
-        ({"accumulate": 5}, "divisor of the batch of 16, such as 4"),
-        ({"discriminator_steps": 0}, "at least 1"),
+        ({"pac": 3}, "pac is 3: expected a divisor of the 16 pictures computed at a time, such as 2"),
+        ({"pac": 2, "conditional": True}, "different classes"),
+        ({"gradient_accumulation": 5}, "divisor of the batch of 16, such as 4"),
+        ({"n_critic": 0}, "at least 1"),
         ({"objective.penalty_interval": 0}, "at least 1"),
         (
             {
@@ -220,33 +220,38 @@ def test_ada_probability_rises_with_overfitting():
             "nothing bounds",
         ),
         (
-            {**UNPENALISED, "discriminator.spectral": True, "discriminator.normalisation": "batch"},
+            {**UNPENALISED, "discriminator.spectral_norm": True, "discriminator.normalization": "batch"},
             "normalisation 'none' and attention 0",
         ),
         (
-            {**UNPENALISED, **RESNETS, "discriminator.spectral": True, "discriminator.attention": 8},
+            {**UNPENALISED, **RESNETS, "discriminator.spectral_norm": True, "discriminator.attention_resolution": 8},
             "normalisation 'none' and attention 0",
         ),
-        ({"discriminator_steps": 5}, "images is 64: expected at least 80"),
-        ({"average.half_life_images": 0}, "no average is kept"),
-        ({"generator_optimizer.warm_up_images": 200_000}, "at least 200000, or 0"),
+        ({"n_critic": 5}, "images is 64: expected at least 80"),
+        ({"ema.half_life_images": 0}, "no average is kept"),
+        ({"generator_optimizer.warmup_images": 200_000}, "at least 200000, or 0"),
         ({"augment.operations": "cutout,translation,cutout", "augment.probability": 0.5}, "more than once"),
-        ({"data.workers": 2}, "data.workers"),
-        ({"objective.wgan_gp": 10.0, "discriminator.normalisation": "batch"}, "whole batch"),
-        ({"objective.penalty_settle_images": 1000}, "needs both"),
+        ({"data.num_workers": 2}, "data.num_workers"),
+        ({"objective.wgan_gp": 10.0, "discriminator.normalization": "batch"}, "whole batch"),
+        ({"objective.penalty_decay_images": 1000}, "needs both"),
         (
-            {"objective.penalty_start": 3.0, "objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1},
+            {
+                "objective.penalty_initial_factor": 3.0,
+                "objective.r1": 0.0,
+                "objective.r2": 0.0,
+                "objective.penalty_interval": 1,
+            },
             "no effect",
         ),
         ({"augment.operations": "cutout"}, "nothing would be done"),
         ({"augment.probability": 0.5}, "nothing would be done"),
         ({"augment.operations": "hue", "augment.probability": 0.5}, "change nothing in pictures without colour"),
-        ({"augment.operations": "shift", "augment.probability": 0.5, "augment.rise_images": 7}, "augment.target too"),
-        ({"discriminator.minibatch_deviation": 3}, "divisor of the 16 logits computed at a time, such as 2"),
+        ({"augment.operations": "shift", "augment.probability": 0.5, "augment.ramp_images": 7}, "augment.target too"),
+        ({"discriminator.minibatch_stddev": 3}, "divisor of the 16 logits computed at a time, such as 2"),
         ({"data.source": "stacked-mnist"}, "set data.channels to 3"),
-        ({"data.limit": 70_000}, "has 60,000 pictures"),
+        ({"data.max_images": 70_000}, "has 60,000 pictures"),
         ({"augment.operations": "cutoff", "augment.probability": 0.5}, "Did you mean"),
-        ({"generator.minibatch_deviation": 1}, "group of at least 2"),
+        ({"generator.minibatch_stddev": 1}, "group of at least 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
@@ -258,7 +263,7 @@ def test_invalid_combinations_raise_before_writing(tmp_path, changes, words):
 
 
 def test_wasserstein_needs_a_lipschitz_constraint():
-    config = override(small_config(), {**UNPENALISED, "discriminator.spectral": True})
+    config = override(small_config(), {**UNPENALISED, "discriminator.spectral_norm": True})
     assert build_step_config(config, open_devices(config)).loss is LOSSES["wasserstein"]
 
 
@@ -269,7 +274,7 @@ def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(api, "open_datasets", decoded)
     for changes in (
         {"objective.loss": "hinges"},
-        {"generator.attention": 8},
+        {"generator.attention_resolution": 8},
         UNPENALISED,
         {"augment.operations": "cutoff", "augment.target": 0.5},
     ):
@@ -319,7 +324,7 @@ def test_combinations_cover_every_pair():
         )
 
 
-@pytest.mark.parametrize(("loss", "penalty", "network", "augmentation", "conditioning"), list(combinations()))
+@pytest.mark.parametrize(("loss", "penalty", "network", "augment_probability", "conditioning"), list(combinations()))
 def test_every_pair_of_options_trains(loss, penalty, network, augmentation, conditioning):
     """Two steps change both players, and every number is one."""
     networks = {"network": network, **({} if conditioning is None else {"conditioning": conditioning})}
@@ -327,14 +332,14 @@ def test_every_pair_of_options_trains(loss, penalty, network, augmentation, cond
     changes = {
         **{f"{role}.{key}": value for role in ("generator", "discriminator") for key, value in networks.items()},
         **{
-            "generator.normalisation": "none",
-            "generator.initialisation": "torch",
+            "generator.normalization": "none",
+            "generator.initialization": "torch",
             "conditional": conditioning is not None,
         },
         **{"objective.loss": loss, **{f"objective.{key}": value for key, value in PENALISED[penalty].items()}},
-        **({"objective.r1": 1.0} if bare and network == "r3gan" else {"discriminator.spectral": bare}),
+        **({"objective.r1": 1.0} if bare and network == "r3gan" else {"discriminator.spectral_norm": bare}),
         **{f"augment.{key}": value for key, value in AUGMENTED[augmentation].items()},
-        **{"batch": 4, "data.height": 8, "data.width": 8, "data.limit": 64},
+        **{"batch_size": 4, "data.height": 8, "data.width": 8, "data.max_images": 64},
     }
     config = override(small_config(), changes)
     start, _ = run_steps(config, 0)
@@ -345,7 +350,7 @@ def test_every_pair_of_options_trains(loss, penalty, network, augmentation, cond
 
 
 def test_gradient_penalty_mixes_whole_packs():
-    config = override(small_config(), {"packing": 4, "conditional": False, "objective.wgan_gp": 10.0})
+    config = override(small_config(), {"pac": 4, "conditional": False, "objective.wgan_gp": 10.0})
     source = build_source(config)
     mix = step_inputs(config, Batches(source, config.data, 0), 0, open_devices(config)).interpolation.reshape(4, 4)
     assert torch.equal(mix, mix[:, :1].expand(4, 4)) and len(mix[:, 0].unique()) == 4
@@ -366,7 +371,7 @@ def test_unbounded_custom_loss_raises(tmp_path, monkeypatch):
 
 def test_max_images_limits_training_images_only(tmp_path):
     """Held-out pictures stay all there, and the judge looks for copies among those that were trained on."""
-    run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "data.limit": 11_000})
+    run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "data.max_images": 11_000})
     reference = load_reference(run.config)
     assert (len(reference.train), len(reference.holdout)) == (11_000, 10_000)
     assert torch.equal(reference.train, build_source(run.config).pixels) and "11,000" in reference.name
@@ -375,12 +380,12 @@ def test_max_images_limits_training_images_only(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "recipe", "expected"),
     [
-        ({"data.limit": 100}, None, ("translation,cutout", 1.0, 0.0)),
-        ({"data.limit": 5_000}, None, ("shift,scale,rotate,stretch,drift", 0.0, 0.6)),
-        ({"data.limit": 30_000}, None, ("", 0.0, 0.0)),
+        ({"data.max_images": 100}, None, ("translation,cutout", 1.0, 0.0)),
+        ({"data.max_images": 5_000}, None, ("shift,scale,rotate,stretch,drift", 0.0, 0.6)),
+        ({"data.max_images": 30_000}, None, ("", 0.0, 0.0)),
         ({}, None, ("", 0.0, 0.0)),
-        ({"data.limit": 100}, "mnist", ("", 0.0, 0.0)),
-        ({"data.limit": 100, "augment.operations": ""}, None, ("", 0.0, 0.0)),
+        ({"data.max_images": 100}, "mnist", ("", 0.0, 0.0)),
+        ({"data.max_images": 100, "augment.operations": ""}, None, ("", 0.0, 0.0)),
     ],
 )
 def test_small_dataset_is_augmented_by_default(tmp_path, changes, recipe, expected):
@@ -396,7 +401,7 @@ def test_small_dataset_is_augmented_by_default(tmp_path, changes, recipe, expect
 
 
 def test_stacked_mnist_trains_and_is_scored(tmp_path):
-    settings = {**SMALL, "checkpoint_every": 16}
+    settings = {**SMALL, "checkpoint_every_images": 16}
     cardigan.train("stacked-mnist", out=tmp_path / "run", images=32, overrides=settings)
     told = [
         event.values
@@ -404,14 +409,14 @@ def test_stacked_mnist_trains_and_is_scored(tmp_path):
         if event.kind == "checkpoint" and "score" in event.values
     ]
     assert told and 0 < told[-1]["score"] < 7 and 1 <= told[-1]["modes_covered"] <= 1000
-    assert "stacked_modes" in (tmp_path / "run" / "report.html").read_text()
+    assert "modes_covered" in (tmp_path / "run" / "report.html").read_text()
     assert config_for("stacked-mnist", "sngan").data.channels == 3
 
 
 def test_packed_discriminator_groups_images():
     state, _ = run_steps(small_config(packing=2, conditional=False), 0)
     discriminator = state.networks.discriminator
-    assert discriminator.inner.halvings[0].in_channels == 2
+    assert discriminator.inner.down_convs[0].in_channels == 2
     images = torch.rand(8, 1, 32, 32)
     logits = discriminator(images)
     assert logits.shape == (4,)

@@ -24,7 +24,7 @@ def test_training_equals_plain_pytorch(tmp_path):
     settings = {
         "generator.width": WIDTH,
         "discriminator.width": WIDTH,
-        "batch": BATCH,
+        "batch_size": BATCH,
         "precision": "fp32",
         "device": "cpu",
     }
@@ -40,6 +40,6 @@ def test_training_equals_plain_pytorch(tmp_path):
 
 def sorted_layers(tensors, role):
     """The convolutions' weights in the order they are applied."""
-    order = {"start": 0, "doublings": 1, "halvings": 1, "verdict": 9}
+    order = {"from_latent": 0, "up_convs": 1, "down_convs": 1, "head": 9}
     convolutions = {key: value for key, value in tensors.items() if key.startswith(f"{role}.") and value.dim() == 4}
     return sorted(convolutions.items(), key=lambda item: (order[item[0].split(".")[1]], item[0]))

@@ -15,11 +15,11 @@ from cardigan.errors import CardiganError
 SMALL = [
     "--images",
     "960",
-    "--batch",
+    "--batch-size",
     "16",
-    "--checkpoint-every",
+    "--checkpoint-every-images",
     "96",
-    "--sample-every",
+    "--sample-every-images",
     "480",
     "--generator.width",
     "8",
@@ -86,7 +86,7 @@ def test_signals_save_and_exit(tmp_path, signal_number, code):
 
 def test_other_settings_and_existing_folders_raise(uninterrupted_run):
     before = (uninterrupted_run / "config.json").read_bytes()
-    small = {"batch": 16, "generator.width": 8, "discriminator.width": 8}
+    small = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8}
     with pytest.raises(CardiganError, match=r"generator\.width: 8 -> 16"):
         cardigan.train(
             "mnist", out=uninterrupted_run, images=960, resume=True, overrides={**small, "generator.width": 16}

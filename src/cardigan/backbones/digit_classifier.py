@@ -60,14 +60,18 @@ def digit_classifier() -> DigitClassifier:
     with torch.device("meta"):
         classifier = DigitClassifier()
     classifier.load_state_dict(
-        {name.removeprefix("judge."): value for name, value in _weights().items() if name.startswith("judge.")},
+        {
+            name.removeprefix("classifier."): value
+            for name, value in _weights().items()
+            if name.startswith("classifier.")
+        },
         assign=True,
     )
     return classifier.eval().requires_grad_(False)
 
 
 def digit_reference() -> Gaussian:
-    """Return the distribution of the judge's features over the 10,000 test digits: the reference of every digit distance."""
+    """Return the distribution of the judge's features over the 10,000 test digits: the reference of every `fd_digits`."""
     return Gaussian(_weights()["reference.mean"], _weights()["reference.root"])
 
 

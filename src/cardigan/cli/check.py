@@ -41,10 +41,10 @@ class CheckOptions:
     """Processes that look; nothing is one for each core, 0 is this one."""
     max_pixels: int = DataConfig().max_pixels
     """Pictures of more pixels count as unreadable, as in training."""
-    sheet: Path | None = None
+    contact_sheet: Path | None = None
     """Write a hundred of the pictures, and the worst, on one sheet: this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --sheet if it is there; --write-clean never replaces one."""
+    """Replace the file --contact-sheet if it is there; --write-clean never replaces one."""
     write_clean: Path | None = None
     """Write what can be trained on, without blank and equal pictures, to this zip file."""
     drop_near_duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -57,8 +57,8 @@ class CheckOptions:
 class CheckOutputs:
     """What a check left behind."""
 
-    sheet: str | None = None
-    clean: str | None = None
+    contact_sheet: str | None = None
+    clean_archive: str | None = None
     num_clean_images: int = 0
 
 
@@ -74,12 +74,12 @@ def main(argv: list[str]) -> int:
         reader, num_workers=options.workers, max_pixels=options.max_pixels, on_progress=_progress_fn()
     )
     outputs = CheckOutputs()
-    if options.sheet is not None:
-        check.write_contact_sheet(reader, findings, options.sheet, options.max_pixels, options.overwrite)
-        outputs = dataclasses.replace(outputs, sheet=str(options.sheet))
+    if options.contact_sheet is not None:
+        check.write_contact_sheet(reader, findings, options.contact_sheet, options.max_pixels, options.overwrite)
+        outputs = dataclasses.replace(outputs, contact_sheet=str(options.contact_sheet))
     if options.write_clean is not None and len(findings.dropped_indices) < findings.num_images:
         count = check.write_clean_archive(reader, findings, options.write_clean, options.drop_near_duplicates)
-        outputs = dataclasses.replace(outputs, clean=str(options.write_clean), num_clean_images=count)
+        outputs = dataclasses.replace(outputs, clean_archive=str(options.write_clean), num_clean_images=count)
     _print_findings(options, findings, outputs)
     return 0 if findings.trainable else EXIT_UNTRAINABLE
 
@@ -90,10 +90,10 @@ def _check_outputs(options: CheckOptions) -> None:
 
     if options.drop_near_duplicates and options.write_clean is None:
         raise CardiganError(
-            "--near is about what --write-clean writes: give --write-clean OUT.zip too, or leave it out."
+            "--drop-near-duplicates is about what --write-clean writes: give --write-clean OUT.zip too, or leave it out."
         )
-    if options.sheet is not None:
-        check_sheet_path(options.sheet, options.source, options.overwrite)
+    if options.contact_sheet is not None:
+        check_sheet_path(options.contact_sheet, options.source, options.overwrite)
     if options.write_clean is not None:
         check_clean_path(options.write_clean)
 
@@ -113,7 +113,7 @@ def _progress_fn() -> "ProgressFn | None":
 def _print_findings(options: CheckOptions, findings: "Findings", outputs: CheckOutputs) -> None:
     from cardigan.data.quality.advice import advice
 
-    recommendation = advice(findings, options.labels, options.max_pixels, outputs.clean or "")
+    recommendation = advice(findings, options.labels, options.max_pixels, outputs.clean_archive or "")
     print(
         json.dumps(findings_json(findings, recommendation, outputs), indent=1)
         if options.json
@@ -126,8 +126,8 @@ def findings_json(findings: "Findings", recommendation: "Advice", outputs: Check
     return {
         **dataclasses.asdict(findings),
         "trainable": findings.trainable,
-        "leave_out": sorted(findings.dropped_indices),
-        "leave_out_near": sorted(findings.near_duplicate_indices),
+        "dropped_indices": sorted(findings.dropped_indices),
+        "near_duplicate_indices": sorted(findings.near_duplicate_indices),
         "advice": dataclasses.asdict(recommendation),
         "written": dataclasses.asdict(outputs),
     }
@@ -137,19 +137,19 @@ def findings_text(findings: "Findings", recommendation: "Advice", outputs: Check
     """Return everything as lines for people: what is there, what is wrong, what to do."""
     problems = list(_problem_lines(findings)) or ["Nothing."]
     lines = [
-        "What is there",
+        "Contents",
         *_indent(_content_lines(findings)),
         "",
-        "What is wrong",
+        "Problems",
         *_indent(problems),
         "",
-        "What I would do",
+        "Recommendations",
     ]
     lines += [*_indent(f"- {word}" for word in _advice_lines(findings, recommendation)), ""]
-    if outputs.sheet:
-        lines.append(f"The sheet is {outputs.sheet}")
-    if outputs.clean:
-        lines.append(f"{outputs.clean} holds the {outputs.num_clean_images:,} pictures that are left")
+    if outputs.contact_sheet:
+        lines.append(f"The sheet is {outputs.contact_sheet}")
+    if outputs.clean_archive:
+        lines.append(f"{outputs.clean_archive} holds the {outputs.num_clean_images:,} pictures that are left")
     return "\n".join([*lines, *recommendation.commands]).rstrip()
 
 
@@ -162,16 +162,16 @@ def _content_lines(findings: "Findings") -> Iterator[str]:
 
     yield f"{pluralize(findings.num_images, 'picture')} in {findings.source}, {format_bytes(findings.num_bytes)}"
     if findings.skipped:
-        yield f"passed over   {_counts_text(findings.skipped)}"
+        yield f"skipped       {_counts_text(findings.skipped)}"
     if findings.sizes is None:
         return
     yield f"formats       {_counts_text(findings.formats)}"
-    yield f"colours       {_counts_text(findings.color_modes)}"
+    yield f"color modes   {_counts_text(findings.color_modes)}"
     if findings.conversions:
         yield f"conversions   {_counts_text(findings.conversions)}"
     yield from _size_lines(findings.sizes)
     if findings.num_exif_rotated:
-        yield f"turned        {findings.num_exif_rotated:,} are set upright, as their EXIF says"
+        yield f"rotated       {findings.num_exif_rotated:,} are set upright, as their EXIF says"
     if findings.class_balance is not None:
         yield f"classes       {_class_line(findings.class_balance)}"
 
@@ -208,7 +208,7 @@ def _problem_lines(findings: "Findings") -> Iterator[str]:
         if len(unreadable) > MAX_LISTED:
             yield f"  and {len(unreadable) - MAX_LISTED:,} more (--json lists all)"
     if findings.blank:
-        yield f"{len(findings.blank):,} show nothing, one colour or nearly so: {_examples_text([entry.name for entry in findings.blank])}"
+        yield f"{len(findings.blank):,} are blank (one color or nearly so): {_examples_text([entry.name for entry in findings.blank])}"
     if findings.duplicates:
         num_duplicates = sum(len(group.members) - 1 for group in findings.duplicates)
         yield f"{num_duplicates:,} are equal to another, in {_groups_text([group.members for group in findings.duplicates], ' = ')}"

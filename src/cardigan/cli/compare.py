@@ -52,7 +52,7 @@ def comparison_text(names: list[str], reports: "list[Report]") -> str:
     from cardigan.metrics.protocol import direction
 
     common = [name for name in reports[0].metrics if all(name in report.metrics for report in reports)]
-    rows = [("", *(str(index + 1) for index in range(len(reports))), "real pictures", "better", "best")]
+    rows = [("", *(str(index + 1) for index in range(len(reports))), "real baseline", "better", "best")]
     for name in common:
         values = [report.metrics[name] for report in reports]
         rows.append(
@@ -69,7 +69,7 @@ def comparison_text(names: list[str], reports: "list[Report]") -> str:
         for number, (name, report) in enumerate(zip(names, reports, strict=True))
     ]
     missing = [
-        f"{name} is absent: {reason}"
+        f"{name} is unavailable: {reason}"
         for name, reason in sorted({item for report in reports for item in report.unavailable.items()})
     ]
     return "\n".join([*lines, "", *aligned_lines(rows), "", *missing, *protocol_lines(reports[0])])

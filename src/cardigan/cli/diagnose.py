@@ -32,7 +32,7 @@ class DiagnoseOptions:
     path: Annotated[Path, tyro.conf.Positional]
     """A run directory, a journal.jsonl, or a .csv (also .csv.gz) with columns step,d_loss,g_loss and, if there are, fid and run."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print JSON: verdict, stop_step, best_step and evidence; a list of them, each with its run, for a table with a run column."""
+    """Print JSON: diagnosis, stop_step, best_step and evidence; a list of them, each with its run, for a table with a run column."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _make_diagnosis(monitor: Monitor, fault: Fault | None, stop: int | None) -> 
     evidence = (
         {}
         if fault is None
-        else {"noticed_at": fault.step, **fault.evidence, "words": fault.message, "advice": fault.advice}
+        else {"noticed_at": fault.step, **fault.evidence, "message": fault.message, "advice": fault.advice}
     )
     return Diagnosis("healthy" if fault is None else fault.name, stop, monitor.score_trend.best_step, evidence, fault)
 
@@ -177,7 +177,7 @@ def _parse_number(row: Mapping[str, str | None], name: str, location: str) -> fl
 
 def _diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
-        "verdict": diagnosis.diagnosis,
+        "diagnosis": diagnosis.diagnosis,
         "stop_step": diagnosis.stop_step,
         "best_step": diagnosis.best_step,
         "evidence": diagnosis.evidence,

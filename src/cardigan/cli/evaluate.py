@@ -1,4 +1,4 @@
-"""`cardigan evaluate MODEL`: how good a generator is, number by number, with errors, floors and the protocol."""
+"""`cardigan evaluate MODEL`: how good a generator is, number by number, with errors, real baselines and the protocol."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class ProtocolOptions:
     """How to judge: the protocol, the same for one generator and for several."""
 
     metrics: str | None = None
-    """Only these, e.g. distance,overlap: distance, kernel, overlap, classes, score, neighbour_error, memorisation, parzen, stacked."""
+    """Only these, e.g. frechet,prdc: frechet, kernel, prdc, classes, classifier_score, nn_error, memorization, parzen, stacked_mnist."""
     samples: int = 10_000
     """How many pictures to judge; numbers of different counts cannot be compared."""
     seed: int = 0
@@ -48,7 +48,7 @@ class EvaluateOptions(ProtocolOptions):
     nearest_png: Path | None = None
     """Write the samples nearest to training pictures beside those, as this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --pictures if it is there."""
+    """Replace the file --nearest-png if it is there."""
 
 
 def main(argv: list[str]) -> int:
@@ -81,7 +81,7 @@ def evaluate_model(
     snapshot = read_snapshot(model)
     if reference_source is not None and snapshot.config.data.source:
         raise CardiganError(
-            f"{model} was trained on {snapshot.config.data.source!r} and is judged by that: leave --against out."
+            f"{model} was trained on {snapshot.config.data.source!r} and is judged by that: leave --reference out."
         )
     config = (
         snapshot.config
@@ -107,7 +107,7 @@ def report_text(report: "Report") -> str:
     from cardigan.metrics.protocol import direction
 
     arrows = {"higher": "up", "lower": "down", "neither": ""}
-    rows = [("", "value", "real pictures", "better", "samples", "error over")]
+    rows = [("", "value", "real baseline", "better", "samples", "error method")]
     for name, value in report.metrics.items():
         rows.append(
             (
@@ -122,7 +122,7 @@ def report_text(report: "Report") -> str:
     lines = aligned_lines(rows)
     if report.class_frequencies:
         lines += ["", "share of each class: " + " ".join(f"{share:.3f}" for share in report.class_frequencies)]
-    lines += ["", *(f"{name} is absent: {reason}" for name, reason in report.unavailable.items())]
+    lines += ["", *(f"{name} is unavailable: {reason}" for name, reason in report.unavailable.items())]
     return "\n".join([*lines, *protocol_lines(report), f"{report.seconds:.0f} s"])
 
 
@@ -146,12 +146,12 @@ def aligned_lines(rows: list[tuple[str, ...]]) -> list[str]:
 
 def check_nearest_png(out: Path, overwrite: bool) -> None:
     if out.suffix != ".png":
-        raise CardiganError(f"--pictures is {str(out)!r}: expected a name ending in .png.")
+        raise CardiganError(f"--nearest-png is {str(out)!r}: expected a name ending in .png.")
     if out.exists() and not overwrite:
-        raise CardiganError(f"{out} exists already: add --overwrite to replace it, or choose another --pictures.")
+        raise CardiganError(f"{out} exists already: add --overwrite to replace it, or choose another --nearest-png.")
     if not out.absolute().parent.is_dir():
         raise CardiganError(
-            f"There is no folder {out.absolute().parent} to write into: make it, or choose another --pictures."
+            f"There is no folder {out.absolute().parent} to write into: make it, or choose another --nearest-png."
         )
 
 

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     if sample_flags and "samples" not in formats:
         raise CardiganError(f"{sample_flags[0]} has no effect without --format samples: leave it out.")
     if options.evaluate_samples is not None and not options.evaluate:
-        raise CardiganError("--judge-samples has no effect without --judge: add it, or leave it out.")
+        raise CardiganError("--evaluate-samples has no effect without --evaluate: add it, or leave it out.")
     if len(formats) > 1 and options.overwrite:
         raise CardiganError("--overwrite has no effect for several formats, which lie in a new folder: leave it out.")
 

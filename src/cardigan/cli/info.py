@@ -56,7 +56,7 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 def _sampling_settings(config: Config) -> dict[str, Any]:
     """Return the settings that its pictures follow from: all that weights alone tell."""
-    relevant = ("generator.network", "generator.width", "generator.normalisation", "latent.size", "latent.distribution")
+    relevant = ("generator.network", "generator.width", "generator.normalization", "latent.size", "latent.distribution")
     return {name: value for name, value in flatten(config).items() if name in relevant}
 
 

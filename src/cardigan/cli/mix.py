@@ -40,7 +40,7 @@ class MixOptions:
     ablate_box: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
     """Instead: a seed and a box in its picture (left, top, right, bottom), e.g. 3:10,5,20,18, to forget; may be given more than once."""
     seeds: str = "0-9"
-    """With --forget: the pictures to draw, above as they are, below without it."""
+    """With --ablate-box: the pictures to draw, above as they are, below without it."""
     directions: str = ""
     """Principal directions to go along, and how far in their spreads, e.g. 0:1.5,3:-2."""
     label: str | None = None
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     boxes = list(options.ablate_box)
     if [bool(add), corners is not None, bool(boxes)].count(True) != 1 or (subtract and not add):
         raise CardiganError(
-            "Expected one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, or --forget 3:10,5,20,18; not both and not neither."
+            "Expected one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, or --ablate-box 3:10,5,20,18; not both and not neither."
         )
     if corners is not None and len(corners) != 4:
         raise CardiganError(f"--corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
@@ -110,7 +110,9 @@ def _ablation_rows(snapshot: "Snapshot", boxes: list[str], options: MixOptions) 
     from cardigan.explore.ablation import box_channels, parse_box, without_channels
 
     if options.directions or options.truncation != 1:
-        raise CardiganError("--forget goes with --seeds and --label alone: leave --directions and --truncation out.")
+        raise CardiganError(
+            "--ablate-box goes with --seeds and --label alone: leave --directions and --truncation out."
+        )
     label = options.label or ""
     channels = box_channels(snapshot, [parse_box(box) for box in boxes], label=label)
     seeds = parse_seeds(options.seeds, max_count=256)
@@ -125,5 +127,7 @@ def parse_position(text: str) -> tuple[float, float]:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*", text)
     position = (float(match[1]), float(match[2])) if match else (2.0, 2.0)
     if max(position) > 1:
-        raise CardiganError(f"--at is {text!r}: expected two numbers from 0 to 1, across and down, such as 0.3,0.7.")
+        raise CardiganError(
+            f"--position is {text!r}: expected two numbers from 0 to 1, across and down, such as 0.3,0.7."
+        )
     return position

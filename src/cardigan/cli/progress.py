@@ -35,9 +35,9 @@ METRIC_ROWS = (
     ("generator_loss", "G loss", "what G pays for being found out"),
     ("d_real", "D(x)", "how real D finds real pictures; 0.5 is a guess"),
     ("d_fake", "D(G(z))", "how real it finds generated ones"),
-    ("d_fake_after", "  after D's step", "the same pictures, once D has learned from them"),
+    ("d_fake_after_update", "  after D's step", "the same pictures, once D has learned from them"),
     ("margin_real", "margin", "how much more real D finds real pictures; it has no scale"),
-    ("augmentation", "augmented", "how likely each change is to what D sees"),
+    ("augment_probability", "augmented", "how likely each change is to what D sees"),
 )
 LINE_METRICS = (
     *(("discriminator_loss", "D loss"), ("generator_loss", "G loss"), ("d_real", "D(x)"), ("d_fake", "D(G(z))")),
@@ -182,7 +182,7 @@ def decoding_progress_text(event: Event) -> str:
 
 def score_text(event: Event) -> str:
     """Return a judged checkpoint's score with its standard error."""
-    score, error = event.values["score"], event.values.get("score_error")
+    score, error = event.values["score"], event.values.get("score_standard_error")
     return f"{score:.3g}" if error is None else format_with_error(score, error)
 
 
@@ -216,7 +216,7 @@ def progress_text(config: Config, images_seen: int, elapsed: float, values: dict
         remaining.append((config.images - images_seen) / images_per_second)
     remaining_text = f", {duration_text(max(0.0, min(remaining)))} to go" if remaining else ""
     total = f" of {config.images:,}" if config.images is not None else ""
-    waiting_fraction = float(values.get("waiting_for_data", 0.0))
+    waiting_fraction = float(values.get("data_wait_fraction", 0.0))
     waiting_text = (
         f", {waiting_fraction:.0%} of the time spent waiting for pictures"
         if waiting_fraction > SLOW_DATA_FRACTION

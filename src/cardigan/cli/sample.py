@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     """Draw as the words say; return the exit code."""
     options = parse(SampleOptions, argv, "cardigan sample")
     if options.seeds is not None and (
-        flag_value("-n", argv) or flag_value("--num", argv) or flag_value("--seed", argv)
+        flag_value("-n", argv) or flag_value("--num-samples", argv) or flag_value("--seed", argv)
     ):
         raise CardiganError("--seeds names every picture, so -n and --seed have no effect beside it: leave them out.")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)

@@ -90,10 +90,10 @@ def check_serve_installed() -> None:
 def _check_options(options: ServeOptions, argv: list[str]) -> None:
     """Raise CardiganError for numbers out of range, and for settings that have no effect."""
     _check_range("--port", options.port, 0, 65_535)
-    _check_range("--batch", options.batch_size, 1, 4_096)
+    _check_range("--batch-size", options.batch_size, 1, 4_096)
     _check_range("--max-images", options.max_images, 1, 100_000)
-    _check_range("--queue", options.max_queued_images, options.max_images, 10_000_000)
-    _check_range("--grace", options.shutdown_timeout, 0, 86_400)
+    _check_range("--max-queued-images", options.max_queued_images, options.max_images, 10_000_000)
+    _check_range("--shutdown-timeout", options.shutdown_timeout, 0, 86_400)
     if not 0 < options.timeout <= 86_400:
         raise CardiganError(f"--timeout is {options.timeout:g}: expected seconds, more than 0 and at most 86400.")
     token = options.token or os.environ.get(TOKEN_VARIABLE, "")
@@ -110,7 +110,7 @@ def _check_options(options: ServeOptions, argv: list[str]) -> None:
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        hint = " (not fewer than --max-images)" if name == "--queue" else ""
+        hint = " (not fewer than --max-images)" if name == "--max-queued-images" else ""
         raise CardiganError(f"{name} is {value}: expected {low}..{high}{hint}.")
 
 

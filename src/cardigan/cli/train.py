@@ -116,16 +116,16 @@ def _explicit_settings(options: TrainOptions, argv: list[str], defaults: dict[st
         explicit.pop(name, None)
     if "minutes" in named and "images" not in named:
         explicit["images"] = None  # the user's budget instead of the recipe's
-    aliases = {"size": {"data.height", "data.width"}, "fit": {"data.fit"}}
+    aliases = {"size": {"data.height", "data.width"}, "resize": {"data.resize"}}
     for option, names in aliases.items():
         if getattr(options, option) is not None and names & named:
             raise CardiganError(f"--{option} and --{min(names & named)} were both given: leave one out.")
     if options.size is not None:
         explicit["data.height"], explicit["data.width"] = _parse_size(options.size)
     if options.resize is not None:
-        explicit["data.fit"] = options.resize
+        explicit["data.resize"] = options.resize
     if options.horizontal_flip:
-        explicit["data.mirror"] = True
+        explicit["data.horizontal_flip"] = True
     return explicit
 
 
@@ -193,7 +193,7 @@ def _closing_text(run: "Run", studio: bool) -> str:
     reasons = {
         "images": "Finished",
         "minutes": "Finished: the time is used up",
-        "patience": "Stopped: the score has not improved for longer than --patience",
+        "patience": "Stopped: the score has not improved for longer than --patience-images",
         "health": "Stopped: the run has gone bad (cardigan diagnose tells why)",
         "SIGINT": "Stopped by Ctrl-C",
         "SIGTERM": "Stopped by SIGTERM",

@@ -22,7 +22,7 @@ from cardigan.files import atomic, disk_cache
 from cardigan.rng import stream
 from cardigan.shapes import Pixels
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raised when the same source would give other pixels."""
 MAX_DISK_FRACTION = 0.5
 """Of the free disk."""
@@ -65,11 +65,13 @@ def load_or_build_cache(
     path = _cache_path(key)
     if not _is_complete(path, spec) or _can_read_skipped(path, reader, spec):
         _build_cache(path, reader, spec, workers, on_progress)
-    metadata = json.loads((path / "facts.json").read_bytes())
+    metadata = json.loads((path / "metadata.json").read_bytes())
     pixels = np.load(path / "pixels.npy", mmap_mode="c")
-    unreadable_indices = set(metadata["skipped"])
+    unreadable_indices = set(metadata["unreadable_indices"])
     entries = [entry for entry in cache_order(len(reader)) if entry not in unreadable_indices]
-    return DecodedCache(torch.from_numpy(pixels).permute(0, 3, 1, 2), entries, metadata["bad"], metadata["notes"], key)
+    return DecodedCache(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2), entries, metadata["unreadable"], metadata["conversions"], key
+    )
 
 
 def decode_in_memory(
@@ -112,12 +114,12 @@ def is_cached(reader: Reader, spec: DecodeSpec) -> bool:
 
 def _cache_key(reader: Reader, spec: DecodeSpec) -> str:
     return disk_cache.cache_key(
-        "pictures", str(CACHE_FORMAT), reader.fingerprint, str(len(reader)), json.dumps(asdict(spec))
+        "decoded", str(CACHE_FORMAT), reader.fingerprint, str(len(reader)), json.dumps(asdict(spec))
     )
 
 
 def _cache_path(key: str) -> Path:
-    return disk_cache.cache_dir() / "pictures" / key
+    return disk_cache.cache_dir() / "decoded" / key
 
 
 def cache_order(count: int) -> list[int]:
@@ -128,9 +130,9 @@ def cache_order(count: int) -> list[int]:
 def _is_complete(path: Path, spec: DecodeSpec) -> bool:
     """Return whether the folder holds what its facts say; one that does not is removed."""
     try:
-        metadata = json.loads((path / "facts.json").read_bytes())
+        metadata = json.loads((path / "metadata.json").read_bytes())
         shape = np.load(path / "pixels.npy", mmap_mode="r").shape
-        if shape == (metadata["count"], spec.height, spec.width, spec.channels):
+        if shape == (metadata["num_images"], spec.height, spec.width, spec.channels):
             return True
     except FileNotFoundError:
         pass
@@ -141,7 +143,7 @@ def _is_complete(path: Path, spec: DecodeSpec) -> bool:
 
 def _can_read_skipped(path: Path, reader: Reader, spec: DecodeSpec) -> bool:
     """Return whether a picture that was skipped can be read now: a passing fault of the disk, or a permission, shows in no fingerprint."""
-    for entry in json.loads((path / "facts.json").read_bytes())["skipped"]:
+    for entry in json.loads((path / "metadata.json").read_bytes())["unreadable_indices"]:
         try:
             decode_image(reader.read(entry), spec)
         except UnreadableImage:
@@ -208,13 +210,13 @@ def _write_cache(
     if unreadable_indices:
         _compact(file, np.sort(row_of[[number for number in range(len(reader)) if number not in unreadable_indices]]))
     metadata = {
-        "count": len(reader) - len(unreadable_indices),
-        "skipped": sorted(unreadable_indices),
-        "bad": unreadable,
-        "notes": dict(conversions),
+        "num_images": len(reader) - len(unreadable_indices),
+        "unreadable_indices": sorted(unreadable_indices),
+        "unreadable": unreadable,
+        "conversions": dict(conversions),
         "source": reader.name,
     }
-    (folder / "facts.json").write_text(json.dumps(metadata, indent=1))
+    (folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
 
 
 def _preallocate(file: Path) -> None:
@@ -227,7 +229,7 @@ def _preallocate(file: Path) -> None:
 def _compact(file: Path, rows: np.ndarray) -> None:
     """Rewrite the file with what lies at these places alone."""
     pixels = np.load(file, mmap_mode="r")
-    compact_file = file.with_name("shorter.npy")
+    compact_file = file.with_name("compacted.npy")
     compact_pixels = np.lib.format.open_memmap(
         compact_file, mode="w+", dtype=np.uint8, shape=(len(rows), *pixels.shape[1:])
     )

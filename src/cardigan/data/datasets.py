@@ -81,7 +81,7 @@ def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reade
     """
     if reader is None and data.source in BUILTIN_DATASETS:
         return _builtin_datasets(data)
-    _reject_unused_settings(data, {"classes"} if reader or not is_shards(data.source) else {"labels", "split"})
+    _reject_unused_settings(data, {"num_classes"} if reader or not is_shards(data.source) else {"labels", "split"})
     if data.channels not in (1, 3, 4):
         raise CardiganError(
             f"data.channels is {data.channels}: expected 1 (grey), 3 (RGB) or 4 (RGB and transparency)."
@@ -96,10 +96,10 @@ def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reade
             f"training needs at least {MIN_IMAGES}, and hundreds to learn anything but copies."
         )
     if data.split == "test" and not data.holdout:
-        raise CardiganError("data.split is 'test', but nothing is held out: give data.held_out a number of pictures.")
+        raise CardiganError("data.split is 'test', but nothing is held out: give data.holdout a number of pictures.")
     if data.max_images > len(reader) - data.holdout:
         raise CardiganError(
-            f"data.limit is {data.max_images:,} and {data.source} has {len(reader) - data.holdout:,} pictures to train on: give a smaller one."
+            f"data.max_images is {data.max_images:,} and {data.source} has {len(reader) - data.holdout:,} pictures to train on: give a smaller one."
         )
     spec = decode_spec(data)
     if should_cache(data, reader, spec):
@@ -162,20 +162,20 @@ def _holdout_note(data: DataConfig) -> str:
 
 def should_cache(data: DataConfig, reader: Reader, spec: DecodeSpec) -> bool:
     """Return whether the pictures are decoded once and kept; raises CardiganError if they must be and there is no room."""
-    if data.cache == "stream":
+    if data.cache == "none":
         return False
     if reader.no_cache or is_cached(reader, spec) or fits_on_disk(len(reader), spec):
         return True
     if data.cache == "disk":
         size = decoded_bytes(len(reader), spec) / 1e9
         raise CardiganError(
-            f"{len(reader):,} pictures of this size take {size:.1f} GB, more than half of what is free: set data.keep to stream, or auto."
+            f"{len(reader):,} pictures of this size take {size:.1f} GB, more than half of what is free: set data.cache to none, or auto."
         )
     return False
 
 
 def _builtin_datasets(data: DataConfig) -> Datasets:
-    _reject_unused_settings(data, {"held_out", "labels", "classes", "max_pixels", "keep", "workers"})
+    _reject_unused_settings(data, {"holdout", "labels", "num_classes", "max_pixels", "cache", "num_workers"})
     source = random_subset(BUILTIN_DATASETS[data.source](data.split), data.max_images)
     holdout = BUILTIN_DATASETS[data.source]("test") if data.split == "train" else None
     return Datasets(replace(source, horizontal_flip=data.horizontal_flip), holdout)
@@ -214,7 +214,7 @@ def _cached_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec, on_prog
         holdout,
         None,
         _count_unlabeled(labels, class_names),
-        _source_fingerprint(data, reader, "kept"),
+        _source_fingerprint(data, reader, "cached"),
         messages,
     )
 
@@ -276,10 +276,10 @@ def _streamed_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec) -> Da
 def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
     if data.max_images:
         raise CardiganError(
-            f"data.limit is {data.max_images}, but shards are read as they come: leave some of them out of the list instead."
+            f"data.max_images is {data.max_images}, but shards are read as they come: leave some of them out of the list instead."
         )
     if data.cache == "disk":
-        raise CardiganError("data.keep is 'disk', but shards are read as they come: leave it out.")
+        raise CardiganError("data.cache is 'disk', but shards are read as they come: leave it out.")
     all_shards = shards_from_config(data)
     shards, holdout_entries = all_shards.split_holdout(data.holdout)
     first_entries_of_epoch = read_first_entries(shards, NUM_PREVIEW_IMAGES)
@@ -289,16 +289,16 @@ def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
     make_stream = partial(shard_stream, shards, spec, data, num_classes)
     source_fingerprint = {
         "source": data.source,
-        "count": len(all_shards.addresses),
+        "num_images": len(all_shards.addresses),
         "fingerprint": all_shards.fingerprint,
-        "pictures": list(all_shards.addresses),
+        "names": list(all_shards.addresses),
     }
     return Datasets(
         preview,
         holdout,
         make_stream,
         int((preview.labels < 0).sum()),
-        {**source_fingerprint, "labels": "", "how": "streamed"},
+        {**source_fingerprint, "labels_fingerprint": "", "storage": "streamed"},
     )
 
 
@@ -306,12 +306,12 @@ def _source_fingerprint(data: DataConfig, reader: Reader, storage: str) -> dict[
     return {
         **{
             "source": data.source,
-            "count": len(reader),
+            "num_images": len(reader),
             "fingerprint": reader.fingerprint,
-            "labels": _labels_fingerprint(reader),
-            "how": storage,
+            "labels_fingerprint": _labels_fingerprint(reader),
+            "storage": storage,
         },
-        "pictures": [reader.entry_name(index) for index in range(len(reader))]
+        "names": [reader.entry_name(index) for index in range(len(reader))]
         if len(reader) <= MAX_LISTED_NAMES
         else None,
     }

@@ -45,7 +45,7 @@ class Prefetcher:
         if self.require_labels and bool((batch[1] < 0).any()):
             raise DataLost(
                 "A picture came that has no class, or one beyond those known, and the training is conditional: add the missing labels, or say with "
-                "data.classes how many classes there are."
+                "data.num_classes how many classes there are."
             )
         self._next_images_seen = images_seen + self.batch_size
         self.wait_seconds += time.monotonic() - start

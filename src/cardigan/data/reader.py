@@ -36,7 +36,7 @@ class Reader:
     no_cache: bool = False
     """Whether the fingerprint may be another source's too, as of an object in memory: nothing is kept of such pictures."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """How many entries were not taken for pictures, by reason ("not a picture", "hidden"); they count as nothing."""
+    """How many entries were not taken for pictures, by reason ("not an image", "hidden"); they count as nothing."""
 
     def __len__(self) -> int:
         return self.num_images

@@ -76,7 +76,7 @@ def random_subset(source: ImageSource, count: int) -> ImageSource:
     num_available = len(source.pixels)
     if count > num_available:
         raise CardiganError(
-            f"data.limit is {count:,} and {source.name!r} has {num_available:,} pictures: give a smaller one, or 0 for all."
+            f"data.max_images is {count:,} and {source.name!r} has {num_available:,} pictures: give a smaller one, or 0 for all."
         )
     return subset(source, torch.randperm(num_available, generator=stream(0, "limit", 0))[:count], f"limit {count}")
 

@@ -162,7 +162,7 @@ def _load_in_processes(
                 raise
             raise WorkerLost(
                 f"A process that decodes pictures of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely for lack of memory: "
-                "set data.workers to a smaller number, or to 0."
+                "set data.num_workers to a smaller number, or to 0."
             ) from error
 
 

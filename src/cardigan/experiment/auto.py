@@ -81,7 +81,7 @@ def auto_config(
 
 
 def auto_augmentation(config: Config, explicit_settings: set[str]) -> tuple[Config, list[str]]:
-    """Return the config of a source that needs no looking at, and is trained on `data.limit` of its pictures, with augmentation for so few."""
+    """Return the config of a source that needs no looking at, and is trained on `data.max_images` of its pictures, with augmentation for so few."""
     data = config.data
     if not data.max_images or _sets_augmentation(explicit_settings):
         return config, []
@@ -119,7 +119,7 @@ def _choose_size(config: Config, stats: DatasetStats, device: str) -> AutoChoice
         height, width = (max(8, round(side * size / short_side / 8) * 8) for size in (stats.height, stats.width))
     color_description = {1: "grey", 3: "in colour", 4: "in colour and partly transparent"}[stats.channels]
     return AutoChoice(
-        {"data.height": height, "data.width": width, "data.channels": stats.channels, "data.fit": "crop"},
+        {"data.height": height, "data.width": width, "data.channels": stats.channels, "data.resize": "crop"},
         [
             f"pictures: {stats.num_images:,}, {color_description}, mostly {stats.height}x{stats.width}; trained on at {height}x{width} (--size, --data.channels)"
         ],
@@ -140,7 +140,7 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
         settings = {
             "augment.operations": "shift,scale,rotate,stretch,drift",
             "augment.target": 0.6,
-            "augment.rise_images": 100_000,
+            "augment.ramp_images": 100_000,
         }
         return AutoChoice(
             settings,
@@ -156,17 +156,17 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
 def _choose_holdout(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
     if 0 < stats.num_shards < HOLDOUT_ONE_IN:
         return AutoChoice(
-            {}, [f"held out: nothing, a whole one of {stats.num_shards} shards would be needed (--data.held_out)"]
+            {}, [f"held out: nothing, a whole one of {stats.num_shards} shards would be needed (--data.holdout)"]
         )
     if stats.num_images < MIN_IMAGES_FOR_HOLDOUT:
         return AutoChoice(
             {},
-            ["held out: nothing, every picture is needed; the score compares with those trained on (--data.held_out)"],
+            ["held out: nothing, every picture is needed; the score compares with those trained on (--data.holdout)"],
         )
     number = min(MAX_HOLDOUT, stats.num_images // HOLDOUT_ONE_IN)
     return AutoChoice(
-        {"data.held_out": number},
-        [f"held out: {number:,} pictures, to judge by and to notice overfitting (--data.held_out)"],
+        {"data.holdout": number},
+        [f"held out: {number:,} pictures, to judge by and to notice overfitting (--data.holdout)"],
     )
 
 
@@ -235,8 +235,8 @@ def _choose_intervals(config: Config, images_per_second: float) -> AutoChoice:
 
     return AutoChoice(
         {
-            "sample_every": rounded_images(SAMPLE_INTERVAL_SECONDS),
-            "checkpoint_every": rounded_images(CHECKPOINT_INTERVAL_SECONDS),
+            "sample_every_images": rounded_images(SAMPLE_INTERVAL_SECONDS),
+            "checkpoint_every_images": rounded_images(CHECKPOINT_INTERVAL_SECONDS),
         },
         [],
     )

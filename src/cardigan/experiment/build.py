@@ -140,7 +140,7 @@ def build_step_config(config: Config, devices: Devices) -> StepConfig:
     if not (loss.bounded_below or config.objective.has_penalty or is_lipschitz):
         raise CardiganError(
             f"objective.loss is {config.objective.loss!r} and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp "
-            "(the paper's is 10), another penalty, or discriminator.spectral, with discriminator.normalisation 'none' and attention 0."
+            "(the paper's is 10), another penalty, or discriminator.spectral_norm, with discriminator.normalization 'none' and attention 0."
         )
     return StepConfig(loss, config.objective, config.conditional, devices, config.gradient_accumulation)
 
@@ -165,7 +165,7 @@ def build_callbacks(
     def write_samples(snapshot: Snapshot, logits_fn: LogitsFn) -> dict[str, Any]:
         fake = sample_pixels(snapshot, sample_keys(count, config.seed), labels)
         write_bytes(run.sample_path(snapshot.images_seen), png_bytes(side_by_side(fake, real)))
-        return {"num_samples": count, "logits_fake": logits_fn(fake, labels), "logits_real": logits_fn(real, labels)}
+        return {"num_samples": count, "fake_logits": logits_fn(fake, labels), "real_logits": logits_fn(real, labels)}
 
     scorer = quick_scorer(batches.source, config.data, holdout)
 

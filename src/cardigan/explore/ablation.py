@@ -37,7 +37,7 @@ class SeedBox:
     bottom: int
 
 
-def parse_box(text: str, name: str = "--forget") -> SeedBox:
+def parse_box(text: str, name: str = "--ablate-box") -> SeedBox:
     """Return a window of a text such as `3:10,5,20,18`: the seed, then left, top, right, bottom."""
     match = re.fullmatch(
         r"\s*(\d{1,18})\s*:\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", text, re.ASCII
@@ -58,7 +58,7 @@ def box_channels(snapshot: Snapshot, boxes: Sequence[SeedBox], layer: int | None
     or everything.
     """
     if not boxes:
-        raise CardiganError("No window was given: mark what is to be forgotten, such as --forget 3:10,5,20,18.")
+        raise CardiganError("No window was given: mark what is to be forgotten, such as --ablate-box 3:10,5,20,18.")
     layer_module = layer_at(generator_layers(snapshot.generator), _layer_index(snapshot, layer))
     seeds = list(dict.fromkeys(box.seed for box in boxes))
     with record_activations([layer_module]) as maps:

@@ -18,7 +18,7 @@ from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
 
 FEATURE_MODULES: dict[type[nn.Module], str] = {
-    **{DcganGenerator: "norms", ResnetGenerator: "sizes", R3ganGenerator: "blocks", MlpGenerator: "hidden"},
+    **{DcganGenerator: "norms", ResnetGenerator: "up_stages", R3ganGenerator: "blocks", MlpGenerator: "hidden"},
     **{
         DcganDiscriminator: "norms",
         ResnetDiscriminator: "layers",
@@ -53,7 +53,7 @@ def check_not_packed(discriminator: nn.Module) -> None:
     if isinstance(discriminator, PacDiscriminator):
         raise CardiganError(
             f"This discriminator judges packs of {discriminator.pac} pictures together, so it has no opinion on one: "
-            "give a run that was trained with packing 1."
+            "give a run that was trained with pac 1."
         )
 
 

@@ -171,7 +171,7 @@ def _time(snapshot: Snapshot, record: TrainingRecord) -> list[str]:
     environment = record.environment or {}
     machine = ", ".join(
         f"{label} {environment[name]}"
-        for name, label in (("platform", "on"), ("threads", "threads:"), ("torch", "torch"))
+        for name, label in (("platform", "on"), ("num_threads", "threads:"), ("torch_version", "torch"))
         if environment.get(name)
     )
     return [f"{images_seen} in {record.seconds:,.0f} s{f' ({machine})' if machine else ''}."]
@@ -183,13 +183,13 @@ def _metrics(record: TrainingRecord, weights: str) -> list[str]:
         if weights == "float32"
         else [f"Of the weights before they were stored as {weights}; what that costs was not judged.", ""]
     )
-    score = [] if record.score is None else [f"Score at this checkpoint: {record.score:.2f} (the cheap one, of few pictures and without an error: "
+    score = [] if record.score is None else [f"Score at this checkpoint: {record.score:.2f} (the quick score, of few pictures and without an error: "
                                              "it compares checkpoints of one run, nothing else)."]  # fmt: skip
     if not record.metric_rows:
         return [
             *score,
             *([""] if score else []),
-            "Not judged: `cardigan export --judge` or `cardigan evaluate` does it.",
+            "Not judged: `cardigan export --evaluate` or `cardigan evaluate` does it.",
         ]
     table = ["| metric | value | standard error | real pictures |", "|---|---|---|---|"]
     table += [f"| {row.name} | {row.value} | {row.error} | {row.baseline} |" for row in record.metric_rows]
@@ -228,8 +228,8 @@ def _use(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
 def _reproducibility_note(record: TrainingRecord) -> str:
     environment = record.environment or {}
     versions = (
-        f"with cardigan {environment['cardigan']} and torch {environment['torch']}"
-        if {"cardigan", "torch"} <= environment.keys()
+        f"with cardigan {environment['cardigan_version']} and torch {environment['torch_version']}"
+        if {"cardigan_version", "torch_version"} <= environment.keys()
         else "with the same versions"
     )
     return f"\nThe bits are the same {versions} on the same kind of machine; elsewhere rounding differs, and so do single pictures."

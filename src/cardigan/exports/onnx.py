@@ -87,7 +87,7 @@ def onnxruntime_generate_fn(path: Path) -> GenerateFn:
 
 
 def _onnx_model(snapshot: Snapshot, optimize: bool) -> Any:
-    """Return the ONNX model of a snapshot. Optimized, normalisation is folded into the weights, which are then no longer those that are rounded."""
+    """Return the ONNX model of a snapshot. Optimized, normalization is folded into the weights, which are then no longer those that are rounded."""
     try:
         with _quiet_exporter():
             program = torch.onnx.export(

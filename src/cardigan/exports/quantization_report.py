@@ -51,7 +51,7 @@ def quantization_lines(report: QuantizationReport) -> list[str]:
         "metric",
         "fp32" if quantized else "value",
         *([report.weights, "differs"] if quantized else []),
-        "real pictures",
+        "real baseline",
         "better",
     ]
     rows = []
@@ -73,5 +73,5 @@ def quantization_lines(report: QuantizationReport) -> list[str]:
         f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}), extractor {protocol.extractor} "
         f"{protocol.extractor_sha256[:12]}, resizer {protocol.extractor_resize}, cardigan {protocol.cardigan_version}; errors are standard errors, "
         "and what differs does so by more than twice the error of the difference.",
-        *(f"{name} is absent: {reason}" for name, reason in report.full_precision.unavailable.items()),
+        *(f"{name} is unavailable: {reason}" for name, reason in report.full_precision.unavailable.items()),
     ]

@@ -18,7 +18,7 @@ from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
 
 EMBEDDED_SOURCES = ("mnist", "stacked-mnist")
-AUTO_FIELDS = ("data.channels", "data.held_out")
+AUTO_FIELDS = ("data.channels", "data.holdout")
 """What `cardigan train --recipe` still chooses for a source of the user's own, unless it is told."""
 URL_QUERY = re.compile(r"(https?://[^?#]*).*", re.IGNORECASE | re.DOTALL)
 URL_USER = re.compile(r"://[^/]*@")
@@ -43,7 +43,7 @@ class TrainingRecord:
     seconds: float | None = None
     environment: dict[str, Any] | None = None
     score: float | None = None
-    """The cheap one of its checkpoint."""
+    """The quick score of its checkpoint."""
     metric_rows: tuple[MetricRow, ...] = ()
     protocol: str = ""
 
@@ -107,7 +107,7 @@ def metrics_in_report(path: Path, images_seen: int) -> tuple[tuple[MetricRow, ..
     except (OSError, UnicodeDecodeError):
         return (), ""
     images_seen_match = re.search(r"<th>images seen</th><td>([\d,]+)</td>", text)
-    table_match = re.search(r"<h2>How good it is</h2><table>(.*?)</table><p class=\"small\">(.*?)</p>", text, re.DOTALL)
+    table_match = re.search(r"<h2>Metrics</h2><table>(.*?)</table><p class=\"small\">(.*?)</p>", text, re.DOTALL)
     if images_seen_match is None or table_match is None or int(images_seen_match[1].replace(",", "")) != images_seen:
         return (), ""
     number_pattern = r'<td class="number">([^<]*)</td>'

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cardigan.errors import CardiganError
 
-TEMPORARY_PREFIX = ".unfinished-"
+TEMPORARY_PREFIX = ".tmp-"
 """How temporary names begin; what a killed process leaves behind can be told and removed by it."""
 
 

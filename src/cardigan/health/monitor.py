@@ -50,7 +50,7 @@ class Monitor:
             "noise": trend.noise,
         }
         if degraded:
-            name = "collapse" if trend.ratio_to_best >= COLLAPSE_RATIO else "partial collapse"
+            name = "mode collapse" if trend.ratio_to_best >= COLLAPSE_RATIO else "partial mode collapse"
             return [make_fault(name, step, evidence, fatal=True, message=SCORE_MESSAGES[name])]
         if (
             len(trend.log_scores) - trend.best_index >= MIN_PLATEAU_EVALUATIONS

@@ -16,7 +16,7 @@ NUM_INITIAL, NUM_RECENT = 10, 20
 START_IMAGES, EPOCH_IMAGES = 20_000, 60_000
 """Images after which the start is over, when healthy runs look bad too; and after which even a slow one must have begun."""
 LOSS_NAMES = ("discriminator_loss", "generator_loss")
-GRADIENT_NORMS = ("discriminator_gradient", "generator_gradient")
+GRADIENT_NORMS = ("discriminator_gradient_norm", "generator_gradient_norm")
 
 
 @dataclass
@@ -73,28 +73,29 @@ def dead_generator(values: NamedNumbers, _: History) -> dict[str, float] | None:
     evidence = {name: values[name] for name in ("diversity", *GRADIENT_NORMS)}
     return (
         evidence
-        if evidence["diversity"] < 0.1 and evidence["generator_gradient"] < 1e-3 * evidence["discriminator_gradient"]
+        if evidence["diversity"] < 0.1
+        and evidence["generator_gradient_norm"] < 1e-3 * evidence["discriminator_gradient_norm"]
         else None
     )
 
 
 def partial_mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | None:
     """Pictures that differed like real ones differ by less than half of that, or a quarter of them has a twin."""
-    evidence = {"diversity": values["diversity"], "repeated": values["repeated"], "widest": history.max_diversity}
+    evidence = {
+        "diversity": values["diversity"],
+        "duplicate_rate": values["duplicate_rate"],
+        "widest": history.max_diversity,
+    }
     return (
         evidence
-        if history.max_diversity > 0.8 and (evidence["diversity"] < 0.5 or evidence["repeated"] > 0.25)
+        if history.max_diversity > 0.8 and (evidence["diversity"] < 0.5 or evidence["duplicate_rate"] > 0.25)
         else None
     )
 
 
 def missing_classes(values: NamedNumbers, history: History) -> dict[str, float] | None:
     """The histogram of classes is as far from the data's as if three classes of ten were never drawn: ln(10/7) = 0.36 nats."""
-    return (
-        {"class_divergence": values["class_divergence"]}
-        if history.step >= START_IMAGES and values["class_divergence"] > 0.36
-        else None
-    )
+    return {"class_kl": values["class_kl"]} if history.step >= START_IMAGES and values["class_kl"] > 0.36 else None
 
 
 def discriminator_too_strong(values: NamedNumbers, history: History) -> dict[str, float] | None:
@@ -128,12 +129,14 @@ def loss_diverged(_: NamedNumbers, history: History) -> dict[str, float] | None:
 
 def discriminator_overfitting(values: NamedNumbers, _: History) -> dict[str, float] | None:
     """Held-out real pictures look more like generated ones to D than like the real ones it was trained on (arXiv:2006.06676, eq. 1)."""
-    return {"held_out_gap": values["held_out_gap"]} if values["held_out_gap"] > 0.5 else None
+    return {"holdout_gap": values["holdout_gap"]} if values["holdout_gap"] > 0.5 else None
 
 
 def memorization(values: NamedNumbers, _: History) -> dict[str, float] | None:
     """Generated pictures lie less than half as far from their nearest training picture as new real ones do."""
-    return {"nearness": values["nearness"]} if values["nearness"] < 0.5 else None
+    return (
+        {"nearest_distance_ratio": values["nearest_distance_ratio"]} if values["nearest_distance_ratio"] < 0.5 else None
+    )
 
 
 def discriminator_loss_vanished(values: NamedNumbers, history: History) -> dict[str, float] | None:
@@ -155,15 +158,15 @@ def discriminator_loss_vanished(values: NamedNumbers, history: History) -> dict[
 
 DIVERSITY, DISCRIMINATOR_METRICS = frozenset({"diversity"}), frozenset({"d_real", "d_fake", "discriminator_loss"})
 RULES = (
-    Rule("collapse", DIVERSITY, mode_collapse, fatal=True),
-    Rule("collapse", DIVERSITY | set(GRADIENT_NORMS), dead_generator, fatal=True),
-    Rule("partial collapse", DIVERSITY | {"repeated"}, partial_mode_collapse),
-    Rule("partial collapse", frozenset({"class_divergence"}), missing_classes),
-    Rule("discriminator won", DISCRIMINATOR_METRICS, discriminator_too_strong, fatal=True),
-    Rule("generator won", DISCRIMINATOR_METRICS, discriminator_too_weak, fatal=True),
+    Rule("mode collapse", DIVERSITY, mode_collapse, fatal=True),
+    Rule("mode collapse", DIVERSITY | set(GRADIENT_NORMS), dead_generator, fatal=True),
+    Rule("partial mode collapse", DIVERSITY | {"duplicate_rate"}, partial_mode_collapse),
+    Rule("partial mode collapse", frozenset({"class_kl"}), missing_classes),
+    Rule("discriminator too strong", DISCRIMINATOR_METRICS, discriminator_too_strong, fatal=True),
+    Rule("discriminator too weak", DISCRIMINATOR_METRICS, discriminator_too_weak, fatal=True),
     Rule("divergence", DISCRIMINATOR_METRICS, discriminator_diverged, fatal=True),
     Rule("divergence", frozenset(LOSS_NAMES), loss_diverged, fatal=True, loss_only=True),
-    Rule("overfitting", frozenset({"held_out_gap"}), discriminator_overfitting),
-    Rule("memorising", frozenset({"nearness"}), memorization),
-    Rule("discriminator won", frozenset(LOSS_NAMES), discriminator_loss_vanished, fatal=True, loss_only=True),
+    Rule("discriminator overfitting", frozenset({"holdout_gap"}), discriminator_overfitting),
+    Rule("memorization", frozenset({"nearest_distance_ratio"}), memorization),
+    Rule("discriminator too strong", frozenset(LOSS_NAMES), discriminator_loss_vanished, fatal=True, loss_only=True),
 )

@@ -30,8 +30,8 @@ from cardigan.shapes import Labels, Pixels
 
 NUM_SAMPLES = 10_000
 MIN_SAMPLES = 100
-BASELINE_FORMAT = 1
-"""Raised when a number changes its meaning, so that no older floor is read."""
+BASELINE_FORMAT = 2
+"""Raised when a number changes its meaning, so that no older real baseline is read."""
 
 
 def generator_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, truncation: float = 1.0) -> Sampler:
@@ -63,7 +63,7 @@ def evaluate(
     """Return the judgement of what `sampler` draws.
 
     `metrics` are names in `METRICS`; by default all, and those that cannot be computed are absent with the reason, while one that was
-    asked for and cannot be is an error. `floor` puts beside each number what as many real pictures score. The extractor is the
+    asked for and cannot be is an error. `baseline` puts beside each number what as many real pictures score. The extractor is the
     reference's own unless another is given. Raises CardiganError for unknown metrics, too few samples, or pictures of another frame.
     """
     start = time.monotonic()
@@ -83,7 +83,7 @@ def evaluate(
             continue
         baselines = _baselines(name, reference, extractor, num_samples) if baseline else {}
         values |= {key: dataclasses.replace(value, **baselines.get(key, {})) for key, value in found.items()}
-    class_frequencies = frequencies(inputs.class_counts).tolist() if "class_divergence" in values else []
+    class_frequencies = frequencies(inputs.class_counts).tolist() if "class_kl" in values else []
     return Report(
         values,
         unavailable,
@@ -96,14 +96,14 @@ def evaluate(
 
 
 def worst_pairs(
-    report: Report, sampler: Sampler, reference: Reference, which: str = "memorised"
+    report: Report, sampler: Sampler, reference: Reference, which: str = "memorized"
 ) -> tuple[Pixels, Pixels]:
     """Return the samples of a report's worst cases and their neighbours, drawn again; raises CardiganError if it has none."""
     pairs = report.worst.get(which)
     if not pairs:
-        raise CardiganError(f"The report holds no {which!r} samples: evaluate with the metric memorisation.")
+        raise CardiganError(f"The report holds no {which!r} samples: evaluate with the metric memorization.")
     samples = torch.cat([sampler.draw(sample, sample + 1)[0] for sample, _ in pairs])
-    if which == "memorised":
+    if which == "memorized":
         return samples, reference.train[[other for _, other in pairs]]
     return samples, torch.cat([sampler.draw(other, other + 1)[0] for _, other in pairs])
 
@@ -140,10 +140,13 @@ def _baselines(
 
     def compute() -> dict[str, dict[str, float]]:
         values = group.compute(MetricInputs(real_sampler, reference, extractor, num_samples))
-        return {key: {"floor": value.value, "floor_error": value.standard_error} for key, value in values.items()}
+        return {
+            key: {"real_baseline": value.value, "real_baseline_error": value.standard_error}
+            for key, value in values.items()
+        }
 
     cache_id = cache_key(
-        "floor",
+        "real-baseline",
         str(BASELINE_FORMAT),
         name,
         reference.sha256,
@@ -157,7 +160,9 @@ def _baselines(
 
 def _protocol(inputs: MetricInputs) -> Protocol:
     sampler, reference, extractor = inputs.sampler, inputs.reference, inputs.extractor
-    split_note = "" if sampler.train_split == "train" else f" (also trained on: data.split is {sampler.train_split})"
+    split_note = (
+        "" if sampler.train_split == "train" else f" (data.split is {sampler.train_split}: these were trained on too)"
+    )
     return Protocol(
         inputs.num_samples,
         sampler.seed,

@@ -49,7 +49,7 @@ class FeatureExtractor:
     @property
     def kernel_distance_name(self) -> str:
         """What a kernel distance over these features is called: only Inception's is a KID."""
-        return "kid" if self.distance_name == "fid" else self.distance_name.replace("distance", "kernel_distance")
+        return "kid" if self.distance_name == "fid" else self.distance_name.replace("fd_", "kd_")
 
     @property
     def classifier_score_name(self) -> str:
@@ -77,7 +77,7 @@ def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
     if image_shape == (3, SIDE, SIDE):
         return FeatureExtractor(
             "digits",
-            "stacked_digit_distance",
+            "fd_stacked_digits",
             _digit_weights_sha256(),
             384,
             "none, each channel a digit",
@@ -88,9 +88,7 @@ def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
             f"The extractor 'digits' judges grey {SIDE}x{SIDE} digits, these are {_shape_text(image_shape)}: choose another with --extractor."
         )
     classifier = digit_classifier()
-    return FeatureExtractor(
-        "digits", "digit_distance", _digit_weights_sha256(), 128, "none", digit_features, classifier.fc
-    )
+    return FeatureExtractor("digits", "fd_digits", _digit_weights_sha256(), 128, "none", digit_features, classifier.fc)
 
 
 @cache
@@ -110,7 +108,7 @@ def _pixels_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
 
     return FeatureExtractor(
         "pixels",
-        "pixel_distance",
+        "fd_pixels",
         "",
         channels * height * width,
         "bilinear, antialiased, to the reference's size",
@@ -128,7 +126,7 @@ def _efficientnet_extractor(image_shape: ImageShape, _: Path | None) -> FeatureE
     resize_note = "bilinear, antialiased, to 224x224"
     return FeatureExtractor(
         "efficientnet-lite0",
-        "efficientnet_lite0_distance",
+        "fd_efficientnet_lite0",
         weights_sha256,
         1280,
         resize_note,
@@ -166,7 +164,7 @@ def _dinov2_extractor(image_shape: ImageShape, weights: Path | None) -> FeatureE
     name = f"dinov2 ({network.embed_dim})"
     return FeatureExtractor(
         name,
-        "dinov2_distance",
+        "fd_dinov2",
         file_sha256(weights),
         network.embed_dim,
         "bilinear, antialiased, to 224x224",

@@ -68,7 +68,7 @@ class MetricInputs:
     def samples(self) -> tuple[Pixels, Labels | None]:
         if self.num_samples > MAX_SAMPLES_IN_MEMORY:
             raise CardiganError(
-                f"{self.num_samples:,} samples: this number holds at most {MAX_SAMPLES_IN_MEMORY:,}; neighbour_error alone takes more."
+                f"{self.num_samples:,} samples: this number holds at most {MAX_SAMPLES_IN_MEMORY:,}; nn_error alone takes more."
             )
         chunks = list(self.chunks())
         labels = [chunk[1] for chunk in chunks if chunk[1] is not None]
@@ -123,7 +123,7 @@ def frechet_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     reference = gaussian_from_moments(streaming_moments(inputs.reference_features.split(CHUNK_SIZE)))
     return {
         inputs.extractor.distance_name: inputs.metric_value(
-            frechet_with_error(inputs.features, reference), "blocks of samples (jackknife)"
+            frechet_with_error(inputs.features, reference), "jackknife over samples"
         )
     }
 
@@ -138,9 +138,9 @@ def prdc_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     counts = (len(per_image.precision), len(per_image.recall))
     error_methods = {
         "precision": "samples",
-        "recall": "real pictures",
+        "recall": "real images",
         "density": "samples",
-        "coverage": "real pictures",
+        "coverage": "real images",
     }
     return {
         name: inputs.metric_value(mean_with_error(getattr(per_image, name)), error_methods[name], *counts)
@@ -151,15 +151,13 @@ def prdc_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 def class_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     counts = inputs.class_counts
     holdout_counts = class_counts(inputs.reference.holdout_labels, inputs.reference.num_classes)
-    return _histogram_metrics(inputs, counts, holdout_counts, "class_divergence", "modes_covered")
+    return _histogram_metrics(inputs, counts, holdout_counts, "class_kl", "classes_covered")
 
 
 def classifier_score_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     value = jackknife(inputs.logits, classifier_score)
     return {
-        inputs.extractor.classifier_score_name: inputs.metric_value(
-            value, "blocks of samples (jackknife)", num_reference=0
-        )
+        inputs.extractor.classifier_score_name: inputs.metric_value(value, "jackknife over samples", num_reference=0)
     }
 
 
@@ -169,7 +167,7 @@ def stacked_mnist_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
             f"The data has {inputs.reference.num_classes} classes: only stacked MNIST has {NUM_STACKED_MODES} modes to count."
         )
     counts = class_counts(stacked_modes(inputs.pixels), NUM_STACKED_MODES)
-    return _histogram_metrics(inputs, counts, uniform_counts(NUM_STACKED_MODES), "stacked_divergence", "stacked_modes")
+    return _histogram_metrics(inputs, counts, uniform_counts(NUM_STACKED_MODES), "mode_kl", "modes_covered")
 
 
 def nn_error_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
@@ -185,7 +183,7 @@ def nn_error_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 
     reference = inputs.reference
     errors = nn_errors(reference.holdout, reference.holdout_labels, labeled_chunks())
-    return {"neighbour_error": inputs.metric_value(mean_with_error(errors), "real pictures")}
+    return {"nn_error": inputs.metric_value(mean_with_error(errors), "real images")}
 
 
 def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
@@ -197,20 +195,20 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
         real_sampler if (real_sampler.num_available or 0) >= len(samples) else holdout_sampler(reference)
     )  # few pictures to train on
     duplicate_distance = load_or_compute_tensors(
-        cache_key("repeats", reference.sha256, str(len(samples)), str(DUPLICATE_QUANTILE)),
+        cache_key("duplicate-threshold", reference.sha256, str(len(samples)), str(DUPLICATE_QUANTILE)),
         lambda: {
             "threshold": nearest_samples(real_sampler.draw(0, len(samples))[0]).distance.quantile(DUPLICATE_QUANTILE)
         },
     )["threshold"]
-    inputs.worst["memorised"] = neighbors.worst(NUM_WORST)
-    inputs.worst["repeated"] = [
+    inputs.worst["memorized"] = neighbors.worst(NUM_WORST)
+    inputs.worst["duplicates"] = [
         (int(place), int(sample_neighbors.index[place]))
         for place in sample_neighbors.distance.argsort(stable=True)[:NUM_WORST]
     ]
     values = {
         "authenticity": (neighbors.authentic, len(reference.train)),
-        "nearest_training_distance": (neighbors.nearest.distance, len(reference.train)),
-        "repeated_share": ((sample_neighbors.distance < duplicate_distance).double(), 0),
+        "nearest_train_distance": (neighbors.nearest.distance, len(reference.train)),
+        "duplicate_rate": ((sample_neighbors.distance < duplicate_distance).double(), 0),
     }
     return {
         name: inputs.metric_value(mean_with_error(each), "samples", len(samples), real)
@@ -221,7 +219,7 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 def parzen_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     samples, reference = inputs.pixels[:MAX_PAIRWISE], inputs.reference
     value, error, _ = parzen_log_likelihood(samples, reference.train[-NUM_VALIDATION:], reference.holdout)
-    return {"parzen_log_likelihood": inputs.metric_value((value, error), "real pictures", len(samples))}
+    return {"parzen_log_likelihood": inputs.metric_value((value, error), "real images", len(samples))}
 
 
 def _histogram_metrics(
@@ -233,7 +231,7 @@ def _histogram_metrics(
     return {
         name: inputs.metric_value(
             (float(statistic(counts)), bootstrap_error(counts, statistic, seed)),
-            "counts redrawn (bootstrap)",
+            "bootstrap of class counts",
             num_reference=int(reference_counts.sum()),
         )
         for name, statistic in statistics.items()
@@ -245,18 +243,18 @@ class MetricGroup:
     """A group of numbers that are computed together."""
 
     compute: Callable[[MetricInputs], dict[str, MetricValue]]
-    baseline: Literal["train", "held-out"] = "train"
-    """Which real pictures stand in for samples to find its floor: those trained on, or, where copying is measured, those that were not."""
+    baseline: Literal["train", "holdout"] = "train"
+    """Which real pictures stand in for samples to find its real baseline: those trained on, or, where copying is measured, those that were not."""
 
 
 METRICS = {
-    "distance": MetricGroup(frechet_metrics),
+    "frechet": MetricGroup(frechet_metrics),
     "kernel": MetricGroup(kernel_metrics),
-    "overlap": MetricGroup(prdc_metrics),
+    "prdc": MetricGroup(prdc_metrics),
     "classes": MetricGroup(class_metrics),
-    "score": MetricGroup(classifier_score_metrics),
-    "neighbour_error": MetricGroup(nn_error_metrics),
-    "memorisation": MetricGroup(memorization_metrics, baseline="held-out"),
+    "classifier_score": MetricGroup(classifier_score_metrics),
+    "nn_error": MetricGroup(nn_error_metrics),
+    "memorization": MetricGroup(memorization_metrics, baseline="holdout"),
     "parzen": MetricGroup(parzen_metrics),
-    "stacked": MetricGroup(stacked_mnist_metrics),
+    "stacked_mnist": MetricGroup(stacked_mnist_metrics),
 }

@@ -7,10 +7,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-HIGHER_IS_BETTER = frozenset({"precision", "recall", "density", "coverage", "modes_covered", "classifier_score", "inception_score", "parzen_log_likelihood",
-                    "authenticity", "stacked_modes"})  # fmt: skip
-"""Numbers of which more is better; of `nearest_training_distance` and the numbers not known here neither is, of all others less."""
-NO_DIRECTION = frozenset({"nearest_training_distance"})
+HIGHER_IS_BETTER = frozenset({"precision", "recall", "density", "coverage", "classes_covered", "classifier_score", "inception_score", "parzen_log_likelihood",
+                    "authenticity", "modes_covered"})  # fmt: skip
+"""Numbers of which more is better; of `nearest_train_distance` and the numbers not known here neither is, of all others less."""
+NO_DIRECTION = frozenset({"nearest_train_distance"})
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Report:
     class_frequencies: list[float] = field(default_factory=list)
     """How the samples are spread over the classes, as the extractor's classifier sees them."""
     worst: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """`memorised`: (sample, training picture); `repeated`: (sample, sample). The worst first."""
+    """`memorized`: (sample, training picture); `duplicates`: (sample, sample). The worst first."""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The cheap verdict at checkpoints: the score that picks the best checkpoint, and what else is seen on the way.
+"""The quick score at checkpoints: the score that picks the best checkpoint, and what else is seen on the way.
 
 Knows pictures and classes; draws nothing and trains nothing.
 """
@@ -46,7 +46,7 @@ THUMBNAIL_SIDE = 8
 
 @dataclass(frozen=True)
 class QuickScorer:
-    """How many pictures to draw, and what judges them. A lower `score` is better; `score_error` is its standard error."""
+    """How many pictures to draw, and what judges them. A lower `score` is better; `score_standard_error` is its standard error."""
 
     num_samples: int
     score: Callable[[Pixels], dict[str, float]]
@@ -101,7 +101,7 @@ def _score_digits(pixels: Pixels, data: DataConfig, expected: ClassCounts | None
     features = digit_features(to_mnist_shape(pixels, data))
     values = _score_values(frechet_with_influence_error(features, digit_reference()))
     if expected is not None:  # of a class that the data lacks, pictures would be infinitely far
-        values["class_divergence"] = round(class_kl(class_counts(predict_digits(features), len(expected)), expected), 6)
+        values["class_kl"] = round(class_kl(class_counts(predict_digits(features), len(expected)), expected), 6)
     return values
 
 
@@ -114,4 +114,4 @@ def _score_stacked(pixels: Pixels, data: DataConfig) -> dict[str, float]:
 
 
 def _score_values(value: tuple[float, float]) -> dict[str, float]:
-    return {"score": value[0], "score_error": float(f"{value[1]:.3g}")}
+    return {"score": value[0], "score_standard_error": float(f"{value[1]:.3g}")}

@@ -20,7 +20,7 @@ from cardigan.rng import stream
 from cardigan.shapes import Labels, Pixels
 
 NUM_VALIDATION = 1_000
-"""The last training pictures, kept for choosing a Parzen window: no floor is drawn from them."""
+"""The last training pictures, kept for choosing a Parzen window: no real baseline is drawn from them."""
 
 
 @dataclass(frozen=True)

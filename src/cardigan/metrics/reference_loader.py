@@ -25,7 +25,7 @@ def load_reference(config: Config, model: Path | None = None) -> Reference:
     if not data.source:
         raise CardiganError(
             "This generator does not say which pictures it was trained on, and it can only be judged beside real ones: "
-            "name them with `cardigan evaluate MODEL --against PICTURES`."
+            "name them with `cardigan evaluate MODEL --reference PICTURES`."
         )
     if data.source in BUILTIN_DATASETS:
         return builtin_reference(data.source, data.max_images)
@@ -44,7 +44,7 @@ def builtin_reference(source: str, max_images: int = 0) -> Reference:
 
 def _reference_from_sources(name: str, train: ImageSource, holdout: ImageSource | None) -> Reference:
     eval_source = holdout or train
-    split = "held-out" if holdout else "training"
+    split = "holdout" if holdout else "train"
     fingerprint = (
         f"{train.fingerprint} {eval_source.fingerprint}" if train.fingerprint and eval_source.fingerprint else ""
     )
@@ -68,7 +68,9 @@ def _check_source_unchanged(datasets: Datasets, model: Path | None) -> None:
     """Raise CardiganError if the pictures are not those the model's run remembers: what was held out then might have been trained on."""
     folders = [] if model is None or is_hub_address(model) else [model, *model.absolute().parents[:2]]
     run = next((RunDirectory(folder) for folder in folders if (folder / "source.json").exists()), None)
-    saved_fingerprint = {} if run is None else {**source_fingerprint(run), "how": datasets.source_fingerprint["how"]}
+    saved_fingerprint = (
+        {} if run is None else {**source_fingerprint(run), "storage": datasets.source_fingerprint["storage"]}
+    )
     changes = source_changes(saved_fingerprint, datasets.source_fingerprint) if saved_fingerprint else ""
     if changes:
         raise CardiganError(

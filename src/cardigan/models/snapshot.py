@@ -29,7 +29,7 @@ from cardigan.run.checkpoint import list_checkpoints
 from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Images, Labels, Latents, Pixels
 
-FORMAT, QUANTIZED_FORMAT = 1, 2
+FORMAT, QUANTIZED_FORMAT = 3, 4
 """Of a file whose weights are fp32, and of one whose weights are stored in fewer bits."""
 SAMPLE_BATCH_SIZE = 64
 """Pictures are computed this many at a time, the last chunk filled up, so that the same z gives the same bits whatever stands beside it."""
@@ -55,7 +55,7 @@ def snapshot_metadata(config: Config, spec: ImageSpec, images_seen: int) -> dict
     return {
         "format": FORMAT,
         "config": _nested_identity(config),
-        "classes": spec.num_classes,
+        "num_classes": spec.num_classes,
         **names,
         "images_seen": images_seen,
     }
@@ -78,7 +78,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, weights_dtype: WeightsDtype =
     if snapshot.foreign:
         metadata |= {"foreign": True}
     if weights_dtype != "float32":
-        metadata |= {"format": QUANTIZED_FORMAT, "weights": weights_dtype}
+        metadata |= {"format": QUANTIZED_FORMAT, "weights_dtype": weights_dtype}
     write_tensors(path, quantize_state(snapshot.generator, weights_dtype), metadata, card)
 
 
@@ -101,7 +101,7 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
                 f"its format is {metadata['format']!r}, not {FORMAT} or {QUANTIZED_FORMAT}: use the version that wrote it."
             )
         config, images_seen = from_dict(metadata["config"]), int(metadata["images_seen"])
-        spec = image_spec(config.data, int(metadata["classes"]), _class_names(metadata))
+        spec = image_spec(config.data, int(metadata["num_classes"]), _class_names(metadata))
         check_num_blocks(config)
         with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
             generator = build_generator(config, spec)
@@ -135,7 +135,7 @@ def _weights_dtype(metadata: dict[str, Any]) -> WeightsDtype:
         (
             kind
             for kind in get_args(WeightsDtype)
-            if metadata["format"] == QUANTIZED_FORMAT and metadata.get("weights") == kind
+            if metadata["format"] == QUANTIZED_FORMAT and metadata.get("weights_dtype") == kind
         ),
         "float32",
     )
@@ -143,8 +143,8 @@ def _weights_dtype(metadata: dict[str, Any]) -> WeightsDtype:
 
 def _class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
     names = metadata.get("class_names", [])
-    if names and (len(names) != metadata["classes"] or not all(isinstance(name, str) for name in names)):
-        raise ValueError(f"{len(names)} names of {metadata['classes']} classes")
+    if names and (len(names) != metadata["num_classes"] or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{len(names)} names of {metadata['num_classes']} classes")
     return tuple(names)
 
 

@@ -2,7 +2,7 @@
 
 A picture is halved down to sides of 4 to 7, or as often as `depth` says.
 
-At 64x64 and width 128, with `batch-shift` normalisation, it is the network of the MXNet tutorial. Knows nothing of losses or training.
+At 64x64 and width 128, with `batch-no-scale` normalisation, it is the network of the MXNet tutorial. Knows nothing of losses or training.
 """
 
 import torch

@@ -170,7 +170,7 @@ class DiscriminatorBlock(nn.Module):
 class ConditionalNorm(nn.Module):
     """Normalisation, and with classes a scale and shift for each (arXiv:1610.07629, section 2.2): common ones and its own deviations, at first 0."""
 
-    def __init__(self, kind: Literal["none", "batch", "batch-shift"], num_classes: int, channels: int) -> None:
+    def __init__(self, kind: Literal["none", "batch", "batch-no-scale"], num_classes: int, channels: int) -> None:
         super().__init__()
         self.norm = normalization(kind, channels)
         self.scales, self.shifts = (

@@ -86,11 +86,11 @@ def channels_per_stage(width: int, num_sizes: int) -> list[int]:
     return [width * min(2**size, 8) for size in range(num_sizes)]
 
 
-def normalization(kind: Literal["none", "batch", "batch-shift"], channels: int) -> nn.Module:
+def normalization(kind: Literal["none", "batch", "batch-no-scale"], channels: int) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     norm = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
-    if kind == "batch-shift":
+    if kind == "batch-no-scale":
         norm.weight.requires_grad_(False)
     return norm
 

@@ -23,19 +23,19 @@ from cardigan.hardware.metal import is_metal
 from cardigan.shapes import Images, Scalar
 
 OPERATIONS = {
-    "flip": 2,
-    "quarter-turn": 2,
-    "shift": 3,
-    "scale": 2,
+    "x-flip": 2,
+    "rotate90": 2,
+    "integer-translation": 3,
+    "isotropic-scale": 2,
     "rotate": 4,
-    "stretch": 2,
-    "drift": 3,
+    "anisotropic-scale": 2,
+    "fractional-translation": 3,
     "brightness": 2,
     "contrast": 2,
-    "invert": 2,
+    "luma-flip": 2,
     "hue": 2,
     "saturation": 2,
-    "colour": 4,
+    "color": 4,
     "translation": 3,
     "cutout": 3,
 }
@@ -256,25 +256,25 @@ def cutout(images: Images, draws: Draws, p: Scalar) -> Images:
 
 
 GEOMETRIC_OPERATIONS = (
-    ("flip", x_flip),
-    ("quarter-turn", rotate90),
-    ("shift", integer_translation),
-    ("scale", isotropic_scale),
+    ("x-flip", x_flip),
+    ("rotate90", rotate90),
+    ("integer-translation", integer_translation),
+    ("isotropic-scale", isotropic_scale),
     ("rotate", rotate_before),
-    ("stretch", anisotropic_scale),
+    ("anisotropic-scale", anisotropic_scale),
     ("rotate", rotate_after),
-    ("drift", fractional_translation),
+    ("fractional-translation", fractional_translation),
 )
 """One warp for all of them, bilinear, with reflection outside of the picture."""
 COLOR_OPERATIONS = (
     ("brightness", brightness),
     ("contrast", contrast),
-    ("invert", luma_flip),
+    ("luma-flip", luma_flip),
     ("hue", hue),
     ("saturation", saturation),
 )
 """One matrix for all of them."""
-IMAGE_OPERATIONS = (("colour", color), ("translation", translation), ("cutout", cutout))
+IMAGE_OPERATIONS = (("color", color), ("translation", translation), ("cutout", cutout))
 
 
 def affine_matrix(like: Draws, row_x: MatrixRow, row_y: MatrixRow) -> AffineMatrices:

@@ -24,21 +24,21 @@ from cardigan.run.journal import Event, read_events
 MAX_SAMPLE_SHEETS = 6
 CHARTS = (
     ("losses", (("discriminator_loss", "D"), ("generator_loss", "G"))),
-    ("how real D finds them", (("d_real", "real"), ("d_fake", "generated"))),
-    ("D's margin, which has no scale", (("margin_real", "real"), ("margin_fake", "generated"))),
+    ("D(x) and D(G(z))", (("d_real", "real"), ("d_fake", "generated"))),
+    ("logit margin", (("margin_real", "real"), ("margin_fake", "generated"))),
     ("penalties", (("r1", "R1"), ("r2", "R2"), ("wgan_gp", "WGAN-GP"), ("dragan", "DRAGAN"))),
-    ("augmentation: how likely each change is", (("augmentation", "probability"),)),
+    ("augmentation probability", (("augment_probability", "probability"),)),
     ("diversity (1: generated pictures differ as much as real ones)", (("diversity", "diversity"),)),
-    ("D's gradient and G's", (("discriminator_gradient", "D"), ("generator_gradient", "G"))),
+    ("D's gradient and G's", (("discriminator_gradient_norm", "D"), ("generator_gradient_norm", "G"))),
     ("images per second", (("images_per_second", "speed"),)),
 )
 
 
 QUICK_SAMPLES, FULL_SAMPLES = 2_000, 10_000
-QUICK_METRICS = {"mnist": ("distance", "classes"), "stacked-mnist": ("stacked",)}
+QUICK_METRICS = {"mnist": ("frechet", "classes"), "stacked-mnist": ("stacked_mnist",)}
 """What a report at the end of training judges of each source, in seconds; `cardigan report` judges all."""
-NOT_EVALUATED = "Not judged yet, since that takes a minute or two: `cardigan report` and this folder's name do it. The score below is the cheap one."
-DIRECTION_NOTES = {"higher": "more is better", "lower": "less is better", "neither": ""}
+NOT_EVALUATED = "Not judged yet, since that takes a minute or two: `cardigan report` and this folder's name do it. The score below is the quick score."
+DIRECTION_NOTES = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
 
 
 def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:
@@ -82,8 +82,8 @@ def evaluation_rows(
         f"extractor {protocol_facts.extractor} {protocol_facts.extractor_sha256[:12]}, resizer {protocol_facts.extractor_resize}, cardigan {protocol_facts.cardigan_version}. "
         f"Reference {protocol_facts.reference_sha256[:12]}."
     )
-    missing = " ".join(f"{name} is absent: {reason}" for name, reason in report.unavailable.items())
-    if not report.worst.get("memorised"):
+    missing = " ".join(f"{name} is unavailable: {reason}" for name, reason in report.unavailable.items())
+    if not report.worst.get("memorized"):
         return rows, f"{protocol} {missing}", None
     samples, neighbors = worst_pairs(report, sampler, reference)
     neighbor_png = png_bytes(neighbor_grid(samples, neighbors))

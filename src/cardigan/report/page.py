@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ReportMetric:
-    """One row of the judge's table; `error` is a standard error, `floor` what real pictures score."""
+    """One row of the judge's table; `error` is a standard error, `real_baseline` what real pictures score."""
 
     name: str
     value: str
@@ -66,11 +66,11 @@ def render_page(page: ReportPage) -> str:
         *(f'<p class="fault">{escape(fault)}</p>' for fault in page.faults),
         "<h2>Samples over time</h2><p class='small'>Left: generated from the same random numbers each time. Right: real pictures.</p>",
         f'<div class="row">{"".join(map(_figure, page.samples))}</div>',
-        "<h2>How good it is</h2>" + _metrics_table(page),
-        *(["<h2>Nearest training pictures</h2>" + _figure(page.neighbors)] if page.neighbors else []),
-        "<h2>How it went</h2>",
+        "<h2>Metrics</h2>" + _metrics_table(page),
+        *(["<h2>Nearest training images</h2>" + _figure(page.neighbors)] if page.neighbors else []),
+        "<h2>Training curves</h2>",
         f'<div class="row">{"".join(page.charts)}</div>' if page.charts else "<p>Nothing was measured yet.</p>",
-        f"<h2>How to do it again</h2><pre>{escape(page.command)}</pre>",
+        f"<h2>Reproduce</h2><pre>{escape(page.command)}</pre>",
         "<h2>Settings</h2>" + _table(page.settings),
         "<h2>Environment</h2>" + _table(page.environment),
     ]
@@ -98,5 +98,5 @@ def _metrics_table(page: ReportPage) -> str:
         f'<td class="number">{escape(row.real_baseline)}</td><td class="small">{escape(row.note)}</td></tr>'
         for row in page.metrics
     )
-    head = "<tr><th>metric</th><th>value</th><th>standard error</th><th>real pictures</th><th></th></tr>"
+    head = "<tr><th>metric</th><th>value</th><th>standard error</th><th>real baseline</th><th></th></tr>"
     return f'<table>{head}{"".join(rows)}</table><p class="small">{escape(page.protocol)}</p>'

@@ -138,7 +138,7 @@ def lock_for_training(
     _acquire_lock(run, lock)
     _OPEN_LOCKS.add(lock)
     atomic.remove_temporaries(run.path)
-    content = {"format": 1, "config": to_dict(config), "provenance": provenance}
+    content = {"format": 2, "config": to_dict(config), "provenance": provenance}
     if source_metadata and not run.source.exists():
         atomic.write_bytes(run.source, json.dumps(source_metadata, indent=1).encode())
     atomic.write_bytes(run.config, json.dumps(content, indent=1).encode())
@@ -168,7 +168,7 @@ def source_fingerprint(run: RunDirectory) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(run.source.read_bytes())
-        if {"fingerprint", "count", "pictures", "labels", "how"} <= content.keys():
+        if {"fingerprint", "num_images", "names", "labels_fingerprint", "storage"} <= content.keys():
             return content
         raise ValueError
     except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -180,20 +180,20 @@ def source_fingerprint(run: RunDirectory) -> dict[str, Any]:
 def source_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return in words how a source differs from what a run remembers of it; "" if it does not."""
     if before["fingerprint"] == now["fingerprint"]:
-        if before["labels"] != now["labels"]:
+        if before["labels_fingerprint"] != now["labels_fingerprint"]:
             return "the pictures are the same, but their classes are not"
         return (
             ""
-            if before["how"] == now["how"]
-            else f"they were {before['how']} then, and are {now['how']} now: set data.keep as it was"
+            if before["storage"] == now["storage"]
+            else f"they were {before['storage']} then, and are {now['storage']} now: set data.cache as it was"
         )
-    old, new = set(before["pictures"] or ()), set(now["pictures"] or ())
-    if before["count"] != now["count"]:
-        summary = f"there were {before['count']:,}, and now there are {now['count']:,}"
+    old, new = set(before["names"] or ()), set(now["names"] or ())
+    if before["num_images"] != now["num_images"]:
+        summary = f"there were {before['num_images']:,}, and now there are {now['num_images']:,}"
     elif old and old == new:
-        summary = f"all {now['count']:,} are called the same, but some have another size or date"
+        summary = f"all {now['num_images']:,} are called the same, but some have another size or date"
     else:
-        summary = f"there are still {now['count']:,}, but not the same ones"
+        summary = f"there are still {now['num_images']:,}, but not the same ones"
     differences = ((old - new, "are gone"), (new - old, "are new")) if old and new else ()
     listed = [f"{len(names):,} {verb}, such as {min(names)}" for names, verb in differences if names]
     return "; ".join([summary, *listed])

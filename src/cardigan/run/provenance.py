@@ -12,13 +12,13 @@ import torch
 def provenance(command: list[str], device: torch.device, arithmetic: str) -> dict[str, Any]:
     """Return the versions, commit, machine and command line of this process as plain JSON values, and what the networks are computed in."""
     return {
-        "cardigan": version("cardigan"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        "cardigan_version": version("cardigan"),
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
         "platform": platform.platform(),
         "device": _device_name(device),
         "arithmetic": arithmetic,
-        "threads": torch.get_num_threads(),
+        "num_threads": torch.get_num_threads(),
         "commit": _commit(),
         "command": command,
     }

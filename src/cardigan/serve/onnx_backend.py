@@ -71,7 +71,7 @@ def _parse_metadata(metadata: dict[str, Any]) -> tuple[Config, ImageSpec, int]:
     """Return what the header of a file of weights would tell of the same generator."""
     config = from_dict(metadata["config"])
     names = tuple(str(name) for name in metadata.get("class_names", []))
-    return config, image_spec(config.data, int(metadata["classes"]), names), int(metadata["images_seen"])
+    return config, image_spec(config.data, int(metadata["num_classes"]), names), int(metadata["images_seen"])
 
 
 def _check_signature(path: Path, session: Any, config: Config, spec: ImageSpec) -> None:

@@ -80,7 +80,7 @@ def open_served_model(path: Path, backend: str, device: str, batch_size: int) ->
         if not is_out_of_memory(error):
             raise
         raise CardiganError(
-            f"{batch_size} pictures at a time do not fit into the memory of {model.device}: give a smaller --batch."
+            f"{batch_size} pictures at a time do not fit into the memory of {model.device}: give a smaller --batch-size."
         ) from error
 
 

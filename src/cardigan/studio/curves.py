@@ -110,11 +110,11 @@ def _json_numbers(values: np.ndarray) -> list[int | float | None]:
 def _events(run_series: RunSeries) -> dict[str, Any]:
     checkpoints = [event for event in run_series.other_events if event.kind == "checkpoint"]
     scores = [
-        (event, finite_number(event.values.get("score")), finite_number(event.values.get("score_error")))
+        (event, finite_number(event.values.get("score")), finite_number(event.values.get("score_standard_error")))
         for event in checkpoints
     ]
     faults = [event for event in run_series.other_events if event.kind == "fault"]
-    fault_fields = ("name", "grave", "words", "advice", "evidence")
+    fault_fields = ("name", "fatal", "message", "advice", "evidence")
     return {
         "scores": [
             {**_event_time(event), "score": score, "error": error}

@@ -28,7 +28,7 @@ def event_logits(event: Event, name: str) -> list[float]:
 def sample_events(run_series: RunSeries) -> list[Event]:
     """Return the moments of which D's opinions are known."""
     return [
-        event for event in run_series.other_events if event.kind == "samples" and event_logits(event, "logits_fake")
+        event for event in run_series.other_events if event.kind == "samples" and event_logits(event, "fake_logits")
     ]
 
 
@@ -40,7 +40,7 @@ def logit_histograms(run_series: RunSeries) -> dict[str, Any]:
         if len(events) <= MAX_HISTOGRAMS
         else [events[round(position)] for position in np.linspace(0, len(events) - 1, MAX_HISTOGRAMS)]
     )
-    logits = [(event, event_logits(event, "logits_real"), event_logits(event, "logits_fake")) for event in events]
+    logits = [(event, event_logits(event, "real_logits"), event_logits(event, "fake_logits")) for event in events]
     if not logits:
         return {"edges": [], "moments": [], "boundary": 0}
     all_logits = np.array([value for _, real, fake in logits for value in (*real, *fake)])
@@ -68,4 +68,4 @@ def logits_at(run_series: RunSeries, images_seen: int) -> dict[str, Any]:
     event = next((event for event in reversed(sample_events(run_series)) if event.images_seen == images_seen), None)
     if event is None:
         raise NotFound(f"What D thought at {images_seen:,} images was not written down.")
-    return {"fake": event_logits(event, "logits_fake"), "real": event_logits(event, "logits_real")}
+    return {"fake": event_logits(event, "fake_logits"), "real": event_logits(event, "real_logits")}

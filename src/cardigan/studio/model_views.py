@@ -226,7 +226,7 @@ class ModelViews:
         run_series = self._run_reader.run_series(run)
         with run_series.lock:
             sampled = [event for event in sample_events(run_series) if event.images_seen <= networks.images_seen]
-            return event_logits(sampled[-1], "logits_real")[: len(real)] if sampled else []
+            return event_logits(sampled[-1], "real_logits")[: len(real)] if sampled else []
 
 
 def _tiled_png(pixels: Pixels) -> bytes:

@@ -25,7 +25,7 @@ StoredImages = UInt8[Tensor, "_ _ _ _"]
 """Stored pictures whose count is not that of the ones given."""
 UNAVAILABLE_MESSAGE = (
     "The training pictures of this run are not at hand: they are shown where they are embedded digits, or kept decoded on this machine "
-    "(data.keep) and unchanged."
+    "(data.cache) and unchanged."
 )
 
 
@@ -34,7 +34,7 @@ def has_training_images(data: DataConfig) -> bool:
     if data.source in BUILTIN_DATASETS:
         return True
     is_local = "://" not in data.source and data.source == absolute_source(data.source) and Path(data.source).exists()
-    if not is_local or data.cache == "stream" or is_shards(data.source):
+    if not is_local or data.cache == "none" or is_shards(data.source):
         return False
     try:
         reader = reader_from_config(data)
@@ -53,7 +53,7 @@ def open_training_images(run: RunDirectory, data: DataConfig) -> ImageSource:
         recorded_fingerprint
         and datasets.source_fingerprint
         and source_changes(
-            {**recorded_fingerprint, "how": datasets.source_fingerprint["how"]}, datasets.source_fingerprint
+            {**recorded_fingerprint, "storage": datasets.source_fingerprint["storage"]}, datasets.source_fingerprint
         )
     ):
         raise CardiganError(UNAVAILABLE_MESSAGE)

@@ -35,11 +35,11 @@ def _interpolation_code(run: RunDirectory, query: Query) -> tuple[str, str]:
     args = [
         "--corners",
         _comma_separated(grid.corners),
-        "--at",
+        "--position",
         position,
         "--grid",
         str(grid.grid),
-        "--span",
+        "--extent",
         _decimal(grid.extent),
     ]
     expression = (

@@ -167,7 +167,7 @@ class RunReader:
                 "score_last": scores[-1][1] if scores else None,
                 "score_best": best[1] if best else None,
                 "score_best_at": best[0] if best else None,
-                "health": "grave" if any(is_fatal for _, _, is_fatal in faults) else "warning" if faults else "fine",
+                "health": "fatal" if any(is_fatal for _, _, is_fatal in faults) else "warning" if faults else "fine",
                 "fault_names": list(dict.fromkeys(name for _, name, _ in faults)),
                 "sheet": run_summary.latest_sheet,
             }
@@ -260,7 +260,7 @@ def class_info(run: RunDirectory, config: Config) -> tuple[int, list[str]]:
         return 0, []
     try:
         header = _weights_header(run.path if is_model_file(run) else run.generator)
-        return int(header["classes"]), [str(name) for name in header.get("class_names", [])]
+        return int(header["num_classes"]), [str(name) for name in header.get("class_names", [])]
     except MALFORMED_FILE_ERRORS:
         return 0, []  # no checkpoint yet, or one that is no longer whole: reading the model will say so
 

@@ -82,7 +82,7 @@ class RunSummary:
         if event.kind == "checkpoint" and score is not None and len(self.scores) < MAX_ENTRIES:
             self.scores.append((event.images_seen, score))
         if event.kind == "fault" and len(self.faults) < MAX_ENTRIES:
-            self.faults.append((event.images_seen, str(event.values.get("name")), event.values.get("grave") is True))
+            self.faults.append((event.images_seen, str(event.values.get("name")), event.values.get("fatal") is True))
         if event.kind == "progress":
             self.images_per_second = finite_number(event.values.get("images_per_second"))
         if event.kind == "samples":

@@ -170,7 +170,7 @@ def init_process_group(config: Config, device: torch.device) -> ProcessGroup:
     if config.batch_size % divisor:
         factors = "".join(
             f" x {factor} ({name})"
-            for name, factor in (("accumulate", config.gradient_accumulation), ("packing", config.pac))
+            for name, factor in (("gradient_accumulation", config.gradient_accumulation), ("pac", config.pac))
             if factor > 1
         )
         raise CollectiveError(
@@ -179,7 +179,7 @@ def init_process_group(config: Config, device: torch.device) -> ProcessGroup:
     group_size, num_logits = config.discriminator.minibatch_stddev, config.batch_size // divisor
     if group_size and num_logits % group_size:
         raise CollectiveError(
-            f"discriminator.minibatch_deviation is {group_size}, but each process computes {num_logits} logits at a time: "
+            f"discriminator.minibatch_stddev is {group_size}, but each process computes {num_logits} logits at a time: "
             f"set it to {nearest_divisor(group_size, num_logits, minimum=2)}, or start fewer processes."
         )
     if num_processes > 1 and not distributed.is_initialized():

@@ -41,7 +41,7 @@ class StepInputs(NamedTuple):
     """The bytes of all the others, which are views of it once they are packed."""
 
 
-PER_IMAGE = ("indices", "pixels", "labels", "z", "augment_real", "augment_fake", "mix", "noise_keys")
+PER_IMAGE = ("indices", "pixels", "labels", "z", "augment_real", "augment_fake", "interpolation", "noise_keys")
 """Each process has its own share of these, and each part of a batch its own rows."""
 ALIGNMENT = 16
 """Bytes at a multiple of which each tensor begins in the buffer."""
@@ -113,7 +113,7 @@ def _round_up(size: int) -> int:
 def _interpolation_weights(config: Config, images_seen: int) -> torch.Tensor:
     """Return a number for each image, the same for all images of a pack (arXiv:1704.00028, eq. 3)."""
     packs = config.batch_size // config.pac if config.objective.wgan_gp else 0
-    return torch.rand(packs, generator=stream(config.seed, "mix", images_seen)).repeat_interleave(config.pac)
+    return torch.rand(packs, generator=stream(config.seed, "interpolation", images_seen)).repeat_interleave(config.pac)
 
 
 def split_microbatches(inputs: StepInputs, batches: Batches, num_microbatches: int) -> list[tuple[Batch, RandomDraws]]:

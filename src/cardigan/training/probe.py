@@ -110,7 +110,7 @@ class TrainingProbe:
             torch.cdist(thumbnails(images), self._reference_thumbnails).amin(dim=1).median()
             for images in (fake, holdout_batch[0])
         )
-        return {"nearness": float(fake_distance / holdout_distance)} if holdout_distance > 0 else {}
+        return {"nearest_distance_ratio": float(fake_distance / holdout_distance)} if holdout_distance > 0 else {}
 
 
 def thumbnails(images: Images) -> torch.Tensor:
@@ -131,12 +131,12 @@ def diversity_metrics(fake: Images, real: Images) -> dict[str, float]:
     real_mean_distance = torch.cdist(thumbnails(real), thumbnails(real)).sum() / (len(real) * max(1, len(real) - 1))
     nearest = distances.clone().fill_diagonal_(torch.inf).amin(dim=1)
     values = {
-        "saturation": (fake.abs() > SATURATION_THRESHOLD).float().mean(),
-        "saturation_of_real": (real.abs() > SATURATION_THRESHOLD).float().mean(),
+        "saturated_fraction": (fake.abs() > SATURATION_THRESHOLD).float().mean(),
+        "saturated_fraction_real": (real.abs() > SATURATION_THRESHOLD).float().mean(),
     }
     if real_mean_distance > 0:
         values["diversity"] = distances.sum() / (len(fake) * max(1, len(fake) - 1)) / real_mean_distance
-        values["repeated"] = (nearest < DUPLICATE_DISTANCE * real_mean_distance).float().mean()
+        values["duplicate_rate"] = (nearest < DUPLICATE_DISTANCE * real_mean_distance).float().mean()
     return {name: float(value) for name, value in values.items()}
 
 
@@ -150,4 +150,4 @@ def discriminator_metrics(logits: dict[str, torch.Tensor]) -> dict[str, float]:
     margin_error = sum(float(each.var()) / len(each) for each in logits.values()) ** 0.5
     if "held_out" not in logits or margin <= 4 * margin_error:
         return {"logit_margin": margin}
-    return {"logit_margin": margin, "held_out_gap": (means["real"] - means["held_out"]) / margin}
+    return {"logit_margin": margin, "holdout_gap": (means["real"] - means["held_out"]) / margin}

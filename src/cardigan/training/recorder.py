@@ -50,7 +50,7 @@ class Callbacks:
     write_samples: Callable[[Snapshot, LogitsFn], dict[str, Any]]
     """Called every `sample_every_images` images; leaves a sample grid behind, and returns what D makes of it."""
     evaluate: Callable[[Snapshot], dict[str, float]]
-    """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, its `score_error`, and what else it saw."""
+    """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, its `score_standard_error`, and what else it saw."""
     write_report: Callable[[Snapshot], None]
     """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
 
@@ -140,13 +140,13 @@ class Recorder:
 
     def record_rollback(self, state: TrainState, rolled_back_from: int) -> None:
         """Write down a return to the best checkpoint, and why."""
-        fields = {"left_at": rolled_back_from, "learning_rate_factor": state.learning_rate_factor}
+        fields = {"rolled_back_from": rolled_back_from, "learning_rate_factor": state.learning_rate_factor}
         reason = self.failure_policy.fault
         write_snapshot(self.run.generator, self.snapshot(state))
         self.write_event(
             "rollback",
             state.images_seen,
-            {**fields, **({"fault": reason.name, "words": reason.message} if reason else {})},
+            {**fields, **({"fault": reason.name, "message": reason.message} if reason else {})},
         )
         self._reset_sums(state.images_seen, time.monotonic())
         self._saved_images_seen = state.images_seen
@@ -171,11 +171,14 @@ class Recorder:
         self._reset_sums(images_seen, now)
         self._next_progress_time = now + PROGRESS_SECONDS
         images_per_second = (images_seen - last_images_seen) / max(now - last_time, 1e-9)
-        fields = {"images_per_second": round(images_per_second, 1), "megabytes": round(used_megabytes(device), 1)}
+        fields = {
+            "images_per_second": round(images_per_second, 1),
+            "memory_megabytes": round(used_megabytes(device), 1),
+        }
         rates = learning_rates(self.config, max(0, images_seen - self.config.batch_size), state.learning_rate_factor)
         fields |= {f"{network}_learning_rate": float(f"{rate:.6g}") for network, rate in rates.items()}
         if self.prefetcher is not None:
-            fields["waiting_for_data"] = round(
+            fields["data_wait_fraction"] = round(
                 (self.prefetcher.wait_seconds - self._data_wait_seconds) / max(now - last_time, 1e-9), 3
             )
             self._data_wait_seconds = self.prefetcher.wait_seconds
@@ -203,12 +206,15 @@ class Recorder:
             elif name in GENERATOR_METRICS:
                 active, steps = True, self._step_counts["generator"]
             else:
-                active, steps = name != "augmentation" or bool(self.config.augment.operations), self._step_counts["all"]
+                active, steps = (
+                    name != "augment_probability" or bool(self.config.augment.operations),
+                    self._step_counts["all"],
+                )
             if steps and (active or not math.isfinite(total)):
                 means[name] = total / steps
         if self._has_probability:
             return means
-        means.pop("d_fake_after", None)  # beside real logits from before D's step it would mean nothing
+        means.pop("d_fake_after_update", None)  # beside real logits from before D's step it would mean nothing
         return {MARGIN_NAMES.get(name, name): value for name, value in means.items()}
 
     def _reset_sums(self, images_seen: int, now: float) -> None:
@@ -266,9 +272,9 @@ class Recorder:
     def _write_fault(self, images_seen: int, fault: Fault) -> None:
         values = {
             "name": fault.name,
-            "grave": fault.fatal,
+            "fatal": fault.fatal,
             "evidence": dict(fault.evidence),
-            "words": fault.message,
+            "message": fault.message,
             "advice": fault.advice,
         }
         self.write_event("fault", images_seen, values)

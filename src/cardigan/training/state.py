@@ -26,13 +26,13 @@ class TrainState:
 
 
 def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """Return every tensor of the state by name, e.g. `generator.start.weight` or `discriminator_optimizer.verdict.weight.exp_avg`."""
+    """Return every tensor of the state by name, e.g. `generator.from_latent.weight` or `discriminator_optimizer.head.weight.exp_avg`."""
     networks = state.networks
     tensors: dict[str, torch.Tensor] = {}
     for name, network in (
         ("generator", networks.generator),
         ("discriminator", networks.discriminator),
-        ("average", state.ema_generator),
+        ("ema_generator", state.ema_generator),
     ):
         tensors.update({f"{name}.{key}": value for key, value in network.state_dict().items()})
     for name, network, optimizer in _named_optimizers(networks):
@@ -49,7 +49,7 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
     for name, network in (
         ("generator", networks.generator),
         ("discriminator", networks.discriminator),
-        ("average", state.ema_generator),
+        ("ema_generator", state.ema_generator),
     ):
         try:
             network.load_state_dict(

@@ -23,15 +23,15 @@ from cardigan.training.ada import Augmentation
 from cardigan.training.devices import Devices
 
 STEP_METRICS = (
-    *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after"),
-    *("discriminator_gradient", "generator_gradient", "real_sign", "augmentation"),
+    *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
+    *("discriminator_gradient_norm", "generator_gradient_norm", "real_margin_sign", "augment_probability"),
     *PENALTIES,
 )
 """What one iteration measures: both losses without penalties, D's belief in real and in generated pictures
 before its update, its belief in the same generated pictures after it, the length of both gradients, not a finite number where an update
 was refused; the mean sign of D's margin on real pictures, how likely each operation of the augmentation is, and the penalties without
 their weights. What a step of this kind does not have is 0."""
-GENERATOR_METRICS = ("generator_loss", "d_fake_after", "generator_gradient")
+GENERATOR_METRICS = ("generator_loss", "d_fake_after_update", "generator_gradient_norm")
 
 StepMetrics: TypeAlias = Float[Tensor, " measure"]
 
@@ -139,12 +139,12 @@ def train_step(
         )
         augment_probability = game.augmentation.probability
     loss, d_real, d_fake = (
-        _mean([getattr(verdict, name) for verdict in discriminator_stats]) for name in ("loss", "d_real", "d_fake")
+        _mean([getattr(stats, name) for stats in discriminator_stats]) for name in ("loss", "d_real", "d_fake")
     )
     generator_loss, d_fake_after_update = (
-        _mean([getattr(stats, name) for stats in generator_stats]) for name in ("loss", "belief")
+        _mean([getattr(stats, name) for stats in generator_stats]) for name in ("loss", "mean_probability")
     )
-    penalties = [_mean([verdict.penalties[name] for verdict in discriminator_stats]) for name in PENALTIES]
+    penalties = [_mean([stats.penalties[name] for stats in discriminator_stats]) for name in PENALTIES]
     values = [loss, generator_loss, d_real, d_fake, d_fake_after_update]
     return torch.stack(
         [*values, discriminator_gradient_norm, generator_gradient_norm, margin_sign, augment_probability, *penalties]

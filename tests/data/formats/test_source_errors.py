@@ -83,7 +83,7 @@ def test_folder_without_images_lists_contents(tmp_path):
     assert "it is empty" in error_message(tmp_path)
     for name in ("a.txt", "b.txt", ".hidden/c.png", "__MACOSX/d.png", "Thumbs.db"):
         write_file(tmp_path / name)
-    assert "(3 hidden, 2 not a picture)" in error_message(tmp_path)
+    assert "(3 hidden, 2 not an image)" in error_message(tmp_path)
 
 
 def test_folder_with_one_archive_opens_the_archive(tmp_path):
@@ -275,7 +275,7 @@ def test_later_zip_entry_replaces_earlier_one(tmp_path):
 def test_archive_without_images(tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.writestr("a.txt", IMAGE)
-    assert "holds no pictures (1 not a picture)" in error_message(tmp_path / "p.zip")
+    assert "holds no pictures (1 not an image)" in error_message(tmp_path / "p.zip")
 
 
 def tar(path: Path, mode: str = "w") -> Path:

@@ -88,13 +88,13 @@ def test_all_problems_are_reported(capsys, damaged_folder):
     for words in (
         *(
             "67 pictures",
-            "1 not a picture",
+            "1 not an image",
             "3 cannot be read:",
             "empty.jpg is empty",
             "page.jpg is no picture of a known format",
             "cut.png is damaged",
         ),
-        *("1 show nothing", "dog/blank.png", "1 are equal to another, in 1 group: cat/copy.png = dog/000.png"),
+        *("1 are blank", "dog/blank.png", "1 are equal to another, in 1 group: cat/copy.png = dog/000.png"),
         *(
             "2 are nearly the same as another (1 of them mirrored), in 2 groups",
             "cat/001.png ~ cat/near.jpg",
@@ -116,58 +116,61 @@ def test_json_keys_are_stable(capsys, damaged_folder):
     assert list(told) == [
         *(
             "source",
-            "count",
-            "readable",
+            "num_images",
+            "num_readable",
             "num_bytes",
             "formats",
-            "colours",
+            "color_modes",
             "channels",
             "conversions",
-            "passed_over",
-            "turned",
+            "skipped",
+            "num_exif_rotated",
             "sizes",
         ),
         *(
             "unreadable",
-            "copies",
-            "alike",
+            "duplicates",
+            "near_duplicates",
             "blank",
-            "labels",
-            "seconds_per_pass",
+            "class_balance",
+            "decode_seconds_per_epoch",
             "trainable",
-            "leave_out",
-            "leave_out_near",
+            "dropped_indices",
+            "near_duplicate_indices",
             "advice",
             "written",
         ),
     ]
     assert list(told["sizes"]) == [
-        *("distinct", "smallest", "median", "largest", "common", "short_side"),
-        *("smallest_ratio", "median_ratio", "largest_ratio", "far_from_square", "least"),
+        *("num_distinct", "smallest", "median", "largest", "most_common", "median_short_side"),
+        *("min_aspect_ratio", "median_aspect_ratio", "max_aspect_ratio", "num_non_square", "smallest_entries"),
     ]
     assert list(told["advice"]) == [
-        "size",
+        "resolution",
         "channels",
-        "num_pictures",
-        "prepared_bytes",
+        "num_images",
+        "decoded_bytes",
         "augment",
-        "leave_out",
-        "words",
+        "num_dropped",
+        "recommendations",
         "commands",
     ]
     assert [entry["name"] for entry in told["unreadable"]] == ["cut.png", "empty.jpg", "page.jpg"]
-    assert told["copies"][0]["members"] == [{"index": 45, "name": "cat/copy.png"}, {"index": 48, "name": "dog/000.png"}]
-    assert told["copies"][0]["same_bytes"] is True and told["copies"][0]["same_class"] is False
-    assert told["labels"]["counts"] == {"cat": 47, "dog": 17} and told["written"] == {
-        "sheet": None,
-        "clean": None,
-        "clean_pictures": 0,
+    assert told["duplicates"][0]["members"] == [
+        {"index": 45, "name": "cat/copy.png"},
+        {"index": 48, "name": "dog/000.png"},
+    ]
+    assert told["duplicates"][0]["same_bytes"] is True and told["duplicates"][0]["same_class"] is False
+    assert told["class_balance"]["counts"] == {"cat": 47, "dog": 17} and told["written"] == {
+        "contact_sheet": None,
+        "clean_archive": None,
+        "num_clean_images": 0,
     }
-    assert told["sizes"]["largest"] == {"width": 80, "height": 80, "count": 1} and told["seconds_per_pass"] > 0
+    assert told["sizes"]["largest"] == {"width": 80, "height": 80, "count": 1} and told["decode_seconds_per_epoch"] > 0
     again = json.loads(captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--workers", 2)[1])
     for each in (told, again):
-        each.pop("seconds_per_pass")
-        each["advice"].pop("words")
+        each.pop("decode_seconds_per_epoch")
+        each["advice"].pop("recommendations")
     assert told == again
 
 
@@ -191,7 +194,7 @@ def test_clean_archive_keeps_original_bytes(capsys, tmp_path, damaged_folder):
     assert (
         code == 0 and "62 pictures" in said and "classes       2, smallest 'dog' with 15, largest 'cat' with 47" in said
     )
-    assert "cannot be read" not in said and "equal to another" not in said and "show nothing" not in said
+    assert "cannot be read" not in said and "equal to another" not in said and "are blank" not in said
 
 
 def test_drop_near_duplicates_keeps_the_largest(tmp_path, damaged_folder):
@@ -273,7 +276,7 @@ def test_clean_archive_is_atomic_and_never_overwrites(capsys, tmp_path, clean_fo
     for option in (
         ["--write-clean", tmp_path / "mine.zip"],
         ["--write-clean", tmp_path / "mine.zip", "--overwrite"],
-        ["--sheet", tmp_path / "mine.png"],
+        ["--contact-sheet", tmp_path / "mine.png"],
     ):
         code, said, complaint = captured_output(capsys, clean_folder, *option)
         assert code == 2 and not said and "exists already" in complaint
@@ -307,13 +310,15 @@ def read_or_raise(stored: dict[int, bytes], index: int) -> bytes:
 
 
 def test_contact_sheet(capsys, tmp_path, damaged_folder):
-    assert captured_output(capsys, damaged_folder, "--sheet", tmp_path / "sheet.png", "--workers", 0)[0] == 1
+    assert captured_output(capsys, damaged_folder, "--contact-sheet", tmp_path / "sheet.png", "--workers", 0)[0] == 1
     assert size(tmp_path / "sheet.png") == (
         10 * 98 - 2,
         5 * 22 + (7 + 4) * 98,
     )  # most, then a row each of blank, equal, nearly the same and smallest
     assert (
-        captured_output(capsys, damaged_folder, "--sheet", tmp_path / "sheet.png", "--overwrite", "--workers", 0)[0]
+        captured_output(
+            capsys, damaged_folder, "--contact-sheet", tmp_path / "sheet.png", "--overwrite", "--workers", 0
+        )[0]
         == 1
     )
     reader = arrays(np.full((9, 9), 7, np.uint8))
@@ -341,9 +346,9 @@ INVALID_ARGUMENTS = {
     "no source": (["nowhere"], "There is no 'nowhere'"),
     "embedded": (["mnist"], "comes with Cardigan"),
     "shards": (["pictures-{000..009}.tar"], "is a set of shards"),
-    "near alone": (["good", "--near"], "--near is about what --write-clean writes"),
-    "sheet among the pictures": (["good", "--sheet", "good/sheet.png"], "lies in the source"),
-    "sheet of another kind": (["good", "--sheet", "sheet.jpg"], "ending in .png"),
+    "near alone": (["good", "--drop-near-duplicates"], "--drop-near-duplicates is about what --write-clean writes"),
+    "sheet among the pictures": (["good", "--contact-sheet", "good/sheet.png"], "lies in the source"),
+    "sheet of another kind": (["good", "--contact-sheet", "sheet.jpg"], "ending in .png"),
     "archive of another kind": (["good", "--write-clean", "out.tar"], "ending in .zip"),
     "no folder": (["good", "--write-clean", "away/out.zip"], "There is no folder"),
     "workers": (["good", "--workers", "-1"], "workers is -1"),
@@ -394,7 +399,7 @@ def test_worker_count_does_not_change_findings(clean_folder):
     heard: list[tuple[int, int]] = []
     by_three = check_source(reader, num_workers=3, on_progress=lambda done, of: heard.append((done, of)))
     here = check_source(reader, num_workers=0)
-    assert {**vars(by_three), "seconds_per_pass": 0} == {**vars(here), "seconds_per_pass": 0}
+    assert {**vars(by_three), "decode_seconds_per_epoch": 0} == {**vars(here), "decode_seconds_per_epoch": 0}
     assert heard == [(16, 60), (32, 60), (48, 60), (60, 60)]
 
 

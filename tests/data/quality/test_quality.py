@@ -72,7 +72,7 @@ def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
 ENCODINGS = {
     "colour": (encode(random_image(1)), "PNG", "RGB", 3, ""),
     "JPEG": (encode(random_image(1), "JPEG"), "JPEG", "RGB", 3, ""),
-    "grey": (encode(random_image(1).convert("L")), "PNG", "grey", 1, ""),
+    "grey": (encode(random_image(1).convert("L")), "PNG", "gray", 1, ""),
     "grey kept as colour": (encode(random_image(1).convert("L").convert("RGB")), "PNG", "RGB", 1, ""),
     "grey kept as a colour JPEG": (encode(random_image(1).convert("L").convert("RGB"), "JPEG"), "JPEG", "RGB", 1, ""),
     "palette": (encode(random_image(1).quantize(16)), "PNG", "palette", 3, ""),
@@ -90,8 +90,8 @@ ENCODINGS = {
     "opaque and grey": (encode(with_alpha(random_image(1).convert("L"), 255)), "PNG", "RGBA, opaque", 1, ""),
     "1-bit": (encode(random_image(1).convert("1")), "PNG", "1-bit", 1, ""),
     "array": (np.asarray(random_image(1)), "array", "RGB", 3, ""),
-    "grey array": (gray_noise(256).astype(np.uint8), "array", "grey", 1, ""),
-    "numbers": (gray_noise(256) / 255, "array", "grey", 1, ""),
+    "grey array": (gray_noise(256).astype(np.uint8), "array", "gray", 1, ""),
+    "numbers": (gray_noise(256) / 255, "array", "gray", 1, ""),
 }
 
 
@@ -409,10 +409,10 @@ def test_advice_for_large_dataset_with_flipped_images():
     ]
     found = advice(summarize_scan(reader, looks))
     assert not found.augment
-    assert any("--data.mirror, which doubles" in word for word in found.recommendations)
+    assert any("--data.horizontal_flip, which doubles" in word for word in found.recommendations)
     images = [random_image(seed) for seed in range(3)]
     flipped = [encode(each) for image in images for each in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
-    assert any("leave --data.mirror out" in word for word in advice(scan(*flipped)).recommendations)
+    assert any("leave --data.horizontal_flip out" in word for word in advice(scan(*flipped)).recommendations)
 
 
 def image_ref(index: int) -> np.ndarray:

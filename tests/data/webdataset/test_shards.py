@@ -208,7 +208,7 @@ def test_sample_labels_and_bytes(tmp_path):
         "a/1.jpg": (b"one", 7), "a/2.JPG": (b"two", "dog"), "a/3.png": (b"three", 4), "b/3.seg.png": (b"another folder", "cat"),
         "c.jpg": (b"c", None), "d.jpg": (b"d", None), "e.jpg": (b"", 2), "f.jpg": (b"f", None), "g.1.jpg": (b"first", None), "h.jpg": (b"h", None),
     }  # fmt: skip
-    assert opened.skipped == {"not a picture": 1, "another picture of the same key": 1, "hidden": 1}
+    assert opened.skipped == {"not an image": 1, "another image of the same key": 1, "hidden": 1}
     again = open_shards(source)
     assert again.count_images() == 10 and again.skipped == opened.skipped
 

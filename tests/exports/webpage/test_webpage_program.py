@@ -27,13 +27,16 @@ from cardigan.nets.table import NETS, build_generator
 LATENT = 20
 OPTIONS = {
     "dcgan": [
-        {"normalisation": "batch"},
-        {"spectral": True, "conditioning": "one-hot"},
-        {"normalisation": "batch-shift", "depth": 4},
+        {"normalization": "batch"},
+        {"spectral_norm": True, "conditioning": "one-hot"},
+        {"normalization": "batch-no-scale", "depth": 4},
     ],
-    "resnet": [{"normalisation": "batch", "attention": 9, "spectral": True}, {"attention": 18, "depth": 2}],
+    "resnet": [
+        {"normalization": "batch", "attention_resolution": 9, "spectral_norm": True},
+        {"attention_resolution": 18, "depth": 2},
+    ],
     "r3gan": [{"depth": 1}],
-    "mlp": [{"conditioning": "one-hot"}, {"depth": 3, "spectral": True}],
+    "mlp": [{"conditioning": "one-hot"}, {"depth": 3, "spectral_norm": True}],
 }
 CASES = [(name, options, classes) for name, choices in OPTIONS.items() for options in choices for classes in (0, 1, 5)]
 
@@ -160,11 +163,11 @@ def test_weights_round_trip_within_dtype_precision(weights, error):
 
 def test_weights_out_of_range_raise(tmp_path):
     snapshot = random_generator("mlp", 0)
-    snapshot.generator.draw.weight.data[0, 0] = 7e4
+    snapshot.generator.to_image.weight.data[0, 0] = 7e4
     with pytest.raises(CardiganError, match="end at 65504: keep them as float32"):
         write_page(snapshot, tmp_path / "page.html")
     assert write_page(snapshot, tmp_path / "page.html", weights="float32") < 1e-4
-    snapshot.generator.draw.weight.data[0, 0] = float("nan")
+    snapshot.generator.to_image.weight.data[0, 0] = float("nan")
     with pytest.raises(CardiganError, match="no finite numbers"):
         write_page(snapshot, tmp_path / "page.html")
     with pytest.raises(CardiganError, match="did you mean 'float16'"):

@@ -90,7 +90,7 @@ def test_mxnet_tutorial_params(tmp_path, version):
     path = write_file(tmp_path / "tutorial-0001.params", params_bytes(mxnet_arrays(original), version))
     assert max_difference(path, original, 12) < 1e-6
     config = cardigan.load(path).config
-    assert (config.generator.normalization, config.data.source) == ("batch-shift", "mnist")
+    assert (config.generator.normalization, config.data.source) == ("batch-no-scale", "mnist")
 
 
 def test_params_with_learned_scales(tmp_path):
@@ -137,14 +137,14 @@ def test_commands_on_foreign_weights(tmp_path, capsys):
     )
     capsys.readouterr()
     assert cardigan_command(["evaluate", path]) == 2
-    assert "--against" in capsys.readouterr().err
+    assert "--reference" in capsys.readouterr().err
     assert (
         cardigan_command(
-            ["evaluate", path, "--against", "mnist", "--samples", "100", "--metrics", "distance", "--no-floor"]
+            ["evaluate", path, "--reference", "mnist", "--samples", "100", "--metrics", "frechet", "--no-baseline"]
         )
         == 0
     )
-    assert "digit_distance" in capsys.readouterr().out
+    assert "fd_digits" in capsys.readouterr().out
     for words in (["probe", path, "mnist"], ["report", path]):
         assert cardigan_command(words) == 2
         assert capsys.readouterr().err.count("\n") == 1
@@ -152,8 +152,8 @@ def test_commands_on_foreign_weights(tmp_path, capsys):
 
 def test_evaluate_against_needs_unknown_training_data(tmp_path, capsys):
     path = write_file(tmp_path / "tutorial.params", params_bytes(mxnet_arrays(DcganExample(**SMALL))))
-    assert cardigan_command(["evaluate", str(path), "--against", "mnist"]) == 2
-    assert "leave --against out" in capsys.readouterr().err
+    assert cardigan_command(["evaluate", str(path), "--reference", "mnist"]) == 2
+    assert "leave --reference out" in capsys.readouterr().err
 
 
 def test_foreign_weights_can_be_saved(tmp_path):

@@ -30,7 +30,7 @@ MAX_BYTES_IN_MEMORY = 2 * 2**30
 """Of a compressed tar archive, this many bytes of pictures are held in memory at most."""
 COMPRESSION_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 """How files compressed by gzip, bzip2 and xz begin."""
-REPLACED = "replaced by a later one of that name"
+REPLACED = "replaced by a later entry of the same name"
 SYMLINK = "is a symbolic link"
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile,

@@ -13,7 +13,7 @@ from cardigan.errors import CardiganError
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "ppm", "pgm"})
 SYSTEM_FILES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lost+found"})
 HIDDEN = "hidden"
-NOT_AN_IMAGE = "not a picture"
+NOT_AN_IMAGE = "not an image"
 
 Resource = TypeVar("Resource")
 

@@ -16,7 +16,7 @@ from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
 from cardigan.errors import CardiganError
 
-ALREADY_LISTED = "a folder listed already"
+ALREADY_LISTED = "a folder already listed"
 MISSING = "missing"
 
 

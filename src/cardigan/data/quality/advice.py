@@ -113,7 +113,7 @@ def _size_recommendations(findings: Findings, spec: DecodeSpec, decoded_bytes: i
     if findings.sizes.num_non_square > NON_SQUARE_FRACTION * findings.num_readable:
         recommendations.append(
             f"{findings.sizes.num_non_square:,} pictures are far from square and will be cut to their middle: look whether what matters is there, "
-            "else add --data.fit pad, which shows all of them between borders."
+            "else add --data.resize pad, which shows all of them between borders."
         )
     recommendations.append(
         f"Decoded once and kept, they take {format_bytes(decoded_bytes)} on the disk{_decoding_time(findings.decode_seconds_per_epoch)}."
@@ -153,9 +153,9 @@ def _augmentation_recommendations(num_images: int) -> list[str]:
 def _flip_recommendations(findings: Findings) -> list[str]:
     num_flipped = sum(sum(group.flipped) for group in findings.near_duplicates)
     if num_flipped > FLIPPED_FRACTION * findings.num_readable:
-        return [f"{num_flipped:,} pictures are here mirrored already: leave --data.mirror out."]
+        return [f"{num_flipped:,} pictures are here mirrored already: leave --data.horizontal_flip out."]
     return [
-        "Add --data.mirror, which doubles the pictures, if each could as well be seen in a mirror (faces, animals, landscapes). "
+        "Add --data.horizontal_flip, which doubles the pictures, if each could as well be seen in a mirror (faces, animals, landscapes). "
         "It would be wrong for letters, digits, writing, and whatever has a left and a right."
     ]
 
@@ -187,8 +187,8 @@ def _cleaning_recommendations(findings: Findings) -> list[str]:
         )
     if findings.near_duplicate_indices:
         recommendations.append(
-            f"Look at the {pluralize(len(findings.near_duplicate_indices), 'picture')} like another (--sheet shows some): "
-            "what is there ten times is learned ten times. With --near, --write-clean leaves them out too."
+            f"Look at the {pluralize(len(findings.near_duplicate_indices), 'picture')} like another (--contact-sheet shows some): "
+            "what is there ten times is learned ten times. With --drop-near-duplicates, --write-clean leaves them out too."
         )
     return recommendations
 

@@ -129,15 +129,15 @@ def _sheet_sections(findings: Findings) -> Iterator[tuple[str, list[int]]]:
     yield f"{len(sampled):,} of {pluralize(findings.num_readable, 'picture')}", sampled
     yield f"blank: {len(findings.blank):,}", [entry.index for entry in findings.blank[:COLUMNS]]
     yield (
-        f"equal, side by side: {pluralize(len(findings.duplicates), 'group')}",
+        f"duplicates: {pluralize(len(findings.duplicates), 'group')}",
         _pairs([group.members for group in findings.duplicates]),
     )
     yield (
-        f"nearly the same, side by side: {pluralize(len(findings.near_duplicates), 'group')}",
+        f"near-duplicates: {pluralize(len(findings.near_duplicates), 'group')}",
         _pairs([group.members for group in findings.near_duplicates]),
     )
     if findings.sizes is not None and findings.sizes.num_distinct > 1:
-        yield "the smallest", [entry.index for entry in findings.sizes.smallest_entries]
+        yield "smallest", [entry.index for entry in findings.sizes.smallest_entries]
 
 
 def _pairs(groups: Sequence[Sequence[ImageRef]]) -> list[int]:
@@ -147,11 +147,11 @@ def _pairs(groups: Sequence[Sequence[ImageRef]]) -> list[int]:
 
 def check_sheet_path(out: Path, source: str, overwrite: bool) -> None:
     """Raise CardiganError for a place where no sheet may be written."""
-    _check_output_path(out, ".png", "--sheet", "add --overwrite to replace it, or " if not overwrite else None)
+    _check_output_path(out, ".png", "--contact-sheet", "add --overwrite to replace it, or " if not overwrite else None)
     folder = Path(source).expanduser()
     if folder.is_dir() and out.absolute().resolve().is_relative_to(folder.resolve()):
         raise CardiganError(
-            f"--sheet {out} lies in the source {source}, whose picture it would be from then on: choose a place outside."
+            f"--contact-sheet {out} lies in the source {source}, whose picture it would be from then on: choose a place outside."
         )
 
 

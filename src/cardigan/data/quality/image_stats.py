@@ -25,9 +25,9 @@ BLANK_STD = 2.0
 """Standard deviation of the grey levels, of 255."""
 MODE_NAMES = {
     "1": "1-bit",
-    "L": "grey",
-    "La": "grey",
-    "LA": "grey",
+    "L": "gray",
+    "La": "gray",
+    "LA": "gray",
     "P": "palette",
     "PA": "palette",
     "RGBa": "RGBA",
@@ -45,7 +45,7 @@ class ImageStats:
     format: str
     """As Pillow calls it, or "array"."""
     color_mode: str
-    """How they are stored: "RGB", "grey", "palette", "CMYK", "16-bit", "RGBA, transparent" or "RGBA, opaque" and so on."""
+    """How they are stored: "RGB", "gray", "palette", "CMYK", "16-bit", "RGBA, transparent" or "RGBA, opaque" and so on."""
     conversion: str
     """What is lost on the way to 8-bit grey, RGB or RGBA; "" if nothing is."""
     height: int

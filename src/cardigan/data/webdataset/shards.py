@@ -92,7 +92,7 @@ class Shards:
             address = train_addresses.pop()
             if not train_addresses:
                 raise CardiganError(
-                    f"data.held_out is {count:,}, but whole shards are held out, and of the {len(self.addresses)} of {self.name} "
+                    f"data.holdout is {count:,}, but whole shards are held out, and of the {len(self.addresses)} of {self.name} "
                     "none would be left to train on: give a smaller number, or more shards."
                 )
             with open_shard(address) as shard:

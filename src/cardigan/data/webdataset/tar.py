@@ -97,7 +97,7 @@ def _image_of(files: Iterable[TarMember], skipped: Counter[str], contents: bool)
         if not skip_reason(file.name) and image_file is None:
             image_file, content = file, file.content() if contents else b""
         elif not skip_reason(file.name):
-            skipped["another picture of the same key"] += 1
+            skipped["another image of the same key"] += 1
         elif contents and suffix in ("cls", "json"):
             labels[suffix] = _label_from_cls(file.content()) if suffix == "cls" else _label_from_json(file.content())
     if image_file is None:

@@ -95,9 +95,9 @@ def convert_generator(
         raise UnsupportedFile(
             f"holds {len(foreign_tensors):,} tensors that are not {foreign.title} ({problem}): only that network can be taken over"
         )
-    converted = {"start.weight": foreign_tensors[foreign.weight_name(1)]}
+    converted = {"from_latent.weight": foreign_tensors[foreign.weight_name(1)]}
     for layer in range(1, depth):
-        converted[f"doublings.{layer - 1}.weight"] = foreign_tensors[foreign.weight_name(layer + 1)]
+        converted[f"up_convs.{layer - 1}.weight"] = foreign_tensors[foreign.weight_name(layer + 1)]
         converted |= {
             f"norms.{layer - 1}.{name}": foreign_tensors[foreign_name]
             for name, foreign_name in zip(NORM_TENSORS, foreign.norm_names(layer), strict=True)
@@ -131,7 +131,10 @@ def _strip_prefixes(name: str) -> str:
 
 def _config(converted: dict[str, torch.Tensor], num_upsamplings: int, foreign: ForeignGenerator) -> Config:
     """Return what both programs are trained with, at the sizes that the shapes tell; raises Refused if they are not our network's."""
-    weights = [converted["start.weight"], *(converted[f"doublings.{index}.weight"] for index in range(num_upsamplings))]
+    weights = [
+        converted["from_latent.weight"],
+        *(converted[f"up_convs.{index}.weight"] for index in range(num_upsamplings)),
+    ]
     if not all(weight.dim() == 4 and tuple(weight.shape[2:]) == KERNEL_SIZE for weight in weights):
         raise UnsupportedFile(f"has other kernels than 4x4, so it is not {foreign.title}")
     size, num_channels, width = 4 * 2**num_upsamplings, weights[-1].shape[1], weights[-1].shape[0]
@@ -146,7 +149,7 @@ def _config(converted: dict[str, torch.Tensor], num_upsamplings: int, foreign: F
         bool((converted[f"norms.{number}.weight"] == 1).all()) for number in range(num_upsamplings)
     )
     network = NetworkConfig(
-        width=width, normalization="batch-shift" if has_fixed_gamma else "batch", initialization="dcgan"
+        width=width, normalization="batch-no-scale" if has_fixed_gamma else "batch", initialization="dcgan"
     )
     adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     return Config(

@@ -8,25 +8,25 @@ import { reproduce } from "./reproduce.js";
 /** [title, [[series, words, colour]...], what it means]. What a run measures beyond these is shown after them under its own name. */
 const CHARTS = [
   ["Losses", [["discriminator_loss", "D", "real"], ["generator_loss", "G", "fake"]]],
-  ["How real D finds them", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after", "after D's step", "third"]]],
+  ["How real D finds them", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after_update", "after D's step", "third"]]],
   ["D's margin, which has no scale", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
   ["Score at checkpoints, ± 2 standard errors (less is better)", [["score", "score", "fake"]]],
-  ["Diversity (1: as different as real ones)", [["diversity", "diversity", "fake"], ["repeated", "with a twin", "third"]]],
-  ["Overfitting", [["held_out_gap", "held-out gap", "real"], ["nearness", "nearness", "fake"]]],
+  ["Diversity (1: as different as real ones)", [["diversity", "diversity", "fake"], ["duplicate_rate", "with a twin", "third"]]],
+  ["Overfitting", [["holdout_gap", "held-out gap", "real"], ["nearest_distance_ratio", "nearest_distance_ratio", "fake"]]],
   ["D's logit margin", [["logit_margin", "real − generated", "real"]]],
-  ["Lengths of the gradients", [["discriminator_gradient", "D", "real"], ["generator_gradient", "G", "fake"]]],
+  ["Lengths of the gradients", [["discriminator_gradient_norm", "D", "real"], ["generator_gradient_norm", "G", "fake"]]],
   ["Penalties", [["r1", "R1", "real"], ["r2", "R2", "fake"], ["wgan_gp", "WGAN-GP", "third"], ["dragan", "DRAGAN", "third"]]],
-  ["Augmentation: how likely each change is", [["augmentation", "probability", "real"], ["real_sign", "sign of D(x)", "third"]]],
+  ["Augmentation: how likely each change is", [["augment_probability", "probability", "real"], ["real_margin_sign", "sign of D(x)", "third"]]],
   ["Learning rates", [["discriminator_learning_rate", "D", "real"], ["generator_learning_rate", "G", "fake"]]],
-  ["Values at the ends of the range", [["saturation", "generated", "fake"], ["saturation_of_real", "real", "real"]]],
+  ["Values at the ends of the range", [["saturated_fraction", "generated", "fake"], ["saturated_fraction_real", "real", "real"]]],
   ["Images per second", [["images_per_second", "speed", "ink"]]],
-  ["Memory, MB", [["megabytes", "memory", "ink"]]],
+  ["Memory, MB", [["memory_megabytes", "memory", "ink"]]],
 ];
 /** Signs of health: [series, words, what a beginner should know]. */
 const SIGNS = [
-  ["diversity", "diversity", "1: as different from each other as real ones"], ["repeated", "pictures with a twin", "0 is good, a quarter is a collapse"],
-  ["d_fake", "D believes generated ones", "0: D wins easily; 0.5: it cannot tell"], ["held_out_gap", "held-out gap", "above 0.5: D knows its pictures by heart"],
-  ["nearness", "nearness", "below 0.5: G copies training pictures"],
+  ["diversity", "diversity", "1: as different from each other as real ones"], ["duplicate_rate", "pictures with a twin", "0 is good, a quarter is a collapse"],
+  ["d_fake", "D believes generated ones", "0: D wins easily; 0.5: it cannot tell"], ["holdout_gap", "held-out gap", "above 0.5: D knows its pictures by heart"],
+  ["nearest_distance_ratio", "nearest_distance_ratio", "below 0.5: G copies training pictures"],
 ];
 const POINTS = 1200, APPENDED = 400;
 
