@@ -19,15 +19,15 @@ def test_json_round_trip():
     ("values", "expected"),
     [
         ({"generator.widht": 3}, "did you mean 'generator.width'"),
-        ({"batch_size": "many"}, "batch is 'many': expected int"),
-        ({"batch_size": True}, "batch is True: expected int"),
+        ({"batch_size": "many"}, "batch_size is 'many': expected int"),
+        ({"batch_size": True}, "batch_size is True: expected int"),
         ({"precision": "fp64"}, "expected one of 'auto', 'fp32', 'tf32', 'bf16'"),
         ({"objective.r1": -1}, "objective.r1 is -1"),
         ({"objective.penalty_interval": 2, "objective.r1": 0.0, "objective.r2": 0.0}, "no effect"),
         ({"batch_size": 1}, "at least 2"),
         ({"seed": -1}, "seed is -1"),
         ({"on_failure": "pray"}, "expected one of 'warn', 'stop', 'rollback'"),
-        ({"patience_images": 0}, "patience is 0"),
+        ({"patience_images": 0}, "patience_images is 0"),
         ({"minutes": 10**400}, "a number that a float can hold"),
     ],
 )

@@ -143,7 +143,7 @@ def test_info_and_recipes(run, capsys):
         (["train", "mnist", "--recipe", "tutorail"], "did you mean 'tutorial'"),
         (["train", "mnist", "--generator.widht", "3"], "did you mean '--generator.width'"),
         (["train", "mnist", "--data.height", "4"], "at least 8 pixels"),
-        (["train", "mnist", "--batch-size", "0"], "batch is 0"),
+        (["train", "mnist", "--batch-size", "0"], "batch_size is 0"),
         (["train", "mnist", "--minutes", "-1"], "minutes is -1"),
         (["train", "mnist", "--objective.loss", "hinges"], "Unknown loss"),
         (["sampel"], "did you mean 'sample'"),

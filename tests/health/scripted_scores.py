@@ -51,4 +51,4 @@ def degrading_scores() -> dict[int, list[float]]:
 
 
 if __name__ == "__main__":
-    train_with_scores(Path(sys.argv[1]), degrading_scores(), images=480, health=sys.argv[2])
+    train_with_scores(Path(sys.argv[1]), degrading_scores(), images=480, on_failure=sys.argv[2])

@@ -34,7 +34,7 @@ def test_warn_changes_nothing(tmp_path):
 
 
 def test_stop_keeps_best(tmp_path):
-    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, health="stop")
+    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, on_failure="stop")
     assert (run.stopped_by, run.images_seen) == ("health", 224)
     assert cardigan.load(run.path).images_seen == 160
     last = read_events(run.path / "journal.jsonl")[-1]
@@ -43,7 +43,7 @@ def test_stop_keeps_best(tmp_path):
 
 def test_patience_keeps_best(tmp_path):
     run = train_with_scores(
-        tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience=128
+        tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience_images=128
     )
     assert (run.stopped_by, run.images_seen) == ("patience", 288)  # 55 never beats the 50 of 160
     assert cardigan.load(run.path).images_seen == 160
@@ -52,13 +52,13 @@ def test_patience_keeps_best(tmp_path):
 def test_patience_waits_for_next_score(tmp_path):
     """Checkpoints are 32 images apart: with less patience than that the run goes on to the first one that is no better."""
     run = train_with_scores(
-        tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience=1
+        tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience_images=1
     )
     assert (run.stopped_by, run.images_seen) == ("patience", 192)
 
 
 def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
-    whole = train_with_scores(tmp_path / "whole", degrading_scores(), images=480, health="rollback")
+    whole = train_with_scores(tmp_path / "whole", degrading_scores(), images=480, on_failure="rollback")
     assert (whole.stopped_by, whole.images_seen, learning_rate_factor(whole.path)) == ("images", 480, 0.5)
     events = read_events(whole.path / "journal.jsonl")
     (back,) = [event for event in events if event.kind == "rollback"]
@@ -75,13 +75,13 @@ def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
     )
     assert [event.images_seen for event in events] == sorted(event.images_seen for event in events)
 
-    untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480, health="rollback")
+    untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480, on_failure="rollback")
     assert (untroubled.path / "generator.safetensors").read_bytes() != (
         whole.path / "generator.safetensors"
     ).read_bytes()
 
-    train_with_scores(tmp_path / "broken", degrading_scores(), images=320, health="rollback")
-    resumed = train_with_scores(tmp_path / "broken", {}, images=480, resume=True, health="rollback")
+    train_with_scores(tmp_path / "broken", degrading_scores(), images=320, on_failure="rollback")
+    resumed = train_with_scores(tmp_path / "broken", {}, images=480, resume=True, on_failure="rollback")
     ours, theirs = (load_latest_checkpoint(run.path / "checkpoints") for run in (resumed, whole))
     assert ours is not None and theirs is not None and ours[0].keys() == theirs[0].keys()
     assert all(torch.equal(ours[0][name], value) for name, value in theirs[0].items())
@@ -89,7 +89,7 @@ def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
 
 
 def test_resume_after_rollback_keeps_halved_learning_rates(tmp_path):
-    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, health="rollback")
+    run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, on_failure="rollback")
     for path in list_checkpoints(run.path / "checkpoints"):
         facts, _ = read_checkpoint_metadata(path)
         assert facts.learning_rate_factor == (0.5 if facts.images_seen >= 160 else 1.0)
@@ -97,7 +97,7 @@ def test_resume_after_rollback_keeps_halved_learning_rates(tmp_path):
 
 def test_stops_after_three_rollbacks(tmp_path):
     scores = {**degrading_scores(), 192: [600.0] * 9, 224: [600.0] * 9}
-    run = train_with_scores(tmp_path / "run", scores, images=480, health="rollback")
+    run = train_with_scores(tmp_path / "run", scores, images=480, on_failure="rollback")
     assert (run.stopped_by, run.images_seen) == ("health", 224)
     assert cardigan.load(run.path).images_seen == 160
     assert learning_rate_factor(run.path) == 0.125

@@ -161,7 +161,7 @@ def test_checksum_covers_every_bit_and_position():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--devices=3"], "batch is 16 over 3 processes: expected a multiple of 3."),
+        (["--devices=3"], "batch_size is 16 over 3 processes: expected a multiple of 3."),
         (["--devices=0"], "--devices is 0: expected 1..64"),
         (["--devices=2", "--device=cuda:9"], "device is 'cuda:9'"),
     ],

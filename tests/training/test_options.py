@@ -71,7 +71,7 @@ def test_gradient_accumulation_equals_full_batch():
     changes = {name.replace(".", "__"): value for name, value in PLAIN.items()}
     (whole, told), (parts, told_in_parts) = (
         run_steps(small_config(**changes), 2),
-        run_steps(small_config(accumulate=4, **changes), 2),
+        run_steps(small_config(gradient_accumulation=4, **changes), 2),
     )
     for role in ("generator", "discriminator", "ema_generator"):
         # Adam's first steps are signs of gradients, which rounding may flip where they are nearly 0
@@ -80,7 +80,7 @@ def test_gradient_accumulation_equals_full_batch():
 
 
 def test_discriminator_steps_per_generator_step():
-    config = small_config(discriminator_steps=3)
+    config = small_config(n_critic=3)
     assert [step_kind(config, 16 * step).update_generator for step in range(6)] == [False, False, True] * 2
     start, _ = run_steps(config, 0)
     before = {role: weights(start, role).clone() for role in ("generator", "discriminator", "ema_generator")}
@@ -414,7 +414,7 @@ def test_stacked_mnist_trains_and_is_scored(tmp_path):
 
 
 def test_packed_discriminator_groups_images():
-    state, _ = run_steps(small_config(packing=2, conditional=False), 0)
+    state, _ = run_steps(small_config(pac=2, conditional=False), 0)
     discriminator = state.networks.discriminator
     assert discriminator.inner.down_convs[0].in_channels == 2
     images = torch.rand(8, 1, 32, 32)

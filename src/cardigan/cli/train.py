@@ -145,7 +145,7 @@ def _train_distributed(argv: list[str], num_processes: int, batch_size: int) -> 
         )
     if batch_size % num_processes:
         raise CardiganError(
-            f"batch is {batch_size} over {num_processes} processes: expected a multiple of {num_processes}."
+            f"batch_size is {batch_size} over {num_processes} processes: expected a multiple of {num_processes}."
         )
     from cardigan.cli.launch import launch
 

@@ -174,7 +174,7 @@ def init_process_group(config: Config, device: torch.device) -> ProcessGroup:
             if factor > 1
         )
         raise CollectiveError(
-            f"batch is {config.batch_size} over {num_processes} processes{factors}: expected a multiple of {divisor}."
+            f"batch_size is {config.batch_size} over {num_processes} processes{factors}: expected a multiple of {divisor}."
         )
     group_size, num_logits = config.discriminator.minibatch_stddev, config.batch_size // divisor
     if group_size and num_logits % group_size:
