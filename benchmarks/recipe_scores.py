@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import cardigan
-from cardigan.backbones.digit_classifier import digit_features, digit_frechet_distance, predict_digits, to_mnist_shape
+from cardigan.metrics.digits import digit_features, digit_frechet_distance, predict_digits, to_mnist_shape
 
 SAMPLES = 5_000
 NON_DIGIT_RECIPES = {"stacked-mnist", "images"}

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 import cardigan
-from cardigan.backbones.digit_classifier import digit_features, digit_frechet_distance, to_mnist_shape
 from cardigan.config import DataConfig
 from cardigan.data.mnist import load_mnist
 from cardigan.data.source import to_training_shape
 from cardigan.explore.features import discriminator_features, linear_probe_error
+from cardigan.metrics.digits import digit_features, digit_frechet_distance, to_mnist_shape
 from cardigan.metrics.evaluate import evaluate, generator_sampler
 from cardigan.metrics.neighbors import nn_errors
 from cardigan.metrics.reference_loader import load_reference

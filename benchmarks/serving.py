@@ -35,7 +35,7 @@ from PIL import Image
 
 import cardigan
 from cardigan.hardware.memory import keep_freed_memory
-from cardigan.models.snapshot import generate_pixels
+from cardigan.models.sampling import generate_pixels
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from cardigan.data.batches import Batches
 from cardigan.experiment import build
 from cardigan.hardware.memory import keep_freed_memory
 from cardigan.hardware.precision import allow_tf32
-from cardigan.models.snapshot import Snapshot, sample_keys, sample_pixels
+from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.snapshot import Snapshot
 from cardigan.recipes import find_recipe
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import WARMUP_STEPS, cuda_graph_step

@@ -6,7 +6,8 @@ The scores are given, so that every run gets worse at the same two checkpoints.
 from pathlib import Path
 from typing import Any
 
-from cardigan.api import Run, read_events
+from cardigan.api import read_events
+from cardigan.experiment.session import Run
 from cardigan.run.checkpoint import load_latest_checkpoint
 from gpu_check.part import Result, Settings
 from gpu_check.small_runs import eager_steps, last_tensors, trained

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import cardigan
-from cardigan import api
 from cardigan.experiment import build as assemble
+from cardigan.experiment import session
 from cardigan.models.snapshot import Snapshot
 from cardigan.run.checkpoint import load_latest_checkpoint
 from cardigan.training.recorder import Callbacks
@@ -53,7 +53,7 @@ def eager_steps() -> Iterator[None]:
     def eager(work: Any, *_: Any) -> Any:
         return work
 
-    with patch.object(api, "recorded_step", eager):
+    with patch.object(session, "cuda_graph_step", eager):
         yield
 
 

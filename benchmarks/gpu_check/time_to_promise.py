@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import cardigan
-from cardigan.backbones.digit_classifier import digit_features, digit_frechet_distance, to_mnist_shape
+from cardigan.metrics.digits import digit_features, digit_frechet_distance, to_mnist_shape
 from cardigan.recipes import RECIPES
 from cardigan.run.journal import Event
 from gpu_check.part import Result, Settings

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         Model,
         Networks,
         RandomDraws,
-        Run,
         StepConfig,
         StepKind,
         build_discriminator,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         training_latents,
         update_ema,
     )
+    from cardigan.experiment.session import Run
     from cardigan.sklearn.gan import GAN, NotFittedError
 
 __all__ = [

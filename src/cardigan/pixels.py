@@ -16,3 +16,8 @@ def decode(pixels: Pixels) -> Images:
 def encode(images: Images) -> Pixels:
     """Return the nearest storable pictures; values outside [-1, 1] are clipped. `encode(decode(x)) == x`."""
     return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_unit_range(images: Images) -> Images:
+    """Return pictures in [0, 1] instead of [-1, 1], what lies outside clipped."""
+    return ((images.float() + 1) / 2).clamp(0, 1)

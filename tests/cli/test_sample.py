@@ -12,7 +12,7 @@ import cardigan
 from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import read_tensors
-from cardigan.models.snapshot import sample_keys, sample_pixels
+from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.pixels import decode
 
 SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}

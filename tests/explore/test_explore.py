@@ -12,22 +12,21 @@ from PIL import Image
 
 import cardigan
 from cardigan.errors import CardiganError
-from cardigan.explore.ablation import SeedBox, box_channels, parse_box, without_channels
+from cardigan.explore.ablation import SeedBox, ablate_channels, ablation_rows, box_channels, parse_box, without_channels
 from cardigan.explore.arithmetic import latent_arithmetic
 from cardigan.explore.directions import move_along_directions, principal_directions
 from cardigan.explore.features import discriminator_features, linear_probe_error, local_outlier_factor
 from cardigan.explore.frames import preprocess_image
 from cardigan.explore.inversion import invert
 from cardigan.explore.probe import load_probe_images, probe_discriminator
-from cardigan.explore.removal import ablate_channels
 from cardigan.explore.saliency import (
     discriminator_logits,
+    feature_rows,
     guided_backpropagation,
     input_gradient,
     max_activations,
     signed_heatmap,
 )
-from cardigan.explore.sheets import ablation_rows, feature_rows
 from cardigan.figures.animation import encode_animation
 from cardigan.latents.interpolation import (
     interpolate_corners,
@@ -39,7 +38,7 @@ from cardigan.latents.interpolation import (
 )
 from cardigan.latents.points import encode_latent
 from cardigan.models.run_networks import load_networks
-from cardigan.models.snapshot import sample_keys, sample_pixels
+from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.pixels import decode, encode
 
 SMALL = {

@@ -18,10 +18,10 @@ import cardigan
 from cardigan.errors import CardiganError
 from cardigan.exports import checking, table
 from cardigan.exports import export as deed
+from cardigan.exports.anonymize import public_source
 from cardigan.exports.checking import check_inputs, largest_difference, pytorch_generate_fn
 from cardigan.exports.export import export
 from cardigan.exports.graph import without_parametrizations
-from cardigan.exports.training_record import public_source
 from cardigan.exports.webpage.page import quantized_page_snapshot
 from cardigan.files.tensors import CARD_KEY
 from cardigan.models.snapshot import read_snapshot, write_snapshot

@@ -13,7 +13,7 @@ from cardigan.exports import samples
 from cardigan.exports.export import export
 from cardigan.exports.verified_write import file_hash
 from cardigan.latents.sampling import sample_labels
-from cardigan.models.snapshot import sample_keys, sample_pixels
+from cardigan.models.sampling import sample_keys, sample_pixels
 
 FILES = ["set", "set.zip", "set.npz", "set.parquet"]
 TINY = {

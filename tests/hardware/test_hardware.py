@@ -217,7 +217,7 @@ def test_other_errors_are_not_out_of_memory(error):
     "message", ["CUDNN_STATUS_ALLOC_FAILED", "GET was unable to find an engine to execute this computation"]
 )
 def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypatch, message):
-    from cardigan import api
+    from cardigan.experiment import session
 
     whole, failed = api.fit, []
 
@@ -227,7 +227,7 @@ def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypat
             raise RuntimeError(f"cuDNN error: {message}")
         return whole(trial, state)
 
-    monkeypatch.setattr(api, "fit", failing)
+    monkeypatch.setattr(session, "fit", failing)
     settings = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides=settings)
     assert failed == [message] and run.config.gradient_accumulation == 2

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import cardigan
-from cardigan.api import Run
 from cardigan.experiment import build
+from cardigan.experiment.session import Run
 from cardigan.training.recorder import Callbacks
 
 CHECKPOINT_INTERVAL = 32

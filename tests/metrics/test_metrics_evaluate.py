@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 import cardigan
-from cardigan.backbones.digit_classifier import digit_frechet_distance
 from cardigan.backbones.efficientnet import efficientnet_lite0
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
 from cardigan.cli import compare, evaluate
 from cardigan.errors import CardiganError
 from cardigan.files import disk_cache
 from cardigan.metrics import evaluate as judge
+from cardigan.metrics.digits import digit_frechet_distance
 from cardigan.metrics.features import EXTRACTORS, find_extractor
 from cardigan.metrics.measures import METRICS
 from cardigan.metrics.protocol import MetricValue, Report, differs_significantly, format_with_error

@@ -6,7 +6,7 @@ import torch
 
 from cardigan.data.mnist import load_mnist
 from cardigan.errors import CardiganError
-from cardigan.figures.neighbor_grid import neighbor_grid
+from cardigan.figures.grid import neighbor_grid
 from cardigan.metrics import neighbors
 from cardigan.metrics.neighbors import nearest_neighbors, nearest_samples, nn_errors, nn_labels, training_neighbors
 

@@ -11,20 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention
+from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
 from cardigan.nets.convolution import FastConv2d, TransposedConvolution
 from cardigan.nets.mlp import Maxout
+from cardigan.nets.pacgan import append_minibatch_stddev, minibatch_stddev
 from cardigan.nets.r3gan import ResidualBlock, downsample, group_width, upsample
 from cardigan.nets.resnet import ConditionalNorm
 from cardigan.nets.spectral import SpectralNorm, apply_spectral_norm
-from cardigan.nets.stages import (
-    ConditionalLatent,
-    Head,
-    Stage,
-    append_minibatch_stddev,
-    minibatch_stddev,
-    one_hot_labels,
-    stages,
-)
+from cardigan.nets.stages import Stage, stages
 from cardigan.nets.table import build_discriminator, build_generator
 
 LAYERS = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import cardigan
-from cardigan import api
 from cardigan.errors import CardiganError
+from cardigan.experiment import session
 from cardigan.run.checkpoint import (
     CheckpointMetadata,
     best_checkpoint,
@@ -52,10 +52,13 @@ def test_run_names_of_one_second_differ(tmp_path):
 def test_trainings_of_one_second_get_different_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = cardigan.config_for("mnist")
-    with api._run_directory(config, None, resume=False) as one, api._run_directory(config, None, resume=False) as other:
+    with (
+        session._run_directory(config, None, resume=False) as one,
+        session._run_directory(config, None, resume=False) as other,
+    ):
         assert one.path.is_dir() and other.path.is_dir() and one.path != other.path
         monkeypatch.setenv("RANK", "1")
-        with api._run_directory(config, None, resume=False) as told_later:
+        with session._run_directory(config, None, resume=False) as told_later:
             assert not told_later.path.exists()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("RANK")

@@ -14,7 +14,7 @@ from cardigan.run.directory import RunDirectory
 from cardigan.studio import access, event_stream
 from cardigan.studio.event_stream import MAX_QUEUED_MESSAGES, RUN_DELETED_MESSAGE, JournalBroadcast, sse_message
 from cardigan.studio.event_stream import Subscriber as Waiting
-from cardigan.studio.run_series import TailReader
+from cardigan.studio.journal_tail import TailReader
 
 
 def append_line(run: Path, *lines: bytes) -> None:

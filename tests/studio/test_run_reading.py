@@ -14,7 +14,8 @@ from cardigan.config import Config
 from cardigan.run.directory import RunDirectory, is_locked, lock_for_training, release_lock
 from cardigan.run.journal import read_events
 from cardigan.studio.curves import curves
-from cardigan.studio.run_series import MAX_LINE_BYTES, MAX_SERIES, RunSeries
+from cardigan.studio.journal_tail import MAX_LINE_BYTES
+from cardigan.studio.run_series import MAX_SERIES, RunSeries
 from cardigan.studio.run_summary import RunSummary
 
 MALFORMED = [

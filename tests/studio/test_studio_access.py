@@ -13,7 +13,8 @@ from fake_runs import HERE, client_for, journal_line, make_run, progress_line, r
 from PIL import Image
 
 from cardigan.errors import CardiganError
-from cardigan.http.endpoint import Endpoint, host_allowed, is_loopback
+from cardigan.http.access import host_allowed
+from cardigan.http.endpoint import Endpoint, is_loopback
 from cardigan.studio import access
 from cardigan.studio.access import MAX_BODY_BYTES, cookie_name
 from cardigan.studio.server import open_studio_endpoint, studio_url

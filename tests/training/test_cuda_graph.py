@@ -9,10 +9,10 @@ import torch
 from op_modes import Tape
 
 import cardigan
-from cardigan import api
 from cardigan.cli.progress import progress_view
 from cardigan.config import Config, override
 from cardigan.data.batches import Batches
+from cardigan.experiment import session
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.recipes import config_for
 from cardigan.run.journal import read_events
@@ -157,7 +157,7 @@ def test_a_run_tells_that_it_is_not_recorded(tmp_path, monkeypatch, capsys):
 
         return step
 
-    monkeypatch.setattr(api, "cuda_graph_step", recorded)
+    monkeypatch.setattr(session, "cuda_graph_step", recorded)
     config = config_of()
     with progress_view(config, quiet=False) as report:
         cardigan.train("mnist", out=tmp_path / "run", images=48, config=replace(config, images=None), on_event=report)

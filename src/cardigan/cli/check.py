@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     """Check what the words name; return the exit code."""
     options = parse(CheckOptions, argv, "cardigan check")
 
-    from cardigan.data.quality import check
+    from cardigan.data.quality import check, clean
 
     _check_outputs(options)
     reader = check.open_source(options.source, options.labels)
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         check.write_contact_sheet(reader, findings, options.contact_sheet, options.max_pixels, options.overwrite)
         outputs = dataclasses.replace(outputs, contact_sheet=str(options.contact_sheet))
     if options.write_clean is not None and len(findings.dropped_indices) < findings.num_images:
-        count = check.write_clean_archive(reader, findings, options.write_clean, options.drop_near_duplicates)
+        count = clean.write_clean_archive(reader, findings, options.write_clean, options.drop_near_duplicates)
         outputs = dataclasses.replace(outputs, clean_archive=str(options.write_clean), num_clean_images=count)
     _print_findings(options, findings, outputs)
     return 0 if findings.trainable else EXIT_UNTRAINABLE
@@ -86,7 +86,8 @@ def main(argv: list[str]) -> int:
 
 def _check_outputs(options: CheckOptions) -> None:
     """Raise CardiganError for what could not be written, before minutes are spent on looking."""
-    from cardigan.data.quality.check import check_clean_path, check_sheet_path
+    from cardigan.data.quality.check import check_sheet_path
+    from cardigan.data.quality.clean import check_clean_path
 
     if options.drop_near_duplicates and options.write_clean is None:
         raise CardiganError(

@@ -68,7 +68,7 @@ def evaluate_model(
 ) -> "tuple[Report, Sampler, Reference]":
     """Return the report on one model, and what it was made from; `against` names the real pictures of one that does not know them."""
     from cardigan.config import override
-    from cardigan.data.datasets import absolute_source
+    from cardigan.data.source_names import absolute_source
     from cardigan.files.disk_cache import download
     from cardigan.metrics.evaluate import evaluate, generator_sampler
     from cardigan.metrics.features import find_extractor
@@ -156,8 +156,7 @@ def check_nearest_png(out: Path, overwrite: bool) -> None:
 
 
 def _write_nearest_png(out: Path, report: "Report", sampler: "Sampler", reference: "Reference") -> None:
-    from cardigan.figures.grid import png_bytes
-    from cardigan.figures.neighbor_grid import neighbor_grid
+    from cardigan.figures.grid import neighbor_grid, png_bytes
     from cardigan.files import atomic
     from cardigan.metrics.evaluate import worst_pairs
 

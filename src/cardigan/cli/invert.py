@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
     from cardigan.figures.grid import png_bytes
     from cardigan.files import atomic
     from cardigan.latents.points import encode_latent
-    from cardigan.models.snapshot import class_index, read_snapshot
+    from cardigan.models.sampling import class_index
+    from cardigan.models.snapshot import read_snapshot
 
     snapshot = read_snapshot(options.model)
     label = None if options.label is None else class_index(options.label, snapshot.spec)

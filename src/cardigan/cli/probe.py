@@ -100,7 +100,8 @@ def _outliers_png(result: "ProbeResult") -> bytes:
 
 def _feature_pngs(networks: "RunNetworks", result: "ProbeResult") -> dict[str, bytes]:
     """Return the sheets that this network allows; D with classes is told the picture's own, or the first where there is none."""
-    from cardigan.explore.sheets import ablation_rows, feature_rows
+    from cardigan.explore.ablation import ablation_rows
+    from cardigan.explore.saliency import feature_rows
     from cardigan.explore.views import stack_rows
     from cardigan.figures.grid import png_bytes
     from cardigan.models.run_networks import untrained_networks

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from cardigan.api import Run
+    from cardigan.experiment.session import Run
     from cardigan.run.journal import Event
 
 MAX_DEVICES = 64

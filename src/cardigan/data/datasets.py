@@ -3,8 +3,6 @@
 The one place where sources, frames and the cache meet; knows neither networks nor devices.
 """
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from cardigan.config import DataConfig
+from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import (
     ProgressFn,
     cache_order,
@@ -27,12 +26,11 @@ from cardigan.data.cache import (
 from cardigan.data.decoding import DecodeSpec, decode_spec
 from cardigan.data.formats.detection import open_reader
 from cardigan.data.formats.huggingface import HF_PREFIX
-from cardigan.data.formats.labels import encode_labels, parse_labels_setting
-from cardigan.data.mnist import load_mnist
+from cardigan.data.formats.labels import encode_labels
 from cardigan.data.prefetch import BatchStream
 from cardigan.data.reader import Reader, fingerprint
 from cardigan.data.source import ImageSource, random_subset
-from cardigan.data.stacked import load_stacked_mnist
+from cardigan.data.source_names import absolute_source
 from cardigan.data.stats import DatasetStats, reader_stats
 from cardigan.data.streaming import (
     infer_num_classes,
@@ -43,12 +41,10 @@ from cardigan.data.streaming import (
     shard_stream,
     shards_from_config,
 )
-from cardigan.data.webdataset.addresses import redact_query as without_query
 from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError, unknown
 from cardigan.shapes import Labels
 
-BUILTIN_DATASETS: dict[str, Callable[..., ImageSource]] = {"mnist": load_mnist, "stacked-mnist": load_stacked_mnist}
 NUM_PREVIEW_IMAGES = 2_048
 """Pictures of a stream that are kept in memory, to look at and to compare with."""
 MIN_IMAGES = 2
@@ -115,26 +111,6 @@ def _reject_unused_settings(data: DataConfig, names: set[str]) -> None:
             raise CardiganError(
                 f"data.{name} is {getattr(data, name)!r}, which {data.source} does not read: leave it out."
             )
-
-
-def absolute_source(source: str) -> str:
-    """Return a source by a name that means the same everywhere on this machine: local paths become absolute."""
-    if source in BUILTIN_DATASETS or "://" in source or source.startswith(HF_PREFIX):
-        return source
-    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - of a pattern too
-
-
-def absolute_labels(labels: str) -> str:
-    """Return where classes come from by a name that means the same everywhere on this machine."""
-    file, column = parse_labels_setting(labels)
-    if file is None or not file.exists():
-        return labels
-    return str(file.absolute()) + (f":{column}" if column else "")
-
-
-def default_run_name(source: str) -> str:
-    """Return a short name for a source, that a folder can bear."""
-    return re.sub(r"[^\w.-]+", "-", Path(without_query(source).rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")
 
 
 def reader_from_config(data: DataConfig) -> Reader:

@@ -25,7 +25,8 @@ from cardigan.files.atomic import write_bytes
 from cardigan.hardware.memory import free_device_bytes, is_out_of_memory, release_memory
 from cardigan.hardware.metal import is_metal
 from cardigan.metrics.quick import quick_scorer
-from cardigan.models.snapshot import Snapshot, sample_keys, sample_pixels
+from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.snapshot import Snapshot
 from cardigan.nets.table import build_networks
 from cardigan.objective.losses import find_loss
 from cardigan.pixels import encode

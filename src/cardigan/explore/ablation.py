@@ -6,20 +6,22 @@ Reads features and drops them for the length of a pass; changes no weight.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import generator_layers, layer_at, record_activations
-from cardigan.explore.removal import ablate_channels
-from cardigan.explore.views import labels_for
+from cardigan.explore.saliency import ImageRow
+from cardigan.explore.views import SamplingOptions, labels_for
 from cardigan.latents.interpolation import point_latents
-from cardigan.models.snapshot import Snapshot, generate_pixels
+from cardigan.models.sampling import generate_pixels
+from cardigan.models.snapshot import Snapshot
 from cardigan.rng import stream
-from cardigan.shapes import Pixels
+from cardigan.shapes import Labels, Latents, Pixels
 
 PositionFeatures = Float[Tensor, "place channel"]
 L2_WEIGHT = 1e-3
@@ -138,3 +140,54 @@ def _logistic_weights(rows: PositionFeatures, inside: Float[Tensor, " place"]) -
     with torch.enable_grad():
         optimizer.step(closure)
     return weights.detach()[:-1]
+
+
+def ablate_channels(
+    snapshot: Snapshot, z: Latents, labels: Labels | None, channels: Sequence[int], layer: int
+) -> Pixels:
+    """Return the pictures of z with these channels of one layer set to 0 everywhere; no channel gives the pictures as they are.
+
+    Layers are counted from the one after z (0) to the last before the picture (-1); in `mlp` a channel is a single unit.
+    Raises CardiganError for a layer or channel that is not there.
+    """
+    module = layer_at(generator_layers(snapshot.generator), layer)
+    channel_list = list(channels)
+
+    def zero_channels(module: nn.Module, module_inputs: Any, output: Tensor) -> Tensor:
+        out_of_range = [channel for channel in channel_list if not 0 <= channel < output.shape[1]]
+        if out_of_range:
+            raise CardiganError(f"channel is {out_of_range[0]}: expected 0..{output.shape[1] - 1} in this layer.")
+        ablated = output.clone()
+        ablated[:, channel_list] = 0
+        return ablated
+
+    hook = module.register_forward_hook(zero_channels)
+    try:
+        return generate_pixels(snapshot.generator, z, labels)
+    finally:
+        hook.remove()
+
+
+MAX_ABLATION_ROWS = 8
+"""Rows with fewer and fewer channels, at most."""
+
+
+def ablation_rows(snapshot: Snapshot, seeds: list[int], layer: int | None = None) -> list[ImageRow]:
+    """Return the pictures of some seeds, and below them the same without the channel of a layer that matters most, the two, four, eight, ... that do.
+
+    The layer is the middle one unless one is named; a channel matters as much as the pictures change without it alone.
+    """
+    layers = generator_layers(snapshot.generator)
+    if not layers:
+        raise CardiganError(
+            "This generator has no layer between z and the picture, so no feature can be removed: give a deeper one."
+        )
+    layer = len(layers) // 2 if layer is None else layer
+    z, labels = point_latents(snapshot.config, seeds), labels_for(snapshot, seeds, SamplingOptions().label)
+    with record_activations([layer_at(layers, layer)]) as maps:
+        original = ablate_channels(snapshot, z, labels, [], layer)
+    ablated = [ablate_channels(snapshot, z, labels, [channel], layer) for channel in range(maps[0].shape[1])]
+    changes = torch.stack([(ablated_pixels.float() - original.float()).abs().mean() for ablated_pixels in ablated])
+    order = changes.argsort(descending=True, stable=True).tolist()
+    counts = [2**power for power in range(MAX_ABLATION_ROWS) if 2**power <= max(1, len(order) // 2)]
+    return [original, *(ablate_channels(snapshot, z, labels, order[:count], layer) for count in counts)]

@@ -12,7 +12,8 @@ from torch import Tensor
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import generator_layers, layer_output
 from cardigan.latents.sampling import LATENTS
-from cardigan.models.snapshot import SAMPLE_BATCH_SIZE, Snapshot
+from cardigan.models.sampling import SAMPLE_BATCH_SIZE
+from cardigan.models.snapshot import Snapshot
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Latents
 

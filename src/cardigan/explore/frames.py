@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 
 from cardigan.config import DataConfig
-from cardigan.data.datasets import BUILTIN_DATASETS
+from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.decoding import decode_spec, open_image, to_pixels
 from cardigan.data.reader import StoredImage
 from cardigan.data.source import to_training_shape

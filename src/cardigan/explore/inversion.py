@@ -11,7 +11,8 @@ from torch.nn.functional import avg_pool2d
 
 from cardigan.errors import CardiganError
 from cardigan.latents.sampling import LATENTS
-from cardigan.models.snapshot import Snapshot, generate_pixels, validate_labels
+from cardigan.models.sampling import generate_pixels, validate_labels
+from cardigan.models.snapshot import Snapshot
 from cardigan.pixels import decode
 from cardigan.rng import stream
 from cardigan.shapes import Images, Labels, Latents, Pixels

@@ -11,11 +11,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cardigan.config import Config, DataConfig
+from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import decode_in_memory
-from cardigan.data.datasets import BUILTIN_DATASETS, absolute_source, open_datasets, reader_from_config
+from cardigan.data.datasets import open_datasets, reader_from_config
 from cardigan.data.decoding import decode_spec
 from cardigan.data.formats.labels import encode_labels
 from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.source_names import absolute_source
 from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError
 from cardigan.explore.features import NUM_NEIGHBORS, discriminator_features, linear_probe_error, local_outlier_factor

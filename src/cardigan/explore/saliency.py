@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at, record_activations
 from cardigan.models.run_networks import RunNetworks
-from cardigan.models.snapshot import SAMPLE_BATCH_SIZE, validate_labels
+from cardigan.models.sampling import SAMPLE_BATCH_SIZE, validate_labels
 from cardigan.nets.interface import Discriminator
 from cardigan.nets.mlp import MlpDiscriminator
 from cardigan.pixels import decode
@@ -24,6 +24,7 @@ from cardigan.shapes import Images, Labels, Logits, Pixels
 
 NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR = (246.0, 246.0, 244.0), (24.0, 84.0, 176.0), (222.0, 96.0, 12.0)
 """Colours of no change, and of the strongest wish for a darker or brighter place: told apart by the colour-blind too."""
+NUM_FEATURES, NUM_EXAMPLES = 8, 6
 HEATMAP_QUANTILE = 0.995
 
 
@@ -174,3 +175,31 @@ def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> li
 
 def network_device(network: Discriminator) -> torch.device:
     return next(network.parameters()).device
+
+
+ImageRow = UInt8[Tensor, "_ channel height width"]
+
+
+def feature_rows(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> list[ImageRow]:
+    """Return a row for each of eight of D's last features: the six pictures that excite it most, then what in each of them does.
+
+    Chosen are the features that differ most from picture to picture, each beside the mean of its own strength.
+    """
+    activations = max_activations(networks, pixels, labels)
+    relative_std = activations.std(0) / activations.abs().mean(0).clamp(min=1e-6)
+    rows = []
+    for feature in relative_std.argsort(descending=True, stable=True)[:NUM_FEATURES].tolist():
+        best = activations[:, feature].argsort(descending=True, stable=True)[:NUM_EXAMPLES]
+        examples = pixels[best]
+        gradient = guided_backpropagation(networks, examples, None if labels is None else labels[best], feature)
+        rows.append(torch.cat([examples, gradient_images(gradient)]))
+    return rows
+
+
+def gradient_images(gradient: Float[Tensor, "batch channel height width"]) -> Pixels:
+    """Return gradients as pictures around mid-grey, each by its own largest value; a fourth channel, transparency, is opaque."""
+    level = gradient / gradient.flatten(1).abs().amax(1).clamp(min=1e-12)[:, None, None, None]
+    image = (127.5 + 127.5 * level).round().to(torch.uint8)
+    if image.shape[1] == 4:
+        image[:, 3] = 255
+    return image

@@ -18,7 +18,8 @@ from cardigan.figures.layout import GAP
 from cardigan.latents.interpolation import interpolation_grid_latents, point_latents, walk_latents
 from cardigan.latents.points import Point, point_label
 from cardigan.latents.sampling import sample_labels, truncate
-from cardigan.models.snapshot import Snapshot, class_index, generate_pixels, validate_labels
+from cardigan.models.sampling import class_index, generate_pixels, validate_labels
+from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Labels, Latents, Pixels
 
 ImageRow = UInt8[Tensor, "_ channel height width"]

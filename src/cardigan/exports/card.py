@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import nn
 
 from cardigan.config import Config
+from cardigan.exports.anonymize import public_source
 from cardigan.exports.quantization_report import QuantizationReport, quantization_lines
-from cardigan.exports.training_record import TrainingRecord, public_source, training_command, training_record
+from cardigan.exports.training_record import TrainingRecord, training_command, training_record
 from cardigan.models.snapshot import Snapshot
 
 UNKNOWN_DATA = "pictures not known"

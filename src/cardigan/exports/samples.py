@@ -19,7 +19,8 @@ from cardigan.exports.card import sampling_instructions, weights_hash
 from cardigan.exports.interface import ExportSettings, WriteFn
 from cardigan.exports.sample_files import SAMPLE_WRITERS, SampleChunk, SampleSet
 from cardigan.latents.sampling import sample_labels
-from cardigan.models.snapshot import Snapshot, class_index, sample_pixels, validate_labels
+from cardigan.models.sampling import class_index, sample_pixels, validate_labels
+from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Labels
 
 CHUNK_SIZE = 1_024

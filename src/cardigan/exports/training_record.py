@@ -5,25 +5,21 @@ Reads run directories; judges nothing. Paths of the machine it was trained on ar
 
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 from cardigan.config import Config, experiment_settings
 from cardigan.errors import CardiganError
+from cardigan.exports.anonymize import EMBEDDED_SOURCES, public_source
 from cardigan.models.snapshot import Snapshot
 from cardigan.recipes import config_for
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
 
-EMBEDDED_SOURCES = ("mnist", "stacked-mnist")
 AUTO_FIELDS = ("data.channels", "data.holdout")
 """What `cardigan train --recipe` still chooses for a source of the user's own, unless it is told."""
-URL_QUERY = re.compile(r"(https?://[^?#]*).*", re.IGNORECASE | re.DOTALL)
-URL_USER = re.compile(r"://[^/]*@")
-LOCAL_SCHEME = re.compile(r"\b(file|local)://", re.IGNORECASE)
-"""What of an address can hold a password, or is a path of this machine."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +42,6 @@ class TrainingRecord:
     """The quick score of its checkpoint."""
     metric_rows: tuple[MetricRow, ...] = ()
     protocol: str = ""
-
-
-def anonymized(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot as it may leave this machine: its settings name the pictures, not where they lie."""
-    data = snapshot.config.data
-    labels = Path(data.labels).name if data.labels else data.labels
-    return replace(
-        snapshot,
-        config=replace(snapshot.config, data=replace(data, source=public_source(snapshot.config), labels=labels)),
-    )
 
 
 def training_record(model: Path | None, snapshot: Snapshot) -> TrainingRecord:
@@ -113,35 +99,6 @@ def metrics_in_report(path: Path, images_seen: int) -> tuple[tuple[MetricRow, ..
     number_pattern = r'<td class="number">([^<]*)</td>'
     rows = re.findall(rf"<tr><th>([^<]*)</th>{number_pattern * 3}", table_match[1])
     return tuple(MetricRow(*map(unescape, row)) for row in rows), unescape(table_match[2]).strip()
-
-
-def public_source(config: Config) -> str:
-    """Return what the pictures are called, without the folders of this machine that they lie in, and without what an address holds of passwords."""
-    source = config.data.source
-    if "://" in source:
-        return _public_address(source)
-    if source.startswith("hf:"):
-        name = source.removeprefix("hf:").partition(":")[0]
-        return _base_name(name) if _is_local_folder(name) else source
-    return source if source in EMBEDDED_SOURCES else _base_name(source)
-
-
-def _public_address(source: str) -> str:
-    """Return an address, or a chain of them (`tar://...::https://...`), without a web address' query, users, and folders of this machine."""
-    without_secrets = URL_USER.sub("://", URL_QUERY.sub(r"\1", source))
-    return "::".join(
-        link if "://" in link and not LOCAL_SCHEME.search(link) else _base_name(link)
-        for link in without_secrets.split("::")
-    )
-
-
-def _is_local_folder(name: str) -> bool:
-    """Return whether what follows `hf:` can only be a folder; on the hub it is NAME or USER/NAME."""
-    return name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
-
-
-def _base_name(path: str) -> str:
-    return Path(path).name or path
 
 
 def training_command(config: Config, images_seen: int) -> str:

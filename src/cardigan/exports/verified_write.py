@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from cardigan.exports.anonymize import anonymized
 from cardigan.exports.card import model_card
 from cardigan.exports.checking import check_difference, largest_difference, pytorch_generate_fn
 from cardigan.exports.interface import ExportFormat, ExportSettings
 from cardigan.exports.output_paths import model_card_path
 from cardigan.exports.quantization_report import QuantizationReport, quantized_snapshot
-from cardigan.exports.training_record import anonymized
 from cardigan.files import atomic
 from cardigan.models.quantize import WeightsDtype
 from cardigan.models.snapshot import Snapshot

@@ -17,24 +17,16 @@ from PIL import Image
 from cardigan.config import Config
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
+from cardigan.exports.anonymize import anonymized
 from cardigan.exports.card import model_card
-from cardigan.exports.training_record import anonymized
 from cardigan.hardware.device import find_device
 from cardigan.inference import preview
-from cardigan.latents.generators import RandomGenerators, sample_from_generator, to_unit_range, validate_latents
-from cardigan.latents.sampling import truncate
+from cardigan.latents.sampling import RandomGenerators, sample_from_generator, truncate, validate_latents
 from cardigan.models import hub
 from cardigan.models.pretrained import verify_weights, write_pretrained
-from cardigan.models.snapshot import (
-    Snapshot,
-    class_index,
-    generate_batches,
-    read_snapshot,
-    sample_keys,
-    sample_pixels,
-    validate_labels,
-    write_snapshot,
-)
+from cardigan.models.sampling import class_index, generate_batches, sample_keys, sample_pixels, validate_labels
+from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
+from cardigan.pixels import to_unit_range
 from cardigan.shapes import Labels, Latents
 
 MAX_SAMPLES = 10_000_000

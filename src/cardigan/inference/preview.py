@@ -9,7 +9,8 @@ import torch
 from cardigan.figures.animation import upscale
 from cardigan.figures.grid import make_grid, png_bytes
 from cardigan.latents.sampling import sample_latents
-from cardigan.models.snapshot import Snapshot, generate_pixels, sample_keys
+from cardigan.models.sampling import generate_pixels, sample_keys
+from cardigan.models.snapshot import Snapshot
 from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Labels
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from cardigan.backbones.digit_classifier import digit_features, predict_digits
 from cardigan.errors import CardiganError
+from cardigan.metrics.digits import digit_features, predict_digits
 from cardigan.shapes import Labels
 
 NUM_STACKED_MODES = 1_000

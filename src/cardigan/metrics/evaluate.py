@@ -25,7 +25,8 @@ from cardigan.metrics.reference import (
     to_reference_shape,
     train_sampler,
 )
-from cardigan.models.snapshot import Snapshot, sample_pixels
+from cardigan.models.sampling import sample_pixels
+from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Labels, Pixels
 
 NUM_SAMPLES = 10_000

@@ -15,12 +15,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from cardigan.backbones.digit_classifier import SIDE, digit_classifier, digit_features, stacked_digit_features
+from cardigan.backbones.digit_classifier import SIDE, digit_classifier
 from cardigan.backbones.dinov2 import build_dinov2
 from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
 from cardigan.backbones.weights import file_sha256, load_weights
 from cardigan.errors import CardiganError, unknown
+from cardigan.metrics.digits import digit_features, stacked_digit_features
 from cardigan.shapes import Pixels
 
 CHUNK_SIZE = 25

@@ -12,9 +12,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cardigan.backbones.digit_classifier import SIDE, digit_features, digit_reference, predict_digits, to_mnist_shape
+from cardigan.backbones.digit_classifier import SIDE
 from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
 from cardigan.config import DataConfig
+from cardigan.data.cache import decode_in_memory
+from cardigan.data.decoding import decode_spec
+from cardigan.data.reader import Reader
 from cardigan.data.source import ImageSource
 from cardigan.metrics.class_histogram import (
     NUM_STACKED_MODES,
@@ -24,8 +27,9 @@ from cardigan.metrics.class_histogram import (
     stacked_modes,
     uniform_counts,
 )
+from cardigan.metrics.digits import digit_features, digit_reference, predict_digits, to_mnist_shape
 from cardigan.metrics.features import CHUNK_SIZE, resize, to_rgb
-from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_with_influence_error
+from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, frechet_with_influence_error
 from cardigan.metrics.reference import to_reference_shape
 from cardigan.metrics.statistics import bootstrap_error
 from cardigan.pixels import encode
@@ -115,3 +119,20 @@ def _score_stacked(pixels: Pixels, data: DataConfig) -> dict[str, float]:
 
 def _score_values(value: tuple[float, float]) -> dict[str, float]:
     return {"score": value[0], "score_standard_error": float(f"{value[1]:.3g}")}
+
+
+MAX_IMAGES = 500
+"""Pictures of each kind: enough to order fits, in seconds."""
+
+
+def quick_distance(reader: Reader, data: DataConfig, draw: Callable[[int], Pixels]) -> float:
+    """Return the Frechet distance of as many drawn pictures as there are given ones, the first 500 at most, over quick features.
+
+    Given pictures are brought into the frame `data` describes. Raises CardiganError for fewer than two.
+    """
+    real = decode_in_memory(
+        reader, decode_spec(data), data.num_workers, entries=range(min(MAX_IMAGES, len(reader)))
+    ).pixels
+    return frechet_distance(
+        fit_gaussian(quick_features(torch.as_tensor(draw(len(real))))), fit_gaussian(quick_features(real))
+    )

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from cardigan.backbones.digit_classifier import SIDE, to_mnist_shape
+from cardigan.backbones.digit_classifier import SIDE
 from cardigan.config import DataConfig
 from cardigan.errors import CardiganError
+from cardigan.metrics.digits import to_mnist_shape
 from cardigan.metrics.features import ImageShape, resize
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Pixels

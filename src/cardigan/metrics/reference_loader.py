@@ -6,7 +6,8 @@ Reads sources; computes no number.
 from pathlib import Path
 
 from cardigan.config import Config
-from cardigan.data.datasets import BUILTIN_DATASETS, Datasets, open_datasets
+from cardigan.data.builtin import BUILTIN_DATASETS
+from cardigan.data.datasets import Datasets, open_datasets
 from cardigan.data.source import ImageSource, random_subset
 from cardigan.errors import CardiganError
 from cardigan.metrics.features import default_extractor

@@ -4,30 +4,16 @@ Every bound is far beyond an honest model. Knows files and settings; builds no n
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from cardigan.config import Config
-from cardigan.errors import CardiganError
 from cardigan.nets.stages import stages
 
-MAX_HEADER_BYTES = 16 * 2**20
-"""Bytes of a file's header: some ten thousand tensors, or several hundred thousand names of classes."""
 MAX_TEXT_LENGTH = 4096
 """Letters of one setting; a path has no more."""
 MAX_NUMBER = 2**63
 MAX_BLOCKS = 1_000
 """Residual blocks or hidden layers of one generator: building so many takes about three seconds, before any weight is looked at."""
-
-
-def check_header_size(path: Path) -> None:
-    """Raise CardiganError for a file whose header claims to be longer than any honest one; what is shorter than a header is left to its reader."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-    if MAX_HEADER_BYTES < header_bytes <= path.stat().st_size:
-        raise CardiganError(
-            f"{path} has a header of {header_bytes:,} bytes, and no model needs more than {MAX_HEADER_BYTES:,}: give another copy of it."
-        )
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:

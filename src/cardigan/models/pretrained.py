@@ -13,9 +13,8 @@ from typing import TypeAlias
 
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
-from cardigan.files.tensors import read_metadata
+from cardigan.files.tensors import MAX_HEADER_BYTES, read_metadata
 from cardigan.models.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from cardigan.models.limits import MAX_HEADER_BYTES
 
 CardWriter: TypeAlias = Callable[[Mapping[str, str]], str]
 """Given the SHA-256 of the weights, by their file's name, the text of the card."""

@@ -12,19 +12,13 @@ from torch.nn.functional import leaky_relu
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
+from cardigan.nets.conditioning import ConditionalLatent, Projection, one_hot_labels
 from cardigan.nets.convolution import FastConv2d, TransposedConvolution
 from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.normalization import initialize_weights, normalization
+from cardigan.nets.pacgan import append_minibatch_stddev
 from cardigan.nets.spectral import apply_spectral_norm
-from cardigan.nets.stages import (
-    ConditionalLatent,
-    Projection,
-    append_minibatch_stddev,
-    channels_per_stage,
-    initialize_weights,
-    normalization,
-    one_hot_labels,
-    stages,
-)
+from cardigan.nets.stages import channels_per_stage, stages
 from cardigan.shapes import Images, Labels, Latents, Logits
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
+from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
 from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.pacgan import append_minibatch_stddev
 from cardigan.nets.spectral import apply_spectral_norm
-from cardigan.nets.stages import ConditionalLatent, Head, append_minibatch_stddev, one_hot_labels
 from cardigan.shapes import Images, Labels, Latents, Logits
 
 DEFAULT_DEPTH = 2

@@ -14,9 +14,11 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
+from cardigan.nets.conditioning import ConditionalLatent, Head
 from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.stages import ConditionalLatent, Head, Stage, append_minibatch_stddev, channels_per_stage, stages
+from cardigan.nets.pacgan import append_minibatch_stddev
+from cardigan.nets.stages import Stage, channels_per_stage, stages
 from cardigan.shapes import Images, Labels, Latents, Logits
 
 FeatureMaps: TypeAlias = Float[Tensor, "batch channel height width"]

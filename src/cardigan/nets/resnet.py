@@ -16,19 +16,13 @@ from torch.nn.functional import avg_pool2d, embedding, interpolate
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention, attention_size
+from cardigan.nets.conditioning import ConditionalLatent, Head, require_labels
 from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.normalization import initialize_weights, normalization
+from cardigan.nets.pacgan import append_minibatch_stddev
 from cardigan.nets.spectral import apply_spectral_norm
-from cardigan.nets.stages import (
-    ConditionalLatent,
-    Head,
-    append_minibatch_stddev,
-    channels_per_stage,
-    initialize_weights,
-    normalization,
-    require_labels,
-    stages,
-)
+from cardigan.nets.stages import channels_per_stage, stages
 from cardigan.shapes import Images, Labels, Latents, Logits
 
 FeatureMaps: TypeAlias = Float[Tensor, "batch channel height width"]

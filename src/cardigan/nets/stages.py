@@ -5,21 +5,11 @@ Knows no network.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from cardigan.errors import CardiganError
-from cardigan.shapes import Labels, Latents, Logits
-
-Features: TypeAlias = Float[Tensor, "batch feature"]
 
 MIN_FEATURE_SIDE, MIN_FEATURE_SIDE_WITH_DEPTH = 4, 2
 """Halvings end of themselves before a side would be shorter than the first, and have to before it would be than the second."""
-BATCH_NORM_EPS = 1e-5 + 1e-12
-"""The tutorial's batch-normalisation epsilon."""
 
 
 @dataclass(frozen=True)
@@ -84,107 +74,3 @@ def stages(height: int, width: int, count: int | None = None, network: str = "ge
 def channels_per_stage(width: int, num_sizes: int) -> list[int]:
     """Return the channels of each size, large to small: doubled each time, at most eight times the first."""
     return [width * min(2**size, 8) for size in range(num_sizes)]
-
-
-def normalization(kind: Literal["none", "batch", "batch-no-scale"], channels: int) -> nn.Module:
-    if kind == "none":
-        return nn.Identity()
-    norm = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
-    if kind == "batch-no-scale":
-        norm.weight.requires_grad_(False)
-    return norm
-
-
-def initialize_weights(network: nn.Module, kind: Literal["dcgan", "torch"]) -> None:
-    """Draw the starting weights: `dcgan` is Normal(0, 0.02) for every convolution; `torch` leaves the network's own."""
-    for module in network.modules():
-        if kind == "dcgan" and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def one_hot_labels(labels: Labels | None, num_classes: int) -> Float[Tensor, "batch classes"]:
-    """Return 1 in each row's own class and 0 elsewhere."""
-    # PyTorch's one_hot reads the labels on the host, which waits for a GPU.
-    labels = require_labels(labels)
-    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
-
-
-def require_labels(labels: Labels | None) -> Labels:
-    assert labels is not None, "a network built for classes was called without labels"
-    return labels
-
-
-class ConditionalLatent(nn.Module):
-    """z, and beside it what says the class, if there are classes: its one-hot row, or a learned embedding of it.
-
-    An embedding has as many numbers as there are classes, where z is longer than that: more could say no more.
-    """
-
-    def __init__(self, latent_size: int, num_classes: int, learned_embedding: bool) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.embedding = (
-            nn.Embedding(num_classes, min(num_classes, latent_size)) if num_classes and learned_embedding else None
-        )
-        self.out_features = latent_size + (self.embedding.embedding_dim if self.embedding else num_classes)
-
-    def forward(self, z: Latents, labels: Labels | None) -> Float[Tensor, "batch size"]:
-        if not self.num_classes:
-            return z
-        condition = (
-            self.embedding(require_labels(labels)) if self.embedding else one_hot_labels(labels, self.num_classes)
-        )
-        return torch.cat([z, condition.to(z.dtype)], dim=1)
-
-
-class Projection(nn.Module):
-    """How well features suit a class: their inner product with its learned embedding (arXiv:1802.05637, eq. 3, the first term)."""
-
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(num_classes, in_features)
-        nn.init.uniform_(
-            self.embedding.weight, -(in_features**-0.5), in_features**-0.5
-        )  # as PyTorch's linear layers, which it is added to
-
-    def forward(self, features: Features, labels: Labels | None) -> Logits:
-        return (features.float() * self.embedding(require_labels(labels))).sum(dim=1)
-
-
-class Head(nn.Module):
-    """A linear map of D's last features and, if there are classes, their projection on the class (arXiv:1802.05637, eq. 3)."""
-
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, 1)
-        self.projection = Projection(in_features, num_classes) if num_classes else None
-
-    def forward(self, features: Features, labels: Labels | None) -> Logits:
-        logits = self.linear(features).flatten().float()
-        return logits + self.projection(features, labels) if self.projection else logits
-
-
-def minibatch_stddev(features: Float[Tensor, "batch channel *place"], group_size: int) -> Float[Tensor, " batch"]:
-    """Return for each picture how much its group differs within itself: the deviation of every feature over the group, averaged.
-
-    arXiv:1710.10196, section 3. Groups are neighbours in the batch: the largest number up to `group` that divides the batch;
-    a picture alone in its group differs from nothing, which is 0.
-    """
-    size = max(count for count in range(1, group_size + 1) if len(features) % count == 0)
-    if size == 1:
-        return features.new_zeros(len(features), dtype=torch.float32)
-    groups = features.float().unflatten(0, (-1, size)).flatten(2)
-    stddev = (groups.var(dim=1, correction=0) + 1e-8).sqrt().mean(dim=1)  # the root of 0 has no derivative
-    return stddev[:, None].expand(-1, size).flatten()
-
-
-def append_minibatch_stddev(
-    features: Float[Tensor, "batch channel *place"], group_size: int
-) -> Float[Tensor, "batch more *place"]:
-    """Return the features with one more channel, constant over a picture: its minibatch deviation. Group 0 adds nothing."""
-    if not group_size:
-        return features
-    stddev = minibatch_stddev(features, group_size).to(features.dtype)
-    return torch.cat([features, stddev.view(-1, *[1] * (features.dim() - 1)).expand_as(features[:, :1])], dim=1)

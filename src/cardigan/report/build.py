@@ -10,8 +10,7 @@ from pathlib import Path
 from cardigan.config import Config, flatten
 from cardigan.errors import CardiganError
 from cardigan.figures.curves import Line, line_chart
-from cardigan.figures.grid import png_bytes
-from cardigan.figures.neighbor_grid import neighbor_grid
+from cardigan.figures.grid import neighbor_grid, png_bytes
 from cardigan.files.atomic import write_bytes
 from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.protocol import direction

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cardigan.http.endpoint import Endpoint, host_allowed, is_same_origin, token_matches
-from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_within, limit_body, send_error
+from cardigan.http.access import host_allowed, is_same_origin, token_matches
+from cardigan.http.endpoint import Endpoint
+from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_within, limit_body
+from cardigan.http.responses import send_error
 
 BODY_SECONDS = 10.0
 """How long sending a request may take."""

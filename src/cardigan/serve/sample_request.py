@@ -14,7 +14,7 @@ import torch
 from cardigan.errors import CardiganError, unknown
 from cardigan.latents.sampling import truncate
 from cardigan.latents.seeds import SEED_LIMIT
-from cardigan.models.snapshot import class_index, validate_labels
+from cardigan.models.sampling import class_index, validate_labels
 from cardigan.serve.served_model import ServedModel
 from cardigan.shapes import Labels, Latents
 

@@ -13,7 +13,7 @@ import torch
 from cardigan.config import Config, experiment_settings
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
-from cardigan.exports.training_record import anonymized
+from cardigan.exports.anonymize import anonymized
 from cardigan.hardware.device import find_device
 from cardigan.hardware.memory import is_out_of_memory
 from cardigan.latents.sampling import sample_labels, sample_latents, truncate

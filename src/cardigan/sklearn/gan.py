@@ -19,7 +19,7 @@ import torch
 from cardigan.api import train
 from cardigan.errors import CardiganError, unknown
 from cardigan.inference.model import Model, load
-from cardigan.metrics.quick_distance import quick_distance
+from cardigan.metrics.quick import quick_distance
 from cardigan.models.pretrained import read_json
 from cardigan.run.directory import reserve_run
 from cardigan.sklearn.inputs import ImagesLike, class_indices, class_values, has_labels, make_reader

@@ -9,8 +9,10 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cardigan.http.endpoint import Endpoint, host_allowed, is_same_origin, token_matches
-from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_within, limit_body, send_error
+from cardigan.http.access import host_allowed, is_same_origin, token_matches
+from cardigan.http.endpoint import Endpoint
+from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_within, limit_body
+from cardigan.http.responses import send_error
 
 MAX_BODY_BYTES = 8 << 20
 """Bytes of a picture that is sent."""

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from cardigan.run.journal import Event
-from cardigan.studio.run_series import MAX_EXACT_INTEGER, RunSeries, finite_number
+from cardigan.studio.journal_tail import MAX_EXACT_INTEGER, finite_number
+from cardigan.studio.run_series import RunSeries
 
 MAX_POINTS = 5_000
 CSV_ROWS_PER_CHUNK = 2_000

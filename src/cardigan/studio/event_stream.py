@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from cardigan.errors import CardiganError
 from cardigan.http.limits import BodyTimeout, BodyTooLarge
 from cardigan.run.directory import RunDirectory
-from cardigan.studio.run_series import MAX_LINE_BYTES, TailReader, parse_event
+from cardigan.studio.journal_tail import MAX_LINE_BYTES, TailReader, parse_event
 
 POLL_SECONDS = 0.1
 POLL_SECONDS_PER_RUN = 0.002

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from cardigan.run.journal import Event
-from cardigan.studio.run_series import RunSeries, finite_number
+from cardigan.studio.journal_tail import finite_number
+from cardigan.studio.run_series import RunSeries
 from cardigan.studio.runs_folder import NotFound
 
 BINS = 40

@@ -3,10 +3,11 @@
 Asked from the room's one thread only. A file that training has replaced is another model.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,7 +18,7 @@ from cardigan.models.snapshot import Snapshot, read_snapshot
 from cardigan.run.directory import RunDirectory
 from cardigan.studio.run_reader import checkpoint_images_seen
 from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
-from cardigan.studio.worker import MAX_MODELS, LruCache
+from cardigan.studio.worker import Result
 
 Value = TypeVar("Value")
 
@@ -86,3 +87,23 @@ class ModelCache:
             return self._file_version(run, available[-1]) if available else (str(run.path), 0, 0)
         file_stat = file.stat()
         return str(file), file_stat.st_ino, file_stat.st_mtime_ns
+
+
+MAX_MODELS = 4
+
+
+class LruCache:
+    """The results that were used last, a bounded number of them; for one thread."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self._entries: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, create: Callable[[], Result]) -> Result:
+        """Return what is kept under the key, made now if it is not."""
+        if key not in self._entries:
+            while len(self._entries) >= self._max_entries:
+                self._entries.popitem(last=False)  # before the next is made, so that there are never more
+            self._entries[key] = create()
+        self._entries.move_to_end(key)
+        return self._entries[key]

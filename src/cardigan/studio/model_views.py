@@ -28,7 +28,7 @@ from cardigan.hardware.device import find_device
 from cardigan.latents.points import encode_latent
 from cardigan.latents.sampling import sample_labels
 from cardigan.models.run_networks import RunNetworks
-from cardigan.models.snapshot import sample_keys, sample_pixels
+from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.objective.losses import find_loss
 from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Labels, Pixels

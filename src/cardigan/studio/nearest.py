@@ -10,10 +10,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cardigan.config import DataConfig
+from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import is_cached
-from cardigan.data.datasets import BUILTIN_DATASETS, absolute_source, open_datasets, reader_from_config
+from cardigan.data.datasets import open_datasets, reader_from_config
 from cardigan.data.decoding import decode_spec
 from cardigan.data.source import ImageSource
+from cardigan.data.source_names import absolute_source
 from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError
 from cardigan.pixels import encode

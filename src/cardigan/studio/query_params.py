@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cardigan.errors import CardiganError
+from cardigan.latents.points import parse_direction_amounts, parse_points
 from cardigan.latents.seeds import SEED_LIMIT as SEED_LIMIT
-from cardigan.latents.seeds import parse_direction_amounts, parse_points, parse_seeds
+from cardigan.latents.seeds import parse_seeds
 
 Parsed = TypeVar("Parsed")
 MAX_SEEDS, MAX_DISCRIMINATOR_IMAGES, NUM_NEIGHBORS = 256, 64, 5

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cardigan.run.journal import Event
-from cardigan.studio.run_series import PROGRESS_PREFIX, TailReader, finite_number, parse_event
+from cardigan.studio.journal_tail import PROGRESS_PREFIX, TailReader, finite_number, parse_event
 
 MAX_ENTRIES = 10_000
 MAX_SAMPLES = 4_096

@@ -5,15 +5,13 @@ Knows neither HTTP nor what is drawn.
 
 import asyncio
 import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cardigan.studio.event_stream import TooManyRequests
 
 MAX_QUEUED = 16
-MAX_MODELS = 4
 DISCONNECT_POLL_SECONDS = 0.1
 """How often it is looked whether who asked is still there."""
 Result = TypeVar("Result")
@@ -56,20 +54,3 @@ class WorkerQueue:
 
     def _decrement(self) -> None:
         self._num_queued -= 1
-
-
-class LruCache:
-    """The results that were used last, a bounded number of them; for one thread."""
-
-    def __init__(self, max_entries: int) -> None:
-        self._max_entries = max_entries
-        self._entries: OrderedDict[Any, Any] = OrderedDict()
-
-    def get(self, key: Any, create: Callable[[], Result]) -> Result:
-        """Return what is kept under the key, made now if it is not."""
-        if key not in self._entries:
-            while len(self._entries) >= self._max_entries:
-                self._entries.popitem(last=False)  # before the next is made, so that there are never more
-            self._entries[key] = create()
-        self._entries.move_to_end(key)
-        return self._entries[key]

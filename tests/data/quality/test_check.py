@@ -14,14 +14,8 @@ import pytest
 from PIL import Image
 
 from cardigan.cli.main import run
-from cardigan.data.quality.check import (
-    check_source,
-    evenly_spaced_indices,
-    open_source,
-    safe_name,
-    write_clean_archive,
-    write_contact_sheet,
-)
+from cardigan.data.quality.check import check_source, evenly_spaced_indices, open_source, write_contact_sheet
+from cardigan.data.quality.clean import safe_name, write_clean_archive
 from cardigan.data.reader import Reader, UnreadableImage
 from cardigan.errors import CardiganError
 

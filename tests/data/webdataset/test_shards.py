@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cardigan.data.datasets import default_run_name
+from cardigan.data.source_names import default_run_name
 from cardigan.data.webdataset import byte_stream as shard_streams
 from cardigan.data.webdataset import shards
 from cardigan.data.webdataset.addresses import expand_braces

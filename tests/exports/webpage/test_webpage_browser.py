@@ -14,7 +14,7 @@ from test_webpage_program import random_generator
 
 from cardigan.exports.webpage.page import write_page
 from cardigan.latents.sampling import sample_labels, sample_latents
-from cardigan.models.snapshot import sample_pixels
+from cardigan.models.sampling import sample_pixels
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-from cardigan.data.datasets import default_run_name
+from cardigan.data.source_names import default_run_name
 from cardigan.errors import CardiganError
 from cardigan.explore.directions import Directions, principal_directions
 from cardigan.explore.layers import FEATURE_MODULES

@@ -1,0 +1,9 @@
+"""The image sets that Cardigan brings along, by name."""
+
+from collections.abc import Callable
+
+from cardigan.data.mnist import load_mnist
+from cardigan.data.source import ImageSource
+from cardigan.data.stacked import load_stacked_mnist
+
+BUILTIN_DATASETS: dict[str, Callable[..., ImageSource]] = {"mnist": load_mnist, "stacked-mnist": load_stacked_mnist}

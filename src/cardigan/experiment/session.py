@@ -1,0 +1,352 @@
+"""One training from start to end: its directory, what is chosen for it, its parts, smaller microbatches where memory runs out."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from cardigan.config import Config, from_dict, override, to_dict
+from cardigan.data.batches import Batches as Batches
+from cardigan.data.builtin import BUILTIN_DATASETS
+from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config
+from cardigan.data.formats.arrays import array_reader
+from cardigan.data.formats.torch_dataset import torch_dataset_reader
+from cardigan.data.mnist import load_mnist as load_mnist
+from cardigan.data.reader import Reader
+from cardigan.data.source import ImageSource as ImageSource
+from cardigan.data.source import ImageSpec as ImageSpec
+from cardigan.data.source_names import absolute_labels, absolute_source, default_run_name
+from cardigan.data.webdataset.shards import is_shards
+from cardigan.errors import CardiganError
+from cardigan.experiment import build
+from cardigan.experiment.auto import auto_augmentation
+from cardigan.experiment.auto import auto_config as choose
+from cardigan.exports.export import ExportedFile as ExportedFile
+from cardigan.exports.export import export as export
+from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
+from cardigan.inference import preview
+from cardigan.inference.model import Model as Model
+from cardigan.inference.model import from_pretrained as from_pretrained
+from cardigan.inference.model import load as load
+from cardigan.latents.sampling import sample_latents as sample_latents
+from cardigan.latents.sampling import training_latents as training_latents
+from cardigan.nets.table import build_discriminator as build_discriminator
+from cardigan.nets.table import build_generator as build_generator
+from cardigan.objective.losses import find_loss as find_loss
+from cardigan.recipes import GENERIC_RECIPE, config_for
+from cardigan.rng import stream as stream
+from cardigan.run.checkpoint import load_latest_checkpoint
+from cardigan.run.directory import (
+    RunDirectory,
+    check_unused,
+    latest_run,
+    lock_for_training,
+    new_run,
+    read_config,
+    read_provenance,
+    release_lock,
+    reserve_run,
+)
+from cardigan.run.journal import Event
+from cardigan.run.journal import read_events as read_events
+from cardigan.run.provenance import provenance
+from cardigan.training.budget import Budget, Clock
+from cardigan.training.cuda_graph import cuda_graph_step
+from cardigan.training.devices import Devices as Devices
+from cardigan.training.devices import open_devices
+from cardigan.training.distributed import ProcessGroup, rank, world_size
+from cardigan.training.ema import update_ema as update_ema
+from cardigan.training.loop import Trainer, fit, make_step
+from cardigan.training.probe import TrainingProbe
+from cardigan.training.recorder import Recorder
+from cardigan.training.schedule import step_kinds
+from cardigan.training.state import TrainState, load_state_tensors
+from cardigan.training.steps import Game as Game
+from cardigan.training.steps import Networks as Networks
+from cardigan.training.steps import RandomDraws as RandomDraws
+from cardigan.training.steps import StepConfig as StepConfig
+from cardigan.training.steps import StepKind as StepKind
+from cardigan.training.steps import train_step as train_step
+
+RUNS_FOLDER = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training left behind."""
+
+    path: Path
+    config: Config
+    images_seen: int
+    stopped_by: str
+    """images, minutes, patience, health, SIGINT or SIGTERM."""
+
+    def _repr_png_(self) -> bytes | None:
+        return preview.run_preview(self.path)
+
+    def _repr_html_(self) -> str:
+        caption = f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, stopped by {self.stopped_by}; generated | real)"
+        return preview.figure_html(preview.run_preview(self.path), caption)
+
+
+def run_training(
+    source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]",
+    recipe: str | None,
+    out: str | Path | None,
+    images: int | None,
+    minutes: float | None,
+    seed: int | None,
+    resume: bool,
+    overrides: dict[str, Any],
+    config: Config | None,
+    on_event: Callable[[Event], None],
+    started_at: float | None,
+) -> Run:
+    """Train as `cardigan.train` describes it."""
+    clock = Clock() if started_at is None else Clock(started_at)
+    if config is not None and recipe is not None:
+        raise CardiganError(
+            f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out."
+        )
+    name, reader = _name_and_reader(source)
+    settings = config_for(name, recipe) if config is None else replace(config, data=replace(config.data, source=name))
+    settings = with_budget(settings, images, minutes)
+    explicit_settings = {**({} if seed is None else {"seed": seed}), **overrides}
+    if explicit_settings.get("data.labels"):
+        explicit_settings["data.labels"] = absolute_labels(explicit_settings["data.labels"])
+    settings = override(settings, explicit_settings)
+    with _run_directory(settings, None if out is None else Path(out), resume) as run:
+        check_unused(run, resume)
+        reasons: list[str] = []
+        if config is None and (reader is not None or name not in BUILTIN_DATASETS):
+            if resume and run.config.exists():
+                previous = read_config(run)
+                if recipe is not None and recipe != previous.recipe:
+                    raise CardiganError(
+                        f"{run.path} was trained with the recipe {previous.recipe!r}, not {recipe!r}: leave --recipe out to resume it."
+                    )
+                settings = override(
+                    with_budget(replace(previous, data=replace(previous.data, source=name)), images, minutes),
+                    explicit_settings,
+                )
+            else:
+                budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
+                if reader is None and not is_shards(name):
+                    reader = reader_from_config(settings.data)
+                settings, reasons = _auto_config(
+                    settings, {*explicit_settings, *budget}, reader, recipe not in (None, GENERIC_RECIPE)
+                )
+        elif config is None and recipe is None:
+            settings, reasons = auto_augmentation(settings, set(explicit_settings))
+        return _train_with_smaller_microbatches(run, settings, resume, clock, on_event, reader, reasons)
+
+
+def _name_and_reader(
+    source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]",
+) -> tuple[str, Reader | None]:
+    """Return what a source is called, and its reader if it is no name but the pictures themselves."""
+    if isinstance(source, str | Path):
+        return absolute_source(str(source)), None
+    if isinstance(source, Reader):
+        if source.name in BUILTIN_DATASETS:
+            raise CardiganError(
+                f"The reader is called {source.name!r}, which names embedded digits: give it another name."
+            )
+        return source.name, source
+    reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else torch_dataset_reader(source)
+    return reader.name, reader
+
+
+def _auto_config(
+    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
+) -> tuple[Config, list[str]]:
+    """Return what is chosen for these pictures and this machine, and why; chosen in the main process, the same in all."""
+    devices = open_devices(config)
+    single_process_devices = replace(devices, process_group=ProcessGroup())
+    throughputs: dict[Config, float] = {}
+
+    def throughput(candidate: Config) -> float:
+        if candidate not in throughputs:
+            throughputs[candidate] = devices.process_group.world_size * build.measure_throughput_within_memory(
+                candidate, single_process_devices
+            )
+        return throughputs[candidate]
+
+    def choose_on_main() -> str:
+        settings, reasons = choose(
+            config, explicit_settings, dataset_stats(config.data, reader), devices.device.type, throughput, recipe_given
+        )
+        return json.dumps([to_dict(settings), reasons])
+
+    try:
+        values, reasons = json.loads(
+            devices.process_group.broadcast(devices.process_group.on_main_process(choose_on_main) or "")
+        )
+    except CardiganError:
+        devices.process_group.destroy()
+        raise
+    return from_dict(values), reasons
+
+
+def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
+    """Return the config with this budget instead of its own, if any is given."""
+    return config if images is None and minutes is None else replace(config, images=images, minutes=minutes)
+
+
+@contextmanager
+def _run_directory(config: Config, out: Path | None, resume: bool) -> Iterator[RunDirectory]:
+    """Yield the run's directory; a new one of no given name is taken at once, so that two trainings begun in one second do not want the same."""
+    name = (
+        config.recipe
+        if config.data.source in BUILTIN_DATASETS
+        else default_run_name(config.data.source) or config.recipe
+    )
+    if out is not None:
+        yield RunDirectory(out)
+    elif resume:
+        yield latest_run(RUNS_FOLDER, name)
+    elif rank() == 0:
+        with reserve_run(RUNS_FOLDER, name) as run:
+            yield run
+    else:
+        yield new_run(RUNS_FOLDER, name)  # until the main process tells its own
+
+
+def _train_with_smaller_microbatches(
+    run: RunDirectory,
+    config: Config,
+    resume: bool,
+    clock: Clock,
+    on_event: Callable[[Event], None],
+    reader: Reader | None,
+    messages: list[str],
+) -> Run:
+    """Train, in smaller parts of a batch whenever memory runs out."""
+    while True:
+        try:
+            return _train_once(run, config, resume, clock, on_event, reader, messages)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if world_size() > 1:
+                raise CardiganError(
+                    f"{config.batch_size // config.gradient_accumulation // world_size()} pictures at a time do not fit into a process's memory: "
+                    f"set accumulate to {2 * config.gradient_accumulation}, or the pictures and networks smaller."
+                ) from error
+            smaller = build.halve_microbatch(config)
+            if smaller is None:
+                raise CardiganError(
+                    f"Even {config.batch_size // config.gradient_accumulation} pictures of {config.data.height}x{config.data.width} at a time do not fit into "
+                    "memory: make the networks narrower (generator.width, discriminator.width) or the pictures smaller (--size)."
+                ) from error
+        message = f"{config.batch_size // config.gradient_accumulation} pictures at a time do not fit into memory, so it is {smaller.batch_size // smaller.gradient_accumulation} now"
+        messages = [f"{message}; batches are still of {config.batch_size} (accumulate {smaller.gradient_accumulation})"]
+        config, resume = smaller, run.config.exists()
+        clock = Clock() if resume else clock  # what was spent before is in the checkpoint
+        release_memory()  # the failed attempt is gone, with everything it held
+
+
+def _train_once(
+    run: RunDirectory,
+    config: Config,
+    resume: bool,
+    clock: Clock,
+    on_event: Callable[[Event], None],
+    reader: Reader | None,
+    start_messages: list[str],
+) -> Run:
+    # Everything that can be wrong with the config shows before the run directory is touched.
+    devices = open_devices(config)
+    try:
+        build.check_buildable(config, devices)  # before minutes of decoding
+        datasets = _open_datasets(config, devices, clock, on_event, reader)
+        spec = build.build_spec(config, datasets.train)
+        state = build.build_state(config, spec, devices)
+        step_config = build.build_step_config(config, devices)
+        build.check_all_labeled(config, datasets)
+        batches, prefetcher = build.build_batches(config, datasets, devices)
+        run = RunDirectory(Path(devices.process_group.broadcast(str(run.path))))
+        made_by = provenance(sys.argv, devices.device, devices.arithmetic)
+        changes = _arithmetic_changes(run, devices) if resume and devices.process_group.is_main else []
+        lock = devices.process_group.on_main_process(
+            lambda: lock_for_training(run, config, made_by, resume, datasets.source_fingerprint)
+        )
+        try:
+            state, messages, clock = _load_latest_checkpoint(run, state, clock) if resume else (state, [], clock)
+            budget = Budget(config, devices.process_group, clock)
+            with budget.signal_handlers(), keep_freed_memory():
+                recorder = None
+                if devices.process_group.is_main:
+                    holdout = None if datasets.holdout is None else datasets.holdout.to(devices.device)
+                    callbacks, probe = (
+                        build.build_callbacks(config, batches, run, holdout),
+                        TrainingProbe(config, batches, holdout, step_config),
+                    )
+                    recorder = Recorder(run, config, spec, clock, callbacks, on_event, probe, prefetcher)
+                    recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
+                step, tell = make_step(state, batches, step_config), None if recorder is None else recorder.note
+                run_step = cuda_graph_step(
+                    step, devices.device, devices.process_group.world_size, step_kinds(config), tell
+                )
+                state, reason = fit(
+                    Trainer(config, batches, step_config, run_step, budget, recorder, run, prefetcher), state
+                )
+        finally:
+            if prefetcher is not None:
+                prefetcher.close()
+            if lock is not None:
+                release_lock(lock)
+    finally:
+        devices.process_group.destroy()
+    return Run(run.path, config, state.images_seen, reason)
+
+
+def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
+    """Return one sentence if the run so far was computed in another arithmetic; an empty list if not."""
+    before = read_provenance(run).get("arithmetic") if run.config.exists() else None
+    if before in (None, devices.arithmetic):
+        return []
+    return [
+        f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, "
+        f"on {devices.device}: the run will not end with the bits it would have had in {before} (--precision)"
+    ]
+
+
+def _open_datasets(
+    config: Config, devices: Devices, clock: Clock, on_event: Callable[[Event], None], reader: Reader | None
+) -> Datasets:
+    """Return the source's pictures; the main process decodes what has to be decoded, the others find it done."""
+
+    started_at_seconds = clock.elapsed_seconds()
+
+    def on_progress(done: int, total: int) -> None:
+        on_event(Event("reading", 0, clock.elapsed_seconds(), {"done": done, "of": total, "since": started_at_seconds}))
+
+    datasets = devices.process_group.on_main_process(lambda: open_datasets(config.data, on_progress, reader))
+    is_streamed = devices.process_group.broadcast(
+        "" if datasets is None or datasets.make_stream is None else "stream"
+    )  # what one decides of the disk, all do
+    return datasets or open_datasets(
+        replace(config.data, cache="none" if is_streamed and not is_shards(config.data.source) else config.data.cache),
+        reader=reader,
+    )
+
+
+def _load_latest_checkpoint(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:
+    """Return the state of the newest whole checkpoint, what was found wrong with newer ones, and the clock that goes on from there."""
+    checkpoint = load_latest_checkpoint(run.checkpoints)
+    if checkpoint is None:
+        return state, [], clock
+    tensors, checkpoint_facts, messages = checkpoint
+    load_state_tensors(state, tensors)
+    state = replace(
+        state, images_seen=checkpoint_facts.images_seen, learning_rate_factor=checkpoint_facts.learning_rate_factor
+    )
+    return state, messages, replace(clock, earlier_seconds=checkpoint_facts.elapsed_seconds)

@@ -1,0 +1,59 @@
+"""What a file that leaves this machine may say of where its images came from."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from cardigan.config import Config
+from cardigan.models.snapshot import Snapshot
+
+URL_QUERY = re.compile(r"(https?://[^?#]*).*", re.IGNORECASE | re.DOTALL)
+
+
+URL_USER = re.compile(r"://[^/]*@")
+
+
+LOCAL_SCHEME = re.compile(r"\b(file|local)://", re.IGNORECASE)
+"""What of an address can hold a password, or is a path of this machine."""
+
+
+def anonymized(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot as it may leave this machine: its settings name the pictures, not where they lie."""
+    data = snapshot.config.data
+    labels = Path(data.labels).name if data.labels else data.labels
+    return replace(
+        snapshot,
+        config=replace(snapshot.config, data=replace(data, source=public_source(snapshot.config), labels=labels)),
+    )
+
+
+def public_source(config: Config) -> str:
+    """Return what the pictures are called, without the folders of this machine that they lie in, and without what an address holds of passwords."""
+    source = config.data.source
+    if "://" in source:
+        return _public_address(source)
+    if source.startswith("hf:"):
+        name = source.removeprefix("hf:").partition(":")[0]
+        return _base_name(name) if _is_local_folder(name) else source
+    return source if source in EMBEDDED_SOURCES else _base_name(source)
+
+
+def _public_address(source: str) -> str:
+    """Return an address, or a chain of them (`tar://...::https://...`), without a web address' query, users, and folders of this machine."""
+    without_secrets = URL_USER.sub("://", URL_QUERY.sub(r"\1", source))
+    return "::".join(
+        link if "://" in link and not LOCAL_SCHEME.search(link) else _base_name(link)
+        for link in without_secrets.split("::")
+    )
+
+
+def _is_local_folder(name: str) -> bool:
+    """Return whether what follows `hf:` can only be a folder; on the hub it is NAME or USER/NAME."""
+    return name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
+
+
+def _base_name(path: str) -> str:
+    return Path(path).name or path
+
+
+EMBEDDED_SOURCES = ("mnist", "stacked-mnist")

@@ -1,0 +1,26 @@
+"""Batch normalization and initial weights, by the names of `NetworkConfig`."""
+
+from typing import Literal
+
+from torch import nn
+
+BATCH_NORM_EPS = 1e-5 + 1e-12
+"""The tutorial's batch-normalisation epsilon."""
+
+
+def normalization(kind: Literal["none", "batch", "batch-no-scale"], channels: int) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    norm = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+    if kind == "batch-no-scale":
+        norm.weight.requires_grad_(False)
+    return norm
+
+
+def initialize_weights(network: nn.Module, kind: Literal["dcgan", "torch"]) -> None:
+    """Draw the starting weights: `dcgan` is Normal(0, 0.02) for every convolution; `torch` leaves the network's own."""
+    for module in network.modules():
+        if kind == "dcgan" and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
