@@ -50,7 +50,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {},
     "DiffAugment": {"augment.operations": "translation,cutout", "augment.probability": 1.0},
     "ADA": {
-        "augment.operations": "shift,scale,rotate,stretch,drift",
+        "augment.operations": "integer-translation,isotropic-scale,rotate,anisotropic-scale,fractional-translation",
         "augment.target": 0.6,
         "augment.ramp_images": 100_000,
     },

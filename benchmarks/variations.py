@@ -79,7 +79,10 @@ _STEPS = {
 }
 _AUGMENTATION = {
     "ada geometry": {
-        **{"augment.operations": "shift,scale,rotate,stretch,drift", "augment.target": 0.6},
+        **{
+            "augment.operations": "integer-translation,isotropic-scale,rotate,anisotropic-scale,fractional-translation",
+            "augment.target": 0.6,
+        },
         "augment.ramp_images": 320,
     },
     "ada all operations": {

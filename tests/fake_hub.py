@@ -131,7 +131,7 @@ class FakeHubHandler(BaseHTTPRequestHandler):
 def fake_hub():
     """Yield a stand-in and its address."""
     standin = FakeHub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (FakeHubHandler,), {"standin": standin}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (FakeHubHandler,), {"hub": standin}))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:

@@ -32,7 +32,7 @@ def test_recipe_docstring_names_its_command(name):
 def test_non_digit_recipes_are_not_scored_as_digits(recipe, tmp_path):
     words = [
         sys.executable,
-        str(ROOT / "benchmarks" / "quality.py"),
+        str(ROOT / "benchmarks" / "recipe_scores.py"),
         "--recipe",
         recipe,
         "--images",

@@ -42,7 +42,7 @@ def scripted_scores(scores: dict[int, list[float]], otherwise: float) -> Iterato
 
         return replace(usual(*arguments), evaluate=judge, write_report=lambda _: None)
 
-    with patch.object(assemble, "build_observers", scripted):
+    with patch.object(assemble, "build_callbacks", scripted):
         yield
 
 
@@ -77,23 +77,23 @@ def memory_that_runs_out(refuse: Refuse) -> Iterator[None]:
 
 def trained(
     out: Path, images: int, settings: dict[str, Any], resume: bool = False, scores: dict[int, list[float]] | None = None
-) -> api.Run:
+) -> session.Run:
     """Train on digits, with given scores: 55 where none is given for a checkpoint."""
     with scripted_scores(scores or {}, otherwise=55.0):
         return cardigan.train("mnist", out=out, images=images, overrides=settings, resume=resume)
 
 
-def last_tensors(run: api.Run) -> dict[str, torch.Tensor]:
+def last_tensors(run: session.Run) -> dict[str, torch.Tensor]:
     """Return all tensors of the newest checkpoint."""
     found = load_latest_checkpoint(run.path / "checkpoints")
     return {} if found is None else found[0]
 
 
-def messages_of(run: api.Run) -> list[str]:
+def messages_of(run: session.Run) -> list[str]:
     """Return the sentences that a run's journal tells at its starts and in between."""
     told = [
         event.values.get("messages", event.values.get("message", []))
-        for event in api.read_events(run.path / "journal.jsonl")
+        for event in session.read_events(run.path / "journal.jsonl")
     ]
     return [sentence for sentences in told for sentence in ([sentences] if isinstance(sentences, str) else sentences)]
 

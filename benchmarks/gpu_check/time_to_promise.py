@@ -34,7 +34,7 @@ class PromiseReached(Exception):
 
 @dataclass
 class Judging:
-    """Judges every checkpoint as `quality.py` judges a finished run."""
+    """Judges every checkpoint as `recipe_scores.py` judges a finished run."""
 
     run: Path
     device: str

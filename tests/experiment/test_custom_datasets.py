@@ -105,14 +105,14 @@ def test_resume_is_bit_exact(tmp_path, folder, keep, workers):
         "data.labels": "folders",
         "conditional": True,
         "augment.target": 0.6,
-        "augment.operations": "shift",
+        "augment.operations": "integer-translation",
     }
     whole = cardigan.train(folder, images=48, out=tmp_path / "whole", overrides=overrides)
     cardigan.train(folder, images=24, out=tmp_path / "parts", overrides=overrides)
     again = cardigan.train(folder, images=48, out=tmp_path / "parts", overrides=overrides, resume=True)
     assert whole.images_seen == again.images_seen == 48
     assert tensors_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    assert whole.config.augment.operations == "shift"
+    assert whole.config.augment.operations == "integer-translation"
 
 
 def test_worker_count_does_not_change_training(tmp_path, folder):

@@ -39,7 +39,7 @@ from cardigan.run.journal import read_events
 from cardigan.studio.run_series import RunSeries
 from cardigan.studio.upload import decode_upload
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "foreign"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "foreign"))
 from foreign_files import DcganExample, mxnet_arrays, params_bytes
 from mutations import mutate
 

@@ -219,7 +219,7 @@ def test_other_errors_are_not_out_of_memory(error):
 def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypatch, message):
     from cardigan.experiment import session
 
-    whole, failed = api.fit, []
+    whole, failed = session.fit, []
 
     def failing(trial, state):
         if trial.config.gradient_accumulation == 1:

@@ -36,7 +36,7 @@ def train_with_scores(
             left = scores.get(snapshot.images_seen, [])
             return {"score": left.pop(0) if left else 55.0}
 
-        return replace(whole(*arguments), judge=score)
+        return replace(whole(*arguments), evaluate=score)
 
     build.build_callbacks = scripted_callbacks
     try:

@@ -74,7 +74,7 @@ def test_labels_are_drawn_after_latents():
 
 def test_latents_and_truncation(model):
     z = torch.randn(3, model.config.latent.size, generator=seeded_generator(7))
-    labels = 4 if model.snapshot.spec.classes else None
+    labels = 4 if model.snapshot.spec.num_classes else None
     drawn = model(latents=z, labels=labels, output_type="np").images
     assert drawn.shape == (3, 32, 32, 1)
     assert np.array_equal(model(3, latents=z.numpy().astype(np.float64), labels=labels, output_type="np").images, drawn)
@@ -95,7 +95,7 @@ def test_latents_and_truncation(model):
 
 
 def test_classes(model):
-    if not model.snapshot.spec.classes:
+    if not model.snapshot.spec.num_classes:
         with pytest.raises(CardiganError, match="without classes"):
             model(labels=1)
         return

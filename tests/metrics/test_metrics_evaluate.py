@@ -172,7 +172,7 @@ def test_cache_keys_are_unambiguous():
 
 @pytest.mark.parametrize("name", ["digits", "pixels", "efficientnet-lite0"])
 def test_extractor_dimensions(name, reference):
-    extractor = find_extractor(name, reference.frame)
+    extractor = find_extractor(name, reference.image_shape)
     features = extractor.features(reference.holdout[:3])
     assert features.shape == (3, extractor.num_features)
     assert torch.allclose(features[:1], extractor.features(reference.holdout[:1]), atol=1e-4)

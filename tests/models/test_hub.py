@@ -143,10 +143,10 @@ def test_push_and_load(run, folder, hub):
     sent = hub.models["me/digits"][hub.refs["me/digits", "main"]]
     assert sorted(sent) == ["README.md", "config.json", "model.safetensors"]
     assert sent["model.safetensors"] == (folder / "model.safetensors").read_bytes()
-    hub.asked.clear()
+    hub.requests.clear()
     there = cardigan.load("hf:me/digits")
     assert np.array_equal(there.sample(3), model.sample(3))
-    fetched = {line.rpartition("/")[2] for line in hub.asked if "/resolve/" in line}
+    fetched = {line.rpartition("/")[2] for line in hub.requests if "/resolve/" in line}
     assert fetched == {"config.json", "model.safetensors"}
     assert np.array_equal(cardigan.from_pretrained("me/digits").sample(3), model.sample(3))
 
@@ -167,7 +167,7 @@ def test_only_two_files_are_downloaded(folder, hub, tmp_path):
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     hub.commit_folder("me/digits", tmp_path / "model")
     cardigan.load("hf:me/digits")
-    assert not any(name in line for line in hub.asked for name in ("modeling", "pytorch_model", "README"))
+    assert not any(name in line for line in hub.requests for name in ("modeling", "pytorch_model", "README"))
     assert not list((tmp_path / "cache").rglob("*.py"))
 
 
@@ -235,7 +235,7 @@ def test_local_path_does_not_query_hub(hub):
     for path in ("/nowhere/digits", Path("/nowhere/digits")):
         with pytest.raises(CardiganError, match="There is no /nowhere/digits, and a path is no name of a model"):
             cardigan.from_pretrained(path)
-    assert not hub.asked
+    assert not hub.requests
 
 
 def test_parse_hub_address():
@@ -272,7 +272,7 @@ def test_push_command(run, hub, capsys):
     told = capsys.readouterr().out
     assert "Nothing was sent" in told
     assert all(name in told for name in ("config.json", "model.safetensors", "README.md", "library_name: cardigan"))
-    assert not hub.asked
+    assert not hub.requests
     assert cardigan_command(["push", str(run), "me/digits@tried", "--message", "once"]) == 0
     assert "cardigan sample hf:me/digits@tried" in capsys.readouterr().out
     assert "model.safetensors" in hub.models["me/digits"][hub.refs["me/digits", "tried"]]

@@ -57,8 +57,8 @@ def test_cost_of_grouped_convolution_closed_form():
         for layer in summarize_model(build("discriminator", spec, network="r3gan", width=16, depth=1), spec, 6).layers
     }
     assert layers["blocks.0.0.expand"].multiply_adds == 64 * 16 * 32
-    assert layers["blocks.0.0.mix"].multiply_adds == 64 * 32 * 16 * 9
-    assert layers["blocks.0.0.mix"].num_parameters == 32 * 16 * 9 + 32
+    assert layers["blocks.0.0.grouped"].multiply_adds == 64 * 32 * 16 * 9
+    assert layers["blocks.0.0.grouped"].num_parameters == 32 * 16 * 9 + 32
     assert layers["downsample_layers.0.transition"].multiply_adds == 16 * 16 * 32
     itself = layers["itself"]
     assert (itself.module_type, itself.num_parameters, itself.multiply_adds) == ("R3ganDiscriminator", 32 * 16, 32 * 16)

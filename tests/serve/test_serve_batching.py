@@ -174,7 +174,7 @@ def test_batch_sizes_are_used_only_if_outputs_are_equal(model):
         return model.forward(z, labels) * (1 + 1e-7 * (len(z) == 16))
 
     assert 16 not in _bit_identical_batch_sizes(replace(model, forward=other, batch_sizes=(64,)))
-    assert replace(model, sizes=(64,)).size(1) == 64
+    assert replace(model, batch_sizes=(64,)).padded_size(1) == 64
 
 
 def start_server(path, *words, **settings):
@@ -232,7 +232,7 @@ def test_response_completeness_is_recorded(tmp_path, count, whole):
     body = b'{"n":%d}' % count
     with (
         socket.socket() as slow,
-        running_server(model, RequestLimits(max_images=3_000, max_queued_images=3_000), grace=1, ended=ended) as (
+        running_server(model, RequestLimits(max_images=3_000, max_queued_images=3_000), grace=1, stopped=ended) as (
             port,
             _,
         ),

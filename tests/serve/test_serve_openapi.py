@@ -65,7 +65,7 @@ def documented_routes(serving):
 def test_model_endpoint(model):
     with running_server(model) as (port, _):
         told = json.loads(http_request(port, method="GET", path="/v1/model")[2])
-    assert (told["height"], told["width"], told["channels"], told["classes"]) == (32, 32, 1, model.spec.classes)
+    assert (told["height"], told["width"], told["channels"], told["classes"]) == (32, 32, 1, model.spec.num_classes)
     assert told["class_names"] == list(model.spec.class_names)
     assert (told["images_seen"], len(told["sha256"]), told["limits"]["images"]) == (64, 64, 256)
     assert told["config"]["generator.width"] == 8

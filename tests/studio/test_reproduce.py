@@ -91,7 +91,7 @@ def test_command_reproduces_view(client, tmp_path, monkeypatch, view, query):
 def test_python_reproduces_view(client, view, query):
     place = {}
     exec(reproduce_response(client, view, query)["python"], place)  # noqa: S102 - that it runs is what is tested
-    images = place["pictures"].numpy()
+    images = place["images"].numpy()
     if view == "game.png":
         shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/{view}?run=a run&{query}").content)))
         found = [
@@ -141,7 +141,7 @@ def test_strip_and_upload_are_reproduced(client, tmp_path, monkeypatch):
     exec(reproduce_response(client, "strip", "tile=5")["python"], place)  # noqa: S102
     shown = frames(client.get("/api/strip?run=a run&tile=5").content)[0]
     assert np.array_equal(
-        np.concatenate([shown[:, 34 * row : 34 * row + 32] for row in range(3)]), np.concatenate(place["pictures"])
+        np.concatenate([shown[:, 34 * row : 34 * row + 32] for row in range(3)]), np.concatenate(place["images"])
     )
     monkeypatch.chdir(tmp_path)
     content = client.get("/api/seeds.png?run=a run&seeds=3").content
@@ -151,7 +151,7 @@ def test_strip_and_upload_are_reproduced(client, tmp_path, monkeypatch):
     exec(again["python"], place)  # noqa: S102
     assert cardigan_command(shlex.split(again["command"])[1:]) == 0
     found = frames(base64.b64decode(answer["picture"].partition(",")[2]))[0]
-    assert np.array_equal(place["pictures"].numpy()[0, 0], found)
+    assert np.array_equal(place["images"].numpy()[0, 0], found)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "inverted.png"))[:, 34:], found)
 
 
@@ -171,7 +171,7 @@ def test_folder_name_is_quoted(tmp_path):
             for view in ("strip", "seeds", "walk", "invert")
         }
     exec(asked["strip"]["python"], place)  # noqa: S102
-    assert place["pictures"][0][5, 5] == 1
+    assert place["images"][0][5, 5] == 1
     for told in list(asked.values())[1:]:
         assert str(tmp_path / name) in shlex.split(told["command"])
         assert repr(str(tmp_path / name)) in told["python"]

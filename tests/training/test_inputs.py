@@ -26,7 +26,7 @@ SMALL = {"batch_size": 8, "data.max_images": 64, "device": "cpu", "precision": "
 EVERYTHING = {
     "objective.dragan": 1.0,
     "objective.wgan_gp": 1.0,
-    "augment.operations": "shift",
+    "augment.operations": "integer-translation",
     "augment.probability": 0.5,
 }
 CPU = Devices(torch.device("cpu"))

@@ -161,8 +161,12 @@ def test_penalty_weight_decays_along_cosine():
             "generator.normalization": "none",
             "generator.initialization": "torch",
         },
-        {"augment.operations": "colour,translation,cutout", "augment.probability": 1.0},
-        {"augment.operations": "shift,rotate,brightness", "augment.target": 0.6, "augment.ramp_images": 320},
+        {"augment.operations": "color,translation,cutout", "augment.probability": 1.0},
+        {
+            "augment.operations": "integer-translation,rotate,brightness",
+            "augment.target": 0.6,
+            "augment.ramp_images": 320,
+        },
         {
             "gradient_accumulation": 2,
             "pac": 2,
@@ -195,7 +199,7 @@ def test_ada_probability_rises_with_overfitting():
         "objective.loss": "non-saturating",
     }
     still = {"generator_optimizer.learning_rate": 1e-9}  # a generator that stands still is found out
-    adaptive = {"augment.operations": "shift", "augment.target": 0.2, "augment.ramp_images": 320}
+    adaptive = {"augment.operations": "integer-translation", "augment.target": 0.2, "augment.ramp_images": 320}
     config = override(small_config(), {**unpenalised, **still, **adaptive, "discriminator.width": 8})
     _, rows = run_steps(config, 30)
     assert rows[0]["augment_probability"] < rows[15]["augment_probability"] < rows[-1]["augment_probability"] <= 1
@@ -246,7 +250,10 @@ def test_ada_probability_rises_with_overfitting():
         ({"augment.operations": "cutout"}, "nothing would be done"),
         ({"augment.probability": 0.5}, "nothing would be done"),
         ({"augment.operations": "hue", "augment.probability": 0.5}, "change nothing in pictures without colour"),
-        ({"augment.operations": "shift", "augment.probability": 0.5, "augment.ramp_images": 7}, "augment.target too"),
+        (
+            {"augment.operations": "integer-translation", "augment.probability": 0.5, "augment.ramp_images": 7},
+            "augment.target too",
+        ),
         ({"discriminator.minibatch_stddev": 3}, "divisor of the 16 logits computed at a time, such as 2"),
         ({"data.source": "stacked-mnist"}, "set data.channels to 3"),
         ({"data.max_images": 70_000}, "has 60,000 pictures"),
@@ -289,7 +296,7 @@ PENALISED = [
 AUGMENTED = [
     {},
     {"operations": "translation,cutout", "probability": 1.0},
-    {"operations": "shift,rotate", "target": 0.6},
+    {"operations": "integer-translation,rotate", "target": 0.6},
 ]
 CONDITIONED = [None, "projection", "one-hot"]
 
@@ -381,7 +388,11 @@ def test_max_images_limits_training_images_only(tmp_path):
     ("changes", "recipe", "expected"),
     [
         ({"data.max_images": 100}, None, ("translation,cutout", 1.0, 0.0)),
-        ({"data.max_images": 5_000}, None, ("shift,scale,rotate,stretch,drift", 0.0, 0.6)),
+        (
+            {"data.max_images": 5_000},
+            None,
+            ("integer-translation,isotropic-scale,rotate,anisotropic-scale,fractional-translation", 0.0, 0.6),
+        ),
         ({"data.max_images": 30_000}, None, ("", 0.0, 0.0)),
         ({}, None, ("", 0.0, 0.0)),
         ({"data.max_images": 100}, "mnist", ("", 0.0, 0.0)),

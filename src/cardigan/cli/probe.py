@@ -95,7 +95,7 @@ def _outliers_png(result: "ProbeResult") -> bytes:
     for title, indices in (("the strangest", order[:NUM_OUTLIERS]), ("the most usual", order[::-1][:NUM_OUTLIERS])):
         images = upscale(drop_alpha(result.images.pixels[indices]), 64).permute(0, 2, 3, 1).contiguous().numpy()
         sections.append(Section(title, list(images)))
-    return contact_sheet(sections, max(sections[0].pictures[0].shape[:2]))
+    return contact_sheet(sections, max(sections[0].images[0].shape[:2]))
 
 
 def _feature_pngs(networks: "RunNetworks", result: "ProbeResult") -> dict[str, bytes]:

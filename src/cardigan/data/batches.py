@@ -63,7 +63,7 @@ class Batches:
     sampler: IndexSampler = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "order", IndexSampler(len(self.source), self.seed))
+        object.__setattr__(self, "sampler", IndexSampler(len(self.source), self.seed))
 
     def batch_at(self, images_seen: int, batch_size: int) -> Batch:
         """Return the `batch` pictures that follow the first `images_seen`."""

@@ -186,7 +186,7 @@ def _cached_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec, on_prog
     holdout = sources[1] if len(sources[1]) and data.split == "train" else None
     messages = _messages(len(reader), decoded.unreadable, decoded.conversions)
     return Datasets(
-        replace(sources[0], mirrored=data.horizontal_flip),
+        replace(sources[0], horizontal_flip=data.horizontal_flip),
         holdout,
         None,
         _count_unlabeled(labels, class_names),

@@ -127,7 +127,7 @@ def _choose_size(config: Config, stats: DatasetStats, device: str) -> AutoChoice
 
 
 def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
-    operations = "translation,cutout" if stats.channels == 1 else "colour,translation,cutout"
+    operations = "translation,cutout" if stats.channels == 1 else "color,translation,cutout"
     if stats.num_images < SMALL_DATASET:
         settings = {"augment.operations": operations, "augment.probability": 1.0}
         return AutoChoice(
@@ -138,7 +138,7 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
         )
     if stats.num_images < ADA_MAX_IMAGES:
         settings = {
-            "augment.operations": "shift,scale,rotate,stretch,drift",
+            "augment.operations": "integer-translation,isotropic-scale,rotate,anisotropic-scale,fractional-translation",
             "augment.target": 0.6,
             "augment.ramp_images": 100_000,
         }

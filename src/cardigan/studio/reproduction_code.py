@@ -1,6 +1,6 @@
 """The command and the Python that show again what a view shows.
 
-Words only: the tests run them and compare the pixels. Every Python ends with `pictures`.
+Words only: the tests run them and compare the pixels. Every Python ends with `images`.
 """
 
 import shlex
@@ -17,7 +17,7 @@ from cardigan.studio.run_reader import sheet_images_seen as sheets_of
 from cardigan.studio.sample_sheets import MAX_TILE_HISTORY, evenly_spaced
 
 Query = Mapping[str, str]
-OPTIONS_LINE = "style, directions = Style({label!r}, {truncation!r}, {amounts!r}), {directions}"
+OPTIONS_LINE = "options, directions = SamplingOptions({label!r}, {truncation!r}, {amounts!r}), {directions}"
 
 
 def reproduction_code(run: RunDirectory, layout: GridLayout, query: Query) -> dict[str, str]:
@@ -42,15 +42,13 @@ def _interpolation_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "--extent",
         _decimal(grid.extent),
     ]
-    expression = (
-        f"pad_pictures(snapshot, {grid.corners}, {grid.position}, {grid.grid}, {grid.extent!r}, style, directions)"
-    )
-    return _command("mix", run, query, args, "pad.png"), _python_code(run, query, "pad_pictures", expression)
+    expression = f"interpolation_images(snapshot, {grid.corners}, {grid.position}, {grid.grid}, {grid.extent!r}, options, directions)"
+    return _command("mix", run, query, args, "pad.png"), _python_code(run, query, "interpolation_images", expression)
 
 
 def _seeds_code(run: RunDirectory, query: Query) -> tuple[str, str]:
     seeds = query_params.seed_points(query)
-    python = _python_code(run, query, "seeds_pictures", f"seeds_pictures(snapshot, {seeds}, style, directions)")
+    python = _python_code(run, query, "seed_images", f"seed_images(snapshot, {seeds}, options, directions)")
     is_python_only = bool(query_params.direction_amounts(query.get("directions", ""))) or any(
         isinstance(seed, str) for seed in seeds
     )
@@ -77,14 +75,14 @@ def _checkpoints_code(run: RunDirectory, query: Query) -> tuple[str, str]:
     lines = [
         "import cardigan",
         "import torch",
-        "from cardigan.explore.views import Style, directions_of, seeds_pictures",
+        "from cardigan.explore.views import SamplingOptions, default_directions, seed_images",
         "",
         "rows = []",
         f"for path in {paths!r}:",
         "    snapshot = cardigan.load(path).snapshot",
         f"    {_options_line(query)}",
-        f"    rows.append(seeds_pictures(snapshot, {seeds}, style, directions))",
-        "pictures = torch.cat(rows)  # a row after the other",
+        f"    rows.append(seed_images(snapshot, {seeds}, options, directions))",
+        "images = torch.cat(rows)  # a row after the other",
     ]
     return "" if has_directions else " && ".join(commands), "\n".join(lines)
 
@@ -102,9 +100,9 @@ def _walk_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         walk.path,
     ]
     args += ["--loop"] if walk.loop else []
-    expression = f"walk_pictures(snapshot, {walk.stops}, {walk.frames}, {query_params.SPHERICAL_BY_PATH[walk.path]}, {walk.loop}, style, directions)"
+    expression = f"walk_images(snapshot, {walk.stops}, {walk.frames}, {query_params.SPHERICAL_BY_PATH[walk.path]}, {walk.loop}, options, directions)"
     return _command("walk", run, query, args, f"walk.{walk.format}"), _python_code(
-        run, query, "walk_pictures", expression
+        run, query, "walk_images", expression
     )
 
 
@@ -116,9 +114,9 @@ def _arithmetic_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         for group in groups
         for argument in (option, _comma_separated(group))
     ]
-    expression = f"torch.cat(mix_rows(snapshot, {add}, {subtract}, style, directions))"
+    expression = f"torch.cat(arithmetic_rows(snapshot, {add}, {subtract}, options, directions))"
     return _command("mix", run, query, args, "mix.png"), "import torch\n" + _python_code(
-        run, query, "mix_rows", expression
+        run, query, "arithmetic_rows", expression
     )
 
 
@@ -128,7 +126,7 @@ def _inversion_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "cardigan",
         "invert",
         str(_model_path(run, query)),
-        "picture.png",
+        "image.png",
         *([f"--label={label}"] if label else []),
         "--out",
         "inverted.png",
@@ -138,14 +136,14 @@ def _inversion_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "",
         "import cardigan",
         "import torch",
-        "from cardigan.explore.frames import in_frame",
+        "from cardigan.explore.frames import preprocess_image",
         "from cardigan.explore.inversion import invert",
-        "from cardigan.models.snapshot import class_number",
+        "from cardigan.models.sampling import class_index",
         "",
         f"snapshot = cardigan.load({str(_model_path(run, query))!r}).snapshot",
-        'given = in_frame(Path("picture.png").read_bytes(), snapshot.config.data)',
-        f"label = {f'class_number({label!r}, snapshot.spec)' if label else None}",
-        "pictures = invert(snapshot, given, label).pixels",
+        'given = preprocess_image(Path("image.png").read_bytes(), snapshot.config.data)',
+        f"label = {f'class_index({label!r}, snapshot.spec)' if label else None}",
+        "images = invert(snapshot, given, label).pixels",
     ]
     return shlex.join(args), "\n".join(lines)
 
@@ -157,11 +155,11 @@ def _nearest_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "",
         "import torch",
         "from cardigan.run.directory import RunDirectory, read_config",
-        "from cardigan.studio.nearest import nearest_pictures, training_pictures",
-        _python_code(run, query, "seeds_pictures", f"seeds_pictures(snapshot, [{seed}], style, directions)"),
+        "from cardigan.studio.nearest import nearest_images, open_training_images",
+        _python_code(run, query, "seed_images", f"seed_images(snapshot, [{seed}], options, directions)"),
         f"run = RunDirectory(Path({str(run.path)!r}))",
         "data = read_config(run).data",
-        f"pictures = torch.cat([pictures, nearest_pictures(training_pictures(run, data), data, pictures, {NUM_NEIGHBORS})])",
+        f"images = torch.cat([images, nearest_images(open_training_images(run, data), data, images, {NUM_NEIGHBORS})])",
     ]
     return "", "\n".join(lines)
 
@@ -171,17 +169,17 @@ def _discriminator_code(run: RunDirectory, query: Query) -> tuple[str, str]:
     lines = [
         "from pathlib import Path",
         "",
-        "from cardigan.explore.saliency import heat, opinions, wanted_change",
+        "from cardigan.explore.saliency import discriminator_logits, input_gradient, signed_heatmap",
         "from cardigan.latents.sampling import sample_labels",
-        "from cardigan.models.run_networks import read_players",
-        "from cardigan.models.snapshot import numbered, sample_pixels",
+        "from cardigan.models.run_networks import load_networks",
+        "from cardigan.models.sampling import sample_keys, sample_pixels",
         "",
-        f"players, keys = read_players(Path({str(_model_path(run, query))!r})), numbered({count}, {seed})",
-        "classes = players.snapshot.spec.classes",
-        "labels = sample_labels(keys, classes) if classes else None",
-        "drawn = sample_pixels(players.snapshot, keys, labels)",
-        "logits = opinions(players, drawn, labels)",
-        "pictures = heat(wanted_change(players, drawn, labels))",
+        f"networks, keys = load_networks(Path({str(_model_path(run, query))!r})), sample_keys({count}, {seed})",
+        "num_classes = networks.snapshot.spec.num_classes",
+        "labels = sample_labels(keys, num_classes) if num_classes else None",
+        "fake = sample_pixels(networks.snapshot, keys, labels)",
+        "logits = discriminator_logits(networks, fake, labels)",
+        "images = signed_heatmap(input_gradient(networks, fake, labels))",
     ]
     return "", "\n".join(lines)
 
@@ -197,7 +195,7 @@ def _tile_history_code(run: RunDirectory, layout: GridLayout, query: Query) -> s
         "",
         f"folder, moments = Path({str(run.samples)!r}), {evenly_spaced(sheets_of(run), MAX_TILE_HISTORY)}",
         'sheets = [np.asarray(Image.open(folder / f"{seen:08d}.png")) for seen in moments]',
-        f"pictures = [sheet[{top}:{top + layout.height}, {left}:{left + layout.width}] for sheet in sheets]",
+        f"images = [sheet[{top}:{top + layout.height}, {left}:{left + layout.width}] for sheet in sheets]",
     ]
     return "\n".join(lines)
 
@@ -233,11 +231,11 @@ def _command(command: str, run: RunDirectory, query: Query, args: list[str], out
 def _python_code(run: RunDirectory, query: Query, function_name: str, expression: str) -> str:
     lines = [
         "import cardigan",
-        f"from cardigan.explore.views import Style, directions_of, {function_name}",
+        f"from cardigan.explore.views import SamplingOptions, default_directions, {function_name}",
         "",
         f"snapshot = cardigan.load({str(_model_path(run, query))!r}).snapshot",
         _options_line(query),
-        f"pictures = {expression}",
+        f"images = {expression}",
     ]
     return "\n".join(lines)
 
@@ -245,7 +243,10 @@ def _python_code(run: RunDirectory, query: Query, function_name: str, expression
 def _options_line(query: Query) -> str:
     label, truncation, amounts = query_params.sampling_options(query)
     return OPTIONS_LINE.format(
-        label=label, truncation=truncation, amounts=amounts, directions="directions_of(snapshot)" if amounts else "None"
+        label=label,
+        truncation=truncation,
+        amounts=amounts,
+        directions="default_directions(snapshot)" if amounts else "None",
     )
 
 

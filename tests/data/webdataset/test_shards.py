@@ -282,7 +282,7 @@ def test_damaged_shard_error_names_the_shard(tmp_path, content, words):
     source = single_shard(tmp_path, content)
     for deed in (
         lambda opened: next(opened.entries(0, 0)),
-        lambda opened: opened.count(),
+        lambda opened: opened.count_images(),
         lambda opened: list(opened.entries(0, 1)),
     ):
         with pytest.raises(CardiganError, match=rf"only-0\.tar {words}"):
@@ -428,7 +428,9 @@ def serve_folder(
     """Serve a folder; `breaks` are the bytes that answers end at, the last one first."""
     asked: list[str | None] = []
     with run_server(
-        type("Handler", (ShardHandler,), {"folder": folder, "ranges": ranges, "breaks": list(breaks), "asked": asked})
+        type(
+            "Handler", (ShardHandler,), {"folder": folder, "ranges": ranges, "breaks": list(breaks), "requests": asked}
+        )
     ) as address:
         yield address, asked
 

@@ -128,7 +128,7 @@ def test_webpage_images_equal_pytorch(open_page_in, case, query):
             query
         ]
     )
-    keys, classes = [(int(seed), 0) for seed in SEEDS], snapshot.spec.classes
+    keys, classes = [(int(seed), 0) for seed in SEEDS], snapshot.spec.num_classes
     z = sample_latents(snapshot.config.latent.distribution, keys, snapshot.config.latent.size)
     for labels, settings in (
         (sample_labels(keys, classes) if classes else None, ""),

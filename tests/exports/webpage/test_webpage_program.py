@@ -225,7 +225,7 @@ def test_number_encoding():
 
 def test_docs_webpage_is_current():
     """A change of the engine or of the page leaves the README's page behind: then export it again."""
-    written = (Path(__file__).parents[2] / "docs" / "pages" / "mnist.html").read_text(encoding="utf-8")
+    written = (Path(__file__).parents[3] / "docs" / "pages" / "mnist.html").read_text(encoding="utf-8")
     for part in (page.ENGINE_FILES, page.SCRIPT_FILES, ("theme.js",)):
         assert page.read_assets(part) in written, part
         assert page.csp_digest(page.read_assets(part)) in written.partition("</head>")[0], part

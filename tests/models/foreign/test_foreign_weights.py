@@ -17,7 +17,7 @@ from cardigan.models.snapshot import write_snapshot
 from cardigan.pixels import encode
 
 SMALL = {"latent": 12, "width": 4}
-RECORD = np.load(Path(__file__).parents[1] / "golden" / "tutorial_iterations.npz")
+RECORD = np.load(Path(__file__).parents[2] / "golden" / "tutorial_iterations.npz")
 
 
 def save_torch(path: Path, content: object, archive: bool = True) -> Path:

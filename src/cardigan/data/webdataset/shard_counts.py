@@ -92,7 +92,7 @@ def _counts_from_json(entry: list) -> ShardCounts:
 
 def _save_counts(path: Path, entries: Mapping[str, list]) -> None:
     content = {
-        address: [signature, [found.pictures, found.bytes, found.skipped]]
+        address: [signature, [found.num_images, found.num_bytes, found.skipped]]
         for address, (signature, found) in entries.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
