@@ -57,10 +57,10 @@ def test_epoch_is_a_seeded_permutation_of_images():
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("num_classes", [0, 10])
-def test_dcgan_any_size(height, width, channels, classes):
+def test_dcgan_any_size(height, width, channels, num_classes):
     config = cardigan.override(cardigan.config_for("mnist"), {"generator.width": 2, "discriminator.width": 2})
-    spec = cardigan.ImageSpec(channels, height, width, classes)
-    labels = torch.tensor([1, 2, 3]) if classes else None
+    spec = cardigan.ImageSpec(channels, height, width, num_classes)
+    labels = torch.tensor([1, 2, 3]) if num_classes else None
     images = build_generator(config, spec)(torch.randn(3, config.latent.size), labels)
     assert images.shape == (3, channels, height, width)
     assert images.abs().max() <= 1
@@ -115,12 +115,12 @@ def test_digit_classifier_accuracy():
 
 
 @pytest.mark.parametrize("resize", ["pad", "stretch"])
-def test_to_mnist_shape_inverts_to_training_shape(fit):
+def test_to_mnist_shape_inverts_to_training_shape(resize):
     pixels = load_mnist("test").pixels[:16]
-    data = DataConfig(height=40, width=33, channels=3, resize=fit)
+    data = DataConfig(height=40, width=33, channels=3, resize=resize)
     back = to_mnist_shape(encode(to_training_shape(pixels, data)), data)
     off = (back.float() - pixels.float()).abs().mean().item()
-    assert off == 0 if fit == "pad" else off < 8  # stretching blurs; 8 of 255 grey levels on average
+    assert off == 0 if resize == "pad" else off < 8  # stretching blurs; 8 of 255 grey levels on average
 
 
 def test_ema_with_zero_decay_is_a_copy():

@@ -67,8 +67,8 @@ def train(
     for its pictures and this machine, and told. `images` and `minutes` are the budget; whichever ends first, and giving one removes
     the recipe's own. `out` is the run directory, by default
     `runs/<date>-<time>-<name>`, after the source, or after the recipe where that is an embedded one. With `resume` an existing run of the same
-    settings goes on, bit for bit as if it had never stopped. `report` is told of every journal event as it happens.
-    `started` is the `time.monotonic()` that a budget of minutes counts from, by default now.
+    settings goes on, bit for bit as if it had never stopped. `on_event` is told of every journal event as it happens.
+    `started_at` is the `time.monotonic()` that a budget of minutes counts from, by default now.
     Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
     """
     return run_training(

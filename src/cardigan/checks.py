@@ -12,7 +12,7 @@ def require(condition: bool, name: str, given: object, expected: str) -> None:
 
 
 def nearest_divisor(number: int, total: int, minimum: int = 1) -> int:
-    """Return the divisor of `whole`, of at least `least` if it has one, that is nearest to a number; of two the smaller."""
+    """Return the divisor of `total`, of at least `minimum` if it has one, that is nearest to a number; of two the smaller."""
     return min(
         (divisor for divisor in range(min(minimum, total), total + 1) if total % divisor == 0),
         key=lambda divisor: abs(divisor - number),

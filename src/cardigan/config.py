@@ -129,7 +129,7 @@ class NetworkConfig:
         require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
         require(
             self.attention_resolution >= 0,
-            "network attention",
+            "network attention_resolution",
             self.attention_resolution,
             "a side in pixels, or 0 for none",
         )
@@ -293,7 +293,7 @@ class Config:
     """Images per step, over all processes together."""
     gradient_accumulation: int = 1
     """Compute a batch in this many parts, one after another: the same gradients in less memory. What looks at several pictures at once sees
-    those of a part: batch statistics, minibatch deviation, the spread that DRAGAN perturbs by; and spectral norms move on with each part."""
+    those of a part: batch statistics, minibatch stddev, the spread that DRAGAN perturbs by; and spectral norms move on with each part."""
     n_critic: int = 1
     """D learns on this many batches for each one of G's (arXiv:1406.2661, algorithm 1, k; WGANs take 5)."""
     pac: int = 1
@@ -363,7 +363,7 @@ class Config:
         if self.pac > 1 and self.conditional:
             raise CardiganError(
                 f"pac is {self.pac} and conditional is on, but the pictures of a pack have different classes: "
-                "set packing to 1 or leave classes out."
+                "set pac to 1 or leave classes out."
             )
         group_size, num_logits = self.discriminator.minibatch_stddev, microbatch_size // self.pac
         if group_size:
@@ -378,9 +378,9 @@ class Config:
             is_normalized = getattr(self, network).normalization != "none"
             require(
                 not is_normalized or microbatch_size > 1,
-                "batch / gradient_accumulation",
+                "batch_size / gradient_accumulation",
                 microbatch_size,
-                f"at least 2, since {network}.normalisation is over the batch",
+                f"at least 2, since {network}.normalization is over the batch",
             )
 
     def _check_divisor(self, name: str, value: int, total: int, description: str, minimum: int = 1) -> None:
@@ -407,7 +407,7 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def override(config: Config, values: dict[str, Any]) -> Config:
-    """Return `config` with fields replaced by dotted name, e.g. `{"batch": 128, "generator.width": 64}`.
+    """Return `config` with fields replaced by dotted name, e.g. `{"batch_size": 128, "generator.width": 64}`.
 
     Raises CardiganError for an unknown field (offering the nearest) or a value of the wrong type or range.
     """

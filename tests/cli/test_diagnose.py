@@ -31,7 +31,7 @@ def test_each_run_of_table_is_diagnosed(tmp_path, capsys):
     assert (good["run"], good["diagnosis"], good["stop_step"]) == ("good", "healthy", None)
     assert (bad["run"], bad["diagnosis"], bad["stop_step"]) == ("bad", "mode collapse", 3200)
     assert 2500 <= bad["best_step"] <= 3000
-    assert bad["evidence"]["times_best"] > 1.5
+    assert bad["evidence"]["ratio_to_best"] > 1.5
 
 
 def test_diagnosis_does_not_look_ahead(tmp_path):

@@ -89,11 +89,11 @@ def test_truncated_cache_is_rebuilt(tmp_path):
 
 
 @pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
-def test_stream_epoch_is_a_permutation_and_can_start_anywhere(tmp_path, monkeypatch, workers, forks):
+def test_stream_epoch_is_a_permutation_and_can_start_anywhere(tmp_path, monkeypatch, num_workers, forks):
     monkeypatch.setattr(loading, "CAN_FORK", forks)
     path = image_folder(tmp_path / "pictures")
     known = expected_images(path)
-    found = open_datasets(replace(data_config(path, cache="none", holdout=2), num_workers=workers))
+    found = open_datasets(replace(data_config(path, cache="none", holdout=2), num_workers=num_workers))
     stream = found.make_stream(seed=5, batch=4, share=slice(0, 4))
     from_start, from_eight = stream(0), stream(8)
     steps = [image_keys(next(from_start)[0], known) for _ in range(6)]
@@ -172,12 +172,12 @@ def test_stream_replaces_unreadable_images_with_training_images(tmp_path):
 
 
 @pytest.mark.parametrize("cache", ["disk", "none"])
-def test_too_many_unreadable_images_raise(tmp_path, keep):
+def test_too_many_unreadable_images_raise(tmp_path, cache):
     path = image_folder(tmp_path / "pictures", count=50)
     (path / "007.png").write_text("this is no picture")
     (path / "008.png").write_bytes(b"")
     with pytest.raises(CardiganError, match=r"2 of the 50 pictures .* cannot be used \(00[78].png is .*cardigan check"):
-        found = open_datasets(data_config(path, cache=keep))
+        found = open_datasets(data_config(path, cache=cache))
         stream = found.make_stream(seed=0, batch=50, share=slice(0, 50))(0)
         for _ in range(2):
             next(stream)
@@ -258,10 +258,10 @@ def shards(path, count=3, each=20):
 
 
 @pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
-def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monkeypatch, workers, forks):
+def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monkeypatch, num_workers, forks):
     monkeypatch.setattr(loading, "CAN_FORK", forks)
     source = shards(tmp_path / "shards")
-    found = open_datasets(replace(data_config(source), num_workers=workers))
+    found = open_datasets(replace(data_config(source), num_workers=num_workers))
     assert found.train.num_classes == 4 and len(found.train.pixels) == 60
     stream = found.make_stream(seed=3, batch=15, share=slice(0, 15))
     whole, later = stream(0), stream(30)

@@ -96,11 +96,11 @@ def test_train_on_folder_prints_and_saves_chosen_settings(tmp_path, folder):
 
 
 @pytest.mark.parametrize(("cache", "num_workers"), [("disk", 0), ("none", 0), ("none", 2)])
-def test_resume_is_bit_exact(tmp_path, folder, keep, workers):
+def test_resume_is_bit_exact(tmp_path, folder, cache, num_workers):
     overrides = {
         **SMALL,
-        "data.cache": keep,
-        "data.num_workers": workers,
+        "data.cache": cache,
+        "data.num_workers": num_workers,
         "data.max_images": 20,
         "data.labels": "folders",
         "conditional": True,

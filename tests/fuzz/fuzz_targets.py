@@ -106,7 +106,7 @@ def _save(folder: Path, name: str, content: bytes) -> Path:
 def _checkpoints(folder: Path) -> list[bytes]:
     """Return `state.json` files; the tensors beside them stay whole."""
     facts = (CheckpointMetadata(64, 1.5, None), CheckpointMetadata(128, 2.5, 3.25, 0.5))
-    saved = [save_checkpoint(folder, {"average.w": torch.zeros(3)}, fact, {"format": 3}) for fact in facts]
+    saved = [save_checkpoint(folder, {"ema_generator.w": torch.zeros(3)}, fact, {"format": 3}) for fact in facts]
     return [(path / "state.json").read_bytes() for path in saved]
 
 

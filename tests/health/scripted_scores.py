@@ -1,6 +1,6 @@
 """A training whose scores are read from a script, so that it goes bad where a test wants it to; also run by torchrun as a program.
 
-python -m torch.distributed.run --nproc-per-node 2 tests/health/scripted_scores.py OUT HEALTH
+python -m torch.distributed.run --nproc-per-node 2 tests/health/scripted_scores.py OUT ON_FAILURE
 """
 
 import sys

@@ -13,7 +13,7 @@ import cardigan
 from cardigan.run.checkpoint import list_checkpoints, load_latest_checkpoint, read_checkpoint_metadata
 from cardigan.run.journal import read_events
 
-TRAINING_SCRIPT = Path(__file__).with_name("scripted.py")
+TRAINING_SCRIPT = Path(__file__).with_name("scripted_scores.py")
 
 
 def learning_rate_factor(out: Path) -> float:
@@ -35,10 +35,10 @@ def test_warn_changes_nothing(tmp_path):
 
 def test_stop_keeps_best(tmp_path):
     run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, on_failure="stop")
-    assert (run.stopped_by, run.images_seen) == ("health", 224)
+    assert (run.stopped_by, run.images_seen) == ("failure", 224)
     assert cardigan.load(run.path).images_seen == 160
     last = read_events(run.path / "journal.jsonl")[-1]
-    assert last.values == {"reason": "health", "kept": 160}
+    assert last.values == {"reason": "failure", "best_images_seen": 160}
 
 
 def test_patience_keeps_best(tmp_path):
@@ -98,13 +98,13 @@ def test_resume_after_rollback_keeps_halved_learning_rates(tmp_path):
 def test_stops_after_three_rollbacks(tmp_path):
     scores = {**degrading_scores(), 192: [600.0] * 9, 224: [600.0] * 9}
     run = train_with_scores(tmp_path / "run", scores, images=480, on_failure="rollback")
-    assert (run.stopped_by, run.images_seen) == ("health", 224)
+    assert (run.stopped_by, run.images_seen) == ("failure", 224)
     assert cardigan.load(run.path).images_seen == 160
     assert learning_rate_factor(run.path) == 0.125
 
 
 @pytest.mark.parametrize(("on_failure", "images", "expected"), [("stop", 240, 1.0), ("rollback", 480, 0.5)])
-def test_two_processes_agree_on_policy(tmp_path, health, images, expected):
+def test_two_processes_agree_on_policy(tmp_path, on_failure, images, expected):
     words = [
         sys.executable,
         "-m",
@@ -114,7 +114,7 @@ def test_two_processes_agree_on_policy(tmp_path, health, images, expected):
         "2",
         str(TRAINING_SCRIPT),
         str(tmp_path / "run"),
-        health,
+        on_failure,
     ]
     done = subprocess.run(
         words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}

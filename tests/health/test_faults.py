@@ -47,7 +47,7 @@ def test_high_generator_learning_rate_wins(tmp_path):
 
 def test_unnormalized_generator_with_high_learning_rate_collapses(tmp_path):
     names = faults_of_run(
-        tmp_path / "run", 6_000, generator_optimizer__learning_rate=0.1, generator__normalisation="none"
+        tmp_path / "run", 6_000, generator_optimizer__learning_rate=0.1, generator__normalization="none"
     )
     assert names[0] == "mode collapse"
 
@@ -67,11 +67,11 @@ def test_dead_generator_is_a_collapse(tmp_path, monkeypatch):
 
 
 def test_twenty_images_are_overfitted(tmp_path):
-    assert faults_of_run(tmp_path / "run", 9_000, data__limit=20)[0] == "discriminator overfitting"
+    assert faults_of_run(tmp_path / "run", 9_000, data__max_images=20)[0] == "discriminator overfitting"
 
 
 def test_four_images_are_memorized(tmp_path):
-    assert "memorization" in faults_of_run(tmp_path / "run", 7_000, data__limit=4)
+    assert "memorization" in faults_of_run(tmp_path / "run", 7_000, data__max_images=4)
 
 
 @pytest.mark.parametrize("role", ["generator", "discriminator"])
@@ -99,7 +99,7 @@ def test_non_finite_step_is_neither_applied_nor_saved(tmp_path, monkeypatch, rol
     monkeypatch.setattr(build, "build_state", saved_tensors)
     with pytest.raises(CardiganError, match=r"Training broke before 160 images: .*was not applied"):
         faults_of_run(tmp_path / "run", 1_600, checkpoint_every_images=64)
-    for network in (weights[0].networks.generator, weights[0].networks.discriminator, weights[0].average):
+    for network in (weights[0].networks.generator, weights[0].networks.discriminator, weights[0].ema_generator):
         assert all(parameter.isfinite().all() for parameter in network.parameters())
     assert max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == 128
     last = read_events(tmp_path / "run" / "journal.jsonl")[-1]

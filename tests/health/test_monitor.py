@@ -62,7 +62,7 @@ def test_score_faults_by_severity():
             for fault in monitor.observe(index, {"score": value})
         ]
         assert found[0].name == name and found[0].fatal
-        assert found[0].evidence["best_at"] == monitor.score_trend.best_step < found[0].step
+        assert found[0].evidence["best_step"] == monitor.score_trend.best_step < found[0].step
 
 
 def test_plateau_reports_best_position():
@@ -72,7 +72,7 @@ def test_plateau_reports_best_position():
         fault for index, value in enumerate(falling) for fault in monitor.observe(100 * index, {"score": float(value)})
     ]
     assert [fault.name for fault in found] == ["plateau"]
-    assert found[0].evidence["best_at"] == 1900 and "best was at 1,900" in found[0].message and not found[0].fatal
+    assert found[0].evidence["best_step"] == 1900 and "best was at 1,900" in found[0].message and not found[0].fatal
 
 
 HEALTHY = {

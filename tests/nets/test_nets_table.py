@@ -146,7 +146,7 @@ def test_every_option_is_supported_by_some_network():
         (
             {"network": "resnet", "attention_resolution": 10},
             0,
-            "{player}.attention is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
+            "{player}.attention_resolution is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
         ),
     ],
     ids=str,

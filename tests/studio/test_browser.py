@@ -412,7 +412,7 @@ def test_fault_without_text_is_rendered(page, tmp_path):
         [
             progress_line(64),
             journal_line("samples", 64, num_samples=4),
-            journal_line("fault", 64, name="mode collapse", grave=True),
+            journal_line("fault", 64, name="mode collapse", fatal=True),
         ],
         [64],
     )

@@ -32,7 +32,7 @@ def test_new_viewer_gets_new_events(tmp_path):
             run,
             progress_line(128, a=1.5),
             journal_line("samples", 128, file="samples/00000128.png"),
-            journal_line("fault", 128, name="copies", grave=False),
+            journal_line("fault", 128, name="copies", fatal=False),
         )
         for viewer in viewers:
             events = [viewer.event() for _ in range(3)]

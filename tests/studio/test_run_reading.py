@@ -171,9 +171,9 @@ def test_run_is_training_while_locked(tmp_path):
     ([], "waiting", "fine"),
     ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "fine"),
     ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "fine"),
-    ([journal_line("fault", 64, name="copies", grave=False), journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
-    ([journal_line("fault", 64, name="mode collapse", grave=True), journal_line("stop", 64, reason="health")], "stopped", "fatal"),
-    ([journal_line("fault", 64, name="mode collapse", grave=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "fine"),
+    ([journal_line("fault", 64, name="copies", fatal=False), journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
+    ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("stop", 64, reason="failure")], "stopped", "fatal"),
+    ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "fine"),
     ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "broken", "fine"),
 ])  # fmt: skip
 def test_run_states(tmp_path, lines, state, health):

@@ -72,7 +72,7 @@ def test_studio_prints_url_and_stops_on_ctrl_c(tmp_path):
     assert (studio.returncode, errors) == (0, "")
 
 
-@pytest.mark.parametrize(("message", "sentence"), [
+@pytest.mark.parametrize(("words", "sentence"), [
     (["nowhere"], "There is no folder nowhere"),
     (["--port", "70000"], "expected 0..65535"),
     (["--host", "203.0.113.7", "--port", "0"], "Cannot listen on 203.0.113.7"),
@@ -85,7 +85,7 @@ def test_startup_error_is_one_line(tmp_path, monkeypatch, capsys, words, sentenc
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("message", [["studio"], ["train", "mnist", "--studio", "--images", "16"]])
+@pytest.mark.parametrize("words", [["studio"], ["train", "mnist", "--studio", "--images", "16"]])
 def test_missing_packages_are_reported_first(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     find = util.find_spec

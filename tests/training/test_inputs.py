@@ -90,5 +90,5 @@ def test_processes_and_parts_share_the_numbers_of_the_whole_batch():
             )
     (_, together), parts = *split_microbatches(whole, batches, 1), split_microbatches(whole, batches, 4)
     assert together.noise is not None and together.noise.shape == (8, 1, 32, 32)
-    for name in ("z", "noise", "mix", "augment_real", "augment_fake"):
+    for name in ("z", "noise", "interpolation", "augment_real", "augment_fake"):
         assert torch.equal(torch.cat([getattr(draws, name) for _, draws in parts]), getattr(together, name))

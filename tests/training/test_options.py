@@ -126,7 +126,7 @@ def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
 
 
 def test_penalty_weight_decays_along_cosine():
-    objective = small_config(objective__penalty_start=10.0, objective__penalty_settle_images=1000).objective
+    objective = small_config(objective__penalty_initial_factor=10.0, objective__penalty_decay_images=1000).objective
     assert [penalty_factor(objective, seen) for seen in (0, 500, 1000, 10**6)] == pytest.approx([10, 5.5, 1, 1])
 
 
@@ -225,11 +225,11 @@ def test_ada_probability_rises_with_overfitting():
         ),
         (
             {**UNPENALISED, "discriminator.spectral_norm": True, "discriminator.normalization": "batch"},
-            "normalisation 'none' and attention 0",
+            "normalization 'none' and attention_resolution 0",
         ),
         (
             {**UNPENALISED, **RESNETS, "discriminator.spectral_norm": True, "discriminator.attention_resolution": 8},
-            "normalisation 'none' and attention 0",
+            "normalization 'none' and attention_resolution 0",
         ),
         ({"n_critic": 5}, "images is 64: expected at least 80"),
         ({"ema.half_life_images": 0}, "no average is kept"),
@@ -331,7 +331,7 @@ def test_combinations_cover_every_pair():
         )
 
 
-@pytest.mark.parametrize(("loss", "penalty", "network", "augment_probability", "conditioning"), list(combinations()))
+@pytest.mark.parametrize(("loss", "penalty", "network", "augmentation", "conditioning"), list(combinations()))
 def test_every_pair_of_options_trains(loss, penalty, network, augmentation, conditioning):
     """Two steps change both players, and every number is one."""
     networks = {"network": network, **({} if conditioning is None else {"conditioning": conditioning})}

@@ -37,7 +37,7 @@ class CheckOptions:
     """Your pictures: a folder, archive, array, table or dataset, as for `cardigan train`."""
     labels: str = ""
     """Where classes come from: folders, a column, or FILE or FILE:COLUMN; nothing is the source's own, if it has any."""
-    workers: int | None = None
+    num_workers: int | None = None
     """Processes that look; nothing is one for each core, 0 is this one."""
     max_pixels: int = DataConfig().max_pixels
     """Pictures of more pixels count as unreadable, as in training."""
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     _check_outputs(options)
     reader = check.open_source(options.source, options.labels)
     findings = check.check_source(
-        reader, num_workers=options.workers, max_pixels=options.max_pixels, on_progress=_progress_fn()
+        reader, num_workers=options.num_workers, max_pixels=options.max_pixels, on_progress=_progress_fn()
     )
     outputs = CheckOutputs()
     if options.contact_sheet is not None:

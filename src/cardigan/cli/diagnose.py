@@ -42,7 +42,7 @@ class Diagnosis:
     diagnosis: str
     """The fault that should have stopped it; else the last of the lesser ones; else healthy."""
     stop_step: int | None
-    """Where to stop: steps of a table, images of a journal; None if nothing was grave."""
+    """Where to stop: steps of a table, images of a journal; None if nothing was fatal."""
     best_step: int | None
     """Where the best score was, of those read until then; None without scores."""
     evidence: dict[str, Any]
@@ -83,7 +83,7 @@ def diagnose_path(path: Path) -> dict[str, Diagnosis]:
 
 
 def diagnose(readings: Iterable[Reading], has_scores: bool) -> Diagnosis:
-    """Read until the first grave fault and return what is known there; `judged` says that scores belong to these readings."""
+    """Read until the first fatal fault and return what is known there; `has_scores` says that scores belong to these readings."""
     monitor, last_fault = Monitor(has_scores), None
     for position, values in readings:
         for fault in monitor.observe(position, values):
@@ -97,7 +97,7 @@ def _make_diagnosis(monitor: Monitor, fault: Fault | None, stop: int | None) -> 
     evidence = (
         {}
         if fault is None
-        else {"noticed_at": fault.step, **fault.evidence, "message": fault.message, "advice": fault.advice}
+        else {"detected_at": fault.step, **fault.evidence, "message": fault.message, "advice": fault.advice}
     )
     return Diagnosis("healthy" if fault is None else fault.name, stop, monitor.score_trend.best_step, evidence, fault)
 

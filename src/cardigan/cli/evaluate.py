@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 def evaluate_model(
     model: Path, options: ProtocolOptions, reference_source: str | None = None
 ) -> "tuple[Report, Sampler, Reference]":
-    """Return the report on one model, and what it was made from; `against` names the real pictures of one that does not know them."""
+    """Return the report on one model, and what it was made from; `reference_source` names the real pictures of one that does not know them."""
     from cardigan.config import override
     from cardigan.data.source_names import absolute_source
     from cardigan.files.disk_cache import download

@@ -13,7 +13,7 @@ from cardigan.errors import CardiganError
 
 
 def launch(argv: list[str], num_processes: int) -> int:
-    """Run `cardigan train` with these words in `count` processes on this machine; return its exit code.
+    """Run `cardigan train` with these words in `num_processes` processes on this machine; return its exit code.
 
     On CPU the cores are divided among them, unless OMP_NUM_THREADS says otherwise.
     """

@@ -19,7 +19,7 @@ Options = TypeVar("Options")
 
 
 def parse(options_class: type[Options], argv: Sequence[str], prog: str, default: Options | None = None) -> Options:
-    """Return the options in `words` as an instance of the dataclass `kind`; raises CardiganError for words that make no sense.
+    """Return the options in `argv` as an instance of the dataclass `options_class`; raises CardiganError for words that make no sense.
 
     Prints the help and exits if it is asked for.
     """

@@ -76,7 +76,7 @@ class ProgressScreen:
     def update(self, event: Event) -> RenderableType:
         """Return the screen once this event has happened."""
         self.images_seen, self.elapsed = event.images_seen, event.elapsed_seconds
-        if event.kind == "reading":
+        if event.kind == "decoding":
             self.notes = [decoding_progress_text(event)]
         elif event.kind in {"start", "resume"}:
             self.run = Path(event.values["run"])
@@ -140,9 +140,9 @@ class ProgressLines:
     last_printed_at: float = float("-inf")
 
     def update(self, event: Event) -> None:
-        if event.kind == "reading" and (
+        if event.kind == "decoding" and (
             event.elapsed_seconds - self.last_printed_at >= LINE_INTERVAL_SECONDS
-            or event.values["done"] == event.values["of"]
+            or event.values["done"] == event.values["total"]
         ):
             self.last_printed_at = event.elapsed_seconds
             print(f"cardigan: {decoding_progress_text(event)}", flush=True)
@@ -175,8 +175,8 @@ class ProgressLines:
 
 def decoding_progress_text(event: Event) -> str:
     """Return how far the pictures are decoded, and how fast."""
-    num_done, total = event.values["done"], event.values["of"]
-    images_per_second = num_done / max(event.elapsed_seconds - event.values["since"], 1e-9)
+    num_done, total = event.values["done"], event.values["total"]
+    images_per_second = num_done / max(event.elapsed_seconds - event.values["started_at_seconds"], 1e-9)
     return f"decoding pictures, once for all: {num_done:,} of {total:,}, {images_per_second:,.0f} a second"
 
 
@@ -194,10 +194,10 @@ def event_text(event: Event) -> str:
     """Return a fault or a rollback in words."""
     values = event.values
     if event.kind == "fault":
-        return f"{values['name']} at {event.images_seen:,} images: {values['words']}. {values['advice']}"
-    reason = f" ({values['fault']}: {values['words']})" if "fault" in values else ""
+        return f"{values['name']} at {event.images_seen:,} images: {values['message']}. {values['advice']}"
+    reason = f" ({values['fault']}: {values['message']})" if "fault" in values else ""
     factor = values["learning_rate_factor"]
-    message = f"back from {values['left_at']:,} to the best checkpoint, {event.images_seen:,} images{reason}"
+    message = f"back from {values['rolled_back_from']:,} to the best checkpoint, {event.images_seen:,} images{reason}"
     return f"{message}; learning rates are now {factor:g} of the config's."
 
 

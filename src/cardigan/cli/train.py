@@ -194,11 +194,11 @@ def _closing_text(run: "Run", studio: bool) -> str:
         "images": "Finished",
         "minutes": "Finished: the time is used up",
         "patience": "Stopped: the score has not improved for longer than --patience-images",
-        "health": "Stopped: the run has gone bad (cardigan diagnose tells why)",
+        "failure": "Stopped: the run has gone bad (cardigan diagnose tells why)",
         "SIGINT": "Stopped by Ctrl-C",
         "SIGTERM": "Stopped by SIGTERM",
     }
-    best_text = " (of the best checkpoint)" if run.stopped_by in {"patience", "health"} else ""
+    best_text = " (of the best checkpoint)" if run.stopped_by in {"patience", "failure"} else ""
     quoted = shlex.quote(str(run.path))
     lines = [
         f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",

@@ -30,7 +30,7 @@ class IndexSampler:
     _permutations: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def indices_at(self, images_seen: int, batch_size: int) -> Indices:
-        """Return the `batch` numbers that follow the first `images_seen`; a batch may end one epoch and begin the next."""
+        """Return the `batch_size` numbers that follow the first `images_seen`; a batch may end one epoch and begin the next."""
         epochs = range(images_seen // self.num_images, (images_seen + batch_size - 1) // self.num_images + 1)
         first = images_seen - epochs.start * self.num_images
         bounds = [
@@ -66,7 +66,7 @@ class Batches:
         object.__setattr__(self, "sampler", IndexSampler(len(self.source), self.seed))
 
     def batch_at(self, images_seen: int, batch_size: int) -> Batch:
-        """Return the `batch` pictures that follow the first `images_seen`."""
+        """Return the `batch_size` pictures that follow the first `images_seen`."""
         return self.batch_from_indices(self.sampler.indices_at(images_seen, batch_size).to(self.source.pixels.device))
 
     def batch_from_indices(self, indices: Indices) -> Batch:

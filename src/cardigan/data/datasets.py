@@ -71,7 +71,7 @@ class Datasets:
 
 
 def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reader: Reader | None = None) -> Datasets:
-    """Return the pictures of these settings, decoded and kept if need be; `told` hears how far that is, `reader` is one that is open already.
+    """Return the pictures of these settings, decoded and kept if need be; `on_progress` hears how far that is, `reader` is one that is open already.
 
     Raises CardiganError for a source that is not there, cannot be read or holds too little.
     """

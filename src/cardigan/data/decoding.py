@@ -164,7 +164,7 @@ def to_pixels(image: Image.Image, spec: DecodeSpec) -> np.ndarray:
     """Return a picture as uint8 [height, width, channels] in the frame, upright as its EXIF says.
 
     `crop` fills the frame and cuts off the middle's surroundings; `pad` shows all and fills up with black (or transparency);
-    `anisotropic_scale` fills the frame, whatever becomes of the shape. Transparency without a channel of its own becomes white.
+    `stretch` fills the frame, whatever becomes of the shape. Transparency without a channel of its own becomes white.
     Where a picture is wholly transparent its colour is set to 0: what nobody sees need not be learned.
     """
     if image.format == "JPEG":

@@ -82,7 +82,7 @@ def random_subset(source: ImageSource, count: int) -> ImageSource:
 
 
 def subset(source: ImageSource, indices: Indices, description: str) -> ImageSource:
-    """Return the source's pictures at these places; `told` says how they were chosen."""
+    """Return the source's pictures at these places; `description` says how they were chosen."""
     fingerprint = f"{source.fingerprint} {description}" if source.fingerprint else ""
     return dataclasses.replace(
         source, pixels=source.pixels[indices], labels=source.labels[indices], fingerprint=fingerprint
@@ -92,7 +92,7 @@ def subset(source: ImageSource, indices: Indices, description: str) -> ImageSour
 def to_training_shape(pixels: StoredPixels, data: DataConfig) -> Images:
     """Return stored pictures resized to the frame, with its number of channels, in [-1, 1].
 
-    `anisotropic_scale` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
+    `stretch` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
     `pad` keeps the shape: shrinks (antialiased) what is too large, never enlarges, and fills the rest with black.
     `crop` keeps the shape too: fills the frame and cuts off what stands out, evenly on both sides.
     """

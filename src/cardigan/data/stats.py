@@ -62,7 +62,7 @@ def reader_stats(reader: Reader, max_pixels: int) -> DatasetStats:
 def entry_stats(
     entries: Sequence[StoredImage], num_images: int, num_shards: int, name: str, max_pixels: int
 ) -> DatasetStats:
-    """Return what these entries are like, the first of a source of `count` in so many shards, which are read as they come."""
+    """Return what these entries are like, the first of a source of `num_images` in so many shards, which are read as they come."""
     infos = [info for entry in entries if (info := _image_info(lambda entry=entry: entry, max_pixels)) is not None]
     if not infos:
         raise CardiganError(

@@ -42,7 +42,7 @@ def reader_stream(
     batch_size: int,
     rank_slice: slice,
 ) -> BatchStream:
-    """Return the stream of a source that can be read in any order: `usable` entries, shuffled anew each epoch; `numbers` are all entries' classes.
+    """Return the stream of a source that can be read in any order: `train_entries` entries, shuffled anew each epoch; `labels` are all entries' classes.
 
     The place of a picture that cannot be read is taken by the next of them that can.
     """

@@ -39,7 +39,7 @@ class WorkerLost(CardiganError):
 
 @dataclass
 class DecodedChunk:
-    """Decoded pictures, uint8 [n, height, width, channels], of the entries `indices`; what could not be read is in `bad` instead."""
+    """Decoded pictures, uint8 [n, height, width, channels], of the entries `indices`; what could not be read is in `unreadable` instead."""
 
     pixels: np.ndarray
     indices: list[int]
@@ -96,7 +96,7 @@ def decode_chunks(
     workers: int | None,
     candidates: Sequence[int] | None = None,
 ) -> Iterator[DecodedChunk]:
-    """Yield one part for each list of entry numbers in `order`, which may be endless.
+    """Yield one part for each list of entry numbers in `index_lists`, which may be endless.
 
     `workers` processes decode ahead, one for each core if it is None, this process if it is 0. With `candidates` the numbers are places in that list,
     and an unreadable picture's place is taken by the next readable one, so that parts are always full. Raises WorkerLost if a worker dies.
@@ -107,7 +107,7 @@ def decode_chunks(
 def load_chunks(
     dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None, name: str, workers: int
 ) -> Iterator[DecodedChunk]:
-    """Yield what the dataset makes of each list of numbers in `order`, or one part after another where it has an order of its own.
+    """Yield what the dataset makes of each list of numbers in `index_lists`, or one part after another where it has an order of its own.
 
     `workers` processes work ahead; none, and this one does the work. Where a system cannot fork, which is how they come by the source, a thread
     takes their place. Raises WorkerLost if a process dies, and CardiganError where a part is a refusal.
@@ -202,7 +202,7 @@ def _init_worker(_: int) -> None:
 
 
 def consecutive_chunks(count: int, chunk_size: int = CHUNK_SIZE) -> Iterator[list[int]]:
-    """Yield 0..count-1 in lists of `size`."""
+    """Yield 0..count-1 in lists of `chunk_size`."""
     for start in range(0, count, chunk_size):
         yield list(range(start, min(start + chunk_size, count)))
 

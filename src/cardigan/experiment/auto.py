@@ -50,7 +50,7 @@ def auto_config(
 ) -> tuple[Config, list[str]]:
     """Return the config with what was not given chosen for these pictures and this machine, and the reasons, a line each.
 
-    `given` are the dotted names the user has set; none of them is changed. `device` is cpu, cuda or mps. With `recipe_given` the user has named a
+    `explicit_settings` are the dotted names the user has set; none of them is changed. `device` is cpu, cuda or mps. With `recipe_given` the user has named a
     recipe: then only what the pictures demand is chosen.
     """
     reasons = []

@@ -141,7 +141,7 @@ def build_step_config(config: Config, devices: Devices) -> StepConfig:
     if not (loss.bounded_below or config.objective.has_penalty or is_lipschitz):
         raise CardiganError(
             f"objective.loss is {config.objective.loss!r} and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp "
-            "(the paper's is 10), another penalty, or discriminator.spectral_norm, with discriminator.normalization 'none' and attention 0."
+            "(the paper's is 10), another penalty, or discriminator.spectral_norm, with discriminator.normalization 'none' and attention_resolution 0."
         )
     return StepConfig(loss, config.objective, config.conditional, devices, config.gradient_accumulation)
 

@@ -86,7 +86,7 @@ class Run:
     config: Config
     images_seen: int
     stopped_by: str
-    """images, minutes, patience, health, SIGINT or SIGTERM."""
+    """images, minutes, patience, failure, SIGINT or SIGTERM."""
 
     def _repr_png_(self) -> bytes | None:
         return preview.run_preview(self.path)
@@ -238,7 +238,7 @@ def _train_with_smaller_microbatches(
             if world_size() > 1:
                 raise CardiganError(
                     f"{config.batch_size // config.gradient_accumulation // world_size()} pictures at a time do not fit into a process's memory: "
-                    f"set accumulate to {2 * config.gradient_accumulation}, or the pictures and networks smaller."
+                    f"set gradient_accumulation to {2 * config.gradient_accumulation}, or the pictures and networks smaller."
                 ) from error
             smaller = build.halve_microbatch(config)
             if smaller is None:
@@ -247,7 +247,9 @@ def _train_with_smaller_microbatches(
                     "memory: make the networks narrower (generator.width, discriminator.width) or the pictures smaller (--size)."
                 ) from error
         message = f"{config.batch_size // config.gradient_accumulation} pictures at a time do not fit into memory, so it is {smaller.batch_size // smaller.gradient_accumulation} now"
-        messages = [f"{message}; batches are still of {config.batch_size} (accumulate {smaller.gradient_accumulation})"]
+        messages = [
+            f"{message}; batches are still of {config.batch_size} (gradient_accumulation {smaller.gradient_accumulation})"
+        ]
         config, resume = smaller, run.config.exists()
         clock = Clock() if resume else clock  # what was spent before is in the checkpoint
         release_memory()  # the failed attempt is gone, with everything it held
@@ -327,7 +329,14 @@ def _open_datasets(
     started_at_seconds = clock.elapsed_seconds()
 
     def on_progress(done: int, total: int) -> None:
-        on_event(Event("reading", 0, clock.elapsed_seconds(), {"done": done, "of": total, "since": started_at_seconds}))
+        on_event(
+            Event(
+                "decoding",
+                0,
+                clock.elapsed_seconds(),
+                {"done": done, "total": total, "started_at_seconds": started_at_seconds},
+            )
+        )
 
     datasets = devices.process_group.on_main_process(lambda: open_datasets(config.data, on_progress, reader))
     is_streamed = devices.process_group.broadcast(

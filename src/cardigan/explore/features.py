@@ -67,7 +67,7 @@ def local_outlier_factor(reference: Features, query: Features, same_rows: bool =
 
     Mean distances, in features scaled by their spread among the known: the local outlier factor of Breunig et al. (SIGMOD 2000, definition 7)
     with plain distances for reachability. Distances alone would call whatever is faint or simple usual, and elaborate pictures strange.
-    With `themselves` the given ones are the known, in the same order, and none counts as its own neighbour.
+    With `same_rows` the given ones are the known, in the same order, and none counts as its own neighbour.
     Raises CardiganError for fewer known pictures than that needs.
     """
     if len(reference) < NUM_NEIGHBORS + 1:

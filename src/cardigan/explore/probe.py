@@ -63,7 +63,7 @@ class ProbeResult:
 def probe_discriminator(
     networks: RunNetworks, source: str, labels: str = "", max_images: int = MAX_IMAGES
 ) -> ProbeResult:
-    """Return what the run's D makes of a source's pictures, `most` of them.
+    """Return what the run's D makes of a source's pictures, `max_images` of them.
 
     A picture's strangeness is its distance to the nearest pictures the run was trained on, in D's features and in terms of those pictures' own
     distances (`features.strangeness`); where the source is the one that was trained on, to the nearest others.
@@ -88,7 +88,7 @@ def probe_discriminator(
 
 
 def load_probe_images(config: Config, source: str, labels: str, max_images: int) -> ProbeImages:
-    """Return a source's pictures in the frame of a run, spread evenly over it if it has more than `most`; of embedded digits the test ones."""
+    """Return a source's pictures in the frame of a run, spread evenly over it if it has more than `max_images`; of embedded digits the test ones."""
     if max_images < NUM_NEIGHBORS + 1:
         raise CardiganError(f"The number of pictures is {max_images}: expected at least {NUM_NEIGHBORS + 1}.")
     if source in BUILTIN_DATASETS:

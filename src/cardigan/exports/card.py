@@ -38,8 +38,8 @@ def model_card(
 ) -> str:
     """Return the card of a snapshot.
 
-    `model` is where it came from, `files` are the names of what the card is of and their SHA-256, "" where the card is to lie inside, `export` says
-    what this export is, `cost` what the judge found, `weights` what they are stored as.
+    `model` is where it came from, `files` are the names of what the card is of and their SHA-256, "" where the card is to lie inside, `export_lines` says
+    what this export is, `quantization` what the judge found, `weights` what they are stored as.
     """
     config, record = snapshot.config, training_record(model, snapshot)
     source = public_source(config) or UNKNOWN_DATA
@@ -202,7 +202,7 @@ def _limits(snapshot: Snapshot) -> list[str]:
     return [
         f"- It draws {snapshot.spec.height}x{snapshot.spec.width} pictures like those it was trained on, with their faults and imbalances.",
         f"- {classes} Rare kinds of pictures may be missing or worse than others.",
-        "- It can repeat training pictures: the metric `memorization_metrics` looks for it, where it was judged.",
+        "- It can repeat training pictures: the metric `memorization` looks for it, where it was judged.",
         "- It was made to study and illustrate; nothing was checked for any use in which a wrong picture does harm.",
     ]
 

@@ -49,8 +49,8 @@ def export(
 ) -> ExportedFile:
     """Export a model to one format of `FORMATS` and return what was written: where, its difference from PyTorch and its hash.
 
-    `out` is by default the model's name with the format's ending. `num`, `seed`, `truncation` and `label` are those of the samples.
-    With `judge`, so many pictures are judged, of the trained weights and of the rounded ones, and the card tells it.
+    `out` is by default the model's name with the format's ending. `num_samples`, `seed`, `truncation` and `label` are those of the samples.
+    With `evaluate_samples`, so many pictures are judged, of the trained weights and of the rounded ones, and the card tells it.
     Raises CardiganError, and keeps nothing, for a network or weights that the format cannot hold, for a file that is there already,
     and for an export that draws something else than PyTorch.
     """
@@ -87,7 +87,7 @@ def export_all(
 ) -> list[ExportedFile]:
     """Export a model to several formats in one new folder with one card, README.md; the folder appears whole or not at all.
 
-    `weights` are those of every format that holds any, `drawn` says which samples.
+    `weights` are those of every format that holds any, `sample_settings` says which samples.
     """
     out_path = out or Path(f"{model_name(model)}-export")
     check_new_folder(out_path)

@@ -53,7 +53,7 @@ def drop_alpha(frames: Frames, keep_alpha: bool = False) -> Frames:
 
 
 def upscale(frames: Frames, min_side: int = MIN_SIDE) -> Frames:
-    """Return the frames, every pixel repeated so often that the shorter side has at least `smallest` pixels."""
+    """Return the frames, every pixel repeated so often that the shorter side has at least `min_side` pixels."""
     factor = -(-min_side // min(frames.shape[2:]))
     return frames if factor == 1 else frames.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
 

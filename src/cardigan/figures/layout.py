@@ -14,7 +14,7 @@ DIVIDER = 8
 
 @dataclass(frozen=True)
 class GridLayout:
-    """A sheet of `count` generated pictures of `height` x `width` beside as many real ones."""
+    """A sheet of `num_images` generated pictures of `height` x `width` beside as many real ones."""
 
     num_images: int
     height: int

@@ -30,7 +30,7 @@ class Monitor:
     _reported: set[tuple[str, bool]] = field(default_factory=set)
 
     def observe(self, step: int, values: Mapping[str, float]) -> list[Fault]:
-        """Take the numbers of one moment, at `position` images or steps; return the faults that begin with it."""
+        """Take the numbers of one moment, at `step` images or steps; return the faults that begin with it."""
         nonfinite = {name: value for name, value in values.items() if not math.isfinite(value)}
         if nonfinite:
             return self._unreported([make_fault("non-finite", step, nonfinite, fatal=True)])
@@ -45,9 +45,9 @@ class Monitor:
         evidence = {
             "score": score,
             "best_score": trend.best_score,
-            "best_at": trend.best_step,
-            "times_best": trend.ratio_to_best,
-            "noise": trend.noise,
+            "best_step": trend.best_step,
+            "ratio_to_best": trend.ratio_to_best,
+            "log_score_noise": trend.noise,
         }
         if degraded:
             name = "mode collapse" if trend.ratio_to_best >= COLLAPSE_RATIO else "partial mode collapse"

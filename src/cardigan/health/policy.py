@@ -1,4 +1,4 @@
-"""From faults to deeds: what a run asks for when its monitor finds something, as `health` and `patience` say.
+"""From faults to deeds: what a run asks for when its monitor finds something, as `on_failure` and `patience_images` say.
 
 Knows the run's journal and checkpoints, not how to stop or go back.
 """
@@ -32,7 +32,7 @@ class FailurePolicy:
     run: RunDirectory
     config: Config
     stop_request: str = ""
-    """What should end the training here: patience, health or rollback; "" for nothing."""
+    """What should end the training here: patience, failure or rollback; "" for nothing."""
     fault: Fault | None = None
     """The fault behind it."""
     monitor: Monitor = field(init=False)
@@ -54,7 +54,9 @@ class FailurePolicy:
         faults = [] if metrics is None else self.monitor.observe(event.images_seen, metrics)
         self.fault = next((fault for fault in faults if fault.fatal), self.fault)
         if self.fault is not None and self.config.on_failure != "warn" and not self.stop_request:
-            self.stop_request = "rollback" if self._can_roll_back(event.images_seen, learning_rate_factor) else "health"
+            self.stop_request = (
+                "rollback" if self._can_roll_back(event.images_seen, learning_rate_factor) else "failure"
+            )
         best_step, patience = self.monitor.score_trend.best_step, self.config.patience_images
         has_new_score = metrics is not None and "score" in metrics
         if (

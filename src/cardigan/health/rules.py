@@ -62,7 +62,7 @@ def mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | 
     as real ones (less is the tumble of the first steps), or should by now."""
     past_start = history.max_diversity > 0.5 or history.step >= EPOCH_IMAGES
     return (
-        {"diversity": values["diversity"], "widest": history.max_diversity}
+        {"diversity": values["diversity"], "max_diversity": history.max_diversity}
         if past_start and values["diversity"] < 0.1
         else None
     )
@@ -84,7 +84,7 @@ def partial_mode_collapse(values: NamedNumbers, history: History) -> dict[str, f
     evidence = {
         "diversity": values["diversity"],
         "duplicate_rate": values["duplicate_rate"],
-        "widest": history.max_diversity,
+        "max_diversity": history.max_diversity,
     }
     return (
         evidence
@@ -123,7 +123,7 @@ def loss_diverged(_: NamedNumbers, history: History) -> dict[str, float] | None:
     for name in LOSS_NAMES:
         medians = history.initial_and_recent_medians(name)
         if medians is not None and abs(medians[1]) > 1000 * max(1.0, abs(medians[0])):
-            return {name: medians[1], f"{name}_at_start": medians[0]}
+            return {name: medians[1], f"initial_{name}": medians[0]}
     return None
 
 
@@ -150,7 +150,7 @@ def discriminator_loss_vanished(values: NamedNumbers, history: History) -> dict[
         and generator_medians[1] > generator_medians[0]
     )
     return (
-        {"discriminator_loss": discriminator_medians[1], "discriminator_loss_at_start": discriminator_medians[0]}
+        {"discriminator_loss": discriminator_medians[1], "initial_discriminator_loss": discriminator_medians[0]}
         if is_vanished
         else None
     )

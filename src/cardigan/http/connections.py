@@ -59,7 +59,7 @@ class IdleTimeoutProtocol(H11Protocol):
 
 
 def max_connections(limit: int) -> int:
-    """Return how many connections a server can hold, at most `most`: this process may be allowed fewer files."""
+    """Return how many connections a server can hold, at most `limit`: this process may be allowed fewer files."""
     return min(limit, max(64, _raise_open_file_limit() - 128))
 
 

@@ -17,7 +17,7 @@ class BodyTimeout(Exception):
 
 
 def limit_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> Receive:
-    """Return `receive` that counts: raises TooLarge for a body of more than `most` bytes and TooSlow for one that takes longer, as it arrives."""
+    """Return `receive` that counts: raises TooLarge for a body of more than `max_bytes` bytes and TooSlow for one that takes longer, as it arrives."""
     num_received, is_complete = 0, False
     deadline = asyncio.get_running_loop().time() + timeout_seconds
 
@@ -40,7 +40,7 @@ def limit_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> Rece
 
 
 def content_length_within(content_length: str | None, max_bytes: int) -> bool:
-    """Return whether a Content-Length header is a number of at most `most` bytes; none is none."""
+    """Return whether a Content-Length header is a number of at most `max_bytes` bytes; none is none."""
     return content_length is None or (
         content_length.isdecimal() and len(content_length) <= 12 and int(content_length) <= max_bytes
     )

@@ -71,9 +71,9 @@ class Model:
         labels: LabelsLike | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:
-        """Return `num` pictures as uint8 [num, height, width, channels].
+        """Return `num_samples` pictures as uint8 [num, height, width, channels].
 
-        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num` changes none of the first.
+        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num_samples` changes none of the first.
         `labels` is one class for all or one per picture, by number or by name; a conditional model without it draws classes at random.
         `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
         """
@@ -147,7 +147,7 @@ class Model:
         return self
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write `config.json`, `inference.model.safetensors` and the card, `README.md`, into a folder, which is made, and return it.
+        """Write `config.json`, `model.safetensors` and the card, `README.md`, into a folder, which is made, and return it.
 
         Raises CardiganError for a folder of a run or another model and, without `overwrite`, where any of these files is there.
         """
@@ -236,7 +236,7 @@ def from_pretrained(
 ) -> Model:
     """Return the model of a folder that is there, or else `user/name` of the Hugging Face hub, at `revision` or its newest state.
 
-    Only `config.json` and `inference.model.safetensors` are fetched, and kept in the hub's cache (or `cache_dir`), so that a second time needs no connection;
+    Only `config.json` and `model.safetensors` are fetched, and kept in the hub's cache (or `cache_dir`), so that a second time needs no connection;
     `local_files_only` never asks for one. `token` is by default that of `hf auth login` or $HF_TOKEN. With `sha256` the weights must have it.
     Raises CardiganError for what is not there or is no model of cardigan.
     """

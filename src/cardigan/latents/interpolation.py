@@ -81,7 +81,7 @@ def interpolate_corners(config: Config, corners: Float[Tensor, "4 latent"], x: f
 def interpolation_grid_latents(
     config: Config, corners: Float[Tensor, "4 latent"], x: float, y: float, grid: int, extent: float = 0.5
 ) -> Latents:
-    """Return grid x grid places of that square, row by row, spread `span` around (x, y); those that would be outside lie on its edge."""
+    """Return grid x grid places of that square, row by row, spread `extent` around (x, y); those that would be outside lie on its edge."""
     if not 1 <= grid <= 16 or not 0 <= extent <= 1:
         raise CardiganError(f"The grid is {grid} and its span {extent}: expected 1..16 and 0..1.")
     offsets = [0.0] if grid == 1 else [extent * (index / (grid - 1) - 0.5) for index in range(grid)]

@@ -9,7 +9,7 @@ MAX_SEEDS = 1_000_000
 
 
 def parse_seeds(text: str, name: str = "--seeds", max_count: int = MAX_SEEDS) -> list[int]:
-    """Return the numbers of a list such as `0-31,40`, each 0 <= seed < 2^63; raises CardiganError if it is none, or has more than `most`."""
+    """Return the numbers of a list such as `0-31,40`, each 0 <= seed < 2^63; raises CardiganError if it is none, or has more than `max_count`."""
     numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,19})(?:\s*-\s*(\d{1,19}))?\s*", part, re.ASCII)

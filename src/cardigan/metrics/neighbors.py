@@ -57,7 +57,7 @@ def nearest_neighbors(
 ) -> NearestNeighbors:
     """Return each query's nearest candidate; of equally near ones the first tile's.
 
-    `themselves` is the position of each query among the candidates, which then is not counted. Raises CardiganError for unequal shapes or
+    `self_index` is the position of each query among the candidates, which then is not counted. Raises CardiganError for unequal shapes or
     nothing to be near to.
     """
     _check_shapes(queries, candidates, min_candidates=1 if self_index is None else 2)

@@ -33,7 +33,7 @@ class Reference:
     """What the held-out pictures are called."""
     train: UInt8[Tensor, "training channel height width"]
     train_labels: Int64[Tensor, " train"]
-    holdout: UInt8[Tensor, "held_out channel height width"]
+    holdout: UInt8[Tensor, "holdout channel height width"]
     holdout_labels: Int64[Tensor, " holdout"]
     num_classes: int
     extractor: str = "digits"

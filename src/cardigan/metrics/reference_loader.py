@@ -36,7 +36,7 @@ def load_reference(config: Config, model: Path | None = None) -> Reference:
 
 
 def builtin_reference(source: str, max_images: int = 0) -> Reference:
-    """Return the digits, or stacks of them, as they are stored: those trained on, all of them or `limit`, and the test ones."""
+    """Return the digits, or stacks of them, as they are stored: those trained on, all of them or `max_images`, and the test ones."""
     train = random_subset(BUILTIN_DATASETS[source]("train"), max_images)
     name = f"{source} ({max_images:,} to train on)" if max_images else source
     test = BUILTIN_DATASETS[source]("test")

@@ -1,4 +1,4 @@
-"""A model as a folder in the layout of the Hugging Face hub: `config.json`, `inference.model.safetensors` and the card, `README.md`.
+"""A model as a folder in the layout of the Hugging Face hub: `config.json`, `model.safetensors` and the card, `README.md`.
 
 Knows no network and no hub. `config.json` says what the weights' own header says, and their SHA-256, which is checked when they are read.
 """
@@ -27,7 +27,7 @@ def write_pretrained(
     extra_files: Mapping[str, bytes],
     overwrite: bool = False,
 ) -> None:
-    """Make a folder of the weights that `write` puts into a file, what describes them, their card, and files beside them.
+    """Make a folder of the weights that `write_weights` puts into a file, what describes them, their card, and files beside them.
 
     A new folder appears whole; in one that is there all files are made before the first is replaced. Raises CardiganError, and changes nothing,
     for a run's folder, for one that holds another model and, without `overwrite`, for one that holds any of these files.

@@ -25,7 +25,7 @@ def generate_pixels(
 ) -> Pixels:
     """Return the generator's pictures for z, in fp32 and evaluation mode, on the CPU; the generator's mode is left as it was.
 
-    A smaller `chunk` answers sooner where only a few are drawn; it may round otherwise, by one grey level here and there.
+    A smaller `batch_size` answers sooner where only a few are drawn; it may round otherwise, by one grey level here and there.
     """
     return torch.cat([encode(images).cpu() for images in generate_batches(generator, z, labels, batch_size)])
 
@@ -34,7 +34,7 @@ def generate_pixels(
 def generate_batches(
     generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
 ) -> Iterator[Images]:
-    """Yield the generator's pictures for z, `chunk` at a time, in [-1, 1], on its own device; its mode is left as it was."""
+    """Yield the generator's pictures for z, `batch_size` at a time, in [-1, 1], on its own device; its mode is left as it was."""
     device = next(generator.parameters()).device
     training = generator.training
     generator.eval()

@@ -146,18 +146,18 @@ def _locate_weights(path: Path) -> tuple[Path, str]:
         return verify_weights(download_model(parse_hub_address(path))), ""  # whatever else lies in the cache
     run = RunDirectory(path)
     if not path.is_dir():
-        return path, "average." if path.name == "state.safetensors" else ""
+        return path, "ema_generator." if path.name == "state.safetensors" else ""
     if (path / WEIGHTS_FILE).exists() and not (
         run.journal.exists() and run.generator.exists()
     ):  # what else lies beside a saved model is another one
         return verify_weights(path), ""
     if (path / "state.safetensors").exists():
-        return path / "state.safetensors", "average."
+        return path / "state.safetensors", "ema_generator."
     if run.generator.exists():
         return run.generator, ""
     checkpoints = list_checkpoints(run.checkpoints)
     if checkpoints:
-        return checkpoints[-1] / "state.safetensors", "average."
+        return checkpoints[-1] / "state.safetensors", "ema_generator."
     if run.config.exists():
         raise CardiganError(f"{path} has no generator yet: wait for its first checkpoint.")
     raise CardiganError(

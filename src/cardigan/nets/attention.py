@@ -47,6 +47,6 @@ def attention_size(side: int, sizes: Iterable[tuple[int, int]], network: str) ->
     if side and not matching:
         sides = ", ".join(str(shorter) for shorter in sorted({min(size) for size in all_sizes}))
         raise CardiganError(
-            f"{network}.attention is {side}, but the shorter sides of the {network}'s maps are {sides}: set one of them, or 0 for none."
+            f"{network}.attention_resolution is {side}, but the shorter sides of the {network}'s maps are {sides}: set one of them, or 0 for none."
         )
     return max(matching, default=None)

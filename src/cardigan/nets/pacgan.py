@@ -41,7 +41,7 @@ Features: TypeAlias = Float[Tensor, "batch feature"]
 def minibatch_stddev(features: Float[Tensor, "batch channel *place"], group_size: int) -> Float[Tensor, " batch"]:
     """Return for each picture how much its group differs within itself: the deviation of every feature over the group, averaged.
 
-    arXiv:1710.10196, section 3. Groups are neighbours in the batch: the largest number up to `group` that divides the batch;
+    arXiv:1710.10196, section 3. Groups are neighbours in the batch: the largest number up to `group_size` that divides the batch;
     a picture alone in its group differs from nothing, which is 0.
     """
     size = max(count for count in range(1, group_size + 1) if len(features) % count == 0)

@@ -14,7 +14,7 @@ MIN_FEATURE_SIDE, MIN_FEATURE_SIDE_WITH_DEPTH = 4, 2
 
 @dataclass(frozen=True)
 class Stage:
-    """One halving of the picture, seen from the discriminator: from `large` to `small`, (height, width) each."""
+    """One halving of the picture, seen from the discriminator: from `large_size` to `small_size`, (height, width) each."""
 
     large_size: tuple[int, int]
     small_size: tuple[int, int]
@@ -47,7 +47,7 @@ class Stage:
 def stages(height: int, width: int, count: int | None = None, network: str = "generator") -> list[Stage]:
     """Return the halvings from the full picture down to sides of 4..7, or the first `count`, which may go on to sides of 2 or 3.
 
-    An axis that has arrived waits for the other. Raises CardiganError, naming the `player` whose depth `count` is, where there are not so many.
+    An axis that has arrived waits for the other. Raises CardiganError, naming the `network` whose depth `count` is, where there are not so many.
     """
 
     def sizes() -> Iterator[tuple[int, int]]:

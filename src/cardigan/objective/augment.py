@@ -3,7 +3,7 @@
 Pure functions of pictures and uniform numbers: does not know where those were drawn, nor who looks at the result. Nothing waits for the
 device and no shape depends on data, so that all of it can be captured in a CUDA graph.
 
-DiffAugment (arXiv:2006.10738, section 3) is `colour`, `translation` and `cutout`, at p = 1. ADA (arXiv:2006.06676, appendix B) is the other
+DiffAugment (arXiv:2006.10738, section 3) is `color`, `translation` and `cutout`, at p = 1. ADA (arXiv:2006.06676, appendix B) is the other
 twelve, its sets "pixel blitting", "geometry" and "colour", at a p that `next_probability` steers. Unlike the paper's, this warp samples
 bilinearly and without its wavelet filters, so that a picture made smaller may alias, and pictures need not be square.
 """
@@ -41,7 +41,7 @@ OPERATIONS = {
 }
 """How many uniform numbers each operation reads: the first says whether it is applied, the others how.
 
-They are applied in this order, save that `rotate` comes before and after `anisotropic_scale`. Each has its columns by its place in this table, whichever
+They are applied in this order, save that `rotate` comes before and after `anisotropic-scale`. Each has its columns by its place in this table, whichever
 others are in the pipeline.
 """
 
@@ -82,7 +82,7 @@ def num_draws(pipeline: tuple[str, ...]) -> int:
 def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "batch count"], p: Scalar) -> Images:
     """Return the pictures after each operation of the pipeline was applied to each of them with probability p.
 
-    `numbers` are uniform in [0, 1), `num_draws(pipeline)` a row; row i is picture i's. The pictures may be of any size and have 1 or 3
+    `uniforms` are uniform in [0, 1), `num_draws(pipeline)` a row; row i is picture i's. The pictures may be of any size and have 1 or 3
     channels, and alpha after those: it moves with the picture, but no colour operation touches it. Their values may leave [-1, 1]; those
     that nothing was applied to come back exactly. Differentiable twice with respect to the pictures, and with the same bits each time.
     """
@@ -104,10 +104,10 @@ def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "
 
 
 def next_probability(p: Scalar, sign_mean: Scalar, target: float, num_images: int, ramp_images: int) -> Scalar:
-    """Return p moved by images / rise_images, up if D knows its pictures too well, down if not (arXiv:2006.06676, section 3).
+    """Return p moved by num_images / ramp_images, up if D knows its pictures too well, down if not (arXiv:2006.06676, section 3).
 
     `sign_mean` is r_t = E[sign(D(x))] over training pictures (eq. 1), in [-1, 1]: towards 1 as D overfits; the paper's target is 0.6. Of a loss
-    whose logits have no zero, take the sign of its margin (docs/decisions/0004). `images` is how many were shown since p was last moved,
+    whose logits have no zero, take the sign of its margin (docs/decisions/0004). `num_images` is how many were shown since p was last moved,
     `ramp_images` how many take it from 0 to 1 (500,000 in the paper).
     """
     return (p + torch.sign(sign_mean - target) * (num_images / ramp_images)).clamp(0, 1)

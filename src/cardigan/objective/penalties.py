@@ -59,7 +59,7 @@ def gradient_penalty(
 ) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at points between real and generated pictures (arXiv:1704.00028, eq. 3, without the weight).
 
-    `mix` is uniform on [0, 1): how much of each point is real.
+    `interpolation` is uniform on [0, 1): how much of each point is real.
     """
     assert interpolation is not None
     alpha = interpolation[:, None, None, None]

@@ -43,7 +43,7 @@ DIRECTION_NOTES = {"higher": "higher is better", "lower": "lower is better", "ne
 def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:
     """Judge the run's generator, write the run's report and return where it is.
 
-    `whole` judges 10,000 samples by every metric beside real pictures, which takes a minute or two; otherwise 2,000 by the quick ones.
+    `full` judges 10,000 samples by every metric beside real pictures, which takes a minute or two; otherwise 2,000 by the quick ones.
     Raises CardiganError for a folder that is no run.
     """
     config = read_config(run)
@@ -120,7 +120,7 @@ def _write_page(run: RunDirectory, metrics: Sequence[ReportMetric], protocol: st
 
 def fault_text(event: Event) -> str:
     values = event.values
-    return f"{values.get('name')} at {event.images_seen:,} images: {values.get('words')}. {values.get('advice')}"
+    return f"{values.get('name')} at {event.images_seen:,} images: {values.get('message')}. {values.get('advice')}"
 
 
 def run_summary(events: Sequence[Event]) -> dict[str, str]:

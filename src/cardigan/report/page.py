@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ReportMetric:
-    """One row of the judge's table; `error` is a standard error, `real_baseline` what real pictures score."""
+    """One row of the judge's table; `standard_error` is a standard error, `real_baseline` what real pictures score."""
 
     name: str
     value: str

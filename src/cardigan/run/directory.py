@@ -116,7 +116,7 @@ def lock_for_training(
 ) -> int:
     """Make the run's folder, take it for this process and write its `config.json`; return the lock, to be released when training ends.
 
-    `facts` are what to remember of the pictures, for sources that can change. An existing run is only entered with `resume`, the same experiment
+    `source_metadata` are what to remember of the pictures, for sources that can change. An existing run is only entered with `resume`, the same experiment
     and the same pictures.
     Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment or the pictures differ.
     """

@@ -40,7 +40,7 @@ class QueueClosed(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way. `finish` turns its pictures into an answer, in a thread where it holds up no batch."""
+    """A request on its way. `encode` turns its pictures into an answer, in a thread where it holds up no batch."""
 
     request: SampleRequest
     encode: Callable[[Pixels, Labels | None], bytes]

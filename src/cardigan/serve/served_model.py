@@ -49,7 +49,7 @@ class ServedModel:
         return self.batch_sizes[0]
 
     def padded_size(self, num_images: int) -> int:
-        """Return how many are computed where `count` are wanted, at most a whole batch."""
+        """Return how many are computed where `num_images` are wanted, at most a whole batch."""
         return min(batch_size for batch_size in self.batch_sizes if batch_size >= num_images)
 
     def generate(self, z: Latents, labels: Labels | None) -> Pixels:

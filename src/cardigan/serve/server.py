@@ -49,7 +49,7 @@ def run_server(
 ) -> bool:
     """Answer until SIGINT or SIGTERM, or until the server's `should_exit` is set; return whether everything begun was answered in the grace time.
 
-    `begun` is called with the server before it begins; `grace` is in seconds.
+    `on_start` is called with the server before it begins; `shutdown_timeout` is in seconds.
     """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what clients do wrong is not our user's business
     config = uvicorn.Config(

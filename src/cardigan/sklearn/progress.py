@@ -26,6 +26,6 @@ def progress_bar(minutes: float | None, images: int | None, verbose: bool) -> It
 
 
 def _description(event: Event) -> str:
-    if event.kind == "reading":
-        return f"{event.values['done']:,} of {event.values['of']:,} pictures decoded"
+    if event.kind == "decoding":
+        return f"{event.values['done']:,} of {event.values['total']:,} pictures decoded"
     return f"{event.images_seen:,} images seen"

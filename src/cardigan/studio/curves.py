@@ -25,7 +25,7 @@ SEPARATE_KINDS = {"progress", "samples", "checkpoint", "fault"}
 def curves(
     run_series: RunSeries, max_points: int, first: float | None = None, last: float | None = None
 ) -> dict[str, Any]:
-    """Return at most `points` points of every number between two images_seen, both included; the page's whole range if they are left out."""
+    """Return at most `max_points` points of every number between two images_seen, both included; the page's whole range if they are left out."""
     images_seen, elapsed_seconds = np.array(run_series.images_seen), np.array(run_series.elapsed_seconds)
     in_range = np.ones(len(images_seen), dtype=bool)
     if first is not None:

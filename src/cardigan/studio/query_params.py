@@ -119,7 +119,7 @@ def sample_count_and_seed(query: Mapping[str, str]) -> tuple[int, int]:
 
 
 def integer(query: Mapping[str, str], name: str, default: int | None, low: int, high: int) -> int:
-    """Return a whole number within low..high; `usual` where none is given, and without one it is needed."""
+    """Return a whole number within low..high; `default` where none is given, and without one it is needed."""
     value = optional_integer(query, name, low, high)
     if value is None and default is None:
         raise BadRequest(f"{name} is missing: give a whole number, {low}..{high}.")

@@ -28,7 +28,7 @@ class RunSummary:
     scores: list[tuple[int, float]] = field(default_factory=list)
     """(images_seen, score) of every judged checkpoint of the run as it finally went."""
     faults: list[tuple[int, str, bool]] = field(default_factory=list)
-    """(images_seen, name, whether it is grave)."""
+    """(images_seen, name, whether it is fatal)."""
     latest_sheet: int | None = None
     """The images_seen of the newest sample sheet."""
     num_samples: int | None = None

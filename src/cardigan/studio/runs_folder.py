@@ -108,7 +108,7 @@ def open_runs_folder(path: Path) -> RunsFolder:
 
 
 def _find_runs(folder: Path, max_depth: int, budget: Iterator[int]) -> Iterator[Path]:
-    """Yield the runs and lone models in a folder and `levels` levels below it; links are not followed, so nothing outside is looked at."""
+    """Yield the runs and lone models in a folder and `max_depth` levels below it; links are not followed, so nothing outside is looked at."""
     pretrained_weights = folder / PRETRAINED_WEIGHTS
     if (folder / "config.json").is_file():
         yield (

@@ -42,7 +42,7 @@ def run_studio(
     on_start: Callable[[uvicorn.Server], None],
     device: str,
 ) -> None:
-    """Answer until SIGINT or SIGTERM, or until the server's `should_exit` is set; `begun` is called with it before it begins."""
+    """Answer until SIGINT or SIGTERM, or until the server's `should_exit` is set; `on_start` is called with it before it begins."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what clients do wrong is not our user's business
     config = uvicorn.Config(
         build_app(folder, endpoint, device),

@@ -22,7 +22,7 @@ SIGN_EMA_BATCHES = 4
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes pictures before D sees them. `probability` and `sign` lie on the device and are updated in place, so that no step waits for them."""
+    """Changes pictures before D sees them. `probability` and `margin_sign` lie on the device and are updated in place, so that no step waits for them."""
 
     config: AugmentConfig
     probability: Tensor
@@ -47,7 +47,7 @@ class Augmentation:
     def state_tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint must hold: nothing where the probability is fixed."""
         return (
-            {"augmentation.probability": self.probability, "augmentation.sign": self.margin_sign}
+            {"augmentation.probability": self.probability, "augmentation.margin_sign": self.margin_sign}
             if self.config.target
             else {}
         )

@@ -14,7 +14,7 @@ from types import FrameType
 from cardigan.config import Config
 from cardigan.training.distributed import AsyncMax, ProcessGroup
 
-STOP_REASONS = ("", "images", "minutes", "patience", "health", "rollback", "SIGINT", "SIGTERM")
+STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIGINT", "SIGTERM")
 """Why a run stopped; the first one means it goes on, and after a rollback it does too. Where processes have several, the last counts."""
 
 
@@ -39,7 +39,7 @@ class Budget:
     clock: Clock
     received_signal: str = ""
     stop_request: str = ""
-    """patience, health or rollback: what this process's recorder asks for."""
+    """patience, failure or rollback: what this process's recorder asks for."""
     _pending_reason: AsyncMax | None = None
 
     @contextmanager

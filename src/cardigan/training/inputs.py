@@ -52,7 +52,7 @@ def step_inputs(
 ) -> StepInputs:
     """Return what this process's step starts from, packed in host memory, which is pinned for a GPU.
 
-    Real images come from `feed` if there is one.
+    Real images come from `prefetcher` if there is one.
     """
     batch_size, seed = config.batch_size, config.seed
     num_columns, empty = num_draws(config.augment.operation_names), torch.empty(0)
@@ -113,7 +113,7 @@ def _round_up(size: int) -> int:
 def _interpolation_weights(config: Config, images_seen: int) -> torch.Tensor:
     """Return a number for each image, the same for all images of a pack (arXiv:1704.00028, eq. 3)."""
     packs = config.batch_size // config.pac if config.objective.wgan_gp else 0
-    return torch.rand(packs, generator=stream(config.seed, "interpolation", images_seen)).repeat_interleave(config.pac)
+    return torch.rand(packs, generator=stream(config.seed, "mix", images_seen)).repeat_interleave(config.pac)
 
 
 def split_microbatches(inputs: StepInputs, batches: Batches, num_microbatches: int) -> list[tuple[Batch, RandomDraws]]:

@@ -66,7 +66,7 @@ class TrainingProbe:
             logits = {"real": discriminator(real.images, labels), "fake": discriminator(fake, labels)}
             holdout_batch = self._holdout_batch(count, rng)
             if holdout_batch is not None:
-                logits["held_out"] = discriminator(
+                logits["holdout"] = discriminator(
                     holdout_batch[0], holdout_batch[1] if self.step_config.conditional else None
                 )
         values = {
@@ -125,7 +125,7 @@ def thumbnails(images: Images) -> torch.Tensor:
 def diversity_metrics(fake: Images, real: Images) -> dict[str, float]:
     """Return how much generated pictures differ from each other, beside real ones, and how many of their values are at the ends of the range.
 
-    diversity: mean distance of two generated thumbnails over that of two real ones. repeated: share of generated pictures with a twin among them.
+    diversity: mean distance of two generated thumbnails over that of two real ones. duplicate_rate: share of generated pictures with a twin among them.
     """
     distances = torch.cdist(thumbnails(fake), thumbnails(fake))
     real_mean_distance = torch.cdist(thumbnails(real), thumbnails(real)).sum() / (len(real) * max(1, len(real) - 1))
@@ -148,6 +148,6 @@ def discriminator_metrics(logits: dict[str, torch.Tensor]) -> dict[str, float]:
     means = {name: float(each.mean()) for name, each in logits.items()}
     margin = means["real"] - means["fake"]
     margin_error = sum(float(each.var()) / len(each) for each in logits.values()) ** 0.5
-    if "held_out" not in logits or margin <= 4 * margin_error:
+    if "holdout" not in logits or margin <= 4 * margin_error:
         return {"logit_margin": margin}
-    return {"logit_margin": margin, "holdout_gap": (means["real"] - means["held_out"]) / margin}
+    return {"logit_margin": margin, "holdout_gap": (means["real"] - means["holdout"]) / margin}

@@ -114,7 +114,7 @@ class Recorder:
         self._metric_sums = metrics if self._metric_sums is None else self._metric_sums + metrics
         kind = step_kind(self.config, images_before)
         self._step_counts.update(
-            {"all": 1, "penalised": int(kind.apply_penalties), "generator": int(kind.update_generator)}
+            {"all": 1, "penalized": int(kind.apply_penalties), "generator": int(kind.update_generator)}
         )
         if time.monotonic() >= self._next_progress_time:  # the first step of all is told of at once
             self.write_progress(state)
@@ -128,13 +128,13 @@ class Recorder:
         if self._saved_images_seen != state.images_seen:
             self.write_samples(state)
             self.save_checkpoint(state, evaluate=True)
-        best = best_checkpoint(self.run.checkpoints) if reason in {"patience", "health"} else None
+        best = best_checkpoint(self.run.checkpoints) if reason in {"patience", "failure"} else None
         if best is not None:  # who stops because it got worse wants what it was before
             write_snapshot(self.run.generator, read_snapshot(best))
         self.write_event(
             "stop",
             state.images_seen,
-            {"reason": reason} if best is None else {"reason": reason, "kept": int(best.name)},
+            {"reason": reason} if best is None else {"reason": reason, "best_images_seen": int(best.name)},
         )
         self.callbacks.write_report(self.snapshot(state) if best is None else read_snapshot(best))
 
@@ -202,7 +202,7 @@ class Recorder:
         means: dict[str, float] = {}
         for name, total in zip(STEP_METRICS, self._metric_sums.tolist(), strict=True):
             if name in PENALTIES:
-                active, steps = self.config.objective.penalty_weight(name) > 0, self._step_counts["penalised"]
+                active, steps = self.config.objective.penalty_weight(name) > 0, self._step_counts["penalized"]
             elif name in GENERATOR_METRICS:
                 active, steps = True, self._step_counts["generator"]
             else:

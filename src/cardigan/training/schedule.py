@@ -59,5 +59,5 @@ def step_kinds(config: Config) -> tuple[StepKind, ...]:
 
 
 def is_due(interval_images: int, images_before: int, images_after: int) -> bool:
-    """Return whether a multiple of `every` images lies in (before, after]."""
+    """Return whether a multiple of `interval_images` images lies in (before, after]."""
     return images_before // interval_images != images_after // interval_images

@@ -152,7 +152,7 @@ def train_step(
 
 
 def generate_microbatch(game: Game, real: Batch, draws: RandomDraws, requires_grad: bool) -> MicroBatch:
-    """Return real pictures and generated ones as D sees them; with `learning` the way back to the generator is kept."""
+    """Return real pictures and generated ones as D sees them; with `requires_grad` the way back to the generator is kept."""
     labels = real.labels if game.step_config.conditional else None
     with game.step_config.devices.autocast(), nullcontext() if requires_grad else torch.no_grad():
         fake = game.networks.generator(draws.z, labels)

@@ -104,7 +104,7 @@ def test_all_problems_are_reported(capsys, damaged_folder):
 
 
 def test_json_keys_are_stable(capsys, damaged_folder):
-    code, said, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--workers", 0)
+    code, said, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--num-workers", 0)
     told = json.loads(said)
     assert code == 1 and told["trainable"] is False
     assert list(told) == [
@@ -161,7 +161,7 @@ def test_json_keys_are_stable(capsys, damaged_folder):
         "num_clean_images": 0,
     }
     assert told["sizes"]["largest"] == {"width": 80, "height": 80, "count": 1} and told["decode_seconds_per_epoch"] > 0
-    again = json.loads(captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--workers", 2)[1])
+    again = json.loads(captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--num-workers", 2)[1])
     for each in (told, again):
         each.pop("decode_seconds_per_epoch")
         each["advice"].pop("recommendations")
@@ -304,14 +304,16 @@ def read_or_raise(stored: dict[int, bytes], index: int) -> bytes:
 
 
 def test_contact_sheet(capsys, tmp_path, damaged_folder):
-    assert captured_output(capsys, damaged_folder, "--contact-sheet", tmp_path / "sheet.png", "--workers", 0)[0] == 1
+    assert (
+        captured_output(capsys, damaged_folder, "--contact-sheet", tmp_path / "sheet.png", "--num-workers", 0)[0] == 1
+    )
     assert size(tmp_path / "sheet.png") == (
         10 * 98 - 2,
         5 * 22 + (7 + 4) * 98,
     )  # most, then a row each of blank, equal, nearly the same and smallest
     assert (
         captured_output(
-            capsys, damaged_folder, "--contact-sheet", tmp_path / "sheet.png", "--overwrite", "--workers", 0
+            capsys, damaged_folder, "--contact-sheet", tmp_path / "sheet.png", "--overwrite", "--num-workers", 0
         )[0]
         == 1
     )
@@ -345,7 +347,7 @@ INVALID_ARGUMENTS = {
     "sheet of another kind": (["good", "--contact-sheet", "sheet.jpg"], "ending in .png"),
     "archive of another kind": (["good", "--write-clean", "out.tar"], "ending in .zip"),
     "no folder": (["good", "--write-clean", "away/out.zip"], "There is no folder"),
-    "workers": (["good", "--workers", "-1"], "workers is -1"),
+    "workers": (["good", "--num-workers", "-1"], "num_workers is -1"),
     "pixels": (["good", "--max-pixels", "0"], "max_pixels is 0"),
     "option": (["good", "--fast"], "Unknown option '--fast'"),
 }

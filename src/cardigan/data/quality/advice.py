@@ -54,7 +54,7 @@ def recommended_spec(findings: Findings, max_pixels: int = MAX_PIXELS) -> Decode
 
 
 def advice(findings: Findings, labels: str = "", max_pixels: int = MAX_PIXELS, clean_copy: str = "") -> Advice:
-    """Return what to do with a source that was read with these settings; `clean` is what was left of it, if that was written."""
+    """Return what to do with a source that was read with these settings; `clean_copy` is what was left of it, if that was written."""
     spec = recommended_spec(findings, max_pixels)
     num_images = findings.num_images - len(findings.dropped_indices)
     decoded_bytes = num_images * spec.height * spec.width * spec.channels

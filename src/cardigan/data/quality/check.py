@@ -37,11 +37,11 @@ def check_source(
 ) -> Findings:
     """Return what is in a source and what is wrong with it. Every picture is decoded once.
 
-    `labels` and `max_pixels` are as in `DataConfig`; `workers` processes look at the pictures, one for each core if it is None, this one if it
-    is 0; `told` hears how far they are. Raises CardiganError for a source that cannot be opened, or if a process dies.
+    `labels` and `max_pixels` are as in `DataConfig`; `num_workers` processes look at the pictures, one for each core if it is None, this one if it
+    is 0; `on_progress` hears how far they are. Raises CardiganError for a source that cannot be opened, or if a process dies.
     """
     if num_workers is not None and num_workers < 0:
-        raise CardiganError(f"workers is {num_workers}: expected a number of processes, or 0 to look in this one.")
+        raise CardiganError(f"num_workers is {num_workers}: expected a number of processes, or 0 to look in this one.")
     if max_pixels < 1:
         raise CardiganError(f"max_pixels is {max_pixels}: expected at least 1 pixel.")
     reader = open_source(source, labels)
@@ -147,7 +147,7 @@ def check_sheet_path(out: Path, source: str, overwrite: bool) -> None:
 
 
 def _check_output_path(out: Path, suffix: str, option: str, alternative: str | None) -> None:
-    """`instead` is what else can be done about a file that is there; None where it may be replaced."""
+    """`alternative` is what else can be done about a file that is there; None where it may be replaced."""
     if out.suffix != suffix:
         raise CardiganError(f"{option} is {str(out)!r}: expected a name ending in {suffix}.")
     if out.is_dir() or (out.exists() and alternative is not None):

@@ -30,7 +30,7 @@ def write_clean_archive(reader: Reader, findings: Findings, out: Path, drop_near
     """Write the pictures that can be trained on to a zip archive, and return how many they are.
 
     They keep their bytes (arrays become PNG) and their names, made safe; their classes are told in dataset.json. Left out are those that are
-    unreadable, blank, or equal to an earlier one, and with `near` all but the largest of those that are nearly the same, mirrored or not.
+    unreadable, blank, or equal to an earlier one, and with `drop_near_duplicates` all but the largest of those that are nearly the same, mirrored or not.
     The archive appears whole or not at all, and never in the place of another file: CardiganError is raised for that.
     """
     check_clean_path(out)

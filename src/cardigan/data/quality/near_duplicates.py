@@ -44,7 +44,7 @@ WIDE_TILE = 8192
 
 @dataclass(frozen=True)
 class NearDuplicatePair:
-    """Two pictures that are nearly the same, by place; `mirrored` if it takes a mirror."""
+    """Two pictures that are nearly the same, by place; `flipped` if it takes a mirror."""
 
     first: int
     second: int

@@ -75,7 +75,7 @@ def _worker_died_error(reader: Reader, progress: mmap.mmap) -> CardiganError:
     started_names = [reader.entry_name(index) for index, state in enumerate(progress[:]) if state == STARTED]
     where = f" at {' or '.join(started_names)}" if started_names else ""
     return CardiganError(
-        f"A process that looked at the pictures of {reader.name} died{where}: either memory ran out, then give --workers 1, "
+        f"A process that looked at the pictures of {reader.name} died{where}: either memory ran out, then give --num-workers 1, "
         "or a decoder crashed, then take the picture out of the source and check again."
     )
 

@@ -197,7 +197,7 @@ def _is_final(error: OSError) -> bool:
 def open_shard(address: str, keep_reading: Callable[[], bool] = lambda: True) -> Iterator[ByteStream]:
     """Yield a shard's bytes; whatever keeps them from being read, in the block too, is a CardiganError.
 
-    Once `wanted` says no, the next piece is an UnwantedError.
+    Once `keep_reading` says no, the next piece is an UnwantedError.
     """
     try:
         with closing((RemoteStream if is_remote(address) else LocalStream)(address, keep_reading)) as stream:

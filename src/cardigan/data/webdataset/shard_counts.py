@@ -23,7 +23,7 @@ class ShardCountsCache:
     """What is known of shards. May be asked from several threads."""
 
     def __init__(self, path: Path | None, signatures: Mapping[str, str]) -> None:
-        """`stamps` tells each shard's age and size as far as known: what was kept under another stamp is counted again."""
+        """`signatures` tells each shard's age and size as far as known: what was kept under another stamp is counted again."""
         self._path, self._signatures = path, signatures
         self._lock = threading.RLock()
         self._known = _load_counts(path, signatures)

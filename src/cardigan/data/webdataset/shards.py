@@ -254,7 +254,7 @@ class BackgroundReader:
 def open_shards(source: str, counts_path: Path | None = None) -> Shards:
     """Return the shards of "train-{000..122}.tar", "train-*.tar", a folder, or the same as http(s)://, s3:// and other URLs.
 
-    `counts` is a file of this list's own that keeps how many pictures each holds. Raises CardiganError for local shards that are missing.
+    `counts_path` is a file of this list's own that keeps how many pictures each holds. Raises CardiganError for local shards that are missing.
     """
     addresses = shard_addresses(source)
     sizes, signatures = _stat_shards(source, addresses)

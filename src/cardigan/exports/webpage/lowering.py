@@ -116,7 +116,7 @@ class OperationRecorder(TorchDispatchMode):
         return id(tensor) in self.value_indices or id(tensor) in self.class_tensor_ids
 
     def value_index(self, tensor: Tensor, num_axes: int) -> int | None:
-        """Return the number of a tensor's value, written down now if it does not depend on z; None if it has no place beside `axes` axes."""
+        """Return the number of a tensor's value, written down now if it does not depend on z; None if it has no place beside `num_axes` axes."""
         if id(tensor) not in self.value_indices:
             if id(tensor) in self.class_tensor_ids:
                 value_index = self.add_operation("rows", (), tensor, (tensor,))

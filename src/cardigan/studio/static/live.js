@@ -50,7 +50,7 @@ export async function mount({ host, signal, state, id, run, bus }) {
   bus.addEventListener("broken-line", () => curves.read(), { signal });
   bus.addEventListener("run", () => judge(curves.faults()), { signal });
   for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) bus.addEventListener(kind, () => curves.read(), { signal });
-  bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.words ?? ""}`), { signal });
+  bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.message ?? ""}`), { signal });
   document.addEventListener("theme", curves.redraw, { signal });
   curves.heard((faults, left) => (judge(faults), count(left)));
   sheet.draw(run.sheets.at(-1));
@@ -77,15 +77,15 @@ function sheets(id, run, signal) {
 /** The verdict in words: what was seen, the numbers that show it, what to try. */
 function health(run, faults, last) {
   const known = [...new Map(faults.map((fault) => [fault.name, fault])).values()].reverse();
-  const title = { fine: "Nothing wrong has been seen", warning: "Something to look at", grave: "This run is in trouble" }[run.health] ?? run.health;
+  const title = { fine: "Nothing wrong has been seen", warning: "Something to look at", fatal: "This run is in trouble" }[run.health] ?? run.health;
   const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title)];
   const signs = h("dl", { class: "signs" }, SIGNS.filter(([name]) => last(name) !== null).map(([name, words, meaning]) => h("div", {}, h("dt", {}, words), h("dd", {}, number(last(name))), h("dd", {}, meaning))));
   if (!known.length)
     return [...head, h("p", {}, run.state === "training"
       ? "While it trains, D's and G's losses, their gradients, how varied the pictures are and how D takes to unseen real ones are looked at every two seconds."
       : "Losses, gradients, how varied the pictures were and how D took to unseen real ones were looked at all along."), signs, ending(run)];
-  return [...head, ...known.map((fault) => h("article", { class: `fault ${fault.grave ? "grave" : "warning"}` },
-    h("h4", {}, fault.name, h("small", {}, `at ${whole(fault.images_seen)} images`)), h("p", {}, sentence(fault.words)),
+  return [...head, ...known.map((fault) => h("article", { class: `fault ${fault.fatal ? "fatal" : "warning"}` },
+    h("h4", {}, fault.name, h("small", {}, `at ${whole(fault.images_seen)} images`)), h("p", {}, sentence(fault.message)),
     h("dl", { class: "facts" }, Object.entries(fault.evidence ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value === "number" ? number(value) : value)))),
     fault.advice && h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), signs, ending(run)];
 }
@@ -145,7 +145,7 @@ function curvesOf({ id, state, signal, charts }) {
     chartsFor(names);
     if (!names.length) charts.replaceChildren(notice("No numbers yet: the first line comes a few seconds after the first step."));
     const at = (event) => (state.get("axis") === "seconds" ? event.elapsed_seconds : event.images_seen);
-    const marks = [...data.faults.map((fault) => ({ x: at(fault), colour: fault.grave ? "grave" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), colour: "muted" }))];
+    const marks = [...data.faults.map((fault) => ({ x: at(fault), colour: fault.fatal ? "fatal" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), colour: "muted" }))];
     const scoreXs = data.scores.map(at), within = (errors) => data.scores.map(({ score, error }) => score + errors * (error ?? 0));
     made.forEach((chart, title) => chart.feed(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [] } : { x: xs(), series: data.series, marks }));
     amount.textContent = `${whole(data.lines)} readings${data.thinned ? `, drawn as ${whole(data.x.length)}; bands show the least and greatest` : ""}`;

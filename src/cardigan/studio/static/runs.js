@@ -5,7 +5,7 @@ import { frame, gridSize, layoutOf, paint } from "./pictures.js";
 import { reproduce } from "./reproduce.js";
 
 const MOST = 4, SHOWN = 200;
-const GRAVITY = { fine: 0, warning: 1, grave: 2 };
+const GRAVITY = { fine: 0, warning: 1, fatal: 2 };
 const COLUMNS = [
   ["name", "Run", (run) => run.id.toLowerCase()], ["state", "State", (run) => run.state], ["recipe", "Recipe", (run) => run.recipe ?? ""],
   ["images", "Images", (run) => run.images_seen, "number"], ["speed", "Images / s", (run) => run.images_per_second, "number"],
