@@ -25,7 +25,7 @@ import torch
 import cardigan
 from cardigan.config import DataConfig
 from cardigan.data.mnist import load_mnist
-from cardigan.data.source import to_training_shape
+from cardigan.data.resize import to_training_shape
 from cardigan.explore.features import discriminator_features, linear_probe_error
 from cardigan.metrics.digits import digit_features, digit_frechet_distance, to_mnist_shape
 from cardigan.metrics.evaluate import evaluate, generator_sampler

@@ -10,7 +10,7 @@ import torch
 import cardigan
 from cardigan.config import DataConfig
 from cardigan.data.mnist import load_mnist
-from cardigan.data.source import to_training_shape
+from cardigan.data.resize import to_training_shape
 from cardigan.metrics.digits import digit_features, digit_frechet_distance, predict_digits, to_mnist_shape
 from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from cardigan.nets.table import build_discriminator, build_generator

@@ -179,14 +179,14 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         "61 pictures compared with 200 pictures of mnist; the strangest: 0/noise.png" in printed
         and "a linear classifier" in printed
     )
-    with (tmp_path / "probe" / "strange.csv").open() as file:
+    with (tmp_path / "probe" / "outliers.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert rows[0]["picture"] == "0/noise.png" and len(rows) == 61
-    assert sorted((float(row["strangeness"]) for row in rows), reverse=True) == [
-        float(row["strangeness"]) for row in rows
+    assert rows[0]["image"] == "0/noise.png" and len(rows) == 61
+    assert sorted((float(row["local_outlier_factor"]) for row in rows), reverse=True) == [
+        float(row["local_outlier_factor"]) for row in rows
     ]
     assert {path.name for path in (tmp_path / "probe").iterdir()} == {
-        *("strange.csv", "strangest.png", "features.png", "features-untrained.png", "removal.png"),
+        *("outliers.csv", "outliers.png", "features.png", "features-untrained.png", "ablation.png"),
     }
     assert (tmp_path / "probe" / "features.png").read_bytes() != (
         tmp_path / "probe" / "features-untrained.png"

@@ -332,9 +332,9 @@ def test_inversion_rejects_unsupported_input(runs):
     snapshot = cardigan.load(runs["dcgan"]).snapshot
     image = sample_pixels(snapshot, sample_keys(1, 0))
     for arguments, words in (
-        ({"picture": image[:, :, :8]}, "expected 1x1x32x32"),
-        ({"picture": image, "label": 3}, "without classes"),
-        ({"picture": image, "steps": 0}, "steps is 0"),
+        ({"image": image[:, :, :8]}, "expected 1x1x32x32"),
+        ({"image": image, "label": 3}, "without classes"),
+        ({"image": image, "steps": 0}, "steps is 0"),
     ):
         with pytest.raises(CardiganError, match=words):
             invert(snapshot, **arguments)

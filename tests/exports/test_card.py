@@ -20,7 +20,7 @@ from cardigan.exports.output_paths import model_name
 from cardigan.exports.training_record import training_command
 from cardigan.models.snapshot import read_snapshot, write_snapshot
 
-SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "Licence of the data", "Use", "Reproduce", "Hashes")
+SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "License of the data", "Use", "Reproduce", "Hashes")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_card_of_run_checkpoint_and_weights_file(run, tmp_path):
         assert f"| x.onnx | `{'ab' * 32}` |" in card and weights_hash(read_snapshot(run).generator) in card
         assert str(tmp_path) not in card and str(run.parent) not in card
     assert "32 images in" in cards[0] and "fd_digits" in cards[0] and "2,000 samples of seed 0" in cards[0]
-    assert "lies in no run" in cards[2] and "Not judged" in cards[2]
+    assert "lies in no run" in cards[2] and "Not evaluated" in cards[2]
 
 
 def test_card_command_reproduces_weights(run, tmp_path):

@@ -66,7 +66,7 @@ def test_samples_are_deterministic_across_chunks(tmp_path, monkeypatch):
         assert np.array_equal(arrays["images"], drawn)
         assert arrays["labels"].tolist() == sample_labels(keys, 2).tolist()
         assert arrays["class_names"].tolist() == ["cat", "dog"]
-        assert json.loads(str(arrays["manifest"]))["pictures"] == 11
+        assert json.loads(str(arrays["manifest"]))["num_images"] == 11
 
 
 def test_manifest(tmp_path):
@@ -80,7 +80,7 @@ def test_manifest(tmp_path):
         label="dog",
     )
     manifest = json.loads((done.path / "manifest.json").read_text())
-    assert (manifest["pictures"], manifest["seed"], manifest["truncation"], manifest["label"]) == (3, 9, 0.5, "dog")
+    assert (manifest["num_images"], manifest["seed"], manifest["truncation"], manifest["label"]) == (3, 9, 0.5, "dog")
     assert done.sha256 == file_hash(done.path / "manifest.json")
     assert json.loads((done.path / "dataset.json").read_text())["labels"] == [
         [f"{place:08d}.png", "dog"] for place in range(3)
@@ -92,8 +92,8 @@ def test_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num": 0}, r"0 samples were asked for: expected 1\.\.10000000"),
-        ({"num": 10**9}, "1000000000 samples"),
+        ({"num_samples": 0}, r"0 samples were asked for: expected 1\.\.10000000"),
+        ({"num_samples": 10**9}, "1000000000 samples"),
         ({"seed": -1}, "seed is -1"),
         ({"label": 3}, r"label 3 is out of range: expected 0\.\.2"),
         ({"label": "cat"}, "label is 'cat'"),

@@ -72,7 +72,10 @@ def test_full_queue_returns_429_with_retry_after(model):
         wait_until(lambda: serving.batcher.num_queued == 64)
         status, headers, content = http_request(port, {"n": 64})
         assert (status, headers["retry-after"], "ask again in 1 s" in content.decode()) == (429, "1", True)
-        assert json.loads(http_request(port, method="GET", path="/healthz")[2]) == {"status": "ready", "waiting": 64}
+        assert json.loads(http_request(port, method="GET", path="/healthz")[2]) == {
+            "status": "ready",
+            "queued_images": 64,
+        }
         for asker in asking:
             asker.join()
         assert [asker.status for asker in asking] == [200, 200]
@@ -123,7 +126,7 @@ def test_disconnected_client_is_not_computed(model):
         wait_until(lambda: serving.batcher.num_queued == 0)
         first.join()
         assert (first.status, len(sizes)) == (200, 1)
-        assert "cardigan_cancelled_total 3.0" in serving.metrics.render().decode()
+        assert "cardigan_requests_cancelled_total 3.0" in serving.metrics.render().decode()
         assert 'cardigan_requests_total{path="/v1/images",status="499"} 3.0' in serving.metrics.render().decode()
 
 
@@ -194,7 +197,7 @@ def test_shutdown_finishes_running_requests(path):
         path, "--max-queued-images", "20000", "--max-images", "3000", "--shutdown-timeout", "60"
     )
     asker = RequestThread(port, {"n": 3_000, "seed": 4})
-    while b'"waiting": 0' in http_request(port, method="GET", path="/healthz")[2]:
+    while b'"queued_images": 0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
     server.send_signal(signal.SIGTERM)
     time.sleep(0.3)
@@ -217,7 +220,7 @@ def test_shutdown_timeout_aborts_requests(path):
         path, "--max-queued-images", "200000", "--max-images", "100000", "--shutdown-timeout", "1"
     )
     connection = send_request(port, b'{"n":100000}')
-    while b'"waiting": 0' in http_request(port, method="GET", path="/healthz")[2]:
+    while b'"queued_images": 0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
     server.send_signal(signal.SIGTERM)
     said, _ = server.communicate(timeout=60)

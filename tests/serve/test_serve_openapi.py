@@ -67,7 +67,7 @@ def test_model_endpoint(model):
         told = json.loads(http_request(port, method="GET", path="/v1/model")[2])
     assert (told["height"], told["width"], told["channels"], told["classes"]) == (32, 32, 1, model.spec.num_classes)
     assert told["class_names"] == list(model.spec.class_names)
-    assert (told["images_seen"], len(told["sha256"]), told["limits"]["images"]) == (64, 64, 256)
+    assert (told["images_seen"], len(told["sha256"]), told["limits"]["max_images"]) == (64, 64, 256)
     assert told["config"]["generator.width"] == 8
 
 

@@ -25,13 +25,13 @@ def test_demo_page_sends_token(tmp_path):
         page = browser.new_page()
         page.set_default_timeout(TIMEOUT_SECONDS)
         page.goto(f"http://127.0.0.1:{port}/")
-        playwright.expect(page.locator("#said")).to_contain_text("The token is missing")
+        playwright.expect(page.locator("#message")).to_contain_text("The token is missing")
         page.fill("#token", TOKEN)
         page.click("button")
-        playwright.expect(page.locator("#picture")).to_have_attribute(
+        playwright.expect(page.locator("#image")).to_have_attribute(
             "alt", "16 generated pictures, seed 0", timeout=TIMEOUT_SECONDS
         )
-        assert "generator.safetensors: 32x32x1" in page.inner_text("#what")
-        page.click("#all")
-        playwright.expect(page.locator("body")).to_contain_text("Pictures of generator.safetensors")
+        assert "generator.safetensors: 32x32x1" in page.inner_text("#model-info")
+        page.click("#openapi-link")
+        playwright.expect(page.locator("body")).to_contain_text("Images of generator.safetensors")
         browser.close()

@@ -46,14 +46,14 @@ SUMMARY_KEYS = {
         "images_per_second",
     ),
     *(
-        "score_last",
-        "score_best",
-        "score_best_at",
+        "latest_score",
+        "best_score",
+        "best_score_images_seen",
         "health",
         "fault_names",
-        "started",
-        "changed",
-        "sheet",
+        "started_at",
+        "modified_at",
+        "latest_sheet",
         "conditional",
         "size",
         "error",
@@ -61,7 +61,7 @@ SUMMARY_KEYS = {
 }
 DETAIL_KEYS = {
     *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout"),
-    *("sheets", "checkpoints", "has_discriminator", "films", "offset"),
+    *("sheets", "checkpoints", "has_discriminator", "animation_formats", "offset"),
 }
 
 
@@ -126,10 +126,10 @@ def test_runs_and_run_fields(client, folder, monkeypatch):
         },
     }
     assert run["settings"]["generator.width"] == 8
-    assert run["films"] == ["webp", "gif", "mp4"]
+    assert run["animation_formats"] == ["webp", "gif", "mp4"]
     assert run["offset"] == (folder / "conditional" / "journal.jsonl").stat().st_size
     monkeypatch.setattr("cardigan.studio.run_reader.find_spec", lambda _: None)
-    assert client.get("/api/run?run=plain").json()["films"] == ["webp", "gif"]
+    assert client.get("/api/run?run=plain").json()["animation_formats"] == ["webp", "gif"]
 
 
 def test_standalone_model_views(tmp_path, folder):
@@ -143,8 +143,8 @@ def test_standalone_model_views(tmp_path, folder):
         runs = {run["id"]: run for run in client.get("/api/runs").json()["runs"]}
         assert {name: run["state"] for name, run in runs.items()} == {
             **{
-                "digits.safetensors": "model",
-                "shared/digits/model.safetensors": "model",
+                "digits.safetensors": "model_file",
+                "shared/digits/model.safetensors": "model_file",
                 "broken.safetensors": "unreadable",
             },
         }
@@ -158,7 +158,11 @@ def test_standalone_model_views(tmp_path, folder):
             [],
             False,
         )
-        for view, query in (("seeds.png", "seeds=0-3"), ("pad.png", "corners=0,1,2,3"), ("nearest.png", "seed=1")):
+        for view, query in (
+            ("seeds.png", "seeds=0-3"),
+            ("interpolation.png", "corners=0,1,2,3"),
+            ("nearest.png", "seed=1"),
+        ):
             alone = client.get(f"/api/{view}?run=digits.safetensors&{query}")
             assert alone.status_code == 200, alone.text
             with client_for(folder) as other:
@@ -168,7 +172,7 @@ def test_standalone_model_views(tmp_path, folder):
             in client.get("/api/reproduce?run=digits.safetensors&view=seeds&seeds=0").json()["command"]
         )
         assert len(client.get("/api/latent?run=digits.safetensors").json()["directions"]) == 8
-        for path in ("moments.png", "game", "curves", "sheet"):
+        for path in ("checkpoints.png", "discriminator", "curves", "sample-sheet"):
             assert client.get(f"/api/{path}?run=digits.safetensors").status_code in {200, 400, 404, 409}, path
         assert client.get("/api/seeds.png?run=broken.safetensors&seeds=0").status_code in {404, 409}
 
@@ -176,15 +180,15 @@ def test_standalone_model_views(tmp_path, folder):
 def test_curves_match_journal(client, folder):
     found = client.get("/api/curves?run=plain").json()
     assert {"discriminator_loss", "generator_loss", "images_per_second"} <= set(found["series"])
-    assert found["x"][-1] == 64
+    assert found["images_seen"][-1] == 64
     assert found["offset"] == (folder / "plain" / "journal.jsonl").stat().st_size
     assert [event["kind"] for event in found["events"]] == ["start", "stop"]
 
 
 def test_sample_grid_is_the_file(client, folder):
-    answer = client.get("/api/sheet?run=plain&at=32")
+    answer = client.get("/api/sample-sheet?run=plain&images_seen=32")
     assert answer.content == (folder / "plain" / "samples" / "00000032.png").read_bytes()
-    again = client.get("/api/sheet?run=plain&at=32", headers={"if-none-match": answer.headers["etag"]})
+    again = client.get("/api/sample-sheet?run=plain&images_seen=32", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
 
 
@@ -196,14 +200,14 @@ def test_damaged_lines_are_counted_and_events_are_timed(tmp_path):
             progress_line(64),
             b"{broken\n",
             journal_line("fault", 64, **fault),
-            journal_line("checkpoint", 64, score=3.0, score_error=0.5),
+            journal_line("checkpoint", 64, score=3.0, score_standard_error=0.5),
             b"[]\n",
             progress_line(128),
         ],
     )
     with client_for(tmp_path) as client:
         found = client.get("/api/curves?run=run").json()
-    assert found["damaged"] == 2 and found["lines"] == 2
+    assert found["num_malformed"] == 2 and found["num_readings"] == 2
     assert found["faults"][0]["elapsed_seconds"] == found["scores"][0]["elapsed_seconds"] == 0.64
     assert (found["scores"][0]["score"], found["scores"][0]["error"]) == (3.0, 0.5)
 
@@ -211,10 +215,12 @@ def test_damaged_lines_are_counted_and_events_are_timed(tmp_path):
 def test_rewritten_sample_grid_has_new_etag(tmp_path):
     run = make_run(tmp_path / "run", [progress_line(64)], [64])
     with client_for(tmp_path) as client:
-        before = client.get("/api/sheet?run=run&at=64")
+        before = client.get("/api/sample-sheet?run=run&images_seen=64")
         other = make_run(tmp_path / "other", [], [70]) / "samples" / "00000070.png"
         other.replace(run / "samples" / "00000064.png")
-        after = client.get("/api/sheet?run=run&at=64", headers={"if-none-match": before.headers["etag"]})
+        after = client.get(
+            "/api/sample-sheet?run=run&images_seen=64", headers={"if-none-match": before.headers["etag"]}
+        )
     assert (
         after.status_code == 200 and after.content != before.content and after.headers["etag"] != before.headers["etag"]
     )
@@ -274,19 +280,22 @@ def test_pad_corners_equal_seeds(client):
     for number, (x, y) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
         assert (
             np.abs(
-                fetch_images(client, f"/api/pad.png?run=plain&corners=7,8,9,10&x={x}&y={y}", 1)[0] - corners[number]
+                fetch_images(client, f"/api/interpolation.png?run=plain&corners=7,8,9,10&x={x}&y={y}", 1)[0]
+                - corners[number]
             ).max()
             <= 1
         )
-    whole = fetch_images(client, "/api/pad.png?run=plain&corners=7,8,9,10&grid=3&span=1", 9)
+    whole = fetch_images(client, "/api/interpolation.png?run=plain&corners=7,8,9,10&grid=3&extent=1", 9)
     assert np.abs(whole[[0, 2, 6, 8]] - corners).max() <= 1
-    middle = fetch_images(client, "/api/pad.png?run=plain&corners=7,8,9,10", 1)
+    middle = fetch_images(client, "/api/interpolation.png?run=plain&corners=7,8,9,10", 1)
     assert np.abs(whole[4].astype(int) - middle[0]).max() <= 1
-    assert not np.array_equal(fetch_images(client, "/api/pad.png?run=plain&corners=7,8,9,10&directions=0:3", 1), middle)
+    assert not np.array_equal(
+        fetch_images(client, "/api/interpolation.png?run=plain&corners=7,8,9,10&directions=0:3", 1), middle
+    )
 
 
 def test_checkpoint_rows(client, folder):
-    found = fetch_images(client, "/api/moments.png?run=plain&seeds=0-3", 12)
+    found = fetch_images(client, "/api/checkpoints.png?run=plain&seeds=0-3", 12)
     for row, seen in enumerate((0, 32, 64)):
         model = cardigan.load(folder / "plain" / "checkpoints" / f"{seen:08d}")
         assert np.array_equal(found[4 * row : 4 * row + 4], model.sample_seeds(range(4))[:, :, :, 0])
@@ -306,32 +315,37 @@ def test_walk_starts_at_first_seed(client):
 
 def test_discriminator_view(client):
     for name in ("plain", "conditional"):
-        found = client.get(f"/api/game?run={name}&count=9").json()
+        found = client.get(f"/api/discriminator?run={name}&count=9").json()
         assert len(found["fake"]) == len(found["real"]) == 9
         assert found["images_seen"] == 64
         assert found["layout"]["columns"] == 3
-    told = client.get("/api/opinions?run=conditional&at=64").json()
-    assert client.get("/api/game?run=conditional").json()["real"] == told["real"]
-    plain = client.get("/api/game?run=plain").json()
+    told = client.get("/api/logits?run=conditional&images_seen=64").json()
+    assert client.get("/api/discriminator?run=conditional").json()["real"] == told["real"]
+    plain = client.get("/api/discriminator?run=plain").json()
     assert plain["real"] == pytest.approx(
-        client.get("/api/opinions?run=plain&at=64").json()["real"], abs=0.03
+        client.get("/api/logits?run=plain&images_seen=64").json()["real"], abs=0.03
     )  # training may have looked in bf16
     sizes = {
-        kind: Image.open(io.BytesIO(client.get(f"/api/game.png?run=plain&kind={kind}").content))
-        for kind in ("fake", "real", "heat")
+        kind: Image.open(io.BytesIO(client.get(f"/api/discriminator.png?run=plain&kind={kind}").content))
+        for kind in ("fake", "real", "gradient")
     }
     assert {image.size for image in sizes.values()} == {(134, 134)}
-    assert sizes["heat"].mode == "RGB"
-    packed = client.get("/api/game?run=packed")
+    assert sizes["gradient"].mode == "RGB"
+    packed = client.get("/api/discriminator?run=packed")
     assert packed.status_code == 409
     assert "pack" in packed.json()["error"]
 
 
 def test_latent_view_options(client):
     found = client.get("/api/latent?run=conditional").json()
-    assert (found["size"], found["classes"], found["checkpoints"], found["nearest"]) == (64, 10, [0, 32, 64], True)
+    assert (found["size"], found["classes"], found["checkpoints"], found["has_training_images"]) == (
+        64,
+        10,
+        [0, 32, 64],
+        True,
+    )
     assert len(found["directions"]) == 8
-    assert all(0 <= direction["share"] <= 1 for direction in found["directions"])
+    assert all(0 <= direction["explained_variance_ratio"] <= 1 for direction in found["directions"])
 
 
 def test_nearest_training_images(client, folder):
@@ -353,13 +367,13 @@ def test_nearest_training_images(client, folder):
     ("seeds.png?run=plain&directions=0:1e9", 400),
     ("seeds.png?run=plain&directions=99:1", 409),
     ("seeds.png?run=plain&checkpoint=7", 404),
-    ("pad.png?run=plain&corners=1,2", 400),
-    ("pad.png?run=plain&grid=9", 400),
-    ("pad.png?run=plain&x=nan", 400),
-    ("game?run=plain&count=65", 400),
-    ("game.png?run=plain&kind=x", 400),
+    ("interpolation.png?run=plain&corners=1,2", 400),
+    ("interpolation.png?run=plain&grid=9", 400),
+    ("interpolation.png?run=plain&x=nan", 400),
+    ("discriminator?run=plain&count=65", 400),
+    ("discriminator.png?run=plain&kind=x", 400),
     ("nearest.png?run=none", 404),
-    ("film?run=plain&fps=0", 400),
+    ("animation?run=plain&fps=0", 400),
     ("none", 404),
 ])  # fmt: skip
 def test_invalid_request_returns_one_line_error(client, address, status):
@@ -370,16 +384,22 @@ def test_invalid_request_returns_one_line_error(client, address, status):
 
 def test_sample_grids_animation(client):
     for kind in ("webp", "gif"):
-        whole = Image.open(io.BytesIO(client.get(f"/api/film?run=plain&format={kind}").content))
+        whole = Image.open(io.BytesIO(client.get(f"/api/animation?run=plain&format={kind}").content))
         assert whole.n_frames == 3
-    tile = Image.open(io.BytesIO(client.get("/api/film?run=plain&tile=3").content))
+    tile = Image.open(io.BytesIO(client.get("/api/animation?run=plain&tile=3").content))
     assert tile.size == (192, 192)
 
 
 def test_run_without_model(tmp_path):
     make_run(tmp_path / "run", [progress_line(64)])
     with client_for(tmp_path) as client:
-        for address, status in (("pad.png", 409), ("latent", 409), ("moments.png", 409), ("film", 409), ("game", 404)):
+        for address, status in (
+            ("interpolation.png", 409),
+            ("latent", 409),
+            ("checkpoints.png", 409),
+            ("animation", 409),
+            ("discriminator", 404),
+        ):
             answer = client.get(f"/api/{address}?run=run")
             assert answer.status_code == status, address
             assert answer.json()["error"].endswith(".")
@@ -398,11 +418,11 @@ def test_new_checkpoint_reloads_model(folder, tmp_path):
 def test_concurrency_limit_returns_503(client, monkeypatch):
     monkeypatch.setattr(worker, "MAX_QUEUED", 2)
     room, begun, may_end = client.app.state.studio.worker, threading.Event(), threading.Event()
-    room._worker.submit(lambda: (begun.set(), may_end.wait(20)))
+    room._executor.submit(lambda: (begun.set(), may_end.wait(20)))
     begun.wait(20)
     statuses: list[int] = []
     askers = [
-        threading.Thread(target=lambda: statuses.append(client.get("/api/pad.png?run=plain").status_code))
+        threading.Thread(target=lambda: statuses.append(client.get("/api/interpolation.png?run=plain").status_code))
         for _ in range(5)
     ]
     for asker in askers:
@@ -449,10 +469,10 @@ def test_uploaded_image_is_inverted(client):
     pytest.importorskip("cardigan.explore.inversion")
     content = client.get("/api/seeds.png?run=plain&seeds=5").content
     found = client.post("/api/invert?run=plain", content=content).json()
-    assert set(found) == {"z", "point", "error", "label", "picture"}
+    assert set(found) == {"z", "latent", "rmse", "label", "image"}
     assert len(found["z"]) == 64
     assert found["label"] is None
-    shown = Image.open(io.BytesIO(base64.b64decode(found["picture"].removeprefix("data:image/png;base64,"))))
+    shown = Image.open(io.BytesIO(base64.b64decode(found["image"].removeprefix("data:image/png;base64,"))))
     assert shown.size == (32, 32)
     given = np.asarray(Image.open(io.BytesIO(content))).astype(float)
-    assert found["error"] == pytest.approx(np.sqrt(((np.asarray(shown) - given) ** 2).mean()), rel=0.05)
+    assert found["rmse"] == pytest.approx(np.sqrt(((np.asarray(shown) - given) ** 2).mean()), rel=0.05)

@@ -35,14 +35,14 @@ STATIC = Path(cardigan.studio.__file__).parent / "static"
 TIMEOUT_SECONDS = 60_000
 """Milliseconds: the first picture makes the server load torch, on a machine that may be busy."""
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-MODES = ("pad", "seeds", "walk", "mix", "moments", "nearest", "invert")
+MODES = ("interpolation", "seeds", "walk", "arithmetic", "checkpoints", "nearest", "invert")
 VIEWS = {
     "runs": "#/runs",
     "compare": "#/compare?runs=finished,conditional",
     "live": "#/run/finished/live",
-    "time": "#/run/finished/time?two=1",
-    "game": "#/run/finished/game",
-    "pad": "#/run/conditional/latent?grid=3",
+    "history": "#/run/finished/history?two=1",
+    "discriminator": "#/run/finished/discriminator",
+    "interpolation": "#/run/conditional/latent?grid=3",
 }
 WATCH_LAYOUT_SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value })
@@ -267,7 +267,7 @@ def test_latent_view_modes(page, address, mode):
         page.click("text=Drag away from it")
         canvas_is_drawn(page)
         wait_until(page, lambda: url_parameters(page).get("corners", "").startswith("z"))
-        assert page.locator(".modes input:checked").get_attribute("value") == "pad"
+        assert page.locator(".modes input:checked").get_attribute("value") == "interpolation"
         page.keyboard.press("ArrowRight")
         wait_until(page, lambda: url_parameters(page).get("x") == "0.02")
         page.fill("label:has-text('Top left') input", "9")
@@ -294,7 +294,7 @@ def test_runs_are_filtered_sorted_and_compared(page, address):
     for name in ("finished", "conditional"):
         page.check(f"[aria-label='Choose {name} to compare']")
     page.click("text=Compare 2 runs")
-    playwright.expect(page.locator(".side canvas")).to_have_count(2)
+    playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
     canvas_is_drawn(page)
     playwright.expect(page.locator(".plain")).to_contain_text("conditional")
     page.click("text=Next seeds")
@@ -309,22 +309,22 @@ def test_keyboard_navigation(page, address):
     page.keyboard.press("Escape")
     playwright.expect(page.locator("dialog")).to_be_hidden()
     page.keyboard.press("2")
-    page.wait_for_selector("main[data-ready='time:finished']")
-    last = page.locator(".moment b").inner_text()
+    page.wait_for_selector("main[data-ready='history:finished']")
+    last = page.locator(".history-pane b").inner_text()
     page.keyboard.press("Home")
-    assert page.locator(".moment b").inner_text() == "0 images"
+    assert page.locator(".history-pane b").inner_text() == "0 images"
     page.keyboard.press("ArrowRight")
-    assert page.locator(".moment b").inner_text() == "16 images"
+    assert page.locator(".history-pane b").inner_text() == "16 images"
     wait_until(page, lambda: url_parameters(page).get("at") == "16")
     page.keyboard.press("Space")
-    playwright.expect(page.locator(".moment b")).to_have_text(last)
+    playwright.expect(page.locator(".history-pane b")).to_have_text(last)
     page.locator(".tiles button").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    playwright.expect(page.locator(".life h2")).to_have_text("The life of picture 2")
+    playwright.expect(page.locator(".tile-history h2")).to_have_text("The life of picture 2")
     page.locator(".crumb a").focus()
     page.keyboard.press("3")
-    page.wait_for_selector("main[data-ready='game:finished']")
+    page.wait_for_selector("main[data-ready='discriminator:finished']")
     page.keyboard.press("t")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.reload()
@@ -334,21 +334,23 @@ def test_keyboard_navigation(page, address):
 
 
 def test_discriminator_view_shows_logits_and_gradients(page, address):
-    open_view(page, address, "#/run/finished/game")
-    frames = page.locator(".opinions button")
+    open_view(page, address, "#/run/finished/discriminator")
+    frames = page.locator(".discriminator-images button")
     assert frames.count() == 16
-    assert all(re.fullmatch(r"\d+ %", words) for words in page.locator(".opinions button span").all_inner_texts())
+    assert all(
+        re.fullmatch(r"\d+ %", words) for words in page.locator(".discriminator-images button span").all_inner_texts()
+    )
     frames.nth(3).click()
     playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 3")
     page.click("text=most real first")
-    shares = [int(words[:-2]) for words in page.locator(".opinions button span").all_inner_texts()]
+    shares = [int(words[:-2]) for words in page.locator(".discriminator-images button span").all_inner_texts()]
     assert shares == sorted(shares, reverse=True)
     page.click("text=heat maps")
-    wait_until(page, lambda: url_parameters(page).get("heat") == "1")
-    playwright.expect(page.locator(".hills")).to_be_visible()
+    wait_until(page, lambda: url_parameters(page).get("gradient") == "1")
+    playwright.expect(page.locator(".logit-histogram")).to_be_visible()
     page.locator(".crumb a").focus()
     page.keyboard.press("Home")
-    playwright.expect(page.locator(".beliefs .readout")).to_contain_text("0 images")
+    playwright.expect(page.locator(".logits .readout")).to_contain_text("0 images")
     page.goto(address + "#/run/50%/live")
     playwright.expect(page.locator(".view [role=alert]")).to_be_visible()
     page.wait_for_timeout(200)
@@ -362,8 +364,8 @@ def test_time_view_follows_run(page, tmp_path):
         [64, 128],
     )
     with running_studio(tmp_path) as port:
-        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/time")
-        count = page.locator(".moment figcaption small").first
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/history")
+        count = page.locator(".history-pane figcaption small").first
         for images, known in ((192, 3), (256, 4)):
             make_run(tmp_path / f"other{images}", [], [images])
             (tmp_path / f"other{images}" / "samples" / f"{images:08d}.png").replace(
@@ -371,7 +373,7 @@ def test_time_view_follows_run(page, tmp_path):
             )
             append_line(run, journal_line("checkpoint", images), journal_line("samples", images, num_samples=4))
             playwright.expect(count).to_contain_text(f"of {known}")
-            playwright.expect(page.locator(".moment figcaption b").first).to_contain_text(f"{images} images")
+            playwright.expect(page.locator(".history-pane figcaption b").first).to_contain_text(f"{images} images")
         page.goto("about:blank")
 
 
@@ -383,7 +385,7 @@ def test_background_tab_catches_up(page, tmp_path):
     with running_studio(tmp_path) as port:
         open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
         state = page.locator(".state")
-        playwright.expect(state).to_have_text("broken")
+        playwright.expect(state).to_have_text("interrupted")
         append_line(run, progress_line(128), journal_line("stop", 128, reason="images"))
         page.evaluate("window.isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
         playwright.expect(state).to_have_text("finished")
@@ -419,7 +421,7 @@ def test_fault_without_text_is_rendered(page, tmp_path):
     with running_studio(tmp_path) as port:
         open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/live")
         playwright.expect(page.locator(".panel", has_text="Losses")).to_be_visible()
-        playwright.expect(page.locator(".verdict h4")).to_contain_text("mode collapse")
+        playwright.expect(page.locator(".health-panel h4")).to_contain_text("mode collapse")
         page.goto("about:blank")
 
 
@@ -427,22 +429,22 @@ def test_checkpoint_list_matches_disk(page, tmp_path, folder):
     run = tmp_path / "run"
     shutil.copytree(folder / "finished", run)
     with running_studio(tmp_path) as port:
-        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/latent?mode=moments&checkpoint=32")
-        rungs, offered = page.locator(".ladder figcaption"), page.locator(".knobs option")
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/latent?mode=checkpoints&checkpoint=32")
+        rungs, offered = page.locator(".checkpoint-rows figcaption"), page.locator(".sampling-options option")
         playwright.expect(rungs).to_have_text(["0 images", "32 images", "64 images"])
         shutil.rmtree(run / "checkpoints" / "00000032")
         append_line(run, journal_line("checkpoint", 64))
         playwright.expect(rungs).to_have_text(["0 images", "64 images"])
         playwright.expect(offered).to_have_count(4)
         playwright.expect(offered.last).to_have_text("32, gone")
-        with page.expect_response(lambda answer: "moments.png" in answer.url) as answer:
+        with page.expect_response(lambda answer: "checkpoints.png" in answer.url) as answer:
             page.click(".stage button:has-text('Next')")
         assert answer.value.status == 200
-        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/game")
-        playwright.expect(page.locator("label:has-text('Players of') option")).to_have_count(3)
+        open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/discriminator")
+        playwright.expect(page.locator("label:has-text('Networks of') option")).to_have_count(3)
         shutil.rmtree(run / "checkpoints" / "00000000")
         append_line(run, journal_line("checkpoint", 64))
-        playwright.expect(page.locator("label:has-text('Players of') option")).to_have_count(2)
+        playwright.expect(page.locator("label:has-text('Networks of') option")).to_have_count(2)
         page.goto("about:blank")
 
 
@@ -455,7 +457,7 @@ def test_pad_controls_and_url_state(page, address, browser):
     page.mouse.up()
     page.keyboard.press("Shift+ArrowRight")
     page.select_option("select >> nth=0", "7")
-    page.locator(".knobs .slider input").first.fill("0.7")
+    page.locator(".sampling-options .slider input").first.fill("0.7")
     playwright.expect(page.locator(".directions")).to_be_enabled()
     page.locator(".directions input").first.fill("1.5")
     wait_until(
@@ -486,7 +488,7 @@ def test_standalone_model_opens_latent_view(page, tmp_path, folder):
         page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
         canvas_is_drawn(page)
         playwright.expect(page.locator(".state")).to_have_text("a model alone")
-        assert page.locator("#tabs a").all_inner_texts() == ["Latent room"]
+        assert page.locator("#tabs a").all_inner_texts() == ["Latent space"]
         page.keyboard.press("1")
         page.wait_for_timeout(500)
         page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
@@ -548,7 +550,7 @@ def test_chart_performance_with_100k_points(page, address):
 
 def test_health_view(page, address):
     open_view(page, address, "#/run/sick/live")
-    diagnosis = page.locator(".verdict")
+    diagnosis = page.locator(".health-panel")
     playwright.expect(diagnosis).to_contain_text("This run is in trouble")
     for words in ("discriminator too strong", "0.999", "Lower D's learning rate."):
         playwright.expect(diagnosis).to_contain_text(words)
@@ -591,7 +593,7 @@ def test_keyboard_run_selection_and_comparison(page, address, training):
     page.wait_for_timeout(5_500)  # the table reads itself anew every five seconds, which must not take the focus away
     assert onward.evaluate("element => element === document.activeElement")
     page.keyboard.press("Enter")
-    playwright.expect(page.locator(".side canvas")).to_have_count(2)
+    playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
     canvas_is_drawn(page)
 
 
@@ -605,19 +607,19 @@ def test_keyboard_views_of_live_run(page, address, training):
     assert violations(page) == []
     page.locator(".crumb a").focus()
     page.keyboard.press("2")
-    page.wait_for_selector(f"main[data-ready='time:{training}']")
+    page.wait_for_selector(f"main[data-ready='history:{training}']")
     page.keyboard.press("Home")
-    playwright.expect(page.locator(".moment b").first).to_have_text("0 images")
+    playwright.expect(page.locator(".history-pane b").first).to_have_text("0 images")
     page.keyboard.press("ArrowRight")
-    playwright.expect(page.locator(".moment b").first).to_have_text("400 images")
+    playwright.expect(page.locator(".history-pane b").first).to_have_text("400 images")
     page.keyboard.press("End")
-    seen = page.locator(".moment b").first.inner_text()
+    seen = page.locator(".history-pane b").first.inner_text()
     assert int(re.sub(r"\D", "", seen)) >= 400
     assert violations(page) == []
     page.keyboard.press("3")
-    page.wait_for_selector(f"main[data-ready='game:{training}']")
+    page.wait_for_selector(f"main[data-ready='discriminator:{training}']")
     canvas_is_drawn(page)
-    page.locator(".opinions button").nth(2).focus()
+    page.locator(".discriminator-images button").nth(2).focus()
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 2")
     assert violations(page) == []

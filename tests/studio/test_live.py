@@ -90,7 +90,7 @@ def test_joining_viewer_gets_no_duplicates(tmp_path, monkeypatch):
 
 
 def test_overflowing_numbers_are_dropped():
-    assert b"broken-line" in sse_message(
+    assert b"malformed-line" in sse_message(
         9, b'{"kind": "progress", "images_seen": 1, "elapsed_seconds": 1.0, "a": 1e999}'
     )
     assert b'"a": null' in sse_message(9, b'{"kind": "start", "images_seen": 1, "elapsed_seconds": 1.0, "a": 1e999}')
@@ -116,7 +116,7 @@ def test_malformed_line_is_reported_and_skipped(tmp_path):
         viewer = SseClient(port, "run")
         time.sleep(0.3)
         append_line(run, b"{broken\n", journal_line("a\nevent: evil", 1), progress_line(64)[:-10])
-        assert [viewer.event()[0] for _ in range(2)] == ["broken-line"] * 2
+        assert [viewer.event()[0] for _ in range(2)] == ["malformed-line"] * 2
         append_line(run, progress_line(64)[-10:])  # a torn line waits for its rest
         assert viewer.event()[0] == "progress"
         viewer.close()
@@ -143,7 +143,7 @@ def test_deleted_run_is_gone_for_all_viewers(tmp_path):
         time.sleep(0.3)
         shutil.rmtree(run)
         for viewer in viewers:
-            assert viewer.event() == ("gone", "", {})
+            assert viewer.event() == ("deleted", "", {})
             with pytest.raises(EOFError):
                 viewer.event()
             viewer.close()

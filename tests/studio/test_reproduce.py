@@ -22,17 +22,17 @@ SMALL = {
     "data.max_images": 500,
 }
 VIEWS = [
-    ("pad.png", "corners=3,4,5,6&x=0.3&y=0.7&grid=3&span=0.4&truncation=0.8&directions=0:1.5,2:-2"),
-    ("pad.png", "x=0.00001&checkpoint=32"),
+    ("interpolation.png", "corners=3,4,5,6&x=0.3&y=0.7&grid=3&extent=0.4&truncation=0.8&directions=0:1.5,2:-2"),
+    ("interpolation.png", "x=0.00001&checkpoint=32"),
     ("seeds.png", "seeds=0-5,9&truncation=0.7"),
     ("seeds.png", "seeds=0-5&directions=1:2"),
-    ("moments.png", "seeds=0-3&truncation=0.5"),
+    ("checkpoints.png", "seeds=0-3&truncation=0.5"),
     ("walk", "seeds=3,7,1&frames=8&fps=12&loop=1&path=linear&format=webp"),
-    ("mix.png", "add=1,2,3;4,5&subtract=7,8,9"),
+    ("arithmetic.png", "add=1,2,3;4,5&subtract=7,8,9"),
     ("nearest.png", "seed=4&truncation=0.9"),
-    ("game.png", "kind=heat&seed=3&count=9"),
+    ("discriminator.png", "kind=gradient&seed=3&count=9"),
 ]
-PYTHON_ALONE = {"nearest.png", "game.png"}
+PYTHON_ALONE = {"nearest.png", "discriminator.png"}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "with classes"])
@@ -80,7 +80,7 @@ def test_command_reproduces_view(client, tmp_path, monkeypatch, view, query):
         assert cardigan_command(words[1:]) == 0
     files = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     shown = frames(client.get(f"/api/{view}?run=a run&{query}").content)
-    if view == "moments.png":
+    if view == "checkpoints.png":
         rows = [np.concatenate(grid_tiles(frames(path.read_bytes())[0], range(4)), axis=1) for path in files]
         assert np.array_equal(np.concatenate(grid_tiles(shown[0], range(12)), axis=1), np.concatenate(rows, axis=1))
     else:
@@ -92,14 +92,14 @@ def test_python_reproduces_view(client, view, query):
     place = {}
     exec(reproduce_response(client, view, query)["python"], place)  # noqa: S102 - that it runs is what is tested
     images = place["images"].numpy()
-    if view == "game.png":
+    if view == "discriminator.png":
         shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/{view}?run=a run&{query}").content)))
         found = [
             shown[34 * row : 34 * row + 32, 34 * column : 34 * column + 32] for row in range(3) for column in range(3)
         ]
         assert np.array_equal(np.stack(found), images.transpose(0, 2, 3, 1))
         assert np.allclose(
-            client.get(f"/api/game?run=a run&{query}").json()["fake"], place["logits"].numpy(), atol=1e-4
+            client.get(f"/api/discriminator?run=a run&{query}").json()["fake"], place["logits"].numpy(), atol=1e-4
         )
         return
     images = images[:, 0]
@@ -115,48 +115,56 @@ def test_python_reproduces_view(client, view, query):
 def test_inverted_image_can_be_used_like_a_seed(client, tmp_path, monkeypatch):
     content = client.get("/api/seeds.png?run=a run&seeds=3").content
     found = client.post("/api/invert?run=a run", content=content).json()
-    drawn = frames(base64.b64decode(found["picture"].partition(",")[2]))[0]
+    drawn = frames(base64.b64decode(found["image"].partition(",")[2]))[0]
     for view, query in (
-        ("pad.png", f"corners={found['point']},1,2,3&x=0&y=0"),
-        ("seeds.png", f"seeds={found['point']}"),
+        ("interpolation.png", f"corners={found['latent']},1,2,3&x=0&y=0"),
+        ("seeds.png", f"seeds={found['latent']}"),
     ):
         assert np.array_equal(frames(client.get(f"/api/{view}?run=a run&{query}").content)[0], drawn)
     monkeypatch.chdir(tmp_path)
     for view, query in (
-        ("pad.png", f"corners=5,{found['point']},2,3&x=1&y=0"),
-        ("walk", f"seeds={found['point']},1&frames=4"),
+        ("interpolation.png", f"corners=5,{found['latent']},2,3&x=1&y=0"),
+        ("walk", f"seeds={found['latent']},1&frames=4"),
     ):
         shown = frames(client.get(f"/api/{view}?run=a run&{query}").content)
         assert cardigan_command(shlex.split(reproduce_response(client, view, query)["command"])[1:]) == 0
-        written = tmp_path / ("walk.webp" if view == "walk" else "pad.png")
+        written = tmp_path / ("walk.webp" if view == "walk" else "interpolation.png")
         assert all(np.array_equal(*pair) for pair in zip(frames(written.read_bytes()), shown, strict=True))
-    for wrong in ("z:AAAA", "z:!", "z" + found["point"]):
+    for wrong in ("z:AAAA", "z:!", "z" + found["latent"]):
         assert client.get(f"/api/seeds.png?run=a run&seeds={wrong}").status_code in {400, 409}
-    elsewhere = client.get(f"/api/seeds.png?run=a run&seeds=z99:{found['point'].partition(':')[2]}")
+    elsewhere = client.get(f"/api/seeds.png?run=a run&seeds=z99:{found['latent'].partition(':')[2]}")
     assert elsewhere.status_code == (200 if found["label"] is None else 409)  # a class means nothing to who has none
 
 
 def test_strip_and_upload_are_reproduced(client, tmp_path, monkeypatch):
     place = {}
-    exec(reproduce_response(client, "strip", "tile=5")["python"], place)  # noqa: S102
-    shown = frames(client.get("/api/strip?run=a run&tile=5").content)[0]
+    exec(reproduce_response(client, "tile-history", "tile=5")["python"], place)  # noqa: S102
+    shown = frames(client.get("/api/tile-history?run=a run&tile=5").content)[0]
     assert np.array_equal(
         np.concatenate([shown[:, 34 * row : 34 * row + 32] for row in range(3)]), np.concatenate(place["images"])
     )
     monkeypatch.chdir(tmp_path)
     content = client.get("/api/seeds.png?run=a run&seeds=3").content
-    (tmp_path / "picture.png").write_bytes(content)
+    (tmp_path / "image.png").write_bytes(content)
     answer = client.post("/api/invert?run=a run", content=content).json()
     again = reproduce_response(client, "invert", "")
     exec(again["python"], place)  # noqa: S102
     assert cardigan_command(shlex.split(again["command"])[1:]) == 0
-    found = frames(base64.b64decode(answer["picture"].partition(",")[2]))[0]
+    found = frames(base64.b64decode(answer["image"].partition(",")[2]))[0]
     assert np.array_equal(place["images"].numpy()[0, 0], found)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "inverted.png"))[:, 34:], found)
 
 
 @pytest.mark.parametrize(
-    "query", ["view=none", "view=", "view=pad&x=2", "view=seeds&seeds=a", "view=walk&format=avi", "view=strip&tile=99"]
+    "query",
+    [
+        "view=none",
+        "view=",
+        "view=interpolation&x=2",
+        "view=seeds&seeds=a",
+        "view=walk&format=avi",
+        "view=tile-history&tile=99",
+    ],
 )
 def test_invalid_view_is_rejected(client, query):
     assert client.get(f"/api/reproduce?run=a run&{query}").status_code == 400
@@ -168,9 +176,9 @@ def test_folder_name_is_quoted(tmp_path):
     with client_for(tmp_path) as client:
         asked = {
             view: client.get("/api/reproduce", params={"run": name, "view": view}).json()
-            for view in ("strip", "seeds", "walk", "invert")
+            for view in ("tile-history", "seeds", "walk", "invert")
         }
-    exec(asked["strip"]["python"], place)  # noqa: S102
+    exec(asked["tile-history"]["python"], place)  # noqa: S102
     assert place["images"][0][5, 5] == 1
     for told in list(asked.values())[1:]:
         assert str(tmp_path / name) in shlex.split(told["command"])
@@ -179,6 +187,6 @@ def test_folder_name_is_quoted(tmp_path):
 
 def test_label_is_quoted(client):
     label = "'); import os; $(rm -rf x) `x` \""
-    found = reproduce_response(client, "pad", "label=" + label.replace(";", "%3B"))
+    found = reproduce_response(client, "interpolation", "label=" + label.replace(";", "%3B"))
     assert f"--label={label}" in shlex.split(found["command"])
     assert repr(label) in found["python"]

@@ -72,7 +72,7 @@ def test_incremental_reading_equals_read_events(tmp_path, seed):
 def test_malformed_line_is_skipped(tmp_path, broken):
     make_run(tmp_path / "run", [progress_line(64), broken, progress_line(128)])
     with client_for(tmp_path) as client:
-        assert client.get("/api/curves?run=run").json()["x"] == [64, 128]
+        assert client.get("/api/curves?run=run").json()["images_seen"] == [64, 128]
         assert client.get("/api/run?run=run").json()["images_seen"] == 128
 
 
@@ -127,16 +127,16 @@ def test_downsampling_keeps_extremes(tmp_path):
     found = curves(track, 10)
     parts = np.minimum(np.arange(1_000) * 100 * 10 / 99_900, 9).astype(int)
     series = found["series"]["a"]
-    assert found["thinned"]
-    assert found["lines"] == 1_000
+    assert found["is_downsampled"]
+    assert found["num_readings"] == 1_000
     assert series["low"] == [values[parts == part].min() for part in range(10)]
     assert series["high"] == [values[parts == part].max() for part in range(10)]
     assert series["mean"] == pytest.approx([values[parts == part].mean() for part in range(10)], rel=1e-5)
-    assert found["x"] == pytest.approx([100 * np.flatnonzero(parts == part).mean() for part in range(10)])
+    assert found["images_seen"] == pytest.approx([100 * np.flatnonzero(parts == part).mean() for part in range(10)])
     whole = curves(track, 1_000)
-    assert not whole["thinned"]
+    assert not whole["is_downsampled"]
     assert whole["series"]["a"]["mean"] == values.tolist()
-    assert curves(track, 1_000, 5_000.0, 6_000.0)["x"] == list(range(5_000, 6_001, 100))
+    assert curves(track, 1_000, 5_000.0, 6_000.0)["images_seen"] == list(range(5_000, 6_001, 100))
 
 
 def test_missing_values_are_null(tmp_path):
@@ -161,20 +161,20 @@ def test_run_is_training_while_locked(tmp_path):
         assert client.get("/api/run?run=run").json()["state"] == "finished"  # and writes its report
         run.journal.write_bytes(progress_line(64))
         release_lock(held)
-        assert client.get("/api/run?run=run").json()["state"] == "broken"  # it said nothing of its end
+        assert client.get("/api/run?run=run").json()["state"] == "interrupted"  # it said nothing of its end
         again = lock_for_training(run, config, {}, resume=True)  # looking has not taken it away
         assert is_locked(run)
         release_lock(again)
 
 
 @pytest.mark.parametrize(("lines", "state", "health"), [
-    ([], "waiting", "fine"),
-    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "fine"),
-    ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "fine"),
+    ([], "waiting", "ok"),
+    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "ok"),
+    ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "ok"),
     ([journal_line("fault", 64, name="copies", fatal=False), journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
     ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("stop", 64, reason="failure")], "stopped", "fatal"),
-    ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "fine"),
-    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "broken", "fine"),
+    ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "ok"),
+    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "interrupted", "ok"),
 ])  # fmt: skip
 def test_run_states(tmp_path, lines, state, health):
     make_run(tmp_path / "run", lines)
@@ -219,14 +219,14 @@ def test_hostile_config_is_unreadable(tmp_path, config):
     (tmp_path / "bad" / "config.json").write_text(config)
     with client_for(tmp_path) as client:
         states = {run["id"]: run["state"] for run in client.get("/api/runs").json()["runs"]}
-        assert states == {"good": "broken", "bad": "unreadable"}
+        assert states == {"good": "interrupted", "bad": "unreadable"}
         assert client.get("/api/run?run=bad").status_code == 409
 
 
 @pytest.mark.parametrize(("facts", "state"), [
     ('{"config": {}, "num_classes": 0, "images_seen": 1e999}', "unreadable"),
     (f'{{"config": {ENDLESS}, "num_classes": 0, "images_seen": 1}}', "unreadable"),
-    ('{"config": {"conditional": true}, "num_classes": 1e999, "images_seen": 1}', "model"),
+    ('{"config": {"conditional": true}, "num_classes": 1e999, "images_seen": 1}', "model_file"),
 ], ids=["images", "config", "classes"])  # fmt: skip
 def test_hostile_header_is_unreadable(tmp_path, facts, state):
     make_run(tmp_path / "good", [progress_line(64)])
@@ -234,7 +234,7 @@ def test_hostile_header_is_unreadable(tmp_path, facts, state):
     (tmp_path / "bad.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with client_for(tmp_path) as client:
         assert {run["id"]: run["state"] for run in client.get("/api/runs").json()["runs"]} == {
-            "good": "broken",
+            "good": "interrupted",
             "bad.safetensors": state,
         }
         assert client.get("/api/run?run=bad.safetensors").status_code in {200, 409}
@@ -246,20 +246,23 @@ def test_logit_histograms(tmp_path):
             "samples",
             64 * part,
             num_samples=4,
-            logits_real=[1.0, 2.0, 3.0, 4.0],
-            logits_fake=[-1.0, -2.0, -3.0, float(part)],
+            real_logits=[1.0, 2.0, 3.0, 4.0],
+            fake_logits=[-1.0, -2.0, -3.0, float(part)],
         )
         for part in (1, 2)
     ]
     make_run(tmp_path / "run", [journal_line("samples", 0, num_samples=4), *events], sheets=(0, 64, 128))
     with client_for(tmp_path) as client:
-        found = client.get("/api/opinions?run=run").json()
-        assert [moment["images_seen"] for moment in found["moments"]] == [64, 128]
-        assert [sum(moment["fake"]) for moment in found["moments"]] == [4, 4]
-        assert found["moments"][1]["fake_mean"] == -1.0
-        assert len(found["edges"]) == len(found["moments"][0]["real"]) + 1
-        assert client.get("/api/opinions?run=run&at=128").json() == {"fake": [-1, -2, -3, 2], "real": [1, 2, 3, 4]}
-        assert client.get("/api/opinions?run=run&at=0").status_code == 404
+        found = client.get("/api/logits?run=run").json()
+        assert [moment["images_seen"] for moment in found["history"]] == [64, 128]
+        assert [sum(moment["fake"]) for moment in found["history"]] == [4, 4]
+        assert found["history"][1]["fake_mean"] == -1.0
+        assert len(found["edges"]) == len(found["history"][0]["real"]) + 1
+        assert client.get("/api/logits?run=run&images_seen=128").json() == {
+            "fake": [-1, -2, -3, 2],
+            "real": [1, 2, 3, 4],
+        }
+        assert client.get("/api/logits?run=run&images_seen=0").status_code == 404
 
 
 def test_run_deleted_while_open(tmp_path):
@@ -267,24 +270,24 @@ def test_run_deleted_while_open(tmp_path):
 
     make_run(tmp_path / "run", [progress_line(64)], sheets=(0,))
     with client_for(tmp_path) as client:
-        assert client.get("/api/sheet?run=run&at=0").status_code == 200
+        assert client.get("/api/sample-sheet?run=run&images_seen=0").status_code == 200
         shutil.rmtree(tmp_path / "run")
         for address in (
             "run",
             "curves",
             "curves.csv",
             "events",
-            "strip",
-            "opinions",
-            "game",
+            "tile-history",
+            "logits",
+            "discriminator",
             "latent",
-            "pad.png",
-            "reproduce?view=pad&x=1",
+            "interpolation.png",
+            "reproduce?view=interpolation&x=1",
         ):
             answer = client.get(f"/api/{address}{'&' if '?' in address else '?'}run=run")
             assert answer.status_code == 404, address
             assert "no run" in answer.json()["error"]
-        assert client.get("/api/sheet?run=run&at=0").status_code == 404
+        assert client.get("/api/sample-sheet?run=run&images_seen=0").status_code == 404
         assert client.get("/api/runs").json()["runs"] == []
 
 
@@ -293,13 +296,13 @@ def test_grid_tile_over_time(tmp_path):
 
     make_run(tmp_path / "run", [journal_line("samples", seen, num_samples=4) for seen in (1, 2, 3)], sheets=(1, 2, 3))
     with client_for(tmp_path) as client:
-        answer = client.get("/api/strip?run=run&tile=2")
+        answer = client.get("/api/tile-history?run=run&tile=2")
         assert np.asarray(Image.open(io.BytesIO(answer.content)))[5, 5::34].tolist() == [21, 22, 23]
-        assert client.get("/api/strip?run=run&tile=4").status_code == 409
-        assert client.get("/api/sheet?run=run&at=4").status_code == 404
-        assert client.get("/api/sheet?run=run&at=x").status_code == 400
+        assert client.get("/api/tile-history?run=run&tile=4").status_code == 409
+        assert client.get("/api/sample-sheet?run=run&images_seen=4").status_code == 404
+        assert client.get("/api/sample-sheet?run=run&images_seen=x").status_code == 400
         (tmp_path / "run" / "samples" / "00000002.png").write_bytes(b"no picture")
-        assert "damaged" in client.get("/api/strip?run=run&tile=2").json()["error"]
+        assert "damaged" in client.get("/api/tile-history?run=run&tile=2").json()["error"]
 
 
 def test_outside_symlinks_are_not_runs(tmp_path):
@@ -311,8 +314,8 @@ def test_outside_symlinks_are_not_runs(tmp_path):
     with client_for(inside) as client:
         assert [run["id"] for run in client.get("/api/runs").json()["runs"]] == ["own"]
         assert client.get("/api/run?run=linked").status_code == 404
-        assert client.get("/api/sheet?run=own&at=0").status_code == 200
-        assert client.get("/api/sheet?run=own&at=5").status_code == 404
+        assert client.get("/api/sample-sheet?run=own&images_seen=0").status_code == 200
+        assert client.get("/api/sample-sheet?run=own&images_seen=5").status_code == 404
         for address in (
             "../elsewhere",
             "own/../../elsewhere",

@@ -108,10 +108,10 @@ def test_curves_do_not_import_torch(tmp_path):
 import sys
 from pathlib import Path
 from cardigan.studio.app import build_app
-from cardigan.studio.runs_folder import open_folder
-from cardigan.http.endpoint import Door
-studio = build_app(open_folder(Path({str(tmp_path)!r})), Door("127.0.0.1", 1)).state.studio
-studio.reading.summaries(), studio.reading.details("run")
+from cardigan.studio.runs_folder import open_runs_folder
+from cardigan.http.endpoint import Endpoint
+studio = build_app(open_runs_folder(Path({str(tmp_path)!r})), Endpoint("127.0.0.1", 1)).state.studio
+studio.run_reader.summaries(), studio.run_reader.details("run")
 print("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

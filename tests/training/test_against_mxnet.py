@@ -10,7 +10,7 @@ import torch
 from cardigan.config import Config, override
 from cardigan.data.batches import Batch
 from cardigan.data.mnist import load_mnist
-from cardigan.data.source import to_training_shape
+from cardigan.data.resize import to_training_shape
 from cardigan.experiment.build import build_spec, build_state, build_step_config
 from cardigan.pixels import decode
 from cardigan.recipes import tutorial

@@ -44,7 +44,7 @@ class DigitClassifier(nn.Module):
 
 
 @cache
-def _weights() -> dict[str, Tensor]:
+def digit_classifier_tensors() -> dict[str, Tensor]:
     return load(files("cardigan.backbones").joinpath("digit_classifier.safetensors").read_bytes())
 
 
@@ -56,7 +56,7 @@ def digit_classifier() -> DigitClassifier:
     classifier.load_state_dict(
         {
             name.removeprefix("classifier."): value
-            for name, value in _weights().items()
+            for name, value in digit_classifier_tensors().items()
             if name.startswith("classifier.")
         },
         assign=True,

@@ -40,7 +40,7 @@ class ExportOptions:
     evaluate_samples: int | None = None
     """How many pictures to judge; nothing is 10,000."""
     data_license: str = ""
-    """The licence of the pictures it was trained on, for the card, e.g. cc-by-4.0."""
+    """The license of the pictures it was trained on, for the card, e.g. cc-by-4.0."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --out if it is there; a folder is never replaced."""
 
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-written stays behind
     sample_options = {
-        "num": options.samples,
+        "num_samples": options.samples,
         "seed": options.seed,
         "truncation": options.truncation,
         "label": options.label,
@@ -83,8 +83,8 @@ def main(argv: list[str]) -> int:
     given_sample_options: dict[str, Any] = {name: value for name, value in sample_options.items() if value is not None}
     if len(formats) == 1:
         keyword_arguments = {
-            "judge": evaluate_samples,
-            "data_licence": options.data_license,
+            "evaluate_samples": evaluate_samples,
+            "data_license": options.data_license,
             "overwrite": options.overwrite,
             **given_sample_options,
         }

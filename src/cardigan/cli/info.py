@@ -44,7 +44,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         "path": str(path),
         "recipe": snapshot.config.recipe,
         "images_seen": "not known: another program trained it" if snapshot.foreign else snapshot.images_seen,
-        "picture": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
+        "image_shape": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
         "classes": snapshot.spec.num_classes,
         **({"class_names": list(snapshot.spec.class_names)} if snapshot.spec.class_names else {}),
         "generator_parameters": model_summary.num_parameters,

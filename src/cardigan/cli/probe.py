@@ -33,7 +33,7 @@ class ProbeOptions:
     max_images: int = 10_000
     """Look at so many pictures, and compare with so many that were trained on."""
     out: Path = Path("probe")
-    """A new folder for strange.csv, strangest.png, features.png beside those of D before training, and removal.png."""
+    """A new folder for outliers.csv, outliers.png, features.png beside those of D before training, and ablation.png."""
 
 
 def main(argv: list[str]) -> int:
@@ -48,8 +48,8 @@ def main(argv: list[str]) -> int:
     networks = load_networks(options.run)
     result = probe_discriminator(networks, options.data, options.labels, options.max_images)
     files = {
-        "strange.csv": _outliers_csv(result),
-        "strangest.png": _outliers_png(result),
+        "outliers.csv": _outliers_csv(result),
+        "outliers.png": _outliers_png(result),
         **_feature_pngs(networks, result),
     }
     with atomic.atomic_path(options.out) as folder:
@@ -79,7 +79,7 @@ def _top_outlier(result: "ProbeResult") -> str:
 def _outliers_csv(result: "ProbeResult") -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["strangeness", "picture"])
+    writer.writerow(["local_outlier_factor", "image"])
     writer.writerows(
         [f"{float(result.outlier_factors[index]):.4f}", result.images.titles[index]] for index in _outlier_order(result)
     )
@@ -121,5 +121,5 @@ def _feature_pngs(networks: "RunNetworks", result: "ProbeResult") -> dict[str, b
         )
     except CardiganError as error:  # a network without rectifiers has no guided gradients; the rest can be shown
         print(f"features.png is left out: {error}")
-    files["removal.png"] = png_bytes(stack_rows(ablation_rows(networks.snapshot, ABLATION_SEEDS)))
+    files["ablation.png"] = png_bytes(stack_rows(ablation_rows(networks.snapshot, ABLATION_SEEDS)))
     return files

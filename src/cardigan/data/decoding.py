@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cardigan.config import DataConfig
 from cardigan.data.reader import StoredImage, UnreadableImage
+from cardigan.data.resize import resize_image
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 HIGH_BIT_DEPTH_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
@@ -50,7 +51,7 @@ class DecodeSpec:
     height: int
     width: int
     channels: int
-    resize: str
+    resize: Literal["crop", "pad", "stretch"]
     max_pixels: int
 
 
@@ -170,7 +171,7 @@ def to_pixels(image: Image.Image, spec: DecodeSpec) -> np.ndarray:
     if image.format == "JPEG":
         image.draft(None, (DRAFT_FACTOR * spec.width, DRAFT_FACTOR * spec.height))
     upright = ImageOps.exif_transpose(image)
-    resized = _resize(_convert_channels(upright, spec.channels), spec)
+    resized = resize_image(_convert_channels(upright, spec.channels), spec.width, spec.height, spec.resize)
     pixels = np.array(resized).reshape(spec.height, spec.width, spec.channels)
     if spec.channels == 4:
         pixels[pixels[:, :, 3] == 0] = 0
@@ -187,32 +188,6 @@ def _convert_channels(image: Image.Image, channels: int) -> Image.Image:
     elif image.mode == "P":
         image = image.convert("RGB")
     return image.convert(PIL_MODES[channels])
-
-
-def _resize(image: Image.Image, spec: DecodeSpec) -> Image.Image:
-    target_size, source_size = (spec.width, spec.height), image.size
-    if source_size == target_size:
-        return image
-    if spec.resize == "stretch":
-        return image.resize(target_size, Image.Resampling.BICUBIC)
-    scale_x, scale_y = target_size[0] / source_size[0], target_size[1] / source_size[1]
-    if spec.resize == "crop":
-        scale = max(scale_x, scale_y)
-        left, top = (source_size[0] - target_size[0] / scale) / 2, (source_size[1] - target_size[1] / scale) / 2
-        box = (
-            max(0.0, left),
-            max(0.0, top),
-            min(source_size[0], source_size[0] - left),
-            min(source_size[1], source_size[1] - top),
-        )
-        return image.resize(target_size, Image.Resampling.BICUBIC, box)
-    scale = min(scale_x, scale_y)
-    resized = image.resize(
-        (max(1, round(source_size[0] * scale)), max(1, round(source_size[1] * scale))), Image.Resampling.BICUBIC
-    )
-    canvas = Image.new(image.mode, target_size)
-    canvas.paste(resized, ((target_size[0] - resized.width) // 2, (target_size[1] - resized.height) // 2))
-    return canvas
 
 
 def decode_image(stored_image: StoredImage, spec: DecodeSpec) -> np.ndarray:

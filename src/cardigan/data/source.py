@@ -7,13 +7,12 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import interpolate, pad
 
 from cardigan.config import DataConfig
+from cardigan.data.resize import to_training_shape
 from cardigan.errors import CardiganError
-from cardigan.pixels import decode
 from cardigan.rng import stream
-from cardigan.shapes import Images, Indices, Labels, Pixels, StoredPixels
+from cardigan.shapes import Images, Indices, Labels, StoredPixels
 
 
 @dataclass(frozen=True)
@@ -87,53 +86,3 @@ def subset(source: ImageSource, indices: Indices, description: str) -> ImageSour
     return dataclasses.replace(
         source, pixels=source.pixels[indices], labels=source.labels[indices], fingerprint=fingerprint
     )
-
-
-def to_training_shape(pixels: StoredPixels, data: DataConfig) -> Images:
-    """Return stored pictures resized to the frame, with its number of channels, in [-1, 1].
-
-    `stretch` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
-    `pad` keeps the shape: shrinks (antialiased) what is too large, never enlarges, and fills the rest with black.
-    `crop` keeps the shape too: fills the frame and cuts off what stands out, evenly on both sides.
-    """
-    if pixels.shape[2:] == (data.height, data.width):
-        resized = pixels
-    else:
-        resized = {"stretch": _resize_stretch, "pad": _resize_pad, "crop": _resize_crop}[data.resize](
-            pixels, data.height, data.width
-        )
-    images = decode(resized)
-    if images.shape[1] == data.channels:
-        return images
-    if images.shape[1] != 1:
-        raise CardiganError(
-            f"data.channels is {data.channels} but the pictures have {images.shape[1]}: only grey pictures can be repeated over channels."
-        )
-    return images.expand(-1, data.channels, -1, -1)
-
-
-def _resize_stretch(pixels: StoredPixels, height: int, width: int, antialias: bool = False) -> Pixels:
-    if pixels.shape[2:] == (height, width):
-        return pixels
-    resized = interpolate(
-        pixels.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=antialias
-    )
-    return resized.round_().to(torch.uint8)
-
-
-def _resize_pad(pixels: StoredPixels, height: int, width: int) -> Pixels:
-    scale = min(height / pixels.shape[2], width / pixels.shape[3], 1.0)
-    resized = _resize_stretch(
-        pixels, max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[3] * scale)), antialias=True
-    )
-    pad_y, pad_x = height - resized.shape[2], width - resized.shape[3]
-    return pad(resized, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
-
-
-def _resize_crop(pixels: StoredPixels, height: int, width: int) -> Pixels:
-    scale = max(height / pixels.shape[2], width / pixels.shape[3])
-    resized = _resize_stretch(
-        pixels, max(height, round(pixels.shape[2] * scale)), max(width, round(pixels.shape[3] * scale)), antialias=True
-    )
-    top, left = (resized.shape[2] - height) // 2, (resized.shape[3] - width) // 2
-    return resized[:, :, top : top + height, left : left + width]

@@ -10,7 +10,7 @@ from cardigan.config import DataConfig
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.decoding import decode_spec, open_image, to_pixels
 from cardigan.data.reader import StoredImage
-from cardigan.data.source import to_training_shape
+from cardigan.data.resize import to_training_shape
 from cardigan.pixels import encode
 from cardigan.shapes import Pixels
 

@@ -17,7 +17,7 @@ from cardigan.exports.quantization_report import QuantizationReport, quantizatio
 from cardigan.exports.training_record import TrainingRecord, training_command, training_record
 from cardigan.models.snapshot import Snapshot
 
-UNKNOWN_DATA = "pictures not known"
+UNKNOWN_DATA = "unknown images"
 """What the data of a generator is called that another program trained."""
 LICENSES = dict.fromkeys(
     ("mnist", "stacked-mnist"),
@@ -51,7 +51,7 @@ def model_card(
         "Time": _time(snapshot, record) if is_ours else [],
         "Metrics": quantization_lines(quantization) if quantization is not None else _metrics(record, weights),
         "Limits": _limits(snapshot),
-        "Licence of the data": [_license(source, data_license)[1]],
+        "License of the data": [_license(source, data_license)[1]],
         "Use": _use(snapshot, files or {}),
         "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _reproducibility_note(record)]
         if is_ours
@@ -190,9 +190,9 @@ def _metrics(record: TrainingRecord, weights: str) -> list[str]:
         return [
             *score,
             *([""] if score else []),
-            "Not judged: `cardigan export --evaluate` or `cardigan evaluate` does it.",
+            "Not evaluated: `cardigan export --evaluate` or `cardigan evaluate` does it.",
         ]
-    table = ["| metric | value | standard error | real pictures |", "|---|---|---|---|"]
+    table = ["| metric | value | standard error | real baseline |", "|---|---|---|---|"]
     table += [f"| {row.name} | {row.value} | {row.error} | {row.baseline} |" for row in record.metric_rows]
     return [*quantization_note, *table, "", f"Protocol: {record.protocol}", *(["", *score] if score else [])]
 

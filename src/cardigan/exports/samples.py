@@ -89,22 +89,22 @@ def _manifest(snapshot: Snapshot, settings: ExportSettings) -> dict[str, Any]:
     """Return the manifest, but for the hash of the pictures."""
     spec, config = snapshot.spec, snapshot.config
     return {
-        "what": "pictures drawn by a GAN, none of them real",
-        "pictures": settings.num_samples,
-        "frame": {"height": spec.height, "width": spec.width, "channels": spec.channels},
+        "description": "pictures drawn by a GAN, none of them real",
+        "num_images": settings.num_samples,
+        "image_shape": {"height": spec.height, "width": spec.width, "channels": spec.channels},
         "classes": spec.num_classes,
         **({"class_names": list(spec.class_names)} if spec.class_names else {}),
         "seed": settings.seed,
         "truncation": settings.truncation,
         **({"label": settings.label} if settings.label is not None else {}),
-        "drawn": " ".join(sampling_instructions(config)),
+        "sampling": " ".join(sampling_instructions(config)),
         "model": {
             "recipe": config.recipe,
             "network": config.generator.network,
             "images_seen": snapshot.images_seen,
             "sha256": weights_hash(snapshot.generator),
         },
-        "hash": f"sha256 is over parts of {CHUNK_SIZE:,} pictures in turn: their pixels, uint8 [N, H, W, C], then their labels, int64, if they have any",
+        "sha256_scope": f"sha256 is over parts of {CHUNK_SIZE:,} pictures in turn: their pixels, uint8 [N, H, W, C], then their labels, int64, if they have any",
     }
 
 

@@ -26,7 +26,7 @@ QuantizationFn: TypeAlias = Callable[[WeightsDtype, ExportFormat], QuantizationR
 
 @dataclass(frozen=True)
 class ExportSource:
-    """What is exported, where it came from, and what is told of its data's licence."""
+    """What is exported, where it came from, and what is told of its data's license."""
 
     snapshot: Snapshot
     path: Path | None

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from cardigan.figures.palette import SERIES_COLORS
+
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 112, 30, 34
 """Room for the labels around the drawing, in pixels; at the right stand the lines' names."""
-COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#97266d", "#744210")
 MAX_POINTS = 400
 """A line is drawn through at most so many points, each the mean of its neighbourhood."""
 
@@ -55,7 +56,7 @@ def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> st
         )
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">images seen</text>')
     label_heights = spread_labels([to_svg(line.x[-1], line.y[-1])[1] for line in drawn_lines])
-    for line, color, label_height in zip(drawn_lines, COLORS, label_heights, strict=False):
+    for line, color, label_height in zip(drawn_lines, SERIES_COLORS, label_heights, strict=False):
         path = " ".join(
             f"{across:.1f},{down:.1f}" for across, down in (to_svg(x, y) for x, y in zip(line.x, line.y, strict=True))
         )

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cardigan.backbones.digit_classifier import CHUNK_SIZE, SIDE, _weights, digit_classifier
+from cardigan.backbones.digit_classifier import CHUNK_SIZE, SIDE, digit_classifier, digit_classifier_tensors
 from cardigan.config import DataConfig
 from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from cardigan.pixels import decode
@@ -14,7 +14,7 @@ from cardigan.shapes import Pixels
 
 def digit_reference() -> Gaussian:
     """Return the distribution of the judge's features over the 10,000 test digits: the reference of every `fd_digits`."""
-    return Gaussian(_weights()["reference.mean"], _weights()["reference.root"])
+    return Gaussian(digit_classifier_tensors()["reference.mean"], digit_classifier_tensors()["reference.root"])
 
 
 @torch.no_grad()

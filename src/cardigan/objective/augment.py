@@ -103,16 +103,6 @@ def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "
     return images
 
 
-def next_probability(p: Scalar, sign_mean: Scalar, target: float, num_images: int, ramp_images: int) -> Scalar:
-    """Return p moved by num_images / ramp_images, up if D knows its pictures too well, down if not (arXiv:2006.06676, section 3).
-
-    `sign_mean` is r_t = E[sign(D(x))] over training pictures (eq. 1), in [-1, 1]: towards 1 as D overfits; the paper's target is 0.6. Of a loss
-    whose logits have no zero, take the sign of its margin (docs/decisions/0004). `num_images` is how many were shown since p was last moved,
-    `ramp_images` how many take it from 0 to 1 (500,000 in the paper).
-    """
-    return (p + torch.sign(sign_mean - target) * (num_images / ramp_images)).clamp(0, 1)
-
-
 def apply_mask(draws: Draws, p: Scalar) -> Bool[Tensor, " batch"]:
     """Return which pictures an operation is applied to: where not, its parameters are multiplied by 0, and 0 is always neutral."""
     return draws[:, 0] < p

@@ -80,9 +80,9 @@ class SamplingService:
         self.metrics.track_queue_length(lambda: self.batcher.num_queued)
         limits_info = {
             "limits": {
-                "images": limits.max_images,
-                "queue": limits.max_queued_images,
-                "seconds": limits.timeout_seconds,
+                "max_images": limits.max_images,
+                "max_queued_images": limits.max_queued_images,
+                "timeout_seconds": limits.timeout_seconds,
             }
         }
         self._model_info = json.dumps({**model_info(served_model), **limits_info}).encode()
@@ -136,8 +136,8 @@ class SamplingService:
         if not self.batcher.is_alive:
             return _json_response({"status": "stopping"}, 503)
         if self.batcher.stuck_seconds() > STUCK_SECONDS:
-            return _json_response({"status": "stuck"}, 503)
-        return _json_response({"status": "ready", "waiting": self.batcher.num_queued})
+            return _json_response({"status": "stalled"}, 503)
+        return _json_response({"status": "ready", "queued_images": self.batcher.num_queued})
 
     async def prometheus_metrics(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -210,7 +210,7 @@ def build_app(service: SamplingService, endpoint: Endpoint, origins: tuple[str, 
         Exception: _server_error_response,
     }
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=exception_handlers)
-    app.state.serving = service
+    app.state.service = service
     return app
 
 
@@ -257,7 +257,7 @@ async def _stopping_response(request: Request, error: Exception) -> Response:
 
 
 async def _timeout_response(request: Request, error: Exception) -> Response:
-    seconds = request.app.state.serving.limits.seconds
+    seconds = request.app.state.service.limits.timeout_seconds
     return _json_response({"error": f"The pictures were not drawn within {seconds:g} s: ask for fewer, or later."}, 504)
 
 
@@ -267,7 +267,7 @@ async def _disconnected_response(request: Request, error: Exception) -> Response
 
 async def _server_error_response(request: Request, error: Exception) -> Response:
     traceback.print_exception(error, file=sys.stderr)
-    request.app.state.serving.metrics.count_request("other", 500)  # this one answer is given outside of the counter
+    request.app.state.service.metrics.count_request("other", 500)  # this one answer is given outside of the counter
     return _json_response({"error": "The server failed at this; it says more where it was started."}, 500)
 
 

@@ -9,12 +9,12 @@ import hashlib
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 25%, transparent) }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.4rem; margin: 0 } #what { margin: 0 0 1.5rem; opacity: .75 }
+h1 { font-size: 1.4rem; margin: 0 } #model-info { margin: 0 0 1.5rem; opacity: .75 }
 form { display: flex; flex-wrap: wrap; gap: .75rem; align-items: end }
 label { display: grid; font-size: .85rem } input, button { font: inherit; padding: .3rem .5rem; width: 7rem }
 #token { width: 14rem } img { image-rendering: pixelated; min-width: min(100%, 16rem); max-width: 100%; margin: 1.5rem 0 0; display: block }
 pre { border: 1px solid var(--line); border-radius: 6px; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere }
-#said { color: #b3261e; min-height: 1.5em } @media (prefers-color-scheme: dark) { #said { color: #f2b8b5 } }
+#message { color: #b3261e; min-height: 1.5em } @media (prefers-color-scheme: dark) { #message { color: #f2b8b5 } }
 """
 
 SCRIPT = """
@@ -22,7 +22,7 @@ const $ = id => document.getElementById(id)
 const authorization = () => $("token").value ? { authorization: `Bearer ${$("token").value}` } : {}
 let classes = -1
 
-function asked() {
+function requestBody() {
   const body = { n: Number($("n").value), truncation: Number($("truncation").value) }
   if ($("seed").value !== "") body.seed = Number($("seed").value)
   const label = $("label").value.trim()
@@ -33,52 +33,52 @@ function asked() {
 function command(body) {
   const token = $("token").value ? ` -H 'Authorization: Bearer '"$CARDIGAN_TOKEN"` : ""
   const quoted = JSON.stringify(body).replaceAll("'", "'\\\\''")
-  return `curl ${location.origin}/v1/images${token} -H 'Content-Type: application/json' \\\\\\n  -d '${quoted}' -o pictures.png`
+  return `curl ${location.origin}/v1/images${token} -H 'Content-Type: application/json' \\\\\\n  -d '${quoted}' -o images.png`
 }
 
-async function describe() {
-  const answer = await fetch("/v1/model", { headers: authorization() })
-  if (!answer.ok) return
-  const model = await answer.json()
+async function showModelInfo() {
+  const response = await fetch("/v1/model", { headers: authorization() })
+  if (!response.ok) return
+  const model = await response.json()
   classes = model.classes
-  $("what").textContent = `${model.name}: ${model.height}x${model.width}x${model.channels}, `
+  $("model-info").textContent = `${model.name}: ${model.height}x${model.width}x${model.channels}, `
     + (classes ? `${classes} classes` : "no classes") + `, ${model.images_seen.toLocaleString()} images seen, sha256 ${model.sha256.slice(0, 12)}`
   $("label").disabled = !classes
-  $("n").max = model.limits.images
+  $("n").max = model.limits.max_images
 }
 
-async function explain(event) {
+async function openOpenapi(event) {
   if (!$("token").value) return  // the browser follows the link
   event.preventDefault()
-  const answer = await fetch("/openapi.json", { headers: authorization() })
-  $("said").textContent = answer.ok ? "" : (await answer.json()).error
-  if (answer.ok) location.assign(URL.createObjectURL(await answer.blob()))
+  const response = await fetch("/openapi.json", { headers: authorization() })
+  $("message").textContent = response.ok ? "" : (await response.json()).error
+  if (response.ok) location.assign(URL.createObjectURL(await response.blob()))
 }
 
-async function draw(event) {
+async function generate(event) {
   event?.preventDefault()
-  const body = asked()
+  const body = requestBody()
   $("command").textContent = command(body)
-  if (classes < 0) await describe()
+  if (classes < 0) await showModelInfo()
   const headers = { "content-type": "application/json", accept: "image/png", ...authorization() }
   try {
-    const answer = await fetch("/v1/images", { method: "POST", headers, body: JSON.stringify(body) })
-    $("said").textContent = answer.ok ? "" : (await answer.json()).error
-    if (!answer.ok) return
-    URL.revokeObjectURL($("picture").src)
-    $("picture").src = URL.createObjectURL(await answer.blob())
-    const seeds = answer.headers.get("cardigan-seed") ?? answer.headers.get("cardigan-seeds")
-    const labels = answer.headers.get("cardigan-labels")
-    $("picture").alt = `${body.n} generated pictures` + (seeds ? `, seed ${seeds}` : "") + (labels ? `, classes ${labels}` : "")
-    $("told").textContent = (seeds ? `seed ${seeds}` : "") + (labels ? `; classes ${labels}` : "")
+    const response = await fetch("/v1/images", { method: "POST", headers, body: JSON.stringify(body) })
+    $("message").textContent = response.ok ? "" : (await response.json()).error
+    if (!response.ok) return
+    URL.revokeObjectURL($("image").src)
+    $("image").src = URL.createObjectURL(await response.blob())
+    const seeds = response.headers.get("cardigan-seed") ?? response.headers.get("cardigan-seeds")
+    const labels = response.headers.get("cardigan-labels")
+    $("image").alt = `${body.n} generated pictures` + (seeds ? `, seed ${seeds}` : "") + (labels ? `, classes ${labels}` : "")
+    $("caption").textContent = (seeds ? `seed ${seeds}` : "") + (labels ? `; classes ${labels}` : "")
   } catch {
-    $("said").textContent = "The server does not answer."
+    $("message").textContent = "The server does not answer."
   }
 }
 
-$("form").addEventListener("submit", draw)
-$("all").addEventListener("click", explain)
-draw()
+$("form").addEventListener("submit", generate)
+$("openapi-link").addEventListener("click", openOpenapi)
+generate()
 """
 
 PAGE = f"""<!doctype html>
@@ -90,7 +90,7 @@ PAGE = f"""<!doctype html>
 <style>{STYLE}</style>
 <main>
 <h1>Pictures from a generator</h1>
-<p id="what">The model is told here once the token is given.</p>
+<p id="model-info">The model is told here once the token is given.</p>
 <form id="form">
 <label>How many <input id="n" type="number" min="1" value="16"></label>
 <label>Seed <input id="seed" type="number" min="0" value="0" placeholder="any"></label>
@@ -99,12 +99,12 @@ PAGE = f"""<!doctype html>
 <label>Token, if needed <input id="token" type="password" autocomplete="off"></label>
 <button>Draw</button>
 </form>
-<p id="said" role="status"></p>
-<img id="picture" alt="">
-<p id="told"></p>
+<p id="message" role="status"></p>
+<img id="image" alt="">
+<p id="caption"></p>
 <pre id="command"></pre>
 <p>Ask with <code>Accept: image/png</code> (one picture, or a sheet of all), <code>image/webp</code>, <code>application/json</code>,
-<code>application/x-npz</code> or <code>application/zip</code>. All of it: <a id="all" href="/openapi.json">openapi.json</a>.</p>
+<code>application/x-npz</code> or <code>application/zip</code>. All of it: <a id="openapi-link" href="/openapi.json">openapi.json</a>.</p>
 </main>
 <script>{SCRIPT}</script>
 </html>

@@ -76,7 +76,7 @@ class DynamicBatcher:
         self._batch_started_at: float | None = None
         self._batch_seconds = self._warm_up()
         self._encoder_pool = ThreadPoolExecutor(NUM_ENCODER_THREADS, thread_name_prefix="encoder")
-        self._worker = threading.Thread(target=self._run, name="drawing", daemon=True)
+        self._worker = threading.Thread(target=self._run, name="generate", daemon=True)
         self._worker.start()
 
     @property

@@ -35,7 +35,7 @@ def openapi_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"Pictures of {model.name}",
+            "title": f"Images of {model.name}",
             "version": "1",
             "summary": "Pictures from a generator that Cardigan trained: the same seed gives the same picture, whoever else asks.",
         },
@@ -72,7 +72,7 @@ def _images_operation(model: ServedModel, max_images: int) -> dict[str, Any]:
     examples = _examples(model)
     return {
         "summary": "Draw pictures.",
-        "operationId": "drawImages",
+        "operationId": "generateImages",
         "requestBody": {
             "required": False,
             "description": "Without a body, one picture of a seed that nobody chose.",
@@ -163,10 +163,10 @@ def _examples(model: ServedModel) -> dict[str, dict[str, Any]]:
     """Return requests that this very server answers."""
     zeros = {"latents": [[0.0] * model.config.latent.size]}
     if not model.spec.num_classes:
-        return {"a sheet": {"n": 4, "seed": 0}, "seeds": {"seeds": [3, 7], "truncation": 0.7}, "latents": zeros}
+        return {"a grid": {"n": 4, "seed": 0}, "seeds": {"seeds": [3, 7], "truncation": 0.7}, "latents": zeros}
     label = model.spec.class_names[0] if model.spec.class_names else 0
     return {
-        "a sheet": {"n": 4, "seed": 0},
+        "a grid": {"n": 4, "seed": 0},
         "one class": {"n": 2, "seed": 0, "labels": label},
         "seeds": {"seeds": [3, 7], "labels": [0, model.spec.num_classes - 1], "truncation": 0.7},
         "latents": {**zeros, "labels": label},

@@ -27,9 +27,9 @@ class PrometheusMetrics:
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self._images = Counter("cardigan_images", "Pictures sent.", ["kind"], registry=registry)
+        self._images = Counter("cardigan_images", "Pictures sent.", ["media_type"], registry=registry)
         self._batch_images = Histogram(
-            "cardigan_batch_pictures",
+            "cardigan_batch_images",
             "Pictures of a batch that were wanted.",
             buckets=IMAGES_BUCKETS,
             registry=registry,
@@ -38,10 +38,10 @@ class PrometheusMetrics:
             "cardigan_batch_seconds", "What a batch took to draw.", buckets=SECONDS_BUCKETS, registry=registry
         )
         self._cancelled = Counter(
-            "cardigan_cancelled", "Requests whose asker left, or waited too long.", registry=registry
+            "cardigan_requests_cancelled", "Requests whose asker left, or waited too long.", registry=registry
         )
         self._queued_images = Gauge(
-            "cardigan_queue_pictures", "Pictures that wait: to be drawn, or to be encoded.", registry=registry
+            "cardigan_queue_images", "Pictures that wait: to be drawn, or to be encoded.", registry=registry
         )
         Info("cardigan_model", "What is served.", registry=registry).info(model)
 

@@ -122,7 +122,7 @@ def model_info(model: ServedModel) -> dict[str, Any]:
         "latent": {"size": latent.size, "distribution": latent.distribution},
         "backend": model.backend,
         "device": model.device,
-        "batch": model.batch_size,
+        "batch_size": model.batch_size,
         "batch_sizes": list(model.batch_sizes),
         "config": experiment_settings(model.config),
     }

@@ -132,8 +132,8 @@ class Studio:
         return EventStream(self.event_hub, run, query_params.optional_integer(query, "after", 0, 2**62))
 
     async def sheet(self, request: Request) -> Response:
-        """`/api/sheet`."""
-        images_seen = query_params.integer(request.query_params, "at", None, 0, MAX_IMAGES_SEEN)
+        """`/api/sample-sheet`."""
+        images_seen = query_params.integer(request.query_params, "images_seen", None, 0, MAX_IMAGES_SEEN)
 
         def read() -> tuple[str, bytes]:
             path = self.sheet_path(self.requested_run(request), images_seen)
@@ -152,7 +152,7 @@ class Studio:
         )
 
     async def tile_history(self, request: Request) -> Response:
-        """`/api/strip`."""
+        """`/api/tile-history`."""
         tile = query_params.integer(request.query_params, "tile", 0, 0, 4_095)
 
         def read() -> bytes:
@@ -170,8 +170,8 @@ class Studio:
         return Response(await self.run_in_thread(read), media_type="image/png", headers={"cache-control": "no-cache"})
 
     async def logits(self, request: Request) -> Response:
-        """`/api/opinions`."""
-        images_seen = query_params.optional_integer(request.query_params, "at", 0, MAX_IMAGES_SEEN)
+        """`/api/logits`."""
+        images_seen = query_params.optional_integer(request.query_params, "images_seen", 0, MAX_IMAGES_SEEN)
 
         def read() -> dict[str, Any]:
             run = self.requested_run(request)
@@ -207,7 +207,7 @@ class Studio:
         return endpoint
 
     async def animation(self, request: Request) -> Response:
-        """`/api/film`; needs no model, and can take long, so that it has a room of its own."""
+        """`/api/animation`; needs no model, and can take long, so that it has a room of its own."""
         run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
 
         def render(_: object) -> tuple[bytes, str]:
@@ -264,18 +264,23 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
         Route("/api/curves", studio.curves),
         Route("/api/curves.csv", studio.curves_csv),
         Route("/api/events", studio.events),
-        Route("/api/sheet", studio.sheet),
-        Route("/api/strip", studio.tile_history),
-        Route("/api/opinions", studio.logits),
-        Route("/api/game", studio.model_endpoint(lambda views, run, query: views.discriminator(run, query))),
-        Route("/api/game.png", studio.model_endpoint(lambda views, run, query: views.discriminator_image(run, query))),
+        Route("/api/sample-sheet", studio.sheet),
+        Route("/api/tile-history", studio.tile_history),
+        Route("/api/logits", studio.logits),
+        Route("/api/discriminator", studio.model_endpoint(lambda views, run, query: views.discriminator(run, query))),
+        Route(
+            "/api/discriminator.png",
+            studio.model_endpoint(lambda views, run, query: views.discriminator_image(run, query)),
+        ),
         Route("/api/latent", studio.model_endpoint(lambda views, run, query: views.latent(run, query))),
-        Route("/api/pad.png", studio.model_endpoint(lambda views, run, query: views.interpolation(run, query))),
+        Route(
+            "/api/interpolation.png", studio.model_endpoint(lambda views, run, query: views.interpolation(run, query))
+        ),
         Route("/api/seeds.png", studio.model_endpoint(lambda views, run, query: views.seeds(run, query))),
-        Route("/api/moments.png", studio.model_endpoint(lambda views, run, query: views.checkpoints(run, query))),
-        Route("/api/mix.png", studio.model_endpoint(lambda views, run, query: views.arithmetic(run, query))),
+        Route("/api/checkpoints.png", studio.model_endpoint(lambda views, run, query: views.checkpoints(run, query))),
+        Route("/api/arithmetic.png", studio.model_endpoint(lambda views, run, query: views.arithmetic(run, query))),
         Route("/api/walk", studio.model_endpoint(lambda views, run, query: views.walk(run, query))),
-        Route("/api/film", studio.animation),
+        Route("/api/animation", studio.animation),
         Route("/api/nearest.png", studio.model_endpoint(lambda views, run, query: views.nearest(run, query))),
         Route("/api/invert", studio.invert, methods=["POST"]),
         Route("/api/reproduce", studio.reproduce),

@@ -55,13 +55,13 @@ def curves(
         for row, name in enumerate(names)
     }
     return {
-        "lines": int(in_range.sum()),
-        "thinned": is_downsampled,
-        "x": _json_numbers(images_seen),
-        "seconds": _json_numbers(elapsed_seconds),
+        "num_readings": int(in_range.sum()),
+        "is_downsampled": is_downsampled,
+        "images_seen": _json_numbers(images_seen),
+        "elapsed_seconds": _json_numbers(elapsed_seconds),
         "series": series,
         "offset": run_series.offset,
-        "damaged": run_series.num_malformed,
+        "num_malformed": run_series.num_malformed,
         **_events(run_series),
     }
 

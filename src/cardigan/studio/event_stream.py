@@ -33,7 +33,7 @@ MAX_SUBSCRIBERS = 1_000
 MAX_READ_BYTES = 4 << 20
 """Bytes of a journal that are read at a time."""
 EVENT_NAME_PATTERN = re.compile("[a-z][a-z_-]{0,39}")
-RUN_DELETED_MESSAGE = b"event: gone\ndata: {}\n\n"
+RUN_DELETED_MESSAGE = b"event: deleted\ndata: {}\n\n"
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -46,10 +46,10 @@ class TooManyRequests(CardiganError):
 
 
 def sse_message(offset: int, line: bytes) -> bytes:
-    """Return a journal line as an event of the stream; a malformed one as `broken-line`, so that its reader knows of the gap. Empty for none."""
+    """Return a journal line as an event of the stream; a malformed one as `malformed-line`, so that its reader knows of the gap. Empty for none."""
     if not line.strip():
         return b""
-    malformed = f'id: {offset}\nevent: broken-line\ndata: {{"offset": {offset}}}\n\n'.encode()
+    malformed = f'id: {offset}\nevent: malformed-line\ndata: {{"offset": {offset}}}\n\n'.encode()
     event = parse_event(line)
     if event is None or not EVENT_NAME_PATTERN.fullmatch(event.kind):
         return malformed

@@ -43,7 +43,7 @@ def logit_histograms(run_series: RunSeries) -> dict[str, Any]:
     )
     logits = [(event, event_logits(event, "real_logits"), event_logits(event, "fake_logits")) for event in events]
     if not logits:
-        return {"edges": [], "moments": [], "boundary": 0}
+        return {"edges": [], "history": [], "decision_boundary": 0}
     all_logits = np.array([value for _, real, fake in logits for value in (*real, *fake)])
     low, high = (float(value) for value in np.percentile(all_logits, [TAIL_PERCENT, 100 - TAIL_PERCENT]))
     edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(low - 1, low + 1, BINS + 1)
@@ -57,7 +57,7 @@ def logit_histograms(run_series: RunSeries) -> dict[str, Any]:
         }
         for event, real, fake in logits
     ]
-    return {"edges": edges.tolist(), "moments": history, "boundary": 0}
+    return {"edges": edges.tolist(), "history": history, "decision_boundary": 0}
 
 
 def _bin_counts(logits: list[float], edges: np.ndarray) -> list[int]:

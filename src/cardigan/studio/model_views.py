@@ -56,20 +56,20 @@ class ModelViews:
         self._run_reader, self._models = run_reader, ModelCache(run_reader.folder, find_device(resolved_device))
 
     def discriminator(self, run: RunDirectory, query: Query) -> dict[str, Any]:
-        """`/api/game`: D's opinions of generated pictures and of real ones."""
+        """`/api/discriminator`: D's opinions of generated pictures and of real ones."""
         networks, fake, labels = self._discriminator_sample(run, query)
         real = self._real_images(run, networks, len(fake))
         return {
             "images_seen": networks.images_seen,
             "fake": saliency.discriminator_logits(networks, fake, labels).tolist(),
             "real": self._real_logits(run, networks, real),
-            "probability": find_loss(networks.snapshot.config.objective.loss).probability is not None,
+            "has_probabilities": find_loss(networks.snapshot.config.objective.loss).probability is not None,
             "layout": _layout_json(fake),
         }
 
     def discriminator_image(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/game.png`: the pictures of the game, or what D wants changed in the generated ones."""
-        kind = query_params.choice(query, "kind", "fake", ("fake", "real", "heat"))
+        """`/api/discriminator.png`: the pictures of the game, or what D wants changed in the generated ones."""
+        kind = query_params.choice(query, "kind", "fake", ("fake", "real", "gradient"))
         networks, fake, labels = self._discriminator_sample(run, query)
         if kind == "real":
             real = self._real_images(run, networks, len(fake))
@@ -96,12 +96,12 @@ class ModelViews:
                 "class_names": list(spec.class_names),
                 "checkpoints": checkpoint_images_seen(run),
             },
-            "directions": [{"share": float(ratio)} for ratio in directions.explained_variance_ratio],
-            "nearest": memory.has_training_images(self._run_reader.config(run).data),
+            "directions": [{"explained_variance_ratio": float(ratio)} for ratio in directions.explained_variance_ratio],
+            "has_training_images": memory.has_training_images(self._run_reader.config(run).data),
         }
 
     def interpolation(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/pad.png`."""
+        """`/api/interpolation.png`."""
         grid, snapshot = (
             query_params.interpolation_grid(query),
             self._models.snapshot(run, query_params.checkpoint(query)),
@@ -122,7 +122,7 @@ class ModelViews:
         )
 
     def checkpoints(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/moments.png`: the same seeds at every checkpoint that is kept, or at those named, a row each."""
+        """`/api/checkpoints.png`: the same seeds at every checkpoint that is kept, or at those named, a row each."""
         seeds, available = query_params.points_and_checkpoints(query, checkpoint_images_seen(run))
         if not available:
             raise CardiganError("This run keeps no checkpoint yet: wait for its first one.")
@@ -137,7 +137,7 @@ class ModelViews:
         return png_bytes(stack_rows(rows), FAST_PNG_LEVEL)
 
     def arithmetic(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/mix.png`: each group and its average, a row each, and their sum."""
+        """`/api/arithmetic.png`: each group and its average, a row each, and their sum."""
         add, subtract = query_params.arithmetic_groups(query)
         snapshot = self._models.snapshot(run, query_params.checkpoint(query))
         return png_bytes(
@@ -181,10 +181,10 @@ class ModelViews:
         encoded = base64.b64encode(png_bytes(result.pixels[0])).decode()
         return {
             "z": result.z[0].tolist(),
-            "point": encode_latent(result.z, result.label),
-            "error": result.rmse,
+            "latent": encode_latent(result.z, result.label),
+            "rmse": result.rmse,
             "label": result.label,
-            "picture": f"data:image/png;base64,{encoded}",
+            "image": f"data:image/png;base64,{encoded}",
         }
 
     def _sampling_options(self, run: RunDirectory, query: Query) -> tuple[SamplingOptions, Directions | None]:

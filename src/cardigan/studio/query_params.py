@@ -60,7 +60,7 @@ def interpolation_grid(query: Mapping[str, str]) -> InterpolationGrid:
     if len(corners) != 4:
         raise BadRequest(f"corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
     position = number(query, "x", 0.5, 0, 1), number(query, "y", 0.5, 0, 1)
-    return InterpolationGrid(corners, position, integer(query, "grid", 1, 1, 8), number(query, "span", 0.5, 0, 1))
+    return InterpolationGrid(corners, position, integer(query, "grid", 1, 1, 8), number(query, "extent", 0.5, 0, 1))
 
 
 def latent_walk(query: Mapping[str, str]) -> LatentWalk:

@@ -22,8 +22,8 @@ OPTIONS_LINE = "options, directions = SamplingOptions({label!r}, {truncation!r},
 
 def reproduction_code(run: RunDirectory, layout: GridLayout, query: Query) -> dict[str, str]:
     """Return `command`, empty where no command does it, and `python` for a view; raises Wrong for values that make no sense."""
-    view = query_params.choice(query, "view", "", (*CODE_BY_VIEW, "strip"))
-    if view == "strip":
+    view = query_params.choice(query, "view", "", (*CODE_BY_VIEW, "tile-history"))
+    if view == "tile-history":
         return {"command": "", "python": _tile_history_code(run, layout, query)}
     command, python = CODE_BY_VIEW[view](run, query)
     return {"command": command, "python": python}
@@ -43,7 +43,9 @@ def _interpolation_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         _decimal(grid.extent),
     ]
     expression = f"interpolation_images(snapshot, {grid.corners}, {grid.position}, {grid.grid}, {grid.extent!r}, options, directions)"
-    return _command("mix", run, query, args, "pad.png"), _python_code(run, query, "interpolation_images", expression)
+    return _command("mix", run, query, args, "interpolation.png"), _python_code(
+        run, query, "interpolation_images", expression
+    )
 
 
 def _seeds_code(run: RunDirectory, query: Query) -> tuple[str, str]:
@@ -67,7 +69,7 @@ def _checkpoints_code(run: RunDirectory, query: Query) -> tuple[str, str]:
             run,
             checkpoint_query,
             ["--seeds", _comma_separated(seeds)],
-            f"at-{checkpoint_query['checkpoint']}.png",
+            f"checkpoint-{checkpoint_query['checkpoint']}.png",
         )
         for checkpoint_query in queries
     ]
@@ -115,7 +117,7 @@ def _arithmetic_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         for argument in (option, _comma_separated(group))
     ]
     expression = f"torch.cat(arithmetic_rows(snapshot, {add}, {subtract}, options, directions))"
-    return _command("mix", run, query, args, "mix.png"), "import torch\n" + _python_code(
+    return _command("mix", run, query, args, "arithmetic.png"), "import torch\n" + _python_code(
         run, query, "arithmetic_rows", expression
     )
 
@@ -141,9 +143,9 @@ def _inversion_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "from cardigan.models.sampling import class_index",
         "",
         f"snapshot = cardigan.load({str(_model_path(run, query))!r}).snapshot",
-        'given = preprocess_image(Path("image.png").read_bytes(), snapshot.config.data)',
+        'image = preprocess_image(Path("image.png").read_bytes(), snapshot.config.data)',
         f"label = {f'class_index({label!r}, snapshot.spec)' if label else None}",
-        "images = invert(snapshot, given, label).pixels",
+        "images = invert(snapshot, image, label).pixels",
     ]
     return shlex.join(args), "\n".join(lines)
 
@@ -193,8 +195,8 @@ def _tile_history_code(run: RunDirectory, layout: GridLayout, query: Query) -> s
         "import numpy as np",
         "from PIL import Image",
         "",
-        f"folder, moments = Path({str(run.samples)!r}), {evenly_spaced(sheets_of(run), MAX_TILE_HISTORY)}",
-        'sheets = [np.asarray(Image.open(folder / f"{seen:08d}.png")) for seen in moments]',
+        f"folder, images_seen = Path({str(run.samples)!r}), {evenly_spaced(sheets_of(run), MAX_TILE_HISTORY)}",
+        'sheets = [np.asarray(Image.open(folder / f"{seen:08d}.png")) for seen in images_seen]',
         f"images = [sheet[{top}:{top + layout.height}, {left}:{left + layout.width}] for sheet in sheets]",
     ]
     return "\n".join(lines)
@@ -202,14 +204,14 @@ def _tile_history_code(run: RunDirectory, layout: GridLayout, query: Query) -> s
 
 CODE_BY_VIEW: dict[str, Callable[[RunDirectory, Query], tuple[str, str]]] = {
     **{
-        "pad": _interpolation_code,
+        "interpolation": _interpolation_code,
         "seeds": _seeds_code,
-        "moments": _checkpoints_code,
+        "checkpoints": _checkpoints_code,
         "walk": _walk_code,
-        "mix": _arithmetic_code,
+        "arithmetic": _arithmetic_code,
         "invert": _inversion_code,
     },
-    **{"nearest": _nearest_code, "game": _discriminator_code},
+    **{"nearest": _nearest_code, "discriminator": _discriminator_code},
 }
 
 

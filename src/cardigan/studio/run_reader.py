@@ -48,7 +48,7 @@ class RunReader:
                 del self._run_summaries[deleted]
             for deleted in self._configs.keys() - present:
                 del self._configs[deleted]
-        return sorted(summaries, key=lambda entry: -entry["changed"])
+        return sorted(summaries, key=lambda entry: -entry["modified_at"])
 
     def summary(self, run_id: str) -> dict[str, Any]:
         """Return one run's summary; raises NotThere."""
@@ -80,7 +80,7 @@ class RunReader:
                 for seen in available
             ],
             "has_discriminator": bool(available),
-            "films": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
+            "animation_formats": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
             "offset": offset,
         }
 
@@ -164,12 +164,12 @@ class RunReader:
                 "images_seen": last_event.images_seen if last_event else 0,
                 "elapsed_seconds": last_event.elapsed_seconds if last_event else 0.0,
                 "images_per_second": run_summary.images_per_second,
-                "score_last": scores[-1][1] if scores else None,
-                "score_best": best[1] if best else None,
-                "score_best_at": best[0] if best else None,
-                "health": "fatal" if any(is_fatal for _, _, is_fatal in faults) else "warning" if faults else "fine",
+                "latest_score": scores[-1][1] if scores else None,
+                "best_score": best[1] if best else None,
+                "best_score_images_seen": best[0] if best else None,
+                "health": "fatal" if any(is_fatal for _, _, is_fatal in faults) else "warning" if faults else "ok",
                 "fault_names": list(dict.fromkeys(name for _, name, _ in faults)),
-                "sheet": run_summary.latest_sheet,
+                "latest_sheet": run_summary.latest_sheet,
             }
 
 
@@ -183,7 +183,7 @@ def _run_state(run_summary: RunSummary, is_locked: bool) -> tuple[str, str | Non
     if last_event is None:
         return "waiting", None
     if last_event.kind != "stop":
-        return "broken", None  # it ended without a word: killed, or by an error
+        return "interrupted", None  # it ended without a word: killed, or by an error
     reason = str(last_event.values.get("reason"))
     return "finished" if reason in COMPLETED_REASONS else "stopped", reason
 
@@ -206,17 +206,17 @@ def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
             "minutes_goal": None,
             "elapsed_seconds": 0.0,
             "images_per_second": None,
-            "score_last": None,
-            "score_best": None,
-            "score_best_at": None,
+            "latest_score": None,
+            "best_score": None,
+            "best_score_images_seen": None,
         },
         **{
-            "health": "fine",
+            "health": "ok",
             "fault_names": [],
-            "started": _modified_time(run.path / "lock") or _modified_time(run.config),
-            "changed": modified_at,
+            "started_at": _modified_time(run.path / "lock") or _modified_time(run.config),
+            "modified_at": modified_at,
         },
-        **{"sheet": None, "conditional": False, "size": "", "error": None},
+        **{"latest_sheet": None, "conditional": False, "size": "", "error": None},
     }
 
 
@@ -284,7 +284,7 @@ def _model_config(run: RunDirectory) -> Config:
 
 def _model_summary(run: RunDirectory) -> dict[str, Any]:
     try:
-        return {"state": "model", "images_seen": int(_weights_header(run.path)["images_seen"])}
+        return {"state": "model_file", "images_seen": int(_weights_header(run.path)["images_seen"])}
     except MALFORMED_FILE_ERRORS as error:
         raise CardiganError(f"{run.path} is damaged: give another copy of it.") from error
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cardigan.config import AugmentConfig
 from cardigan.errors import CardiganError
-from cardigan.objective.augment import augment, next_probability, num_draws
+from cardigan.objective.augment import augment, num_draws
 from cardigan.shapes import Images, Scalar
 from cardigan.training.distributed import ProcessGroup
 
@@ -65,3 +65,13 @@ def build_augmentation(config: AugmentConfig, channels: int, device: torch.devic
         )
     initial_probability = torch.tensor(config.probability, device=device)
     return Augmentation(config, initial_probability, torch.full_like(initial_probability, config.target))
+
+
+def next_probability(p: Scalar, sign_mean: Scalar, target: float, num_images: int, ramp_images: int) -> Scalar:
+    """Return p moved by num_images / ramp_images, up if D knows its pictures too well, down if not (arXiv:2006.06676, section 3).
+
+    `sign_mean` is r_t = E[sign(D(x))] over training pictures (eq. 1), in [-1, 1]: towards 1 as D overfits; the paper's target is 0.6. Of a loss
+    whose logits have no zero, take the sign of its margin (docs/decisions/0004). `num_images` is how many were shown since p was last moved,
+    `ramp_images` how many take it from 0 to 1 (500,000 in the paper).
+    """
+    return (p + torch.sign(sign_mean - target) * (num_images / ramp_images)).clamp(0, 1)

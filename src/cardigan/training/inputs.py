@@ -13,7 +13,7 @@ import torch
 from cardigan.config import Config
 from cardigan.data.batches import Batch, Batches
 from cardigan.data.prefetch import Prefetcher
-from cardigan.data.source import to_training_shape
+from cardigan.data.resize import to_training_shape
 from cardigan.latents.sampling import training_latents
 from cardigan.objective.augment import num_draws
 from cardigan.rng import counter_normal, stream, stream_keys

@@ -145,7 +145,7 @@ def test_webpage_images_equal_pytorch(open_page_in, case, query):
 def test_seed_gives_equal_latents(open_page_in, case):
     snapshot, page = open_page_in(case)
     for seed in SEEDS:
-        z = floats(page, f"cardigan.latents.sampling(['{seed}'])[0]")
+        z = floats(page, f"cardigan.latents(['{seed}'])[0]")
         assert torch.allclose(
             z, sample_latents(snapshot.config.latent.distribution, [(int(seed), 0)], len(z))[0], atol=1e-5
         )
@@ -232,7 +232,7 @@ def test_controls_change_images(open_page_in):
     page.click("#reset")
     wait_until(page, lambda: len(set(canvas_images(page, "#seeds canvas"))) == 24)
     corner = canvas_images(page, ".c0 canvas")
-    page.click("#later")
+    page.click("#next")
     page.locator(".seed").nth(3).press("Enter")
     assert page.input_value("[data-corner='0']") == "27"
     wait_until(page, lambda: canvas_images(page, ".c0 canvas") != corner)

@@ -80,8 +80,8 @@ def test_cases_cover_every_network():
 def test_batch_norm_is_folded_into_preceding_convolution():
     program = lower_generator(random_generator("dcgan", 0, normalization="batch").generator, LATENT, 0)
     kinds = [step.kind for step in program.operations]
-    assert (kinds.count("spread"), kinds.count("leaky"), kinds.count("affine")) == (4, 3, 0)
-    assert "affine" in {
+    assert (kinds.count("conv_transpose2d"), kinds.count("leaky_relu"), kinds.count("channel_affine")) == (4, 3, 0)
+    assert "channel_affine" in {
         step.kind
         for step in lower_generator(
             random_generator("resnet", 0, normalization="batch").generator, LATENT, 0

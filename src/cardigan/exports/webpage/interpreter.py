@@ -20,7 +20,7 @@ def run_program(program: Program, z: Latents, classes: ClassWeights | None = Non
     values: list[Any] = [z]
     for operation in program.operations:
         tensors = [None if tensor is None else program.tensors[tensor] for tensor in operation.tensors]
-        if operation.kind == "rows":
+        if operation.kind == "embedding":
             assert classes is not None and tensors[0] is not None
             values.append(torch.tensordot(classes, tensors[0], dims=1))
         elif operation.kind == "constant":
@@ -38,27 +38,27 @@ def run_program(program: Program, z: Latents, classes: ClassWeights | None = Non
 
 OPERATIONS: dict[str, Callable[[Operation, Any, Any], Tensor]] = {
     "linear": lambda step, given, own: linear(given[0], own[0], own[1]),
-    "convolution": lambda step, given, own: conv2d(
+    "conv2d": lambda step, given, own: conv2d(
         given[0], *own, stride=setting(step, "stride"), padding=setting(step, "padding"), groups=setting(step, "groups")
     ),
-    "spread": lambda step, given, own: conv_transpose2d(
+    "conv_transpose2d": lambda step, given, own: conv_transpose2d(
         given[0],
         *own,
         stride=setting(step, "stride"),
         padding=setting(step, "padding"),
         output_padding=setting(step, "output_padding"),
     ),
-    "affine": lambda step, given, own: given[0] * own[0][:, None, None] + own[1][:, None, None],
-    "leaky": lambda step, given, own: leaky_relu(given[0], setting(step, "slope")),
+    "channel_affine": lambda step, given, own: given[0] * own[0][:, None, None] + own[1][:, None, None],
+    "leaky_relu": lambda step, given, own: leaky_relu(given[0], setting(step, "negative_slope")),
     "tanh": lambda step, given, own: given[0].tanh(),
     "sigmoid": lambda step, given, own: given[0].sigmoid(),
     "softmax": lambda step, given, own: given[0].softmax(-1),
-    "nearest": lambda step, given, own: interpolate(given[0], size=step.shape[1:], mode="nearest"),
-    "average": lambda step, given, own: avg_pool2d(given[0], setting(step, "window")),
-    "largest": lambda step, given, own: max_pool2d(given[0], setting(step, "window")),
+    "upsample_nearest": lambda step, given, own: interpolate(given[0], size=step.shape[1:], mode="nearest"),
+    "avg_pool2d": lambda step, given, own: avg_pool2d(given[0], setting(step, "kernel_size")),
+    "max_pool2d": lambda step, given, own: max_pool2d(given[0], setting(step, "kernel_size")),
     "add": lambda step, given, own: prepend_axes(given[0], step) + prepend_axes(given[1], step),
     "multiply": lambda step, given, own: prepend_axes(given[0], step) * prepend_axes(given[1], step),
-    "scale": lambda step, given, own: given[0] * setting(step, "factor") + setting(step, "offset"),
+    "scalar_affine": lambda step, given, own: given[0] * setting(step, "factor") + setting(step, "offset"),
     "concatenate": lambda step, given, own: torch.cat(given, dim=setting(step, "axis") + 1),
     "slice": lambda step, given, own: given[0].narrow(
         setting(step, "axis") + 1, setting(step, "start"), step.shape[setting(step, "axis")]

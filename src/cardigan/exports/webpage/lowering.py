@@ -119,7 +119,7 @@ class OperationRecorder(TorchDispatchMode):
         """Return the number of a tensor's value, written down now if it does not depend on z; None if it has no place beside `num_axes` axes."""
         if id(tensor) not in self.value_indices:
             if id(tensor) in self.class_tensor_ids:
-                value_index = self.add_operation("rows", (), tensor, (tensor,))
+                value_index = self.add_operation("embedding", (), tensor, (tensor,))
             elif tensor.dim() == num_axes and tensor.shape[0] != 1:
                 return None
             else:
@@ -144,12 +144,14 @@ def _lower_unary(kind: str) -> Callable[[OperationRecorder, Any, Any, Tensor], i
 def _lower_leaky_relu(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
     negative_slope = args[1] if len(args) > 1 else 0.01
     return recorder.add_operation(
-        "leaky", (recorder.value_indices[id(args[0])],), out, settings={"slope": float(negative_slope)}
+        "leaky_relu", (recorder.value_indices[id(args[0])],), out, settings={"negative_slope": float(negative_slope)}
     )
 
 
 def _lower_relu(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
-    return recorder.add_operation("leaky", (recorder.value_indices[id(args[0])],), out, settings={"slope": 0.0})
+    return recorder.add_operation(
+        "leaky_relu", (recorder.value_indices[id(args[0])],), out, settings={"negative_slope": 0.0}
+    )
 
 
 def _lower_linear(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
@@ -181,7 +183,7 @@ def _lower_convolution(recorder: OperationRecorder, args: Any, kwargs: Any, out:
         {"output_padding": _pair(output_padding)} if transposed else {"groups": int(groups)}
     )
     return recorder.add_operation(
-        "spread" if transposed else "convolution",
+        "conv_transpose2d" if transposed else "conv2d",
         (recorder.value_indices[id(x)],),
         out,
         (weight, bias),
@@ -198,7 +200,7 @@ def _lower_batch_norm(recorder: OperationRecorder, args: Any, kwargs: Any, out: 
         return None
     scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
-    return recorder.add_operation("affine", (recorder.value_indices[id(x)],), out, (scale, shift))
+    return recorder.add_operation("channel_affine", (recorder.value_indices[id(x)],), out, (scale, shift))
 
 
 def _lower_binary(kind: str, sign: float = 1.0) -> Callable[[OperationRecorder, Any, Any, Tensor], int | None]:
@@ -216,14 +218,17 @@ def _lower_binary(kind: str, sign: float = 1.0) -> Callable[[OperationRecorder, 
                     else (sign if is_reversed else 1.0, float(number) * (1 if is_reversed else sign))
                 )
                 return recorder.add_operation(
-                    "scale", (recorder.value_indices[id(value)],), out, settings={"factor": factor, "offset": offset}
+                    "scalar_affine",
+                    (recorder.value_indices[id(value)],),
+                    out,
+                    settings={"factor": factor, "offset": offset},
                 )
         first, second = recorder.value_index(one, out.dim()), recorder.value_index(other, out.dim())
         if first is None or second is None:
             return None
         if sign < 0:
             second = recorder.add_operation(
-                "scale",
+                "scalar_affine",
                 (second,),
                 other if other.dim() == out.dim() else other[None],
                 settings={"factor": -1.0, "offset": 0.0},
@@ -237,7 +242,10 @@ def _lower_division(recorder: OperationRecorder, args: Any, kwargs: Any, out: Te
     if kwargs or recorder.is_dynamic(args[1]) or not (not isinstance(args[1], Tensor) or args[1].dim() == 0):
         return None
     return recorder.add_operation(
-        "scale", (recorder.value_indices[id(args[0])],), out, settings={"factor": 1 / float(args[1]), "offset": 0.0}
+        "scalar_affine",
+        (recorder.value_indices[id(args[0])],),
+        out,
+        settings={"factor": 1 / float(args[1]), "offset": 0.0},
     )
 
 
@@ -307,7 +315,7 @@ def _lower_pool(kind: str) -> Callable[[OperationRecorder, Any, Any, Tensor], in
         ):
             return None
         return recorder.add_operation(
-            kind, (recorder.value_indices[id(args[0])],), out, settings={"window": _pair(window)}
+            kind, (recorder.value_indices[id(args[0])],), out, settings={"kernel_size": _pair(window)}
         )
 
     return lower
@@ -326,7 +334,7 @@ LOWERINGS: dict[str, Callable[[OperationRecorder, Any, Any, Tensor], int | None]
     "relu": _lower_relu,
     "leaky_relu": _lower_leaky_relu,
     "convolution": _lower_convolution,
-    "upsample_nearest2d": _lower_unary("nearest"),
+    "upsample_nearest2d": _lower_unary("upsample_nearest"),
     "add": _lower_binary("add"),
     "sub": _lower_binary("add", sign=-1.0),
     "mul": _lower_binary("multiply"),
@@ -336,7 +344,7 @@ LOWERINGS: dict[str, Callable[[OperationRecorder, Any, Any, Tensor], int | None]
     "transpose": _lower_transpose,
     "bmm": _lower_matmul,
     "_softmax": _lower_softmax,
-    "max_pool2d_with_indices": _lower_pool("largest"),
-    "avg_pool2d": _lower_pool("average"),
+    "max_pool2d_with_indices": _lower_pool("max_pool2d"),
+    "avg_pool2d": _lower_pool("avg_pool2d"),
 }
 """How each of PyTorch's operations is written down; an answer of None is that it cannot be, as it is used."""

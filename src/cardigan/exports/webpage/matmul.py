@@ -11,14 +11,14 @@ TILE = [[f"c{row}{half}" for half in "lr"] for row in range(ROWS)]
 
 
 def matmul_module() -> bytes:
-    """Return a module with `product(a, b, c, depth, blocks, panels)`: addresses in bytes of A, B and C, then their sizes.
+    """Return a module with `matmul(a, b, c, depth, blocks, panels)`: addresses in bytes of A, B and C, then their sizes.
 
     A is [blocks][depth][4], B is [panels][depth][8], C is [panels][4 * blocks][8]; all float32.
     """
     parameters = ["a", "b", "c", "depth", "blocks", "panels"]
     i32_locals = ["block", "panel", "here", "column", "end", "out"]
     return assemble_module(
-        "product",
+        "matmul",
         parameters,
         i32_locals,
         ["left", "right", "weight", *[name for row in TILE for name in row]],

@@ -122,20 +122,25 @@ def page_data(
     ]
     return {
         "name": data_title(snapshot),
-        "pictures": {"channels": spec.channels, "height": spec.height, "width": spec.width},
+        "image": {"channels": spec.channels, "height": spec.height, "width": spec.width},
         "class_names": spec.class_names,
         "distribution": config.latent.distribution,
         "images_seen": snapshot.images_seen,
         "parameters": sum(parameter.numel() for parameter in snapshot.generator.parameters()),
         "weights": weights,
-        "difference": difference,
+        "max_difference": difference,
         "directions": {
             "vectors": [[round(number, 6) for number in vector] for vector in directions.vectors.tolist()],
-            "spread": directions.std.flatten().tolist(),
-            "share": directions.explained_variance_ratio.flatten().tolist(),
+            "std": directions.std.flatten().tolist(),
+            "explained_variance_ratio": directions.explained_variance_ratio.flatten().tolist(),
         },
-        "program": {"latent": program.latent_size, "classes": program.classes, "tensors": tensors, "steps": steps},
-        "kernel": base64.b64encode(matmul_module()).decode(),
+        "program": {
+            "latent_size": program.latent_size,
+            "classes": program.classes,
+            "tensors": tensors,
+            "operations": steps,
+        },
+        "matmul_wasm": base64.b64encode(matmul_module()).decode(),
         "card": card,
     }
 
@@ -160,12 +165,12 @@ def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> 
     return fill_template(
         read_assets(("page.html",)),
         {
-            "policy": content_security_policy([engine, script, theme], style),
+            "content_security_policy": content_security_policy([engine, script, theme], style),
             "version": html.escape(version("cardigan")),
             "title": html.escape(title),
-            "lead": html.escape(lead),
-            "latent": str(snapshot.config.latent.size),
-            "mark": data_url("image/svg+xml", studio_asset("mark.svg")),
+            "introduction": html.escape(lead),
+            "latent_size": str(snapshot.config.latent.size),
+            "logo": data_url("image/svg+xml", studio_asset("mark.svg")),
             "style": style,
             "theme": theme,
             "engine": engine,

@@ -5,17 +5,17 @@ Value 0 is z; value n is what step n - 1 gives. Shapes are of one picture: every
 | kind | gives | settings | tensors |
 |---|---|---|---|
 | constant | the same numbers for every picture | | values |
-| rows | the table's rows, mixed by each picture's class weights | | table [classes, ...] |
+| embedding | the table's rows, mixed by each picture's class weights | | table [classes, ...] |
 | linear | W x + b along the last axis | | weight [out, in], bias |
-| convolution | as `torch.nn.functional.conv2d` | stride, padding, groups | weight, bias |
-| spread | as `conv_transpose2d` | stride, padding, output_padding | weight, bias |
-| affine | each channel times its scale, plus its shift | | scale, shift |
-| leaky | x, or slope x where that is negative | slope | |
+| conv2d | as `torch.nn.functional.conv2d` | stride, padding, groups | weight, bias |
+| conv_transpose2d | as `conv_transpose2d` | stride, padding, output_padding | weight, bias |
+| channel_affine | each channel times its scale, plus its shift | | scale, shift |
+| leaky_relu | x, or negative_slope x where that is negative | negative_slope | |
 | tanh, sigmoid, softmax | softmax along the last axis | | |
-| nearest | the nearest pixel at another size | | |
-| average, largest | of windows that do not overlap | window | |
+| upsample_nearest | the nearest pixel at another size | | |
+| avg_pool2d, max_pool2d | of windows that do not overlap | kernel_size | |
 | add, multiply | two values, broadcast | | |
-| scale | factor x + offset | factor, offset | |
+| scalar_affine | factor x + offset | factor, offset | |
 | concatenate, slice | along an axis | axis; start | |
 | reshape, transpose, matmul | transpose exchanges the last two axes | | |
 """
@@ -53,23 +53,23 @@ class Program:
 
 
 def fold_affine(program: Program) -> Program:
-    """Return the program with every `affine` taken into the convolution right before it, where nothing else reads that."""
+    """Return the program with every `channel_affine` taken into the convolution right before it, where nothing else reads that."""
     value_uses = [number for operation in program.operations for number in operation.inputs]
     tensors, operations, new_positions = list(program.tensors), [], {0: 0}
     for number, step in enumerate(program.operations, start=1):
-        position = new_positions[step.inputs[0]] if step.kind == "affine" else 0
+        position = new_positions[step.inputs[0]] if step.kind == "channel_affine" else 0
         previous = (
             operations[-1] if position and position == len(operations) else None
         )  # none where other steps lie between
         if (
             previous is not None
-            and previous.kind in {"convolution", "spread"}
+            and previous.kind in {"conv2d", "conv_transpose2d"}
             and value_uses.count(step.inputs[0]) == 1
         ):
             scale, shift = (tensors[tensor] for tensor in step.tensors if tensor is not None)
             weight, bias = previous.tensors
             assert weight is not None
-            axis = 0 if previous.kind == "convolution" else 1
+            axis = 0 if previous.kind == "conv2d" else 1
             tensors += [
                 tensors[weight] * scale.view([-1 if dim == axis else 1 for dim in range(4)]),
                 shift if bias is None else tensors[bias] * scale + shift,

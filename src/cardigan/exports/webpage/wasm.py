@@ -23,7 +23,7 @@ MEMORY_OPCODES = {"v128.load": (0, 4), "v128.load32_splat": (9, 2), "v128.store"
 def assemble_module(
     name: str, parameters: Sequence[str], i32_locals: Sequence[str], v128_locals: Sequence[str], code: str
 ) -> bytes:
-    """Return a module that imports the memory `page.memory` and exports one function of these 32-bit parameters, with further locals."""
+    """Return a module that imports the memory `host.memory` and exports one function of these 32-bit parameters, with further locals."""
     local_indices = {local: number for number, local in enumerate([*parameters, *i32_locals, *v128_locals])}
     body = (
         unsigned_leb128(2)
@@ -36,7 +36,7 @@ def assemble_module(
         encode_instruction(line.split(), local_indices) for line in code.splitlines() if line.strip()
     ) + bytes([OPCODES["end"]])
     types = encode_vector([b"\x60" + encode_vector([bytes([I32])] * len(parameters)) + encode_vector([])])
-    imports = encode_vector([encode_name("page") + encode_name("memory") + b"\x02\x00" + unsigned_leb128(1)])
+    imports = encode_vector([encode_name("host") + encode_name("memory") + b"\x02\x00" + unsigned_leb128(1)])
     exports = encode_vector([encode_name(name) + b"\x00" + unsigned_leb128(0)])
     sections = [
         (1, types),

@@ -18,7 +18,7 @@ FLOAT16_MAX = 65504.0
 
 
 def pack_tensors(tensors: Sequence[Tensor], dtype: str) -> tuple[list[dict[str, Any]], bytes]:
-    """Return for each tensor where it lies (kind, shape, byte offsets), and the block.
+    """Return for each tensor where it lies (dtype, shape, byte offsets), and the block.
 
     Tensors of one axis (biases, scales) are few and stay 32-bit. `int8` has one 32-bit scale for each row, the tensor's first axis: value =
     integer x scale. Raises CardiganError for an unknown kind, and for numbers that the kind cannot hold.
@@ -33,11 +33,11 @@ def pack_tensors(tensors: Sequence[Tensor], dtype: str) -> tuple[list[dict[str, 
                 "This generator has weights that are no finite numbers, so it draws nothing: export an earlier checkpoint."
             )
         stored_dtype = dtype if values.ndim > 1 else "float32"
-        entry: dict[str, Any] = {"kind": stored_dtype, "shape": list(values.shape), "at": 0}
+        entry: dict[str, Any] = {"dtype": stored_dtype, "shape": list(values.shape), "offset": 0}
         if stored_dtype == "int8":
             rows = values.reshape(len(values), -1)
             scales = (np.abs(rows).max(axis=1, keepdims=True) / 127).astype("<f4")
-            entry["scales"] = _append(block, scales.tobytes())
+            entry["scales_offset"] = _append(block, scales.tobytes())
             stored = np.round(rows / np.where(scales == 0, 1, scales)).astype("i1")
         else:
             if stored_dtype == "float16" and np.abs(values).max(initial=0) > FLOAT16_MAX:
@@ -46,7 +46,7 @@ def pack_tensors(tensors: Sequence[Tensor], dtype: str) -> tuple[list[dict[str, 
                     "keep them as float32, or export it as onnx or safetensors instead."
                 )
             stored = values.astype("<f2" if stored_dtype == "float16" else "<f4")
-        entry["at"] = _append(block, stored.tobytes())
+        entry["offset"] = _append(block, stored.tobytes())
         entries.append(entry)
     return entries, bytes(block)
 
@@ -58,12 +58,12 @@ def unpack_tensors(entries: Sequence[dict[str, Any]], block: bytes) -> tuple[Ten
     for entry in entries:
         count = int(np.prod(entry["shape"]))
         values = (
-            np.frombuffer(block, numpy_dtypes[entry["kind"]], count, entry["at"])
+            np.frombuffer(block, numpy_dtypes[entry["dtype"]], count, entry["offset"])
             .astype(np.float32)
             .reshape(entry["shape"])
         )
-        if entry["kind"] == "int8":
-            scales = np.frombuffer(block, "<f4", len(values), entry["scales"])
+        if entry["dtype"] == "int8":
+            scales = np.frombuffer(block, "<f4", len(values), entry["scales_offset"])
             values = values * scales.reshape(-1, *[1] * (values.ndim - 1))
         tensors.append(torch.from_numpy(values.copy()))
     return tuple(tensors)

@@ -8,7 +8,7 @@ export function address(path, parameters = {}) {
   return text ? `${path}?${text}` : path;
 }
 
-async function answer(path, parameters, options) {
+async function request(path, parameters, options) {
   let response;
   try {
     response = await fetch(address(path, parameters), options);
@@ -17,21 +17,21 @@ async function answer(path, parameters, options) {
     throw new Error("The studio's server does not answer: is it still running?");
   }
   if (response.ok) return response;
-  const said = await response.json().catch(() => ({}));
-  const error = new Error(said.error || `The server answered ${response.status}.`);
+  const body = await response.json().catch(() => ({}));
+  const error = new Error(body.error || `The server answered ${response.status}.`);
   error.status = response.status;
   throw error;
 }
 
-export const json = async (path, parameters, signal) => (await answer(path, parameters, { signal })).json();
-export const upload = async (path, parameters, file, signal) => (await answer(path, parameters, { method: "POST", body: file, signal })).json();
-export const picture = async (path, parameters, signal) => createImageBitmap(await (await answer(path, parameters, { signal })).blob());
+export const json = async (path, parameters, signal) => (await request(path, parameters, { signal })).json();
+export const upload = async (path, parameters, file, signal) => (await request(path, parameters, { method: "POST", body: file, signal })).json();
+export const fetchImage = async (path, parameters, signal) => createImageBitmap(await (await request(path, parameters, { signal })).blob());
 
 /**
- * Wrap an asynchronous deed so that only one is under way and only the newest request waits: a dragged handle never queues old positions.
+ * Wrap an asynchronous task so that only one is under way and only the newest request waits: a dragged handle never queues old positions.
  * A busy server (429) is asked again shortly.
  */
-export function newest(deed, failed) {
+export function latestOnly(task, onError) {
   let running = false, waiting = null;
   return async function run(...given) {
     waiting = given;
@@ -41,47 +41,47 @@ export function newest(deed, failed) {
       const now = waiting;
       waiting = null;
       try {
-        await deed(...now);
+        await task(...now);
       } catch (error) {
         if (error.status === 429) {
           await new Promise((done) => setTimeout(done, 250));
           waiting ??= now;
-        } else if (error.name !== "AbortError") failed(error);
+        } else if (error.name !== "AbortError") onError(error);
       }
     }
     running = false;
   };
 }
 
-const KINDS = ["progress", "samples", "checkpoint", "fault", "start", "resume", "rollback", "stop", "gone", "broken-line"];
+const EVENT_NAMES = ["progress", "samples", "checkpoint", "fault", "start", "resume", "rollback", "stop", "deleted", "malformed-line"];
 
 /**
- * Follow a run's journal from an offset on: `heard(kind, line)` for every event, `state("live" | "lost" | "paused")` as the connection changes.
+ * Follow a run's journal from an offset on: `onEvent(kind, line)` for every event, `onState("live" | "lost" | "paused")` as the connection changes.
  * A lost connection is made again from the last event heard, ever more patiently; a hidden tab lets its connection go, since browsers allow only six to one address.
  */
-export function follow(id, from, heard, state, signal) {
-  let source = null, last = from, timer = 0, patience = 500, over = false;
+export function followEvents(id, from, onEvent, onState, signal) {
+  let source = null, last = from, timer = 0, retryDelay = 500, isDeleted = false;
   const open = () => {
     clearTimeout(timer);
-    if (signal.aborted || document.hidden || over) return;
+    if (signal.aborted || document.hidden || isDeleted) return;
     source?.close();
     source = new EventSource(address("/api/events", { run: id, after: last }));
-    source.onopen = () => ((patience = 500), state("live"));
+    source.onopen = () => ((retryDelay = 500), onState("live"));
     source.onerror = () => {
-      state("lost");
+      onState("lost");
       if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself, from the last id
-      timer = setTimeout(open, patience);
-      patience = Math.min(15000, patience * 2);
+      timer = setTimeout(open, retryDelay);
+      retryDelay = Math.min(15000, retryDelay * 2);
     };
-    for (const kind of KINDS)
+    for (const kind of EVENT_NAMES)
       source.addEventListener(kind, (event) => {
         if (event.lastEventId) last = event.lastEventId;
-        if (kind === "gone") (over = true), close();
+        if (kind === "deleted") (isDeleted = true), close();
         let line = {};
         try {
           line = JSON.parse(event.data);
-        } catch { /* `gone` may carry no words */ }
-        heard(kind, line);
+        } catch { /* `deleted` may carry no words */ }
+        onEvent(kind, line);
       });
   };
   const close = () => {
@@ -89,8 +89,8 @@ export function follow(id, from, heard, state, signal) {
     source?.close();
     source = null;
   };
-  const seen = () => (document.hidden ? (close(), state("paused")) : open());
-  document.addEventListener("visibilitychange", seen, { signal });
+  const onVisibilityChange = () => (document.hidden ? (close(), onState("paused")) : open());
+  document.addEventListener("visibilitychange", onVisibilityChange, { signal });
   signal.addEventListener("abort", close);
   open();
 }

@@ -1,12 +1,12 @@
 // Curves on a canvas: a mean with its least and greatest values, exact numbers under the pointer, zoom by dragging. Knows no run.
-import { h, number, short } from "./dom.js";
+import { h, formatNumber, formatCompact } from "./dom.js";
 
 const HEIGHT = 188, LEFT = 46, RIGHT = 10, TOP = 8, BOTTOM = 22;
 /** The share of a band's ends that may lie beyond the axis. */
-const OUTSIDE = 0.01;
+const CLIPPED_FRACTION = 0.01;
 
 /** A colour of the theme in force. */
-export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const themeColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 /** Round numbers that cut [low, high] into about `count` parts. */
 export function ticks(low, high, count) {
@@ -26,7 +26,7 @@ function logTicks(low, high) {
 }
 
 /** Average with what came before, the older the less; the first values are not pulled to zero. `amount` from 0 (none) to 0.99. */
-export function smoothed(values, amount) {
+export function exponentialMovingAverage(values, amount) {
   if (!amount) return values;
   let sum = 0, weight = 0;
   return values.map((value) => {
@@ -38,7 +38,7 @@ export function smoothed(values, amount) {
 }
 
 /** Index of the entry of ascending `xs` nearest to `x`. */
-export function nearest(xs, x) {
+export function nearestIndex(xs, x) {
   let low = 0, high = xs.length - 1;
   while (low < high) {
     const middle = (low + high) >> 1;
@@ -49,30 +49,30 @@ export function nearest(xs, x) {
 }
 
 /**
- * One chart. `lines` are [{name, words, colour}], and others after `list(lines)`; `feed({x, series: {name: {mean, low, high}}, marks})` gives it numbers;
- * `look({smooth, log, range, axis})` says how to show them. `zoomed([from, to] | null)` and `pointed(x | null)` report what the user did.
+ * One chart. `lines` are [{name, label, color}], and others after `setLines(lines)`; `setData({x, series: {name: {mean, low, high}}, marks})` gives it numbers;
+ * `setView({smooth, log, range, axis})` says how to show them. `onZoom([from, to] | null)` and `onPoint(x | null)` report what the user did.
  */
-export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = "" }) {
+export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = "" }) {
   const canvas = h("canvas", { height: HEIGHT, "aria-hidden": "true" });
   let values = [];
   const legend = h("ul", { class: "legend" });
-  const list = (next) => {
+  const setLines = (next) => {
     lines = next;
     values = lines.map(() => ({ value: h("b"), range: h("small") }));
-    legend.replaceChildren(...lines.map((line, index) => h("li", { data: { colour: line.colour } }, h("span", { class: "name" }, line.words), values[index].value, values[index].range)));
+    legend.replaceChildren(...lines.map((line, index) => h("li", { data: { color: line.color } }, h("span", { class: "name" }, line.label), values[index].value, values[index].range)));
   };
-  list(lines);
+  setLines(lines);
   const at = h("span", { class: "at" });
   const box = h("div", { class: "chart", tabindex: 0, role: "group", "aria-roledescription": "chart", "aria-label": title }, canvas);
-  const spoken = h("span", { class: "unseen", "aria-live": "polite" });
+  const spoken = h("span", { class: "visually-hidden", "aria-live": "polite" });
   const element = h("figure", { class: "panel" }, h("figcaption", {}, h("h3", {}, title), at), legend, box, spoken);
-  let data = { x: [], series: {}, marks: [] }, how = { smooth: 0, log: false, range: null, axis: "images" }, cursor = null, drag = null, due = 0, scale = null, smooth = {};
+  let data = { x: [], series: {}, marks: [] }, view = { smooth: 0, log: false, range: null, axis: "images" }, cursor = null, drag = null, due = 0, scale = null, smooth = {};
 
   const visible = () => {
     const xs = data.x;
     if (!xs.length) return [0, -1];
-    if (!how.range) return [0, xs.length - 1];
-    let first = nearest(xs, how.range[0]), last = nearest(xs, how.range[1]);
+    if (!view.range) return [0, xs.length - 1];
+    let first = nearestIndex(xs, view.range[0]), last = nearestIndex(xs, view.range[1]);
     return [Math.max(0, first - 1), Math.min(xs.length - 1, last + 1)];
   };
   const draw = () => {
@@ -80,12 +80,12 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
     due = requestAnimationFrame(() => ((due = 0), redraw()));
   };
 
-  const smoothOf = (line) => (smooth[line.name] ??= smoothed(data.series[line.name].mean, dots ? 0 : how.smooth)); // single measurements are shown as they are
+  const smoothOf = (line) => (smooth[line.name] ??= exponentialMovingAverage(data.series[line.name].mean, dots ? 0 : view.smooth)); // single measurements are shown as they are
 
   function extent(first, last) {
     let low = Infinity, high = -Infinity;
     const widen = (value) => {
-      if (value === null || value === undefined || !Number.isFinite(value) || (how.log && value <= 0)) return;
+      if (value === null || value === undefined || !Number.isFinite(value) || (view.log && value <= 0)) return;
       if (value < low) low = value;
       if (value > high) high = value;
     };
@@ -94,13 +94,13 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
       if (!each) continue;
       const mean = smoothOf(line);
       for (let index = first; index <= last; index++) widen(mean[index]);
-      for (const [list, part] of [[each.low, OUTSIDE], [each.high, 1 - OUTSIDE]]) { // one wild reading must not flatten all others
+      for (const [list, part] of [[each.low, CLIPPED_FRACTION], [each.high, 1 - CLIPPED_FRACTION]]) { // one wild reading must not flatten all others
         const sorted = list.slice(first, last + 1).filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
         widen(sorted[Math.round(part * (sorted.length - 1))]);
       }
     }
     if (low > high) return null;
-    if (how.log) return low === high ? [low / 2, high * 2] : [low * 0.9, high * 1.1];
+    if (view.log) return low === high ? [low / 2, high * 2] : [low * 0.9, high * 1.1];
     const span = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high)) ? high - low : 0; // rounding is no change
     const room = (span || Math.abs(high) || 1) * 0.06;
     return [low - room, high + room];
@@ -114,91 +114,91 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(HEIGHT * ratio);
     }
-    const pen = canvas.getContext("2d");
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, HEIGHT);
-    pen.font = "11px Plex, system-ui, sans-serif";
+    const ctx = canvas.getContext("2d");
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.clearRect(0, 0, width, HEIGHT);
+    ctx.font = "11px Plex, system-ui, sans-serif";
     const [first, last] = visible();
     const range = first <= last ? extent(first, last) : null;
-    const ink = colour("muted"), rule = colour("rule");
+    const ink = themeColor("muted"), rule = themeColor("rule");
     if (!range) {
-      pen.fillStyle = ink;
-      pen.textAlign = "center";
-      pen.fillText(how.log ? "nothing above zero here" : "not measured yet", width / 2, HEIGHT / 2);
+      ctx.fillStyle = ink;
+      ctx.textAlign = "center";
+      ctx.fillText(view.log ? "nothing above zero here" : "not measured yet", width / 2, HEIGHT / 2);
       scale = null;
       return;
     }
-    let [from, to] = how.range ?? [data.x[0], data.x[data.x.length - 1]];
+    let [from, to] = view.range ?? [data.x[0], data.x[data.x.length - 1]];
     if (from === to) to = from + 1;
     const x = (value) => LEFT + ((value - from) / (to - from)) * (width - LEFT - RIGHT);
-    const fold = how.log ? Math.log10 : (value) => value;
+    const fold = view.log ? Math.log10 : (value) => value;
     const [bottom, top] = [fold(range[0]), fold(range[1])];
     const y = (value) => TOP + (1 - (fold(value) - bottom) / (top - bottom)) * (HEIGHT - TOP - BOTTOM);
     scale = { x, from, to, width };
-    axes(pen, { x, y, from, to, range, width, ink, rule });
-    pen.save();
-    pen.beginPath();
-    pen.rect(LEFT, TOP - 2, width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM + 4);
-    pen.clip();
-    for (const mark of data.marks ?? []) flag(pen, x(mark.x), mark);
-    for (const line of lines) curve(pen, line, first, last, x, y);
-    pen.restore();
+    drawAxes(ctx, { x, y, from, to, range, width, ink, rule });
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(LEFT, TOP - 2, width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM + 4);
+    ctx.clip();
+    for (const mark of data.marks ?? []) drawMarker(ctx, x(mark.x), mark);
+    for (const line of lines) drawCurve(ctx, line, first, last, x, y);
+    ctx.restore();
     if (drag && Math.abs(drag.to - drag.from) > 3) {
-      pen.fillStyle = colour("select");
-      pen.fillRect(Math.min(drag.from, drag.to), TOP, Math.abs(drag.to - drag.from), HEIGHT - TOP - BOTTOM);
+      ctx.fillStyle = themeColor("select");
+      ctx.fillRect(Math.min(drag.from, drag.to), TOP, Math.abs(drag.to - drag.from), HEIGHT - TOP - BOTTOM);
     }
-    tell(pen, x, y);
+    updateLegend(ctx, x, y);
   }
 
-  function axes(pen, { x, y, from, to, range, width, ink, rule }) {
-    pen.lineWidth = 1;
-    pen.fillStyle = ink;
-    pen.textBaseline = "middle";
-    pen.textAlign = "right";
-    for (const value of how.log ? logTicks(...range) : ticks(range[0], range[1], 4)) {
+  function drawAxes(ctx, { x, y, from, to, range, width, ink, rule }) {
+    ctx.lineWidth = 1;
+    ctx.fillStyle = ink;
+    ctx.textBaseline = "middle";
+    ctx.textAlign = "right";
+    for (const value of view.log ? logTicks(...range) : ticks(range[0], range[1], 4)) {
       const at = Math.round(y(value)) + 0.5;
       if (at < TOP - 2 || at > HEIGHT - BOTTOM + 2) continue;
-      pen.strokeStyle = rule;
-      pen.beginPath();
-      pen.moveTo(LEFT, at);
-      pen.lineTo(width - RIGHT, at);
-      pen.stroke();
-      pen.fillText(Math.abs(value) >= 1e4 ? short(value) : number(value), LEFT - 6, at);
+      ctx.strokeStyle = rule;
+      ctx.beginPath();
+      ctx.moveTo(LEFT, at);
+      ctx.lineTo(width - RIGHT, at);
+      ctx.stroke();
+      ctx.fillText(Math.abs(value) >= 1e4 ? formatCompact(value) : formatNumber(value), LEFT - 6, at);
     }
-    pen.textBaseline = "alphabetic";
-    pen.textAlign = "center";
+    ctx.textBaseline = "alphabetic";
+    ctx.textAlign = "center";
     const along = ticks(from, to, Math.max(2, Math.floor(width / 72)));
     for (const value of along) {
-      const words = how.axis === "seconds" ? clock(value) : short(value);
-      const half = pen.measureText(words).width / 2;
-      pen.fillText(words, Math.min(width - RIGHT - half, Math.max(LEFT + half, x(value))), HEIGHT - 6);
+      const words = view.axis === "seconds" ? formatElapsed(value) : formatCompact(value);
+      const half = ctx.measureText(words).width / 2;
+      ctx.fillText(words, Math.min(width - RIGHT - half, Math.max(LEFT + half, x(value))), HEIGHT - 6);
     }
   }
 
-  function curve(pen, line, first, last, x, y) {
+  function drawCurve(ctx, line, first, last, x, y) {
     const each = data.series[line.name];
     if (!each) return;
     const mean = smoothOf(line);
-    const tint = colour(line.colour), columns = bucketed(each, mean, first, last, x);
+    const tint = themeColor(line.color), columns = bucketed(each, mean, first, last, x);
     if (!columns.length) return;
-    const sure = (value) => (how.log && value <= 0 ? null : value);
-    pen.fillStyle = tint;
-    pen.globalAlpha = 0.16;
-    pen.beginPath();
-    columns.forEach(([at, , , high], index) => pen[index ? "lineTo" : "moveTo"](at, y(sure(high) ?? 1e-12)));
-    for (let index = columns.length - 1; index >= 0; index--) pen.lineTo(columns[index][0], Math.min(HEIGHT, y(sure(columns[index][2]) ?? 1e-12)));
-    pen.fill();
-    pen.globalAlpha = 1;
-    pen.strokeStyle = tint;
-    pen.lineWidth = 1.6;
-    pen.lineJoin = "round";
-    pen.beginPath();
-    columns.forEach(([at, value], index) => sure(value) !== null && pen[index ? "lineTo" : "moveTo"](at, y(value)));
-    pen.stroke();
+    const sure = (value) => (view.log && value <= 0 ? null : value);
+    ctx.fillStyle = tint;
+    ctx.globalAlpha = 0.16;
+    ctx.beginPath();
+    columns.forEach(([at, , , high], index) => ctx[index ? "lineTo" : "moveTo"](at, y(sure(high) ?? 1e-12)));
+    for (let index = columns.length - 1; index >= 0; index--) ctx.lineTo(columns[index][0], Math.min(HEIGHT, y(sure(columns[index][2]) ?? 1e-12)));
+    ctx.fill();
+    ctx.globalAlpha = 1;
+    ctx.strokeStyle = tint;
+    ctx.lineWidth = 1.6;
+    ctx.lineJoin = "round";
+    ctx.beginPath();
+    columns.forEach(([at, value], index) => sure(value) !== null && ctx[index ? "lineTo" : "moveTo"](at, y(value)));
+    ctx.stroke();
     if (dots || columns.length === 1) for (const [at, value] of columns) {
-      pen.beginPath();
-      pen.arc(at, y(value), 2.5, 0, 7);
-      pen.fill();
+      ctx.beginPath();
+      ctx.arc(at, y(value), 2.5, 0, 7);
+      ctx.fill();
     }
   }
 
@@ -226,48 +226,48 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
     return columns;
   }
 
-  function flag(pen, at, mark) {
-    pen.strokeStyle = colour(mark.colour);
-    pen.lineWidth = 1;
-    pen.setLineDash([3, 3]);
-    pen.beginPath();
-    pen.moveTo(Math.round(at) + 0.5, TOP);
-    pen.lineTo(Math.round(at) + 0.5, HEIGHT - BOTTOM);
-    pen.stroke();
-    pen.setLineDash([]);
+  function drawMarker(ctx, at, mark) {
+    ctx.strokeStyle = themeColor(mark.color);
+    ctx.lineWidth = 1;
+    ctx.setLineDash([3, 3]);
+    ctx.beginPath();
+    ctx.moveTo(Math.round(at) + 0.5, TOP);
+    ctx.lineTo(Math.round(at) + 0.5, HEIGHT - BOTTOM);
+    ctx.stroke();
+    ctx.setLineDash([]);
   }
 
-  function tell(pen, x, y) {
-    const index = cursor === null || !data.x.length ? -1 : nearest(data.x, cursor);
+  function updateLegend(ctx, x, y) {
+    const index = cursor === null || !data.x.length ? -1 : nearestIndex(data.x, cursor);
     const where = index < 0 ? null : data.x[index];
-    at.textContent = where === null ? "" : how.axis === "seconds" ? clock(where) : `${Math.round(where).toLocaleString("en")} images`;
+    at.textContent = where === null ? "" : view.axis === "seconds" ? formatElapsed(where) : `${Math.round(where).toLocaleString("en")} images`;
     if (where !== null) {
-      pen.strokeStyle = colour("muted");
-      pen.lineWidth = 1;
-      pen.beginPath();
-      pen.moveTo(Math.round(x(where)) + 0.5, TOP);
-      pen.lineTo(Math.round(x(where)) + 0.5, HEIGHT - BOTTOM);
-      pen.stroke();
+      ctx.strokeStyle = themeColor("muted");
+      ctx.lineWidth = 1;
+      ctx.beginPath();
+      ctx.moveTo(Math.round(x(where)) + 0.5, TOP);
+      ctx.lineTo(Math.round(x(where)) + 0.5, HEIGHT - BOTTOM);
+      ctx.stroke();
     }
     lines.forEach((line, which) => {
       const each = data.series[line.name];
-      const here = each ? (index < 0 ? latest(each.mean) : index) : -1;
+      const here = each ? (index < 0 ? lastValueIndex(each.mean) : index) : -1;
       const value = each?.mean[here];
-      values[which].value.textContent = value === null || value === undefined ? "–" : number(value) + unit;
+      values[which].value.textContent = value === null || value === undefined ? "–" : formatNumber(value) + unit;
       const [low, high] = [each?.low[here], each?.high[here]];
-      values[which].range.textContent = index >= 0 && value != null && low !== high ? `${number(low)} … ${number(high)}` : "";
-      if (index < 0 || value == null || (how.log && value <= 0)) return;
-      pen.fillStyle = colour(line.colour);
-      pen.beginPath();
-      pen.arc(x(where), y((smooth[line.name] ?? each.mean)[here] ?? value), 3, 0, 7);
-      pen.fill();
+      values[which].range.textContent = index >= 0 && value != null && low !== high ? `${formatNumber(low)} … ${formatNumber(high)}` : "";
+      if (index < 0 || value == null || (view.log && value <= 0)) return;
+      ctx.fillStyle = themeColor(line.color);
+      ctx.beginPath();
+      ctx.arc(x(where), y((smooth[line.name] ?? each.mean)[here] ?? value), 3, 0, 7);
+      ctx.fill();
     });
   }
 
-  const speak = () => (spoken.textContent = `${at.textContent}: ${lines.map((line, index) => `${line.words} ${values[index].value.textContent}`).join(", ")}`);
+  const speak = () => (spoken.textContent = `${at.textContent}: ${lines.map((line, index) => `${line.label} ${values[index].value.textContent}`).join(", ")}`);
   const invert = (pixel) => scale && scale.from + ((pixel - LEFT) / (scale.width - LEFT - RIGHT)) * (scale.to - scale.from);
   const inside = (event) => Math.min(canvas.clientWidth - RIGHT, Math.max(LEFT, event.clientX - canvas.getBoundingClientRect().left));
-  const point = (x) => (pointed ? pointed(x) : ((cursor = x), draw()));
+  const point = (x) => (onPoint ? onPoint(x) : ((cursor = x), draw()));
   box.addEventListener("pointermove", (event) => {
     if (drag) drag.to = inside(event);
     if (scale) point(invert(inside(event)));
@@ -281,51 +281,51 @@ export function lineChart({ title, lines, zoomed, pointed, dots = false, unit = 
   box.addEventListener("pointerup", () => {
     const done = drag;
     drag = null;
-    if (done && Math.abs(done.to - done.from) > 6) zoomed([invert(Math.min(done.from, done.to)), invert(Math.max(done.from, done.to))]);
+    if (done && Math.abs(done.to - done.from) > 6) onZoom([invert(Math.min(done.from, done.to)), invert(Math.max(done.from, done.to))]);
     else draw();
   });
   box.addEventListener("pointercancel", () => ((drag = null), draw()));
-  box.addEventListener("dblclick", () => zoomed(null));
+  box.addEventListener("dblclick", () => onZoom(null));
   box.addEventListener("blur", () => point(null));
   box.addEventListener("keydown", (event) => {
     const [first, last] = visible();
     if (last < first || event.ctrlKey || event.metaKey) return;
-    const now = cursor === null ? last : nearest(data.x, cursor), step = event.shiftKey ? 10 : 1;
+    const now = cursor === null ? last : nearestIndex(data.x, cursor), step = event.shiftKey ? 10 : 1;
     const next = { ArrowLeft: now - step, ArrowRight: now + step, Home: first, End: last }[event.key];
     if (next !== undefined) {
       point(data.x[Math.min(last, Math.max(first, next))]);
       requestAnimationFrame(() => requestAnimationFrame(speak));
     } else if (event.key === "+" || event.key === "=") zoomAround(data.x[now], 0.5);
     else if (event.key === "-") zoomAround(data.x[now], 2);
-    else if (event.key === "Escape") zoomed(null);
+    else if (event.key === "Escape") onZoom(null);
     else return;
     event.preventDefault();
   });
   function zoomAround(x, factor) {
     const half = ((scale?.to ?? 0) - (scale?.from ?? 0)) * factor * 0.5;
     const [low, high] = [data.x[0], data.x[data.x.length - 1]];
-    zoomed(x - half <= low && x + half >= high ? null : [Math.max(low, x - half), Math.min(high, x + half)]);
+    onZoom(x - half <= low && x + half >= high ? null : [Math.max(low, x - half), Math.min(high, x + half)]);
   }
 
   new ResizeObserver(draw).observe(box);
   return {
-    element, list,
+    element, setLines,
     has: (name) => lines.some((line) => line.name === name),
-    feed: (next) => ((data = next), (smooth = {}), draw()),
-    look: (next) => ((smooth = next.smooth === how.smooth ? smooth : {}), (how = next), draw()),
+    setData: (next) => ((data = next), (smooth = {}), draw()),
+    setView: (next) => ((smooth = next.smooth === view.smooth ? smooth : {}), (view = next), draw()),
     point: (x) => ((cursor = x), draw()),
     draw,
   };
 }
 
-export function clock(seconds) {
+export function formatElapsed(seconds) {
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Number((seconds / 60).toPrecision(3))} min`;
   return `${Number((seconds / 3600).toPrecision(3))} h`;
 }
 
 /** Index of the last number in a list, -1 for none. */
-function latest(values) {
+function lastValueIndex(values) {
   let index = values.length - 1;
   while (index >= 0 && values[index] === null) index--;
   return index;

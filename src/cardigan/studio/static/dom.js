@@ -14,10 +14,10 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-export const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
+export const formatInteger = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
 
 /** 4 significant digits, never 0.00000123 as 0.000. */
-export function number(value) {
+export function formatNumber(value) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
@@ -27,13 +27,13 @@ export function number(value) {
 }
 
 /** 250048 -> 250 k, for axes and narrow places. */
-export function short(value) {
+export function formatCompact(value) {
   const size = Math.abs(value);
   const [divisor, unit] = size >= 1e9 ? [1e9, " G"] : size >= 1e6 ? [1e6, " M"] : size >= 1e4 ? [1e3, " k"] : [1, ""];
   return Number((value / divisor).toPrecision(3)) + unit;
 }
 
-export function duration(seconds) {
+export function formatDuration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
@@ -42,78 +42,78 @@ export function duration(seconds) {
 }
 
 /** How long ago a unix time was. */
-export function ago(time) {
+export function formatAge(time) {
   const seconds = Math.max(0, Date.now() / 1000 - time);
   if (seconds < 60) return "now";
   const [size, unit] = seconds < 3600 ? [60, "min"] : seconds < 86400 ? [3600, "h"] : seconds < 86400 * 60 ? [86400, "d"] : [86400 * 30.4, "months"];
   return `${Math.floor(seconds / size)} ${unit}`;
 }
 
-let saying = 0;
+let announceTimer = 0;
 /** Tell a screen reader; only the last of a quick series is spoken. */
-export function say(words) {
-  clearTimeout(saying);
-  saying = setTimeout(() => (document.getElementById("say").textContent = words), 250);
+export function announce(words) {
+  clearTimeout(announceTimer);
+  announceTimer = setTimeout(() => (document.getElementById("announcer").textContent = words), 250);
 }
 
-/** A labelled slider whose value stands beside it. `shown` words the value; `moved` gets every change as a number. */
-export function slider({ label, min, max, step, value, shown = number, moved, hint }) {
-  const output = h("output", {}, shown(value));
+/** A labelled slider whose value stands beside it. `format` words the value; `onChange` gets every change as a number. */
+export function slider({ label, min, max, step, value, format = formatNumber, onChange, hint }) {
+  const output = h("output", {}, format(value));
   const input = h("input", { type: "range", min, max, step, value: String(value), title: hint });
-  const worded = () => {
-    const words = shown(Number(input.value));
+  const updateOutput = () => {
+    const words = format(Number(input.value));
     output.textContent = words;
     input.setAttribute("aria-valuetext", words);
   };
   input.addEventListener("input", () => {
-    worded();
-    moved(Number(input.value));
+    updateOutput();
+    onChange(Number(input.value));
   });
-  worded();
+  updateOutput();
   const element = h("label", { class: "slider" }, h("span", {}, label), output, input);
-  return { element, input, set: (next) => ((input.value = String(next)), worded()) };
+  return { element, input, set: (next) => ((input.value = String(next)), updateOutput()) };
 }
 
 /** One of a few: a row of radio buttons that looks like one control. `options` are [value, words]. */
-export function segmented(label, options, value, chosen) {
+export function segmented(label, options, value, onChange) {
   const name = `s${Math.random().toString(36).slice(2)}`;
   const radios = options.map(([each, words]) =>
-    h("label", {}, h("input", { type: "radio", name, value: each, checked: each === value, on: { change: () => chosen(each) } }), h("span", {}, words)),
+    h("label", {}, h("input", { type: "radio", name, value: each, checked: each === value, on: { change: () => onChange(each) } }), h("span", {}, words)),
   );
-  return h("fieldset", { class: "segmented" }, h("legend", { class: "unseen" }, label), radios);
+  return h("fieldset", { class: "segmented" }, h("legend", { class: "visually-hidden" }, label), radios);
 }
 
-const offered = (options, value) => options.map(([each, words]) => h("option", { value: each, selected: String(each) === String(value) }, words));
+const optionElements = (options, value) => options.map(([each, words]) => h("option", { value: each, selected: String(each) === String(value) }, words));
 
 /** A labelled drop-down. */
-export function choice(label, options, value, chosen) {
-  const select = h("select", { on: { change: () => chosen(select.value) } }, offered(options, value));
+export function selectField(label, options, value, onChange) {
+  const select = h("select", { on: { change: () => onChange(select.value) } }, optionElements(options, value));
   return h("label", { class: "field" }, h("span", {}, label), select);
 }
 
 /** Offer other options in a drop-down, which keeps its place and its focus; a chosen one that is offered no longer stays as long as it is chosen. */
-export function reoffer(field, options, value) {
+export function replaceOptions(field, options, value) {
   const known = options.some(([each]) => String(each) === String(value));
-  field.querySelector("select").replaceChildren(...offered(known ? options : [...options, [value, `${value}, gone`]], value));
+  field.querySelector("select").replaceChildren(...optionElements(known ? options : [...options, [value, `${value}, gone`]], value));
 }
 
 /** A labelled whole number. */
-export function counter(label, value, min, max, changed) {
-  const shown = (what) => (typeof what === "number" ? String(what) : ""); // what is no number is a picture that was found, until a seed is typed
-  const input = h("input", { type: "number", min, max, step: 1, value: shown(value), placeholder: "found", inputmode: "numeric" });
+export function integerField(label, value, min, max, changed) {
+  const format = (what) => (typeof what === "number" ? String(what) : ""); // what is no number is a picture that was found, until a seed is typed
+  const input = h("input", { type: "number", min, max, step: 1, value: format(value), placeholder: "found", inputmode: "numeric" });
   input.addEventListener("change", () => {
     const given = Math.round(Number(input.value));
     input.value = String(Math.min(max, Math.max(min, Number.isFinite(given) ? given : min)));
     changed(Number(input.value));
   });
-  return { element: h("label", { class: "field" }, h("span", {}, label), input), set: (next) => (input.value = shown(next)) };
+  return { element: h("label", { class: "field" }, h("span", {}, label), input), set: (next) => (input.value = format(next)) };
 }
 
 /** A sentence about what cannot be shown, in the place where it would stand. */
 export const notice = (words, kind = "") => h("p", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, words);
 
 /** What a beginner should know about the view beside it. */
-export const lesson = (title, ...paragraphs) => h("div", { class: "lesson", role: "note" }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));
+export const helpNote = (title, ...paragraphs) => h("div", { class: "help-note", role: "note" }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));
 
 /** Whether a key belongs to the element it was pressed in, not to the view. */
-export const typing = (event) => event.ctrlKey || event.metaKey || event.altKey || Boolean(event.target.closest?.("input, select, textarea, [contenteditable], dialog, .tiles, .pad, .chart"));
+export const isTyping = (event) => event.ctrlKey || event.metaKey || event.altKey || Boolean(event.target.closest?.("input, select, textarea, [contenteditable], dialog, .tiles, .pad, .chart"));

@@ -1,52 +1,52 @@
 // Every saved sheet: scrub, play, two moments side by side, one picture's life.
-import { address, newest, picture } from "./api.js";
-import { choice, h, notice, say, segmented, short, typing, whole } from "./dom.js";
-import { frame, paintHalf, paintTile, tiles } from "./pictures.js";
+import { address, latestOnly, fetchImage } from "./api.js";
+import { selectField, h, notice, announce, segmented, formatCompact, isTyping, formatInteger } from "./dom.js";
+import { imageCanvas, paintSheetHalf, paintTile, tileGrid } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
-const KEPT = 48, STRIP = 64;
+const CACHED_SHEETS = 48, MAX_TILE_HISTORY = 64;
 
-export async function mount({ host, signal, state, id, run, bus }) {
+export async function mount({ host, signal, state, id, run, events }) {
   const { layout } = run, sheets = run.sheets;
   if (!sheets.length) {
     host.append(notice("No sheet has been saved yet: the first comes with the first step."));
-    bus.addEventListener("samples", () => (host.replaceChildren(), mount({ host, signal, state, id, run, bus })), { signal, once: true });
+    events.addEventListener("samples", () => (host.replaceChildren(), mount({ host, signal, state, id, run, events })), { signal, once: true });
     return;
   }
-  const kept = cache((at) => picture("/api/sheet", { run: id, at }, signal));
+  const kept = cache((at) => fetchImage("/api/sample-sheet", { run: id, images_seen: at }, signal));
   let chosen = Math.min(layout.count - 1, state.number("tile", 0));
-  const panes = [pane("at", "this moment"), pane("other", "another moment")];
+  const panes = [historyPane("at", "this moment"), historyPane("other", "another moment")];
   const indexOf = (at, otherwise) => {
     const found = sheets.indexOf(at);
     return found < 0 ? otherwise : found;
   };
 
-  function pane(name, words) {
-    const grid = tiles(layout, { label: (index) => `Picture ${index + 1}`, picked: pick, marked: (index) => (index === chosen ? "●" : "") });
+  function historyPane(name, words) {
+    const grid = tileGrid(layout, { label: (index) => `Picture ${index + 1}`, onPick: pick, markText: (index) => (index === chosen ? "●" : "") });
     const caption = h("b"), count = h("small"), trouble = h("span", { class: "count" });
     const input = h("input", { type: "range", class: "scrub", min: 0, max: sheets.length - 1, step: 1, value: 0, "aria-label": `Sheet of ${words}` });
     const ends = [h("span", {}), h("span", {})];
     const self = {
-      element: h("div", { class: "moment" }, h("figcaption", {}, caption, count, trouble), h("div", { class: "plate" }, grid.element), h("div", { class: "scrubber" }, input, h("div", { class: "ruler", "aria-hidden": "true" }, ends))),
+      element: h("div", { class: "history-pane" }, h("figcaption", {}, caption, count, trouble), h("div", { class: "image-frame" }, grid.element), h("div", { class: "scrubber" }, input, h("div", { class: "ruler", "aria-hidden": "true" }, ends))),
       grid, input, index: 0,
       count() {
         input.max = sheets.length - 1;
         count.textContent = ` sheet ${self.index + 1} of ${sheets.length}`;
-        [sheets[0], sheets.at(-1)].forEach((at, end) => (ends[end].textContent = short(at)));
+        [sheets[0], sheets.at(-1)].forEach((at, end) => (ends[end].textContent = formatCompact(at)));
       },
       go(index) {
         self.index = Math.min(sheets.length - 1, Math.max(0, index));
         input.value = String(self.index);
         self.count();
-        caption.textContent = `${whole(sheets[self.index])} images`;
+        caption.textContent = `${formatInteger(sheets[self.index])} images`;
         input.setAttribute("aria-valuetext", caption.textContent);
         state.set({ [name]: self.index === sheets.length - 1 && name === "at" ? null : sheets[self.index] });
         draw(self.index);
-        if (self === panes?.[0]) kept.ahead([sheets[self.index + 1], sheets[self.index + 2], sheets[self.index - 1]]);
+        if (self === panes?.[0]) kept.prefetch([sheets[self.index + 1], sheets[self.index + 2], sheets[self.index - 1]]);
       },
     };
-    const draw = newest(async (index) => {
-      paintHalf(grid.canvas, await kept.get(sheets[index]), layout);
+    const draw = latestOnly(async (index) => {
+      paintSheetHalf(grid.canvas, await kept.get(sheets[index]), layout);
       trouble.textContent = "";
     }, (error) => (trouble.textContent = error.message));
     input.addEventListener("input", () => (stop(), self.go(Number(input.value))));
@@ -79,13 +79,13 @@ export async function mount({ host, signal, state, id, run, bus }) {
 
   const strip = h("div", { class: "strip", tabindex: 0, role: "region", "aria-label": "One picture's life" });
   const stripTitle = h("h2", {}), exports = h("div", { class: "row" });
-  const drawStrip = newest(async () => {
-    const bitmap = await picture("/api/strip", { run: id, tile: chosen }, signal);
-    const count = Math.round((bitmap.width + layout.gap) / (layout.width + layout.gap)), moments = evenly(sheets, count);
+  const drawTileHistory = latestOnly(async () => {
+    const bitmap = await fetchImage("/api/tile-history", { run: id, tile: chosen }, signal);
+    const count = Math.round((bitmap.width + layout.gap) / (layout.width + layout.gap)), moments = evenlySpaced(sheets, count);
     const row = { ...layout, columns: count, rows: 1 };
     const cells = moments.map((at, index) => {
-      const canvas = frame(layout.width, layout.height, "");
-      return [canvas, index, h("button", { type: "button", "aria-label": `At ${whole(at)} images`, on: { click: () => (stop(), panes[0].go(indexOf(at, 0))) } }, canvas, h("span", {}, short(at)))];
+      const canvas = imageCanvas(layout.width, layout.height, "");
+      return [canvas, index, h("button", { type: "button", "aria-label": `At ${formatInteger(at)} images`, on: { click: () => (stop(), panes[0].go(indexOf(at, 0))) } }, canvas, h("span", {}, formatCompact(at)))];
     });
     strip.replaceChildren(...cells.map(([, , button]) => button));
     for (const [canvas, index] of cells) paintTile(canvas, bitmap, row, index);
@@ -96,21 +96,21 @@ export async function mount({ host, signal, state, id, run, bus }) {
     chosen = index;
     state.set({ tile: index });
     panes.forEach((each) => each.grid.mark());
-    life();
+    showTileHistory();
   }
-  function life() {
+  function showTileHistory() {
     stripTitle.textContent = `The life of picture ${chosen + 1}`;
-    drawStrip();
-    offer();
+    drawTileHistory();
+    updateDownloads();
   }
-  function offer() {
-    const download = (words, more) => run.films.map((format) => h("a", { class: "button small", href: address("/api/film", { run: id, format, fps: speed(), ...more }), download: `${id.split("/").at(-1)}-${words}.${format}` }, format.toUpperCase()));
+  function updateDownloads() {
+    const download = (words, more) => run.animation_formats.map((format) => h("a", { class: "button small", href: address("/api/animation", { run: id, format, fps: speed(), ...more }), download: `${id.split("/").at(-1)}-${words}.${format}` }, format.toUpperCase()));
     exports.replaceChildren(h("span", { class: "label" }, "Save the film of all pictures"), h("span", { class: "row" }, download("sheets", {})), h("span", { class: "label" }, "of this picture"), h("span", { class: "row" }, download(`picture-${chosen + 1}`, { tile: chosen })));
   }
 
-  const moments = h("div", { class: "moments" }, panes[0].element);
-  const past = h("div", { class: "past" }, moments, h("section", { class: "life" }, h("div", { class: "controls" }, stripTitle, h("span", { class: "count" }, "choose another picture on the sheet")), strip, exports));
-  const two = (on) => {
+  const moments = h("div", { class: "history-panes" }, panes[0].element);
+  const past = h("div", { class: "history-layout" }, moments, h("section", { class: "tile-history" }, h("div", { class: "controls" }, stripTitle, h("span", { class: "count" }, "choose another picture on the sheet")), strip, exports));
+  const setSideBySide = (on) => {
     state.set({ two: on ? "1" : null, other: on ? state.get("other") : null });
     moments.replaceChildren(...panes.slice(0, on ? 2 : 1).map((each) => each.element));
     past.classList.toggle("two", on);
@@ -120,35 +120,35 @@ export async function mount({ host, signal, state, id, run, bus }) {
     });
   };
   const step = (words, by) => h("button", { type: "button", "aria-label": words, title: words, on: { click: () => (stop(), panes[0].go(panes[0].index + by)) } }, by < 0 ? "←" : "→");
-  host.append(h("h2", { class: "unseen" }, "Time"),
+  host.append(h("h2", { class: "visually-hidden" }, "History"),
     h("div", { class: "controls" }, step("One sheet back", -1), play, step("One sheet on", 1),
-      choice("Sheets a second", [[2, "2"], [4, "4"], [6, "6"], [12, "12"], [24, "24"]], speed(), (value) => (state.set({ speed: value }), offer())),
-      segmented("Moments", [["", "One moment"], ["1", "Two side by side"]], state.get("two", ""), (value) => two(value === "1")),
+      selectField("Sheets a second", [[2, "2"], [4, "4"], [6, "6"], [12, "12"], [24, "24"]], speed(), (value) => (state.set({ speed: value }), updateDownloads())),
+      segmented("Moments", [["", "One moment"], ["1", "Two side by side"]], state.get("two", ""), (value) => setSideBySide(value === "1")),
       h("span", { class: "count" }, "Every sheet starts from the same random numbers, so what changes is what G learned.")),
-    past, reproduce(id, () => ({ view: "strip", tile: chosen })));
+    past, reproduce(id, () => ({ view: "tile-history", tile: chosen })));
   panes[0].index = indexOf(state.number("at", NaN), sheets.length - 1);
-  two(state.get("two") === "1");
-  life();
+  setSideBySide(state.get("two") === "1");
+  showTileHistory();
 
   document.addEventListener("keydown", (event) => {
-    if (typing(event) || event.target.closest(".strip")) return;
+    if (isTyping(event) || event.target.closest(".strip")) return;
     const now = panes[0].index, last = sheets.length - 1;
     const next = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
-    if (next !== undefined) (stop(), panes[0].go(next), say(`${whole(sheets[panes[0].index])} images`));
+    if (next !== undefined) (stop(), panes[0].go(next), announce(`${formatInteger(sheets[panes[0].index])} images`));
     else if (event.key === " " && !event.target.closest("button, a, summary")) timer ? stop() : start();
     else return;
     event.preventDefault();
   }, { signal });
-  bus.addEventListener("samples", () => {
+  events.addEventListener("samples", () => {
     const newestShown = panes[0].index >= sheets.length - 2;
     for (const each of panes) each.count();
     if (newestShown && !timer) panes[0].go(sheets.length - 1);
-    drawStrip();
+    drawTileHistory();
   }, { signal });
 }
 
 /** At most `count` of the items at even distances, as the server chooses them for the strip. */
-const evenly = (items, count) => (items.length <= Math.min(count, STRIP) ? items : Array.from({ length: count }, (_, index) => items[Math.round((index * (items.length - 1)) / (count - 1))]));
+const evenlySpaced = (items, count) => (items.length <= Math.min(count, MAX_TILE_HISTORY) ? items : Array.from({ length: count }, (_, index) => items[Math.round((index * (items.length - 1)) / (count - 1))]));
 
 /** The sheets looked at last, decoded. */
 function cache(fetched) {
@@ -159,11 +159,11 @@ function cache(fetched) {
     known.set(at, found);
     found.catch(() => known.delete(at));
     for (const [old, bitmap] of known) {
-      if (known.size <= KEPT) break;
+      if (known.size <= CACHED_SHEETS) break;
       known.delete(old);
       bitmap.then((each) => each.close(), () => null);
     }
     return found;
   };
-  return { get, ahead: (moments) => moments.forEach((at) => at !== undefined && get(at).catch(() => null)), clear: () => known.clear() };
+  return { get, prefetch: (moments) => moments.forEach((at) => at !== undefined && get(at).catch(() => null)), clear: () => known.clear() };
 }

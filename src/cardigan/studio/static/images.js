@@ -11,14 +11,14 @@ export function paint(canvas, bitmap, left = 0, top = 0, width = bitmap.width, h
   canvas.width = width * factor;
   canvas.height = height * factor;
   canvas.style.aspectRatio = `${width} / ${height}`;
-  const pen = canvas.getContext("2d");
-  pen.imageSmoothingEnabled = false;
-  pen.drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
+  const ctx = canvas.getContext("2d");
+  ctx.imageSmoothingEnabled = false;
+  ctx.drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
   canvas.dataset.drawn = "";
 }
 
 /** Where picture `index` of a grid lies, in the sheet's pixels. */
-export const place = (layout, index) => [(index % layout.columns) * (layout.width + layout.gap), Math.floor(index / layout.columns) * (layout.height + layout.gap)];
+export const tileOrigin = (layout, index) => [(index % layout.columns) * (layout.width + layout.gap), Math.floor(index / layout.columns) * (layout.height + layout.gap)];
 
 export const gridSize = (layout) => [layout.columns * (layout.width + layout.gap) - layout.gap, layout.rows * (layout.height + layout.gap) - layout.gap];
 
@@ -28,18 +28,18 @@ export function layoutOf(count, width, height) {
   return { count, columns, rows: Math.ceil(count / columns), width, height, gap: 2 };
 }
 
-export function paintHalf(canvas, bitmap, layout, real = false) {
+export function paintSheetHalf(canvas, bitmap, layout, real = false) {
   const [width, height] = gridSize(layout);
   paint(canvas, bitmap, real ? layout.real_left : 0, 0, Math.min(width, bitmap.width), Math.min(height, bitmap.height));
 }
 
 export function paintTile(canvas, bitmap, layout, index, offset = 0) {
-  const [left, top] = place(layout, index);
+  const [left, top] = tileOrigin(layout, index);
   paint(canvas, bitmap, left + offset, top, layout.width, layout.height);
 }
 
 /** A canvas that has its shape before its picture arrives, so that nothing moves. Without a label it is hidden from screen readers: something beside it speaks. */
-export function frame(width, height, label) {
+export function imageCanvas(width, height, label) {
   const canvas = h("canvas", { class: "picture", width, height, ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
   canvas.style.aspectRatio = `${width} / ${height}`;
   return canvas;
@@ -47,12 +47,12 @@ export function frame(width, height, label) {
 
 /**
  * A grid of pictures, each of which can be picked. Arrow keys move, Enter or space picks.
- * `label(index)` names a picture to a screen reader, `marked(index)` returns a short text to show on it, or "".
+ * `label(index)` names a picture to a screen reader, `markText(index)` returns a short text to show on it, or "".
  */
-export function tiles(layout, { label, picked, marked = () => "" }) {
-  const canvas = frame(...gridSize(layout), "");
+export function tileGrid(layout, { label, onPick, markText = () => "" }) {
+  const canvas = imageCanvas(...gridSize(layout), "");
   const buttons = Array.from({ length: layout.count }, (_, index) =>
-    h("button", { type: "button", tabindex: index ? -1 : 0, "aria-label": label(index), on: { click: () => (focusOn(index), picked(index)) } }),
+    h("button", { type: "button", tabindex: index ? -1 : 0, "aria-label": label(index), on: { click: () => (focusOn(index), onPick(index)) } }),
   );
   const focusOn = (index) => {
     buttons.forEach((button, each) => (button.tabIndex = each === index ? 0 : -1));
@@ -69,7 +69,7 @@ export function tiles(layout, { label, picked, marked = () => "" }) {
   });
   const mark = () =>
     buttons.forEach((button, index) => {
-      const text = marked(index);
+      const text = markText(index);
       button.dataset.mark = text;
       button.setAttribute("aria-pressed", text !== "");
     });

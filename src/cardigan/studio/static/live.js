@@ -1,8 +1,8 @@
 // One run as it is now: what it draws beside what it learns from, whether it is well, and its curves.
-import { address, json, newest, picture } from "./api.js";
-import { h, notice, number, say, segmented, slider, whole } from "./dom.js";
-import { lineChart, nearest } from "./chart.js";
-import { frame, gridSize, paintHalf } from "./pictures.js";
+import { address, json, latestOnly, fetchImage } from "./api.js";
+import { h, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
+import { lineChart, nearestIndex } from "./chart.js";
+import { imageCanvas, gridSize, paintSheetHalf } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
 /** [title, [[series, words, colour]...], what it means]. What a run measures beyond these is shown after them under its own name. */
@@ -23,23 +23,23 @@ const CHARTS = [
   ["Memory, MB", [["memory_megabytes", "memory", "ink"]]],
 ];
 /** Signs of health: [series, words, what a beginner should know]. */
-const SIGNS = [
+const HEALTH_METRICS = [
   ["diversity", "diversity", "1: as different from each other as real ones"], ["duplicate_rate", "pictures with a twin", "0 is good, a quarter is a collapse"],
   ["d_fake", "D believes generated ones", "0: D wins easily; 0.5: it cannot tell"], ["holdout_gap", "held-out gap", "above 0.5: D knows its pictures by heart"],
   ["nearest_distance_ratio", "nearest_distance_ratio", "below 0.5: G copies training pictures"],
 ];
-const POINTS = 1200, APPENDED = 400;
+const MAX_POINTS = 1200, RELOAD_AFTER_APPENDS = 400;
 
-export async function mount({ host, signal, state, id, run, bus }) {
+export async function mount({ host, signal, state, id, run, events }) {
   const sheet = sheets(id, run, signal);
-  const verdict = h("section", { class: "verdict", "aria-label": "Health" });
+  const healthSection = h("section", { class: "health-panel", "aria-label": "Health" });
   const charts = h("div", { class: "charts" });
-  const curves = curvesOf({ id, state, signal, charts });
-  host.append(h("h2", { class: "unseen" }, "Live"), h("div", { class: "bench" }, sheet.element, verdict), curves.toolbar, charts, reproduce(id, () => ({ view: "seeds", seeds: "0-15" })));
-  const judge = (faults) => verdict.replaceChildren(...health(run, faults, curves.last));
-  judge([]);
-  bus.addEventListener("progress", ({ detail }) => curves.append(detail), { signal });
-  bus.addEventListener("samples", ({ detail }) => sheet.draw(detail.images_seen), { signal });
+  const curves = createCurves({ id, state, signal, charts });
+  host.append(h("h2", { class: "visually-hidden" }, "Live"), h("div", { class: "columns" }, sheet.element, healthSection), curves.toolbar, charts, reproduce(id, () => ({ view: "seeds", seeds: "0-15" })));
+  const showHealth = (faults) => healthSection.replaceChildren(...healthElements(run, faults, curves.last));
+  showHealth([]);
+  events.addEventListener("progress", ({ detail }) => curves.append(detail), { signal });
+  events.addEventListener("samples", ({ detail }) => sheet.draw(detail.images_seen), { signal });
   const damaged = notice("", "error");
   damaged.hidden = true;
   charts.before(damaged);
@@ -47,46 +47,46 @@ export async function mount({ host, signal, state, id, run, bus }) {
     damaged.hidden = !left;
     damaged.textContent = `The journal held ${left === 1 ? "a line that is" : `${left} lines that are`} damaged: left out, the rest is as it was written.`;
   };
-  bus.addEventListener("broken-line", () => curves.read(), { signal });
-  bus.addEventListener("run", () => judge(curves.faults()), { signal });
-  for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) bus.addEventListener(kind, () => curves.read(), { signal });
-  bus.addEventListener("fault", ({ detail }) => say(`${detail.name}: ${detail.message ?? ""}`), { signal });
+  events.addEventListener("malformed-line", () => curves.read(), { signal });
+  events.addEventListener("run", () => showHealth(curves.faults()), { signal });
+  for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) events.addEventListener(kind, () => curves.read(), { signal });
+  events.addEventListener("fault", ({ detail }) => announce(`${detail.name}: ${detail.message ?? ""}`), { signal });
   document.addEventListener("theme", curves.redraw, { signal });
-  curves.heard((faults, left) => (judge(faults), count(left)));
+  curves.onFaults((faults, left) => (showHealth(faults), count(left)));
   sheet.draw(run.sheets.at(-1));
   await curves.read();
 }
 
 function sheets(id, run, signal) {
   const { layout } = run;
-  const [generated, real] = ["Generated", "Real"].map((name) => frame(...gridSize(layout), `${name} pictures, ${layout.count} of them`));
+  const [generated, real] = ["Generated", "Real"].map((name) => imageCanvas(...gridSize(layout), `${name} pictures, ${layout.count} of them`));
   const caption = h("span", { class: "count" });
-  const draw = newest(async (at) => {
+  const draw = latestOnly(async (at) => {
     if (at === undefined) return;
-    const bitmap = await picture("/api/sheet", { run: id, at }, signal);
-    paintHalf(generated, bitmap, layout);
-    paintHalf(real, bitmap, layout, true);
+    const bitmap = await fetchImage("/api/sample-sheet", { run: id, images_seen: at }, signal);
+    paintSheetHalf(generated, bitmap, layout);
+    paintSheetHalf(real, bitmap, layout, true);
     bitmap.close();
-    caption.textContent = `after ${whole(at)} images`;
+    caption.textContent = `after ${formatInteger(at)} images`;
   }, (error) => (caption.textContent = error.message));
   if (!run.sheets.length) caption.textContent = "no sheet yet";
-  const half = (canvas, name, words) => h("figure", { class: `sheet ${name.toLowerCase()}` }, h("figcaption", {}, h("h3", {}, name), words), h("div", { class: "plate" }, canvas));
+  const half = (canvas, name, words) => h("figure", { class: `sheet ${name.toLowerCase()}` }, h("figcaption", {}, h("h3", {}, name), words), h("div", { class: "image-frame" }, canvas));
   return { draw, element: h("div", { class: "pair" }, half(generated, "Generated", caption), half(real, "Real", h("span", { class: "count" }, "what it learns from"))) };
 }
 
 /** The verdict in words: what was seen, the numbers that show it, what to try. */
-function health(run, faults, last) {
+function healthElements(run, faults, last) {
   const known = [...new Map(faults.map((fault) => [fault.name, fault])).values()].reverse();
-  const title = { fine: "Nothing wrong has been seen", warning: "Something to look at", fatal: "This run is in trouble" }[run.health] ?? run.health;
+  const title = { ok: "Nothing wrong has been seen", warning: "Something to look at", fatal: "This run is in trouble" }[run.health] ?? run.health;
   const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title)];
-  const signs = h("dl", { class: "signs" }, SIGNS.filter(([name]) => last(name) !== null).map(([name, words, meaning]) => h("div", {}, h("dt", {}, words), h("dd", {}, number(last(name))), h("dd", {}, meaning))));
+  const signs = h("dl", { class: "health-metrics" }, HEALTH_METRICS.filter(([name]) => last(name) !== null).map(([name, words, meaning]) => h("div", {}, h("dt", {}, words), h("dd", {}, formatNumber(last(name))), h("dd", {}, meaning))));
   if (!known.length)
     return [...head, h("p", {}, run.state === "training"
       ? "While it trains, D's and G's losses, their gradients, how varied the pictures are and how D takes to unseen real ones are looked at every two seconds."
       : "Losses, gradients, how varied the pictures were and how D took to unseen real ones were looked at all along."), signs, ending(run)];
   return [...head, ...known.map((fault) => h("article", { class: `fault ${fault.fatal ? "fatal" : "warning"}` },
-    h("h4", {}, fault.name, h("small", {}, `at ${whole(fault.images_seen)} images`)), h("p", {}, sentence(fault.message)),
-    h("dl", { class: "facts" }, Object.entries(fault.evidence ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value === "number" ? number(value) : value)))),
+    h("h4", {}, fault.name, h("small", {}, `at ${formatInteger(fault.images_seen)} images`)), h("p", {}, sentence(fault.message)),
+    h("dl", { class: "facts" }, Object.entries(fault.evidence ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value === "number" ? formatNumber(value) : value)))),
     fault.advice && h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), signs, ending(run)];
 }
 
@@ -95,48 +95,48 @@ const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 const sentence = (words) => (typeof words === "string" && words ? `${capital(words)}.` : "");
 const ending = (run) => (run.state !== "training" && run.reason ? h("p", { class: "ending" }, `It ended by ${run.reason}.`) : "");
 
-function curvesOf({ id, state, signal, charts }) {
-  let data = { x: [], seconds: [], series: {}, scores: [], faults: [], events: [], lines: 0, thinned: false }, appended = 0, tellFaults = () => {};
-  const made = new Map();
-  const how = () => {
+function createCurves({ id, state, signal, charts }) {
+  let data = { images_seen: [], elapsed_seconds: [], series: {}, scores: [], faults: [], events: [], num_readings: 0, is_downsampled: false }, appended = 0, notifyFaults = () => {};
+  const chartsByTitle = new Map();
+  const view = () => {
     const axis = state.get("axis", "images"), range = state.get("from") ? [state.number("from", 0), state.number("to", Infinity)] : null;
     return { smooth: state.number("smooth", 0), log: state.get("log") === "1", axis, range: range && axis === "seconds" ? range.map(secondsAt) : range };
   };
-  const secondsAt = (images) => data.seconds[nearest(data.x, images)] ?? 0;
-  const imagesAt = (seconds) => data.x[nearest(data.seconds, seconds)] ?? 0;
-  const xs = () => (state.get("axis", "images") === "seconds" ? data.seconds : data.x);
+  const secondsAt = (images) => data.elapsed_seconds[nearestIndex(data.images_seen, images)] ?? 0;
+  const imagesAt = (seconds) => data.images_seen[nearestIndex(data.elapsed_seconds, seconds)] ?? 0;
+  const xs = () => (state.get("axis", "images") === "seconds" ? data.elapsed_seconds : data.images_seen);
   const amount = h("span", { class: "count" });
   const reset = h("button", { type: "button", class: "quiet", hidden: true, on: { click: () => zoom(null) } }, "Whole range");
 
-  const look = () => {
-    const now = how();
+  const applyView = () => {
+    const now = view();
     reset.hidden = !now.range;
-    made.forEach((chart) => chart.look(now));
+    chartsByTitle.forEach((chart) => chart.setView(now));
   };
   const zoom = (range) => {
     const images = range && state.get("axis") === "seconds" ? range.map(imagesAt) : range;
     state.set(images ? { from: Math.max(0, Math.floor(images[0])), to: Math.ceil(images[1]) } : { from: null, to: null });
-    look();
-    if (data.thinned || !images) read();
+    applyView();
+    if (data.is_downsampled || !images) read();
   };
-  const point = (x) => made.forEach((chart) => chart.point(x));
+  const point = (x) => chartsByTitle.forEach((chart) => chart.point(x));
 
   function chartsFor(names) {
-    const told = new Set(CHARTS.flatMap(([, lines]) => lines.map(([name]) => name)));
-    const others = names.filter((name) => !told.has(name)).map((name) => [name.replaceAll("_", " "), [[name, name.replaceAll("_", " "), "ink"]]]);
+    const knownNames = new Set(CHARTS.flatMap(([, lines]) => lines.map(([name]) => name)));
+    const others = names.filter((name) => !knownNames.has(name)).map((name) => [name.replaceAll("_", " "), [[name, name.replaceAll("_", " "), "ink"]]]);
     let changed = false;
     const order = [...CHARTS, ...others].filter(([, lines]) => lines.some(([name]) => names.includes(name)));
     for (const [title, lines] of order) {
-      const known = made.get(title);
-      const here = lines.filter(([name]) => names.includes(name) || known?.has(name)).map(([name, words, tint]) => ({ name, words, colour: tint }));
+      const known = chartsByTitle.get(title);
+      const here = lines.filter(([name]) => names.includes(name) || known?.has(name)).map(([name, words, tint]) => ({ name, label: words, color: tint }));
       if (known) {
-        if (here.some(({ name }) => !known.has(name))) known.list(here); // a number that was measured later than its neighbours
+        if (here.some(({ name }) => !known.has(name))) known.setLines(here); // a number that was measured later than its neighbours
         continue;
       }
-      made.set(title, lineChart({ title, lines: here, zoomed: zoom, pointed: point, dots: here[0].name === "score" }));
+      chartsByTitle.set(title, lineChart({ title, lines: here, onZoom: zoom, onPoint: point, dots: here[0].name === "score" }));
       changed = true;
     }
-    if (changed) charts.replaceChildren(...order.map(([title]) => made.get(title).element));
+    if (changed) charts.replaceChildren(...order.map(([title]) => chartsByTitle.get(title).element));
   }
 
   function show() {
@@ -145,41 +145,41 @@ function curvesOf({ id, state, signal, charts }) {
     chartsFor(names);
     if (!names.length) charts.replaceChildren(notice("No numbers yet: the first line comes a few seconds after the first step."));
     const at = (event) => (state.get("axis") === "seconds" ? event.elapsed_seconds : event.images_seen);
-    const marks = [...data.faults.map((fault) => ({ x: at(fault), colour: fault.fatal ? "fatal" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), colour: "muted" }))];
+    const marks = [...data.faults.map((fault) => ({ x: at(fault), color: fault.fatal ? "fatal" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), color: "muted" }))];
     const scoreXs = data.scores.map(at), within = (errors) => data.scores.map(({ score, error }) => score + errors * (error ?? 0));
-    made.forEach((chart, title) => chart.feed(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [] } : { x: xs(), series: data.series, marks }));
-    amount.textContent = `${whole(data.lines)} readings${data.thinned ? `, drawn as ${whole(data.x.length)}; bands show the least and greatest` : ""}`;
-    look();
+    chartsByTitle.forEach((chart, title) => chart.setData(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [] } : { x: xs(), series: data.series, marks }));
+    amount.textContent = `${formatInteger(data.num_readings)} readings${data.is_downsampled ? `, drawn as ${formatInteger(data.images_seen.length)}; bands show the least and greatest` : ""}`;
+    applyView();
   }
 
-  const read = newest(async () => {
-    data = await json("/api/curves", { run: id, points: POINTS, from: state.get("from"), to: state.get("to") }, signal);
+  const read = latestOnly(async () => {
+    data = await json("/api/curves", { run: id, points: MAX_POINTS, from: state.get("from"), to: state.get("to") }, signal);
     appended = 0;
     show();
-    tellFaults(data.faults, data.damaged);
+    notifyFaults(data.faults, data.num_malformed);
   }, (error) => (amount.textContent = error.message));
 
   function append(line) {
     if (state.get("from")) return; // a zoomed view stands still
-    if (data.x.length && line.images_seen <= data.x.at(-1)) return;
-    data.x.push(line.images_seen);
-    data.seconds.push(line.elapsed_seconds);
-    data.lines++;
+    if (data.images_seen.length && line.images_seen <= data.images_seen.at(-1)) return;
+    data.images_seen.push(line.images_seen);
+    data.elapsed_seconds.push(line.elapsed_seconds);
+    data.num_readings++;
     for (const [name, value] of Object.entries(line)) if (typeof value === "number" && !["images_seen", "elapsed_seconds"].includes(name)) {
-      const none = () => new Array(data.x.length - 1).fill(null);
+      const none = () => new Array(data.images_seen.length - 1).fill(null);
       data.series[name] ??= { mean: none(), low: none(), high: none() };
     }
     for (const [name, each] of Object.entries(data.series)) for (const list of [each.mean, each.low, each.high]) list.push(typeof line[name] === "number" ? line[name] : null);
-    if (++appended >= APPENDED) read();
+    if (++appended >= RELOAD_AFTER_APPENDS) read();
     else show();
   }
 
   const set = (changes) => (state.set(changes), show());
   const toolbar = h("div", { class: "controls" }, h("h2", {}, "Curves"),
-    slider({ label: "Smoothing", min: 0, max: 0.99, step: 0.01, value: state.number("smooth", 0), shown: (value) => value.toFixed(2), moved: (value) => set({ smooth: value || null }) }).element,
+    slider({ label: "Smoothing", min: 0, max: 0.99, step: 0.01, value: state.number("smooth", 0), format: (value) => value.toFixed(2), onChange: (value) => set({ smooth: value || null }) }).element,
     segmented("Vertical axis", [["", "linear"], ["1", "log"]], state.get("log", ""), (value) => set({ log: value })),
     segmented("Horizontal axis", [["images", "by images"], ["seconds", "by time"]], state.get("axis", "images"), (value) => set({ axis: value === "images" ? null : value })),
     amount, h("span", { class: "push" }), reset, h("a", { class: "button small", href: address("/api/curves.csv", { run: id }), download: "" }, "CSV"));
   const last = (name) => data.series[name]?.mean.findLast((value) => value !== null) ?? null;
-  return { toolbar, read, append, last, faults: () => data.faults, heard: (listener) => (tellFaults = listener), redraw: () => made.forEach((chart) => chart.draw()) };
+  return { toolbar, read, append, last, faults: () => data.faults, onFaults: (listener) => (notifyFaults = listener), redraw: () => chartsByTitle.forEach((chart) => chart.draw()) };
 }

@@ -1,6 +1,6 @@
 // "Copy the command / the Python": what makes the same pictures without the studio.
 import { json } from "./api.js";
-import { h, say } from "./dom.js";
+import { h, announce } from "./dom.js";
 
 /** A panel for one view. `parameters()` returns {view, ...} as the server's pictures take them; it is asked when the user asks. */
 export function reproduce(id, parameters) {
@@ -20,7 +20,7 @@ export function reproduce(id, parameters) {
       box.hidden = false;
       const copied = await copy(code);
       button.textContent = copied ? "Copied" : "Press Ctrl-C to copy";
-      say(copied ? "Copied to the clipboard" : "Selected: press Control C to copy");
+      announce(copied ? "Copied to the clipboard" : "Selected: press Control C to copy");
       setTimeout(() => (button.textContent = words), 1800);
     });
     return button;

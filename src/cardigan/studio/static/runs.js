@@ -1,21 +1,21 @@
 // The table of all runs, and up to four of them side by side.
-import { json, newest, picture } from "./api.js";
-import { ago, choice, counter, h, notice, number, say, short, slider, whole } from "./dom.js";
-import { frame, gridSize, layoutOf, paint } from "./pictures.js";
+import { json, latestOnly, fetchImage } from "./api.js";
+import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger } from "./dom.js";
+import { imageCanvas, gridSize, layoutOf, paint } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
-const MOST = 4, SHOWN = 200;
-const GRAVITY = { fine: 0, warning: 1, fatal: 2 };
+const MAX_COMPARED = 4, PAGE_SIZE = 200;
+const SEVERITY = { ok: 0, warning: 1, fatal: 2 };
 const COLUMNS = [
   ["name", "Run", (run) => run.id.toLowerCase()], ["state", "State", (run) => run.state], ["recipe", "Recipe", (run) => run.recipe ?? ""],
   ["images", "Images", (run) => run.images_seen, "number"], ["speed", "Images / s", (run) => run.images_per_second, "number"],
-  ["score", "Best score", (run) => run.score_best, "number"], ["health", "Health", (run) => GRAVITY[run.health] ?? 3], ["age", "Changed", (run) => -run.changed, "number"],
+  ["score", "Best score", (run) => run.best_score, "number"], ["health", "Health", (run) => SEVERITY[run.health] ?? 3], ["age", "Changed", (run) => -run.modified_at, "number"],
 ];
 const link = (id, view) => `#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`;
-const words = (run) => [run.id, run.recipe, run.source, run.state, run.health, ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
+const searchText = (run) => [run.id, run.recipe, run.source, run.state, run.health, ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
 
 export async function runs({ host, signal, state }) {
-  let all = [], everything = false;
+  let all = [], showAll = false;
   const chosen = new Set((state.get("chosen") ?? "").split(",").filter(Boolean));
   const rows = new Map();
   const filter = h("input", { id: "filter", type: "search", placeholder: "Filter: a name, a recipe, training, warning …", "aria-label": "Filter the runs", value: state.get("filter", "") });
@@ -25,11 +25,11 @@ export async function runs({ host, signal, state }) {
   const go = h("a", { class: "button", href: "#/compare" }, "Compare");
   const clear = h("button", { type: "button", class: "quiet", on: { click: () => (chosen.clear(), draw()) } }, "Clear");
   const named = h("span");
-  const tray = h("div", { class: "tray", role: "region", "aria-label": "Chosen runs", hidden: true }, named, go, clear);
-  const more = h("button", { type: "button", hidden: true, on: { click: () => ((everything = true), draw()) } });
-  const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "Choose to compare")), h("th", { scope: "col" }, h("span", { class: "unseen" }, "Newest samples")), heads)), body);
+  const selection = h("div", { class: "selection", role: "region", "aria-label": "Chosen runs", hidden: true }, named, go, clear);
+  const more = h("button", { type: "button", hidden: true, on: { click: () => ((showAll = true), draw()) } });
+  const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Choose to compare")), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Newest samples")), heads)), body);
   const empty = h("div", { class: "empty", hidden: true });
-  host.append(h("div", { class: "toolbar" }, h("h1", {}, "Runs"), count, filter), table, empty, more, tray);
+  host.append(h("div", { class: "toolbar" }, h("h1", {}, "Runs"), count, filter), table, empty, more, selection);
 
   const seen = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && rows.get(entry.target.dataset.id)?.thumbnail()), { rootMargin: "200px" });
   signal.addEventListener("abort", () => seen.disconnect());
@@ -51,24 +51,24 @@ export async function runs({ host, signal, state }) {
       if (y == null) return -1;
       return (x < y ? -1 : 1) * (down ? -1 : 1);
     };
-    const kept = all.filter((run) => asked.every((word) => words(run).includes(word))).sort(order);
+    const kept = all.filter((run) => asked.every((word) => searchText(run).includes(word))).sort(order);
     heads.forEach((head) => head.setAttribute("aria-sort", head.dataset.name !== sort ? "none" : down ? "descending" : "ascending"));
-    const visible = everything ? kept : kept.slice(0, SHOWN);
+    const visible = showAll ? kept : kept.slice(0, PAGE_SIZE);
     for (const run of visible) if (!rows.has(run.id)) {
       rows.set(run.id, row(run));
       seen.observe(rows.get(run.id).element);
     }
-    const wanted = visible.map((run) => (rows.get(run.id).tell(run, chosen), rows.get(run.id).element));
+    const wanted = visible.map((run) => (rows.get(run.id).update(run, chosen), rows.get(run.id).element));
     const held = body.contains(document.activeElement) ? document.activeElement : null; // rows that move would lose it
     if (wanted.length !== body.children.length || wanted.some((element, index) => body.children[index] !== element)) body.replaceChildren(...wanted);
     if (held?.isConnected && held !== document.activeElement) held.focus({ preventScroll: true });
     more.hidden = kept.length <= visible.length;
-    more.textContent = `Show all ${whole(kept.length)}`;
+    more.textContent = `Show all ${formatInteger(kept.length)}`;
     const training = all.filter((run) => run.state === "training").length;
-    count.textContent = `${kept.length === all.length ? whole(all.length) : `${whole(kept.length)} of ${whole(all.length)}`}${training ? `, ${training} training` : ""}`;
+    count.textContent = `${kept.length === all.length ? formatInteger(all.length) : `${formatInteger(kept.length)} of ${formatInteger(all.length)}`}${training ? `, ${training} training` : ""}`;
     table.hidden = !all.length;
     empty.hidden = Boolean(kept.length);
-    tray.hidden = !chosen.size;
+    selection.hidden = !chosen.size;
     go.href = `#/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
     go.textContent = chosen.size === 1 ? "Look at 1 run with set latents" : `Compare ${chosen.size} runs`;
     named.textContent = [...chosen].join(", ");
@@ -78,25 +78,25 @@ export async function runs({ host, signal, state }) {
   function row(run) {
     const box = h("input", { type: "checkbox", "aria-label": `Choose ${run.id} to compare`, disabled: run.state === "unreadable" });
     box.addEventListener("change", () => {
-      if (box.checked && chosen.size >= MOST) {
+      if (box.checked && chosen.size >= MAX_COMPARED) {
         box.checked = false;
-        say(`At most ${MOST} runs side by side`);
-        count.textContent = `at most ${MOST} side by side`;
+        announce(`At most ${MAX_COMPARED} runs side by side`);
+        count.textContent = `at most ${MAX_COMPARED} side by side`;
         return;
       }
       chosen[box.checked ? "add" : "delete"](run.id);
       draw();
     });
-    const canvas = frame(1, 1, `Newest samples of ${run.id}`);
+    const canvas = imageCanvas(1, 1, `Newest samples of ${run.id}`);
     const cells = COLUMNS.map(([name, title, , kind]) => (name === "name" ? h("th", { scope: "row", data: { title } }) : h("td", { class: kind ?? null, data: { title } })));
     const element = h("tr", { data: { id: run.id } }, h("td", { class: "box" }, box), h("td", { class: "thumb" }, canvas), cells);
     let drawn = null, now = run, visible = false;
     const thumbnail = async () => {
       visible = true;
-      if (now.sheet === null || now.sheet === undefined || drawn === now.sheet) return;
-      drawn = now.sheet;
+      if (now.latest_sheet === null || now.latest_sheet === undefined || drawn === now.latest_sheet) return;
+      drawn = now.latest_sheet;
       try {
-        const sheet = await picture("/api/sheet", { run: now.id, at: now.sheet }, signal);
+        const sheet = await fetchImage("/api/sample-sheet", { run: now.id, images_seen: now.latest_sheet }, signal);
         const [width, height] = now.size.split("x").map(Number);
         const columns = Math.round(((sheet.width - 8) / 2 + 2) / (width + 2)); // generated | bar of 8 | real, gaps of 2
         const some = Math.min(columns, width >= 128 ? 1 : 3);
@@ -104,24 +104,24 @@ export async function runs({ host, signal, state }) {
         sheet.close();
       } catch { drawn = null; }
     };
-    const tell = (fresh) => {
+    const update = (fresh) => {
       now = fresh;
       box.checked = chosen.has(fresh.id);
       const folder = fresh.id.includes("/") ? fresh.id.slice(0, fresh.id.lastIndexOf("/") + 1) : "";
-      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, fresh.state === "model" ? "latent" : "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
-      const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${whole(fresh.images_goal)}` }) : "";
-      fill(cells, [
+      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, fresh.state === "model_file" ? "latent" : "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
+      const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${formatInteger(fresh.images_goal)}` }) : "";
+      updateCells(cells, [
         [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],
         [h("span", { class: `state ${fresh.state}` }, fresh.state), fresh.reason && fresh.state !== "training" ? h("small", {}, fresh.reason) : ""],
         [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
-        [whole(fresh.images_seen), fresh.state === "training" ? goal : ""], [number(fresh.images_per_second)],
-        [number(fresh.score_best), fresh.score_best_at ? h("small", {}, `at ${short(fresh.score_best_at)}`) : ""],
+        [formatInteger(fresh.images_seen), fresh.state === "training" ? goal : ""], [formatNumber(fresh.images_per_second)],
+        [formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}`) : ""],
         [h("span", { class: `health ${fresh.health}` }, fresh.health), h("small", {}, [...new Set(fresh.fault_names ?? [])].join(", "))],
-        [fresh.changed ? ago(fresh.changed) : "–"],
+        [fresh.modified_at ? formatAge(fresh.modified_at) : "–"],
       ]);
       if (visible) thumbnail();
     };
-    return { element, tell, thumbnail };
+    return { element, update, thumbnail };
   }
 
   filter.addEventListener("input", () => (state.set({ filter: filter.value }), draw()));
@@ -137,18 +137,18 @@ export async function runs({ host, signal, state }) {
 }
 
 /** Put new content into cells whose text has changed, so that focus stays where it is. */
-function fill(cells, contents) {
+function updateCells(cells, contents) {
   cells.forEach((cell, index) => {
     const fresh = h("td", {}, contents[index]);
     if (fresh.textContent !== cell.textContent || !cell.childNodes.length) cell.replaceChildren(...fresh.childNodes);
   });
 }
 
-const SAME = new Set(["images_seen"]);
+const IGNORED_SETTINGS = new Set(["images_seen"]);
 
 /** Up to four runs, the same latents, what their settings differ in. */
 export async function compare({ host, signal, state }) {
-  const ids = [...new Set((state.get("runs") ?? "").split(",").filter(Boolean))].slice(0, MOST);
+  const ids = [...new Set((state.get("runs") ?? "").split(",").filter(Boolean))].slice(0, MAX_COMPARED);
   if (!ids.length) throw new Error("Choose runs in the table first, then compare them.");
   const found = await Promise.all(ids.map((id) => json("/api/run", { run: id }, signal).catch((error) => ({ id, error: error.message }))));
   const names = found.find((run) => run.class_names?.length)?.class_names;
@@ -156,44 +156,44 @@ export async function compare({ host, signal, state }) {
   const first = () => state.number("first", 0), count = () => state.number("count", 16);
   const asked = () => ({ seeds: `${first()}-${first() + count() - 1}`, truncation: state.get("truncation"), label: state.get("label") });
   const columns = found.map((run) => {
-    if (run.error) return { element: h("section", { class: "side" }, h("h2", {}, run.id), notice(run.error, "error")), draw: () => {} };
+    if (run.error) return { element: h("section", { class: "run-column" }, h("h2", {}, run.id), notice(run.error, "error")), draw: () => {} };
     const [width, height] = run.size.split("x").map(Number);
-    const canvas = frame(...gridSize(layoutOf(count(), width, height)), `Pictures of ${run.id}`), trouble = h("p", { class: "notice error", hidden: true });
-    const draw = newest(async () => {
-      const drawn = await picture("/api/seeds.png", { run: run.id, ...asked(), label: run.classes ? asked().label : null }, signal);
+    const canvas = imageCanvas(...gridSize(layoutOf(count(), width, height)), `Pictures of ${run.id}`), trouble = h("p", { class: "notice error", hidden: true });
+    const draw = latestOnly(async () => {
+      const drawn = await fetchImage("/api/seeds.png", { run: run.id, ...asked(), label: run.classes ? asked().label : null }, signal);
       trouble.hidden = true;
       paint(canvas, drawn);
     }, (error) => ((trouble.textContent = error.message), (trouble.hidden = false)));
-    const facts = [["images", whole(run.images_seen)], ["best score", number(run.score_best)], ["images / s", number(run.images_per_second)], ["health", run.health]];
+    const facts = [["images", formatInteger(run.images_seen)], ["best score", formatNumber(run.best_score)], ["images / s", formatNumber(run.images_per_second)], ["health", run.health]];
     return {
       draw,
-      element: h("section", { class: "side" }, h("h2", {}, h("a", { href: link(run.id, "live") }, run.id)), h("div", { class: "plate" }, canvas), trouble,
+      element: h("section", { class: "run-column" }, h("h2", {}, h("a", { href: link(run.id, "live") }, run.id)), h("div", { class: "image-frame" }, canvas), trouble,
         h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), reproduce(run.id, () => ({ view: "seeds", ...asked(), label: run.classes ? asked().label : null }))),
     };
   });
   const redraw = (changes = {}) => (state.set(changes), columns.forEach((column) => column.draw()));
-  const seed = counter("First seed", first(), 0, 1e9, (value) => redraw({ first: value }));
+  const seed = integerField("First seed", first(), 0, 1e9, (value) => redraw({ first: value }));
   const step = (by) => {
     const value = Math.max(0, first() + by * count());
     seed.set(value);
     redraw({ first: value });
   };
-  const sides = h("div", { class: "sides" }, columns.map((column) => column.element));
-  sides.style.setProperty("--sides", columns.length);
+  const runColumns = h("div", { class: "run-columns" }, columns.map((column) => column.element));
+  runColumns.style.setProperty("--num-columns", columns.length);
   host.append(
     h("div", { class: "toolbar" }, h("h1", {}, "Side by side"), h("p", { class: "count" }, "Every run starts from the same random numbers: picture 3 here is picture 3 there.")),
     h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => step(-1) } }, "Previous seeds"), seed.element, h("button", { type: "button", on: { click: () => step(1) } }, "Next seeds"),
-      choice("Pictures", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
-      classes ? choice("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
-      slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), moved: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
-    sides, differences(found));
+      selectField("Pictures", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
+      classes ? selectField("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
+      slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), onChange: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
+    runColumns, differences(found));
   redraw();
 }
 
 function differences(found) {
   const readable = found.filter((run) => run.settings);
   if (readable.length < 2) return "";
-  const names = Object.keys(Object.assign({}, ...readable.map((run) => run.settings))).filter((name) => !SAME.has(name) && new Set(readable.map((run) => JSON.stringify(run.settings[name]))).size > 1);
+  const names = Object.keys(Object.assign({}, ...readable.map((run) => run.settings))).filter((name) => !IGNORED_SETTINGS.has(name) && new Set(readable.map((run) => JSON.stringify(run.settings[name]))).size > 1);
   const shown = (value) => (value === undefined ? "–" : value === null ? "none" : typeof value === "string" ? value || "“”" : JSON.stringify(value));
   return h("section", { class: "block" }, h("h2", {}, "What their settings differ in"), names.length
     ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Differing settings" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"), readable.map((run) => h("th", { scope: "col" }, run.id)))),

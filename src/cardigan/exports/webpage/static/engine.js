@@ -4,26 +4,26 @@
 
 const ROWS = 4, LANES = 8;
 const PANEL_FLOATS = 65536; // of columns gathered at a time: what a core's own cache holds
-const PIECE_FLOATS = 4194304; // of their product
+const TILE_FLOATS = 4194304; // of their product
 const HEAP_FLOATS = 33554432; // of values at a time, 128 MB: more pictures than fit in it are computed one part after another
 const size = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** Return the engine of a program whose tensors lie in `block` as its entries say; `module` is the WebAssembly product, or null for none. */
-function engineOf(program, block, module) {
-  const heap = heapOf(module);
-  const tensors = program.steps.map((step) => loaded(step, program, block, heap));
+function createEngine(program, block, module) {
+  const heap = createHeap(module);
+  const tensors = program.operations.map((step) => loadTensors(step, program, block, heap));
   const weightsEnd = heap.end;
-  const plan = planned(program);
-  const perPicture = plan.peak + size(program.steps.at(-1).shape);
-  const most = Math.max(1, Math.min(64, Math.floor(HEAP_FLOATS / perPicture)));
+  const plan = planMemory(program);
+  const floatsPerImage = plan.peak + size(program.operations.at(-1).shape);
+  const maxBatch = Math.max(1, Math.min(64, Math.floor(HEAP_FLOATS / floatsPerImage)));
 
   /** Return the pictures of a batch as [picture, channel, row, column] in about [-1, 1]. */
-  function pictures(z, classes, count) {
-    const picture = size(program.steps.at(-1).shape), all = new Float32Array(count * picture);
-    for (let first = 0; first < count; first += most) {
-      const batch = Math.min(most, count - first);
+  function generate(z, classes, count) {
+    const picture = size(program.operations.at(-1).shape), all = new Float32Array(count * picture);
+    for (let first = 0; first < count; first += maxBatch) {
+      const batch = Math.min(maxBatch, count - first);
       const share = (numbers, each) => numbers.subarray(first * each, (first + batch) * each);
-      all.set(run(share(z, program.latent), classes && share(classes, program.classes), batch), first * picture);
+      all.set(run(share(z, program.latent_size), classes && share(classes, program.classes), batch), first * picture);
     }
     return all;
   }
@@ -33,18 +33,18 @@ function engineOf(program, block, module) {
     const work = { heap, batch, classes, at: plan.at.map((place) => weightsEnd + place * batch), scratch: weightsEnd + plan.peak * batch };
     heap.reserve(work.scratch);
     heap.floats.set(z, work.at[0]);
-    program.steps.forEach((step, number) => {
-      const inputs = step.inputs.map((value) => ({ at: work.at[value], shape: value ? program.steps[value - 1].shape : [program.latent] }));
-      STEPS[step.kind](work, step, inputs, work.at[number + 1], tensors[number]);
+    program.operations.forEach((step, number) => {
+      const inputs = step.inputs.map((value) => ({ at: work.at[value], shape: value ? program.operations[value - 1].shape : [program.latent_size] }));
+      OPERATIONS[step.kind](work, step, inputs, work.at[number + 1], tensors[number]);
     });
     const at = work.at.at(-1);
-    return heap.floats.slice(at, at + batch * size(program.steps.at(-1).shape));
+    return heap.floats.slice(at, at + batch * size(program.operations.at(-1).shape));
   }
-  return { pictures, kind: module ? "WebAssembly" : "JavaScript" };
+  return { generate, kind: module ? "WebAssembly" : "JavaScript" };
 }
 
 /** Return the memory that everything lives in; `end` is the first free float, `reserve` makes it reach so far. */
-function heapOf(module) {
+function createHeap(module) {
   const memory = module && new WebAssembly.Memory({ initial: 1 });
   const heap = { floats: memory ? new Float32Array(memory.buffer) : new Float32Array(16384), end: 0 };
   heap.reserve = (floats) => {
@@ -65,13 +65,13 @@ function heapOf(module) {
     heap.reserve(heap.end);
     return at;
   };
-  const fast = module && new WebAssembly.Instance(module, { page: { memory } }).exports.product;
-  heap.product = fast ? (a, b, c, ...sizes) => fast(4 * a, 4 * b, 4 * c, ...sizes) : (...given) => product(heap.floats, ...given);
+  const fast = module && new WebAssembly.Instance(module, { host: { memory } }).exports.matmul;
+  heap.matmul = fast ? (a, b, c, ...sizes) => fast(4 * a, 4 * b, 4 * c, ...sizes) : (...given) => matmulTiles(heap.floats, ...given);
   return heap;
 }
 
-/** The product of product.py, in plain JavaScript; addresses in floats. */
-function product(heap, a, b, c, depth, blocks, panels) {
+/** The product of matmul.py, in plain JavaScript; addresses in floats. */
+function matmulTiles(heap, a, b, c, depth, blocks, panels) {
   for (let block = 0; block < blocks; block++) {
     for (let panel = 0; panel < panels; panel++) {
       for (let lane = 0; lane < LANES; lane += 2) {
@@ -91,18 +91,18 @@ function product(heap, a, b, c, depth, blocks, panels) {
 }
 
 /** Return where each value lies, in floats a picture, so that a value takes the place of those that nothing reads any more. */
-function planned(program) {
+function planMemory(program) {
   const last = [], own = [0];
-  program.steps.forEach((step, number) => {
+  program.operations.forEach((step, number) => {
     own.push(step.kind === "reshape" ? own[step.inputs[0]] : number + 1);
     step.inputs.forEach((value) => { last[own[value]] = number; });
   });
-  last[own[program.steps.length]] = Infinity;
+  last[own[program.operations.length]] = Infinity;
   const at = [], living = [];
   let peak = 0;
   own.forEach((value, number) => {
     if (value !== number) return at.push(at[value]);
-    const floats = Math.ceil((number ? size(program.steps[number - 1].shape) : program.latent) / 4) * 4;
+    const floats = Math.ceil((number ? size(program.operations[number - 1].shape) : program.latent_size) / 4) * 4;
     let place = 0; // the first gap that is large enough among those that are still read, in order of place
     const taken = living.filter((other) => last[other.value] >= number - 1).sort((one, other) => one.at - other.at);
     for (const other of taken) {
@@ -117,40 +117,40 @@ function planned(program) {
 }
 
 /** Decode the tensors of a step into the heap; matrices are laid out as the product reads them. */
-function loaded(step, program, block, heap) {
-  const numbers = step.tensors.map((number) => (number === null ? null : decoded(program.tensors[number], block)));
+function loadTensors(step, program, block, heap) {
+  const numbers = step.tensors.map((number) => (number === null ? null : decodeTensor(program.tensors[number], block)));
   const shape = step.tensors.length && program.tensors[step.tensors[0]].shape;
-  if (step.kind === "linear") return { ...matrix(heap, numbers[0], 1, shape[0], shape[1], false), bias: numbers[1] };
-  if (step.kind === "convolution") {
-    return { ...matrix(heap, numbers[0], step.groups, shape[0] / step.groups, size(shape.slice(1)), false), kernel: shape.slice(2), bias: numbers[1] };
+  if (step.kind === "linear") return { ...packMatrix(heap, numbers[0], 1, shape[0], shape[1], false), bias: numbers[1] };
+  if (step.kind === "conv2d") {
+    return { ...packMatrix(heap, numbers[0], step.groups, shape[0] / step.groups, size(shape.slice(1)), false), kernel: shape.slice(2), bias: numbers[1] };
   }
-  if (step.kind === "spread") return { ...matrix(heap, numbers[0], 1, size(shape.slice(1)), shape[0], true), kernel: shape.slice(2), bias: numbers[1] };
+  if (step.kind === "conv_transpose2d") return { ...packMatrix(heap, numbers[0], 1, size(shape.slice(1)), shape[0], true), kernel: shape.slice(2), bias: numbers[1] };
   return numbers;
 }
 
 /** Return the numbers of a tensor: 16-bit floats through a table of all of them, 8-bit integers times their row's scale. */
-function decoded({ kind, shape, at, scales }, block) {
-  const count = size(shape), here = block.byteOffset + at;
-  if (kind === "float32") return new Float32Array(block.buffer.slice(here, here + 4 * count));
+function decodeTensor({ dtype, shape, offset, scales_offset: scalesOffset }, block) {
+  const count = size(shape), here = block.byteOffset + offset;
+  if (dtype === "float32") return new Float32Array(block.buffer.slice(here, here + 4 * count));
   const numbers = new Float32Array(count);
-  if (kind === "float16") {
+  if (dtype === "float16") {
     const halves = new Uint16Array(block.buffer, here, count);
-    for (let i = 0; i < count; i++) numbers[i] = HALVES[halves[i]];
+    for (let i = 0; i < count; i++) numbers[i] = FLOAT16_TABLE[halves[i]];
     return numbers;
   }
   const integers = new Int8Array(block.buffer, here, count), row = count / shape[0];
-  const factors = new Float32Array(block.buffer, block.byteOffset + scales, shape[0]);
+  const factors = new Float32Array(block.buffer, block.byteOffset + scalesOffset, shape[0]);
   for (let i = 0; i < count; i++) numbers[i] = integers[i] * factors[Math.floor(i / row)];
   return numbers;
 }
 
-const HALVES = new Float32Array(65536).map((_, bits) => {
+const FLOAT16_TABLE = new Float32Array(65536).map((_, bits) => {
   const exponent = (bits >> 10) & 31, fraction = bits & 1023, sign = bits & 32768 ? -1 : 1;
   return sign * (exponent === 31 ? (fraction ? NaN : Infinity) : exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
 });
 
 /** Lay out `groups` matrices of rows x depth as [group][block of 4 rows][depth][4], filled up with zeros; `turned` reads depth x rows. */
-function matrix(heap, numbers, groups, rows, depth, turned) {
+function packMatrix(heap, numbers, groups, rows, depth, turned) {
   const blocks = Math.ceil(rows / ROWS), at = heap.take(groups * blocks * depth * ROWS), floats = heap.floats;
   for (let group = 0; group < groups; group++) {
     for (let row = 0; row < rows; row++) {
@@ -165,16 +165,16 @@ function matrix(heap, numbers, groups, rows, depth, turned) {
  * Multiply a matrix with `columns` columns, so many at a time as the cache holds. `gather(heap, at, first)` writes the 8 columns from `first` on
  * to a panel, `deliver(heap, at, first, count)` takes the 8 of the product from its piece.
  */
-function multiplied(work, weights, group, columns, gather, deliver) {
+function tiledMatmul(work, weights, group, columns, gather, deliver) {
   const { heap } = work, { depth, blocks } = weights;
   const total = Math.ceil(columns / LANES);
-  const most = Math.max(1, Math.min(total, Math.floor(PANEL_FLOATS / (depth * LANES)), Math.floor(PIECE_FLOATS / (blocks * ROWS * LANES))));
+  const most = Math.max(1, Math.min(total, Math.floor(PANEL_FLOATS / (depth * LANES)), Math.floor(TILE_FLOATS / (blocks * ROWS * LANES))));
   heap.end = work.scratch;
   const panels = heap.take(most * depth * LANES), piece = heap.take(most * blocks * ROWS * LANES);
   for (let first = 0; first < total; first += most) {
     const count = Math.min(most, total - first);
     for (let panel = 0; panel < count; panel++) gather(heap.floats, panels + panel * depth * LANES, (first + panel) * LANES);
-    heap.product(weights.at + group * blocks * depth * ROWS, panels, piece, depth, blocks, count);
+    heap.matmul(weights.at + group * blocks * depth * ROWS, panels, piece, depth, blocks, count);
     for (let panel = 0; panel < count; panel++) {
       const start = (first + panel) * LANES;
       deliver(heap.floats, piece + panel * blocks * ROWS * LANES, start, Math.min(LANES, columns - start));
@@ -184,7 +184,7 @@ function multiplied(work, weights, group, columns, gather, deliver) {
 
 function linear(work, step, [x], out, weights) {
   const { rows, depth, bias } = weights, columns = work.batch * size(x.shape.slice(0, -1));
-  multiplied(work, weights, 0, columns, (heap, at, first) => {
+  tiledMatmul(work, weights, 0, columns, (heap, at, first) => {
     for (let lane = 0; lane < LANES; lane++) {
       const from = x.at + Math.min(first + lane, columns - 1) * depth;
       for (let k = 0; k < depth; k++) heap[at + k * LANES + lane] = heap[from + k];
@@ -197,45 +197,45 @@ function linear(work, step, [x], out, weights) {
   });
 }
 
-const PICTURE = new Int32Array(LANES), DOWN = new Int32Array(LANES), ACROSS = new Int32Array(LANES);
+const IMAGE_INDEX = new Int32Array(LANES), ROW = new Int32Array(LANES), COLUMN = new Int32Array(LANES);
 
 /** For 8 columns of a product, which are places of maps of this size: note which picture each is of, and where in it. */
-function place(first, columns, height, width) {
+function locateColumns(first, columns, height, width) {
   for (let lane = 0; lane < LANES; lane++) {
     const column = Math.min(first + lane, columns - 1), pixel = column % (height * width);
-    PICTURE[lane] = (column - pixel) / (height * width);
-    DOWN[lane] = Math.floor(pixel / width);
-    ACROSS[lane] = pixel % width;
+    IMAGE_INDEX[lane] = (column - pixel) / (height * width);
+    ROW[lane] = Math.floor(pixel / width);
+    COLUMN[lane] = pixel % width;
   }
 }
 
-function convolution(work, step, [x], out, weights) {
+function conv2d(work, step, [x], out, weights) {
   const [channels, height, width] = x.shape, [outputs, high, wide] = step.shape, { rows, kernel: [tall, broad], bias, groups } = weights;
   const [strideDown, strideAcross] = step.stride, [above, left] = step.padding, columns = work.batch * high * wide, own = channels / groups;
   const base = new Int32Array(LANES);
   for (let group = 0; group < groups; group++) {
-    multiplied(work, weights, group, columns, (heap, at, first) => {
-      place(first, columns, high, wide);
+    tiledMatmul(work, weights, group, columns, (heap, at, first) => {
+      locateColumns(first, columns, high, wide);
       for (let lane = 0; lane < LANES; lane++) {
-        DOWN[lane] = DOWN[lane] * strideDown - above;
-        ACROSS[lane] = ACROSS[lane] * strideAcross - left;
-        base[lane] = x.at + (PICTURE[lane] * channels + group * own) * height * width + DOWN[lane] * width + ACROSS[lane];
+        ROW[lane] = ROW[lane] * strideDown - above;
+        COLUMN[lane] = COLUMN[lane] * strideAcross - left;
+        base[lane] = x.at + (IMAGE_INDEX[lane] * channels + group * own) * height * width + ROW[lane] * width + COLUMN[lane];
       }
       for (let channel = 0; channel < own; channel++) {
         for (let ky = 0; ky < tall; ky++) {
           for (let kx = 0; kx < broad; kx++, at += LANES) {
             const shift = (channel * height + ky) * width + kx;
             for (let lane = 0; lane < LANES; lane++) {
-              const y = DOWN[lane] + ky, across = ACROSS[lane] + kx;
+              const y = ROW[lane] + ky, across = COLUMN[lane] + kx;
               heap[at + lane] = y >= 0 && y < height && across >= 0 && across < width ? heap[base[lane] + shift] : 0;
             }
           }
         }
       }
     }, (heap, at, first, count) => {
-      place(first, columns, high, wide);
+      locateColumns(first, columns, high, wide);
       for (let lane = 0; lane < count; lane++) {
-        base[lane] = out + ((PICTURE[lane] * outputs + group * rows) * high + DOWN[lane]) * wide + ACROSS[lane];
+        base[lane] = out + ((IMAGE_INDEX[lane] * outputs + group * rows) * high + ROW[lane]) * wide + COLUMN[lane];
       }
       for (let row = 0; row < rows; row++) {
         const more = bias ? bias[group * rows + row] : 0, shift = row * high * wide;
@@ -246,7 +246,7 @@ function convolution(work, step, [x], out, weights) {
 }
 
 /** A transposed convolution: each place's product is a window for every channel, added where it falls. */
-function spread(work, step, [x], out, weights) {
+function convTranspose2d(work, step, [x], out, weights) {
   const [channels, height, width] = x.shape, [outputs, high, wide] = step.shape, { kernel: [tall, broad], bias } = weights;
   const [strideDown, strideAcross] = step.stride, [above, left] = step.padding, columns = work.batch * height * width;
   const base = new Int32Array(LANES);
@@ -254,26 +254,26 @@ function spread(work, step, [x], out, weights) {
     const from = out + plane * high * wide;
     work.heap.floats.fill(bias ? bias[plane % outputs] : 0, from, from + high * wide);
   }
-  multiplied(work, weights, 0, columns, (heap, at, first) => {
-    place(first, columns, height, width);
-    for (let lane = 0; lane < LANES; lane++) base[lane] = x.at + (PICTURE[lane] * channels * height + DOWN[lane]) * width + ACROSS[lane];
+  tiledMatmul(work, weights, 0, columns, (heap, at, first) => {
+    locateColumns(first, columns, height, width);
+    for (let lane = 0; lane < LANES; lane++) base[lane] = x.at + (IMAGE_INDEX[lane] * channels * height + ROW[lane]) * width + COLUMN[lane];
     for (let channel = 0; channel < channels; channel++, at += LANES) {
       const shift = channel * height * width;
       for (let lane = 0; lane < LANES; lane++) heap[at + lane] = heap[base[lane] + shift];
     }
   }, (heap, at, first, count) => {
-    place(first, columns, height, width);
+    locateColumns(first, columns, height, width);
     for (let lane = 0; lane < count; lane++) {
-      DOWN[lane] = DOWN[lane] * strideDown - above;
-      ACROSS[lane] = ACROSS[lane] * strideAcross - left;
-      base[lane] = out + PICTURE[lane] * outputs * high * wide + DOWN[lane] * wide + ACROSS[lane];
+      ROW[lane] = ROW[lane] * strideDown - above;
+      COLUMN[lane] = COLUMN[lane] * strideAcross - left;
+      base[lane] = out + IMAGE_INDEX[lane] * outputs * high * wide + ROW[lane] * wide + COLUMN[lane];
     }
     for (let output = 0; output < outputs; output++) {
       for (let ky = 0; ky < tall; ky++) {
         for (let kx = 0; kx < broad; kx++, at += LANES) {
           const shift = (output * high + ky) * wide + kx;
           for (let lane = 0; lane < count; lane++) {
-            const y = DOWN[lane] + ky, across = ACROSS[lane] + kx;
+            const y = ROW[lane] + ky, across = COLUMN[lane] + kx;
             if (y >= 0 && y < high && across >= 0 && across < wide) heap[base[lane] + shift] += heap[at + lane];
           }
         }
@@ -283,13 +283,13 @@ function spread(work, step, [x], out, weights) {
 }
 
 /** Return a step that is a function of each number alone. */
-const each = (made) => (work, step, [x], out) => {
+const elementwise = (made) => (work, step, [x], out) => {
   const change = made(step), heap = work.heap.floats, count = work.batch * size(step.shape);
   for (let i = 0; i < count; i++) heap[out + i] = change(heap[x.at + i]);
 };
 
 /** The most frequent of them, in a loop of its own: called for each number, it takes three times as long. */
-function leaky(work, { slope, shape }, [x], out) {
+function leakyRelu(work, { negative_slope: slope, shape }, [x], out) {
   const heap = work.heap.floats, count = work.batch * size(shape);
   for (let i = 0; i < count; i++) {
     const value = heap[x.at + i];
@@ -297,7 +297,7 @@ function leaky(work, { slope, shape }, [x], out) {
   }
 }
 
-function affine(work, step, [x], out, [scale, shift]) {
+function channelAffine(work, step, [x], out, [scale, shift]) {
   const [channels, ...place_] = step.shape, pixels = size(place_), heap = work.heap.floats;
   for (let plane = 0; plane < work.batch * channels; plane++) {
     const factor = scale[plane % channels], more = shift[plane % channels];
@@ -306,7 +306,7 @@ function affine(work, step, [x], out, [scale, shift]) {
 }
 
 /** Return a step that joins two values, along whose axes of size 1 the other's is repeated. */
-const both = (joined) => (work, step, inputs, out) => {
+const binaryOperation = (joined) => (work, step, inputs, out) => {
   const heap = work.heap.floats, shape = [work.batch, ...[1, 1, 1, ...step.shape].slice(-3)];
   const [one, other] = inputs.map((input) => {
     const own = [1, 1, 1, ...input.shape].slice(-3), strides = [own[0] * own[1] * own[2], own[1] * own[2], own[2], 1];
@@ -320,7 +320,7 @@ const both = (joined) => (work, step, inputs, out) => {
   }
 };
 
-function rows(work, step, inputs, out, [table]) {
+function embedding(work, step, inputs, out, [table]) {
   const heap = work.heap.floats, count = size(step.shape), classes = table.length / count;
   for (let b = 0; b < work.batch; b++) for (let i = 0; i < count; i++) {
     let sum = 0;
@@ -343,7 +343,7 @@ function softmax(work, step, [x], out) {
   }
 }
 
-function nearest(work, step, [x], out) {
+function upsampleNearest(work, step, [x], out) {
   const [channels, high, wide] = step.shape, [, height, width] = x.shape, heap = work.heap.floats;
   const down = Array.from({ length: high }, (_, y) => Math.floor(y * height / high) * width);
   const across = Int32Array.from({ length: wide }, (_, at) => Math.floor(at * width / wide));
@@ -355,8 +355,8 @@ function nearest(work, step, [x], out) {
 }
 
 /** Return a step that makes one number of each window: from `start`, joined with one after another. */
-const pooled = (start, joined, ended) => (work, step, [x], out) => {
-  const [channels, high, wide] = step.shape, [, height, width] = x.shape, [tall, broad] = step.window, heap = work.heap.floats;
+const pool2d = (start, joined, ended) => (work, step, [x], out) => {
+  const [channels, high, wide] = step.shape, [, height, width] = x.shape, [tall, broad] = step.kernel_size, heap = work.heap.floats;
   let to = out;
   for (let plane = 0; plane < work.batch * channels; plane++) for (let y = 0; y < high; y++) for (let i = 0; i < wide; i++) {
     let sum = start;
@@ -402,14 +402,14 @@ function matmul(work, step, [one, other], out) {
   }
 }
 
-const STEPS = {
-  linear, convolution, spread, affine, leaky, rows, constant, softmax, nearest, concatenate, slice, transpose, matmul,
-  tanh: each(() => Math.tanh),
-  sigmoid: each(() => (x) => 1 / (1 + Math.exp(-x))),
-  scale: each(({ factor, offset }) => (x) => factor * x + offset),
-  add: both((one, other) => one + other),
-  multiply: both((one, other) => one * other),
-  average: pooled(0, (one, other) => one + other, (sum, count) => sum / count),
-  largest: pooled(-Infinity, Math.max, (most) => most),
+const OPERATIONS = {
+  linear, conv2d, conv_transpose2d: convTranspose2d, channel_affine: channelAffine, leaky_relu: leakyRelu, embedding, constant, softmax, upsample_nearest: upsampleNearest, concatenate, slice, transpose, matmul,
+  tanh: elementwise(() => Math.tanh),
+  sigmoid: elementwise(() => (x) => 1 / (1 + Math.exp(-x))),
+  scalar_affine: elementwise(({ factor, offset }) => (x) => factor * x + offset),
+  add: binaryOperation((one, other) => one + other),
+  multiply: binaryOperation((one, other) => one * other),
+  avg_pool2d: pool2d(0, (one, other) => one + other, (sum, count) => sum / count),
+  max_pool2d: pool2d(-Infinity, Math.max, (most) => most),
   reshape: () => {}, // the same numbers, told otherwise
 };

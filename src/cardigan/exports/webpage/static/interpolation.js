@@ -1,7 +1,7 @@
 // Ways through the space of latents, as in cardigan/latents/interpolation.py: arcs between normal ones, lines between uniform ones.
 
 /** Return the latent at t (0..1) between two. */
-function between(a, b, t, distribution) {
+function interpolate(a, b, t, distribution) {
   const dot = (p, q) => p.reduce((sum, x, i) => sum + x * q[i], 0);
   const line = () => a.map((x, i) => x + t * (b[i] - x));
   const lengths = [Math.sqrt(dot(a, a)), Math.sqrt(dot(b, b))];
@@ -16,15 +16,15 @@ function between(a, b, t, distribution) {
 }
 
 /** Return the latent at (x, y) of a square whose corners are top left, top right, bottom left, bottom right. */
-function amongFour(corners, x, y, distribution) {
-  return between(between(corners[0], corners[1], x, distribution), between(corners[2], corners[3], x, distribution), y, distribution);
+function interpolateCorners(corners, x, y, distribution) {
+  return interpolate(interpolate(corners[0], corners[1], x, distribution), interpolate(corners[2], corners[3], x, distribution), y, distribution);
 }
 
 /** Return how much of each corner is at (x, y). */
-const shares = (x, y) => [(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y];
+const cornerWeights = (x, y) => [(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y];
 
 /** Return the columns x rows places spread `span` around (x, y), row by row; those that would be outside lie on the edge. */
-function placesAround(x, y, grid, span) {
+function gridPositions(x, y, grid, span) {
   const steps = Array.from({ length: grid }, (_, step) => (grid === 1 ? 0 : span * (step / (grid - 1) - 0.5)));
   const inside = (value) => Math.min(1, Math.max(0, value));
   return steps.flatMap((down) => steps.map((across) => [inside(x + across), inside(y + down)]));

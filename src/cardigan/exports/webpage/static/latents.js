@@ -24,14 +24,14 @@ function blake2b(text) {
   const v = [...state, ...INITIAL];
   v[12] ^= BigInt(bytes.length);
   v[14] ^= MASK;
-  const turned = (x, by) => (x >> by) | ((x << (64n - by)) & MASK);
+  const rotateRight = (x, by) => (x >> by) | ((x << (64n - by)) & MASK);
   for (let round = 0; round < 12; round++) {
     const order = ORDER[round % 10];
     QUARTERS.forEach(([a, b, c, d], i) => {
-      v[a] = (v[a] + v[b] + words[order[2 * i]]) & MASK; v[d] = turned(v[d] ^ v[a], 32n);
-      v[c] = (v[c] + v[d]) & MASK; v[b] = turned(v[b] ^ v[c], 24n);
-      v[a] = (v[a] + v[b] + words[order[2 * i + 1]]) & MASK; v[d] = turned(v[d] ^ v[a], 16n);
-      v[c] = (v[c] + v[d]) & MASK; v[b] = turned(v[b] ^ v[c], 63n);
+      v[a] = (v[a] + v[b] + words[order[2 * i]]) & MASK; v[d] = rotateRight(v[d] ^ v[a], 32n);
+      v[c] = (v[c] + v[d]) & MASK; v[b] = rotateRight(v[b] ^ v[c], 24n);
+      v[a] = (v[a] + v[b] + words[order[2 * i + 1]]) & MASK; v[d] = rotateRight(v[d] ^ v[a], 16n);
+      v[c] = (v[c] + v[d]) & MASK; v[b] = rotateRight(v[b] ^ v[c], 63n);
     });
   }
   const digest = new DataView(new ArrayBuffer(8));
@@ -40,7 +40,7 @@ function blake2b(text) {
 }
 
 /** Return a source of 32-bit numbers: the Mersenne Twister MT19937 (Matsumoto and Nishimura 1998). */
-function twister(seed) {
+function mersenneTwister(seed) {
   const state = new Uint32Array(624);
   state[0] = seed;
   for (let i = 1; i < 624; i++) state[i] = Math.imul(1812433253, state[i - 1] ^ (state[i - 1] >>> 30)) + i;
@@ -60,26 +60,26 @@ function twister(seed) {
 }
 
 /** Return the stream of a seed (as text or number) for a purpose: cardigan/rng.py's. */
-const stream = (seed, purpose) => twister(Number((blake2b(`${seed}/${purpose}/0`) >> 1n) & 0xffffffffn));
+const stream = (seed, purpose) => mersenneTwister(Number((blake2b(`${seed}/${purpose}/0`) >> 1n) & 0xffffffffn));
 
 /** Return the z of a seed: cardigan/latents/sampling.py's. */
-function latentOf(seed, size, distribution) {
+function sampleLatent(seed, size, distribution) {
   const next = stream(seed, "sample"), uniform = () => (next() & 0xffffff) / 16777216;
   const z = new Float32Array(size);
   if (distribution === "uniform") return z.map(() => Math.fround(uniform() * 2) - 1);
-  if (size < 16) return fewNormals(z, next);
+  if (size < 16) return boxMullerPairs(z, next);
   for (let i = 0; i < size; i++) z[i] = uniform();
   const whole = size - (size % 16);
-  for (let at = 0; at < whole; at += 16) sixteenNormals(z, at);
+  for (let at = 0; at < whole; at += 16) boxMullerBlock(z, at);
   if (whole < size) { // the last sixteen are drawn again
     for (let i = size - 16; i < size; i++) z[i] = uniform();
-    sixteenNormals(z, size - 16);
+    boxMullerBlock(z, size - 16);
   }
   return z;
 }
 
 /** Turn sixteen uniform numbers into normal ones (Box and Muller 1958), eight pairs eight apart. */
-function sixteenNormals(z, at) {
+function boxMullerBlock(z, at) {
   for (let i = at; i < at + 8; i++) {
     const radius = Math.sqrt(-2 * Math.log(1 - z[i])), angle = 2 * Math.PI * z[i + 8];
     z[i] = radius * Math.cos(angle);
@@ -88,7 +88,7 @@ function sixteenNormals(z, at) {
 }
 
 /** Fill fewer than sixteen numbers: pairs in double precision. */
-function fewNormals(z, next) {
+function boxMullerPairs(z, next) {
   const uniform = () => { const high = next(), low = next(); return ((high & 0x1fffff) * 4294967296 + low) / 9007199254740992; };
   for (let i = 0; i < z.length; i += 2) {
     const angle = 2 * Math.PI * uniform(), radius = Math.sqrt(-2 * Math.log1p(-uniform()));
@@ -99,4 +99,4 @@ function fewNormals(z, next) {
 }
 
 /** Return the class that a seed draws where none is asked for. */
-const labelOf = (seed, classes) => stream(seed, "label")() % classes;
+const sampleLabel = (seed, classes) => stream(seed, "label")() % classes;

@@ -1,4 +1,4 @@
-// A model card's Markdown as elements, made one by one: text stays text, whatever is in it. Knows what cards use, not all of Markdown.
+// A model card's Markdown as elements, elements one by one: text stays text, whatever is in it. Knows what cards use, not all of Markdown.
 
 /** Return an element with attributes and children; text is never read as HTML. */
 function h(name, attributes = {}, ...children) {
@@ -9,29 +9,29 @@ function h(name, attributes = {}, ...children) {
 }
 
 /** Return the elements of a card: its front matter, which is for machines, last. */
-function markdown(text) {
+function renderMarkdown(text) {
   const [, front, rest] = text.match(/^---\n([\s\S]*?)\n---\n?([\s\S]*)$/) ?? [null, "", text];
-  const lines = rest.split("\n"), made = [];
+  const lines = rest.split("\n"), elements = [];
   while (lines.length) {
     const line = lines.shift();
     if (!line.trim()) continue;
     const heading = line.match(/^(#{1,4}) +(.*)/);
-    const taken = (like) => { const block = [line]; while (lines.length && like(lines[0])) block.push(lines.shift()); return block; };
-    if (heading) made.push(h(`h${Math.min(6, heading[1].length + 2)}`, {}, inline(heading[2])));
+    const takeLines = (like) => { const block = [line]; while (lines.length && like(lines[0])) block.push(lines.shift()); return block; };
+    if (heading) elements.push(h(`h${Math.min(6, heading[1].length + 2)}`, {}, inline(heading[2])));
     else if (/^(```|~~~)/.test(line)) {
       const code = [];
       while (lines.length && !/^(```|~~~)/.test(lines[0])) code.push(lines.shift());
       lines.shift();
-      made.push(h("pre", { tabindex: 0 }, code.join("\n")));
-    } else if (/^\s*\|/.test(line)) made.push(table(taken((next) => /^\s*\|/.test(next))));
+      elements.push(h("pre", { tabindex: 0 }, code.join("\n")));
+    } else if (/^\s*\|/.test(line)) elements.push(table(takeLines((next) => /^\s*\|/.test(next))));
     else if (/^\s*([-*+]|\d+\.) /.test(line)) {
-      const items = taken((next) => next.trim() && !/^(#|```|\|)/.test(next)).join("\n").split(/\n?^\s*(?:[-*+]|\d+\.) +/m).slice(1);
-      made.push(h(/^\s*\d/.test(line) ? "ol" : "ul", {}, items.map((item) => h("li", {}, inline(item)))));
-    } else if (line.startsWith(">")) made.push(h("blockquote", {}, inline(taken((next) => next.startsWith(">")).map((each) => each.replace(/^> ?/, "")).join(" "))));
-    else made.push(h("p", {}, inline(taken((next) => next.trim() && !/^(#{1,4} |```|\s*\||>|\s*[-*+] )/.test(next)).join(" "))));
+      const items = takeLines((next) => next.trim() && !/^(#|```|\|)/.test(next)).join("\n").split(/\n?^\s*(?:[-*+]|\d+\.) +/m).slice(1);
+      elements.push(h(/^\s*\d/.test(line) ? "ol" : "ul", {}, items.map((item) => h("li", {}, inline(item)))));
+    } else if (line.startsWith(">")) elements.push(h("blockquote", {}, inline(takeLines((next) => next.startsWith(">")).map((each) => each.replace(/^> ?/, "")).join(" "))));
+    else elements.push(h("p", {}, inline(takeLines((next) => next.trim() && !/^(#{1,4} |```|\s*\||>|\s*[-*+] )/.test(next)).join(" "))));
   }
-  if (front) made.push(h("h4", {}, "For machines"), h("pre", { tabindex: 0 }, front));
-  return made;
+  if (front) elements.push(h("h4", {}, "For machines"), h("pre", { tabindex: 0 }, front));
+  return elements;
 }
 
 function table(lines) {
@@ -46,16 +46,16 @@ const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*\s][^*]*)\*|\[([^\]]+)\]\((https
 
 /** Return a line's text and elements; only http and https addresses become links. */
 function inline(text) {
-  const made = [];
+  const elements = [];
   let from = 0;
   for (const found of text.matchAll(INLINE)) {
     const [all, code, strong, soft, words, target, bare] = found;
-    made.push(text.slice(from, found.index));
+    elements.push(text.slice(from, found.index));
     from = found.index + all.length;
-    if (code) made.push(h("code", {}, code));
-    else if (strong) made.push(h("b", {}, inline(strong)));
-    else if (soft) made.push(h("i", {}, inline(soft)));
-    else made.push(h("a", { href: target ?? bare, rel: "noopener noreferrer" }, words ?? bare));
+    if (code) elements.push(h("code", {}, code));
+    else if (strong) elements.push(h("b", {}, inline(strong)));
+    else if (soft) elements.push(h("i", {}, inline(soft)));
+    else elements.push(h("a", { href: target ?? bare, rel: "noopener noreferrer" }, words ?? bare));
   }
-  return [...made, text.slice(from)];
+  return [...elements, text.slice(from)];
 }

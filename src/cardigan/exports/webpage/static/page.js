@@ -1,16 +1,16 @@
 // What a visitor sees and moves. The numbers come from `engine.js`, in a worker of this same file where the browser lets it.
 {
 const model = JSON.parse(document.getElementById("model").textContent);
-const { channels, height, width } = model.pictures, { latent, classes } = model.program;
-const asked = new URLSearchParams(location.search);
+const { channels, height, width } = model.image, { latent_size: latent, classes } = model.program;
+const urlParameters = new URLSearchParams(location.search);
 const $ = (id) => document.getElementById(id);
 const CORNERS = ["top left", "top right", "bottom left", "bottom right"];
-const SHEET = 24, OWN = -1, SECONDS_A_SIDE = 3;
+const SHEET = 24, SEED_LABEL = -1, SECONDS_A_SIDE = 3;
 const FEW_CLASSES = 24;
 const SLOW = 20; // milliseconds a picture
 
-/** What is shown: everything that is drawn follows from it. `label` is a class, or OWN for each seed's own. */
-const shown = { corners: [0, 1, 2, 3], x: 0.5, y: 0.5, grid: 4, span: 0.6, label: OWN, truncation: 1, amounts: [], first: 0n, next: 0 };
+/** What is state: everything that is drawn follows from it. `label` is a class, or SEED_LABEL for each seed's own. */
+const state = { corners: [0, 1, 2, 3], x: 0.5, y: 0.5, grid: 4, span: 0.6, label: SEED_LABEL, truncation: 1, amounts: [], first: 0n, next: 0 };
 
 /* The engine */
 
@@ -21,22 +21,22 @@ function decodedBase64(text) {
   return bytes;
 }
 
-/** Start the engine: return { kind, pictures(z, classes, count) }, a promise of [picture, channel, row, column] floats. */
-async function started() {
+/** Start the engine: return { kind, generate(z, classes, count) }, a promise of [picture, channel, row, column] floats. */
+async function startEngine() {
   const holder = $("weights"), block = decodedBase64(holder.textContent);
   holder.remove(); // as text it is a third larger than the block, and not needed again
-  const kernel = asked.get("engine") === "javascript" ? null : decodedBase64(model.kernel);
-  const opening = { program: model.program, block, kernel };
-  if (asked.get("worker") !== "no") {
+  const matmul_wasm = urlParameters.get("engine") === "javascript" ? null : decodedBase64(model.matmul_wasm);
+  const engineInput = { program: model.program, block, matmul_wasm };
+  if (urlParameters.get("worker") !== "no") {
     try {
-      return await inWorker(opening);
+      return await startWorkerEngine(engineInput);
     } catch { /* some browsers give a page on disk no workers: it draws by itself then */ }
   }
-  const engine = opened(opening);
-  return { kind: engine.kind, pictures: async (...given) => engine.pictures(...given) };
+  const engine = openEngine(engineInput);
+  return { kind: engine.kind, generate: async (...given) => engine.generate(...given) };
 }
 
-async function inWorker(opening) {
+async function startWorkerEngine(engineInput) {
   const address = URL.createObjectURL(new Blob([$("engine").textContent], { type: "text/javascript" }));
   const worker = new Worker(address), waiting = new Map();
   let last = 0;
@@ -50,8 +50,8 @@ async function inWorker(opening) {
   };
   const ask = (message) => new Promise((answer, refuse) => { waiting.set(++last, { answer, refuse }); worker.postMessage({ id: last, ...message }); });
   try {
-    const { kind } = await ask(opening);
-    return { kind: `${kind} in a worker`, pictures: async (z, weights, count) => (await ask({ z, classes: weights, count })).pixels };
+    const { kind } = await ask(engineInput);
+    return { kind: `${kind} in a worker`, generate: async (z, weights, count) => (await ask({ z, classes: weights, count })).pixels };
   } catch (error) {
     worker.terminate();
     throw error;
@@ -64,38 +64,38 @@ async function inWorker(opening) {
 
 const known = new Map();
 /** Return a seed's z and class; the last ones are remembered. */
-function ofSeed(seed) {
+function seedLatent(seed) {
   const key = String(seed);
   if (!known.has(key)) {
     if (known.size > 500) known.clear();
-    known.set(key, { z: latentOf(key, latent, model.distribution), label: classes ? labelOf(key, classes) : 0 });
+    known.set(key, { z: sampleLatent(key, latent, model.distribution), label: classes ? sampleLabel(key, classes) : 0 });
   }
   return known.get(key);
 }
 
-const labelled = (seed) => (shown.label === OWN ? ofSeed(seed).label : shown.label);
+const seedLabel = (seed) => (state.label === SEED_LABEL ? seedLatent(seed).label : state.label);
 
 /** Move z along the principal directions, then toward the middle. */
-function moved(z, { amounts, truncation }) {
+function applyOptions(z, { amounts, truncation }) {
   const out = Float32Array.from(z);
   amounts.forEach((amount, number) => {
-    if (amount) model.directions.vectors[number].forEach((x, i) => { out[i] += amount * model.directions.spread[number] * x; });
+    if (amount) model.directions.vectors[number].forEach((x, i) => { out[i] += amount * model.directions.std[number] * x; });
   });
   return out.map((x) => x * truncation);
 }
 
-/** Return a batch for the engine of spots { z, mix }, where mix gives each class its weight. */
-function batched(spots, style) {
-  const z = new Float32Array(spots.length * latent), weights = classes ? new Float32Array(spots.length * classes) : null;
-  spots.forEach((spot, i) => {
-    z.set(moved(spot.z, style), i * latent);
+/** Return a batch for the engine of points { z, mix }, where mix gives each class its weight. */
+function makeBatch(points, style) {
+  const z = new Float32Array(points.length * latent), weights = classes ? new Float32Array(points.length * classes) : null;
+  points.forEach((spot, i) => {
+    z.set(applyOptions(spot.z, style), i * latent);
     if (classes) spot.mix.forEach(([label, share]) => { weights[i * classes + label] += share; });
   });
-  return [z, weights, spots.length];
+  return [z, weights, points.length];
 }
 
-const spotOfSeed = (seed) => ({ z: ofSeed(seed).z, mix: [[labelled(seed), 1]] });
-const spotAt = ([x, y]) => ({ z: amongFour(shown.corners.map((seed) => ofSeed(seed).z), x, y, model.distribution), mix: shown.corners.map((seed, i) => [labelled(seed), shares(x, y)[i]]) });
+const seedPoint = (seed) => ({ z: seedLatent(seed).z, mix: [[seedLabel(seed), 1]] });
+const positionPoint = ([x, y]) => ({ z: interpolateCorners(state.corners.map((seed) => seedLatent(seed).z), x, y, model.distribution), mix: state.corners.map((seed, i) => [seedLabel(seed), cornerWeights(x, y)[i]]) });
 
 /** Paint picture `index` of a batch on a canvas; numbers outside [-1, 1] are clipped, as when Cardigan saves them. */
 function paint(canvas, pixels, index) {
@@ -111,62 +111,62 @@ function paint(canvas, pixels, index) {
 const canvasOf = () => h("canvas", { width, height, "aria-hidden": "true", class: width < 128 ? "sharp" : "" });
 
 /** Return a function that does the work now, or once more after the work that is being done: only the newest wish counts. */
-function latest(work) {
+function latestOnly(work) {
   let doing = null, again = false;
   return () => {
     if (doing) again = true;
-    else doing = (async () => { do { again = false; await work(); } while (again); })().catch(troubled).finally(() => { doing = null; });
+    else doing = (async () => { do { again = false; await work(); } while (again); })().catch(showError).finally(() => { doing = null; });
     return doing;
   };
 }
 
-function troubled(error) {
-  $("trouble").textContent = `Nothing could be drawn: ${error.message}. A newer browser, or a device with more memory, may do it.`;
-  $("trouble").hidden = false;
+function showError(error) {
+  $("error").textContent = `Nothing could be drawn: ${error.message}. A newer browser, or a device with more memory, may do it.`;
+  $("error").hidden = false;
 }
 
 /* The stage, the pad, the sheet */
 
-let engine = null, atOnce = 16, redraws = 0;
+let engine = null, chunkSize = 16, redraws = 0;
 const tiles = $("tiles"), cornerCanvases = CORNERS.map(canvasOf), sheetTiles = [];
 
-const drawStage = latest(async () => {
-  const places = placesAround(shown.x, shown.y, shown.grid, shown.span), count = places.length;
-  const pixels = await engine.pictures(...batched(places.map(spotAt), shown));
+const drawGrid = latestOnly(async () => {
+  const places = gridPositions(state.x, state.y, state.grid, state.span), count = places.length;
+  const pixels = await engine.generate(...makeBatch(places.map(positionPoint), state));
   if (tiles.children.length !== count) {
     tiles.replaceChildren(...places.map(canvasOf));
     tiles.style.setProperty("--columns", Math.sqrt(count));
   }
   [...tiles.children].forEach((canvas, i) => paint(canvas, pixels, i));
-  tiles.setAttribute("aria-label", `${count === 1 ? "The picture" : `${count} pictures around the place`} ${placeInWords()}`);
+  tiles.setAttribute("aria-label", `${count === 1 ? "The picture" : `${count} pictures around the place`} ${positionText()}`);
   redraws += 1;
 });
 
-const drawCorners = latest(async () => {
-  const pixels = await engine.pictures(...batched(shown.corners.map(spotOfSeed), shown));
+const drawCorners = latestOnly(async () => {
+  const pixels = await engine.generate(...makeBatch(state.corners.map(seedPoint), state));
   cornerCanvases.forEach((canvas, i) => paint(canvas, pixels, i));
 });
 
-const drawSheet = latest(async () => {
-  const first = shown.first;
-  for (let from = 0; from < SHEET && first === shown.first; from += atOnce) { // in parts, so that the stage is never kept waiting
-    const part = Array.from({ length: Math.min(atOnce, SHEET - from) }, (_, i) => spotOfSeed(first + BigInt(from + i)));
-    const pixels = await engine.pictures(...batched(part, shown));
+const drawSeeds = latestOnly(async () => {
+  const first = state.first;
+  for (let from = 0; from < SHEET && first === state.first; from += chunkSize) { // in parts, so that the stage is never kept waiting
+    const part = Array.from({ length: Math.min(chunkSize, SHEET - from) }, (_, i) => seedPoint(first + BigInt(from + i)));
+    const pixels = await engine.generate(...makeBatch(part, state));
     part.forEach((_, i) => paint(sheetTiles[from + i].canvas, pixels, i));
   }
 });
 
-const drawAll = () => { drawStage(); drawCorners(); drawSheet(); tellCommand(); };
-const placeInWords = () => `${Math.round(100 * shown.x)} % across, ${Math.round(100 * shown.y)} % down`;
+const drawAll = () => { drawGrid(); drawCorners(); drawSeeds(); updateCommand(); };
+const positionText = () => `${Math.round(100 * state.x)} % across, ${Math.round(100 * state.y)} % down`;
 
 function moveTo(x, y) {
-  [shown.x, shown.y] = [x, y].map((value) => Math.min(1, Math.max(0, value)));
+  [state.x, state.y] = [x, y].map((value) => Math.min(1, Math.max(0, value)));
   const pad = $("pad");
-  pad.style.setProperty("--x", shown.x);
-  pad.style.setProperty("--y", shown.y);
-  pad.setAttribute("aria-valuenow", Math.round(100 * shown.x));
-  pad.setAttribute("aria-valuetext", placeInWords());
-  return drawStage();
+  pad.style.setProperty("--x", state.x);
+  pad.style.setProperty("--y", state.y);
+  pad.setAttribute("aria-valuenow", Math.round(100 * state.x));
+  pad.setAttribute("aria-valuetext", positionText());
+  return drawGrid();
 }
 
 function buildPad() {
@@ -181,7 +181,7 @@ function buildPad() {
   pad.addEventListener("keydown", (event) => {
     const step = event.shiftKey ? 0.1 : 0.02;
     const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
-    const to = { Home: [0, 0], End: [1, 1] }[event.key] ?? (by && [shown.x + by[0], shown.y + by[1]]);
+    const to = { Home: [0, 0], End: [1, 1] }[event.key] ?? (by && [state.x + by[0], state.y + by[1]]);
     if (!to) return;
     event.preventDefault();
     stopWalk();
@@ -191,62 +191,62 @@ function buildPad() {
 
 function buildCorners() {
   $("corners").replaceChildren(...CORNERS.map((words, i) => {
-    const input = h("input", { inputmode: "numeric", autocomplete: "off", value: String(shown.corners[i]), "data-corner": i });
-    input.addEventListener("change", () => seedIn(input, (seed) => putCorner(i, seed)));
+    const input = h("input", { inputmode: "numeric", autocomplete: "off", value: String(state.corners[i]), "data-corner": i });
+    input.addEventListener("change", () => readSeed(input, (seed) => setCorner(i, seed)));
     return h("label", { class: "field" }, `${words[0].toUpperCase()}${words.slice(1)}`, input);
   }));
 }
 
 /** Do something with the seed that a field holds, if it holds one. */
-function seedIn(input, taken) {
+function readSeed(input, taken) {
   const text = input.value.trim(), good = /^\d{1,19}$/.test(text) && BigInt(text) < 2n ** 63n;
   input.setAttribute("aria-invalid", String(!good));
   if (good) taken(BigInt(text));
-  else say("A seed is a whole number from 0 to 2^63 - 1.");
+  else announce("A seed is a whole number from 0 to 2^63 - 1.");
 }
 
-function putCorner(corner, seed) {
-  shown.corners[corner] = seed;
+function setCorner(corner, seed) {
+  state.corners[corner] = seed;
   const input = document.querySelector(`[data-corner="${corner}"]`);
   input.value = String(seed);
   input.removeAttribute("aria-invalid");
-  markSheet();
-  tellCommand();
+  updateSeedLabels();
+  updateCommand();
   drawCorners();
-  drawStage();
+  drawGrid();
 }
 
 function buildSheet() {
   for (let i = 0; i < SHEET; i++) {
     const canvas = canvasOf(), name = h("span", {}), button = h("button", { type: "button", class: "seed" }, canvas, name);
     button.addEventListener("click", () => {
-      const corner = shown.next, seed = shown.first + BigInt(i);
-      shown.next = (corner + 1) % 4;
-      putCorner(corner, seed);
-      say(`Seed ${seed} is at the pad's ${CORNERS[corner]} now.`);
+      const corner = state.next, seed = state.first + BigInt(i);
+      state.next = (corner + 1) % 4;
+      setCorner(corner, seed);
+      announce(`Seed ${seed} is at the pad's ${CORNERS[corner]} now.`);
     });
     sheetTiles.push({ canvas, name, button });
   }
   $("seeds").replaceChildren(...sheetTiles.map(({ button }) => button));
 }
 
-function markSheet() {
+function updateSeedLabels() {
   sheetTiles.forEach(({ name, button }, i) => {
-    const seed = shown.first + BigInt(i), corner = shown.corners.findIndex((each) => BigInt(each) === seed);
+    const seed = state.first + BigInt(i), corner = state.corners.findIndex((each) => BigInt(each) === seed);
     name.textContent = String(seed);
-    button.setAttribute("aria-label", `Put seed ${seed} at the pad's ${CORNERS[shown.next]}${corner < 0 ? "" : `; it is at the ${CORNERS[corner]} now`}`);
+    button.setAttribute("aria-label", `Put seed ${seed} at the pad's ${CORNERS[state.next]}${corner < 0 ? "" : `; it is at the ${CORNERS[corner]} now`}`);
     button.toggleAttribute("data-chosen", corner >= 0);
   });
-  $("sheet-hint").textContent = `Click one to put it on the pad, at the ${CORNERS[shown.next]}.`;
+  $("sheet-hint").textContent = `Click one to put it on the pad, at the ${CORNERS[state.next]}.`;
 }
 
-function turnSheet(first) {
+function showSeedsFrom(first) {
   const end = 2n ** 63n - BigInt(SHEET);
-  shown.first = first < 0n ? 0n : first > end ? end : first;
-  $("first").value = String(shown.first);
+  state.first = first < 0n ? 0n : first > end ? end : first;
+  $("first").value = String(state.first);
   $("first").removeAttribute("aria-invalid");
-  markSheet();
-  drawSheet();
+  updateSeedLabels();
+  drawSeeds();
 }
 
 /* Settings */
@@ -261,7 +261,7 @@ function segmented(fieldset, name, choices, chosen, picked) {
 }
 
 const resets = [];
-function slider({ label, min, max, step, start, moved: change }) {
+function slider({ label, min, max, step, start, onChange: change }) {
   const input = h("input", { type: "range", min, max, step, "aria-label": label }), output = h("output", {});
   const put = (value) => { input.value = value; output.textContent = Number(value).toFixed(step < 0.1 ? 2 : 1); };
   input.addEventListener("input", () => { put(input.value); change(Number(input.value)); });
@@ -271,26 +271,26 @@ function slider({ label, min, max, step, start, moved: change }) {
 }
 
 function buildSettings() {
-  segmented($("grids"), "grid", [[1, "One"], [3, "3 × 3"], [4, "4 × 4"], [8, "8 × 8"]], shown.grid, (value) => { shown.grid = value; drawStage(); });
-  const restyled = (change) => (value, quiet) => { change(value); if (!quiet) drawAll(); };
+  segmented($("grids"), "grid", [[1, "One"], [3, "3 × 3"], [4, "4 × 4"], [8, "8 × 8"]], state.grid, (value) => { state.grid = value; drawGrid(); });
+  const withRedraw = (change) => (value, quiet) => { change(value); if (!quiet) drawAll(); };
   $("sliders").append(
-    slider({ label: "Truncation", min: 0, max: 1, step: 0.01, start: 1, moved: restyled((value) => { shown.truncation = value; }) }),
-    slider({ label: "How far apart", min: 0.05, max: 1, step: 0.05, start: shown.span, moved: (value, quiet) => { shown.span = value; if (!quiet) drawStage(); } }),
+    slider({ label: "Truncation", min: 0, max: 1, step: 0.01, start: 1, onChange: withRedraw((value) => { state.truncation = value; }) }),
+    slider({ label: "How far apart", min: 0.05, max: 1, step: 0.05, start: state.span, onChange: (value, quiet) => { state.span = value; if (!quiet) drawGrid(); } }),
   );
-  model.directions.share.forEach((share, i) => {
-    shown.amounts.push(0);
-    $("directions").append(slider({ label: `${i + 1}: ${(100 * share).toFixed(1)} %`, min: -4, max: 4, step: 0.1, start: 0, moved: restyled((value) => { shown.amounts[i] = value; }) }));
+  model.directions.explained_variance_ratio.forEach((share, i) => {
+    state.amounts.push(0);
+    $("directions").append(slider({ label: `${i + 1}: ${(100 * share).toFixed(1)} %`, min: -4, max: 4, step: 0.1, start: 0, onChange: withRedraw((value) => { state.amounts[i] = value; }) }));
   });
-  $("directions").hidden = !model.directions.share.length;
+  $("directions").hidden = !model.directions.explained_variance_ratio.length;
   if (classes) buildClasses();
   $("reset").addEventListener("click", () => { resets.forEach((reset) => reset()); drawAll(); });
 }
 
 function buildClasses() {
-  const nameOf = (label) => model.class_names[label] ?? String(label), choose = (label) => { shown.label = Number(label); drawAll(); };
-  const choices = [[OWN, "Each its own"], ...Array.from({ length: classes }, (_, label) => [label, nameOf(label)])];
+  const nameOf = (label) => model.class_names[label] ?? String(label), choose = (label) => { state.label = Number(label); drawAll(); };
+  const choices = [[SEED_LABEL, "Each its own"], ...Array.from({ length: classes }, (_, label) => [label, nameOf(label)])];
   $("class").hidden = false;
-  if (classes <= FEW_CLASSES) return segmented($("class"), "class", choices, shown.label, choose);
+  if (classes <= FEW_CLASSES) return segmented($("class"), "class", choices, state.label, choose);
   const select = h("select", { "aria-label": "Class" }, choices.map(([value, words]) => h("option", { value }, words)));
   select.addEventListener("change", () => choose(select.value));
   return $("class").append(select);
@@ -309,12 +309,12 @@ function stopWalk() {
 /** Walk around the pad's sides, from corner to corner, beginning at the nearest place. */
 function startWalk() {
   const corners = [[0, 0], [1, 0], [1, 1], [0, 1]];
-  const angle = Math.atan2(shown.y - 0.5, shown.x - 0.5), offset = ((angle / (Math.PI / 2) + 2.5) % 4 + 4) % 4;
+  const angle = Math.atan2(state.y - 0.5, state.x - 0.5), offset = ((angle / (Math.PI / 2) + 2.5) % 4 + 4) % 4;
   const begin = performance.now();
   const step = async (now) => {
     const at = (offset + Math.max(0, now - begin) / 1000 / SECONDS_A_SIDE) % 4, side = Math.floor(at), part = at - side;
     const [from, to] = [corners[side], corners[(side + 1) % 4]], here = [0, 1].map((axis) => from[axis] + part * (to[axis] - from[axis]));
-    const blend = Math.min(1, (now - begin) / 600), before = [shown.x, shown.y];
+    const blend = Math.min(1, (now - begin) / 600), before = [state.x, state.y];
     moveTo(...here.map((value, axis) => before[axis] + blend * (value - before[axis])));
     if (walking) walking = requestAnimationFrame(step);
   };
@@ -329,27 +329,27 @@ async function saveStage() {
   const side = Math.sqrt(tiles.children.length), canvas = h("canvas", { width: side * width, height: side * height }), pen = canvas.getContext("2d");
   [...tiles.children].forEach((tile, i) => pen.drawImage(tile, (i % side) * width, Math.floor(i / side) * height));
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-  const link = h("a", { href: URL.createObjectURL(blob), download: `${model.name.replaceAll("/", "-")}-${shown.corners.join("-")}.png` });
+  const link = h("a", { href: URL.createObjectURL(blob), download: `${model.name.replaceAll("/", "-")}-${state.corners.join("-")}.png` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-  say("Saved.");
+  announce("Saved.");
 }
 
-function tellCommand() {
-  const label = shown.label === OWN ? "" : ` --label ${shellWord(model.class_names[shown.label] ?? String(shown.label))}`;
-  const truncation = shown.truncation === 1 ? "" : ` --truncation ${shown.truncation}`;
-  $("command").textContent = `cardigan sample MODEL --seeds ${shown.corners.join(",")}${label}${truncation}`;
+function updateCommand() {
+  const label = state.label === SEED_LABEL ? "" : ` --label ${shellQuote(model.class_names[state.label] ?? String(state.label))}`;
+  const truncation = state.truncation === 1 ? "" : ` --truncation ${state.truncation}`;
+  $("command").textContent = `cardigan sample MODEL --seeds ${state.corners.join(",")}${label}${truncation}`;
 }
 
-const shellWord = (word) => (/^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
-const say = (words) => { $("say").textContent = words; };
+const shellQuote = (word) => (/^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+const announce = (words) => { $("announcer").textContent = words; };
 
-function tellFacts() {
+function updateFacts() {
   const kinds = { 1: "grey", 3: "colour", 4: "colour, transparent" };
   const facts = [["Pictures", `${width} × ${height} ${kinds[channels] ?? ""}`], ["Learned numbers", model.parameters.toLocaleString("en")],
     ["Images seen in training", model.images_seen.toLocaleString("en")], ["Kept as", model.weights], ["Engine", engine.kind]];
   $("facts").replaceChildren(...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-  $("rounding").textContent = `the largest difference from PyTorch was ${model.difference.toPrecision(2)} on a scale from -1 to 1.`;
+  $("rounding").textContent = `the largest difference from PyTorch was ${model.max_difference.toPrecision(2)} on a scale from -1 to 1.`;
 }
 
 function buildTheme() {
@@ -369,85 +369,85 @@ function buildTheme() {
 function firstCorners() {
   const found = [];
   for (let seed = 0; found.length < 4; seed++) {
-    if (classes < 4 || seed > 60 || !found.some((other) => ofSeed(other).label === ofSeed(seed).label)) found.push(seed);
+    if (classes < 4 || seed > 60 || !found.some((other) => seedLatent(other).label === seedLatent(seed).label)) found.push(seed);
   }
   return found;
 }
 
 /** Return the milliseconds that one picture takes here, at its best: the first ones warm the browser up. */
-async function pace() {
+async function measureMilliseconds() {
   const times = [];
   for (let seed = 0; seed < 5; seed++) {
     const before = performance.now();
-    await engine.pictures(...batched([spotOfSeed(seed)], shown));
+    await engine.generate(...makeBatch([seedPoint(seed)], state));
     times.push(performance.now() - before);
   }
   return Math.min(...times);
 }
 
-async function begin() {
+async function start() {
   document.documentElement.toggleAttribute("data-alpha", channels === 4);
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
-  shown.corners = firstCorners();
+  state.corners = firstCorners();
   buildTheme();
   buildPad();
   buildCorners();
   buildSheet();
-  markSheet();
-  tellCommand();
+  updateSeedLabels();
+  updateCommand();
   if (model.card) {
-    $("card-text").append(...markdown(model.card));
+    $("card-text").append(...renderMarkdown(model.card));
     $("card").hidden = false;
   }
-  engine = await started();
-  const milliseconds = await pace();
-  atOnce = Math.max(1, Math.min(8, Math.floor(120 / milliseconds)));
-  if (milliseconds > SLOW) shown.grid = 1; // sixteen would follow the hand too slowly
+  engine = await startEngine();
+  const milliseconds = await measureMilliseconds();
+  chunkSize = Math.max(1, Math.min(8, Math.floor(120 / milliseconds)));
+  if (milliseconds > SLOW) state.grid = 1; // sixteen would follow the hand too slowly
   buildSettings();
-  tellFacts();
+  updateFacts();
   $("walk").addEventListener("click", () => (walking ? stopWalk() : startWalk()));
-  $("others").addEventListener("click", () => {
-    const after = shown.corners.reduce((most, seed) => (BigInt(seed) > most ? BigInt(seed) : most), 0n);
-    CORNERS.forEach((_, i) => putCorner(i, (after + BigInt(i + 1)) % 2n ** 63n));
+  $("next-seeds").addEventListener("click", () => {
+    const after = state.corners.reduce((most, seed) => (BigInt(seed) > most ? BigInt(seed) : most), 0n);
+    CORNERS.forEach((_, i) => setCorner(i, (after + BigInt(i + 1)) % 2n ** 63n));
   });
   $("save").addEventListener("click", saveStage);
-  $("earlier").addEventListener("click", () => turnSheet(shown.first - BigInt(SHEET)));
-  $("later").addEventListener("click", () => turnSheet(shown.first + BigInt(SHEET)));
-  $("anywhere").addEventListener("click", () => turnSheet(BigInt(Math.floor(Math.random() * 1_000_000_000))));
-  $("first").addEventListener("change", () => seedIn($("first"), turnSheet));
-  moveTo(shown.x, shown.y);
-  await Promise.all([drawStage(), drawCorners(), drawSheet()]);
+  $("previous").addEventListener("click", () => showSeedsFrom(state.first - BigInt(SHEET)));
+  $("next").addEventListener("click", () => showSeedsFrom(state.first + BigInt(SHEET)));
+  $("random-seeds").addEventListener("click", () => showSeedsFrom(BigInt(Math.floor(Math.random() * 1_000_000_000))));
+  $("first").addEventListener("change", () => readSeed($("first"), showSeedsFrom));
+  moveTo(state.x, state.y);
+  await Promise.all([drawGrid(), drawCorners(), drawSeeds()]);
   document.documentElement.dataset.ready = "";
 }
 
 /**
  * For tests and for the curious: `await cardigan.pixels([0, 1], { label: 3, truncation: 0.7, amounts: [1] })` gives the network's own numbers,
- * [seed, channel, row, column] one after another, of seeds (numbers or text); `cardigan.latents.sampling(seeds)` what they stand for;
+ * [seed, channel, row, column] one after another, of seeds (numbers or text); `cardigan.latents(seeds)` what they stand for;
  * `await cardigan.redraws(grid, seconds)` how often a second the stage is redrawn while the ring moves. `?engine=javascript` and `?worker=no`
  * behind the page's address do without WebAssembly and without a worker.
  */
 window.cardigan = {
-  ready: begin().catch(troubled),
+  ready: start().catch(showError),
   engine: () => engine?.kind,
-  latents: (seeds) => seeds.map((seed) => ofSeed(seed).z),
-  async pixels(seeds, { label = OWN, truncation = 1, amounts = [] } = {}) {
+  latents: (seeds) => seeds.map((seed) => seedLatent(seed).z),
+  async pixels(seeds, { label = SEED_LABEL, truncation = 1, amounts = [] } = {}) {
     await window.cardigan.ready;
-    const spots = seeds.map((seed) => ({ z: ofSeed(seed).z, mix: [[label === OWN ? ofSeed(seed).label : label, 1]] }));
-    return engine.pictures(...batched(spots, { truncation, amounts }));
+    const points = seeds.map((seed) => ({ z: seedLatent(seed).z, mix: [[label === SEED_LABEL ? seedLatent(seed).label : label, 1]] }));
+    return engine.generate(...makeBatch(points, { truncation, amounts }));
   },
   async redraws(grid, seconds) {
     await window.cardigan.ready;
-    const before = shown.grid, begin_ = performance.now();
-    shown.grid = grid;
-    await drawStage();
+    const before = state.grid, begin_ = performance.now();
+    state.grid = grid;
+    await drawGrid();
     redraws = 0;
     const from = performance.now();
     for (let now = from; now - from < 1000 * seconds; now = performance.now()) {
       moveTo(0.5 + 0.4 * Math.sin((now - begin_) / 700), 0.5 + 0.4 * Math.cos((now - begin_) / 900));
-      await drawStage();
+      await drawGrid();
     }
     const each = redraws / ((performance.now() - from) / 1000);
-    shown.grid = before;
+    state.grid = before;
     await moveTo(0.5, 0.5);
     return each;
   },

@@ -1,0 +1,96 @@
+"""Resizing to the training shape: stored arrays by torch, decoded files by Pillow.
+
+Both follow `data.resize`. They differ on purpose: the built-in digits are resized bilinearly as the tutorial does, and `pad`
+leaves small digits at their size; image files are resized bicubically with antialiasing, and `pad` enlarges small ones."""
+
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate, pad
+
+from cardigan.config import DataConfig
+from cardigan.errors import CardiganError
+from cardigan.pixels import decode
+from cardigan.shapes import Images, Pixels, StoredPixels
+
+
+def to_training_shape(pixels: StoredPixels, data: DataConfig) -> Images:
+    """Return stored pictures resized to the frame, with its number of channels, in [-1, 1].
+
+    `stretch` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
+    `pad` keeps the shape: shrinks (antialiased) what is too large, never enlarges, and fills the rest with black.
+    `crop` keeps the shape too: fills the frame and cuts off what stands out, evenly on both sides.
+    """
+    if pixels.shape[2:] == (data.height, data.width):
+        resized = pixels
+    else:
+        resized = {"stretch": _resize_stretch, "pad": _resize_pad, "crop": _resize_crop}[data.resize](
+            pixels, data.height, data.width
+        )
+    images = decode(resized)
+    if images.shape[1] == data.channels:
+        return images
+    if images.shape[1] != 1:
+        raise CardiganError(
+            f"data.channels is {data.channels} but the pictures have {images.shape[1]}: only grey pictures can be repeated over channels."
+        )
+    return images.expand(-1, data.channels, -1, -1)
+
+
+def _resize_stretch(pixels: StoredPixels, height: int, width: int, antialias: bool = False) -> Pixels:
+    if pixels.shape[2:] == (height, width):
+        return pixels
+    resized = interpolate(
+        pixels.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=antialias
+    )
+    return resized.round_().to(torch.uint8)
+
+
+def _resize_pad(pixels: StoredPixels, height: int, width: int) -> Pixels:
+    scale = min(height / pixels.shape[2], width / pixels.shape[3], 1.0)
+    resized = _resize_stretch(
+        pixels, max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[3] * scale)), antialias=True
+    )
+    pad_y, pad_x = height - resized.shape[2], width - resized.shape[3]
+    return pad(resized, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
+
+
+def _resize_crop(pixels: StoredPixels, height: int, width: int) -> Pixels:
+    scale = max(height / pixels.shape[2], width / pixels.shape[3])
+    resized = _resize_stretch(
+        pixels, max(height, round(pixels.shape[2] * scale)), max(width, round(pixels.shape[3] * scale)), antialias=True
+    )
+    top, left = (resized.shape[2] - height) // 2, (resized.shape[3] - width) // 2
+    return resized[:, :, top : top + height, left : left + width]
+
+
+def resize_image(image: Image.Image, width: int, height: int, method: Literal["crop", "pad", "stretch"]) -> Image.Image:
+    """Return a decoded image of this width and height, resized bicubically with antialiasing.
+
+    `stretch` changes the aspect ratio. `crop` fills the shape and cuts off the rest, evenly on both sides.
+    `pad` shows the whole image and fills the rest with 0 (black, or transparent).
+    """
+    target_size, source_size = (width, height), image.size
+    if source_size == target_size:
+        return image
+    if method == "stretch":
+        return image.resize(target_size, Image.Resampling.BICUBIC)
+    scale_x, scale_y = target_size[0] / source_size[0], target_size[1] / source_size[1]
+    if method == "crop":
+        scale = max(scale_x, scale_y)
+        left, top = (source_size[0] - target_size[0] / scale) / 2, (source_size[1] - target_size[1] / scale) / 2
+        box = (
+            max(0.0, left),
+            max(0.0, top),
+            min(source_size[0], source_size[0] - left),
+            min(source_size[1], source_size[1] - top),
+        )
+        return image.resize(target_size, Image.Resampling.BICUBIC, box)
+    scale = min(scale_x, scale_y)
+    resized = image.resize(
+        (max(1, round(source_size[0] * scale)), max(1, round(source_size[1] * scale))), Image.Resampling.BICUBIC
+    )
+    canvas = Image.new(image.mode, target_size)
+    canvas.paste(resized, ((target_size[0] - resized.width) // 2, (target_size[1] - resized.height) // 2))
+    return canvas
