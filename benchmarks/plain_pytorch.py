@@ -80,7 +80,7 @@ class PlainLoop:
         real = self.images[torch.randint(len(self.images), (batch,), device=self.images.device)]
         fake = self.run_generator(torch.randn(batch, config.latent.size, 1, 1, device=real.device))
         self.discriminator.zero_grad()
-        penalise = config.objective.r1 > 0 and self.steps % config.objective.penalty_interval == 0
+        penalise = config.objective.penalties.get("r1", 0.0) > 0 and self.steps % config.objective.penalty_interval == 0
         loss = self.discriminator_loss(real.requires_grad_(penalise), fake.detach().requires_grad_(penalise), penalise)
         loss.backward()
         self.optimizers[0].step()
@@ -107,8 +107,8 @@ class PlainLoop:
             loss = softplus(fake_logits).mean() + softplus(-real_logits).mean()
         if penalise:
             for logits, images, strength in (
-                (real_logits, real, self.config.objective.r1),
-                (fake_logits, fake, self.config.objective.r2),
+                (real_logits, real, self.config.objective.penalties.get("r1", 0.0)),
+                (fake_logits, fake, self.config.objective.penalties.get("r2", 0.0)),
             ):
                 (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
                 loss = (

@@ -42,9 +42,9 @@ from cardigan.run.journal import Event, read_events
 TIMES = (0.5, 1.0, 2.0, 5.0, 10.0)
 PENALTIES: dict[str, dict[str, Any]] = {
     "R1+R2": {},
-    "R1": {"objective.r2": 0.0},
-    "R2": {"objective.r1": 0.0},
-    "none": {"objective.r1": 0.0, "objective.r2": 0.0, "objective.penalty_interval": 1},
+    "R1": {"objective.penalties.r2": 0.0},
+    "R2": {"objective.penalties.r1": 0.0},
+    "none": {"objective.penalties.r1": 0.0, "objective.penalties.r2": 0.0, "objective.penalty_interval": 1},
 }
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {},

@@ -130,7 +130,11 @@ def flop_per_image(config: Config) -> float:
         networks = [build_generator(config, spec), build_discriminator(config, spec)]
     generator, discriminator = (summarize_model(role, spec, config.latent.size).multiply_adds for role in networks)
     compares = config.objective.loss == "relativistic"
-    penalties = 4 * ((config.objective.r1 > 0) + (config.objective.r2 > 0)) / config.objective.penalty_interval
+    penalties = (
+        4
+        * ((config.objective.penalties.get("r1", 0.0) > 0) + (config.objective.penalties.get("r2", 0.0) > 0))
+        / config.objective.penalty_interval
+    )
     return 2 * (3 * generator + (8 + compares + penalties) * discriminator)
 
 

@@ -16,7 +16,7 @@ SMALL: dict[str, Any] = {"batch_size": 16, "generator.width": 8, "discriminator.
 """Reduced sizes, for any recipe."""
 
 _EVERY_STEP = {"objective.penalty_interval": 1}
-_NO_PENALTY = {**{f"objective.{name}": 0.0 for name in PENALTIES}, **_EVERY_STEP}
+_NO_PENALTY = {"objective.penalties": {}, **_EVERY_STEP}
 _OTHER_NETWORK = {"generator.normalization": "none", "generator.initialization": "torch"}
 """Settings of the recipe's DCGAN that the other networks do not have."""
 _COLOUR = {"data.channels": 3}
@@ -33,11 +33,11 @@ def _conditioning(name: str) -> dict[str, Any]:
 
 _LOSSES = {f"loss {name}": {"objective.loss": name} for name in LOSSES}
 _PENALTIES = {
-    **{f"penalty {name}": {**_NO_PENALTY, f"objective.{name}": 1.0} for name in PENALTIES},
+    **{f"penalty {name}": {**_NO_PENALTY, f"objective.penalties.{name}": 1.0} for name in PENALTIES},
     "penalty none": {**_NO_PENALTY, "objective.loss": "non-saturating"},
-    "penalty all": {**{f"objective.{name}": 1.0 for name in PENALTIES}, **_EVERY_STEP},
+    "penalty all": {**{f"objective.penalties.{name}": 1.0 for name in PENALTIES}, **_EVERY_STEP},
     "penalty every step": _EVERY_STEP,
-    "penalty lazy wgan_gp": {**_NO_PENALTY, "objective.wgan_gp": 10.0, "objective.penalty_interval": 3},
+    "penalty lazy wgan_gp": {**_NO_PENALTY, "objective.penalties.wgan_gp": 10.0, "objective.penalty_interval": 3},
     "penalty schedule": {"objective.penalty_initial_factor": 10.0, "objective.penalty_decay_images": 256},
 }
 _NETWORKS = {
@@ -59,7 +59,7 @@ _STEPS = {
     "gradient accumulation": {"gradient_accumulation": 2},
     "gradient accumulation, lazy dragan": {
         **_NO_PENALTY,
-        "objective.dragan": 10.0,
+        "objective.penalties.dragan": 10.0,
         "objective.penalty_interval": 2,
         "gradient_accumulation": 4,
     },

@@ -77,7 +77,7 @@ class SmallTraining:
 
     def replays_every_kind(self) -> bool:
         """Return whether each kind of step is replayed from a recording by now."""
-        return isinstance(self.step, CudaGraphStep) and set(self.step._recorded) == set(self.kinds)
+        return isinstance(self.step, CudaGraphStep) and set(self.step._graphs) == set(self.kinds)
 
     def close(self) -> None:
         """Let go of whatever sends images."""

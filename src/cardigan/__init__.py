@@ -1,6 +1,6 @@
-"""Cardigan trains, judges and ships image GANs: `train`, `load`, and the pieces they are made of.
+"""Cardigan trains, evaluates and exports image GANs: `train`, `load`, and the building blocks behind them.
 
-Names are loaded when they are first used, so that `cardigan --help` does not wait for torch.
+Names are imported on first use, so that `cardigan --help` does not import torch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
         Config,
         Devices,
         Event,
-        Game,
         ImageSource,
         ImageSpec,
         Model,
@@ -47,7 +46,6 @@ __all__ = [
     "Config",
     "Devices",
     "Event",
-    "Game",
     "ImageSource",
     "ImageSpec",
     "Model",

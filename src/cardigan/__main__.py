@@ -1,4 +1,4 @@
-"""`python -m cardigan`, which is what `torchrun -m cardigan` runs."""
+"""Entry point of `python -m cardigan` and `torchrun -m cardigan`."""
 
 from cardigan.cli.main import main
 

@@ -1,6 +1,6 @@
-"""The public surface in Python: train, load, sample; and the pieces the tutorial uses one by one.
+"""The public Python API: train, load, sample, and the building blocks that the tutorial uses.
 
-Everything the command line does goes through here.
+The command line calls these functions.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,6 @@ from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.ema import update_ema as update_ema
-from cardigan.training.steps import Game as Game
 from cardigan.training.steps import Networks as Networks
 from cardigan.training.steps import RandomDraws as RandomDraws
 from cardigan.training.steps import StepConfig as StepConfig
@@ -59,17 +58,23 @@ def train(
     on_event: Callable[[Event], None] | None = None,
     started_at: float | None = None,
 ) -> Run:
-    """Train a GAN and return where it lies.
+    """Train a GAN and return the finished run.
 
-    `source` is a name (mnist, stacked-mnist), a path or an address (docs/guides/data.md), an array or tensor of pictures [N, H, W] or
-    [N, H, W, C], or a torch `Dataset`. The settings are the recipe's (or those of a whole `config`), changed by the arguments and then by
-    `overrides`, a dict of dotted names such as `{"batch_size": 128, "generator.width": 64}`; for a source and no `config`, what is left open is chosen
-    for its pictures and this machine, and told. `images` and `minutes` are the budget; whichever ends first, and giving one removes
-    the recipe's own. `out` is the run directory, by default
-    `runs/<date>-<time>-<name>`, after the source, or after the recipe where that is an embedded one. With `resume` an existing run of the same
-    settings goes on, bit for bit as if it had never stopped. `on_event` is told of every journal event as it happens.
-    `started_at` is the `time.monotonic()` that a budget of minutes counts from, by default now.
-    Raises CardiganError for anything that cannot be trained; nothing is written then, and nothing ever overwritten.
+    `source` is a name (mnist, stacked-mnist), a path or a URL (docs/guides/data.md), an array or tensor of images
+    [N, H, W] or [N, H, W, C], or a torch `Dataset`.
+    The settings come from the recipe, or from `config`. The arguments change them, and then `overrides` does, a dict of
+    dotted names such as `{"batch_size": 128, "generator.width": 64}`. Without `config`, settings that are not given are
+    chosen for the images and this machine; the start event lists them.
+    `images` and `minutes` are the budget. Training stops at whichever is reached first. Giving one removes the
+    recipe's budget.
+    `out` is the run directory. Default: `runs/<date>-<time>-<name>`, named after the source, or after the recipe for an
+    embedded data set.
+    With `resume` an existing run with the same settings continues, bit for bit as if it had never stopped.
+    `on_event` is called with every journal event as it happens.
+    `started_at` is the `time.monotonic()` that a budget of minutes counts from. Default: now.
+
+    Raises CardiganError for anything that cannot be trained. Nothing is written in that case, and existing files are
+    never overwritten.
     """
     return run_training(
         source,
@@ -87,4 +92,4 @@ def train(
 
 
 def _no_callback(_: Event) -> None:
-    """Report to nobody."""
+    """Ignore the event."""

@@ -1,4 +1,4 @@
-"""Whether a value is one that a setting may have. Knows no setting."""
+"""Validation of setting values. Knows no setting."""
 
 import types
 from typing import Any, Literal, get_args, get_origin
@@ -12,7 +12,7 @@ def require(condition: bool, name: str, given: object, expected: str) -> None:
 
 
 def nearest_divisor(number: int, total: int, minimum: int = 1) -> int:
-    """Return the divisor of `total`, of at least `minimum` if it has one, that is nearest to a number; of two the smaller."""
+    """Return the divisor of `total` nearest to `number`, at least `minimum` if possible. Of two, return the smaller."""
     return min(
         (divisor for divisor in range(min(minimum, total), total + 1) if total % divisor == 0),
         key=lambda divisor: abs(divisor - number),
@@ -20,13 +20,17 @@ def nearest_divisor(number: int, total: int, minimum: int = 1) -> int:
 
 
 def validate_type(value: Any, expected: Any, name: str) -> Any:
-    """Return `value` if it is of the annotated type; an integer is welcome where a float is expected."""
+    """Return `value` if it has the annotated type. An integer is converted where a float is expected."""
     options = get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
     for option in options:
         if get_origin(option) is Literal:
             if value in get_args(option):
                 return value
             raise CardiganError(f"{name} is {value!r}: expected one of {', '.join(map(repr, get_args(option)))}.")
+        if get_origin(option) is dict:
+            if not isinstance(value, dict):
+                raise CardiganError(f"{name} is {value!r}: expected a table of names and values.")
+            return {key: validate_type(inner, get_args(option)[1], f"{name}.{key}") for key, inner in value.items()}
         if option is float and isinstance(value, int) and not isinstance(value, bool):
             require(abs(value) < 2**1023, name, value, "a number that a float can hold")
             return float(value)

@@ -15,8 +15,6 @@ MIN_SIDE = 8
 ADA_RAMP_IMAGES = 500_000
 """The paper's (arXiv:2006.06676, section 3)."""
 EMA_RAMPUP_RATIO = 0.05
-PENALTY_NAMES = ("r1", "r2", "wgan_gp", "dragan")
-"""The fields of ObjectiveConfig that are weights of penalties."""
 RESUMABLE_FIELDS = frozenset(
     {
         "images",
@@ -143,14 +141,9 @@ class ObjectiveConfig:
 
     loss: str = "non-saturating"
     """The loss, by its name in `objective/losses.py`."""
-    r1: float = 0.0
-    """Weight of half the squared gradient of D on real pictures (arXiv:1801.04406, eq. 9); 0 is off."""
-    r2: float = 0.0
-    """The same on generated pictures (arXiv:1801.04406, eq. 10); 0 is off."""
-    wgan_gp: float = 0.0
-    """Weight of the one-centred gradient penalty between real and generated pictures (arXiv:1704.00028, eq. 3; the paper's is 10); 0 is off."""
-    dragan: float = 0.0
-    """Weight of the same around real pictures (arXiv:1705.07215; the paper's is 10); 0 is off."""
+    penalties: dict[str, float] = field(default_factory=dict, hash=False)
+    """Weights of penalties on D, by their names in `objective/penalties.py`: `r1`, `r2` (arXiv:1801.04406), `wgan_gp`
+    (arXiv:1704.00028, which takes 10), `dragan` (arXiv:1705.07215, which takes 10), and those of plug-ins."""
     penalty_interval: int = 1
     """Penalties are computed on every n-th step, n times as strong (arXiv:1912.04958, appendix B)."""
     penalty_initial_factor: float = 1.0
@@ -159,9 +152,12 @@ class ObjectiveConfig:
     """Over this many images, along half a cosine, they reach their value."""
 
     def __post_init__(self) -> None:
-        for name in (*PENALTY_NAMES, "penalty_initial_factor"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"objective.{name}", value, "a finite number of at least 0")
+        for name, weight in self.penalties.items():
+            require(0 <= weight < math.inf, f"objective.penalties.{name}", weight, "a finite number of at least 0")
+        on = {name: float(weight) for name, weight in sorted(self.penalties.items()) if weight}
+        object.__setattr__(self, "penalties", on)
+        factor = self.penalty_initial_factor
+        require(0 <= factor < math.inf, "objective.penalty_initial_factor", factor, "a finite number of at least 0")
         require(
             self.penalty_decay_images >= 0, "objective.penalty_decay_images", self.penalty_decay_images, "at least 0"
         )
@@ -172,25 +168,16 @@ class ObjectiveConfig:
             "at least 1 (1 is every step)",
         )
         for name, unset in (("penalty_interval", 1), ("penalty_initial_factor", 1.0), ("penalty_decay_images", 0)):
-            if getattr(self, name) != unset and not self.has_penalty:
+            if getattr(self, name) != unset and not self.penalties:
                 raise CardiganError(
                     f"objective.{name} is {getattr(self, name)} but no penalty is on, so it has no effect: "
-                    f"set objective.{', '.join(PENALTY_NAMES[:-1])} or {PENALTY_NAMES[-1]}, or leave it out."
+                    "give objective.penalties a weight (such as r1 0.3), or leave it out."
                 )
         if (self.penalty_initial_factor != 1) != (self.penalty_decay_images > 0):
             raise CardiganError(
                 f"objective.penalty_initial_factor is {self.penalty_initial_factor} and objective.penalty_decay_images {self.penalty_decay_images}: "
                 "a schedule needs both, a start other than 1 and the images it takes; set both or neither."
             )
-
-    @property
-    def has_penalty(self) -> bool:
-        """Whether any penalty is on."""
-        return any(self.penalty_weight(name) > 0 for name in PENALTY_NAMES)
-
-    def penalty_weight(self, penalty: str) -> float:
-        """Return the weight of a penalty, by its name in `objective/penalties.py`."""
-        return getattr(self, penalty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +219,11 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamConfig:
-    """Adam (arXiv:1412.6980) for one player."""
+class OptimizerConfig:
+    """The optimizer of one network."""
 
+    name: str = "adam"
+    """Its name in `training/optimizers.py`: adam, adamw, sgd, rmsprop, or that of a plug-in."""
     learning_rate: float = 2e-4
     """Step size."""
     beta1: float = 0.5
@@ -321,8 +310,8 @@ class Config:
     discriminator: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    generator_optimizer: AdamConfig = field(default_factory=AdamConfig)
-    discriminator_optimizer: AdamConfig = field(default_factory=AdamConfig)
+    generator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    discriminator_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
 
     def __post_init__(self) -> None:
@@ -352,7 +341,6 @@ class Config:
             f"at least {min_images}, which is when G first learns",
         )
         self._check_batch_division()
-        self._check_critic()
 
     def _check_batch_division(self) -> None:
         self._check_divisor(
@@ -387,14 +375,6 @@ class Config:
         nearest = nearest_divisor(value, total, minimum)
         require(value == nearest, name, value, f"a divisor of the {description}, such as {nearest}")
 
-    def _check_critic(self) -> None:
-        objective, normalization = self.objective, self.discriminator.normalization
-        if objective.wgan_gp > 0 and normalization != "none":
-            raise CardiganError(
-                f"objective.wgan_gp is {objective.wgan_gp} and discriminator.normalization {normalization!r}, which makes each logit depend on "
-                "the whole batch, so the penalty would mean nothing (arXiv:1704.00028, section 4): set discriminator.normalization to 'none'."
-            )
-
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the config as plain JSON values."""
@@ -414,10 +394,14 @@ def override(config: Config, values: dict[str, Any]) -> Config:
     known = flatten(config)
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in known:
-            raise unknown("setting", name, known)
         *sections, leaf = name.split(".")
         section_values = nested
+        parent = known.get(".".join(sections))
+        if isinstance(parent, dict):  # one entry of a table of values, such as objective.penalties.r1
+            section_values.setdefault(sections[0], {}).setdefault(sections[1], dict(parent))[leaf] = value
+            continue
+        if name not in known:
+            raise unknown("setting", name, known)
         for section in sections:
             section_values = section_values.setdefault(section, {})
         section_values[leaf] = value

@@ -1,40 +1,51 @@
-"""Named experiments: each a function that returns a whole Config, with a promise that a command in `benchmarks/` reproduces.
+"""Recipes: each is a function that returns a whole Config, with a promise that a command in `benchmarks/` reproduces.
 
-Knows settings only, no torch.
+Imports no torch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cardigan.config import (
-    AdamConfig,
     Config,
     DataConfig,
     EmaConfig,
     LatentConfig,
     NetworkConfig,
     ObjectiveConfig,
+    OptimizerConfig,
 )
 from cardigan.errors import unknown
 
 
 def mnist() -> Config:
-    """Return the best digits a laptop CPU gives in minutes: 32x32, grey, a DCGAN told each digit's class, under the relativistic loss with R1 and R2.
+    """Return the config for the best digits in minutes on a laptop CPU.
 
-    Promise: `cardigan train mnist --minutes 2` on 2 CPU cores without bf16 (AVX2, 64,000 images) reaches an `fd_digits` of 6.9, from 5.6 to 7.4
-    over 3 seeds, by `python benchmarks/recipe_scores.py --recipe mnist --minutes 2`; after 10 minutes, 320,000 images, 3.9, from 2.7 to 4.1 (2,000
-    samples), by `python benchmarks/result_tables.py time`. Cores with AVX-512 bf16 see 200,000 images in two minutes: 3.55, from 3.43 to 3.69, when the
-    rates did not fall yet. With `--no-conditional`, which tells no classes, on those: 12.6, from 10.0 to 16.3 over 3 seeds at three times of day.
+    Images are 32x32, grayscale. A class-conditional DCGAN trains with the relativistic loss, R1 and R2.
+
+    Promise, on 2 CPU cores, median and range of 3 seeds:
+
+    | options of `cardigan train mnist` | CPU | images | samples | `fd_digits` |
+    |---|---|---|---|---|
+    | `--minutes 2` | AVX2, no bf16 | 64,000 | 5,000 | 6.9 (5.6-7.4) |
+    | `--minutes 10` | AVX2, no bf16 | 320,000 | 2,000 | 3.9 (2.7-4.1) |
+    | `--minutes 2` | AVX-512 bf16 | 200,000 | 5,000 | 3.55 (3.43-3.69) |
+    | `--minutes 2 --no-conditional` | AVX-512 bf16 | 230,000-290,000 | 5,000 | 12.6 (10.0-16.3) |
+
+    The last two rows were measured before the learning rates were made to decay; the last one at three times of day.
+    Commands: `python benchmarks/recipe_scores.py --recipe mnist --minutes 2`; for 10 minutes
+    `python benchmarks/result_tables.py time`.
     """
     return replace(_base_32px(), recipe="mnist", conditional=True)
 
 
 def _base_32px() -> Config:
-    """Return what the recipes of this size share; it trains on any pictures, with classes or without.
+    """Return the settings that the 32x32 recipes share. They fit any images, class-conditional or not.
 
-    The rates fall from 100,000 images on: at a constant 2e-3 D goes flat after some 400,000, its slopes vanish, and G drifts away (lab book).
+    The learning rates decay from 100,000 images on. At a constant 2e-3 the input gradients of D vanish after about
+    400,000 images, and G drifts away (lab book).
     """
-    adam = AdamConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99, decay_start_images=100_000)
+    adam = OptimizerConfig(learning_rate=2e-3, beta1=0.0, beta2=0.99, decay_start_images=100_000)
     return Config(
         images=1_000_000,
         batch_size=64,
@@ -44,7 +55,7 @@ def _base_32px() -> Config:
         latent=LatentConfig(size=64),
         generator=NetworkConfig(width=32, normalization="batch", initialization="dcgan"),
         discriminator=NetworkConfig(width=32),
-        objective=ObjectiveConfig(loss="relativistic", r1=0.3, r2=0.3, penalty_interval=4),
+        objective=ObjectiveConfig(loss="relativistic", penalties={"r1": 0.3, "r2": 0.3}, penalty_interval=4),
         generator_optimizer=adam,
         discriminator_optimizer=adam,
         ema=EmaConfig(half_life_images=20_000, rampup_ratio=0.1),
@@ -52,12 +63,12 @@ def _base_32px() -> Config:
 
 
 def tutorial() -> Config:
-    """Return the Apache MXNet tutorial "DCGAN on MNIST", exactly: 64x64x3, one epoch of the training digits.
+    """Return the Apache MXNet tutorial "DCGAN on MNIST" without changes: 64x64x3, one epoch of the training digits.
 
-    Promise: 15 minutes on 2 CPU cores (AVX-512 bf16), `fd_digits` 199, from 196 to 267 over 3 seeds, by
+    Promise: `fd_digits` 199 (196-267, 3 seeds) in 15 minutes on 2 CPU cores (AVX-512 bf16), by
     `python benchmarks/recipe_scores.py --recipe tutorial`.
     """
-    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    adam = OptimizerConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     network = NetworkConfig(width=128, normalization="batch-no-scale", initialization="dcgan")
     return Config(
         recipe="tutorial",
@@ -77,12 +88,19 @@ def tutorial() -> Config:
 
 
 def mnist_conditional() -> Config:
-    """Return `mnist` for an hour rather than minutes: rates that fall as 1/sqrt(images) and a longer average draw finer and more various digits of
-    each class, good enough to fit a classifier on (docs/results.md).
+    """Return `mnist` for an hour instead of minutes, with a longer EMA: samples good enough to train a classifier on.
 
-    Promise: 3,000,000 images, 39 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 3.3 (2,000 samples), and a 1-nearest-neighbour
-    test error of 3.52 % from 50,000 samples, 2.41 % from 500,000 and 2.29 % from a million (one seed; the training digits themselves, 50,000 drawn
-    with replacement, 3.66 %), by
+    Promise: 3,000,000 images take 39 minutes on one CPU core (AVX-512 bf16) and reach, with 1 seed:
+
+    | number | samples | value |
+    |---|---|---|
+    | `fd_digits` | 2,000 | 3.3 |
+    | 1-NN test error | 50,000 | 3.52 % |
+    | 1-NN test error | 500,000 | 2.41 % |
+    | 1-NN test error | 1,000,000 | 2.29 % |
+    | 1-NN test error of real training digits, sampled with replacement | 50,000 | 3.66 % |
+
+    Command (see docs/results.md):
     `python benchmarks/result_tables.py nn-error --seeds 0 --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
     """
     return replace(
@@ -96,13 +114,21 @@ def mnist_conditional() -> Config:
 
 
 def mnist_coarse() -> Config:
-    """Return `mnist-conditional` at 24x24, resized, with a third halving to 3x3: coarse digits cost three fifths as much, and the nearest of
-    them names a test digit rightly more often; so does the nearest of real digits made as coarse (docs/results.md).
+    """Return `mnist-conditional` at 24x24, with three downsampling stages (to 3x3).
 
-    Its rate is less than half theirs: half as many images do as well (lab book).
+    A step costs three fifths of `mnist-conditional`. A 1-NN classifier on these samples is more accurate, as it is on
+    real digits of this resolution (docs/results.md). The learning rate is less than half: with it half as many images
+    reach the same error (lab book).
 
-    Promise: 3,000,000 images, 26 to 28 minutes on one CPU core (AVX-512 bf16), reach a 1-nearest-neighbour test error of 3.03 % from 50,000 samples,
-    from 2.91 to 3.13 % over 3 seeds, 1.98 % from 500,000 and 1.83 % from a million, by
+    Promise: 3,000,000 images take 26 to 28 minutes on one CPU core (AVX-512 bf16) and reach:
+
+    | samples | 1-NN test error |
+    |---|---|
+    | 50,000 | 3.03 % (2.91-3.13, 3 seeds) |
+    | 500,000 | 1.98 % |
+    | 1,000,000 | 1.83 % |
+
+    Command:
     `python benchmarks/result_tables.py nn-error --recipe mnist-coarse --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
     """
     config = mnist_conditional()
@@ -119,10 +145,11 @@ def mnist_coarse() -> Config:
 
 
 def stacked_mnist() -> Config:
-    """Return `mnist`, told no classes, on three digits at a time, as red, green and blue: a thousand modes to find (docs/results.md).
+    """Return unconditional `mnist` on three stacked digits, one per color channel: 1,000 modes (docs/results.md).
 
-    Promise: 3,000,000 images, 31 minutes on one CPU core (AVX-512 bf16), find all 1,000 modes with a divergence of 0.027 over 3 seeds (0.0267 to
-    0.0272; perfect sampling 0.019), by `python benchmarks/result_tables.py stacked-mnist --images 3000000`.
+    Promise: 3,000,000 images take 31 minutes on one CPU core (AVX-512 bf16) and find all 1,000 modes. The KL divergence
+    is 0.027 (0.0267-0.0272, 3 seeds); perfect sampling has 0.019.
+    Command: `python benchmarks/result_tables.py stacked-mnist --images 3000000`.
     """
     config = _base_32px()
     return replace(
@@ -135,14 +162,16 @@ def stacked_mnist() -> Config:
 
 
 def gan2014() -> Config:
-    """Return the first GAN's MNIST experiment (arXiv:1406.2661, section 5): ReLU layers against maxout, uniform noise, no convolution.
+    """Return the MNIST experiment of the first GAN (arXiv:1406.2661, section 5).
 
-    Departures: Adam instead of momentum, no dropout in D, the average of G's weights is what is kept.
+    G has ReLU layers, D has maxout layers, latents are uniform, and there are no convolutions.
+    Differences: Adam instead of momentum, no dropout in D, and the EMA of G is the result.
 
-    Promise: 500,000 images, 2 to 4 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 224, from 202 to 265 over 10 seeds (2,000
-    samples), still falling, by `python benchmarks/result_tables.py collapse --recipe gan2014 --images 500000`.
+    Promise: 500,000 images take 2 to 4 minutes on one CPU core (AVX-512 bf16) and reach an `fd_digits` of 224 (202-265,
+    10 seeds, 2,000 samples), still falling.
+    Command: `python benchmarks/result_tables.py collapse --recipe gan2014 --images 500000`.
     """
-    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    adam = OptimizerConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     network = NetworkConfig(network="mlp", width=1200)
     return Config(
         recipe="gan2014",
@@ -160,12 +189,15 @@ def gan2014() -> Config:
 
 
 def dcgan_paper_mnist() -> Config:
-    """Return the DCGAN paper's conditional MNIST experiment (arXiv:1511.06434, appendix A): one-hot classes, batch normalisation in both players.
+    """Return the conditional MNIST experiment of the DCGAN paper (arXiv:1511.06434, appendix A).
 
-    Promise: 130,000 images, 2 to 3 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 149, from 136 to 170 over 10 seeds (2,000
-    samples), still falling, by `python benchmarks/result_tables.py collapse --recipe dcgan-paper-mnist --images 130000`.
+    Classes are one-hot, and both networks have batch normalization.
+
+    Promise: 130,000 images take 2 to 3 minutes on one CPU core (AVX-512 bf16) and reach an `fd_digits` of 149 (136-170,
+    10 seeds, 2,000 samples), still falling.
+    Command: `python benchmarks/result_tables.py collapse --recipe dcgan-paper-mnist --images 130000`.
     """
-    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    adam = OptimizerConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     network = NetworkConfig(width=64, normalization="batch", initialization="dcgan", conditioning="one-hot")
     return Config(
         recipe="dcgan-paper-mnist",
@@ -184,31 +216,37 @@ def dcgan_paper_mnist() -> Config:
 
 
 def wgan_gp() -> Config:
-    """Return WGAN-GP (arXiv:1704.00028, algorithm 1: lambda 10, five critic steps, Adam 1e-4, beta 0 and 0.9) on a DCGAN whose critic has no norm.
+    """Return WGAN-GP (arXiv:1704.00028, algorithm 1) on a DCGAN whose critic has no normalization.
 
-    Promise: 150,000 images, 2 to 3 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 531, from 459 to 544 over 10 seeds (2,000
-    samples), still falling: the critic takes five of six steps, by `python benchmarks/result_tables.py collapse --recipe wgan-gp --images 150000`.
+    Lambda is 10, with five critic steps per generator step and Adam 1e-4, beta 0 and 0.9.
+
+    Promise: 150,000 images take 2 to 3 minutes on one CPU core (AVX-512 bf16) and reach an `fd_digits` of 531 (459-544,
+    10 seeds, 2,000 samples), still falling: the critic takes five of six steps.
+    Command: `python benchmarks/result_tables.py collapse --recipe wgan-gp --images 150000`.
     """
-    adam = AdamConfig(learning_rate=1e-4, beta1=0.0, beta2=0.9)
+    adam = OptimizerConfig(learning_rate=1e-4, beta1=0.0, beta2=0.9)
     config = _base_32px()
     return replace(
         config,
         recipe="wgan-gp",
         images=3_000_000,
         n_critic=5,
-        objective=ObjectiveConfig(loss="wasserstein", wgan_gp=10.0),
+        objective=ObjectiveConfig(loss="wasserstein", penalties={"wgan_gp": 10.0}),
         generator_optimizer=adam,
         discriminator_optimizer=adam,
     )
 
 
 def sngan() -> Config:
-    """Return SNGAN (arXiv:1802.05957, appendix B: residual networks, spectral norm in D, hinge loss, five steps of D, Adam 2e-4, beta 0 and 0.9).
+    """Return SNGAN (arXiv:1802.05957, appendix B): residual networks, spectral normalization in D, hinge loss.
 
-    Promise: 100,000 images, 4 minutes on one CPU core (AVX-512 bf16), reach an `fd_digits` of 245, from 224 to 261 over 3 seeds (5,000 samples),
-    still falling, by `python benchmarks/recipe_scores.py --recipe sngan --images 100000`.
+    There are five D steps per G step, with Adam 2e-4, beta 0 and 0.9.
+
+    Promise: 100,000 images take 4 minutes on one CPU core (AVX-512 bf16) and reach an `fd_digits` of 245 (224-261,
+    3 seeds, 5,000 samples), still falling.
+    Command: `python benchmarks/recipe_scores.py --recipe sngan --images 100000`.
     """
-    adam = AdamConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9)
+    adam = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9)
     config = _base_32px()
     return replace(
         config,
@@ -224,11 +262,12 @@ def sngan() -> Config:
 
 
 def r3gan() -> Config:
-    """Return R3GAN (arXiv:2501.05441): residual networks without normalisation, the relativistic loss, penalties that begin ten times larger.
+    """Return R3GAN (arXiv:2501.05441): residual networks without normalization, relativistic loss, decaying penalties.
 
-    Not measured yet: 71 million multiply-adds a picture are 37 images a second on a CPU core; it waits for a GPU.
+    The penalties start at ten times their weight. Not measured yet: 71 million multiply-adds per image allow only
+    37 images/s on a CPU core, so it needs a GPU.
     """
-    adam = AdamConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
+    adam = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
     config = _base_32px()
     return replace(
         config,
@@ -237,7 +276,10 @@ def r3gan() -> Config:
         generator=NetworkConfig(network="r3gan", width=32),
         discriminator=NetworkConfig(network="r3gan", width=32),
         objective=ObjectiveConfig(
-            loss="relativistic", r1=0.1, r2=0.1, penalty_initial_factor=10.0, penalty_decay_images=500_000
+            loss="relativistic",
+            penalties={"r1": 0.1, "r2": 0.1},
+            penalty_initial_factor=10.0,
+            penalty_decay_images=500_000,
         ),
         generator_optimizer=adam,
         discriminator_optimizer=adam,
@@ -245,15 +287,16 @@ def r3gan() -> Config:
 
 
 def images() -> Config:
-    """Return the default for a source of pictures: 64x64 in colour, the game of `mnist`.
+    """Return the default for a source of images: 64x64 in color, with the loss and penalties of `mnist`.
 
-    Size, channels, width, augmentation, held-out pictures and time are chosen for the pictures and the machine where they are not given
-    (`cardigan.experiment.auto`).
+    Size, channels, width, augmentation, holdout and time are chosen for the images and the machine unless they are
+    given (`cardigan.experiment.auto`).
 
-    Promise: 3,786 icons of 64x64 with transparency become recognisable ones in an hour on one CPU core, 0.93 million images, seed 0, by the
-    commands in docs/results.md, "Icons"; one run, judged by eye and the quick score alone.
+    Promise: trained on 3,786 icons of 64x64 with transparency, G generates recognizable icons after an hour on one CPU
+    core (0.93 million images, seed 0). One run, evaluated by eye and with the quick score only.
+    Commands: docs/results.md, "Icons".
     """
-    adam = AdamConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99)
+    adam = OptimizerConfig(learning_rate=1e-3, beta1=0.0, beta2=0.99)
     config = _base_32px()
     return replace(
         config,
@@ -263,7 +306,12 @@ def images() -> Config:
         latent=LatentConfig(size=128),
         generator=replace(config.generator, width=64),
         discriminator=replace(config.discriminator, width=64),
-        objective=replace(config.objective, r1=1.0, r2=1.0, penalty_initial_factor=10.0, penalty_decay_images=500_000),
+        objective=replace(
+            config.objective,
+            penalties={"r1": 1.0, "r2": 1.0},
+            penalty_initial_factor=10.0,
+            penalty_decay_images=500_000,
+        ),
         generator_optimizer=adam,
         discriminator_optimizer=adam,
     )
@@ -271,7 +319,7 @@ def images() -> Config:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named experiment and what may be expected of it; the figures are measured by `benchmarks/recipe_scores.py`."""
+    """A recipe and its expected time and score, as measured by `benchmarks/recipe_scores.py`."""
 
     config: Callable[[], Config]
     purpose: str
@@ -285,17 +333,18 @@ NOT_MEASURED = "not measured yet"
 RECIPES = {
     "mnist": Recipe(
         mnist,
-        "the best digits a laptop CPU gives in minutes, each of the class asked for",
+        "the best digits in minutes on a laptop CPU, class-conditional",
         "cardigan train mnist --minutes 2",
         "2 minutes on 2 CPU cores (AVX2), 64,000 images; 200,000 with AVX-512 bf16",
-        "fd_digits 6.9, from 5.6 to 7.4 over 3 seeds (5,000 samples; real training digits 1.5); 3.55 with AVX-512 bf16; 3.9 after 10 minutes",
+        "fd_digits 6.9 (5.6-7.4, 3 seeds, 5,000 samples; real training digits 1.5); "
+        "3.55 with AVX-512 bf16; 3.9 after 10 minutes",
     ),
     "tutorial": Recipe(
         tutorial,
-        "the MXNet tutorial DCGAN on MNIST, exactly",
+        "the MXNet tutorial DCGAN on MNIST, without changes",
         "cardigan train mnist --recipe tutorial",
         "15 minutes on 2 CPU cores (AVX-512 bf16), one epoch",
-        "fd_digits 199, from 196 to 267 over 3 seeds (5,000 samples; real training digits 1.5)",
+        "fd_digits 199 (196-267, 3 seeds, 5,000 samples; real training digits 1.5)",
     ),
     "mnist-conditional": Recipe(
         mnist_conditional,
@@ -307,69 +356,69 @@ RECIPES = {
     ),
     "mnist-coarse": Recipe(
         mnist_coarse,
-        "coarse digits by class, to fit a classifier on",
+        "low-resolution digits by class, to train a classifier on",
         "cardigan train mnist --recipe mnist-coarse",
         "26 to 28 minutes on one CPU core (AVX-512 bf16), 3,000,000 images",
-        "1-NN test error 3.03 %, from 2.91 to 3.13 % over 3 seeds (± 0.17 %), from 50,000 samples, 1.98 % from 500,000, 1.83 % from a million",
+        "1-NN test error 3.03 ± 0.17 % from 50,000 samples (2.91-3.13 %, 3 seeds), 1.98 % from 500,000, "
+        "1.83 % from a million",
     ),
     "stacked-mnist": Recipe(
         stacked_mnist,
-        "three digits at a time: a thousand modes to find",
+        "three digits at a time: 1,000 modes to find",
         "cardigan train stacked-mnist",
         "31 minutes on one CPU core (AVX-512 bf16), 3,000,000 images",
-        "all 1,000 modes, divergence 0.027 ± 0.002 (3 seeds, 26,000 samples; perfect sampling 0.019)",
+        "all 1,000 modes, KL divergence 0.027 ± 0.002 (3 seeds, 26,000 samples; perfect sampling 0.019)",
     ),
     "gan2014": Recipe(
         gan2014,
         "the first GAN, without convolutions",
         "cardigan train mnist --recipe gan2014 --images 500000",
         "2 to 4 minutes on one CPU core (AVX-512 bf16)",
-        "fd_digits 224, from 202 to 265 over 10 seeds (2,000 samples), still falling",
+        "fd_digits 224 (202-265, 10 seeds, 2,000 samples), still falling",
     ),
     "dcgan-paper-mnist": Recipe(
         dcgan_paper_mnist,
         "the DCGAN paper's conditional digits",
         "cardigan train mnist --recipe dcgan-paper-mnist --images 130000",
         "2 to 3 minutes on one CPU core (AVX-512 bf16)",
-        "fd_digits 149, from 136 to 170 over 10 seeds (2,000 samples), still falling",
+        "fd_digits 149 (136-170, 10 seeds, 2,000 samples), still falling",
     ),
     "wgan-gp": Recipe(
         wgan_gp,
         "a Wasserstein critic with a gradient penalty",
         "cardigan train mnist --recipe wgan-gp --images 150000",
         "2 to 3 minutes on one CPU core (AVX-512 bf16)",
-        "fd_digits 531, from 459 to 544 over 10 seeds (2,000 samples), still falling",
+        "fd_digits 531 (459-544, 10 seeds, 2,000 samples), still falling",
     ),
     "sngan": Recipe(
         sngan,
-        "residual networks, spectral normalisation, hinge loss",
+        "residual networks, spectral normalization, hinge loss",
         "cardigan train mnist --recipe sngan --images 100000",
         "4 minutes on one CPU core (AVX-512 bf16)",
-        "fd_digits 245, from 224 to 261 over 3 seeds (5,000 samples), still falling",
+        "fd_digits 245 (224-261, 3 seeds, 5,000 samples), still falling",
     ),
     "r3gan": Recipe(
         r3gan,
-        "modern residual networks under the relativistic loss",
+        "modern residual networks with the relativistic loss",
         "cardigan train mnist --recipe r3gan",
         NOT_MEASURED,
         NOT_MEASURED,
     ),
     "images": Recipe(
         images,
-        "the default for pictures of any kind",
+        "the default for images of any kind",
         "cardigan train ./photos",
         "60 minutes on one CPU core (AVX-512 bf16), 0.93 million images of 64x64 with transparency",
-        "recognisable icons, learned from 3,786 (README); one run, not judged beyond the quick score, 382",
+        "recognizable icons, learned from 3,786 (README); quick score 382, one run, no other evaluation",
     ),
 }
 
 SOURCE_CHANNELS = {"stacked-mnist": 3}
-"""The channels of sources that have colour, whatever the recipe says; grey pictures can be repeated over any number of them."""
+"""Channels of color sources, for every recipe. Grayscale images can be repeated over any number of channels."""
 DEFAULT_RECIPES = {"mnist": "mnist", "stacked-mnist": "stacked-mnist"}
-"""The recipe a source is trained with when none is named."""
+"""The default recipe of each built-in source."""
 GENERIC_RECIPE = "images"
-"""What any pictures are trained with; its settings are starting points, chosen for the pictures and the machine."""
-"""The same for every other source."""
+"""The default recipe of all other sources; many of its settings are chosen for the images and the machine."""
 
 
 def find_recipe(name: str) -> Recipe:
@@ -379,7 +428,10 @@ def find_recipe(name: str) -> Recipe:
 
 
 def config_for(source: str, recipe: str | None = None) -> Config:
-    """Return the config of a recipe, or of the one made for this source, with this source's pictures; raises CardiganError for an unknown recipe."""
+    """Return the config of a recipe for this source; without a name, of the source's default recipe.
+
+    Raises CardiganError for an unknown recipe.
+    """
     config = find_recipe(recipe or DEFAULT_RECIPES.get(source, GENERIC_RECIPE)).config()
     return replace(
         config, data=replace(config.data, source=source, channels=SOURCE_CHANNELS.get(source, config.data.channels))

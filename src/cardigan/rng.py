@@ -1,7 +1,7 @@
-"""Randomness as a pure function of (seed, purpose, step): nothing to save, nothing to share, nothing to disturb.
+"""Randomness as a pure function of (seed, purpose, step). There is no generator state to save or to share.
 
-Numbers of a `stream` are drawn on the CPU, so every device sees the same ones. Where they are too many to be sent,
-`counter_normal` computes them on the device, and every device computes the same ones.
+A `stream` draws its numbers on the CPU, so they are the same for every device. `counter_normal` computes large amounts
+of numbers on the device itself, and every device computes the same ones.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ def stream(seed: int, purpose: str, step: int) -> torch.Generator:
 
 @contextmanager
 def use_generator(generator: torch.Generator) -> Iterator[None]:
-    """Inside the block, let every random number that PyTorch draws on the CPU in this thread come from this generator.
+    """Use this generator for every random number that PyTorch draws on the CPU in this thread, inside the block.
 
-    For code that takes no generator, as the constructors of PyTorch's layers. The global generators of the CPU and of
-    GPUs are neither read nor changed.
+    For code that takes no generator, such as the constructors of PyTorch's layers. The global generators of the CPU and
+    of GPUs are neither read nor changed.
     """
-    with _Draws(generator):
+    with _GeneratorMode(generator):
         yield
 
 
-class _Draws(TorchDispatchMode):
-    """Gives every drawing operation a generator."""
+class _GeneratorMode(TorchDispatchMode):
+    """Passes a generator to every random operation."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class _Draws(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = dict(kwargs or {})
+        new_kwargs = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded in func.tags:
             if all(argument.name != "generator" for argument in func._schema.arguments):
-                func = func.overloadpacket.generator  # randn, rand and randint have a form of this name that takes one
-            given["generator"] = self._generator
-        return func(*args, **given)
+                func = func.overloadpacket.generator  # the overload of randn, rand and randint that takes one
+            new_kwargs["generator"] = self._generator
+        return func(*args, **new_kwargs)
 
 
 def stream_keys(count: int, generator: torch.Generator) -> Int64[Tensor, " count"]:
@@ -60,11 +60,12 @@ def stream_keys(count: int, generator: torch.Generator) -> Int64[Tensor, " count
 
 
 def counter_normal(keys: Int64[Tensor, " batch"], size: int) -> Float[Tensor, "batch size"]:
-    """Return standard normal numbers, a row for each key, on the keys' device: the same bits on every device.
+    """Return standard normal numbers, one row per key, on the keys' device. The bits are the same on every device.
 
-    A counter-based generator: word j of a row is SplitMix64 of key + j * gamma (Steele, Lea, Flood 2014, "Fast splittable
-    pseudorandom number generators", figure 13). Each 16 bits of a word choose one of 65,536 equally likely numbers, at
-    most 4.33 in size. Integer arithmetic and a table give the same bits on every device; a logarithm and a cosine do not.
+    A counter-based generator: word j of a row is SplitMix64 of key + j * gamma (Steele, Lea, Flood 2014, "Fast
+    splittable pseudorandom number generators", figure 13). Each 16 bits of a word select one of 65,536 equally likely
+    values; the largest magnitude is 4.33. Integer arithmetic and a table give the same bits on every device. A
+    logarithm and a cosine do not.
     """
     counters = torch.arange(1, -(-size // 4) + 1, device=keys.device) * _GOLDEN
     words = _mixed(keys[:, None] + counters)
@@ -78,19 +79,19 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
 def _mixed(words: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """Return SplitMix64's output function of each word; products wrap around."""
+    """Return SplitMix64's output function of each word. Products wrap around."""
     words = (words ^ _shifted(words, 30)) * _FIRST
     words = (words ^ _shifted(words, 27)) * _SECOND
     return words ^ _shifted(words, 31)
 
 
 def _shifted(words: Int64[Tensor, "*shape"], places: int) -> Int64[Tensor, "*shape"]:
-    """Return the words shifted right, zeros coming in: `>>` copies the sign."""
+    """Return the words shifted right, filled with zeros. `>>` alone copies the sign bit."""
     return (words >> places) & ((1 << (64 - places)) - 1)
 
 
 @cache
 def _normal_table(device: torch.device) -> Float[Tensor, " entry"]:
-    """Return the standard normal distribution's quantiles at the middles of 65,536 equal parts of (0, 1)."""
+    """Return the quantiles of the standard normal distribution at the midpoints of 65,536 equal parts of (0, 1)."""
     middles = (torch.arange(0x10000, dtype=torch.float64) + 0.5) / 0x10000
     return torch.special.ndtri(middles).float().to(device)

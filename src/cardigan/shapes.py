@@ -1,6 +1,6 @@
-"""Names for the tensors that cross a function's border: their axes, their range.
+"""Tensor types for function signatures: axes and value range.
 
-Read by people always, and by beartype in every test run; in production they cost nothing.
+beartype checks them in every test run. In production they cost nothing.
 """
 
 from typing import TypeAlias
@@ -9,22 +9,22 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 Images: TypeAlias = Float[Tensor, "batch channel height width"]
-"""Pictures in [-1, 1]."""
+"""Images in [-1, 1]."""
 
 Pixels: TypeAlias = UInt8[Tensor, "batch channel height width"]
-"""Pictures as they are stored, 0..255."""
+"""Stored images, 0..255."""
 
 StoredPixels: TypeAlias = UInt8[Tensor, "batch stored_channel stored_height stored_width"]
-"""Pictures of a source, before they are brought into the frame that is trained on."""
+"""Images of a source before they are resized to the training size."""
 
 Latents: TypeAlias = Float[Tensor, "batch latent"]
-"""What a generator turns into pictures."""
+"""The inputs of a generator."""
 
 Labels: TypeAlias = Int64[Tensor, " batch"]
 """Class numbers, 0..classes-1."""
 
 Logits: TypeAlias = Float[Tensor, " batch"]
-"""A discriminator's opinion; larger means more real."""
+"""A discriminator's output. Larger means more real."""
 
 Scalar: TypeAlias = Float[Tensor, ""]
 

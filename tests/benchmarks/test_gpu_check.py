@@ -38,7 +38,7 @@ UNVARIED = {
     *("recipe", "seed", "batch_size", "latent.size", "all_reduce_dtype"),
     *(f"data.{name}" for name in ("source", "split", "holdout", "max_images", "labels", "num_classes", "max_pixels")),
     *(f"{network}.width" for network in NETWORKS),
-    *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("learning_rate", "beta2")),
+    *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("name", "learning_rate", "beta2")),
     "generator.minibatch_stddev",
 }
 """Settings that no variation changes: sizes, numbers, which images there are, and what a generator does not have."""
@@ -209,9 +209,7 @@ def test_the_variations_hold_every_loss_penalty_network_operation_and_setting():
         == {config.discriminator.network for config in configs.values()}
         == NETS.keys()
     )
-    assert {
-        name for config in configs.values() for name in PENALTIES if config.objective.penalty_weight(name)
-    } == PENALTIES.keys()
+    assert {name for config in configs.values() for name in config.objective.penalties} == PENALTIES.keys()
     assert {name for config in configs.values() for name in config.augment.operation_names} == OPERATIONS.keys()
     before, after = flatten(start), [flatten(config) for config in configs.values()]
     unvaried = {

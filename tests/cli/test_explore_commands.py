@@ -146,7 +146,7 @@ def test_invert_images(model, tmp_path, capsys):
     with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "corner.png")), found["images"][0, :, :, 0])
     assert command(["mix", str(model), "--corners", f"{point}A,1,2,3", "--out", str(tmp_path / "no.png")]) == 2
-    assert "numbers: this generator takes 64" in capsys.readouterr().err
+    assert "numbers, but this generator takes 64" in capsys.readouterr().err
     with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
         assert found["z"].shape == (1, 64) and found["images"].shape == (1, 32, 32, 1) and found["labels"].shape == (1,)
     words = ["invert", str(model), str(tmp_path / "one.png"), str(tmp_path / "one.png"), "--label", "5", "--steps", "2"]

@@ -132,4 +132,4 @@ def test_guide_command_trains(tmp_path, monkeypatch, capsys, command):
     workers = [] if words[2] == "mnist" else ["--data.num_workers", "0"]  # digits lie ready: there is nothing to decode
     assert run([*words[1:], *QUICK_OPTIONS, *workers, "--out", "run"]) == 0
     assert (tmp_path / "run" / "generator.safetensors").exists()
-    assert words[2] == "mnist" or "pictures: 12" in capsys.readouterr().out
+    assert words[2] == "mnist" or "images: 12" in capsys.readouterr().out

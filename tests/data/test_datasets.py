@@ -1,4 +1,4 @@
-"""Sources as a training needs them: decoded once or streamed, always in the same order, held-out pictures apart, bad ones left out and told of."""
+"""Datasets for training: cached or streamed, always in the same order, with a holdout and without unreadable images."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def image_folder(path, count=10, classes=0):
 
 
 def expected_images(path) -> dict[bytes, str]:
-    """Return the name of every picture by its pixels in the frame."""
+    """Return the name of every image by its pixels in the frame."""
     reader, frame = open_reader(str(path)), decode_spec(data_config(path))
     return {decode_image(reader.read(index), frame).tobytes(): reader.entry_name(index) for index in range(len(reader))}
 
@@ -59,7 +59,7 @@ def image_keys(pixels: torch.Tensor, known: dict[bytes, str]) -> list[str]:
 
 
 def test_cache_and_holdout_partition_the_source(tmp_path):
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     known = expected_images(path)
     found = open_datasets(data_config(path, holdout=3))
     training, held_out = image_keys(found.train.pixels, known), image_keys(found.holdout.pixels, known)
@@ -71,7 +71,7 @@ def test_cache_and_holdout_partition_the_source(tmp_path):
 
 
 def test_second_open_uses_the_cache(tmp_path, monkeypatch):
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     heard = []
     open_datasets(data_config(path), on_progress=lambda done, of: heard.append((done, of)))
     assert heard[-1] == (10, 10)
@@ -81,7 +81,7 @@ def test_second_open_uses_the_cache(tmp_path, monkeypatch):
 
 
 def test_truncated_cache_is_rebuilt(tmp_path):
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     before = open_datasets(data_config(path)).train.pixels.clone()
     file = next((tmp_path / "cache" / "decoded").glob("*/pixels.npy"))
     file.write_bytes(file.read_bytes()[:-100])
@@ -91,10 +91,10 @@ def test_truncated_cache_is_rebuilt(tmp_path):
 @pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
 def test_stream_epoch_is_a_permutation_and_can_start_anywhere(tmp_path, monkeypatch, num_workers, forks):
     monkeypatch.setattr(loading, "CAN_FORK", forks)
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     known = expected_images(path)
     found = open_datasets(replace(data_config(path, cache="none", holdout=2), num_workers=num_workers))
-    stream = found.make_stream(seed=5, batch=4, share=slice(0, 4))
+    stream = found.make_stream(seed=5, batch_size=4, rank_slice=slice(0, 4))
     from_start, from_eight = stream(0), stream(8)
     steps = [image_keys(next(from_start)[0], known) for _ in range(6)]
     seen = [name for step in steps for name in step]
@@ -105,21 +105,21 @@ def test_stream_epoch_is_a_permutation_and_can_start_anywhere(tmp_path, monkeypa
     )
     assert seen[:8] != seen[8:16]
     assert [image_keys(next(from_eight)[0], known) for _ in range(4)] == steps[2:]
-    halves = [found.make_stream(seed=5, batch=4, share=slice(start, start + 2))(0) for start in (0, 2)]
+    halves = [found.make_stream(seed=5, batch_size=4, rank_slice=slice(start, start + 2))(0) for start in (0, 2)]
     assert image_keys(next(halves[0])[0], known) + image_keys(next(halves[1])[0], known) == steps[0]
     for each in (from_start, from_eight, *halves):
         each.close()
 
 
 def test_flipped_images_are_as_frequent_as_originals(tmp_path):
-    path = image_folder(tmp_path / "pictures", count=4)
+    path = image_folder(tmp_path / "photos", count=4)
     known = expected_images(path)
     kept = open_datasets(data_config(path, horizontal_flip=True)).train
     assert len(kept) == 8
     straight, flipped = kept.pixels_at(torch.arange(4)), kept.pixels_at(torch.arange(4, 8))
     assert torch.equal(straight.flip(3), flipped)
     streamed = open_datasets(data_config(path, horizontal_flip=True, cache="none")).make_stream(
-        seed=0, batch=8, share=slice(0, 8)
+        seed=0, batch_size=8, rank_slice=slice(0, 8)
     )(0)
     pixels = next(streamed)[0]
     both = known | {
@@ -133,7 +133,7 @@ def test_flipped_images_are_as_frequent_as_originals(tmp_path):
 
 
 def test_class_labels_from_folders(tmp_path):
-    path = image_folder(tmp_path / "pictures", count=9, classes=3)
+    path = image_folder(tmp_path / "photos", count=9, classes=3)
     known = expected_images(path)
     for keep in ("disk", "none"):
         source = open_datasets(data_config(path, labels="folders", cache=keep)).train
@@ -142,12 +142,12 @@ def test_class_labels_from_folders(tmp_path):
 
 
 def test_one_percent_unreadable_images_are_skipped_and_reported(tmp_path):
-    path = image_folder(tmp_path / "pictures", count=100)
+    path = image_folder(tmp_path / "photos", count=100)
     (path / "050.png").write_bytes((path / "050.png").read_bytes()[:60])
     found = open_datasets(data_config(path))
     assert len(found.train) == 99
     assert len(found.messages) == 1 and found.messages[0].startswith(
-        "1 of 100 pictures were skipped (050.png is damaged ("
+        "1 of 100 images were skipped (050.png is damaged ("
     )
     whole = random_image(50)
     stamp = (path / "050.png").stat()
@@ -157,7 +157,7 @@ def test_one_percent_unreadable_images_are_skipped_and_reported(tmp_path):
 
 
 def test_stream_replaces_unreadable_images_with_training_images(tmp_path):
-    path = image_folder(tmp_path / "pictures", count=100)
+    path = image_folder(tmp_path / "photos", count=100)
     (path / "050.png").write_bytes((path / "050.png").read_bytes()[:60])
     known = {
         decode_image(file.read_bytes(), decode_spec(data_config(path))).tobytes(): file.name
@@ -165,7 +165,7 @@ def test_stream_replaces_unreadable_images_with_training_images(tmp_path):
         if file.name != "050.png"
     }
     found = open_datasets(data_config(path, cache="none", holdout=50))
-    streamed = found.make_stream(seed=0, batch=50, share=slice(0, 50))(0)
+    streamed = found.make_stream(seed=0, batch_size=50, rank_slice=slice(0, 50))(0)
     seen = {name for _ in range(4) for name in image_keys(next(streamed)[0], known)}
     assert not seen & set(image_keys(found.holdout.pixels, known))
     streamed.close()
@@ -173,26 +173,26 @@ def test_stream_replaces_unreadable_images_with_training_images(tmp_path):
 
 @pytest.mark.parametrize("cache", ["disk", "none"])
 def test_too_many_unreadable_images_raise(tmp_path, cache):
-    path = image_folder(tmp_path / "pictures", count=50)
-    (path / "007.png").write_text("this is no picture")
+    path = image_folder(tmp_path / "photos", count=50)
+    (path / "007.png").write_text("this is no image")
     (path / "008.png").write_bytes(b"")
-    with pytest.raises(CardiganError, match=r"2 of the 50 pictures .* cannot be used \(00[78].png is .*cardigan check"):
+    with pytest.raises(CardiganError, match=r"2 of the 50 images .* cannot be used \(00[78].png is .*cardigan check"):
         found = open_datasets(data_config(path, cache=cache))
-        stream = found.make_stream(seed=0, batch=50, share=slice(0, 50))(0)
+        stream = found.make_stream(seed=0, batch_size=50, rank_slice=slice(0, 50))(0)
         for _ in range(2):
             next(stream)
 
 
 def test_too_few_images_raise(tmp_path):
-    path = image_folder(tmp_path / "pictures", count=1)
-    with pytest.raises(CardiganError, match=r"holds 1 picture: training needs at least 2"):
+    path = image_folder(tmp_path / "photos", count=1)
+    with pytest.raises(CardiganError, match=r"holds 1 image: training needs at least 2"):
         open_datasets(data_config(path))
-    with pytest.raises(CardiganError, match=r"10 held out|, 10 of them held out"):
+    with pytest.raises(CardiganError, match=r", 10 of them held out"):
         open_datasets(data_config(image_folder(tmp_path / "more"), holdout=10))
 
 
 def test_max_pixels_is_checked_from_the_header(tmp_path):
-    path = image_folder(tmp_path / "pictures", count=2)
+    path = image_folder(tmp_path / "photos", count=2)
     Image.new("1", (20_000, 20_000)).save(path / "huge.png")
     with pytest.raises(UnreadableImage, match=r"20,000 x 20,000 pixels and data.max_pixels is 100,000,000"):
         decode_image((path / "huge.png").read_bytes(), decode_spec(data_config(path)))
@@ -201,7 +201,7 @@ def test_max_pixels_is_checked_from_the_header(tmp_path):
 
 
 def test_dead_worker_raises(tmp_path):
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     parent = os.getpid()
     reader = open_reader(str(path))
 
@@ -210,7 +210,7 @@ def test_dead_worker_raises(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return reader.read(index)
 
-    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.num_workers"):
+    with pytest.raises(CardiganError, match=r"A process that decodes images of .* died .*data.num_workers"):
         open_datasets(replace(data_config(path), num_workers=1), reader=replace(reader, read=kill_worker))
 
 
@@ -226,7 +226,7 @@ def test_dataset_stats(tmp_path):
         3,
     )
     for number in range(200):
-        random_image(number, (40, 40), "L").save(tmp_path / f"grey{number}.png")
+        random_image(number, (40, 40), "L").save(tmp_path / f"gray{number}.png")
     assert (
         dataset_stats(data_config(tmp_path)).channels == 1
         and not dataset_stats(data_config(tmp_path)).same_aspect_ratio
@@ -263,7 +263,7 @@ def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monke
     source = shards(tmp_path / "shards")
     found = open_datasets(replace(data_config(source), num_workers=num_workers))
     assert found.train.num_classes == 4 and len(found.train.pixels) == 60
-    stream = found.make_stream(seed=3, batch=15, share=slice(0, 15))
+    stream = found.make_stream(seed=3, batch_size=15, rank_slice=slice(0, 15))
     whole, later = stream(0), stream(30)
     steps = [next(whole) for _ in range(8)]
     seen = [each.numpy().tobytes() for pixels, _ in steps[:4] for each in pixels]
@@ -298,7 +298,7 @@ def test_shards_reject_max_images_and_unknown_classes(tmp_path):
             open_datasets(data_config(source, **changes))
     found = open_datasets(data_config(source, num_classes=2))
     assert found.num_unlabeled == 30
-    stream = found.make_stream(seed=0, batch=30, share=slice(0, 30))
+    stream = found.make_stream(seed=0, batch_size=30, rank_slice=slice(0, 30))
     Prefetcher(stream, 30).batch_at(0)
     with pytest.raises(DataLost, match=r"data.num_classes"):
         Prefetcher(stream, 30, require_labels=True).batch_at(0)
@@ -311,7 +311,7 @@ def test_holdout_takes_whole_shards(tmp_path):
     }
     found = open_datasets(data_config(source, holdout=25))
     held = {each.permute(1, 2, 0).contiguous().numpy().tobytes() for each in found.holdout.pixels}
-    stream = found.make_stream(seed=3, batch=10, share=slice(0, 10))(0)
+    stream = found.make_stream(seed=3, batch_size=10, rank_slice=slice(0, 10))(0)
     seen = {each.permute(1, 2, 0).contiguous().numpy().tobytes() for _ in range(4) for each in next(stream)[0]}
     stream.close()
     assert len(held) == 25 and len(seen) == 20 and len(known) == 60  # twice the only shard that is left
@@ -322,7 +322,7 @@ def test_holdout_takes_whole_shards(tmp_path):
 
 
 def test_concurrent_cache_builds(tmp_path, monkeypatch):
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     usual = cache._write_cache
 
     def build_in_other_process(temporary, *arguments):
@@ -337,7 +337,7 @@ def test_missing_shard_raises_data_lost(tmp_path):
     source = shards(tmp_path / "shards")
     found = open_datasets(replace(data_config(source), num_workers=1))
     (tmp_path / "shards" / "train-001.tar").write_bytes(b"gone wrong" * 100)
-    stream = found.make_stream(seed=0, batch=30, share=slice(0, 30))(0)
+    stream = found.make_stream(seed=0, batch_size=30, rank_slice=slice(0, 30))(0)
     with pytest.raises(CardiganError, match=r"train-001.tar") as told:
         for _ in range(4):
             next(stream)
@@ -345,6 +345,6 @@ def test_missing_shard_raises_data_lost(tmp_path):
 
 
 def test_source_fingerprint_json_round_trip(tmp_path):
-    path = image_folder(tmp_path / "pictures")
+    path = image_folder(tmp_path / "photos")
     facts = open_datasets(data_config(path)).source_fingerprint
     assert facts["num_images"] == 10 and json.loads(json.dumps(facts)) == facts

@@ -50,7 +50,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    path = tmp_path / "pictures"
+    path = tmp_path / "photos"
     for number in range(24):
         place = path / ("left", "right")[number % 2]
         place.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def test_train_on_folder_prints_and_saves_chosen_settings(tmp_path, folder):
         "train", str(folder), "--images", "16", "--batch-size", "8", "--device", "cpu", "--out", str(tmp_path / "run")
     )
     assert done.returncode == 0, done.stderr
-    for reason in ("pictures: 24, in colour", "augmentation: DiffAugment", "held out: nothing", "networks: width"):
+    for reason in ("images: 24, in color", "augmentation: DiffAugment", "holdout: none", "networks: width"):
         assert reason in done.stdout
     config = read_config(RunDirectory(tmp_path / "run"))
     assert (config.recipe, config.data.source, config.images) == ("images", str(folder), 16)
@@ -138,7 +138,7 @@ def test_changed_source_is_rejected_on_resume(tmp_path, folder):
     (folder / "left" / "00.png").unlink()
     done = command(*words, "--images", "32")
     assert done.returncode == 2
-    assert "there were 24, and now there are 23; 1 are gone, such as left/00.png" in done.stderr
+    assert "there were 24, now there are 23; 1 are gone, such as left/00.png" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run" / "generator.safetensors").read_bytes() == before
 
@@ -171,7 +171,7 @@ def test_train_on_arrays_and_datasets(tmp_path):
 
 
 def test_out_of_memory_halves_the_microbatch(tmp_path, folder, monkeypatch):
-    """A device on which more than two pictures at a time do not fit."""
+    """A device on which more than two images at a time do not fit."""
     build = assemble.build_state
 
     def small(config, spec, devices):
@@ -190,7 +190,7 @@ def test_out_of_memory_halves_the_microbatch(tmp_path, folder, monkeypatch):
     run = cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL}, on_event=told.append)
     assert run.images_seen == 24 and run.config.gradient_accumulation == 4 and run.config.batch_size == 8
     messages = [message for event in told if event.kind == "start" for message in event.values["messages"]]
-    assert any("4 pictures at a time do not fit into memory, so it is 2 now" in message for message in messages)
+    assert any("4 images at a time do not fit into memory, so it is 2 now" in message for message in messages)
     assert read_config(RunDirectory(tmp_path / "run")).gradient_accumulation == 4
 
 
@@ -201,7 +201,7 @@ def test_out_of_memory_error_is_one_line(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(assemble, "build_state", out_of_memory)
     monkeypatch.setattr(assemble, "measure_throughput", lambda config, devices: 100.0)
     with pytest.raises(
-        CardiganError, match=r"pictures of 16x16 at a time do not fit into memory: make the networks narrower"
+        CardiganError, match=r"images of 16x16 at a time do not fit into memory: make the networks narrower"
     ):
         cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL, "generator.normalization": "none"})
 
@@ -237,7 +237,7 @@ def test_auto_settings_fit_images():
         and auto_settings(dataset_stats(num_images=50_000, num_shards=19))[0].data.holdout == 0
     )
     assert auto_settings(dataset_stats(height=28, width=28, channels=1))[0].data.height == 32
-    told = "classes: read, but the players are not told them (--conditional)"
+    told = "classes: found but not used; --conditional trains on them"
     assert told in auto_settings(dataset_stats(), **{"data.labels": "folders"})[1] and told not in reasons
     assert told not in auto_settings(dataset_stats(), **{"data.labels": "folders", "conditional": True})[1]
     assert (
@@ -289,10 +289,10 @@ def test_auto_setting_reasons():
         for reason in reasons
     )
     assert any(
-        "width 24, measured 667 images/s, so 5 minutes show about 200,000" in reason
+        "width 24, measured 667 images/s, so 5 minutes cover about 200,000 images" in reason
         for reason in auto_settings(dataset_stats(), minutes=5.0)[1]
     )
-    assert any("so 60 minutes show about 1,800,000" in reason for reason in auto_settings(dataset_stats())[1])
+    assert any("so 60 minutes cover about 1,800,000 images" in reason for reason in auto_settings(dataset_stats())[1])
 
 
 @pytest.mark.parametrize(
@@ -301,15 +301,15 @@ def test_auto_setting_reasons():
         (["train", "no-such-folder"], "no-such-folder"),
         (["train", "mnst"], "mnist"),
         (["train", "empty"], "empty"),
-        (["train", "pictures", "--size", "big"], "expected one number, as in 64, or height and width, as in 96x64"),
-        (["train", "pictures", "--conditional"], "no classes"),
-        (["train", "pictures", "--data.labels", "nothing.csv"], "nothing.csv"),
+        (["train", "photos", "--size", "big"], "expected one number, as in 64, or height and width, as in 96x64"),
+        (["train", "photos", "--conditional"], "no classes"),
+        (["train", "photos", "--data.labels", "nothing.csv"], "nothing.csv"),
         (["train", "mnist", "--data.labels", "folders"], "data.labels is 'folders'"),
-        (["train", "pictures", "--data.held-out", "24"], "24 of them held out"),
-        (["train", "pictures", "--data.channels", "2"], "expected 1 (grey), 3 (RGB) or 4"),
-        (["train", "pictures", "--data.split", "test"], "nothing is held out"),
-        (["train", "pictures", "--data.max_images", "500"], "has 24 pictures to train on"),
-        (["train", "pictures", "--size", "64", "--data.height", "32"], "were both given"),
+        (["train", "photos", "--data.holdout", "24"], "24 of them held out"),
+        (["train", "photos", "--data.channels", "2"], "expected 1 (gray), 3 (RGB) or 4"),
+        (["train", "photos", "--data.split", "test"], "nothing is held out"),
+        (["train", "photos", "--data.max_images", "500"], "has 24 images to train on"),
+        (["train", "photos", "--size", "64", "--data.height", "32"], "were both given"),
         (["train", "mnist", "--data.cache", "none"], "data.cache is 'none', which mnist does not read"),
     ],
 )
@@ -336,7 +336,7 @@ def test_source_fingerprint_is_saved_with_run(tmp_path, folder):
 
 
 def test_dead_worker_saves_and_stops(tmp_path, folder):
-    """A picture that is asked for after a while kills the worker."""
+    """An image that is asked for after a while kills the worker."""
     whole, parent, asked = open_reader(str(folder)), os.getpid(), []
 
     def kill_worker(index):
@@ -347,7 +347,7 @@ def test_dead_worker_saves_and_stops(tmp_path, folder):
 
     source = replace(whole, read=kill_worker)
     overrides = {**SMALL, "data.cache": "none", "data.num_workers": 1, "checkpoint_every_images": 10_000}
-    with pytest.raises(CardiganError, match=r"A process that decodes pictures of .* died .*data.num_workers"):
+    with pytest.raises(CardiganError, match=r"A process that decodes images of .* died .*data.num_workers"):
         cardigan.train(source, images=800, out=tmp_path / "run", overrides=overrides)
     assert cardigan.load(tmp_path / "run").images_seen > 0
     again = cardigan.train(
@@ -373,7 +373,7 @@ def test_mixed_image_modes_train_together(tmp_path):
         )
         assert cardigan.load(run.path).sample(2).shape == (2, 16, 16, channels)
     start = next(event for event in read_events(run.path / "journal.jsonl") if event.kind == "start")
-    assert {"1 pictures: CMYK converted to RGB", "1 pictures: more than 8 bits a value, reduced to 8"} <= set(
+    assert {"1 images: CMYK converted to RGB", "1 images: more than 8 bits a value, reduced to 8"} <= set(
         start.values["messages"]
     )
 
@@ -382,7 +382,7 @@ def test_missing_labels_raise_only_when_conditional(tmp_path, folder):
     rows = [f"{side}/{number:02}.png,{side}" for number in range(1, 24) for side in [("left", "right")[number % 2]]]
     (tmp_path / "labels.csv").write_text("\n".join(["file,side", *reversed(rows)]))
     words = {**SMALL, "data.labels": f"{tmp_path / 'labels.csv'}:side"}
-    with pytest.raises(CardiganError, match=r"1 of the pictures of .* have no class: add the missing labels"):
+    with pytest.raises(CardiganError, match=r"1 of the images of .* have no class: add the missing labels"):
         cardigan.train(folder, images=8, out=tmp_path / "run", overrides={**words, "conditional": True})
     assert cardigan.train(folder, images=8, out=tmp_path / "run", overrides=words).images_seen == 8
     with pytest.raises(CardiganError, match="side"):
@@ -413,24 +413,24 @@ def test_sample_by_class_name(tmp_path, folder):
 
 def test_evaluate_uses_holdout_images(tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
-    np.save(tmp_path / "pictures.npy", pixels)
-    cardigan.train(tmp_path / "pictures.npy", images=16, out=tmp_path / "run", overrides={**SMALL, "data.holdout": 120})
+    np.save(tmp_path / "photos.npy", pixels)
+    cardigan.train(tmp_path / "photos.npy", images=16, out=tmp_path / "run", overrides={**SMALL, "data.holdout": 120})
     assert evaluate.main([str(tmp_path / "run"), "--samples", "100", "--extractor", "pixels", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["protocol"]["reference_split"] == "holdout" and found["protocol"]["num_reference"] == 120
     assert found["metrics"]["fd_pixels"]["value"] > 0
-    (tmp_path / "pictures.npy").unlink()
-    with pytest.raises(CardiganError, match=r"pictures.npy"):
+    (tmp_path / "photos.npy").unlink()
+    with pytest.raises(CardiganError, match=r"photos.npy"):
         evaluate.main([str(tmp_path / "run"), "--samples", "100"])
 
 
 def test_run_name_from_source(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = cardigan.train("pictures", images=16, overrides=SMALL)
-    other = tmp_path / "more pictures"
+    first = cardigan.train("photos", images=16, overrides=SMALL)
+    other = tmp_path / "more photos"
     shutil.copytree(folder, other)
-    second = cardigan.train("./more pictures/", images=16, overrides=SMALL)
-    assert first.path.name.endswith("-pictures") and second.path.name.endswith("-more-pictures")
+    second = cardigan.train("./more photos/", images=16, overrides=SMALL)
+    assert first.path.name.endswith("-photos") and second.path.name.endswith("-more-photos")
     again = cardigan.train(str(folder), images=32, resume=True, overrides=SMALL)
     assert again.path == first.path and again.images_seen == 32
     with pytest.raises(CardiganError, match=r"other settings \(data.source"):
@@ -463,7 +463,7 @@ def test_two_processes_choose_equal_settings(tmp_path, folder):
 
 
 def test_config_file_and_recipe_override_auto_settings(tmp_path, folder):
-    (tmp_path / "mine.toml").write_text("batch = 8\n[generator]\nwidth = 64\n[data]\nheight = 16\nwidth = 16\n")
+    (tmp_path / "mine.toml").write_text("batch_size = 8\n[generator]\nwidth = 64\n[data]\nheight = 16\nwidth = 16\n")
     words = ["--images", "8", "--device", "cpu", "--discriminator.width", "4", "--data.num_workers", "0"]
     assert (
         command(
@@ -530,7 +530,7 @@ def test_changed_labels_and_images_are_detected(tmp_path, folder):
     overrides = {**SMALL, "data.labels": str(tmp_path / "labels.csv"), "data.holdout": 6}
     cardigan.train(folder, images=8, out=tmp_path / "run", overrides=overrides)
     (tmp_path / "labels.csv").write_text("\n".join([*rows[:-1], "right/23.png,0"]))
-    with pytest.raises(CardiganError, match="the pictures are the same, but their classes are not"):
+    with pytest.raises(CardiganError, match="the images are the same, but their labels differ"):
         cardigan.train(folder, images=16, out=tmp_path / "run", overrides=overrides, resume=True)
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     shutil.copy(folder / "left" / "00.png", folder / "left" / "new.png")

@@ -66,8 +66,8 @@ NETWORKS = {
         "discriminator.width": 32,
         "generator.normalization": "none",
         "conditional": False,
-        "objective.r1": 0.0,
-        "objective.r2": 0.0,
+        "objective.penalties.r1": 0.0,
+        "objective.penalties.r2": 0.0,
         "objective.penalty_interval": 1,
     },
 }
@@ -160,7 +160,7 @@ def test_latent_arithmetic():
     assert torch.equal(
         latent_arithmetic([z[:2], z[2:3]], [z[3:]]), z[:2].mean(0, keepdim=True) + z[2:3] - z[3:].mean(0, keepdim=True)
     )
-    with pytest.raises(CardiganError, match="Nothing is added"):
+    with pytest.raises(CardiganError, match="No group to add"):
         latent_arithmetic([], [z])
 
 
@@ -272,7 +272,7 @@ def test_ablation_removes_box_content(runs, name):
     snapshot = cardigan.load(runs[name]).snapshot
     windows = [SeedBox(0, 0, 0, 32, 12), SeedBox(3, 0, 4, 32, 12)]
     if name == "mlp":
-        with pytest.raises(CardiganError, match="no places"):
+        with pytest.raises(CardiganError, match="no positions"):
             box_channels(snapshot, windows)
         return
     channels = box_channels(snapshot, windows)
@@ -282,9 +282,9 @@ def test_ablation_removes_box_content(runs, name):
     elsewhere = box_channels(snapshot, [SeedBox(0, 0, 20, 32, 32), SeedBox(3, 0, 20, 32, 32)])
     assert set(channels) != set(elsewhere)
     for wrong, words in (
-        ([SeedBox(0, 0, 0, 33, 5)], "reaches to 33"),
+        ([SeedBox(0, 0, 0, 33, 5)], "extends to 33"),
         ([SeedBox(0, 0, 0, 32, 32)], "mark a part"),
-        ([], "No window"),
+        ([], "No box"),
     ):
         with pytest.raises(CardiganError, match=words):
             box_channels(snapshot, wrong)
@@ -411,7 +411,7 @@ def test_probe_rejects_one_hot_conditioned_discriminator(tmp_path):
     run = cardigan.train(
         "mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "discriminator.conditioning": "one-hot"}
     ).path
-    with pytest.raises(CardiganError, match="beside the picture"):
+    with pytest.raises(CardiganError, match="depend on the class"):
         discriminator_features(load_networks(run), torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Snapshots without a training: every network, with weights that are random and statistics that are not the first ones."""
+"""Untrained snapshots of every network, with random weights and non-initial batch statistics."""
 
 from dataclasses import replace
 

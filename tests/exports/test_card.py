@@ -17,7 +17,7 @@ from cardigan.cli.main import run as command
 from cardigan.errors import CardiganError
 from cardigan.exports.card import model_card, weights_hash
 from cardigan.exports.output_paths import model_name
-from cardigan.exports.training_record import training_command
+from cardigan.exports.training_record import MetricRow, read_report_metrics, training_command
 from cardigan.models.snapshot import read_snapshot, write_snapshot
 
 SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "License of the data", "Use", "Reproduce", "Hashes")
@@ -43,7 +43,59 @@ def test_card_of_run_checkpoint_and_weights_file(run, tmp_path):
         assert f"| x.onnx | `{'ab' * 32}` |" in card and weights_hash(read_snapshot(run).generator) in card
         assert str(tmp_path) not in card and str(run.parent) not in card
     assert "32 images in" in cards[0] and "fd_digits" in cards[0] and "2,000 samples of seed 0" in cards[0]
-    assert "lies in no run" in cards[2] and "Not evaluated" in cards[2]
+    assert "not part of a run" in cards[2] and "Not evaluated" in cards[2]
+
+
+def report_content(**changes):
+    metric = {
+        "key": "fd_digits",
+        "label": "fd_digits",
+        "value": 13.24567,
+        "standard_error": 0.4123,
+        "real_baseline": 1.5,
+        "real_baseline_error": 0.12,
+        "num_samples": 2_000,
+    }
+    return {"images_seen": 32, "metrics": [metric], "protocol": "2,000 samples of seed 0", **changes}
+
+
+def test_report_metrics_as_text(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report_content()))
+    rows = (MetricRow("fd_digits", "13.25", "0.41", "1.50 ± 0.12"),)
+    assert read_report_metrics(path, 32) == (rows, "2,000 samples of seed 0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"[" * 100_000,
+        b"\xff",
+        json.dumps(report_content())[:-9].encode(),
+        json.dumps(report_content(images_seen=64)).encode(),
+        json.dumps(report_content(metrics=[])).encode(),
+        json.dumps(report_content(metrics=[{"label": "fd_digits"}])).encode(),
+        json.dumps(report_content(metrics=[{**report_content()["metrics"][0], "value": "<b>"}])).encode(),
+        json.dumps(report_content(metrics=[{**report_content()["metrics"][0], "value": 10**400}])).encode(),
+        json.dumps(report_content(metrics=[{**report_content()["metrics"][0], "real_baseline": [1]}])).encode(),
+    ],
+)
+def test_missing_damaged_or_other_report_gives_no_metrics(content, tmp_path):
+    path = tmp_path / "report.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_report_metrics(path, 32) == ((), "")
+
+
+def test_card_of_run_without_report(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "report.json").unlink()
+    assert "Not evaluated" in model_card(read_snapshot(copy), copy)
 
 
 def test_card_command_reproduces_weights(run, tmp_path):
@@ -119,7 +171,7 @@ def test_loaded_model_keeps_its_path(run, tmp_path, monkeypatch):
     shutil.rmtree("copy/checkpoints")  # as a training does that goes on
     assert "32 images in" in cardigan.export(model).card.read_text()
     shutil.rmtree("copy")
-    assert "lies in no run" in cardigan.export(model, overwrite=True).card.read_text()
+    assert "not part of a run" in cardigan.export(model, overwrite=True).card.read_text()
 
 
 def test_quantization_cost_is_evaluated(run, tmp_path, capsys):
@@ -153,11 +205,11 @@ def test_quantization_cost_is_evaluated(run, tmp_path, capsys):
         (["--format", "onnx", "--samples", "3"], "--samples has no effect without --format samples"),
         (["--format", "onnx", "--out", "it.pt2"], "expected a name ending in .onnx"),
         (["--format", "samples", "--out", "it.png"], "expected a name ending in .zip or .npz or .parquet, or a folder"),
-        (["--format", "pt2", "--weights", "int8"], "pt2 holds float32"),
+        (["--format", "pt2", "--weights", "int8"], "pt2 supports float32"),
         (["--format", "onnx", "--weights", "int4"], "int4"),
         (["--format", "onnx", "--evaluate-samples", "5"], "--evaluate-samples has no effect"),
-        (["--format", "samples", "--samples", "0"], "0 samples"),
-        (["--format", "onnx", "--out", "there/it.onnx"], "There is no folder"),
+        (["--format", "samples", "--samples", "0"], "num_samples is 0"),
+        (["--format", "onnx", "--out", "there/it.onnx"], "does not exist: create it"),
         (["--format", "onnx", "--format", "pt2", "--overwrite"], "--overwrite has no effect"),
     ],
 )
@@ -186,20 +238,20 @@ def test_damaged_file_raises(tmp_path, capsys):
 
 def test_cards_of_quantized_and_foreign_weights(run, tmp_path):
     card = cardigan.export(run, "safetensors", tmp_path / "a.safetensors", weights="int8").card.read_text()
-    assert "Of the weights before they were stored as int8; what that costs was not judged." in card
+    assert "These metrics are of the weights before quantization to int8; its effect was not evaluated." in card
     again = cardigan.export(tmp_path / "a.safetensors", "safetensors", tmp_path / "b.safetensors").card.read_text()
-    assert "stored its weights as int8" in again
+    assert "read from a file with int8 weights" in again
     other = replace(random_snapshot(), foreign=True, images_seen=0)
     other = replace(other, config=replace(other.config, data=replace(other.config.data, source="")))
     card = model_card(other)
     assert (
-        "another program trained it" in card
+        "trained by another program" in card
         and "images seen" not in card
         and "## Reproduce" not in card
         and "discriminator" not in card
     )
     write_snapshot(run / "other.safetensors", replace(random_snapshot(), images_seen=32))
-    assert "lies in no run" in model_card(
+    assert "not part of a run" in model_card(
         read_snapshot(run / "other.safetensors"), run / "other.safetensors"
     )  # it lies in one, but is not of it
     (run / "other.safetensors").unlink()

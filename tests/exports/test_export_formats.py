@@ -1,4 +1,4 @@
-"""Every format of every network draws what PyTorch draws, for any number of pictures; what cannot is refused and leaves nothing behind."""
+"""Every format of every network gives PyTorch's images for any batch size; a failed export writes nothing."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from torch import nn
 import cardigan
 from cardigan.errors import CardiganError
 from cardigan.exports import checking, table
-from cardigan.exports import export as deed
+from cardigan.exports import export as export_module
 from cardigan.exports.anonymize import public_source
 from cardigan.exports.checking import check_inputs, largest_difference, pytorch_generate_fn
 from cardigan.exports.export import export
@@ -27,7 +27,7 @@ from cardigan.files.tensors import CARD_KEY
 from cardigan.models.snapshot import read_snapshot, write_snapshot
 from cardigan.nets.dcgan import DcganGenerator
 
-IMAGE_SHAPES = {"grey": (1, 16, 16), "colour": (3, 12, 20), "transparent": (4, 17, 9)}
+IMAGE_SHAPES = {"gray": (1, 16, 16), "rgb": (3, 12, 20), "rgba": (4, 17, 9)}
 
 
 def onnx_images(path, **inputs):
@@ -47,7 +47,7 @@ def test_onnx_images_equal_pytorch(network, classes, tmp_path):
         inputs = {"z": z.numpy(), "truncation": np.array(0.8, np.float32), **({"labels": y.numpy()} if classes else {})}
         expected = pytorch_generate_fn(snapshot)(z, y if classes else None, 0.8)
         assert np.abs(onnx_images(tmp_path / "it.onnx", **inputs) - expected.numpy()).max() <= 1e-4
-        assert float(expected.std()) > 0.01, "a flat picture proves nothing"
+        assert float(expected.std()) > 0.01, "a flat image proves nothing"
 
 
 @pytest.mark.parametrize("frame", IMAGE_SHAPES)
@@ -88,7 +88,7 @@ def test_onnx_metadata(tmp_path):
     assert json.loads(facts["class_names"]) == ["cat", "dog"]
     assert json.loads(facts["cardigan"])["images_seen"] == 640
     assert (
-        "it differs from PyTorch with the same weights by" in facts["card"]
+        "it differs from PyTorch with the same weights by at most" in facts["card"]
         and "torch.randn(1, 8, generator=g)" in facts["card"]
     )
     assert [each.name for each in model.graph.input] == ["z", "labels", "truncation"]
@@ -150,7 +150,7 @@ def test_mismatching_export_is_rejected_and_removed(tmp_path, monkeypatch):
     snapshot = random_snapshot()
     (tmp_path / "it.onnx").write_bytes(b"what was there")
     monkeypatch.setitem(table.FORMATS, "onnx", replace(table.FORMATS["onnx"], tolerance=-1.0))
-    with pytest.raises(CardiganError, match="ONNX file draws other pictures than PyTorch"):
+    with pytest.raises(CardiganError, match="images of the ONNX file differ from PyTorch's by"):
         export(snapshot, "onnx", tmp_path / "it.onnx", overwrite=True)
     assert [each.name for each in tmp_path.iterdir()] == ["it.onnx"]
     assert (tmp_path / "it.onnx").read_bytes() == b"what was there"
@@ -169,7 +169,7 @@ def test_export_check_detects_wrong_images():
 
 
 class OtherDeviceGenerator(DcganGenerator):
-    """A generator that was moved to a GPU, as far as a machine without one can tell."""
+    """A generator that pretends to be on a GPU."""
 
     away = True
 
@@ -200,7 +200,7 @@ def test_export_keeps_model_on_its_device(tmp_path):
 
 
 class UnsupportedGenerator(nn.Module):
-    """Something without a fixed graph."""
+    """A module without a fixed graph."""
 
     def forward(self, x):
         return x if float(x.sum()) > 0 else -x
@@ -216,7 +216,7 @@ def test_unsupported_layer_is_named(format, tmp_path):
 
 
 class DoubleGenerator(nn.Module):
-    """Something that ONNX has an operator for, and onnxruntime no code."""
+    """A module that ONNX has an operator for, but onnxruntime does not implement."""
 
     def __init__(self, channels):
         super().__init__()
@@ -240,7 +240,7 @@ def test_weights_out_of_range(tmp_path):
     with pytest.raises(CardiganError, match=r"from_latent.weight holds numbers that half precision cannot"):
         export(snapshot, "safetensors", tmp_path / "it.safetensors", weights="float16")
     for format, weights in (("pt2", "int8"), ("samples", "float16")):
-        with pytest.raises(CardiganError, match=f"weights are '{weights}'"):
+        with pytest.raises(CardiganError, match=f"weights is '{weights}'"):
             export(snapshot, format, weights=weights)
     assert not list(tmp_path.iterdir())
 
@@ -255,7 +255,7 @@ def test_exports_api(tmp_path):
     import cardigan
 
     done = cardigan.export(random_snapshot(), "safetensors", tmp_path / "it.safetensors")
-    assert isinstance(done, deed.ExportedFile)
+    assert isinstance(done, export_module.ExportedFile)
     assert np.array_equal(cardigan.load(done.path).sample(2), cardigan.load(tmp_path / "it.safetensors").sample(2))
 
 
@@ -266,11 +266,11 @@ def test_quantized_webpage_reports_rounding(tmp_path):
     assert found.quantization_difference == pytest.approx(
         largest_difference(snapshot, pytorch_generate_fn(quantized_page_snapshot(snapshot, "int8"))), rel=1e-3
     )
-    assert "its program, run step by step with fp32 weights" in found.card.read_text()
+    assert "its program with fp32 weights differs from PyTorch by" in found.card.read_text()
 
 
 @pytest.mark.parametrize(
-    ("source", "told", "formats"),
+    ("source", "public_name", "formats"),
     [
         ("/home/somebody/secret/photos", "photos", ("safetensors", "onnx", "html")),
         (
@@ -280,20 +280,20 @@ def test_quantized_webpage_reports_rounding(tmp_path):
         ),
     ],
 )
-def test_exports_are_anonymized(source, told, formats, tmp_path):
+def test_exports_are_anonymized(source, public_name, formats, tmp_path):
     snapshot = random_snapshot()
     data = replace(snapshot.config.data, source=source, labels="/home/somebody/labels.csv")
     snapshot = replace(snapshot, config=replace(snapshot.config, data=data))
     for format in formats:
         found = cardigan.export(snapshot, format, tmp_path / f"digits.{format}")
         assert b"somebody" not in found.path.read_bytes() and "somebody" not in found.card.read_text(), format
-    assert cardigan.load(tmp_path / "digits.safetensors").config.data.source == told
+    assert cardigan.load(tmp_path / "digits.safetensors").config.data.source == public_name
     cardigan.Model(snapshot).save_pretrained(tmp_path / "shared")
     assert all(b"somebody" not in path.read_bytes() for path in (tmp_path / "shared").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "public_name"),
     [
         ("stacked-mnist", "stacked-mnist"),
         ("https://me:secret@host/a@b/train.tar#secret", "https://host/a@b/train.tar"),
@@ -311,9 +311,9 @@ def test_exports_are_anonymized(source, told, formats, tmp_path):
         ("hf:secret/sets/mine", "mine"),
     ],
 )
-def test_anonymized_source_names(source, told):
+def test_anonymized_source_names(source, public_name):
     config = random_snapshot().config
-    assert public_source(replace(config, data=replace(config.data, source=source))) == told
+    assert public_source(replace(config, data=replace(config.data, source=source))) == public_name
 
 
 def test_export_never_overwrites_its_model(tmp_path):

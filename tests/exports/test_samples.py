@@ -1,4 +1,4 @@
-"""Synthetic data sets: read again by `cardigan train`, labels included, drawn a part at a time, equal for equal seeds."""
+"""Sample sets: readable by `cardigan train` with labels, generated in chunks, equal for equal seeds."""
 
 import json
 
@@ -62,8 +62,8 @@ def test_samples_are_deterministic_across_chunks(tmp_path, monkeypatch):
         assert second.path.read_bytes() == content
     with np.load(tmp_path / "set.npz") as arrays:
         keys = sample_keys(11, 0)
-        drawn = sample_pixels(snapshot, keys, sample_labels(keys, 2)).permute(0, 2, 3, 1).numpy()
-        assert np.array_equal(arrays["images"], drawn)
+        expected = sample_pixels(snapshot, keys, sample_labels(keys, 2)).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(arrays["images"], expected)
         assert arrays["labels"].tolist() == sample_labels(keys, 2).tolist()
         assert arrays["class_names"].tolist() == ["cat", "dog"]
         assert json.loads(str(arrays["manifest"]))["num_images"] == 11
@@ -83,7 +83,7 @@ def test_manifest(tmp_path):
     assert (manifest["num_images"], manifest["seed"], manifest["truncation"], manifest["label"]) == (3, 9, 0.5, "dog")
     assert done.sha256 == file_hash(done.path / "manifest.json")
     assert json.loads((done.path / "dataset.json").read_text())["labels"] == [
-        [f"{place:08d}.png", "dog"] for place in range(3)
+        [f"{index:08d}.png", "dog"] for index in range(3)
     ]
     assert done.sha256 in (done.path / "README.md").read_text()
     assert {each.name for each in tmp_path.iterdir()} == {"set"}
@@ -92,8 +92,8 @@ def test_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_samples": 0}, r"0 samples were asked for: expected 1\.\.10000000"),
-        ({"num_samples": 10**9}, "1000000000 samples"),
+        ({"num_samples": 0}, r"num_samples is 0: expected 1\.\.10000000"),
+        ({"num_samples": 10**9}, "num_samples is 1000000000"),
         ({"seed": -1}, "seed is -1"),
         ({"label": 3}, r"label 3 is out of range: expected 0\.\.2"),
         ({"label": "cat"}, "label is 'cat'"),
@@ -109,21 +109,21 @@ def test_invalid_settings_raise(settings, words, tmp_path):
 def test_unsupported_labels_and_channels_raise(tmp_path):
     with pytest.raises(CardiganError, match="without classes"):
         export(random_snapshot(), "samples", tmp_path / "set", label=1)
-    with pytest.raises(CardiganError, match="5 channels make no data set"):
+    with pytest.raises(CardiganError, match="have 5 channels: a sample set supports"):
         export(random_snapshot(channels=5), "samples", tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
 def test_readback_detects_wrong_image_or_label(tmp_path, monkeypatch):
-    whole = samples._sample_chunks
+    sample_chunks = samples._sample_chunks
 
     def corrupted(snapshot, settings):
-        for part in whole(snapshot, settings):
-            part.pixels[-1] ^= 64
-            yield part
+        for chunk in sample_chunks(snapshot, settings):
+            chunk.pixels[-1] ^= 64
+            yield chunk
 
     monkeypatch.setattr(samples, "_sample_chunks", corrupted)
-    with pytest.raises(CardiganError, match="set of samples draws other pictures"):
+    with pytest.raises(CardiganError, match="images of the set of samples differ from PyTorch's"):
         export(random_snapshot(classes=3), "samples", tmp_path / "set", num_samples=3)
     assert not list(tmp_path.iterdir())
 

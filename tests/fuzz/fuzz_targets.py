@@ -1,4 +1,4 @@
-"""Every reader that opens foreign bytes: valid files to begin from, how to read one, and what may be packed anew after its inside was damaged."""
+"""Fuzz targets: every reader of untrusted bytes, with valid seed files and a way to damage the unpacked content."""
 
 import gzip
 import io
@@ -45,7 +45,7 @@ from mutations import mutate
 
 SPEC = DecodeSpec(8, 8, 3, "crop", 1_000_000)
 READ_LIMIT = 3
-"""How many pictures of a source are read."""
+"""Number of images that are read from a source."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class FuzzTarget:
     """A reader under test."""
 
     seed_files: Callable[[Path], Sequence[bytes]]
-    """Returns valid files; may write into an empty folder."""
+    """Returns valid files. May write into an empty folder."""
     read: Callable[[Path, bytes], object]
-    """Reads this content, which may be written into the folder; raises CardiganError or Unreadable for what is refused."""
+    """Reads the content; may write it into the folder. Raises CardiganError or UnreadableImage for invalid content."""
     unpack: Callable[[bytes], bytes] = bytes
-    """Returns the inside of a valid file, where damage would otherwise only meet a checksum; and `pack` puts it back."""
+    """Returns the content of a valid file that is protected by a checksum. `pack` writes it back."""
     pack: Callable[[bytes, bytes], bytes] = lambda inside, _: inside
 
 
@@ -104,7 +104,7 @@ def _save(folder: Path, name: str, content: bytes) -> Path:
 
 
 def _checkpoints(folder: Path) -> list[bytes]:
-    """Return `state.json` files; the tensors beside them stay whole."""
+    """Return `state.json` files. Their tensors stay undamaged."""
     facts = (CheckpointMetadata(64, 1.5, None), CheckpointMetadata(128, 2.5, 3.25, 0.5))
     saved = [save_checkpoint(folder, {"ema_generator.w": torch.zeros(3)}, fact, {"format": 3}) for fact in facts]
     return [(path / "state.json").read_bytes() for path in saved]
@@ -183,7 +183,7 @@ def _read_config(folder: Path, content: bytes) -> object:
 
 
 def _use(reader: Reader) -> int:
-    """Read the first pictures, as training would, and return how many of them can be used."""
+    """Read the first images, as training would, and return the number of readable ones."""
     used = 0
     for index in range(min(len(reader), READ_LIMIT)):
         reader.entry_name(index)
@@ -225,18 +225,18 @@ def _uploads(_: Path) -> list[bytes]:
 
 
 def _chunks(content: bytes, _: bytes) -> bytes:
-    """Return a PNG with the checksums of its chunks made right again; anything else as it is."""
+    """Return a PNG with correct chunk checksums; other content unchanged."""
     if not content.startswith(b"\x89PNG"):
         return content
-    parts, place = [content[:8]], 8
-    while place + 12 <= len(content):
-        size = struct.unpack_from(">I", content, place)[0]
-        if place + 12 + size > len(content):
+    parts, position = [content[:8]], 8
+    while position + 12 <= len(content):
+        size = struct.unpack_from(">I", content, position)[0]
+        if position + 12 + size > len(content):
             break
-        body = content[place + 4 : place + 8 + size]
+        body = content[position + 4 : position + 8 + size]
         parts += [struct.pack(">I", size), body, struct.pack(">I", zlib.crc32(body))]
-        place += 12 + size
-    return b"".join([*parts, content[place:]])
+        position += 12 + size
+    return b"".join([*parts, content[position:]])
 
 
 def _numpy(array: np.ndarray) -> bytes:
@@ -287,7 +287,7 @@ def _entry(content: bytes) -> bytes:
 
 
 def _with_entry(inside: bytes, content: bytes) -> bytes:
-    """Return a zip archive with its first entry replaced, and its checksum right."""
+    """Return a zip archive with its first entry replaced and a correct checksum."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(buffer, "w") as archive:
         for number, info in enumerate(before.infolist()):
@@ -380,7 +380,7 @@ FUZZ_TARGETS = {
     "npz": FuzzTarget(
         _compressed_arrays, _file_reader("a.npz", lambda path: _use(npz_reader(path, ""))), _entry, _with_entry
     ),
-    "picture": FuzzTarget(_encoded_images, lambda _, content: decode_image(content, SPEC), bytes, _chunks),
+    "image": FuzzTarget(_encoded_images, lambda _, content: decode_image(content, SPEC), bytes, _chunks),
     "zip source": FuzzTarget(_zips, _file_reader("a.zip", lambda path: _use(zip_reader(path))), _entry, _with_entry),
     "tar source": FuzzTarget(_compressed_tars, _file_reader("a.tar", lambda path: _use(tar_reader(path)))),
     "tar shard": FuzzTarget(_tars, _read_shard),
@@ -397,11 +397,11 @@ FUZZ_TARGETS = {
 }
 
 
-def mutated_case(subject: FuzzTarget, seeds: Sequence[bytes], seed: int, number: int) -> bytes:
-    """Return a damaged file; every other one is damaged inside, and what would give that away is made right again."""
-    chance = random.Random(f"{seed}/{number}")
-    whole = chance.choice(seeds)
-    if chance.random() < 0.5:
-        return mutate(whole, seeds, chance)
-    inside = [subject.unpack(content) for content in (whole, chance.choice(seeds))]
-    return subject.pack(mutate(inside[0], inside[1:], chance), whole)
+def mutated_case(target: FuzzTarget, seeds: Sequence[bytes], seed: int, number: int) -> bytes:
+    """Return a damaged file. With probability 0.5, the unpacked content is damaged and its checksums are correct."""
+    rng = random.Random(f"{seed}/{number}")
+    original = rng.choice(seeds)
+    if rng.random() < 0.5:
+        return mutate(original, seeds, rng)
+    unpacked = [target.unpack(content) for content in (original, rng.choice(seeds))]
+    return target.pack(mutate(unpacked[0], unpacked[1:], rng), original)

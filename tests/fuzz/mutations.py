@@ -1,4 +1,4 @@
-"""Small damage to valid files: bits, cuts, copies, splices of two files, and numbers that lie. Equal seeds give equal damage."""
+"""Mutations of valid files: flipped bits, cuts, copies, splices of two files, wrong numbers. Deterministic by seed."""
 
 import random
 import re
@@ -50,7 +50,7 @@ NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 
 
 def mutate(content: bytes, others: Sequence[bytes], random: random.Random) -> bytes:
-    """Return the content after one to four pieces of damage."""
+    """Return the content after one to four mutations."""
     for _ in range(random.choice((1, 1, 2, 4))):
         content = random.choice(MUTATIONS)(content, random.choice(others), random)
     return content
@@ -87,14 +87,14 @@ def _splice_other(content: bytes, other: bytes, random: random.Random) -> bytes:
 
 
 def _overwrite_integer(content: bytes, _: bytes, random: random.Random) -> bytes:
-    """Overwrite what may be a length."""
+    """Overwrite bytes that may be a length."""
     place, layout = _random_position(content, random), random.choice(("<H", ">H", "<I", ">I", "<Q", ">Q"))
     size = struct.calcsize(layout)
     return content[:place] + struct.pack(layout, random.choice(EXTREME_INTEGERS) % 256**size) + content[place + size :]
 
 
 def _insert_token(content: bytes, _: bytes, random: random.Random) -> bytes:
-    """Overwrite a number that is written in digits."""
+    """Overwrite a number in text."""
     numbers = list(NUMBER.finditer(content, 0, 20_000))
     if not numbers:
         return content
@@ -103,7 +103,7 @@ def _insert_token(content: bytes, _: bytes, random: random.Random) -> bytes:
 
 
 def _random_position(content: bytes, random: random.Random) -> int:
-    """Return a position, as often near the beginning as anywhere: headers are there."""
+    """Return a random position, often near the start, where headers are."""
     most = max(1, len(content))
     return random.randrange(random.choice((most, min(most, 64), min(most, 1_000))))
 

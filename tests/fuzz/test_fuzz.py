@@ -1,4 +1,7 @@
-"""Damaged files, to every reader of foreign bytes: each is accepted, or refused in one sentence. `benchmarks/fuzz.py` takes 100,000 of each."""
+"""Damaged files for every reader of untrusted bytes: each is accepted or gives a one-line error.
+
+`benchmarks/fuzz.py` runs 100,000 cases per target.
+"""
 
 import gzip
 import io
@@ -72,7 +75,7 @@ def test_valid_prefix_with_random_tail(fuzz_target, which, keep, content):
 
 
 def test_deeply_nested_json(tmp_path, capsys):
-    """Python's reader of JSON gives up with an error of its own kind."""
+    """Python's JSON parser raises RecursionError."""
     (tmp_path / "config.json").write_bytes(DEEP_NESTING)
     (tmp_path / "source.json").write_bytes(DEEP_NESTING)
     (tmp_path / "state.json").write_bytes(DEEP_NESTING)
@@ -125,7 +128,8 @@ def test_journal_number_overflow(tmp_path):
     for evidence in ("3", '["a"]', '{"a": "b"}'):
         path.write_text(
             lines[2].replace(huge, "1")
-            + f'\n{{"kind": "fault", "name": "non-finite", "images_seen": 64, "elapsed_seconds": 1, "evidence": {evidence}}}\n'
+            + '\n{"kind": "fault", "name": "non-finite", "images_seen": 64, "elapsed_seconds": 1, "evidence": '
+            + f"{evidence}}}\n"
         )
         assert diagnose_path(path)[""].diagnosis == "healthy"
 
@@ -174,14 +178,14 @@ def test_idx_gzip_bomb(tmp_path, monkeypatch):
 
 def test_archive_entry_without_name(tmp_path):
     whole = FUZZ_TARGETS["zip source"].seed_files(tmp_path)[0]
-    place = whole.rindex(b"PK\x01\x02")  # of dataset.json, which becomes a comment
+    place = whole.rindex(b"PK\x01\x02")  # the entry of dataset.json, which becomes a comment
     nameless = whole[: place + 28] + struct.pack("<HHH", 0, 0, 12) + whole[place + 34 :]
     (tmp_path / "a.zip").write_bytes(nameless)
     assert len(zip_reader(tmp_path / "a.zip")) == 2
 
 
 def test_shard_with_empty_pax_record(tmp_path):
-    """It was read for ever."""
+    """Such a record once caused an endless loop."""
     for record in (b"0 path=a\n", b"x path=a\n", b"1 path=a\n", b"99999999 path=a\n"):
         header = bytearray(512)
         header[:5], header[100:108], header[124:136], header[156:157], header[257:263] = (
@@ -198,9 +202,9 @@ def test_shard_with_empty_pax_record(tmp_path):
 
 
 def test_image_formats_that_start_programs_are_rejected():
-    """PostScript is handed to Ghostscript by Pillow, whatever the file is called."""
+    """Pillow passes PostScript to Ghostscript, whatever the name of the file."""
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n9 9 moveto\n%%EOF\n"
-    with pytest.raises(UnreadableImage, match="no picture of a known format"):
+    with pytest.raises(UnreadableImage, match="not an image of a known format"):
         decode_image(postscript, DecodeSpec(8, 8, 3, "crop", 1_000_000))
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((2, 2)))

@@ -97,7 +97,7 @@ def test_non_finite_step_is_neither_applied_nor_saved(tmp_path, monkeypatch, rol
 
     monkeypatch.setattr(build, "build_step_config", nan_loss_session)
     monkeypatch.setattr(build, "build_state", saved_tensors)
-    with pytest.raises(CardiganError, match=r"Training broke before 160 images: .*was not applied"):
+    with pytest.raises(CardiganError, match=r"Training failed before 160 images: .*was not applied"):
         faults_of_run(tmp_path / "run", 1_600, checkpoint_every_images=64)
     for network in (weights[0].networks.generator, weights[0].networks.discriminator, weights[0].ema_generator):
         assert all(parameter.isfinite().all() for parameter in network.parameters())
@@ -123,6 +123,6 @@ def test_no_sheet_is_drawn_from_a_step_that_was_refused(tmp_path, monkeypatch):
         return replace(rules, loss=replace(rules.loss, generator=loss))
 
     monkeypatch.setattr(build, "build_step_config", poisoned)
-    with pytest.raises(CardiganError, match=r"Training broke before 160 images"):
+    with pytest.raises(CardiganError, match=r"Training failed before 160 images"):
         faults_of_run(tmp_path / "run", 1_600, checkpoint_every_images=10_000, sample_every_images=80)
     assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == ["00000000.png", "00000080.png"]

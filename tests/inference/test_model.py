@@ -1,4 +1,4 @@
-"""A model in Python: drawn as a pipeline draws, moved, shown in a notebook; and hostile files, refused in little time and memory."""
+"""A model in Python: pipeline calls, devices, notebook previews; hostile files are rejected in bounded time and memory."""
 
 import json
 import re
@@ -59,11 +59,11 @@ def test_torch_generator_determines_samples(model):
     assert np.array_equal(each, many[[0, 0]])
     assert not np.array_equal(model(1, output_type="np").images, model(1, output_type="np").images)
     torch.manual_seed(3)
-    usual = model(2, output_type="np").images
-    assert np.array_equal(model(2, seeded_generator(3), output_type="np").images, usual)
+    from_global_generator = model(2, output_type="np").images
+    assert np.array_equal(model(2, seeded_generator(3), output_type="np").images, from_global_generator)
 
 
-def test_labels_are_drawn_after_latents():
+def test_labels_are_sampled_after_latents():
     z, classes = sample_from_generator(seeded_generator(), 100, "normal", 8, 10)
     assert set(classes.tolist()) == set(range(10))
     fewer, first = sample_from_generator(seeded_generator(), 3, "normal", 8, 10)
@@ -75,9 +75,10 @@ def test_labels_are_drawn_after_latents():
 def test_latents_and_truncation(model):
     z = torch.randn(3, model.config.latent.size, generator=seeded_generator(7))
     labels = 4 if model.snapshot.spec.num_classes else None
-    drawn = model(latents=z, labels=labels, output_type="np").images
-    assert drawn.shape == (3, 32, 32, 1)
-    assert np.array_equal(model(3, latents=z.numpy().astype(np.float64), labels=labels, output_type="np").images, drawn)
+    images = model(latents=z, labels=labels, output_type="np").images
+    assert images.shape == (3, 32, 32, 1)
+    as_float64 = z.numpy().astype(np.float64)
+    assert np.array_equal(model(3, latents=as_float64, labels=labels, output_type="np").images, images)
     assert np.array_equal(
         model(latents=z / 2, labels=labels, output_type="np").images,
         model(latents=z, labels=labels, truncation=0.5, output_type="np").images,
@@ -145,9 +146,9 @@ def test_notebook_repr(run, model):
     for shown in (model, run):
         assert shown._repr_png_().startswith(b"\x89PNG")
         assert 'src="data:image/png;base64,' in shown._repr_html_()
-    began = time.process_time()
+    start = time.process_time()
     model._repr_html_()
-    assert time.process_time() - began < 5
+    assert time.process_time() - start < 5
     assert "<script" not in cardigan.Run(run.path / "<script>", run.config, 0, "images")._repr_html_()
 
 
@@ -166,7 +167,7 @@ HOSTILE = {
     "long name": {"config": {"generator": {"network": "x" * 10**6}}},
     "long setting": {"config": {"x" * 10**6: 1}},
     "deep": {"config": {"generator": {"width": {"width": {"width": 1}}}}},
-    "not finite": {"config": {"objective": {"r1": float("nan")}}},
+    "not finite": {"config": {"objective": {"penalties": {"r1": float("nan")}}}},
     "list": {"config": []},
     "text": {"num_classes": "many"},
 }
@@ -190,7 +191,7 @@ for name in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="measures memory by a call of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="measures memory with a POSIX call")
 def test_hostile_headers_use_bounded_memory(tmp_path):
     files = []
     for name, facts in HOSTILE.items():
@@ -199,11 +200,11 @@ def test_hostile_headers_use_bounded_memory(tmp_path):
             files[-1], {"a": torch.zeros(3)}, {"format": 3, "num_classes": 0, "images_seen": 0, "config": {}, **facts}
         )
     files += [write_file(tmp_path / f"{name}.safetensors", content) for name, content in raw_files().items()]
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", LOAD_SCRIPT, *map(str, files)], capture_output=True, text=True, check=False, timeout=300
     )
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.splitlines()
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
     assert len(lines) == len(files)
     for line in lines:
         megabytes, seconds, name = line.split(" ", 2)
@@ -228,7 +229,7 @@ def test_unbuildable_header_error_names_file(tmp_path):
 
 
 def raw_files():
-    """Return files whose bytes lie of their own length, places and nesting."""
+    """Return files with false lengths, offsets, shapes or nesting."""
 
     def file(header: bytes, body: bytes = b"", length: int | None = None) -> bytes:
         return (len(header) if length is None else length).to_bytes(8, "little") + header + body
@@ -265,7 +266,7 @@ def write_file(path, content):
 
 
 def test_large_valid_header(tmp_path):
-    """Names of a hundred thousand classes are far below the bound."""
+    """The names of 100,000 classes are far below the size limit."""
     facts = {
         "format": 1,
         "num_classes": 100_000,
@@ -295,7 +296,7 @@ def test_save_is_atomic_and_needs_no_run(tmp_path):
 
 
 def test_existing_folder_is_replaced_from_within(tmp_path, monkeypatch):
-    """So it may be the current one, on another disk, or in one that nobody may write into."""
+    """The folder may be the current one, on another disk, or in a read-only parent."""
     (tmp_path / "closed" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "closed" / "mine")
     (tmp_path / "closed").chmod(0o555)
@@ -311,7 +312,7 @@ def test_existing_folder_is_replaced_from_within(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"num": True}, "num is True"),
+        ({"num_samples": True}, "num_samples is True"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "expected 0"),
         ({"labels": "9" * 30}, "out of range"),
@@ -323,7 +324,7 @@ def test_existing_folder_is_replaced_from_within(tmp_path, monkeypatch):
 def test_non_numeric_arguments_raise(arguments, words):
     model = cardigan.Model(small_snapshot(classes=10))
     with pytest.raises(CardiganError, match=words):
-        model.sample(**{"num": 2, **arguments})
+        model.sample(**{"num_samples": 2, **arguments})
     assert model.sample(np.int64(2), seed=np.int64(1)).shape == (2, 32, 32, 1)
 
 

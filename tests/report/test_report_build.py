@@ -1,4 +1,6 @@
-"""A run leaves its report behind: one file with its samples, its judgement, its curves and the command to do it again."""
+"""A run writes its report: samples, metrics, curves and the command to reproduce it."""
+
+import json
 
 import pytest
 
@@ -29,10 +31,18 @@ def test_run_writes_report(tmp_path):
     ):
         assert shown in html
     assert "http" not in html
+    evaluation = json.loads((run.path / "report.json").read_bytes())
+    assert evaluation["images_seen"] == 128 and "2,000 samples of seed 0" in evaluation["protocol"]
+    metrics = {metric["key"]: metric for metric in evaluation["metrics"]}
+    assert metrics.keys() == {"fd_digits", "class_kl", "classes_covered"}
+    for metric in metrics.values():
+        assert metric["label"] in html and f"{metric['value']:.4g}" in html
+        assert metric["standard_error"] >= 0 and metric["num_samples"] == 2_000
+        assert metric["real_baseline"] is None and metric["real_baseline_error"] is None
     (run.path / "report.html").unlink()
     assert write_report(RunDirectory(run.path), full=False).exists()
 
 
 def test_report_of_non_run_raises(tmp_path):
-    with pytest.raises(CardiganError, match="no run directory"):
+    with pytest.raises(CardiganError, match="not a run directory"):
         write_report(RunDirectory(tmp_path))

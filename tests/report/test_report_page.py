@@ -1,11 +1,12 @@
-"""Charts show what they are given, and a report is one file that loads nothing."""
+"""Line charts show their data, and a report is one file that loads nothing."""
 
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from cardigan.figures.curves import COLORS, Line, downsample_line, line_chart, short_number, spread_labels, ticks
+from cardigan.figures.curves import Line, downsample_line, line_chart, short_number, spread_labels, ticks
+from cardigan.figures.palette import SERIES_COLORS
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
 
 
@@ -16,9 +17,9 @@ def svg_points(svg):
 
 
 def test_line_chart_follows_values():
-    (drawn,) = svg_points(line_chart("t", [Line("a", [0.0, 1.0, 2.0], [5.0, 5.0, 9.0])]))
-    assert drawn[0][1] == drawn[1][1] > drawn[2][1]  # y of a picture grows downwards
-    assert drawn[0][0] < drawn[1][0] < drawn[2][0]
+    (points,) = svg_points(line_chart("t", [Line("a", [0.0, 1.0, 2.0], [5.0, 5.0, 9.0])]))
+    assert points[0][1] == points[1][1] > points[2][1]  # y grows downward in an image
+    assert points[0][0] < points[1][0] < points[2][0]
 
 
 def test_line_chart_skips_non_finite_and_non_positive():
@@ -40,15 +41,15 @@ def test_long_lines_are_downsampled_by_mean():
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.2, 17.0), (0.0, 299_000.0), (0.001, 0.0011), (5.0, 5.0)])
 def test_ticks(low, high):
-    found = ticks(low, high)
-    assert len(found) <= 7 and all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
-    assert len(found) >= 3 or low == high
+    values = ticks(low, high)
+    assert len(values) <= 7 and all(low - 1e-9 <= value <= high + 1e-9 for value in values)
+    assert len(values) >= 3 or low == high
 
 
 def test_labels_do_not_overlap():
-    moved = sorted(spread_labels([100.0, 101.0, 102.0, 230.0, 231.0]))
-    assert all(below - above >= 13.9 for above, below in zip(moved, moved[1:], strict=False))
-    assert len(COLORS) >= 5
+    heights = sorted(spread_labels([100.0, 101.0, 102.0, 230.0, 231.0]))
+    assert all(below - above >= 13.9 for above, below in zip(heights, heights[1:], strict=False))
+    assert len(SERIES_COLORS) >= 5
 
 
 def test_short_numbers():
@@ -88,9 +89,9 @@ def test_report_is_self_contained_and_escaped():
         command='cardigan train "mnist" <x>',
     )
     html = render_page(page)
-    reader = ExternalLinks()
-    reader.feed(html)
-    assert reader.open == []
-    assert len(reader.sources) == 1 and reader.sources[0].startswith("data:image/png;base64,")
+    parser = ExternalLinks()
+    parser.feed(html)
+    assert parser.open == []
+    assert len(parser.sources) == 1 and parser.sources[0].startswith("data:image/png;base64,")
     assert "run &lt;one&gt;" in html and "collapse &amp; more" in html and "<x>" not in html
     assert "13.2" in html and "polyline" in html

@@ -71,7 +71,7 @@ def test_full_queue_returns_429_with_retry_after(model):
         asking.append(RequestThread(port, {"n": 64}))
         wait_until(lambda: serving.batcher.num_queued == 64)
         status, headers, content = http_request(port, {"n": 64})
-        assert (status, headers["retry-after"], "ask again in 1 s" in content.decode()) == (429, "1", True)
+        assert (status, headers["retry-after"], "try again in 1 s" in content.decode()) == (429, "1", True)
         assert json.loads(http_request(port, method="GET", path="/healthz")[2]) == {
             "status": "ready",
             "queued_images": 64,
@@ -162,7 +162,7 @@ def test_failed_batch_returns_500_and_service_continues(model, capsys):
     with running_server(replace(model, forward=compute)) as (port, serving):
         fails.append("the memory is full")
         status, _, content = http_request(port, {"n": 1})
-        assert (status, b"where it was started" in content, b"memory" in content) == (500, True, False)
+        assert (status, b"see the server's log" in content, b"memory" in content) == (500, True, False)
         assert http_request(port, {"n": 1})[0] == 200
         assert serving.batcher.num_queued == 0
     assert "the memory is full" in capsys.readouterr().err
@@ -271,9 +271,9 @@ def test_given_token_is_not_printed(path):
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (["nowhere"], "There is no file nowhere"),
-    (["nowhere.onnx"], "There is no file nowhere.onnx"),
+    (["nowhere.onnx"], "nowhere.onnx does not exist"),
     (["nowhere", "--origins", "*"], "--origins has '*'"),
-    (["MODEL", "--backend", "onnx"], "no ONNX model"),
+    (["MODEL", "--backend", "onnx"], "onnxruntime cannot load"),
     (["MODEL", "--port", "70000"], "expected 0..65535"),
     (["MODEL", "--batch-size", "0"], "expected 1.."),
     (["MODEL", "--max-queued-images", "5"], "not fewer than --max-images"),
@@ -281,7 +281,7 @@ def test_given_token_is_not_printed(path):
     (["MODEL", "--token", "short"], "too easily guessed"),
     (["MODEL", "--device", "abacus"], "device is 'abacus'"),
     (["MODEL", "--host", "203.0.113.7"], "Cannot listen on 203.0.113.7"),
-    (["MODEL", "--host", "127.0.0..1"], "no host can have such a name"),
+    (["MODEL", "--host", "127.0.0..1"], "invalid host name"),
     (["m.onnx", "--device", "cuda"], "onnxruntime computes on the cpu"),
 ])  # fmt: skip
 def test_startup_error_is_one_line(path, capsys, words, sentence):
@@ -301,7 +301,7 @@ def test_out_of_memory_error_is_one_line(path, capsys):
     finally:
         hook.remove()
     assert (
-        "4096 pictures at a time do not fit into the memory of cpu: give a smaller --batch-size."
+        "A batch of 4096 images does not fit into the memory of cpu: give a smaller --batch-size."
         in capsys.readouterr().err
     )
 

@@ -38,19 +38,19 @@ def latent_row(size=100, value=0.0):
 
 
 @pytest.mark.parametrize(("body", "status", "sentence"), [
-    (b"{", 400, "no JSON"),
-    (b"\xff\xfe{}", 400, "no JSON"),
-    (b"[" * 100_000, 400, "no JSON"),
-    (b'{"latents":[[NaN]]}', 400, "NaN is no number"),
-    (b'{"truncation":-Infinity}', 400, "-Infinity is no number"),
-    (b'{"seed":' + b"9" * 10_000 + b"}", 400, "no JSON"),
+    (b"{", 400, "not valid JSON"),
+    (b"\xff\xfe{}", 400, "not valid JSON"),
+    (b"[" * 100_000, 400, "not valid JSON"),
+    (b'{"latents":[[NaN]]}', 400, "NaN is not a finite number"),
+    (b'{"truncation":-Infinity}', 400, "-Infinity is not a finite number"),
+    (b'{"seed":' + b"9" * 10_000 + b"}", 400, "not valid JSON"),
     (b'{"latents":[[1e999]]}', 400, "a row of latents is 1 numbers"),
-    ([], 400, "no JSON object"),
+    ([], 400, "not a JSON object"),
     ({"n": 0}, 400, "n is 0"),
     ({"n": -1}, 400, "n is -1"),
-    ({"n": 101}, 413, "101 pictures"),
-    ({"n": 10**9}, 413, "1000000000 pictures"),
-    ({"n": 10**400}, 413, "pictures"),
+    ({"n": 101}, 413, "101 images"),
+    ({"n": 10**9}, 413, "1000000000 images"),
+    ({"n": 10**400}, 413, "images"),
     ({"n": True}, 400, "n is true"),
     ({"n": 1.5}, 400, "n is 1.5"),
     ({"n": None}, 400, "n is null"),
@@ -58,16 +58,16 @@ def latent_row(size=100, value=0.0):
     ({"seeds": 7}, 400, "expected a list"),
     ({"seeds": [2**63]}, 400, "a seed is"),
     ({"seeds": [1, "2"]}, 400, 'a seed is "2"'),
-    ({"seeds": [1] * 101}, 413, "101 pictures"),
+    ({"seeds": [1] * 101}, 413, "101 images"),
     ({"seed": -1}, 400, "seed is -1"),
-    ({"seed": 1, "seeds": [1]}, 400, "only one says"),
-    ({"seeds": [1], "latents": [[]]}, 400, "only one says"),
+    ({"seed": 1, "seeds": [1]}, 400, "only one is allowed"),
+    ({"seeds": [1], "latents": [[]]}, 400, "only one is allowed"),
     ({"n": 2, "seeds": [1]}, 400, "leave n out"),
     ({"labels": 10}, 400, "out of range"),
     ({"labels": -1}, 400, "out of range"),
     ({"labels": 10**30}, 400, "a label is"),
     ({"labels": "cat"}, 400, "no names"),
-    ({"labels": [1, 2]}, 400, "2 labels for 1 pictures"),
+    ({"labels": [1, 2]}, 400, "2 labels for 1 images"),
     ({"labels": [True]}, 400, "a label is true"),
     ({"labels": {"a": 1}}, 400, "a label is"),
     ({"truncation": 2}, 400, "truncation is 2"),
@@ -86,11 +86,11 @@ def test_invalid_request_returns_one_line_error(port, body, status, sentence):
     assert http_request(port, {"seed": 0})[0] == 200
 
 
-def test_invalid_latents_return_422(port, conditional):
+def test_invalid_latents_return_400(port, conditional):
     size = conditional.config.latent.size
     for value in (1e7, "1", None, True):
         status, _, content = http_request(port, {"latents": [latent_row(size, value)], "labels": 1})
-        assert (status, b"latents hold something else" in content) == (400, True)
+        assert (status, b"latents contain an invalid value" in content) == (400, True)
     status, _, content = http_request(port, {"latents": [latent_row(size)]})
     assert (status, b"give labels" in content) == (400, True)
 
@@ -98,7 +98,7 @@ def test_invalid_latents_return_422(port, conditional):
 def test_labels_for_unconditional_model_return_error(unconditional):
     with running_server(unconditional) as (port, _):
         status, _, content = http_request(port, {"labels": 1})
-        assert (status, b"without classes" in content) == (400, True)
+        assert (status, b"unconditional" in content) == (400, True)
 
 
 values = st.recursive(
@@ -203,7 +203,7 @@ def test_client_that_does_not_read_is_disconnected(tmp_path, monkeypatch):
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "192.168.1.5:8000", ""])
 def test_host_header_check(port, host):
     status, _, content = http_request(port, {"seed": 0}, host=host)
-    assert (status, b"is not called" in content) == (403, True)
+    assert (status, b"is not allowed" in content) == (403, True)
 
 
 def test_cross_origin_requests(port, conditional):

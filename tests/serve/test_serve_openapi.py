@@ -126,13 +126,13 @@ def export_onnx(snapshot, path):
 def test_invalid_onnx_raises(tmp_path, content):
     pytest.importorskip("onnxruntime")
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(cardigan.CardiganError, match="no ONNX model"):
+    with pytest.raises(cardigan.CardiganError, match="onnxruntime cannot load"):
         open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
 
 
 @pytest.mark.parametrize(("axes", "facts", "sentence"), [
-    (["N"], '{"config": {}, "num_classes": 0, "images_seen": 1}', "does not hold the generator"),
-    (["N", 64], "[" * 100_000, "does not say what it draws"),
+    (["N"], '{"config": {}, "num_classes": 0, "images_seen": 1}', "does not match its metadata"),
+    (["N", 64], "[" * 100_000, "has no Cardigan metadata"),
 ], ids=["one axis", "deep"])  # fmt: skip
 def test_foreign_onnx_raises(tmp_path, axes, facts, sentence):
     pytest.importorskip("onnxruntime")

@@ -29,7 +29,7 @@ def test_demo_page_sends_token(tmp_path):
         page.fill("#token", TOKEN)
         page.click("button")
         playwright.expect(page.locator("#image")).to_have_attribute(
-            "alt", "16 generated pictures, seed 0", timeout=TIMEOUT_SECONDS
+            "alt", "16 generated images, seed 0", timeout=TIMEOUT_SECONDS
         )
         assert "generator.safetensors: 32x32x1" in page.inner_text("#model-info")
         page.click("#openapi-link")

@@ -1,4 +1,4 @@
-"""A GAN as an estimator: fitted to what people hold, sampled by their own classes, cloned, saved and loaded; and what it refuses."""
+"""The estimator: fit on several input types, sample by class value, clone, save and load; invalid input."""
 
 import json
 
@@ -52,9 +52,9 @@ def test_classes_keep_original_values(fitted_gan):
     assert fitted_gan.classes_.tolist() == [3, 5, 9]
     assert np.array_equal(fitted_gan.sample(2, y=[3, 9]), fitted_gan.model_.sample(2, labels=[0, 2], seed=0))
     assert np.array_equal(fitted_gan.sample(2, y=np.int64(5)), fitted_gan.model_.sample(2, labels=1, seed=0))
-    with pytest.raises(CardiganError, match="y holds 0: expected one of 3, 5, 9"):
+    with pytest.raises(CardiganError, match="y contains 0: expected one of 3, 5, 9"):
         fitted_gan.sample(1, y=0)
-    with pytest.raises(CardiganError, match="3 labels for 2 pictures"):
+    with pytest.raises(CardiganError, match="3 labels for 2 images"):
         fitted_gan.sample(2, y=[3, 5, 9])
 
 
@@ -110,20 +110,20 @@ def test_save_and_load_without_pickle(fitted_gan, tmp_path):
         fitted_gan.save(folder)
     content = json.loads((folder / "estimator.json").read_bytes())
     for wrong, words in (
-        ({**content, "format": 2}, "of another version"),
-        ({**content, "parameters": []}, "is damaged"),
+        ({**content, "format": 2}, "from another version"),
+        ({**content, "parameters": []}, "is corrupt"),
         ({**content, "parameters": {"verbos": 1}}, "did you mean 'verbose'"),
-        ([], "is damaged"),
+        ([], "is corrupt"),
     ):
         (folder / "estimator.json").write_text(json.dumps(wrong))
         with pytest.raises(CardiganError, match=words):
             cardigan.GAN.load(folder)
-    with pytest.raises(CardiganError, match="holds no estimator"):
+    with pytest.raises(CardiganError, match="contains no estimator.json"):
         cardigan.GAN.load(tmp_path)
 
 
 class LabeledDataset(Dataset):
-    """Pictures that tell their classes, and note whether their run has its folder when they are read."""
+    """Labeled images that record whether the runs folder exists when they are read."""
 
     def __init__(self, runs):
         self.runs, self.reads = runs, []
@@ -153,7 +153,7 @@ def test_dataset_labels_and_numpy_scalars(tmp_path):
     parameters = json.loads((gan.save(tmp_path / "gan") / "estimator.json").read_bytes())["parameters"]
     assert (parameters["images"], parameters["minutes"]) == (16, 5)
     assert not has_labels(make_reader(list(random_images())))
-    with pytest.raises(CardiganError, match="A Dataset tells its classes itself"):
+    with pytest.raises(CardiganError, match="A Dataset yields its classes"):
         gan.fit(dataset, CLASSES)
 
 
@@ -181,7 +181,7 @@ def test_failed_fit_keeps_previous_model(fitted_gan):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (random_images((24, 64)), r"laid flat.*X\.reshape\(-1, 8, 8\)"),
+        (random_images((24, 64)), r"flattened.*X\.reshape\(-1, 8, 8\)"),
         (torch.zeros(24, 60), r"X\.reshape\(-1, height, width\)"),
         (np.linspace(0, 16, 24 * 64).reshape(24, 8, 8), r"floats up to 16: expected 0 to 1.*X / 16"),
         ([1, 2, 3], "X is a list of int: expected an array"),
@@ -200,7 +200,7 @@ def test_invalid_x(given, words):
         ({"minutes": "long"}, "minutes is 'long': expected a number of minutes"),
         ({"images": 1.5}, r"images is 1\.5: expected a number of images"),
         ({"images": True}, "images is True"),
-        ({"recipe": 3}, "recipe is 3: expected a recipe's name"),
+        ({"recipe": 3}, "recipe is 3: expected the name of a recipe"),
         ({"recipe": "mnits"}, "did you mean 'mnist'"),
         ({"overrides": ["batch_size"]}, "overrides is"),
         ({"overrides": {"bach": 8}}, "did you mean 'batch'"),

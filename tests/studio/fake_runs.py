@@ -1,4 +1,4 @@
-"""Run directories without a training, and the studio in front of them."""
+"""Helpers: run directories made without training, and a studio that serves them."""
 
 import http.client
 import json
@@ -31,16 +31,17 @@ def progress_line(images_seen, **values):
 
 
 def make_run(path: Path, lines=(), sheets=(), config=None) -> Path:
-    """Write a run directory with these journal lines, and a sheet of 4 + 4 pictures at each of these images_seen."""
+    """Write a run directory with these journal lines, and sheets of 4 generated and 4 real images at `sheets`."""
     (path / "samples").mkdir(parents=True)
     (path / "checkpoints").mkdir()
     (path / "config.json").write_text(
         json.dumps({"format": 2, "config": to_dict(config or Config()), "provenance": {}})
     )
     (path / "journal.jsonl").write_bytes(b"".join(lines))
-    for seen in sheets:
-        images = torch.stack([torch.full((1, 32, 32), 10 * tile + seen % 7, dtype=torch.uint8) for tile in range(4)])
-        (path / "samples" / f"{seen:08d}.png").write_bytes(png_bytes(side_by_side(images, images + 100)))
+    for images_seen in sheets:
+        values = [10 * tile + images_seen % 7 for tile in range(4)]
+        images = torch.stack([torch.full((1, 32, 32), value, dtype=torch.uint8) for value in values])
+        (path / "samples" / f"{images_seen:08d}.png").write_bytes(png_bytes(side_by_side(images, images + 100)))
     return path
 
 
@@ -55,15 +56,15 @@ def client_for(folder: Path, endpoint: Endpoint | None = None, **settings) -> Te
 
 @contextmanager
 def running_studio(folder: Path):
-    """Yield the port of a real server, in a thread of this process."""
-    listening, door = open_studio_endpoint("127.0.0.1", 0)
+    """Yield the port of a real server that runs in a thread."""
+    listening_socket, endpoint = open_studio_endpoint("127.0.0.1", 0)
     servers = []
     thread = threading.Thread(
-        target=run_studio, args=(open_runs_folder(folder), listening, door, servers.append, "cpu")
+        target=run_studio, args=(open_runs_folder(folder), listening_socket, endpoint, servers.append, "cpu")
     )
     thread.start()
     try:
-        yield door.port
+        yield endpoint.port
     finally:
         servers[0].should_exit = True
         thread.join(20)
@@ -80,7 +81,7 @@ class SseClient:
         self.status = self.response.status
 
     def event(self) -> tuple[str, str, dict]:
-        """Return name, id and values of the next event; raises EOFError at the end of the stream."""
+        """Return name, id and values of the next event. Raises EOFError at the end of the stream."""
         fields: dict[str, str] = {}
         while True:
             text = self.response.readline().decode()

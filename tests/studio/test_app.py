@@ -1,4 +1,4 @@
-"""Every address, on runs that were trained: what the page gets is what the command line gets."""
+"""Every endpoint, on trained runs: its responses equal those of the Python interface."""
 
 import asyncio
 import base64
@@ -16,6 +16,7 @@ from PIL import Image
 
 import cardigan
 from cardigan.data.datasets import open_datasets
+from cardigan.http.errors import ClientDisconnected
 from cardigan.models.snapshot import read_snapshot
 from cardigan.pixels import encode
 from cardigan.studio import worker
@@ -84,7 +85,7 @@ def client(folder):
 
 
 def grid_images(content, count):
-    """Return the tiles of a PNG of 32-pixel grey tiles, [count, 32, 32]."""
+    """Return the tiles of a PNG of 32-pixel gray tiles, [count, 32, 32]."""
     values = np.asarray(Image.open(io.BytesIO(content)))
     columns = (values.shape[1] + 2) // 34
     return np.stack([values[place // columns * 34 :, place % columns * 34 :][:32, :32] for place in range(count)])
@@ -110,8 +111,8 @@ def test_runs_and_run_fields(client, folder, monkeypatch):
         "32x32x1",
     )
     assert run["sheets"] == [0, 32, 64]
-    assert [kept["images_seen"] for kept in run["checkpoints"]] == [0, 32, 64]
-    assert sum(kept["best"] for kept in run["checkpoints"]) == 1
+    assert [checkpoint["images_seen"] for checkpoint in run["checkpoints"]] == [0, 32, 64]
+    assert sum(checkpoint["best"] for checkpoint in run["checkpoints"]) == 1
     assert run["layout"] == {
         **{
             "count": 16,
@@ -136,7 +137,7 @@ def test_standalone_model_views(tmp_path, folder):
     (tmp_path / "shared" / "digits").mkdir(parents=True)
     shutil.copy(folder / "conditional" / "generator.safetensors", tmp_path / "digits.safetensors")
     shutil.copy(folder / "plain" / "generator.safetensors", tmp_path / "shared" / "digits" / "model.safetensors")
-    (tmp_path / "shared" / "digits" / "config.json").write_text("{}")  # a folder made for the hub
+    (tmp_path / "shared" / "digits" / "config.json").write_text("{}")  # a folder for the Hugging Face Hub
     (tmp_path / "broken.safetensors").write_bytes(b"x" * 100)
     (tmp_path / "state.safetensors").write_bytes(b"")
     with client_for(tmp_path) as client:
@@ -185,14 +186,14 @@ def test_curves_match_journal(client, folder):
     assert [event["kind"] for event in found["events"]] == ["start", "stop"]
 
 
-def test_sample_grid_is_the_file(client, folder):
+def test_sample_sheet_is_the_file(client, folder):
     answer = client.get("/api/sample-sheet?run=plain&images_seen=32")
     assert answer.content == (folder / "plain" / "samples" / "00000032.png").read_bytes()
     again = client.get("/api/sample-sheet?run=plain&images_seen=32", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
 
 
-def test_damaged_lines_are_counted_and_events_are_timed(tmp_path):
+def test_malformed_lines_are_counted_and_events_have_times(tmp_path):
     fault = {"name": "mode collapse", "fatal": True, "message": "w", "advice": "a", "evidence": {}}
     make_run(
         tmp_path / "run",
@@ -212,7 +213,7 @@ def test_damaged_lines_are_counted_and_events_are_timed(tmp_path):
     assert (found["scores"][0]["score"], found["scores"][0]["error"]) == (3.0, 0.5)
 
 
-def test_rewritten_sample_grid_has_new_etag(tmp_path):
+def test_rewritten_sample_sheet_has_new_etag(tmp_path):
     run = make_run(tmp_path / "run", [progress_line(64)], [64])
     with client_for(tmp_path) as client:
         before = client.get("/api/sample-sheet?run=run&images_seen=64")
@@ -228,17 +229,17 @@ def test_rewritten_sample_grid_has_new_etag(tmp_path):
 
 def test_server_error_is_logged(folder, monkeypatch, capsys):
     def fails(*_):
-        raise KeyError("a fault of ours")
+        raise KeyError("internal detail")
 
     monkeypatch.setattr(RunReader, "summaries", fails)
     with client_for(folder, raise_server_exceptions=False) as client:
         answer = client.get("/api/runs")
-    assert answer.status_code == 500 and "a fault of ours" not in answer.text
-    assert "a fault of ours" in capsys.readouterr().err
+    assert answer.status_code == 500 and "internal detail" not in answer.text
+    assert "internal detail" in capsys.readouterr().err
 
 
 def test_worker_queue_releases_slots():
-    """A job may end before its asker has looked at it even once."""
+    """A job may finish before its future is polled for the first time."""
 
     class ImmediateExecutor:
         def submit(self, function):
@@ -250,10 +251,10 @@ def test_worker_queue_releases_slots():
         return False
 
     async def work():
-        room = WorkerQueue()
-        room._executor = ImmediateExecutor()
+        queue = WorkerQueue()
+        queue._executor = ImmediateExecutor()
         for _ in range(3 * MAX_QUEUED):
-            assert await room.run(lambda unwanted: 7, never) == 7
+            assert await queue.run(lambda is_cancelled: 7, never) == 7
             await asyncio.sleep(0)
 
     asyncio.run(work())
@@ -275,7 +276,7 @@ def test_seeds_equal_sample(client, folder):
     assert np.array_equal(fetch_images(client, "/api/seeds.png?run=plain&seeds=4&checkpoint=32", 1), earlier)
 
 
-def test_pad_corners_equal_seeds(client):
+def test_interpolation_corners_equal_seeds(client):
     corners = fetch_images(client, "/api/seeds.png?run=plain&seeds=7,8,9,10", 4).astype(int)
     for number, (x, y) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
         assert (
@@ -303,10 +304,10 @@ def test_checkpoint_rows(client, folder):
 
 def test_walk_starts_at_first_seed(client):
     answer = client.get("/api/walk?run=plain&seeds=3,7&frames=5&format=webp")
-    film = Image.open(io.BytesIO(answer.content))
-    assert (answer.headers["content-type"], film.n_frames) == ("image/webp", 5)
+    animation = Image.open(io.BytesIO(answer.content))
+    assert (answer.headers["content-type"], animation.n_frames) == ("image/webp", 5)
     assert "attachment" in answer.headers["content-disposition"]
-    first = np.asarray(film.convert("L"))
+    first = np.asarray(animation.convert("L"))
     factor = first.shape[0] // 32
     assert np.array_equal(first[::factor, ::factor], fetch_images(client, "/api/seeds.png?run=plain&seeds=3", 1)[0])
     assert client.get("/api/walk?run=plain&seeds=3").status_code == 409
@@ -319,12 +320,12 @@ def test_discriminator_view(client):
         assert len(found["fake"]) == len(found["real"]) == 9
         assert found["images_seen"] == 64
         assert found["layout"]["columns"] == 3
-    told = client.get("/api/logits?run=conditional&images_seen=64").json()
-    assert client.get("/api/discriminator?run=conditional").json()["real"] == told["real"]
+    journal_logits = client.get("/api/logits?run=conditional&images_seen=64").json()
+    assert client.get("/api/discriminator?run=conditional").json()["real"] == journal_logits["real"]
     plain = client.get("/api/discriminator?run=plain").json()
     assert plain["real"] == pytest.approx(
         client.get("/api/logits?run=plain&images_seen=64").json()["real"], abs=0.03
-    )  # training may have looked in bf16
+    )  # training may have used bf16
     sizes = {
         kind: Image.open(io.BytesIO(client.get(f"/api/discriminator.png?run=plain&kind={kind}").content))
         for kind in ("fake", "real", "gradient")
@@ -353,8 +354,8 @@ def test_nearest_training_images(client, folder):
     assert np.array_equal(found[:1], fetch_images(client, "/api/seeds.png?run=plain&seeds=3", 1))
     data = read_snapshot(folder / "plain").config.data
     source = open_datasets(data).train
-    everything = encode(source.images_at(torch.arange(len(source)), data)).numpy()[:, 0].astype(float)
-    distances = ((everything - found[0]) ** 2).sum(axis=(1, 2))
+    training_images = encode(source.images_at(torch.arange(len(source)), data)).numpy()[:, 0].astype(float)
+    distances = ((training_images - found[0]) ** 2).sum(axis=(1, 2))
     assert ((found[1:] - found[0]) ** 2).sum(axis=(1, 2)).tolist() == np.sort(distances)[:5].tolist()
 
 
@@ -382,7 +383,7 @@ def test_invalid_request_returns_one_line_error(client, address, status):
     assert set(answer.json()) == {"error"}
 
 
-def test_sample_grids_animation(client):
+def test_sample_sheets_animation(client):
     for kind in ("webp", "gif"):
         whole = Image.open(io.BytesIO(client.get(f"/api/animation?run=plain&format={kind}").content))
         assert whole.n_frames == 3
@@ -415,54 +416,54 @@ def test_new_checkpoint_reloads_model(folder, tmp_path):
     assert np.array_equal(after, cardigan.load(run).sample_seeds([1])[:, :, :, 0])
 
 
-def test_concurrency_limit_returns_503(client, monkeypatch):
+def test_full_queue_returns_429(client, monkeypatch):
     monkeypatch.setattr(worker, "MAX_QUEUED", 2)
-    room, begun, may_end = client.app.state.studio.worker, threading.Event(), threading.Event()
-    room._executor.submit(lambda: (begun.set(), may_end.wait(20)))
-    begun.wait(20)
+    queue, started, release = client.app.state.studio.worker, threading.Event(), threading.Event()
+    queue._executor.submit(lambda: (started.set(), release.wait(20)))
+    started.wait(20)
     statuses: list[int] = []
-    askers = [
+    threads = [
         threading.Thread(target=lambda: statuses.append(client.get("/api/interpolation.png?run=plain").status_code))
         for _ in range(5)
     ]
-    for asker in askers:
-        asker.start()
+    for thread in threads:
+        thread.start()
     deadline = time.monotonic() + 20
     while len(statuses) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    may_end.set()
-    for asker in askers:
-        asker.join(20)
+    release.set()
+    for thread in threads:
+        thread.join(20)
     assert sorted(statuses) == [200, 200, 429, 429, 429]
 
 
 def test_disconnected_client_cancels_work():
-    async def asked() -> list[str]:
-        room, drawn, may_end = worker.WorkerQueue(), [], threading.Event()
+    async def run_jobs() -> list[str]:
+        queue, calls, release = worker.WorkerQueue(), [], threading.Event()
 
-        async def stays() -> bool:
+        async def connected() -> bool:
             return False
 
-        async def leaves() -> bool:
+        async def disconnected() -> bool:
             return True
 
-        first = asyncio.create_task(room.run(lambda unwanted: may_end.wait(20), stays))
+        first = asyncio.create_task(queue.run(lambda is_cancelled: release.wait(20), connected))
         await asyncio.sleep(0.1)
-        with pytest.raises(worker.ClientDisconnected):
-            await room.run(lambda unwanted: drawn.append("nobody saw this"), leaves)
-        may_end.set()
+        with pytest.raises(ClientDisconnected):
+            await queue.run(lambda is_cancelled: calls.append("disconnected"), disconnected)
+        release.set()
         assert await first
-        await room.run(lambda unwanted: drawn.append("somebody did"), stays)
-        return drawn
+        await queue.run(lambda is_cancelled: calls.append("connected"), connected)
+        return calls
 
-    assert asyncio.run(asked()) == ["somebody did"]
+    assert asyncio.run(run_jobs()) == ["connected"]
 
 
 def test_inversions_run_one_at_a_time(client, monkeypatch):
     monkeypatch.setattr(client.app.state.studio, "_is_inverting", True)
     answer = client.post("/api/invert?run=plain", content=b"x")
     assert answer.status_code == 429
-    assert "already" in answer.json()["error"]
+    assert "Another inversion is running" in answer.json()["error"]
 
 
 def test_uploaded_image_is_inverted(client):
@@ -474,5 +475,5 @@ def test_uploaded_image_is_inverted(client):
     assert found["label"] is None
     shown = Image.open(io.BytesIO(base64.b64decode(found["image"].removeprefix("data:image/png;base64,"))))
     assert shown.size == (32, 32)
-    given = np.asarray(Image.open(io.BytesIO(content))).astype(float)
-    assert found["rmse"] == pytest.approx(np.sqrt(((np.asarray(shown) - given) ** 2).mean()), rel=0.05)
+    uploaded = np.asarray(Image.open(io.BytesIO(content))).astype(float)
+    assert found["rmse"] == pytest.approx(np.sqrt(((np.asarray(shown) - uploaded) ** 2).mean()), rel=0.05)

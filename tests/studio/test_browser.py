@@ -1,4 +1,4 @@
-"""Every view in a real browser: on a run that has finished and on one that is training, by mouse and by keyboard."""
+"""Every view in a real browser, on a finished and on a training run, by mouse and by keyboard."""
 
 import json
 import re
@@ -32,8 +32,8 @@ TINY = {
     "sample_every_images": 16,
 }
 STATIC = Path(cardigan.studio.__file__).parent / "static"
-TIMEOUT_SECONDS = 60_000
-"""Milliseconds: the first picture makes the server load torch, on a machine that may be busy."""
+TIMEOUT_MILLISECONDS = 60_000
+"""The first image makes the server import torch, possibly on a busy machine."""
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODES = ("interpolation", "seeds", "walk", "arithmetic", "checkpoints", "nearest", "invert")
 VIEWS = {
@@ -47,7 +47,7 @@ VIEWS = {
 WATCH_LAYOUT_SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value })
 .observe({ type: 'layout-shift', buffered: true })"""
-BLANK = "main canvas.picture:not([data-drawn]):not(.thumb *):visible"
+BLANK = "main canvas.image:not([data-drawn]):not(.thumb *):visible"
 
 
 def start_process(*words):
@@ -76,14 +76,14 @@ def studio_of(folder, port=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two finished runs, one of 100,000 readings, one in trouble, one that cannot be read."""
+    """Two finished runs, one with 100,000 readings, one with a fatal fault, one that is unreadable."""
     folder = tmp_path_factory.mktemp("runs")
     for name, conditional in (("finished", False), ("conditional", True)):
         cardigan.train("mnist", out=folder / name, images=64, overrides={**TINY, "conditional": conditional})
     readings = (progress_line(64 * step, generator_loss=1.0 + (step % 97) / 97) for step in range(100_000))
     make_run(folder / "long", readings, [64])
     advice = {
-        "message": "D tells real from generated without effort",
+        "message": "D separates real from generated images easily",
         "advice": "Lower D's learning rate.",
         "evidence": {"d_real": 0.999},
     }
@@ -114,7 +114,7 @@ def address(folder):
 
 @pytest.fixture(scope="module")
 def training(folder):
-    """A run that is training while the tests look at it."""
+    """A run that trains during the tests."""
     small = [
         "--batch-size",
         "8",
@@ -143,7 +143,7 @@ def training(folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright.expect.set_options(timeout=TIMEOUT_SECONDS)
+    playwright.expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -152,39 +152,41 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page in which any error, refused load or broken rule of the content security policy fails the test."""
+    """A page that fails the test on any console error, failed request or violation of the content security policy."""
     context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page, troubles = context.new_page(), []
-    page.set_default_timeout(TIMEOUT_SECONDS)
+    page, errors = context.new_page(), []
+    page.set_default_timeout(TIMEOUT_MILLISECONDS)
     page.on(
         "console",
-        lambda told: (
-            troubles.append(f"{told.text} ({told.location['url']})") if told.type in {"error", "warning"} else None
+        lambda message: (
+            errors.append(f"{message.text} ({message.location['url']})")
+            if message.type in {"error", "warning"}
+            else None
         ),
     )
-    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.add_init_script(WATCH_LAYOUT_SHIFTS)
-    page.troubles = troubles
+    page.errors = errors
     yield page
     context.close()
-    assert not troubles
+    assert not errors
 
 
-def open_view(page, address, place):
-    """Show a view and wait until it stands and every picture on it is drawn."""
+def open_view(page, address, fragment):
+    """Open a view and wait until it is ready and every image on it is drawn."""
     page.goto("about:blank")
-    page.goto(address + place)
+    page.goto(address + fragment)
     page.wait_for_selector("main[data-ready]")
     canvas_is_drawn(page)
 
 
 def canvas_is_drawn(page):
-    playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=TIMEOUT_SECONDS)
+    playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=TIMEOUT_MILLISECONDS)
 
 
 def wait_until(page, condition):
-    deadline = time.monotonic() + TIMEOUT_SECONDS / 1000
+    deadline = time.monotonic() + TIMEOUT_MILLISECONDS / 1000
     while not condition():
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)
@@ -206,12 +208,12 @@ def violations(page):
     return [(each["id"], [node["html"][:120] for node in each["nodes"]][:4]) for each in found]
 
 
-def own_cpu_fraction():
-    """Return the share of a core that this process gets just now, so that times can be told as on a core of one's own."""
-    wall, own = time.perf_counter(), time.process_time()
+def cpu_fraction():
+    """Return the fraction of a core that this process gets now, to scale times to those on an idle core."""
+    wall, cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < 0.2:
         pass
-    return (time.process_time() - own) / (time.perf_counter() - wall)
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
 def fits_viewport(page):
@@ -224,16 +226,16 @@ def test_static_files_size():
 
 @pytest.mark.alone
 def test_page_loads_fast_without_external_requests(page, address):
-    asked, seconds = [], []
-    page.on("request", lambda request: asked.append(request.url))
+    urls, seconds = [], []
+    page.on("request", lambda request: urls.append(request.url))
     for _ in range(3):
         page.goto("about:blank")
-        share, begin = own_cpu_fraction(), time.monotonic()
+        fraction, started_at = cpu_fraction(), time.monotonic()
         page.goto(address)
         page.wait_for_selector(".runs-table tbody tr")
-        seconds.append((time.monotonic() - begin) * share)
+        seconds.append((time.monotonic() - started_at) * fraction)
     assert min(seconds) < 1
-    assert all(url.startswith((address, "about:", "data:", "blob:")) for url in asked)
+    assert all(url.startswith((address, "about:", "data:", "blob:")) for url in urls)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -259,12 +261,12 @@ def test_latent_view_modes(page, address, mode):
     assert fits_viewport(page)
     assert violations(page) == []
     if mode == "walk":
-        wait_until(page, lambda: page.evaluate("document.querySelector('img.film').naturalWidth") > 0)
+        wait_until(page, lambda: page.evaluate("document.querySelector('img.animation').naturalWidth") > 0)
     if mode == "invert":
         sheet = page.request.get(address + "api/seeds.png?run=finished&seeds=5").body()
         page.set_input_files("#upload", {"name": "five.png", "mimeType": "image/png", "buffer": sheet})
-        playwright.expect(page.locator(".readout")).to_contain_text("grey levels", timeout=TIMEOUT_SECONDS)
-        page.click("text=Drag away from it")
+        playwright.expect(page.locator(".readout")).to_contain_text("gray levels", timeout=TIMEOUT_MILLISECONDS)
+        page.click("text=Interpolate from it")
         canvas_is_drawn(page)
         wait_until(page, lambda: url_parameters(page).get("corners", "").startswith("z"))
         assert page.locator(".modes input:checked").get_attribute("value") == "interpolation"
@@ -292,7 +294,7 @@ def test_runs_are_filtered_sorted_and_compared(page, address):
     assert page.locator("th[aria-sort=descending]").inner_text() == "Images"
     assert names.first.inner_text().startswith("long")
     for name in ("finished", "conditional"):
-        page.check(f"[aria-label='Choose {name} to compare']")
+        page.check(f"[aria-label='Select {name} to compare']")
     page.click("text=Compare 2 runs")
     playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
     canvas_is_drawn(page)
@@ -321,7 +323,7 @@ def test_keyboard_navigation(page, address):
     page.locator(".tiles button").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    playwright.expect(page.locator(".tile-history h2")).to_have_text("The life of picture 2")
+    playwright.expect(page.locator(".tile-history h2")).to_have_text("Tile 2 over training")
     page.locator(".crumb a").focus()
     page.keyboard.press("3")
     page.wait_for_selector("main[data-ready='discriminator:finished']")
@@ -341,11 +343,11 @@ def test_discriminator_view_shows_logits_and_gradients(page, address):
         re.fullmatch(r"\d+ %", words) for words in page.locator(".discriminator-images button span").all_inner_texts()
     )
     frames.nth(3).click()
-    playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 3")
+    playwright.expect(page.locator(".detail .readout")).to_contain_text("Image 3")
     page.click("text=most real first")
-    shares = [int(words[:-2]) for words in page.locator(".discriminator-images button span").all_inner_texts()]
-    assert shares == sorted(shares, reverse=True)
-    page.click("text=heat maps")
+    percentages = [int(words[:-2]) for words in page.locator(".discriminator-images button span").all_inner_texts()]
+    assert percentages == sorted(percentages, reverse=True)
+    page.click("text=gradients")
     wait_until(page, lambda: url_parameters(page).get("gradient") == "1")
     playwright.expect(page.locator(".logit-histogram")).to_be_visible()
     page.locator(".crumb a").focus()
@@ -354,10 +356,10 @@ def test_discriminator_view_shows_logits_and_gradients(page, address):
     page.goto(address + "#/run/50%/live")
     playwright.expect(page.locator(".view [role=alert]")).to_be_visible()
     page.wait_for_timeout(200)
-    page.troubles[:] = [words for words in page.troubles if "404" not in words]
+    page.errors[:] = [words for words in page.errors if "404" not in words]
 
 
-def test_time_view_follows_run(page, tmp_path):
+def test_history_view_follows_run(page, tmp_path):
     run = make_run(
         tmp_path / "run",
         [progress_line(64), journal_line("samples", 64, num_samples=4), journal_line("samples", 128, num_samples=4)],
@@ -366,13 +368,13 @@ def test_time_view_follows_run(page, tmp_path):
     with running_studio(tmp_path) as port:
         open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/history")
         count = page.locator(".history-pane figcaption small").first
-        for images, known in ((192, 3), (256, 4)):
+        for images, num_sheets in ((192, 3), (256, 4)):
             make_run(tmp_path / f"other{images}", [], [images])
             (tmp_path / f"other{images}" / "samples" / f"{images:08d}.png").replace(
                 run / "samples" / f"{images:08d}.png"
             )
             append_line(run, journal_line("checkpoint", images), journal_line("samples", images, num_samples=4))
-            playwright.expect(count).to_contain_text(f"of {known}")
+            playwright.expect(count).to_contain_text(f"of {num_sheets}")
             playwright.expect(page.locator(".history-pane figcaption b").first).to_contain_text(f"{images} images")
         page.goto("about:blank")
 
@@ -430,13 +432,13 @@ def test_checkpoint_list_matches_disk(page, tmp_path, folder):
     shutil.copytree(folder / "finished", run)
     with running_studio(tmp_path) as port:
         open_view(page, f"http://127.0.0.1:{port}/", "#/run/run/latent?mode=checkpoints&checkpoint=32")
-        rungs, offered = page.locator(".checkpoint-rows figcaption"), page.locator(".sampling-options option")
-        playwright.expect(rungs).to_have_text(["0 images", "32 images", "64 images"])
+        captions, options = page.locator(".checkpoint-rows figcaption"), page.locator(".sampling-options option")
+        playwright.expect(captions).to_have_text(["0 images", "32 images", "64 images"])
         shutil.rmtree(run / "checkpoints" / "00000032")
         append_line(run, journal_line("checkpoint", 64))
-        playwright.expect(rungs).to_have_text(["0 images", "64 images"])
-        playwright.expect(offered).to_have_count(4)
-        playwright.expect(offered.last).to_have_text("32, gone")
+        playwright.expect(captions).to_have_text(["0 images", "64 images"])
+        playwright.expect(options).to_have_count(4)
+        playwright.expect(options.last).to_have_text("32, deleted")
         with page.expect_response(lambda answer: "checkpoints.png" in answer.url) as answer:
             page.click(".stage button:has-text('Next')")
         assert answer.value.status == 200
@@ -448,9 +450,9 @@ def test_checkpoint_list_matches_disk(page, tmp_path, folder):
         page.goto("about:blank")
 
 
-def test_pad_controls_and_url_state(page, address, browser):
+def test_interpolation_controls_and_url_state(page, address, browser):
     open_view(page, address, "#/run/conditional/latent")
-    pad = page.locator(".pad").bounding_box()
+    pad = page.locator(".interpolation-pad").bounding_box()
     page.mouse.move(pad["x"] + pad["width"] * 0.5, pad["y"] + pad["height"] * 0.5)
     page.mouse.down()
     page.mouse.move(pad["x"] + pad["width"] * 0.25, pad["y"] + pad["height"] * 0.75, steps=5)
@@ -471,9 +473,9 @@ def test_pad_controls_and_url_state(page, address, browser):
     while before != (now := page.evaluate(shown)):
         before = now
         page.wait_for_timeout(500)
-    where = page.url
+    url = page.url
     page.goto("about:blank")
-    page.goto(where)
+    page.goto(url)
     page.wait_for_selector("main[data-ready]")
     wait_until(page, lambda: page.evaluate(shown) == before)
 
@@ -487,7 +489,7 @@ def test_standalone_model_opens_latent_view(page, tmp_path, folder):
         page.click(".runs-table tbody a")
         page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
         canvas_is_drawn(page)
-        playwright.expect(page.locator(".state")).to_have_text("a model alone")
+        playwright.expect(page.locator(".state")).to_have_text("model file")
         assert page.locator("#tabs a").all_inner_texts() == ["Latent space"]
         page.keyboard.press("1")
         page.wait_for_timeout(500)
@@ -545,13 +547,13 @@ def test_chart_performance_with_100k_points(page, address):
         }
         return times.sort((a, b) => a - b)[7];
     }""")
-    assert milliseconds * own_cpu_fraction() < 100
+    assert milliseconds * cpu_fraction() < 100
 
 
 def test_health_view(page, address):
     open_view(page, address, "#/run/sick/live")
     diagnosis = page.locator(".health-panel")
-    playwright.expect(diagnosis).to_contain_text("This run is in trouble")
+    playwright.expect(diagnosis).to_contain_text("Fatal problem")
     for words in ("discriminator too strong", "0.999", "Lower D's learning rate."):
         playwright.expect(diagnosis).to_contain_text(words)
 
@@ -569,12 +571,12 @@ def test_live_run_survives_server_restart(page, folder, training):
         stop_process(process)
         playwright.expect(page.locator(".connection")).to_contain_text("connection lost")
         process, _ = studio_of(folder, address.rstrip("/").rpartition(":")[2])
-        playwright.expect(page.locator(".connection")).to_have_text("", timeout=TIMEOUT_SECONDS)
+        playwright.expect(page.locator(".connection")).to_have_text("", timeout=TIMEOUT_MILLISECONDS)
         before = images.inner_text()
         wait_until(page, lambda: images.inner_text() != before)
-        page.troubles[:] = [
-            words for words in page.troubles if "/api/events" not in words and "net::ERR_" not in words
-        ]  # that it was gone
+        page.errors[:] = [
+            words for words in page.errors if "/api/events" not in words and "net::ERR_" not in words
+        ]  # of the restart
     finally:
         page.goto("about:blank")
         stop_process(process)
@@ -586,12 +588,12 @@ def test_keyboard_run_selection_and_comparison(page, address, training):
     playwright.expect(row).to_contain_text("training")
     row.locator("input[type=checkbox]").focus()
     page.keyboard.press("Space")
-    page.locator("[aria-label='Choose finished to compare']").focus()
+    page.locator("[aria-label='Select finished to compare']").focus()
     page.keyboard.press("Space")
-    onward = page.locator("a:has-text('Compare 2 runs')")
-    onward.focus()
-    page.wait_for_timeout(5_500)  # the table reads itself anew every five seconds, which must not take the focus away
-    assert onward.evaluate("element => element === document.activeElement")
+    compare = page.locator("a:has-text('Compare 2 runs')")
+    compare.focus()
+    page.wait_for_timeout(5_500)  # the table reloads every five seconds, which must not take the focus
+    assert compare.evaluate("element => element === document.activeElement")
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
     canvas_is_drawn(page)
@@ -621,18 +623,18 @@ def test_keyboard_views_of_live_run(page, address, training):
     canvas_is_drawn(page)
     page.locator(".discriminator-images button").nth(2).focus()
     page.keyboard.press("Enter")
-    playwright.expect(page.locator(".detail .readout")).to_contain_text("Picture 2")
+    playwright.expect(page.locator(".detail .readout")).to_contain_text("Image 2")
     assert violations(page) == []
     page.locator(".crumb a").focus()
     page.keyboard.press("4")
     page.wait_for_selector(f"main[data-ready='latent:{training}']")
     canvas_is_drawn(page)
-    page.locator(".pad").focus()
+    page.locator(".interpolation-pad").focus()
     page.keyboard.press("ArrowRight")
     wait_until(page, lambda: url_parameters(page).get("x") == "0.52")
     assert violations(page) == []
     open_view(page, address, f"#/run/{training}/live")
-    playwright.expect(page.locator(".state")).to_have_text("training")  # none of that ended it
+    playwright.expect(page.locator(".state")).to_have_text("training")  # the views did not stop the training
     page.goto("about:blank")
 
 
@@ -641,9 +643,9 @@ def test_deleted_run_is_reported(page, address, folder):
     open_view(page, address, "#/run/doomed/live")
     page.wait_for_timeout(500)
     shutil.rmtree(folder / "doomed")
-    playwright.expect(page.locator(".heading .notice")).to_contain_text("deleted", timeout=TIMEOUT_SECONDS)
-    page.troubles[:] = [words for words in page.troubles if "404" not in words]
+    playwright.expect(page.locator(".heading .notice")).to_contain_text("deleted", timeout=TIMEOUT_MILLISECONDS)
+    page.errors[:] = [words for words in page.errors if "404" not in words]
     page.goto(address + "#/run/nothing/live")
     playwright.expect(page.locator(".view [role=alert]")).to_be_visible()
     page.wait_for_timeout(200)
-    page.troubles[:] = [words for words in page.troubles if "404" not in words]
+    page.errors[:] = [words for words in page.errors if "404" not in words]

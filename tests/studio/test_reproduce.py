@@ -1,4 +1,4 @@
-"""What a view offers to copy draws what the view shows: the command and the Python are run."""
+"""The command and the Python code of a view reproduce its images: both are run."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ VIEWS = [
     ("nearest.png", "seed=4&truncation=0.9"),
     ("discriminator.png", "kind=gradient&seed=3&count=9"),
 ]
-PYTHON_ALONE = {"nearest.png", "discriminator.png"}
+PYTHON_ONLY = {"nearest.png", "discriminator.png"}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "with classes"])
@@ -53,7 +53,7 @@ def frames(content):
 
 
 def grid_tiles(values, images):
-    """Return the tiles of a sheet that are not the black of missing ones, as many as there are pictures."""
+    """Return the tiles of a sheet that are not empty, one per image."""
     rows, columns = (values.shape[0] + 2) // 34, (values.shape[1] + 2) // 34
     found = [
         values[34 * row : 34 * row + 32, 34 * column : 34 * column + 32]
@@ -70,7 +70,7 @@ def reproduce_response(client, view, query):
 @pytest.mark.parametrize(("view", "query"), VIEWS)
 def test_command_reproduces_view(client, tmp_path, monkeypatch, view, query):
     command = reproduce_response(client, view, query)["command"]
-    if view in PYTHON_ALONE or ("directions" in query and view == "seeds.png"):
+    if view in PYTHON_ONLY or ("directions" in query and view == "seeds.png"):
         assert command == ""
         return
     monkeypatch.chdir(tmp_path)
@@ -89,9 +89,9 @@ def test_command_reproduces_view(client, tmp_path, monkeypatch, view, query):
 
 @pytest.mark.parametrize(("view", "query"), VIEWS)
 def test_python_reproduces_view(client, view, query):
-    place = {}
-    exec(reproduce_response(client, view, query)["python"], place)  # noqa: S102 - that it runs is what is tested
-    images = place["images"].numpy()
+    namespace = {}
+    exec(reproduce_response(client, view, query)["python"], namespace)  # noqa: S102 - the test is that it runs
+    images = namespace["images"].numpy()
     if view == "discriminator.png":
         shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/{view}?run=a run&{query}").content)))
         found = [
@@ -99,7 +99,7 @@ def test_python_reproduces_view(client, view, query):
         ]
         assert np.array_equal(np.stack(found), images.transpose(0, 2, 3, 1))
         assert np.allclose(
-            client.get(f"/api/discriminator?run=a run&{query}").json()["fake"], place["logits"].numpy(), atol=1e-4
+            client.get(f"/api/discriminator?run=a run&{query}").json()["fake"], namespace["logits"].numpy(), atol=1e-4
         )
         return
     images = images[:, 0]
@@ -112,15 +112,15 @@ def test_python_reproduces_view(client, view, query):
     assert np.array_equal(np.stack(found), images)
 
 
-def test_inverted_image_can_be_used_like_a_seed(client, tmp_path, monkeypatch):
+def test_inverted_latent_works_as_seed(client, tmp_path, monkeypatch):
     content = client.get("/api/seeds.png?run=a run&seeds=3").content
     found = client.post("/api/invert?run=a run", content=content).json()
-    drawn = frames(base64.b64decode(found["image"].partition(",")[2]))[0]
+    inverted = frames(base64.b64decode(found["image"].partition(",")[2]))[0]
     for view, query in (
         ("interpolation.png", f"corners={found['latent']},1,2,3&x=0&y=0"),
         ("seeds.png", f"seeds={found['latent']}"),
     ):
-        assert np.array_equal(frames(client.get(f"/api/{view}?run=a run&{query}").content)[0], drawn)
+        assert np.array_equal(frames(client.get(f"/api/{view}?run=a run&{query}").content)[0], inverted)
     monkeypatch.chdir(tmp_path)
     for view, query in (
         ("interpolation.png", f"corners=5,{found['latent']},2,3&x=1&y=0"),
@@ -132,26 +132,26 @@ def test_inverted_image_can_be_used_like_a_seed(client, tmp_path, monkeypatch):
         assert all(np.array_equal(*pair) for pair in zip(frames(written.read_bytes()), shown, strict=True))
     for wrong in ("z:AAAA", "z:!", "z" + found["latent"]):
         assert client.get(f"/api/seeds.png?run=a run&seeds={wrong}").status_code in {400, 409}
-    elsewhere = client.get(f"/api/seeds.png?run=a run&seeds=z99:{found['latent'].partition(':')[2]}")
-    assert elsewhere.status_code == (200 if found["label"] is None else 409)  # a class means nothing to who has none
+    foreign = client.get(f"/api/seeds.png?run=a run&seeds=z99:{found['latent'].partition(':')[2]}")
+    assert foreign.status_code == (200 if found["label"] is None else 409)  # an unconditional model ignores the class
 
 
-def test_strip_and_upload_are_reproduced(client, tmp_path, monkeypatch):
-    place = {}
-    exec(reproduce_response(client, "tile-history", "tile=5")["python"], place)  # noqa: S102
+def test_tile_history_and_upload_are_reproduced(client, tmp_path, monkeypatch):
+    namespace = {}
+    exec(reproduce_response(client, "tile-history", "tile=5")["python"], namespace)  # noqa: S102
     shown = frames(client.get("/api/tile-history?run=a run&tile=5").content)[0]
     assert np.array_equal(
-        np.concatenate([shown[:, 34 * row : 34 * row + 32] for row in range(3)]), np.concatenate(place["images"])
+        np.concatenate([shown[:, 34 * row : 34 * row + 32] for row in range(3)]), np.concatenate(namespace["images"])
     )
     monkeypatch.chdir(tmp_path)
     content = client.get("/api/seeds.png?run=a run&seeds=3").content
     (tmp_path / "image.png").write_bytes(content)
     answer = client.post("/api/invert?run=a run", content=content).json()
-    again = reproduce_response(client, "invert", "")
-    exec(again["python"], place)  # noqa: S102
-    assert cardigan_command(shlex.split(again["command"])[1:]) == 0
+    code = reproduce_response(client, "invert", "")
+    exec(code["python"], namespace)  # noqa: S102
+    assert cardigan_command(shlex.split(code["command"])[1:]) == 0
     found = frames(base64.b64decode(answer["image"].partition(",")[2]))[0]
-    assert np.array_equal(place["images"].numpy()[0, 0], found)
+    assert np.array_equal(namespace["images"].numpy()[0, 0], found)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "inverted.png"))[:, 34:], found)
 
 
@@ -171,18 +171,18 @@ def test_invalid_view_is_rejected(client, query):
 
 
 def test_folder_name_is_quoted(tmp_path):
-    name, place = "{exit(3)} '\" $(exit) `x`", {}
+    name, namespace = "{exit(3)} '\" $(exit) `x`", {}
     make_run(tmp_path / name, [journal_line("samples", 1, num_samples=4)], sheets=(1,))
     with client_for(tmp_path) as client:
-        asked = {
+        codes = {
             view: client.get("/api/reproduce", params={"run": name, "view": view}).json()
             for view in ("tile-history", "seeds", "walk", "invert")
         }
-    exec(asked["tile-history"]["python"], place)  # noqa: S102
-    assert place["images"][0][5, 5] == 1
-    for told in list(asked.values())[1:]:
-        assert str(tmp_path / name) in shlex.split(told["command"])
-        assert repr(str(tmp_path / name)) in told["python"]
+    exec(codes["tile-history"]["python"], namespace)  # noqa: S102
+    assert namespace["images"][0][5, 5] == 1
+    for code in list(codes.values())[1:]:
+        assert str(tmp_path / name) in shlex.split(code["command"])
+        assert repr(str(tmp_path / name)) in code["python"]
 
 
 def test_label_is_quoted(client):

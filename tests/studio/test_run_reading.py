@@ -1,4 +1,4 @@
-"""What is read of runs: the same as everybody else reads, in steps, from files that nobody vouches for."""
+"""Reading of runs: incremental, equal to `read_events`, and robust against malformed and hostile files."""
 
 import csv
 import io
@@ -30,42 +30,43 @@ MALFORMED = [
 ]
 
 
-def random_lines(chance, count):
-    seen, lines = 0, []
+def random_lines(rng, count):
+    images_seen, lines = 0, []
     for _ in range(count):
-        seen += chance.randrange(0, 100)
-        kind = chance.choice(["progress"] * 6 + ["rollback", "resume", "fault", "checkpoint", "samples"])
+        images_seen += rng.randrange(0, 100)
+        kind = rng.choice(["progress"] * 6 + ["rollback", "resume", "fault", "checkpoint", "samples"])
         if kind in {"rollback", "resume"}:
-            seen = chance.randrange(0, seen + 1)
-        values = {name: chance.random() for name in chance.sample("abcde", 3)}
-        lines.append(journal_line(kind, seen, **values))
-        if chance.random() < 0.1:
-            lines.append(chance.choice(MALFORMED[:-1]))
+            images_seen = rng.randrange(0, images_seen + 1)
+        values = {name: rng.random() for name in rng.sample("abcde", 3)}
+        lines.append(journal_line(kind, images_seen, **values))
+        if rng.random() < 0.1:
+            lines.append(rng.choice(MALFORMED[:-1]))
     return lines
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_incremental_reading_equals_read_events(tmp_path, seed):
-    chance = random.Random(seed)
-    path, content = tmp_path / "journal.jsonl", b"".join(random_lines(chance, 300))
-    track, digest, place = RunSeries(path), RunSummary(path), 0
-    while place < len(content):  # steps end anywhere, within lines too
-        step = chance.randrange(1, 5_000)
+    rng = random.Random(seed)
+    path, content = tmp_path / "journal.jsonl", b"".join(random_lines(rng, 300))
+    run_series, run_summary, position = RunSeries(path), RunSummary(path), 0
+    while position < len(content):  # steps also end within lines
+        step = rng.randrange(1, 5_000)
         with path.open("ab") as file:
-            file.write(content[place : place + step])
-        place += step
-        track.update()
-        digest.update()
+            file.write(content[position : position + step])
+        position += step
+        run_series.update()
+        run_summary.update()
     expected = [event for event in read_events(path) if event.kind == "progress"]
-    assert list(track.images_seen) == [event.images_seen for event in expected]
-    for name, column in track.series.items():
+    assert list(run_series.images_seen) == [event.images_seen for event in expected]
+    for name, column in run_series.series.items():
         assert np.array_equal(np.array(column), [event.values.get(name, np.nan) for event in expected], equal_nan=True)
     others = [event for event in read_events(path) if event.kind != "progress"]
-    assert [(event.kind, event.images_seen) for event in track.other_events] == [
+    assert [(event.kind, event.images_seen) for event in run_series.other_events] == [
         (event.kind, event.images_seen) for event in others
     ]
-    assert [seen for seen, _, _ in digest.faults] == [event.images_seen for event in others if event.kind == "fault"]
-    assert digest.last_event.images_seen == read_events(path)[-1].images_seen
+    faults = [event.images_seen for event in others if event.kind == "fault"]
+    assert [images_seen for images_seen, _, _ in run_summary.faults] == faults
+    assert run_summary.last_event.images_seen == read_events(path)[-1].images_seen
 
 
 @pytest.mark.parametrize("broken", MALFORMED, ids=range(len(MALFORMED)))
@@ -79,24 +80,24 @@ def test_malformed_line_is_skipped(tmp_path, broken):
 def test_long_line_uses_bounded_memory(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(progress_line(64) + b'{"kind": "' + b"x" * (32 * MAX_LINE_BYTES))
-    track = RunSeries(path)
+    run_series = RunSeries(path)
     tracemalloc.start()
     try:
-        track.update()
+        run_series.update()
         assert tracemalloc.get_traced_memory()[1] < 8 * MAX_LINE_BYTES
     finally:
         tracemalloc.stop()
     with path.open("ab") as file:
         file.write(b"\n" + progress_line(128))
-    track.update()
-    assert list(track.images_seen) == [64, 128]
+    run_series.update()
+    assert list(run_series.images_seen) == [64, 128]
 
 
 def test_many_names_use_bounded_memory(tmp_path):
     make_run(tmp_path / "run", [progress_line(64, **{f"n{number}": 1.0 for number in range(1_000)})])
-    track = RunSeries(tmp_path / "run" / "journal.jsonl")
-    track.update()
-    assert len(track.series) == MAX_SERIES
+    run_series = RunSeries(tmp_path / "run" / "journal.jsonl")
+    run_series.update()
+    assert len(run_series.series) == MAX_SERIES
 
 
 def test_non_numeric_values_are_dropped(tmp_path):
@@ -112,19 +113,19 @@ def test_non_numeric_values_are_dropped(tmp_path):
 
 def test_replaced_journal_is_reread(tmp_path):
     path = make_run(tmp_path / "run", [progress_line(64), progress_line(128)]) / "journal.jsonl"
-    track = RunSeries(path)
-    track.update()
+    run_series = RunSeries(path)
+    run_series.update()
     path.write_bytes(progress_line(32))
-    track.update()
-    assert list(track.images_seen) == [32]
+    run_series.update()
+    assert list(run_series.images_seen) == [32]
 
 
 def test_downsampling_keeps_extremes(tmp_path):
     path, values = tmp_path / "journal.jsonl", np.random.default_rng(0).normal(size=1_000)
-    path.write_bytes(b"".join(progress_line(100 * place, a=float(value)) for place, value in enumerate(values)))
-    track = RunSeries(path)
-    track.update()
-    found = curves(track, 10)
+    path.write_bytes(b"".join(progress_line(100 * position, a=float(value)) for position, value in enumerate(values)))
+    run_series = RunSeries(path)
+    run_series.update()
+    found = curves(run_series, 10)
     parts = np.minimum(np.arange(1_000) * 100 * 10 / 99_900, 9).astype(int)
     series = found["series"]["a"]
     assert found["is_downsampled"]
@@ -133,10 +134,10 @@ def test_downsampling_keeps_extremes(tmp_path):
     assert series["high"] == [values[parts == part].max() for part in range(10)]
     assert series["mean"] == pytest.approx([values[parts == part].mean() for part in range(10)], rel=1e-5)
     assert found["images_seen"] == pytest.approx([100 * np.flatnonzero(parts == part).mean() for part in range(10)])
-    whole = curves(track, 1_000)
+    whole = curves(run_series, 1_000)
     assert not whole["is_downsampled"]
     assert whole["series"]["a"]["mean"] == values.tolist()
-    assert curves(track, 1_000, 5_000.0, 6_000.0)["images_seen"] == list(range(5_000, 6_001, 100))
+    assert curves(run_series, 1_000, 5_000.0, 6_000.0)["images_seen"] == list(range(5_000, 6_001, 100))
 
 
 def test_missing_values_are_null(tmp_path):
@@ -153,27 +154,31 @@ def test_missing_values_are_null(tmp_path):
 
 def test_run_is_training_while_locked(tmp_path):
     run, config = RunDirectory(tmp_path / "run"), Config()
-    held = lock_for_training(run, config, {}, resume=False)
+    lock = lock_for_training(run, config, {}, resume=False)
     run.journal.write_bytes(progress_line(64))
     with client_for(tmp_path) as client:
         assert client.get("/api/run?run=run").json()["state"] == "training"
         run.journal.write_bytes(progress_line(64) + journal_line("stop", 64, reason="images"))
-        assert client.get("/api/run?run=run").json()["state"] == "finished"  # and writes its report
+        assert client.get("/api/run?run=run").json()["state"] == "finished"  # it still writes its report
         run.journal.write_bytes(progress_line(64))
-        release_lock(held)
-        assert client.get("/api/run?run=run").json()["state"] == "interrupted"  # it said nothing of its end
-        again = lock_for_training(run, config, {}, resume=True)  # looking has not taken it away
+        release_lock(lock)
+        assert client.get("/api/run?run=run").json()["state"] == "interrupted"  # no stop event
+        again = lock_for_training(run, config, {}, resume=True)  # reading must not take the lock
         assert is_locked(run)
         release_lock(again)
+
+
+COPIES = journal_line("fault", 64, name="copies", fatal=False)
+MODE_COLLAPSE = journal_line("fault", 64, name="mode collapse", fatal=True)
 
 
 @pytest.mark.parametrize(("lines", "state", "health"), [
     ([], "waiting", "ok"),
     ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "ok"),
     ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "ok"),
-    ([journal_line("fault", 64, name="copies", fatal=False), journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
-    ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("stop", 64, reason="failure")], "stopped", "fatal"),
-    ([journal_line("fault", 64, name="mode collapse", fatal=True), journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "ok"),
+    ([COPIES, journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
+    ([MODE_COLLAPSE, journal_line("stop", 64, reason="failure")], "stopped", "fatal"),
+    ([MODE_COLLAPSE, journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "ok"),
     ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "interrupted", "ok"),
 ])  # fmt: skip
 def test_run_states(tmp_path, lines, state, health):
@@ -186,7 +191,7 @@ def test_run_states(tmp_path, lines, state, health):
 def test_run_discovery(tmp_path):
     for name in ("a", "b/c", "b/d/e", "b/d/f/too-deep"):
         make_run(tmp_path / name, [progress_line(64)])
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     make_run(tmp_path / "broken")
     (tmp_path / "broken" / "config.json").write_text("{")
     with client_for(tmp_path) as client:
@@ -201,7 +206,7 @@ def test_run_discovery(tmp_path):
 
 
 ENDLESS = f'{{"minutes": 1{"0" * 400}}}'
-"""A setting that no float can hold."""
+"""A setting that overflows a float."""
 HOSTILE = [
     "[" * 100_000,
     "x" * (2 << 20),
@@ -254,8 +259,8 @@ def test_logit_histograms(tmp_path):
     make_run(tmp_path / "run", [journal_line("samples", 0, num_samples=4), *events], sheets=(0, 64, 128))
     with client_for(tmp_path) as client:
         found = client.get("/api/logits?run=run").json()
-        assert [moment["images_seen"] for moment in found["history"]] == [64, 128]
-        assert [sum(moment["fake"]) for moment in found["history"]] == [4, 4]
+        assert [entry["images_seen"] for entry in found["history"]] == [64, 128]
+        assert [sum(entry["fake"]) for entry in found["history"]] == [4, 4]
         assert found["history"][1]["fake_mean"] == -1.0
         assert len(found["edges"]) == len(found["history"][0]["real"]) + 1
         assert client.get("/api/logits?run=run&images_seen=128").json() == {
@@ -291,17 +296,18 @@ def test_run_deleted_while_open(tmp_path):
         assert client.get("/api/runs").json()["runs"] == []
 
 
-def test_grid_tile_over_time(tmp_path):
+def test_tile_history(tmp_path):
     from PIL import Image
 
-    make_run(tmp_path / "run", [journal_line("samples", seen, num_samples=4) for seen in (1, 2, 3)], sheets=(1, 2, 3))
+    lines = [journal_line("samples", images_seen, num_samples=4) for images_seen in (1, 2, 3)]
+    make_run(tmp_path / "run", lines, sheets=(1, 2, 3))
     with client_for(tmp_path) as client:
         answer = client.get("/api/tile-history?run=run&tile=2")
         assert np.asarray(Image.open(io.BytesIO(answer.content)))[5, 5::34].tolist() == [21, 22, 23]
         assert client.get("/api/tile-history?run=run&tile=4").status_code == 409
         assert client.get("/api/sample-sheet?run=run&images_seen=4").status_code == 404
         assert client.get("/api/sample-sheet?run=run&images_seen=x").status_code == 400
-        (tmp_path / "run" / "samples" / "00000002.png").write_bytes(b"no picture")
+        (tmp_path / "run" / "samples" / "00000002.png").write_bytes(b"no image")
         assert "damaged" in client.get("/api/tile-history?run=run&tile=2").json()["error"]
 
 

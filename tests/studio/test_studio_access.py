@@ -1,4 +1,4 @@
-"""Who is let in and how much may be sent: every test fails when its part of the guard is taken away."""
+"""Access checks and upload limits. Each test fails if its check is removed."""
 
 import io
 import os
@@ -51,7 +51,7 @@ def test_unknown_host_is_rejected(client, host):
     for path in ("/", "/api/runs", "/static/api.js"):
         answer = client.get(path, headers={"host": host})
         assert answer.status_code == 403
-        assert "is not called" in answer.json()["error"]
+        assert "is not allowed" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("host", [HERE, "localhost:8765", "[::1]:8765", "localhost:9000"])
@@ -61,7 +61,7 @@ def test_local_hosts_are_allowed_on_any_port(client, host):
 
 @pytest.mark.parametrize(("host", "allowed"), [
     ("192.168.1.5:8765", True),
-    ("10.0.0.1:8765", True),  # another address of the same machine: addresses cannot be rebound
+    ("10.0.0.1:8765", True),  # another address of this machine: IP addresses cannot be rebound
     ("192.168.1.5:80", False),
     (f"{socket.gethostname()}:8765", True),
     ("evil.example:8765", False),
@@ -88,7 +88,7 @@ def test_cross_origin_post_is_rejected(client, origin):
 @pytest.mark.parametrize("headers", [{}, {"origin": f"http://{HERE}"}])
 def test_same_origin_post_is_allowed(client, headers):
     answer = client.post("/api/invert?run=run", content=b"x", headers=headers)
-    assert answer.status_code == 409  # the run has no generator
+    assert answer.status_code == 409  # the run has no generator yet
     assert "no generator" in answer.json()["error"]
 
 
@@ -108,31 +108,31 @@ def test_remote_host_needs_token(runs):
         client.cookies.set(cookie_name(REMOTE_HOST), "wrong")
         assert client.get("/api/runs").status_code == 403
         client.cookies.clear()
-        entered = client.get(f"/?token={TOKEN}")
-        assert (entered.status_code, entered.headers["location"]) == (303, "/")
-        assert {"HttpOnly", "SameSite=Strict"} <= set(entered.headers["set-cookie"].split("; "))
+        login = client.get(f"/?token={TOKEN}")
+        assert (login.status_code, login.headers["location"]) == (303, "/")
+        assert {"HttpOnly", "SameSite=Strict"} <= set(login.headers["set-cookie"].split("; "))
         assert client.get("/").status_code == 200
         assert client.get("/api/runs").status_code == 200
 
 
 def test_localhost_needs_no_token():
-    listening, door = open_studio_endpoint("127.0.0.1", 0)
-    listening.close()
-    assert door.token is None
-    listening, door = open_studio_endpoint("0.0.0.0", 0)
-    listening.close()
-    assert len(door.token) >= 32
-    assert f":{door.port}/?token={door.token}" in studio_url(door)
+    listening_socket, endpoint = open_studio_endpoint("127.0.0.1", 0)
+    listening_socket.close()
+    assert endpoint.token is None
+    listening_socket, endpoint = open_studio_endpoint("0.0.0.0", 0)
+    listening_socket.close()
+    assert len(endpoint.token) >= 32
+    assert f":{endpoint.port}/?token={endpoint.token}" in studio_url(endpoint)
     assert [
         is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::", "example.org")
     ] == [True] * 4 + [False] * 3
 
 
 def test_port_in_use():
-    listening, door = open_studio_endpoint("127.0.0.1", 0)
+    listening_socket, endpoint = open_studio_endpoint("127.0.0.1", 0)
     with pytest.raises(CardiganError, match="give another --port"):
-        open_studio_endpoint("127.0.0.1", door.port)
-    listening.close()
+        open_studio_endpoint("127.0.0.1", endpoint.port)
+    listening_socket.close()
 
 
 def test_security_headers(client):
@@ -167,7 +167,7 @@ def test_journal_symlink_outside_is_not_read(runs, tmp_path_factory):
     assert listed["state"] == "unreadable" and "outside" in listed["error"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes that have names")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_fifo_lock_does_not_block(runs):
     run = make_run(runs / "piped", [progress_line(64)])
     os.mkfifo(run / "lock")
@@ -175,7 +175,7 @@ def test_fifo_lock_does_not_block(runs):
         assert client.get("/api/run?run=piped").json()["images_seen"] == 64
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes that have names")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize(
     "name", ["journal.jsonl", "source.json", "generator.safetensors", "state.safetensors", "model.safetensors"]
 )
@@ -184,14 +184,14 @@ def test_fifo_file_is_reported(runs, name):
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     end = os.open(run / name, os.O_RDWR)
-    os.write(end, bytes(16))  # whoever reads it all the same shall fail, not hang
+    os.write(end, bytes(16))  # a reader then fails instead of hanging
     with client_for(runs) as client:
-        for path in ("run", "curves", "events", "pad.png"):
+        for path in ("run", "curves", "events", "interpolation.png"):
             answer = client.get(f"/api/{path}?run=piped")
-            assert answer.status_code == 404 and "is no file" in answer.json()["error"]
+            assert answer.status_code == 404 and "is not a regular file" in answer.json()["error"]
         assert {each["id"]: each["state"] for each in client.get("/api/runs").json()["runs"]} == {
             "piped": "unreadable",
-            "run": "broken",
+            "run": "interrupted",
         }
     os.close(end)
 
@@ -202,7 +202,7 @@ def test_symlink_outside_is_not_followed(runs, tmp_path_factory, name):
     elsewhere.write_bytes(b"{}")
     (make_run(runs / "linked", [progress_line(64)]) / name).symlink_to(elsewhere)
     with client_for(runs) as client:
-        for path in ("run", "pad.png"):
+        for path in ("run", "interpolation.png"):
             answer = client.get(f"/api/{path}?run=linked")
             assert answer.status_code == 404 and "outside" in answer.json()["error"]
 
@@ -227,7 +227,7 @@ def test_invalid_query_returns_one_line_error(client):
 
 
 def chunked_body(connection, size):
-    """Send a body of unknown length in pieces, until it is done or nobody listens; return how many bytes went."""
+    """Send a chunked body until it is complete or the server closes the connection. Return the number of bytes sent."""
     sent = 0
     try:
         while sent < size:
@@ -243,11 +243,11 @@ def test_oversized_upload_is_aborted(runs):
     with running_studio(runs) as port:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall(head.format(port, f"Content-Length: {MAX_BODY_BYTES + 1}").encode())
-            assert connection.recv(100).startswith(b"HTTP/1.1 413")  # before any of it was sent
+            assert connection.recv(100).startswith(b"HTTP/1.1 413")  # before any of the body was sent
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall(head.format(port, "Transfer-Encoding: chunked").encode())
             sent = chunked_body(connection, 8 * MAX_BODY_BYTES)
-            assert sent < 8 * MAX_BODY_BYTES  # it did not listen to the end
+            assert sent < 8 * MAX_BODY_BYTES  # the server closed the connection early
 
 
 def test_oversized_chunked_upload_returns_413(client):
@@ -266,7 +266,7 @@ def test_stalled_upload_times_out(runs, monkeypatch):
 
 
 def png_bomb(side):
-    """Return a small PNG whose header claims side x side pixels."""
+    """Return a small PNG whose header states side x side pixels."""
 
     def png_chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -290,10 +290,10 @@ def config():
 @pytest.mark.alone
 @pytest.mark.parametrize("side", [4_001, 60_000])
 def test_decompression_bomb_is_rejected(config, side):
-    content, began = png_bomb(side), time.monotonic()
+    content, started_at = png_bomb(side), time.monotonic()
     with pytest.raises(CardiganError, match="at most 16 megapixels"):
         decode_upload(content, config.data)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - started_at < 1
     assert len(content) < 10_000
 
 
@@ -310,7 +310,7 @@ def test_decompression_bomb_is_rejected(config, side):
     ],
 )
 def test_non_image_upload_is_rejected(config, content):
-    with pytest.raises(CardiganError, match=r"no PNG, JPEG or WebP|damaged|no picture"):
+    with pytest.raises(CardiganError, match=r"not a PNG, JPEG or WebP|damaged|not an image of a known format"):
         decode_upload(content, config.data)
 
 

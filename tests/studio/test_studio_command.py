@@ -1,4 +1,4 @@
-"""`cardigan studio` and `cardigan train --studio` as somebody types them."""
+"""The commands `cardigan studio` and `cardigan train --studio`."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def get(address):
 
 
 def first_response(address):
-    """Return the first answer of a server that has just been started."""
+    """Return the first response of a server that was just started."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -96,10 +96,12 @@ def test_missing_packages_are_reported_first(tmp_path, monkeypatch, capsys, word
 
 
 def test_help_imports_neither_torch_nor_server():
-    code = "import sys; from cardigan.cli.main import run; run(['--help']); print(sorted({'torch', 'starlette', 'uvicorn', 'numpy'} & set(sys.modules)))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "studio" in told
-    assert told.splitlines()[-1] == "[]"
+    packages = {"torch", "starlette", "uvicorn", "numpy"}
+    code = "import sys; from cardigan.cli.main import run; run(['--help']); "
+    code += f"print(sorted({packages} & set(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "studio" in output
+    assert output.splitlines()[-1] == "[]"
 
 
 def test_curves_do_not_import_torch(tmp_path):
@@ -119,13 +121,13 @@ print("torch" in sys.modules)
 
 def test_printed_commands_are_shell_quoted(tmp_path):
     run = Run(tmp_path / "my runs" / "a $(run)", Config(), 64, "images")
-    sample, onward, studio = (shlex.split(line) for line in _closing_text(run, studio=True).splitlines()[-3:])
+    sample, resume, studio = (shlex.split(line) for line in _closing_text(run, studio=True).splitlines()[-3:])
     assert sample[2:5] == ["cardigan", "sample", str(run.path)]
-    assert onward[-4:] == [str(run.path), "--resume", "--images", "128"]
+    assert resume[-4:] == [str(run.path), "--resume", "--images", "128"]
     assert studio[1:] == ["cardigan", "studio", str(run.path.parent), "--run", run.path.name]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="reads what the processes are from /proc")
+@pytest.mark.skipif(os.name != "posix", reason="lists processes with ps")
 def test_train_with_studio(tmp_path):
     out = tmp_path / "runs" / "run"
     training = start_studio("train", "mnist", *SMALL, "--minutes", "5", "--out", str(out), "--studio")
@@ -142,15 +144,15 @@ def test_train_with_studio(tmp_path):
     (studio,) = [line.split() for line in children.splitlines() if "cardigan.cli.studio_process" in line]
     assert int(studio[0]) >= 10
     training.send_signal(signal.SIGINT)
-    said, errors = training.communicate(timeout=60)
+    output, errors = training.communicate(timeout=60)
     assert (training.returncode, errors) == (130, "")
-    assert f"cardigan studio {out.parent} --run run" in said
+    assert f"cardigan studio {out.parent} --run run" in output
     assert read_events(out / "journal.jsonl")[-1].values["reason"] == "SIGINT"
     with pytest.raises(urllib.error.URLError):
         get(address + "api/runs")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_studio_stops_when_training_is_killed(tmp_path):
     training = start_studio("train", "mnist", *SMALL, "--minutes", "5", "--out", str(tmp_path / "run"), "--studio")
     line = ""

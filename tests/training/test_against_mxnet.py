@@ -15,7 +15,7 @@ from cardigan.experiment.build import build_spec, build_state, build_step_config
 from cardigan.pixels import decode
 from cardigan.recipes import tutorial
 from cardigan.training.devices import Devices
-from cardigan.training.steps import Game, RandomDraws, discriminator_forward, train_step
+from cardigan.training.steps import RandomDraws, discriminator_forward, train_step
 
 pytestmark = pytest.mark.alone  # the order of its sums, and so its rounding, is that of all cores
 
@@ -101,7 +101,7 @@ def test_generator_gradients_use_updated_discriminator(networks_and_config):
         [p for p in networks.generator.parameters() if p.requires_grad], lr=1.0
     )  # its step is the gradient itself
     networks = replace(networks, generator_optimizer=descent)
-    train_step(Game(networks, rules), [(real(0), RandomDraws(z(0)))])
+    train_step(networks, rules, [(real(0), RandomDraws(z(0)))])
     for key, parameter in networks.generator.named_parameters():
         if parameter.requires_grad:
             assert (
@@ -117,7 +117,7 @@ def test_five_iterations_match_tutorial_probabilities(networks_and_config):
         watch = networks.discriminator.register_forward_hook(
             lambda module, given, logits, seen=seen: seen.append(torch.sigmoid(logits.detach()))
         )
-        train_step(Game(networks, rules), [(real(step), RandomDraws(z(step)))])
+        train_step(networks, rules, [(real(step), RandomDraws(z(step)))])
         watch.remove()
         tolerance = 1e-4 if step == 0 else 3e-2
         for ours, name in zip(seen, ("p_fake", "p_real", "p_gen"), strict=True):
@@ -127,7 +127,7 @@ def test_five_iterations_match_tutorial_probabilities(networks_and_config):
 def test_five_iterations_match_tutorial_weights(networks_and_config):
     networks, rules = networks_and_config
     for step in range(5):
-        train_step(Game(networks, rules), [(real(step), RandomDraws(z(step)))])
+        train_step(networks, rules, [(real(step), RandomDraws(z(step)))])
     for role, network, prefix in (("g", networks.generator, "gT"), ("d", networks.discriminator, "dT")):
         for key, parameter in network.named_parameters():
             theirs = torch.from_numpy(RECORDED_ITERATIONS[f"{prefix}/{mxnet_name(key, role)}"])

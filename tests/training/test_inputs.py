@@ -24,8 +24,8 @@ from cardigan.training.inputs import (
 
 SMALL = {"batch_size": 8, "data.max_images": 64, "device": "cpu", "precision": "fp32"}
 EVERYTHING = {
-    "objective.dragan": 1.0,
-    "objective.wgan_gp": 1.0,
+    "objective.penalties.dragan": 1.0,
+    "objective.penalties.wgan_gp": 1.0,
     "augment.operations": "integer-translation",
     "augment.probability": 0.5,
 }

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from cardigan.config import AdamConfig, EmaConfig
+from cardigan.config import EmaConfig, OptimizerConfig
 from cardigan.training.devices import Devices
 from cardigan.training.schedule import ema_weight, is_due, learning_rate
 from cardigan.training.steps import apply_gradients
@@ -42,7 +42,7 @@ def test_only_one_network_is_updated():
 
 
 def test_learning_rate_schedule():
-    config = AdamConfig(learning_rate=1.0, warmup_images=100, decay_start_images=400)
+    config = OptimizerConfig(learning_rate=1.0, warmup_images=100, decay_start_images=400)
     assert learning_rate(config, 0) == pytest.approx(0.01)
     assert learning_rate(config, 49) == pytest.approx(0.5)
     assert learning_rate(config, 100) == learning_rate(config, 400) == 1.0

@@ -1,1 +1,1 @@
-"""Pictures from outside, as uint8 tensors, and their order."""
+"""Image sources as uint8 tensors, and the order of training."""

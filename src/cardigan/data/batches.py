@@ -1,4 +1,4 @@
-"""The order pictures are seen in: endless, shuffled anew each epoch, a pure function of (seed, images_seen).
+"""The order of the training images: endless, reshuffled each epoch, a pure function of (seed, images_seen).
 
 Does not know devices or processes.
 """
@@ -15,7 +15,7 @@ from cardigan.shapes import Images, Indices, Labels
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's real pictures."""
+    """The real images of one step."""
 
     images: Images
     labels: Labels
@@ -23,14 +23,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class IndexSampler:
-    """Numbers of pictures, by the number of images seen before them."""
+    """Image indices, by the number of images seen before them."""
 
     num_images: int
     seed: int
     _permutations: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def indices_at(self, images_seen: int, batch_size: int) -> Indices:
-        """Return the `batch_size` numbers that follow the first `images_seen`; a batch may end one epoch and begin the next."""
+        """Return the `batch_size` indices that follow the first `images_seen`. A batch may span two epochs."""
         epochs = range(images_seen // self.num_images, (images_seen + batch_size - 1) // self.num_images + 1)
         first = images_seen - epochs.start * self.num_images
         bounds = [
@@ -45,7 +45,7 @@ class IndexSampler:
         )
 
     def _permutation(self, epoch: int) -> Indices:
-        """Return the epoch's permutation; the last two are remembered, since drawing one takes milliseconds."""
+        """Return the epoch's permutation. The last two are cached, since computing one takes milliseconds."""
         if epoch not in self._permutations:
             for stale in [known for known in self._permutations if known < epoch - 1 or known > epoch]:
                 del self._permutations[stale]
@@ -66,9 +66,12 @@ class Batches:
         object.__setattr__(self, "sampler", IndexSampler(len(self.source), self.seed))
 
     def batch_at(self, images_seen: int, batch_size: int) -> Batch:
-        """Return the `batch_size` pictures that follow the first `images_seen`."""
+        """Return the `batch_size` images that follow the first `images_seen`."""
         return self.batch_from_indices(self.sampler.indices_at(images_seen, batch_size).to(self.source.pixels.device))
 
     def batch_from_indices(self, indices: Indices) -> Batch:
-        """Return the pictures at these positions in the source, in the frame that is trained on; `indices` lie where the source lies."""
+        """Return the images at these positions in the source, in the training shape.
+
+        `indices` must be on the source's device.
+        """
         return Batch(self.source.images_at(indices, self.data), self.source.labels_at(indices))

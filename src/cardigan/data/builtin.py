@@ -1,4 +1,4 @@
-"""The image sets that Cardigan brings along, by name."""
+"""The built-in datasets, by name."""
 
 from collections.abc import Callable
 

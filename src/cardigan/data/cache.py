@@ -1,6 +1,7 @@
-"""Every picture of a source decoded once, in the frame that is trained on, in one file that is mapped into memory.
+"""The decoded cache: every image of a source, decoded once in the training shape, in one memory-mapped file.
 
-Written under the cache folder as a whole or not at all, named by a hash of the source's fingerprint and the frame; deleting it costs only time.
+The file is in the cache folder and is written atomically. Its name is a hash of the source's fingerprint and the
+`DecodeSpec`. Deleting it costs only time.
 """
 
 import json
@@ -23,26 +24,26 @@ from cardigan.rng import stream
 from cardigan.shapes import Pixels
 
 CACHE_FORMAT = 2
-"""Raised when the same source would give other pixels."""
+"""Increased when the same source would give different pixels."""
 MAX_DISK_FRACTION = 0.5
-"""Of the free disk."""
+"""Maximum fraction of the free disk space."""
 ProgressFn = Callable[[int, int], None]
-"""How many pictures are done, of how many."""
+"""Called with the number of finished images and the total."""
 
 
 @dataclass(frozen=True)
 class DecodedCache:
-    """A source's readable pictures, in a random order that is always the same, so that its last ones are as good as any."""
+    """A source's readable images in a fixed random order, so that the last ones are a random sample."""
 
     pixels: Pixels
     entries: list[int]
-    """Each picture's number in the source."""
+    """The index of each image in the source."""
     unreadable: dict[str, str]
-    """What could not be read, by name, and why."""
+    """The reason for each unreadable image, by name."""
     conversions: dict[str, int]
-    """How many pictures were converted, by what it cost them."""
+    """Number of converted images, by conversion note."""
     key: str
-    """Changes whenever a pixel could."""
+    """A hash that changes whenever the pixels may change."""
 
 
 def decoded_bytes(count: int, spec: DecodeSpec) -> int:
@@ -50,16 +51,16 @@ def decoded_bytes(count: int, spec: DecodeSpec) -> int:
 
 
 def fits_on_disk(count: int, spec: DecodeSpec) -> bool:
-    """Return whether that many pictures may be kept on the disk."""
+    """Return whether `count` decoded images may be stored on disk."""
     return decoded_bytes(count, spec) <= MAX_DISK_FRACTION * shutil.disk_usage(disk_cache.cache_dir()).free
 
 
 def load_or_build_cache(
     reader: Reader, spec: DecodeSpec, workers: int | None = None, on_progress: ProgressFn | None = None
 ) -> DecodedCache:
-    """Return all readable pictures of a source, decoded now or found in the cache.
+    """Return all readable images of a source from the cache. Decode them first if they are not cached.
 
-    Raises CardiganError if more than one picture in a hundred cannot be used, or the disk is full.
+    Raises CardiganError if more than 1 % of the images are unreadable or the disk is full.
     """
     key = _cache_key(reader, spec)
     path = _cache_path(key)
@@ -81,7 +82,7 @@ def decode_in_memory(
     on_progress: ProgressFn | None = None,
     entries: Sequence[int] | None = None,
 ) -> DecodedCache:
-    """Return these entries decoded into memory, and nothing kept; all of them, in the order they would be kept in, if none are named."""
+    """Return these entries decoded into memory, without a file. Default: all entries in `cache_order`."""
     entry_order = cache_order(len(reader)) if entries is None else list(entries)
     chunks = list(
         decode_chunks(
@@ -108,7 +109,7 @@ def decode_in_memory(
 
 
 def is_cached(reader: Reader, spec: DecodeSpec) -> bool:
-    """Return whether a source's pictures are decoded already."""
+    """Return whether a source's decoded images are in the cache."""
     return _is_complete(_cache_path(_cache_key(reader, spec)), spec)
 
 
@@ -123,12 +124,12 @@ def _cache_path(key: str) -> Path:
 
 
 def cache_order(count: int) -> list[int]:
-    """Return the numbers of a source's entries in the order they are kept in."""
+    """Return the indices of a source's entries in the order of the cache file."""
     return torch.randperm(count, generator=stream(0, "prepared", 0)).tolist()
 
 
 def _is_complete(path: Path, spec: DecodeSpec) -> bool:
-    """Return whether the folder holds what its facts say; one that does not is removed."""
+    """Return whether the folder matches its metadata. A folder that does not is removed."""
     try:
         metadata = json.loads((path / "metadata.json").read_bytes())
         shape = np.load(path / "pixels.npy", mmap_mode="r").shape
@@ -142,7 +143,10 @@ def _is_complete(path: Path, spec: DecodeSpec) -> bool:
 
 
 def _can_read_skipped(path: Path, reader: Reader, spec: DecodeSpec) -> bool:
-    """Return whether a picture that was skipped can be read now: a passing fault of the disk, or a permission, shows in no fingerprint."""
+    """Return whether an image that was skipped is readable now.
+
+    The fingerprint does not show a temporary disk fault or a changed permission.
+    """
     for entry in json.loads((path / "metadata.json").read_bytes())["unreadable_indices"]:
         try:
             decode_image(reader.read(entry), spec)
@@ -155,7 +159,7 @@ def _can_read_skipped(path: Path, reader: Reader, spec: DecodeSpec) -> bool:
 def _build_cache(
     path: Path, reader: Reader, spec: DecodeSpec, workers: int | None, on_progress: ProgressFn | None
 ) -> None:
-    """Decode the pictures into the folder; where another process was quicker, what it made is as good."""
+    """Decode the images into the folder. If another process finishes first, its result is used."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_temporaries(path.parent)
@@ -172,7 +176,7 @@ def _build_cache(
 
 
 def _remove_stale_temporaries(folder: Path) -> None:
-    """Remove what processes that are gone have left behind."""
+    """Remove temporary files of processes that no longer run."""
     for leftover in folder.glob(f"{atomic.TEMPORARY_PREFIX}*"):
         process_id = leftover.name.removeprefix(atomic.TEMPORARY_PREFIX).partition("-")[0]
         if process_id.isdecimal() and Path("/proc").exists() and not Path(f"/proc/{process_id}").exists():
@@ -220,14 +224,14 @@ def _write_cache(
 
 
 def _preallocate(file: Path) -> None:
-    """Take the file's room on the disk now: writing to a mapped file on a full disk would kill the process without a word."""
+    """Allocate the file's disk space now: a write to a mapped file on a full disk kills the process silently."""
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
 
 
 def _compact(file: Path, rows: np.ndarray) -> None:
-    """Rewrite the file with what lies at these places alone."""
+    """Rewrite the file with only these rows."""
     pixels = np.load(file, mmap_mode="r")
     compact_file = file.with_name("compacted.npy")
     compact_pixels = np.lib.format.open_memmap(

@@ -1,6 +1,6 @@
-"""From settings to the pictures that are trained on, those that are held out, and what feeds a training that cannot hold them.
+"""From `DataConfig` to the training images, the holdout images, and a stream for sources that are not cached.
 
-The one place where sources, frames and the cache meet; knows neither networks nor devices.
+The one place that combines sources, decoding and the cache. Does not know networks or devices.
 """
 
 from collections.abc import Callable
@@ -46,41 +46,42 @@ from cardigan.errors import CardiganError, unknown
 from cardigan.shapes import Labels
 
 NUM_PREVIEW_IMAGES = 2_048
-"""Pictures of a stream that are kept in memory, to look at and to compare with."""
+"""Images of a stream that are kept in memory for previews and metrics."""
 MIN_IMAGES = 2
 MAX_LISTED_NAMES = 20_000
-"""Names of pictures that a run remembers, to tell later which of them changed."""
+"""Maximum number of image names that a run stores. They show later which images changed."""
 
 
 @dataclass(frozen=True)
 class Datasets:
-    """A source as a training needs it."""
+    """A source, prepared for training."""
 
     train: ImageSource
-    """What is trained on; for a stream, a part of it that is kept in memory."""
+    """The training images. For a stream: the part that is kept in memory."""
     holdout: ImageSource | None
-    """What is not, if anything is kept apart."""
+    """The holdout images, if there are any."""
     make_stream: Callable[[int, int, slice], BatchStream] | None = None
-    """Given seed, batch and this process's share, what yields the pictures of a training that cannot hold them all."""
+    """For streamed sources: takes the seed, the batch size and this process's slice of a batch; returns the stream."""
     num_unlabeled: int = 0
-    """How many pictures, of those that are known beforehand, have no class though the source has classes."""
+    """Number of images without a class in a source with classes, among those known before training."""
     source_fingerprint: dict[str, Any] = field(default_factory=dict)
-    """What a run remembers of its source, so that a resumed one can tell whether it changed."""
+    """What a run stores about its source. A resumed run compares it to detect changes."""
     messages: tuple[str, ...] = ()
-    """What a person should know: what was skipped, what was converted."""
+    """Notes for the user: skipped and converted images."""
 
 
 def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reader: Reader | None = None) -> Datasets:
-    """Return the pictures of these settings, decoded and kept if need be; `on_progress` hears how far that is, `reader` is one that is open already.
+    """Return the datasets for these settings. Decode and cache the images if needed.
 
-    Raises CardiganError for a source that is not there, cannot be read or holds too little.
+    `on_progress` reports the decoding. `reader` is a source that is already open.
+    Raises CardiganError if the source is missing, unreadable or too small.
     """
     if reader is None and data.source in BUILTIN_DATASETS:
         return _builtin_datasets(data)
     _reject_unused_settings(data, {"num_classes"} if reader or not is_shards(data.source) else {"labels", "split"})
     if data.channels not in (1, 3, 4):
         raise CardiganError(
-            f"data.channels is {data.channels}: expected 1 (grey), 3 (RGB) or 4 (RGB and transparency)."
+            f"data.channels is {data.channels}: expected 1 (gray), 3 (RGB) or 4 (RGB and transparency)."
         )
     if reader is None and is_shards(data.source):
         return _sharded_datasets(data, decode_spec(data))
@@ -88,14 +89,15 @@ def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reade
     reader = replace(reader, labels=None if reader.labels is None else list(reader.labels))
     if len(reader) - data.holdout < MIN_IMAGES:
         raise CardiganError(
-            f"{data.source} holds {len(reader):,} picture{'' if len(reader) == 1 else 's'}{_holdout_note(data)}: "
+            f"{data.source} holds {len(reader):,} image{'' if len(reader) == 1 else 's'}{_holdout_note(data)}: "
             f"training needs at least {MIN_IMAGES}, and hundreds to learn anything but copies."
         )
     if data.split == "test" and not data.holdout:
-        raise CardiganError("data.split is 'test', but nothing is held out: give data.holdout a number of pictures.")
+        raise CardiganError("data.split is 'test', but nothing is held out: give data.holdout a number of images.")
     if data.max_images > len(reader) - data.holdout:
         raise CardiganError(
-            f"data.max_images is {data.max_images:,} and {data.source} has {len(reader) - data.holdout:,} pictures to train on: give a smaller one."
+            f"data.max_images is {data.max_images:,} and {data.source} has {len(reader) - data.holdout:,} images to "
+            "train on: give a smaller number."
         )
     spec = decode_spec(data)
     if should_cache(data, reader, spec):
@@ -104,7 +106,7 @@ def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reade
 
 
 def _reject_unused_settings(data: DataConfig, names: set[str]) -> None:
-    """Raise CardiganError for settings that were given and that this kind of source does not read."""
+    """Raise CardiganError for settings that have no effect on this kind of source."""
     defaults = DataConfig()
     for name in sorted(names):
         if getattr(data, name) != getattr(defaults, name):
@@ -114,7 +116,7 @@ def _reject_unused_settings(data: DataConfig, names: set[str]) -> None:
 
 
 def reader_from_config(data: DataConfig) -> Reader:
-    """Return the source's pictures by number; raises CardiganError for one that is not there, offering an embedded one that is called alike."""
+    """Return the reader of the source. For a missing source, the error suggests a built-in of a similar name."""
     is_local = data.source == absolute_source(data.source) and not data.source.startswith(HF_PREFIX)
     if (
         is_local
@@ -126,7 +128,7 @@ def reader_from_config(data: DataConfig) -> Reader:
 
 
 def dataset_stats(data: DataConfig, reader: Reader | None = None) -> DatasetStats:
-    """Return what a source's pictures are like; `reader` is one that is open already."""
+    """Return the statistics of a source's images. `reader` is a source that is already open."""
     if reader is None and is_shards(data.source):
         return shard_stats(shards_from_config(data), data.max_pixels)
     return reader_stats(reader or reader_from_config(data), data.max_pixels)
@@ -137,7 +139,10 @@ def _holdout_note(data: DataConfig) -> str:
 
 
 def should_cache(data: DataConfig, reader: Reader, spec: DecodeSpec) -> bool:
-    """Return whether the pictures are decoded once and kept; raises CardiganError if they must be and there is no room."""
+    """Return whether to decode the images once and cache them.
+
+    Raises CardiganError if `data.cache` is "disk" and the disk has too little free space.
+    """
     if data.cache == "none":
         return False
     if reader.no_cache or is_cached(reader, spec) or fits_on_disk(len(reader), spec):
@@ -145,7 +150,8 @@ def should_cache(data: DataConfig, reader: Reader, spec: DecodeSpec) -> bool:
     if data.cache == "disk":
         size = decoded_bytes(len(reader), spec) / 1e9
         raise CardiganError(
-            f"{len(reader):,} pictures of this size take {size:.1f} GB, more than half of what is free: set data.cache to none, or auto."
+            f"{len(reader):,} images of this size take {size:.1f} GB, more than half of the free disk space: "
+            "set data.cache to none or auto."
         )
     return False
 
@@ -181,7 +187,8 @@ def _cached_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec, on_prog
     ]
     if len(sources[0]) < MIN_IMAGES:
         raise CardiganError(
-            f"{data.source} holds {len(sources[0]):,} readable pictures to train on{_holdout_note(data)}: training needs at least {MIN_IMAGES}."
+            f"{data.source} holds {len(sources[0]):,} readable images to train on{_holdout_note(data)}: "
+            f"training needs at least {MIN_IMAGES}."
         )
     holdout = sources[1] if len(sources[1]) and data.split == "train" else None
     messages = _messages(len(reader), decoded.unreadable, decoded.conversions)
@@ -196,7 +203,7 @@ def _cached_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec, on_prog
 
 
 def _split_entries(data: DataConfig, count: int) -> tuple[list[int], list[int]]:
-    """Return the numbers of the entries that are trained on, and of those that are held out; consecutive ones of the order they are kept in."""
+    """Return the indices of the training entries and of the holdout entries: consecutive ranges of `cache_order`."""
     entries = cache_order(count)
     num_train = count - data.holdout
     train_entries = {"train": entries[:num_train], "test": entries[num_train:], "all": entries}[data.split]
@@ -204,7 +211,7 @@ def _split_entries(data: DataConfig, count: int) -> tuple[list[int], list[int]]:
 
 
 def _source_slice(source: ImageSource, rows: list[int]) -> ImageSource:
-    """Return consecutive pictures of a source, without copying them."""
+    """Return consecutive images of a source without a copy."""
     start, stop = (rows[0], rows[-1] + 1) if rows else (0, 0)
     part_fingerprint = f"{source.fingerprint} {start}:{stop}" if source.fingerprint else ""
     return replace(
@@ -213,7 +220,7 @@ def _source_slice(source: ImageSource, rows: list[int]) -> ImageSource:
 
 
 def _class_labels(reader: Reader) -> tuple[Labels, tuple[str, ...]]:
-    """Return all entries' classes as numbers, -1 for none, and the names of all classes."""
+    """Return the class index of every entry, -1 for none, and the class names."""
     if reader.labels is None:
         return torch.zeros(len(reader), dtype=torch.long), ()
     labels, class_names = encode_labels(reader.labels)
@@ -252,10 +259,10 @@ def _streamed_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec) -> Da
 def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
     if data.max_images:
         raise CardiganError(
-            f"data.max_images is {data.max_images}, but shards are read as they come: leave some of them out of the list instead."
+            f"data.max_images is {data.max_images}, but shards are streamed: name fewer shards instead."
         )
     if data.cache == "disk":
-        raise CardiganError("data.cache is 'disk', but shards are read as they come: leave it out.")
+        raise CardiganError("data.cache is 'disk', but shards are streamed: leave it out.")
     all_shards = shards_from_config(data)
     shards, holdout_entries = all_shards.split_holdout(data.holdout)
     first_entries_of_epoch = read_first_entries(shards, NUM_PREVIEW_IMAGES)
@@ -294,10 +301,11 @@ def _source_fingerprint(data: DataConfig, reader: Reader, storage: str) -> dict[
 
 
 def _messages(count: int, unreadable: dict[str, str], conversions: dict[str, int]) -> tuple[str, ...]:
-    messages = [f"{number:,} pictures: {what}" for what, number in conversions.items()]
+    messages = [f"{number:,} images: {what}" for what, number in conversions.items()]
     if unreadable:
         entry_name, reason = next(iter(unreadable.items()))
         messages.append(
-            f"{len(unreadable):,} of {count:,} pictures were skipped ({entry_name} {reason}{', and others' if len(unreadable) > 1 else ''})"
+            f"{len(unreadable):,} of {count:,} images were skipped "
+            f"({entry_name} {reason}{', and others' if len(unreadable) > 1 else ''})"
         )
     return tuple(messages)

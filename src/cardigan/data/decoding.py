@@ -1,6 +1,6 @@
-"""From a stored entry to pixels in a frame: any format, mode and size, upright, with one antialiased resizer.
+"""Decoding: from a stored image of any format, mode and size to upright uint8 pixels in the training shape.
 
-Knows pictures one at a time; not where they come from, nor in which process it runs.
+Handles one image at a time. Does not know where images come from or which process runs it.
 """
 
 import io
@@ -37,17 +37,17 @@ DECODE_ERRORS = (
     ),
     *(AttributeError, struct.error),
 )
-"""What Pillow's decoders raise for files that are cut off or damaged."""
+"""Errors that Pillow's decoders raise for truncated or damaged files."""
 PIL_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
-"""What files of pictures hold, whatever they are called; Pillow knows dozens more, some of which start other programs."""
+"""Accepted image formats, recognized by content. Pillow knows dozens more; some of them start other programs."""
 _OPEN_LOCK = threading.Lock()
 DRAFT_FACTOR = 2
-"""A JPEG is decoded at half, a quarter or an eighth of its size where that is still this many times the frame."""
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is still at least this many times the training shape."""
 
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """What every picture of a training has in common."""
+    """The training shape, the resize method, and the size limit of the originals."""
 
     height: int
     width: int
@@ -62,9 +62,10 @@ def decode_spec(data: DataConfig) -> DecodeSpec:
 
 @contextmanager
 def open_image(stored_image: StoredImage, max_pixels: int) -> Iterator[Image.Image]:
-    """Yield the picture, its header read and its pixels not yet, unless it is an array.
+    """Yield the image with its header read and, unless it is an array, its pixels not yet decoded.
 
-    Raises Unreadable, in the block too, for what is no picture, cut off, damaged, or of more pixels than allowed.
+    Raises UnreadableImage, also inside the block, for content that is not an image, is truncated or damaged, or has
+    more than `max_pixels` pixels.
     """
     try:
         with _suppress_warnings():
@@ -75,12 +76,13 @@ def open_image(stored_image: StoredImage, max_pixels: int) -> Iterator[Image.Ima
             )
             if image.width * image.height > max_pixels:
                 raise UnreadableImage(
-                    f"has {image.width:,} x {image.height:,} pixels and data.max_pixels is {max_pixels:,}: make it smaller, or raise that setting"
+                    f"has {image.width:,} x {image.height:,} pixels and data.max_pixels is {max_pixels:,}: "
+                    "make it smaller, or raise that setting"
                 )
             with image:
                 yield image
     except UnidentifiedImageError:
-        raise UnreadableImage("is no picture of a known format") from None
+        raise UnreadableImage("is not an image of a known format") from None
     except DECODE_ERRORS as error:
         raise UnreadableImage(f"is damaged ({_first_line(error)})") from None
     except MemoryError:
@@ -88,7 +90,7 @@ def open_image(stored_image: StoredImage, max_pixels: int) -> Iterator[Image.Ima
 
 
 def _read_header(content: bytes) -> Image.Image:
-    """Return a picture of which the header is read, however large it is: there is one limit, ours, whose name the message can tell."""
+    """Return an image of any size with its header read. Only `max_pixels` limits it, so that the error names it."""
     with _OPEN_LOCK:
         Image.init()  # what this Pillow was built with
         previous_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -100,7 +102,7 @@ def _read_header(content: bytes) -> Image.Image:
 
 @contextmanager
 def _suppress_warnings() -> Iterator[None]:
-    """Warn of nothing, since odd metadata harms no picture; in the main thread alone, as the filters belong to the whole process."""
+    """Suppress warnings about odd metadata. Main thread only: warning filters apply to the whole process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -121,7 +123,7 @@ def _first_line(error: Exception) -> str:
 
 
 def image_from_array(pixels: np.ndarray) -> Image.Image:
-    """Return an array [height, width] or [height, width, 1, 3 or 4] of 8 or 16 bits, or of numbers 0 to 1, as a picture."""
+    """Return an array [height, width(, 1, 3 or 4)] of 8 or 16 bits or values 0 to 1 as a Pillow image."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
@@ -130,7 +132,7 @@ def image_from_array(pixels: np.ndarray) -> Image.Image:
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """Return values as uint8: 16 bits lose their lower half, numbers 0 to 1 (or booleans) are scaled to 0 to 255."""
+    """Return values as uint8: 16 bits lose their low byte; values 0 to 1 and booleans are scaled to 0 to 255."""
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == np.bool_:
@@ -139,7 +141,7 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
         return (pixels >> 8).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.floating):
         if not np.isfinite(pixels).all():
-            raise UnreadableImage("holds numbers that are not finite")
+            raise UnreadableImage("holds values that are not finite")
         scale = 255 if pixels.size == 0 or pixels.max() <= 1 else 1
         return (pixels * scale).round().clip(0, 255).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer):
@@ -149,25 +151,24 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
 
 
 def num_channels(image: Image.Image) -> int:
-    """Return how many channels a picture has for our purposes: 1 grey, 3 colour, 4 with transparency."""
+    """Return the number of channels: 1 for gray, 3 for color, 4 with transparency."""
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         return 4
     return 1 if image.mode in HIGH_BIT_DEPTH_MODES or image.mode in {"L", "1"} else 3
 
 
 def conversion_note(image: Image.Image) -> str:
-    """Return a note of what a picture loses on its way to 8-bit grey, RGB or RGBA; "" where it loses nothing."""
+    """Return a note on what the conversion to 8-bit gray, RGB or RGBA loses; "" for a lossless conversion."""
     if image.mode in HIGH_BIT_DEPTH_MODES:
         return "more than 8 bits a value, reduced to 8"
     return "" if image.mode in {"L", "1", "RGB", "P"} | ALPHA_MODES else f"{image.mode} converted to RGB"
 
 
 def to_pixels(image: Image.Image, spec: DecodeSpec) -> np.ndarray:
-    """Return a picture as uint8 [height, width, channels] in the frame, upright as its EXIF says.
+    """Return an image as uint8 [height, width, channels] in the training shape, rotated upright by its EXIF.
 
-    `crop` fills the frame and cuts off the middle's surroundings; `pad` shows all and fills up with black (or transparency);
-    `stretch` fills the frame, whatever becomes of the shape. Transparency without a channel of its own becomes white.
-    Where a picture is wholly transparent its colour is set to 0: what nobody sees need not be learned.
+    `resize_image` describes `crop`, `pad` and `stretch`. Without an alpha channel, transparency becomes white.
+    With one, the color of fully transparent pixels is set to 0, since it is invisible.
     """
     if image.format == "JPEG":
         image.draft(None, (DRAFT_FACTOR * spec.width, DRAFT_FACTOR * spec.height))
@@ -192,6 +193,6 @@ def _convert_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def decode_image(stored_image: StoredImage, spec: DecodeSpec) -> np.ndarray:
-    """Return an entry's pixels in the frame, uint8 [height, width, channels]; raises Unreadable for one that cannot be used."""
+    """Return an entry as uint8 [height, width, channels] in the training shape; raises UnreadableImage if unusable."""
     with open_image(stored_image, spec.max_pixels) as image:
         return to_pixels(image, spec)

@@ -1,6 +1,6 @@
-"""MNIST, embedded: 60,000 training and 10,000 test digits, 28x28, grey (Y. LeCun, C. Cortes; CC BY-SA 3.0).
+"""Built-in MNIST: 60,000 training and 10,000 test digits, 28x28, gray (Y. LeCun, C. Cortes; CC BY-SA 3.0).
 
-Knows the IDX format and the four files' checksums, nothing of training.
+Knows the IDX format and the checksums of the four files.
 """
 
 import gzip
@@ -20,7 +20,7 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""Of the uncompressed files."""
+"""Checksums of the uncompressed files."""
 
 _FILE_PREFIXES = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 
@@ -28,7 +28,7 @@ _FILE_PREFIXES = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k
 def load_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
     """Return the digits of a split as uint8 [N, 1, 28, 28] with their classes 0..9.
 
-    `all` is the training digits followed by the test digits. Raises CardiganError if a file was damaged.
+    `all` is the training digits followed by the test digits. Raises CardiganError if a file is damaged.
     """
     images = [read_idx(f"{prefix}-images-idx3-ubyte") for prefix in _FILE_PREFIXES[split]]
     labels = [read_idx(f"{part}-labels-idx1-ubyte") for part in _FILE_PREFIXES[split]]
@@ -40,7 +40,8 @@ def read_idx(name: str) -> torch.Tensor:
     content = gzip.decompress(files("cardigan.data").joinpath("mnist_idx", f"{name}.gz").read_bytes())
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
         raise CardiganError(
-            f"The embedded MNIST file {name}.gz is damaged (its SHA-256 differs from the official file's): reinstall cardigan."
+            f"The built-in MNIST file {name}.gz is damaged (its SHA-256 differs from the official file's): "
+            "reinstall cardigan."
         )
     num_axes = content[3]
     shape = np.frombuffer(content, ">u4", num_axes, offset=4).astype(int)

@@ -1,6 +1,6 @@
-"""The pictures of steps to come, for sources that do not lie where the training computes.
+"""Batches for streamed sources, loaded ahead of the training step that uses them.
 
-Knows the order only as a function that begins anywhere; what waits for whom is counted here.
+Measures how long training waits for data. Knows the order only as a stream that can start at any image.
 """
 
 import time
@@ -11,29 +11,29 @@ from cardigan.errors import CardiganError
 from cardigan.shapes import Labels, Pixels
 
 BatchStream = Callable[[int], Generator[tuple[Pixels, Labels], None, None]]
-"""Given how many images were seen, yields this process's pictures of each step from there on."""
+"""Takes the number of images seen; yields this process's images and labels of each following step."""
 
 
 class DataLost(CardiganError):
-    """No pictures come any more; the step that wanted them has not begun, and what was trained until then is whole."""
+    """The stream failed. It is raised before the step starts, so the training state is consistent."""
 
 
 @dataclass
 class Prefetcher:
-    """Gives each step its pictures; made ready while the step before is computed, if the stream works ahead."""
+    """Returns the images of each step. The stream can prepare them while the previous step runs."""
 
     stream: BatchStream
     batch_size: int
-    """Pictures of a step, over all processes."""
+    """Images per step, over all processes."""
     require_labels: bool = False
-    """Whether every picture must have a class."""
+    """Whether an image without a class is an error."""
     wait_seconds: float = 0.0
-    """How long training has stood still for pictures."""
+    """Total seconds that training waited for images."""
     _batches: Generator[tuple[Pixels, Labels], None, None] | None = field(default=None, repr=False)
     _next_images_seen: int = -1
 
     def batch_at(self, images_seen: int) -> tuple[Pixels, Labels]:
-        """Return the pictures that follow the first `images_seen`; anywhere but after the last call's, the stream begins anew."""
+        """Return the images after the first `images_seen`. The stream restarts unless they follow the last batch."""
         start = time.monotonic()
         if self._batches is None or images_seen != self._next_images_seen:
             self.close()
@@ -44,15 +44,15 @@ class Prefetcher:
             raise DataLost(str(error)) from error
         if self.require_labels and bool((batch[1] < 0).any()):
             raise DataLost(
-                "A picture came that has no class, or one beyond those known, and the training is conditional: add the missing labels, or say with "
-                "data.num_classes how many classes there are."
+                "An image has no class or an unknown class, and training is class-conditional: add the missing labels, "
+                "or set data.num_classes to the number of classes."
             )
         self._next_images_seen = images_seen + self.batch_size
         self.wait_seconds += time.monotonic() - start
         return batch
 
     def close(self) -> None:
-        """Let go of whatever works ahead."""
+        """Close the stream and its workers."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None

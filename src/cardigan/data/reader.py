@@ -1,6 +1,6 @@
-"""What pictures are before they are decoded: numbered entries, each the bytes of a file or an array, with labels if there are any.
+"""The `Reader`: a source as numbered entries before decoding, each a file's bytes or an array, with optional labels.
 
-Knows no file format; the readers in `formats` fill it, `decoding.py` turns entries into pixels.
+Knows no file format. The modules in `formats` create readers; `decoding.py` turns entries into pixels.
 """
 
 import hashlib
@@ -11,39 +11,39 @@ from typing import TypeAlias
 import numpy as np
 
 StoredImage: TypeAlias = bytes | np.ndarray
-"""A file's content, or pixels as [height, width] or [height, width, channels]."""
+"""The content of an image file, or pixels as [height, width] or [height, width, channels]."""
 
 
 class UnreadableImage(Exception):
-    """A picture that cannot be used; says why, in words that follow its name: "is empty", "is cut off"."""
+    """An unusable image. The message continues a sentence that starts with its name: "is empty", "is truncated"."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A source's pictures by number, always in the same order. Safe to use in a process forked from the one that made it."""
+    """The images of a source by index, always in the same order. Safe to use in a forked process."""
 
     name: str
-    """What the user gave."""
+    """The source as the user gave it."""
     num_images: int
     entry_name: Callable[[int], str]
-    """What a picture is called in a message: its path within the source, or its number."""
+    """Returns an image's name for messages: its path within the source, or its index."""
     read: Callable[[int], StoredImage]
-    """Returns an entry; raises Unreadable for one that cannot be read or must not be, FileNotFoundError and other OSErrors never."""
+    """Returns an entry. Raises UnreadableImage if it cannot or must not be read; never raises OSError."""
     fingerprint: str
-    """Changes if the pictures do, as far as names, sizes and times tell without reading them all."""
+    """A hash that changes with the images, as far as names, sizes and times show without reading them all."""
     labels: Sequence[str | int | None] | None = None
-    """Each picture's class as the source tells it, None where it tells none; None for a source without labels."""
+    """The class of each image as the source gives it, None for an unlabeled image. Default: a source without labels."""
     no_cache: bool = False
-    """Whether the fingerprint may be another source's too, as of an object in memory: nothing is kept of such pictures."""
+    """Whether caching is off, because another source may have the same fingerprint, as for an object in memory."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """How many entries were not taken for pictures, by reason ("not an image", "hidden"); they count as nothing."""
+    """Number of entries that are not images, by reason ("not an image", "hidden"). They do not count as images."""
 
     def __len__(self) -> int:
         return self.num_images
 
 
 def fingerprint(parts: Iterable[str | int | bytes]) -> str:
-    """Return a hash of what a source's entries are called and how large and old they are."""
+    """Return a hash of the names, sizes and times of a source's entries."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
@@ -52,6 +52,6 @@ def fingerprint(parts: Iterable[str | int | bytes]) -> str:
 
 
 def printable(name: str | bytes) -> str:
-    """Return a file name of any encoding as text that can be printed."""
+    """Return a file name of any encoding as printable text."""
     text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

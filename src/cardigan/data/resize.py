@@ -1,7 +1,7 @@
 """Resizing to the training shape: stored arrays by torch, decoded files by Pillow.
 
-Both follow `data.resize`. They differ on purpose: the built-in digits are resized bilinearly as the tutorial does, and `pad`
-leaves small digits at their size; image files are resized bicubically with antialiasing, and `pad` enlarges small ones."""
+Both follow `data.resize`. They differ on purpose. The built-in digits are resized bilinearly, as the tutorial does, and
+`pad` does not enlarge them. Image files are resized bicubically with antialiasing, and `pad` enlarges small ones."""
 
 from typing import Literal
 
@@ -16,11 +16,12 @@ from cardigan.shapes import Images, Pixels, StoredPixels
 
 
 def to_training_shape(pixels: StoredPixels, data: DataConfig) -> Images:
-    """Return stored pictures resized to the frame, with its number of channels, in [-1, 1].
+    """Return stored images in the training shape, in [-1, 1].
 
-    `stretch` resizes bilinearly and rounds to whole grey levels, as `cv2.resize` on uint8 does in the tutorial.
-    `pad` keeps the shape: shrinks (antialiased) what is too large, never enlarges, and fills the rest with black.
-    `crop` keeps the shape too: fills the frame and cuts off what stands out, evenly on both sides.
+    `stretch` resizes bilinearly and rounds to whole gray levels, as `cv2.resize` on uint8 does in the tutorial.
+    `pad` keeps the aspect ratio: it shrinks large images (antialiased), never enlarges, and fills the rest with black.
+    `crop` keeps the aspect ratio: it fills the training shape and cuts off the rest, evenly on both sides.
+    Raises CardiganError if the channels differ and the images are not gray.
     """
     if pixels.shape[2:] == (data.height, data.width):
         resized = pixels
@@ -33,7 +34,8 @@ def to_training_shape(pixels: StoredPixels, data: DataConfig) -> Images:
         return images
     if images.shape[1] != 1:
         raise CardiganError(
-            f"data.channels is {data.channels} but the pictures have {images.shape[1]}: only grey pictures can be repeated over channels."
+            f"data.channels is {data.channels} but the images have {images.shape[1]}: "
+            "only gray images can be repeated over channels."
         )
     return images.expand(-1, data.channels, -1, -1)
 

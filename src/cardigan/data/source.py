@@ -1,6 +1,6 @@
-"""What a source of pictures is: stored pixels, labels if it has any, and the frame they are brought into.
+"""The `ImageSource`: stored pixels with labels, and the `ImageSpec` of the training shape.
 
-Does not know files: readers such as `mnist.py` fill it. Does not know order: `batches.py` asks for positions.
+Does not know files: loaders such as `mnist.py` create it. Does not know the order: `batches.py` chooses the indices.
 """
 
 import dataclasses
@@ -17,35 +17,35 @@ from cardigan.shapes import Images, Indices, Labels, StoredPixels
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network must know of its pictures."""
+    """The shape of the training images and their classes, as the networks need them."""
 
     channels: int
     height: int
     width: int
     num_classes: int
-    """Number of classes the networks are told about; 0 when they are not."""
+    """Number of classes that the networks are conditioned on; 0 for unconditional networks."""
     class_names: tuple[str, ...] = ()
-    """What they are called, where they have names."""
+    """Names of the classes. Default: no names."""
 
 
 def image_spec(data: DataConfig, num_classes: int, class_names: tuple[str, ...] = ()) -> ImageSpec:
-    """Return what networks must know of pictures in this frame."""
+    """Return the spec of images in the training shape of `data`."""
     return ImageSpec(data.channels, data.height, data.width, num_classes, class_names)
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Pictures that can be asked for by number. `pixels` may live on any device, or be a mapped file; what is asked of it comes from there."""
+    """Images by index. `pixels` may be on any device or in a memory-mapped file; results are on the same device."""
 
     name: str
     pixels: StoredPixels
     labels: Labels
     num_classes: int
     horizontal_flip: bool = False
-    """Whether every picture is there a second time, left and right exchanged: number i + n is the mirror image of i."""
+    """Whether the source also holds every image flipped horizontally: index i + n is the flip of image i."""
     class_names: tuple[str, ...] = ()
     fingerprint: str = ""
-    """A name for exactly these pixels, where one is known without reading them all."""
+    """A hash that identifies these pixels, where one is known without reading them all."""
 
     def __len__(self) -> int:
         return len(self.pixels) * (2 if self.horizontal_flip else 1)
@@ -54,11 +54,11 @@ class ImageSource:
         return dataclasses.replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def images_at(self, indices: Indices, data: DataConfig) -> Images:
-        """Return the pictures at `indices` in the frame that `data` describes, in [-1, 1]."""
+        """Return the images at `indices` in the training shape of `data`, in [-1, 1]."""
         return to_training_shape(self.pixels_at(indices), data)
 
     def pixels_at(self, indices: Indices) -> StoredPixels:
-        """Return the pictures at `indices` as they are stored."""
+        """Return the images at `indices` as stored."""
         if not self.horizontal_flip:
             return self.pixels[indices]
         pixels = self.pixels[indices % len(self.pixels)]
@@ -69,19 +69,23 @@ class ImageSource:
 
 
 def random_subset(source: ImageSource, count: int) -> ImageSource:
-    """Return `count` pictures of the source, always the same ones, in random order; all of them for 0. Raises CardiganError if there are fewer."""
+    """Return a fixed random subset of `count` images, or the whole source for 0.
+
+    Raises CardiganError if the source has fewer images.
+    """
     if count == 0:
         return source
     num_available = len(source.pixels)
     if count > num_available:
         raise CardiganError(
-            f"data.max_images is {count:,} and {source.name!r} has {num_available:,} pictures: give a smaller one, or 0 for all."
+            f"data.max_images is {count:,} and {source.name!r} has {num_available:,} images: "
+            "give a smaller number, or 0 for all."
         )
     return subset(source, torch.randperm(num_available, generator=stream(0, "limit", 0))[:count], f"limit {count}")
 
 
 def subset(source: ImageSource, indices: Indices, description: str) -> ImageSource:
-    """Return the source's pictures at these places; `description` says how they were chosen."""
+    """Return the source's images at these indices. `description` says how they were chosen."""
     fingerprint = f"{source.fingerprint} {description}" if source.fingerprint else ""
     return dataclasses.replace(
         source, pixels=source.pixels[indices], labels=source.labels[indices], fingerprint=fingerprint

@@ -1,4 +1,4 @@
-"""How a source is called: absolute, and as the name of a run."""
+"""Names of sources: absolute paths, and the default name of a run."""
 
 import os
 import re
@@ -11,14 +11,14 @@ from cardigan.data.webdataset.addresses import redact_query as without_query
 
 
 def absolute_source(source: str) -> str:
-    """Return a source by a name that means the same everywhere on this machine: local paths become absolute."""
+    """Return the source with a local path made absolute."""
     if source in BUILTIN_DATASETS or "://" in source or source.startswith(HF_PREFIX):
         return source
-    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - of a pattern too
+    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - also for patterns
 
 
 def absolute_labels(labels: str) -> str:
-    """Return where classes come from by a name that means the same everywhere on this machine."""
+    """Return the setting `data.labels` with the path of a label file made absolute."""
     file, column = parse_labels_setting(labels)
     if file is None or not file.exists():
         return labels
@@ -26,5 +26,5 @@ def absolute_labels(labels: str) -> str:
 
 
 def default_run_name(source: str) -> str:
-    """Return a short name for a source, that a folder can bear."""
+    """Return a short name for a source that is valid as a folder name."""
     return re.sub(r"[^\w.-]+", "-", Path(without_query(source).rstrip("/")).stem, flags=re.ASCII)[:40].strip("-.")

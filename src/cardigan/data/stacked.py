@@ -1,6 +1,6 @@
-"""Stacked MNIST: three random digits as red, green and blue, so that a thousand modes can be counted (arXiv:1611.02163, section 3.3.1).
+"""Stacked MNIST: three random digits as red, green and blue, with 1,000 modes (arXiv:1611.02163, section 3.3.1).
 
-The setting of VEEGAN (arXiv:1705.07761, section 4.2): 128,000 fixed pictures to train on, 26,000 to judge by. Knows nothing of training.
+The setting of VEEGAN (arXiv:1705.07761, section 4.2): 128,000 fixed training images and 26,000 test images.
 """
 
 from typing import Literal
@@ -15,9 +15,10 @@ NUM_IMAGES = {"train": 128_000, "test": 26_000}
 
 
 def load_stacked_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
-    """Return stacks as uint8 [N, 3, 28, 28] with their modes 0..999, the digits of red, green and blue read as a number.
+    """Return stacks as uint8 [N, 3, 28, 28] with their modes 0..999: the digits of red, green and blue as one number.
 
-    Training stacks are made of training digits and test stacks of test digits; `all` is the first followed by the second. 301 MB for `train`.
+    Training stacks use training digits, test stacks use test digits. `all` is `train` followed by `test`.
+    `train` takes 301 MB.
     """
     parts = [_stacked_digits(part) for part in (("train", "test") if split == "all" else (split,))]
     pixels, labels = (

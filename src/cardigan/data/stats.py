@@ -1,6 +1,6 @@
-"""What a source's pictures are like, from a few hundred of them: enough to choose a size and a number of channels.
+"""Statistics of a source from a few hundred images: enough to choose the size and the number of channels.
 
-Reads headers, and pixels only where transparency has to be seen; knows nothing of training.
+Reads headers, and pixels only to detect transparency.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,29 +14,30 @@ from cardigan.errors import CardiganError
 NUM_INSPECTED = 200
 GRAY_FRACTION, ALPHA_FRACTION = 0.95, 0.5
 TRANSPOSED_ORIENTATIONS = {5, 6, 7, 8}
-"""EXIF orientations in which height and width are exchanged."""
+"""EXIF orientations that swap height and width."""
 EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """A source in numbers."""
+    """Size and shape of a source."""
 
     num_images: int
     height: int
-    """The median, as is the width."""
+    """Median height."""
     width: int
+    """Median width."""
     same_aspect_ratio: bool
-    """Whether all pictures have the same ratio of height to width."""
+    """Whether all images have the same ratio of height to width."""
     channels: int
-    """1 if nearly all are grey, 4 if at least half are transparent somewhere, else 3."""
+    """1 if nearly all images are gray, 4 if at least half have transparent pixels, else 3."""
     num_shards: int = 0
-    """How many shards hold the pictures; 0 where any picture can be asked for."""
+    """Number of shards. Default: 0, a source with access by index."""
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One picture's size, and what colours it has."""
+    """Size and channels of one image."""
 
     height: int
     width: int
@@ -44,47 +45,48 @@ class ImageInfo:
 
 
 def reader_stats(reader: Reader, max_pixels: int) -> DatasetStats:
-    """Return what pictures spread evenly over the source are like; raises CardiganError if none of them can be read."""
+    """Return statistics of evenly spaced images. Raises CardiganError if no image of the source is readable."""
     step = max(1, len(reader) // NUM_INSPECTED)
     for indices in (range(0, len(reader), step)[:NUM_INSPECTED], range(len(reader))):
         infos = [
             info
             for index in indices
-            if (info := _image_info(lambda place=index: reader.read(place), max_pixels)) is not None
+            if (info := _image_info(lambda index=index: reader.read(index), max_pixels)) is not None
         ]
         if infos:
             return _aggregate(infos, len(reader))
     raise CardiganError(
-        f"None of the {len(reader):,} pictures of {reader.name} can be read: `cardigan check {reader.name}` lists the reasons."
+        f"None of the {len(reader):,} images of {reader.name} can be read: "
+        f"`cardigan check {reader.name}` lists the reasons."
     )
 
 
 def entry_stats(
     entries: Sequence[StoredImage], num_images: int, num_shards: int, name: str, max_pixels: int
 ) -> DatasetStats:
-    """Return what these entries are like, the first of a source of `num_images` in so many shards, which are read as they come."""
+    """Return statistics of these entries, the first of a streamed source with `num_images` in `num_shards`."""
     infos = [info for entry in entries if (info := _image_info(lambda entry=entry: entry, max_pixels)) is not None]
     if not infos:
         raise CardiganError(
-            f"None of the first {len(entries):,} pictures of {name} can be read: expected pictures of a known format."
+            f"None of the first {len(entries):,} images of {name} can be read: expected images of a known format."
         )
     return replace(_aggregate(infos, num_images), num_shards=num_shards)
 
 
 def _aggregate(infos: Sequence[ImageInfo], num_images: int) -> DatasetStats:
     aspect_ratios = [info.height / info.width for info in infos]
-    gray, transparent = (sum(glance.channels == channels for glance in infos) / len(infos) for channels in (1, 4))
+    gray, transparent = (sum(info.channels == channels for info in infos) / len(infos) for channels in (1, 4))
     return DatasetStats(
         num_images,
-        round(median(glance.height for glance in infos)),
-        round(median(glance.width for glance in infos)),
+        round(median(info.height for info in infos)),
+        round(median(info.width for info in infos)),
         max(aspect_ratios) <= 1.02 * min(aspect_ratios),
         1 if gray >= GRAY_FRACTION else 4 if transparent >= ALPHA_FRACTION else 3,
     )
 
 
 def _image_info(read: Callable[[], StoredImage], max_pixels: int) -> ImageInfo | None:
-    """Return what one picture is like, None for one that cannot be read."""
+    """Return size and channels of one image, None if it is unreadable."""
     try:
         with open_image(read(), max_pixels) as image:
             height, width = image.height, image.width

@@ -1,6 +1,6 @@
-"""Batches of pictures decoded while training goes on, for sources that are not kept ready: by number, or shard after shard.
+"""Batches decoded during training, for sources that are not cached: readers with access by index, and shards.
 
-What comes next is a function of (seed, images seen) alone; worker processes only decode ahead.
+The order is a function of (seed, images seen) alone. Worker processes only decode ahead.
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ from cardigan.rng import stream
 from cardigan.shapes import Labels, Pixels
 
 MIN_IMAGES_BEFORE_ERROR = 1_000
-"""Pictures after which bad ones are a share and no accident."""
+"""Number of images read before the fraction of unreadable ones counts as an error."""
 NUM_STATS_IMAGES = 200
 
 
@@ -42,9 +42,9 @@ def reader_stream(
     batch_size: int,
     rank_slice: slice,
 ) -> BatchStream:
-    """Return the stream of a source that can be read in any order: `train_entries` entries, shuffled anew each epoch; `labels` are all entries' classes.
+    """Return the stream of a source with access by index. It reshuffles `train_entries` each epoch.
 
-    The place of a picture that cannot be read is taken by the next of them that can.
+    `labels` are the classes of all entries. The next readable entry replaces an unreadable one.
     """
     sampler = IndexSampler(len(train_entries) * (2 if data.horizontal_flip else 1), seed)
 
@@ -78,7 +78,7 @@ def _check_unreadable(name: str, num_read: int, unreadable: dict[str, str]) -> N
 
 
 def shards_from_config(data: DataConfig) -> Shards:
-    """Return the shards, with the file in which their counts are kept."""
+    """Return the shards, with the cached counts of their images."""
     counts_path = disk_cache.cache_dir() / "shards" / f"{disk_cache.cache_key('shards', data.source)}.json"
     return open_shards(data.source, counts_path)
 
@@ -86,7 +86,10 @@ def shards_from_config(data: DataConfig) -> Shards:
 def shard_stream(
     shards: Shards, spec: DecodeSpec, data: DataConfig, num_classes: int, seed: int, batch_size: int, rank_slice: slice
 ) -> BatchStream:
-    """Return the stream of shards: each process reads all of them and decodes its share. Mirrored, if at all, by a coin for each picture."""
+    """Return the stream of shards. Each process reads all shards and decodes its slice of each batch.
+
+    With `data.horizontal_flip`, each image is flipped with probability 0.5.
+    """
 
     def batches(images_seen: int) -> Generator[tuple[Pixels, Labels], None, None]:
         dataset = ShardBatchDataset(shards, spec, num_classes, seed, images_seen, batch_size, rank_slice)
@@ -111,7 +114,7 @@ def _flip_mask(seed: int, images_seen: int, batch_size: int) -> torch.Tensor:
 
 
 class ShardBatchDataset(IterableDataset[DecodedChunk]):
-    """The pictures of one step after another, read in one thread and decoded in several: each shard's bytes are fetched once."""
+    """Yields one chunk per step. One thread reads and several decode; each shard's bytes are read once."""
 
     def __init__(
         self,
@@ -147,12 +150,16 @@ class ShardBatchDataset(IterableDataset[DecodedChunk]):
     def _decode_batch(
         self, entries: list[ShardEntry], threads: ThreadPoolExecutor, unreadable: dict[str, str]
     ) -> DecodedChunk:
-        """Return the entries decoded; the place of one that cannot be read is taken by the one before it in the step, or the first that can be."""
+        """Return the decoded entries.
+
+        The previous readable entry of the step, or else the first readable one, replaces an unreadable one.
+        """
         decoded = list(threads.map(self._decode_entry, entries))
         readable_indices = [number for number, pixels in enumerate(decoded) if isinstance(pixels, np.ndarray)]
         if not readable_indices:
             raise CardiganError(
-                f"None of {len(entries)} consecutive pictures of {self.shards.name} can be read, such as {entries[0].name}."
+                f"None of {len(entries)} consecutive images of {self.shards.name} can be read, "
+                f"such as {entries[0].name}."
             )
         unreadable |= {
             entry.name: pixels for entry, pixels in zip(entries, decoded, strict=True) if isinstance(pixels, str)
@@ -172,13 +179,13 @@ class ShardBatchDataset(IterableDataset[DecodedChunk]):
 
 
 def infer_num_classes(first_entries: list[ShardEntry]) -> int:
-    """Return how many classes shards have, judged by their first pictures: their numbers begin at 0."""
+    """Return the number of classes according to the first images. Class indices start at 0."""
     labels = [entry.label for entry in first_entries]
     return 1 + max((int(label) for label in labels if label is not None and str(label).isdecimal()), default=-1)
 
 
 def shard_label(entry: ShardEntry, num_classes: int) -> int:
-    """Return an entry's class, -1 for none and for one that is not 0..classes - 1; 0 where there are no classes."""
+    """Return an entry's class: -1 if it is missing or not in 0..num_classes - 1; 0 if there are no classes."""
     if not num_classes:
         return 0
     is_valid = str(entry.label).isdecimal() and int(str(entry.label)) < num_classes
@@ -186,7 +193,7 @@ def shard_label(entry: ShardEntry, num_classes: int) -> int:
 
 
 def preview_source(shards: Shards, first_entries: list[ShardEntry], spec: DecodeSpec, num_classes: int) -> ImageSource:
-    """Return the first pictures of the shards, decoded, for looking at."""
+    """Return the first images of the shards, decoded, for previews."""
     pixels, labels = [], []
     for entry in first_entries:
         try:
@@ -196,7 +203,7 @@ def preview_source(shards: Shards, first_entries: list[ShardEntry], spec: Decode
             continue
     if not pixels:
         raise CardiganError(
-            f"None of the first pictures of {shards.name} can be read: look at one of its shards with a tar program."
+            f"None of the first images of {shards.name} can be read: inspect one of its shards with a tar program."
         )
     return ImageSource(
         shards.name, torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), torch.tensor(labels), num_classes
@@ -204,7 +211,7 @@ def preview_source(shards: Shards, first_entries: list[ShardEntry], spec: Decode
 
 
 def shard_stats(shards: Shards, max_pixels: int) -> DatasetStats:
-    """Return what the shards' first pictures are like, and about how many there are."""
+    """Return statistics of the shards' first images, with an estimate of the number of images."""
     stored_images = [entry.stored_image for entry in read_first_entries(shards, NUM_STATS_IMAGES)]
     first_address = shards.addresses[0]
     num_shards = len(shards.addresses)
@@ -214,7 +221,7 @@ def shard_stats(shards: Shards, max_pixels: int) -> DatasetStats:
 
 
 def read_first_entries(shards: Shards, max_entries: int) -> list[ShardEntry]:
-    """Return up to so many pictures from the beginning of the first epoch."""
+    """Return at most `max_entries` images from the start of the first epoch."""
     entries = shards.entries(0, 0)
     try:
         names: set[str] = set()

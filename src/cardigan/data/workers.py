@@ -1,6 +1,6 @@
-"""Pictures decoded by worker processes, ahead of who needs them, in the order asked for whatever the number of workers.
+"""Worker processes that decode images ahead of time. The order does not depend on the number of workers.
 
-Knows entries and frames; not what the order means, nor what becomes of the pixels.
+Knows entries and `DecodeSpec`. Does not know how the pixels are used.
 """
 
 import os
@@ -25,34 +25,34 @@ from cardigan.errors import CardiganError
 
 CAN_FORK = sys.platform == "linux"
 PREFETCH_FACTOR = 4
-"""Parts that each worker keeps ready."""
+"""Number of chunks that each worker keeps ready."""
 MAX_WORKERS = 16
-"""Workers, unless more are asked for."""
+"""Maximum default number of workers."""
 CHUNK_SIZE = 64
 WORKER_DIED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
-"""What PyTorch says of a worker that died."""
+"""PyTorch's message about a worker that died."""
 
 
 class WorkerLost(CardiganError):
-    """A process that decodes pictures has died; what was trained until then is whole."""
+    """A worker process died. The training state is consistent."""
 
 
 @dataclass
 class DecodedChunk:
-    """Decoded pictures, uint8 [n, height, width, channels], of the entries `indices`; what could not be read is in `unreadable` instead."""
+    """Decoded images, uint8 [n, height, width, channels], of the entries `indices`. `unreadable` holds the failures."""
 
     pixels: np.ndarray
     indices: list[int]
     unreadable: dict[int, str] = field(default_factory=dict)
     conversions: Counter[str] = field(default_factory=Counter)
     labels: list[int] = field(default_factory=list)
-    """Classes, where they come with the pictures."""
+    """Classes, for sources that store them with the images."""
     error: str = ""
-    """Why there is nothing here and nothing more will come: exceptions lose their words on the way between processes."""
+    """Why the stream ended. Exceptions lose their message between processes."""
 
 
 class DecodingDataset(Dataset[DecodedChunk]):
-    """What a worker does with the numbers it is sent: of entries, or, with `candidates`, of places in that list of entries."""
+    """Decodes entries by index, or, with `candidates`, by position in that list of entries."""
 
     def __init__(self, reader: Reader, spec: DecodeSpec, candidates: Sequence[int] | None) -> None:
         self.reader, self.spec, self.candidates = reader, spec, candidates
@@ -72,7 +72,7 @@ class DecodingDataset(Dataset[DecodedChunk]):
         return chunk
 
     def _decode_into(self, chunk: DecodedChunk, index: int) -> None:
-        """Add one picture; in place of one that cannot be read, the next of the list that can."""
+        """Append one image. With `candidates`, the next readable entry replaces an unreadable one."""
         candidates = self.candidates
         for entry in (
             [index]
@@ -96,10 +96,11 @@ def decode_chunks(
     workers: int | None,
     candidates: Sequence[int] | None = None,
 ) -> Iterator[DecodedChunk]:
-    """Yield one part for each list of entry numbers in `index_lists`, which may be endless.
+    """Yield one chunk per list of entry indices in `index_lists`, which may be endless.
 
-    `workers` processes decode ahead, one for each core if it is None, this process if it is 0. With `candidates` the numbers are places in that list,
-    and an unreadable picture's place is taken by the next readable one, so that parts are always full. Raises WorkerLost if a worker dies.
+    `workers` processes decode ahead. Default: one per core; 0 decodes in this process. With `candidates`, the indices
+    are positions in that list, and the next readable entry replaces an unreadable one, so that chunks are always full.
+    Raises WorkerLost if a worker dies.
     """
     return load_chunks(DecodingDataset(reader, spec, candidates), index_lists, reader.name, num_workers(workers))
 
@@ -107,10 +108,10 @@ def decode_chunks(
 def load_chunks(
     dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None, name: str, workers: int
 ) -> Iterator[DecodedChunk]:
-    """Yield what the dataset makes of each list of numbers in `index_lists`, or one part after another where it has an order of its own.
+    """Yield one chunk per list in `index_lists`, or, if it is None, the chunks of an iterable dataset.
 
-    `workers` processes work ahead; none, and this one does the work. Where a system cannot fork, which is how they come by the source, a thread
-    takes their place. Raises WorkerLost if a process dies, and CardiganError where a part is a refusal.
+    `workers` processes load ahead; 0 loads in this process. Workers get the source by fork. A thread replaces them on
+    systems that cannot fork. Raises WorkerLost if a worker dies, and CardiganError for a chunk with an error.
     """
     load = _load_in_thread if workers and not CAN_FORK else partial(_load_in_processes, name=name, workers=workers)
     for chunk in load(dataset, index_lists):
@@ -137,15 +138,14 @@ def _load_in_processes(
     dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None, name: str, workers: int
 ) -> Iterator[DecodedChunk]:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of forking beside threads: workers use none of them; of more workers than cores: who asks gets them
+        # The warnings are about fork with threads, which workers do not use, and about more workers than cores.
+        warnings.simplefilter("ignore")
         loader = DataLoader(
             dataset,
             batch_size=None if index_lists is None else 1,
-            batch_sampler=index_lists,  # pyright: ignore[reportArgumentType] - any iterable of lists will do
+            batch_sampler=index_lists,  # pyright: ignore[reportArgumentType] - any iterable of lists works
             num_workers=workers,
-            collate_fn=_no_collate,  # pyright: ignore[reportArgumentType] - `__getitems__` returns one part, not a list
+            collate_fn=_no_collate,  # pyright: ignore[reportArgumentType] - `__getitems__` returns one chunk, not a list
             prefetch_factor=PREFETCH_FACTOR if workers else None,
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_init_worker,
@@ -161,16 +161,16 @@ def _load_in_processes(
             if not WORKER_DIED.search(str(error)):
                 raise
             raise WorkerLost(
-                f"A process that decodes pictures of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely for lack of memory: "
-                "set data.num_workers to a smaller number, or to 0."
+                f"A process that decodes images of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely "
+                "for lack of memory: set data.num_workers to a smaller number, or to 0."
             ) from error
 
 
 @contextmanager
 def _preserve_sigchld_handler() -> Iterator[None]:
-    """Put back what happens when a child dies: PyTorch would raise in the midst of whatever is computed then, and a step must not be left half done.
+    """Restore the SIGCHLD handler. PyTorch's handler raises in the middle of a training step when a worker dies.
 
-    Whoever waits for the next part learns of it anyway.
+    The next chunk raises WorkerLost anyway.
     """
     signal_number = getattr(signal, "SIGCHLD", None)
     if signal_number is None or threading.current_thread() is not threading.main_thread():
@@ -184,7 +184,7 @@ def _preserve_sigchld_handler() -> Iterator[None]:
 
 
 def num_workers(workers: int | None) -> int:
-    """Return how many processes decode: as many as asked for, else this process's share of the cores."""
+    """Return the number of worker processes. Default: this process's share of the cores, at most `MAX_WORKERS`."""
     if not CAN_FORK:
         return 0 if workers == 0 else 1
     processes_per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -196,8 +196,10 @@ def _no_collate(chunk: DecodedChunk) -> DecodedChunk:
 
 
 def _init_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent has something to save
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the parent ends a worker
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent saves and stops the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent stops workers with SIGTERM
     warnings.simplefilter("ignore")
 
 
@@ -208,12 +210,12 @@ def consecutive_chunks(count: int, chunk_size: int = CHUNK_SIZE) -> Iterator[lis
 
 
 def unreadable_error(name: str, count: int, unreadable: dict[str, str]) -> CardiganError | None:
-    """Return the refusal of a source of which more than one picture in a hundred cannot be read, None for others."""
+    """Return the error for a source with more than 1 % unreadable images, None for others."""
     if len(unreadable) * 100 <= count:
         return None
     entry_name, reason = next(iter(unreadable.items()))
     rest = "" if len(unreadable) == 1 else f", and {len(unreadable) - 1:,} more"
     return CardiganError(
-        f"{len(unreadable):,} of the {count:,} pictures of {name} cannot be used ({entry_name} {reason}{rest}), more than 1 in 100: "
-        f"list them with `cardigan check {name}`, whose --write-clean leaves them out, and train on that."
+        f"{len(unreadable):,} of the {count:,} images of {name} cannot be used ({entry_name} {reason}{rest}), more "
+        f"than 1 %: list them with `cardigan check {name}`, write a copy without them with --write-clean, and train on that."
     )

@@ -1,1 +1,1 @@
-"""From a Config to a training: what is chosen, what is built, and one run from start to end."""
+"""From a Config to a finished run: automatic settings, object construction, one training run."""

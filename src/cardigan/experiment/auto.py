@@ -1,6 +1,6 @@
-"""What Cardigan chooses where the user gave a source and little else, and why, in a line each.
+"""Automatic settings for a source of images, with one line of reason for each.
 
-Knows what pictures and machines are like, and how long a step takes if it is told; builds nothing itself.
+Takes the statistics of the images, the device and a throughput function. Builds nothing itself.
 """
 
 from collections.abc import Callable
@@ -12,32 +12,35 @@ from cardigan.data.quality.advice import SMALL_DATASET
 from cardigan.data.stats import DatasetStats
 
 ADA_MAX_IMAGES = 20_000
-"""Below this, changed copies of the pictures are shown as often as D's overfitting asks (ADA); below `FEW` all the time (DiffAugment)."""
+"""Fewer images than this are augmented adaptively (ADA); fewer than `SMALL_DATASET` always (DiffAugment)."""
 CANDIDATE_WIDTHS = {"cpu": (32, 24), "mps": (48, 32), "cuda": (64, 48, 32)}
 MLP_MIN_WIDTH, MLP_MAX_WIDTH = 300, 2_400
 MAX_SIDE = {"cpu": 64, "mps": 64, "cuda": 128}
 MAX_ASPECT_RATIO = 4
-"""Pictures longer than so many times their width are cut to squares."""
+"""Images with a larger aspect ratio are cropped to squares."""
 MIN_TRAINING_IMAGES = 300_000
-"""Fewer images than this leave any generator unfinished: a narrower network is better then."""
+"""If the budget covers fewer training images than this, a narrower network gives better results."""
 DEFAULT_BUDGET_MINUTES = {"cpu": 60.0, "mps": 60.0, "cuda": 120.0}
 SHORT_BUDGET_MINUTES = 10.0
-"""With less time on a CPU than this, pictures are half as large."""
+"""With a smaller budget than this on a CPU, the image size is halved."""
 SAMPLE_INTERVAL_SECONDS, CHECKPOINT_INTERVAL_SECONDS = 60.0, 180.0
 MIN_IMAGES_FOR_HOLDOUT, HOLDOUT_ONE_IN, MAX_HOLDOUT = 1_000, 20, 1_000
-"""From so many pictures on one in so many is held out, and no more than that; of shards a whole one is, if there are so many."""
+"""From the first number of images on, one image in the second number is held out, at most the third number.
+
+Of shards one whole shard is held out, if there are at least `HOLDOUT_ONE_IN` of them.
+"""
 
 
 @dataclass(frozen=True)
 class AutoChoice:
-    """Settings and the reasons for them, as lines for a person."""
+    """Settings and the reasons for them, as readable lines."""
 
     settings: dict[str, Any]
     reasons: list[str]
 
 
 ThroughputFn = Callable[[Config], float]
-"""Images a second that a training of these settings does on this machine."""
+"""Returns the training throughput of a config on this machine, in images per second."""
 
 
 def auto_config(
@@ -48,15 +51,15 @@ def auto_config(
     throughput: ThroughputFn,
     recipe_given: bool = False,
 ) -> tuple[Config, list[str]]:
-    """Return the config with what was not given chosen for these pictures and this machine, and the reasons, a line each.
+    """Return the config with its open settings chosen for these images and this machine, and one line of reason each.
 
-    `explicit_settings` are the dotted names the user has set; none of them is changed. `device` is cpu, cuda or mps. With `recipe_given` the user has named a
-    recipe: then only what the pictures demand is chosen.
+    `explicit_settings` are the dotted names that the user has set; they are never changed. `device` is cpu, cuda or
+    mps. With `recipe_given` the user has named a recipe, and only what the images require is chosen.
     """
     reasons = []
     stats = replace(stats, num_images=min(stats.num_images, config.data.max_images or stats.num_images))
     if config.data.labels and not config.conditional:
-        reasons.append("classes: read, but the players are not told them (--conditional)")
+        reasons.append("classes: found but not used; --conditional trains on them")
     if recipe_given:
         for choice in (AutoChoice({"data.channels": stats.channels}, []), _choose_holdout(config, stats, device)):
             config, choice_reasons = _apply_choice(config, choice, explicit_settings)
@@ -81,7 +84,7 @@ def auto_config(
 
 
 def auto_augmentation(config: Config, explicit_settings: set[str]) -> tuple[Config, list[str]]:
-    """Return the config of a source that needs no looking at, and is trained on `data.max_images` of its pictures, with augmentation for so few."""
+    """Return the config of a built-in source, with augmentation if `data.max_images` limits it to few images."""
     data = config.data
     if not data.max_images or _sets_augmentation(explicit_settings):
         return config, []
@@ -113,15 +116,14 @@ def _choose_size(config: Config, stats: DatasetStats, device: str) -> AutoChoice
     side = min(target, max(8, -(-short_side // 8) * 8))
     height = width = side
     aspect_ratio = max(stats.height, stats.width) / short_side
-    if (
-        stats.same_aspect_ratio and abs(stats.height - stats.width) > 2 and aspect_ratio <= MAX_ASPECT_RATIO
-    ):  # all of one shape: keep it
+    if stats.same_aspect_ratio and abs(stats.height - stats.width) > 2 and aspect_ratio <= MAX_ASPECT_RATIO:
         height, width = (max(8, round(side * size / short_side / 8) * 8) for size in (stats.height, stats.width))
-    color_description = {1: "grey", 3: "in colour", 4: "in colour and partly transparent"}[stats.channels]
+    color_description = {1: "grayscale", 3: "in color", 4: "in color with transparency"}[stats.channels]
     return AutoChoice(
         {"data.height": height, "data.width": width, "data.channels": stats.channels, "data.resize": "crop"},
         [
-            f"pictures: {stats.num_images:,}, {color_description}, mostly {stats.height}x{stats.width}; trained on at {height}x{width} (--size, --data.channels)"
+            f"images: {stats.num_images:,}, {color_description}, mostly {stats.height}x{stats.width}; "
+            f"training size {height}x{width} (--size, --data.channels)"
         ],
     )
 
@@ -133,7 +135,7 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
         return AutoChoice(
             settings,
             [
-                f"augmentation: DiffAugment, since there are fewer than {SMALL_DATASET:,} pictures (--augment.operations)"
+                f"augmentation: DiffAugment, because there are fewer than {SMALL_DATASET:,} images (--augment.operations)"
             ],
         )
     if stats.num_images < ADA_MAX_IMAGES:
@@ -145,42 +147,42 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
         return AutoChoice(
             settings,
             [
-                f"augmentation: as much as D's overfitting asks for (ADA), under {ADA_MAX_IMAGES:,} pictures (--augment.target)"
+                f"augmentation: adaptive (ADA), because there are fewer than {ADA_MAX_IMAGES:,} images (--augment.target)"
             ],
         )
     return AutoChoice(
-        {}, [f"augmentation: none, {ADA_MAX_IMAGES:,} pictures and more do without (--augment.operations)"]
+        {}, [f"augmentation: none, because there are at least {ADA_MAX_IMAGES:,} images (--augment.operations)"]
     )
 
 
 def _choose_holdout(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
     if 0 < stats.num_shards < HOLDOUT_ONE_IN:
         return AutoChoice(
-            {}, [f"held out: nothing, a whole one of {stats.num_shards} shards would be needed (--data.holdout)"]
+            {}, [f"holdout: none, it would take a whole one of {stats.num_shards} shards (--data.holdout)"]
         )
     if stats.num_images < MIN_IMAGES_FOR_HOLDOUT:
         return AutoChoice(
             {},
-            ["held out: nothing, every picture is needed; the score compares with those trained on (--data.holdout)"],
+            ["holdout: none, there are too few images; the score uses the training images (--data.holdout)"],
         )
     number = min(MAX_HOLDOUT, stats.num_images // HOLDOUT_ONE_IN)
     return AutoChoice(
         {"data.holdout": number},
-        [f"held out: {number:,} pictures, to judge by and to notice overfitting (--data.holdout)"],
+        [f"holdout: {number:,} images, to compute the score and to detect overfitting (--data.holdout)"],
     )
 
 
 def _choose_width(config: Config, explicit_settings: set[str], device: str, throughput: ThroughputFn) -> AutoChoice:
     free = {
-        player: _candidate_widths(config, player, device)
-        for player in ("generator", "discriminator")
-        if f"{player}.width" not in explicit_settings
+        network: _candidate_widths(config, network, device)
+        for network in ("generator", "discriminator")
+        if f"{network}.width" not in explicit_settings
     }
     budget = config.images if "images" in explicit_settings and config.minutes is None else None
     candidate, images_per_second = config, 0.0
     for index in range(max(map(len, free.values()), default=1)):
         candidate = override(
-            config, {f"{player}.width": options[min(index, len(options) - 1)] for player, options in free.items()}
+            config, {f"{network}.width": widths[min(index, len(widths) - 1)] for network, widths in free.items()}
         )
         images_per_second = throughput(candidate)
         if budget or images_per_second * _budget_minutes(config, device) * 60 >= MIN_TRAINING_IMAGES:
@@ -192,13 +194,17 @@ def _choose_width(config: Config, explicit_settings: set[str], device: str, thro
     return AutoChoice(
         settings,
         [
-            f"networks: width {widths_text}, measured {images_per_second:,.0f} images/s, {estimate} (--generator.width, --discriminator.width)"
+            f"networks: width {widths_text}, measured {images_per_second:,.0f} images/s, {estimate} "
+            "(--generator.width, --discriminator.width)"
         ],
     )
 
 
 def _candidate_widths(config: Config, network: str, device: str) -> tuple[int, ...]:
-    """Return what to try, the widest first. Of a network without convolutions it follows the picture's values: 1,200 for 28x28 (arXiv:1406.2661)."""
+    """Return the widths to try, the widest first.
+
+    For an MLP they follow the number of values of an image: 1,200 for 28x28 (arXiv:1406.2661).
+    """
     if getattr(config, network).network != "mlp":
         return CANDIDATE_WIDTHS[device]
     values = config.data.height * config.data.width * config.data.channels
@@ -207,10 +213,10 @@ def _candidate_widths(config: Config, network: str, device: str) -> tuple[int, .
 
 
 def _time_estimate(images: int | None, minutes: float, images_per_second: float) -> str:
-    """Say what a speed comes to, in so many images or else minutes."""
+    """Return how long `images` take at this speed, or else how many images `minutes` cover."""
     if images is not None:
         return f"so {images:,} images take about {max(1, round(images / images_per_second / 60)):,} minutes"
-    return f"so {minutes:g} minutes show about {images_per_second * minutes * 60:,.0f}"
+    return f"so {minutes:g} minutes cover about {images_per_second * minutes * 60:,.0f} images"
 
 
 def _budget_minutes(config: Config, device: str) -> float:
@@ -223,7 +229,7 @@ def _choose_minutes(config: Config, explicit_settings: set[str], device: str) ->
     minutes = DEFAULT_BUDGET_MINUTES[device]
     return AutoChoice(
         {"minutes": minutes, "images": None},
-        [f"time: {minutes:g} minutes, since none was given (--minutes, --images); Ctrl-C saves, --resume goes on"],
+        [f"time: {minutes:g} minutes, the default (--minutes, --images); Ctrl-C saves the run, --resume continues it"],
     )
 
 

@@ -1,4 +1,4 @@
-"""From a Config to the objects it names: the one place where parts are put together.
+"""Builds the objects that a Config describes.
 
 Does not train, write or print.
 """
@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.nn import Module
 
-from cardigan.config import AdamConfig, Config
+from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.data.datasets import NUM_PREVIEW_IMAGES, Datasets, open_datasets
 from cardigan.data.prefetch import BatchStream, Prefetcher
@@ -29,6 +28,7 @@ from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.table import build_networks
 from cardigan.objective.losses import find_loss
+from cardigan.objective.penalties import find_penalty
 from cardigan.pixels import encode
 from cardigan.report.build import write_report
 from cardigan.rng import stream
@@ -40,27 +40,29 @@ from cardigan.training.devices import Devices
 from cardigan.training.distributed import world_size
 from cardigan.training.inputs import step_inputs
 from cardigan.training.loop import make_step
+from cardigan.training.optimizers import build_optimizer
 from cardigan.training.recorder import Callbacks, LogitsFn
 from cardigan.training.schedule import step_kind, step_kinds
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Networks, StepConfig
 
 MAX_GPU_MEMORY_FRACTION = 0.4
-"""Of a GPU's free memory, that pictures may take; more stay where they are and travel step by step."""
+"""Fraction of a GPU's free memory that the images may take. Larger data sets stay on the host and are copied per step."""
 
 THROUGHPUT_CYCLES = 16
-"""Rounds of all kinds of step that a GPU's pace is measured over: one round takes it a few milliseconds."""
+"""Cycles of all step kinds over which a GPU's throughput is measured. One cycle takes a few milliseconds."""
 
 
 def build_source(config: Config) -> ImageSource:
-    """Return the pictures that are trained on; of a stream, a sample."""
+    """Return the training images; for a stream, a sample of them."""
     return open_datasets(config.data).train
 
 
 def build_batches(config: Config, datasets: Datasets, devices: Devices) -> tuple[Batches, Prefetcher | None]:
-    """Return the pictures on the device, and nothing else if all of them fit there.
+    """Return the batches, and a prefetcher if the images do not fit on the device.
 
-    Otherwise as many as are looked at between steps, and what brings those that are trained on, step by step.
+    Without a prefetcher the batches hold all images on the device. With one they hold a few preview images, and the
+    prefetcher delivers the training images step by step.
     """
     source, local_slice = datasets.train, devices.process_group.local_slice(config.batch_size)
     if datasets.make_stream is not None:
@@ -76,7 +78,7 @@ def build_batches(config: Config, datasets: Datasets, devices: Devices) -> tuple
 
 
 def _fits_on_device(source: ImageSource, device: torch.device) -> bool:
-    """Return whether all images can lie on the device; on a CPU they do already."""
+    """Return whether all images fit on the device. On a CPU they always do."""
     if device.type == "cpu":
         return True
     indexable = not is_metal(device) or source.pixels.numel() < 2**31
@@ -98,12 +100,13 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
     num_channels = source.pixels.shape[1]
     if num_channels not in {1, config.data.channels}:
         raise CardiganError(
-            f"data.channels is {config.data.channels}, but the pictures of {source.name!r} have {num_channels}: set data.channels to {num_channels}."
+            f"data.channels is {config.data.channels}, but the images of {source.name!r} have {num_channels}: "
+            f"set data.channels to {num_channels}."
         )
     if config.conditional and not source.num_classes:
         raise CardiganError(
-            f"conditional is on, but the pictures of {source.name!r} have no classes: turn it off (--no-conditional), or say where "
-            "they are with data.labels (folders, a file, a column)."
+            f"conditional is on, but the images of {source.name!r} have no classes: turn it off (--no-conditional), or say "
+            "where the labels are with data.labels (folders, a file, a column)."
         )
     return (
         image_spec(config.data, source.num_classes, source.class_names)
@@ -113,41 +116,50 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
 
 
 def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState:
-    """Return the state before the first step; its weights are a function of the seed, and global randomness is left untouched."""
+    """Return the state before the first step. The weights depend only on the seed; global RNG state is not touched."""
     generator, discriminator = build_networks(config, spec)
     generator, discriminator = devices.prepare(generator).train(), devices.prepare(discriminator).train()
     ema_generator = copy.deepcopy(generator).eval().requires_grad_(False)
     networks = Networks(
         generator,
         discriminator,
-        _build_adam(generator, config.generator_optimizer, devices),
-        _build_adam(discriminator, config.discriminator_optimizer, devices),
+        build_optimizer(generator, config.generator_optimizer, devices),
+        build_optimizer(discriminator, config.discriminator_optimizer, devices),
+        build_augmentation(config.augment, spec.channels, devices.device),
     )
-    return TrainState(
-        networks,
-        ema_generator,
-        images_seen=0,
-        augmentation=build_augmentation(config.augment, spec.channels, devices.device),
-    )
+    return TrainState(networks, ema_generator, images_seen=0)
 
 
 def build_step_config(config: Config, devices: Devices) -> StepConfig:
-    """Raises CardiganError for an unknown loss, or one without a minimum and nothing that gives it one."""
+    """Return the configuration of the training steps.
+
+    Raises CardiganError for an unknown loss or penalty, for a penalty that is meaningless under D's normalization, and
+    for a loss without a minimum if nothing bounds D's gradient.
+    """
     loss = find_loss(config.objective.loss)
     discriminator = config.discriminator
+    for name, weight in config.objective.penalties.items():
+        if find_penalty(name).forbids_batch_norm and discriminator.normalization != "none":
+            raise CardiganError(
+                f"objective.penalties.{name} is {weight} and discriminator.normalization {discriminator.normalization!r}, "
+                "which makes each logit depend on the whole batch, so the penalty would mean nothing "
+                "(arXiv:1704.00028, section 4): set discriminator.normalization to 'none'."
+            )
+    # Batch normalization and attention have unbounded learned scales.
     is_lipschitz = (
         discriminator.spectral_norm and discriminator.normalization == "none" and not discriminator.attention_resolution
-    )  # both have scales that are learned freely
-    if not (loss.bounded_below or config.objective.has_penalty or is_lipschitz):
+    )
+    if not (loss.bounded_below or config.objective.penalties or is_lipschitz):
         raise CardiganError(
-            f"objective.loss is {config.objective.loss!r} and nothing bounds D's slope, so its loss has no end: set objective.wgan_gp "
-            "(the paper's is 10), another penalty, or discriminator.spectral_norm, with discriminator.normalization 'none' and attention_resolution 0."
+            f"objective.loss is {config.objective.loss!r} and nothing bounds D's gradient, so the loss has no minimum: set "
+            "objective.penalties.wgan_gp (the paper's is 10), another penalty, or discriminator.spectral_norm, with "
+            "discriminator.normalization 'none' and attention_resolution 0."
         )
     return StepConfig(loss, config.objective, config.conditional, devices, config.gradient_accumulation)
 
 
 def check_buildable(config: Config, devices: Devices) -> None:
-    """Raise CardiganError for parts that cannot be built or do not fit together; needs no pictures, and no memory for weights."""
+    """Raise CardiganError if the config cannot be built. Needs no images and no memory for weights."""
     build_step_config(config, devices)
     build_augmentation(config.augment, config.data.channels, torch.device("cpu"))
     with torch.device("meta"):
@@ -157,7 +169,7 @@ def check_buildable(config: Config, devices: Devices) -> None:
 def build_callbacks(
     config: Config, batches: Batches, run: RunDirectory, holdout: ImageSource | None = None
 ) -> Callbacks:
-    """Return what draws sample grids into the run and what judges its checkpoints."""
+    """Return the callbacks that write sample grids, score checkpoints and write the report."""
     count = min(config.batch_size, 64, len(batches.source))
     first = batches.batch_at(0, count)
     real = encode(first.images).cpu()
@@ -180,18 +192,18 @@ def build_callbacks(
 
 
 def check_all_labeled(config: Config, datasets: Datasets) -> None:
-    """Raise CardiganError if pictures have no class and the training is conditional."""
+    """Raise CardiganError if training is conditional and some images have no class."""
     if config.conditional and datasets.num_unlabeled:
         raise CardiganError(
-            f"conditional is on, but {datasets.num_unlabeled:,} of the pictures of {config.data.source} have no class: "
-            "add the missing labels, remove those pictures, or leave conditional out."
+            f"conditional is on, but {datasets.num_unlabeled:,} of the images of {config.data.source} have no class: "
+            "add the missing labels, remove those images, or leave conditional out."
         )
 
 
 def measure_throughput(config: Config, devices: Devices) -> float:
-    """Return how many images a second a training of these settings sees on this device; trains a little on noise.
+    """Return the training throughput of this config on this device, in images per second, measured on noise.
 
-    Steps run as they will in the training: recorded where one process has a GPU, whose queue is waited for once, at the end.
+    Steps run as in training: as CUDA graphs for one process on a GPU, with one synchronization at the end.
     """
     networks = {name: replace(getattr(config, name), conditioning="auto") for name in ("generator", "discriminator")}
     config = replace(config, conditional=False, gradient_accumulation=1, **networks)
@@ -214,29 +226,32 @@ def measure_throughput(config: Config, devices: Devices) -> float:
     )
 
     def train(steps: range) -> float:
-        began = time.monotonic()
-        seen = [step * config.batch_size for step in steps]
-        measured = [train_step(step_inputs(config, batches, at, devices), step_kind(config, at)) for at in seen]
-        measured[-1].tolist()  # waits for a GPU
-        return time.monotonic() - began
+        started_at = time.monotonic()
+        positions = [step * config.batch_size for step in steps]
+        results = [
+            train_step(step_inputs(config, batches, images_seen, devices), step_kind(config, images_seen))
+            for images_seen in positions
+        ]
+        results[-1].tolist()  # synchronizes with a GPU
+        return time.monotonic() - started_at
 
     cycle = math.lcm(config.objective.penalty_interval, config.n_critic)
-    settled = cycle * (WARMUP_STEPS + 1) if devices.is_async else 2
-    train(range(settled))
-    first = math.ceil(settled / cycle) * cycle
-    timed = range(first, first + cycle * (THROUGHPUT_CYCLES if devices.is_async else 1))
-    return config.batch_size * len(timed) / train(timed)
+    warmup_steps = cycle * (WARMUP_STEPS + 1) if devices.is_async else 2
+    train(range(warmup_steps))
+    first = math.ceil(warmup_steps / cycle) * cycle
+    timed_steps = range(first, first + cycle * (THROUGHPUT_CYCLES if devices.is_async else 1))
+    return config.batch_size * len(timed_steps) / train(timed_steps)
 
 
 def measure_throughput_within_memory(config: Config, devices: Devices) -> float:
-    """Return `measure_throughput`, with a smaller batch where memory runs out; 1 where even one picture is too much."""
+    """Return `measure_throughput`, with smaller batches while memory runs out; 1.0 if one image does not fit."""
     batch_size = config.batch_size
     while batch_size:
         try:
             return measure_throughput(replace(config, batch_size=batch_size, gradient_accumulation=1, pac=1), devices)
         except CardiganError:
             if batch_size == config.batch_size:
-                raise  # nothing to do with memory; of a smaller batch it may be that it no longer divides
+                raise  # not about memory; a smaller batch size may only fail to divide
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -246,15 +261,8 @@ def measure_throughput_within_memory(config: Config, devices: Devices) -> float:
 
 
 def halve_microbatch(config: Config) -> Config | None:
-    """Return the config with half as many pictures computed at a time, gradients accumulated; None if that cannot be."""
+    """Return the config with half the microbatch size (gradient accumulation), or None if that is impossible."""
     try:
         return replace(config, gradient_accumulation=2 * config.gradient_accumulation)
     except CardiganError:
         return None
-
-
-def _build_adam(network: Module, config: AdamConfig, devices: Devices) -> torch.optim.Adam:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    ahead = devices.is_async  # a recorded step reads the rate, and counts, in the device's memory
-    rate = torch.tensor(config.learning_rate, device=parameters[0].device) if ahead else config.learning_rate
-    return torch.optim.Adam(parameters, lr=rate, betas=(config.beta1, config.beta2), fused=True, capturable=ahead)

@@ -1,4 +1,4 @@
-"""One training from start to end: its directory, what is chosen for it, its parts, smaller microbatches where memory runs out."""
+"""One training run from start to end: run directory, automatic settings, resuming, smaller microbatches if needed."""
 
 import json
 import sys
@@ -13,33 +13,18 @@ import torch
 from torch.utils.data import Dataset
 
 from cardigan.config import Config, from_dict, override, to_dict
-from cardigan.data.batches import Batches as Batches
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.torch_dataset import torch_dataset_reader
-from cardigan.data.mnist import load_mnist as load_mnist
 from cardigan.data.reader import Reader
-from cardigan.data.source import ImageSource as ImageSource
-from cardigan.data.source import ImageSpec as ImageSpec
 from cardigan.data.source_names import absolute_labels, absolute_source, default_run_name
 from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError
 from cardigan.experiment import build
-from cardigan.experiment.auto import auto_augmentation
-from cardigan.experiment.auto import auto_config as choose
-from cardigan.exports.export import ExportedFile as ExportedFile
-from cardigan.exports.export import export as export
+from cardigan.experiment.auto import auto_augmentation, auto_config
 from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
 from cardigan.inference import preview
-from cardigan.inference.model import Model as Model
-from cardigan.inference.model import from_pretrained as from_pretrained
-from cardigan.inference.model import load as load
-from cardigan.latents.sampling import sample_latents as sample_latents
-from cardigan.latents.sampling import training_latents as training_latents
-from cardigan.nets.table import build_discriminator as build_discriminator
-from cardigan.nets.table import build_generator as build_generator
-from cardigan.objective.losses import find_loss as find_loss
 from cardigan.recipes import GENERIC_RECIPE, config_for
 from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import load_latest_checkpoint
@@ -55,44 +40,38 @@ from cardigan.run.directory import (
     reserve_run,
 )
 from cardigan.run.journal import Event
-from cardigan.run.journal import read_events as read_events
 from cardigan.run.provenance import provenance
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import cuda_graph_step
-from cardigan.training.devices import Devices as Devices
-from cardigan.training.devices import open_devices
+from cardigan.training.devices import Devices, open_devices
 from cardigan.training.distributed import ProcessGroup, rank, world_size
-from cardigan.training.ema import update_ema as update_ema
 from cardigan.training.loop import Trainer, fit, make_step
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.recorder import Recorder
 from cardigan.training.schedule import step_kinds
 from cardigan.training.state import TrainState, load_state_tensors
-from cardigan.training.steps import Game as Game
-from cardigan.training.steps import Networks as Networks
-from cardigan.training.steps import RandomDraws as RandomDraws
-from cardigan.training.steps import StepConfig as StepConfig
-from cardigan.training.steps import StepKind as StepKind
-from cardigan.training.steps import train_step as train_step
 
 RUNS_FOLDER = Path("runs")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a training left behind."""
+    """A finished training run."""
 
     path: Path
     config: Config
     images_seen: int
     stopped_by: str
-    """images, minutes, patience, failure, SIGINT or SIGTERM."""
+    """One of images, minutes, patience, failure, SIGINT or SIGTERM."""
 
     def _repr_png_(self) -> bytes | None:
         return preview.run_preview(self.path)
 
     def _repr_html_(self) -> str:
-        caption = f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, stopped by {self.stopped_by}; generated | real)"
+        caption = (
+            f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, "
+            f"stopped by {self.stopped_by}; generated | real)"
+        )
         return preview.figure_html(preview.run_preview(self.path), caption)
 
 
@@ -109,11 +88,11 @@ def run_training(
     on_event: Callable[[Event], None],
     started_at: float | None,
 ) -> Run:
-    """Train as `cardigan.train` describes it."""
+    """Train a GAN; see `cardigan.train`."""
     clock = Clock() if started_at is None else Clock(started_at)
     if config is not None and recipe is not None:
         raise CardiganError(
-            f"Both a config and the recipe {recipe!r} were given, and only one can be followed: leave one out."
+            f"Both a config and the recipe {recipe!r} were given, and only one can be used: leave one out."
         )
     name, reader = _name_and_reader(source)
     settings = config_for(name, recipe) if config is None else replace(config, data=replace(config.data, source=name))
@@ -130,7 +109,8 @@ def run_training(
                 previous = read_config(run)
                 if recipe is not None and recipe != previous.recipe:
                     raise CardiganError(
-                        f"{run.path} was trained with the recipe {previous.recipe!r}, not {recipe!r}: leave --recipe out to resume it."
+                        f"{run.path} was trained with the recipe {previous.recipe!r}, not {recipe!r}: "
+                        "leave --recipe out to resume it."
                     )
                 settings = override(
                     with_budget(replace(previous, data=replace(previous.data, source=name)), images, minutes),
@@ -151,13 +131,13 @@ def run_training(
 def _name_and_reader(
     source: "str | Path | Reader | np.ndarray | torch.Tensor | Dataset[Any]",
 ) -> tuple[str, Reader | None]:
-    """Return what a source is called, and its reader if it is no name but the pictures themselves."""
+    """Return the name of a source, and its reader if the source is not a name but the images themselves."""
     if isinstance(source, str | Path):
         return absolute_source(str(source)), None
     if isinstance(source, Reader):
         if source.name in BUILTIN_DATASETS:
             raise CardiganError(
-                f"The reader is called {source.name!r}, which names embedded digits: give it another name."
+                f"The reader is called {source.name!r}, which is the name of a built-in data set: give it another name."
             )
         return source.name, source
     reader = array_reader(source) if isinstance(source, np.ndarray | torch.Tensor) else torch_dataset_reader(source)
@@ -167,7 +147,7 @@ def _name_and_reader(
 def _auto_config(
     config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
 ) -> tuple[Config, list[str]]:
-    """Return what is chosen for these pictures and this machine, and why; chosen in the main process, the same in all."""
+    """Return the settings chosen for these images and this machine, and the reasons. The main process chooses for all."""
     devices = open_devices(config)
     single_process_devices = replace(devices, process_group=ProcessGroup())
     throughputs: dict[Config, float] = {}
@@ -180,7 +160,7 @@ def _auto_config(
         return throughputs[candidate]
 
     def choose_on_main() -> str:
-        settings, reasons = choose(
+        settings, reasons = auto_config(
             config, explicit_settings, dataset_stats(config.data, reader), devices.device.type, throughput, recipe_given
         )
         return json.dumps([to_dict(settings), reasons])
@@ -196,13 +176,16 @@ def _auto_config(
 
 
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
-    """Return the config with this budget instead of its own, if any is given."""
+    """Return the config with this budget instead of its own, if one is given."""
     return config if images is None and minutes is None else replace(config, images=images, minutes=minutes)
 
 
 @contextmanager
 def _run_directory(config: Config, out: Path | None, resume: bool) -> Iterator[RunDirectory]:
-    """Yield the run's directory; a new one of no given name is taken at once, so that two trainings begun in one second do not want the same."""
+    """Yield the run directory.
+
+    A new directory without a given name is reserved at once, so that two runs started in the same second differ.
+    """
     name = (
         config.recipe
         if config.data.source in BUILTIN_DATASETS
@@ -216,7 +199,7 @@ def _run_directory(config: Config, out: Path | None, resume: bool) -> Iterator[R
         with reserve_run(RUNS_FOLDER, name) as run:
             yield run
     else:
-        yield new_run(RUNS_FOLDER, name)  # until the main process tells its own
+        yield new_run(RUNS_FOLDER, name)  # replaced by the main process's directory later
 
 
 def _train_with_smaller_microbatches(
@@ -228,7 +211,7 @@ def _train_with_smaller_microbatches(
     reader: Reader | None,
     messages: list[str],
 ) -> Run:
-    """Train, in smaller parts of a batch whenever memory runs out."""
+    """Train, with smaller microbatches whenever memory runs out."""
     while True:
         try:
             return _train_once(run, config, resume, clock, on_event, reader, messages)
@@ -237,22 +220,25 @@ def _train_with_smaller_microbatches(
                 raise
             if world_size() > 1:
                 raise CardiganError(
-                    f"{config.batch_size // config.gradient_accumulation // world_size()} pictures at a time do not fit into a process's memory: "
-                    f"set gradient_accumulation to {2 * config.gradient_accumulation}, or the pictures and networks smaller."
+                    f"{config.batch_size // config.gradient_accumulation // world_size()} images at a time do not fit into the "
+                    f"memory of one process: set gradient_accumulation to {2 * config.gradient_accumulation}, "
+                    "or make the images or networks smaller."
                 ) from error
             smaller = build.halve_microbatch(config)
             if smaller is None:
                 raise CardiganError(
-                    f"Even {config.batch_size // config.gradient_accumulation} pictures of {config.data.height}x{config.data.width} at a time do not fit into "
-                    "memory: make the networks narrower (generator.width, discriminator.width) or the pictures smaller (--size)."
+                    f"Even {config.batch_size // config.gradient_accumulation} images of {config.data.height}x{config.data.width} "
+                    "at a time do not fit into memory: make the networks narrower (generator.width, "
+                    "discriminator.width) or the images smaller (--size)."
                 ) from error
-        message = f"{config.batch_size // config.gradient_accumulation} pictures at a time do not fit into memory, so it is {smaller.batch_size // smaller.gradient_accumulation} now"
         messages = [
-            f"{message}; batches are still of {config.batch_size} (gradient_accumulation {smaller.gradient_accumulation})"
+            f"{config.batch_size // config.gradient_accumulation} images at a time do not fit into memory, "
+            f"so it is {smaller.batch_size // smaller.gradient_accumulation} now; the batch size is still "
+            f"{config.batch_size} (gradient_accumulation {smaller.gradient_accumulation})"
         ]
         config, resume = smaller, run.config.exists()
-        clock = Clock() if resume else clock  # what was spent before is in the checkpoint
-        release_memory()  # the failed attempt is gone, with everything it held
+        clock = Clock() if resume else clock  # the checkpoint holds the time already spent
+        release_memory()  # frees what the failed attempt held
 
 
 def _train_once(
@@ -264,10 +250,10 @@ def _train_once(
     reader: Reader | None,
     start_messages: list[str],
 ) -> Run:
-    # Everything that can be wrong with the config shows before the run directory is touched.
+    # All errors of the config are raised before the run directory is touched.
     devices = open_devices(config)
     try:
-        build.check_buildable(config, devices)  # before minutes of decoding
+        build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
         spec = build.build_spec(config, datasets.train)
         state = build.build_state(config, spec, devices)
@@ -293,9 +279,9 @@ def _train_once(
                     )
                     recorder = Recorder(run, config, spec, clock, callbacks, on_event, probe, prefetcher)
                     recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
-                step, tell = make_step(state, batches, step_config), None if recorder is None else recorder.note
+                step, on_note = make_step(state, batches, step_config), None if recorder is None else recorder.note
                 run_step = cuda_graph_step(
-                    step, devices.device, devices.process_group.world_size, step_kinds(config), tell
+                    step, devices.device, devices.process_group.world_size, step_kinds(config), on_note
                 )
                 state, reason = fit(
                     Trainer(config, batches, step_config, run_step, budget, recorder, run, prefetcher), state
@@ -311,20 +297,20 @@ def _train_once(
 
 
 def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
-    """Return one sentence if the run so far was computed in another arithmetic; an empty list if not."""
+    """Return one message if the run was computed in another arithmetic so far, else an empty list."""
     before = read_provenance(run).get("arithmetic") if run.config.exists() else None
     if before in (None, devices.arithmetic):
         return []
     return [
         f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, "
-        f"on {devices.device}: the run will not end with the bits it would have had in {before} (--precision)"
+        f"on {devices.device}: the result will not be bit-identical to a run in {before} only (--precision)"
     ]
 
 
 def _open_datasets(
     config: Config, devices: Devices, clock: Clock, on_event: Callable[[Event], None], reader: Reader | None
 ) -> Datasets:
-    """Return the source's pictures; the main process decodes what has to be decoded, the others find it done."""
+    """Return the source's images. The main process decodes them first; the others use its cache."""
 
     started_at_seconds = clock.elapsed_seconds()
 
@@ -341,7 +327,7 @@ def _open_datasets(
     datasets = devices.process_group.on_main_process(lambda: open_datasets(config.data, on_progress, reader))
     is_streamed = devices.process_group.broadcast(
         "" if datasets is None or datasets.make_stream is None else "stream"
-    )  # what one decides of the disk, all do
+    )  # all processes follow the main process
     return datasets or open_datasets(
         replace(config.data, cache="none" if is_streamed and not is_shards(config.data.source) else config.data.cache),
         reader=reader,
@@ -349,7 +335,7 @@ def _open_datasets(
 
 
 def _load_latest_checkpoint(run: RunDirectory, state: TrainState, clock: Clock) -> tuple[TrainState, list[str], Clock]:
-    """Return the state of the newest whole checkpoint, what was found wrong with newer ones, and the clock that goes on from there."""
+    """Return the state of the newest valid checkpoint, messages about invalid newer ones, and the continued clock."""
     checkpoint = load_latest_checkpoint(run.checkpoints)
     if checkpoint is None:
         return state, [], clock

@@ -1,1 +1,1 @@
-"""What a trained model has learned: paths through its latents, directions, inversion, what D sees and wants. Trains nothing."""
+"""Tools that inspect a trained model: latent paths, directions, inversion, saliency, feature probes. Trains nothing."""

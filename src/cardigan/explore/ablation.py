@@ -1,6 +1,6 @@
-"""Forgetting to draw a thing: which of G's features draw what lies in marked windows, and pictures without them (arXiv:1511.06434, section 6.2).
+"""Feature ablation in G: finds the channels active inside marked boxes and generates images without them.
 
-Reads features and drops them for the length of a pass; changes no weight.
+Follows arXiv:1511.06434, section 6.2. Zeroes channels with forward hooks; changes no weight.
 """
 
 import re
@@ -23,14 +23,14 @@ from cardigan.models.snapshot import Snapshot
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Latents, Pixels
 
-PositionFeatures = Float[Tensor, "place channel"]
+PositionFeatures = Float[Tensor, "position channel"]
 L2_WEIGHT = 1e-3
-"""Of the squared coefficients in the logistic regression."""
+"""L2 weight in the logistic regression."""
 
 
 @dataclass(frozen=True)
 class SeedBox:
-    """A box around the thing in one seed's picture, in pixels; right and bottom are outside it."""
+    """A box in one seed's image, in pixels. Right and bottom are exclusive."""
 
     seed: int
     left: int
@@ -40,27 +40,28 @@ class SeedBox:
 
 
 def parse_box(text: str, name: str = "--ablate-box") -> SeedBox:
-    """Return a window of a text such as `3:10,5,20,18`: the seed, then left, top, right, bottom."""
+    """Parse a box such as `3:10,5,20,18`: the seed, then left, top, right, bottom."""
     match = re.fullmatch(
         r"\s*(\d{1,18})\s*:\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", text, re.ASCII
     )
     box = SeedBox(*map(int, match.groups())) if match else None
     if box is None or box.left >= box.right or box.top >= box.bottom:
         raise CardiganError(
-            f"{name} is {text[:80]!r}: expected a seed and a box in its picture, left, top, right, bottom, such as 3:10,5,20,18."
+            f"{name} is {text[:80]!r}: expected a seed and a box in its image (left, top, right, bottom), "
+            "such as 3:10,5,20,18."
         )
     return box
 
 
 def box_channels(snapshot: Snapshot, boxes: Sequence[SeedBox], layer: int | None = None, label: str = "") -> list[int]:
-    """Return the channels of a layer that tell places inside the windows from others: those with a positive weight in a logistic regression.
+    """Return the channels with a positive weight in a logistic regression of inside against outside positions.
 
-    Inside are all places of the layer's maps whose middle lies in a window; outside as many, chosen at random from the same pictures. The layer is
-    the last but one unless one is named. Raises CardiganError for a window outside the picture, a layer without maps, and windows that hold nothing
-    or everything.
+    Inside are all positions of the layer's feature maps whose center lies in a box. Outside is an equally large random
+    sample of the other positions in the same images. `layer` defaults to the last but one. Raises CardiganError for a
+    box outside the image, for a layer without feature maps, and for boxes that contain no position or all of them.
     """
     if not boxes:
-        raise CardiganError("No window was given: mark what is to be forgotten, such as --ablate-box 3:10,5,20,18.")
+        raise CardiganError("No box was given: mark what to ablate, such as --ablate-box 3:10,5,20,18.")
     layer_module = layer_at(generator_layers(snapshot.generator), _layer_index(snapshot, layer))
     seeds = list(dict.fromkeys(box.seed for box in boxes))
     with record_activations([layer_module]) as maps:
@@ -68,14 +69,15 @@ def box_channels(snapshot: Snapshot, boxes: Sequence[SeedBox], layer: int | None
         images = generate_pixels(snapshot.generator, z, labels_for(snapshot, seeds, label), batch_size=len(seeds))
     if maps[0].ndim != 4 or maps[0].shape[2:].numel() == 1:
         raise CardiganError(
-            "This layer has no places, only single units, so no window lies in it: choose another layer, or a network with maps."
+            "This layer has single units and no positions: choose a layer with feature maps, or another network."
         )
     inside = _inside_boxes(boxes, seeds, images, maps[0])
     features = maps[0].movedim(1, -1).float()
     inside_features, outside_features = features[inside], features[~inside]
     if not len(inside_features) or not len(outside_features):
         raise CardiganError(
-            f"The windows hold {len(inside_features)} of the layer's {inside.numel()} places: mark a part of the picture, larger or smaller."
+            f"The boxes contain {len(inside_features)} of the layer's {inside.numel()} positions: "
+            "mark a part of the image, with larger or smaller boxes."
         )
     outside_features = outside_features[
         torch.randperm(len(outside_features), generator=stream(0, "forgetting", 0))[: len(inside_features)]
@@ -90,7 +92,7 @@ def box_channels(snapshot: Snapshot, boxes: Sequence[SeedBox], layer: int | None
 def without_channels(
     snapshot: Snapshot, seeds: Sequence[int], channels: Sequence[int], layer: int | None = None, label: str = ""
 ) -> tuple[Pixels, Pixels]:
-    """Return the pictures of some seeds, and the same drawn without these channels."""
+    """Return the images of some seeds, and the same images generated without these channels."""
     z, labels = point_latents(snapshot.config, seeds), labels_for(snapshot, seeds, label)
     return generate_pixels(snapshot.generator, z, labels), ablate_channels(
         snapshot, z, labels, channels, _layer_index(snapshot, layer)
@@ -98,14 +100,14 @@ def without_channels(
 
 
 def _layer_index(snapshot: Snapshot, layer: int | None) -> int:
-    """Return the layer that is named, or the last but one, or the only one."""
+    """Return `layer`, or by default the last but one, or the only one."""
     return layer if layer is not None else max(-2, -len(generator_layers(snapshot.generator)))
 
 
 def _inside_boxes(
     boxes: Sequence[SeedBox], seeds: list[int], images: Pixels, maps: Tensor
-) -> Bool[Tensor, "picture row column"]:
-    """Return which places of the maps have their middle in a window."""
+) -> Bool[Tensor, "image row column"]:
+    """Return which positions of the feature maps have their center in a box."""
     height, width = images.shape[2:]
     rows, columns = maps.shape[2:]
     center_y, center_x = (torch.arange(rows) + 0.5) * height / rows, (torch.arange(columns) + 0.5) * width / columns
@@ -113,7 +115,7 @@ def _inside_boxes(
     for box in boxes:
         if box.right > width or box.bottom > height:
             raise CardiganError(
-                f"A window reaches to {box.right}, {box.bottom}: the pictures are {width} wide and {height} high."
+                f"A box extends to {box.right}, {box.bottom}: the images are {width} wide and {height} high."
             )
         rows_inside, columns_inside = (
             (center_y >= box.top) & (center_y < box.bottom),
@@ -123,7 +125,7 @@ def _inside_boxes(
     return inside
 
 
-def _logistic_weights(rows: PositionFeatures, inside: Float[Tensor, " place"]) -> Float[Tensor, " channel"]:
+def _logistic_weights(rows: PositionFeatures, inside: Float[Tensor, " position"]) -> Float[Tensor, " channel"]:
     rows = rows / rows.std(0).clamp(min=1e-6)
     weights = torch.zeros(rows.shape[1] + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
@@ -145,10 +147,10 @@ def _logistic_weights(rows: PositionFeatures, inside: Float[Tensor, " place"]) -
 def ablate_channels(
     snapshot: Snapshot, z: Latents, labels: Labels | None, channels: Sequence[int], layer: int
 ) -> Pixels:
-    """Return the pictures of z with these channels of one layer set to 0 everywhere; no channel gives the pictures as they are.
+    """Return the images of z with these channels of one layer set to 0. Without channels the images are unchanged.
 
-    Layers are counted from the one after z (0) to the last before the picture (-1); in `mlp` a channel is a single unit.
-    Raises CardiganError for a layer or channel that is not there.
+    Layer 0 follows z, layer -1 is the last before the image. In `mlp` a channel is a single unit.
+    Raises CardiganError for a layer or channel that does not exist.
     """
     module = layer_at(generator_layers(snapshot.generator), layer)
     channel_list = list(channels)
@@ -169,18 +171,18 @@ def ablate_channels(
 
 
 MAX_ABLATION_ROWS = 8
-"""Rows with fewer and fewer channels, at most."""
+"""Maximum number of rows with ablated channels."""
 
 
 def ablation_rows(snapshot: Snapshot, seeds: list[int], layer: int | None = None) -> list[ImageRow]:
-    """Return the pictures of some seeds, and below them the same without the channel of a layer that matters most, the two, four, eight, ... that do.
+    """Return a row of the seeds' images, then rows without the 1, 2, 4, 8, ... most important channels of a layer.
 
-    The layer is the middle one unless one is named; a channel matters as much as the pictures change without it alone.
+    `layer` defaults to the middle one. A channel's importance is the mean pixel change when it alone is ablated.
     """
     layers = generator_layers(snapshot.generator)
     if not layers:
         raise CardiganError(
-            "This generator has no layer between z and the picture, so no feature can be removed: give a deeper one."
+            "This generator has no layer between z and the image, so no feature can be ablated: give a deeper one."
         )
     layer = len(layers) // 2 if layer is None else layer
     z, labels = point_latents(snapshot.config, seeds), labels_for(snapshot, seeds, SamplingOptions().label)

@@ -1,6 +1,6 @@
-"""Principal directions of what a generator draws, found without labels (GANSpace, arXiv:2004.02546).
+"""Principal directions of a generator's first features, found without labels (GANSpace, arXiv:2004.02546).
 
-Knows which features are a network's first only through `explore.layers`.
+`explore.layers` knows which module computes the first features.
 """
 
 from dataclasses import dataclass
@@ -18,31 +18,33 @@ from cardigan.rng import stream
 from cardigan.shapes import Labels, Latents
 
 SAMPLES_PER_CLASS = 100
-"""At least so many samples of each class; of more classes than that allows, the first ones are taken."""
+"""Minimum samples per class. If there are more classes than that allows, only the first ones are used."""
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions in the space of latents, the one that changes the features most first."""
+    """Directions in latent space, ordered by how much they change the features, largest first."""
 
     vectors: Float[Tensor, "direction latent"]
-    """Each of length 1."""
+    """Unit vectors."""
     std: Float[Tensor, " direction"]
-    """How far along it z usually lies from the middle: one standard deviation of the features' coordinate, in lengths of z."""
+    """Length in z of one standard deviation of the features' principal coordinate."""
     explained_variance_ratio: Float[Tensor, " direction"]
-    """Of the variance of the features."""
+    """Fraction of the features' variance, 0..1."""
 
 
 def principal_directions(snapshot: Snapshot, count: int = 8, samples: int = 2000, seed: int = 0) -> Directions:
-    """Return the principal directions of G's first features, regressed back onto z (arXiv:2004.02546, section 3.1, eq. 2).
+    """Return the principal directions of G's first features, regressed onto z (arXiv:2004.02546, section 3.1, eq. 2).
 
-    Of a generator with classes, the features' variance within a class counts. The same arguments give the same directions; the largest number
-    of each is positive. Raises CardiganError for more directions than z has numbers.
+    For a class-conditional generator the variance within each class is used. The same arguments give the same
+    directions; the largest component of each is positive. Raises CardiganError for more directions than latent
+    dimensions.
     """
     size = snapshot.config.latent.size
     if not 1 <= count <= size or samples <= size:
         raise CardiganError(
-            f"{count} directions of {samples} samples: expected 1..{size} directions, and more samples than z has numbers ({size})."
+            f"{count} directions from {samples} samples: expected 1..{size} directions, and more samples than latent "
+            f"dimensions ({size})."
         )
     z = LATENTS[snapshot.config.latent.distribution]((samples, size), stream(seed, "directions", 0))
     classes = min(snapshot.spec.num_classes, max(1, samples // SAMPLES_PER_CLASS))
@@ -51,7 +53,7 @@ def principal_directions(snapshot: Snapshot, count: int = 8, samples: int = 2000
     for class_index in range(max(1, classes)):
         in_class = slice(None) if labels is None else labels == class_index
         features[in_class] -= features[in_class].mean(0)
-    # The principal coordinates of n samples are eigenvectors of their n x n products, however many features there are.
+    # The principal coordinates of n samples are eigenvectors of their n x n Gram matrix, for any number of features.
     values, coordinates = torch.linalg.eigh((features @ features.T).double())
     order = torch.arange(samples - 1, samples - 1 - min(count, samples), -1)
     values, coordinates = values[order].clamp(min=0), coordinates[:, order]
@@ -67,7 +69,7 @@ def principal_directions(snapshot: Snapshot, count: int = 8, samples: int = 2000
 
 @torch.no_grad()
 def first_layer_features(snapshot: Snapshot, z: Latents, labels: Labels | None) -> Float[Tensor, "batch feature"]:
-    """Return what G's first layer makes of z, on the CPU; of `dcgan` and `mlp` it is linear in z."""
+    """Return the outputs of G's first layer for z, on the CPU. In `dcgan` and `mlp` they are linear in z."""
     generator = snapshot.generator
     device = next(generator.parameters()).device
     first_layer, rows = generator_layers(generator)[0], []
@@ -81,7 +83,10 @@ def first_layer_features(snapshot: Snapshot, z: Latents, labels: Labels | None) 
 
 
 def move_along_directions(z: Latents, directions: Directions, amounts: dict[int, float]) -> Latents:
-    """Return z moved along directions by number, each by so many of its spreads. Raises CardiganError for a direction that is not there."""
+    """Return z moved along numbered directions; each amount is in standard deviations.
+
+    Raises CardiganError for a direction that does not exist.
+    """
     for number in amounts:
         if not 0 <= number < len(directions.vectors):
             raise CardiganError(f"direction is {number}: expected 0..{len(directions.vectors) - 1}.")

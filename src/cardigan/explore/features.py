@@ -1,6 +1,6 @@
-"""What D's features are good for beyond the game: a linear classifier on them, and how strange a picture is to them.
+"""Uses of D's features beyond training: a linear classifier and an outlier score.
 
-Looks at one discriminator; knows no files.
+Reads one discriminator; opens no files.
 """
 
 from typing import Any
@@ -21,24 +21,26 @@ Features = Float[Tensor, "_ feature"]
 Classes = Int64[Tensor, " _"]
 CHUNK_SIZE = 500
 NUM_NEIGHBORS = 5
-"""Known pictures that a picture is compared with."""
+"""Reference images that each image is compared with."""
 MIN_SPACING_RATIO = 0.1
-"""Known pictures that are closer together than this share of the usual count as so far apart: copies would make all else infinitely strange."""
+"""Lower bound of the spacing of reference images, relative to the median. Duplicates would give infinite scores."""
 L2_WEIGHTS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""L2 weights that a linear classifier may choose among."""
+"""Candidate L2 weights of the linear classifier."""
 
 
 def discriminator_features(networks: RunNetworks, pixels: Pixels) -> Float[Tensor, "batch feature"]:
-    """Return D's features of pictures, a row each, fp32 on the CPU: every layer of `dcgan`, max-pooled to 4x4 (arXiv:1511.06434, section 5.1);
-    of other networks the last layer, pooled likewise.
+    """Return D's features, one row per image, fp32 on the CPU.
 
-    Raises CardiganError for a D whose features depend on the class, which it sees as planes or beside the picture, and for one that judges packs.
+    For `dcgan` these are all layers, max-pooled to 4x4 (arXiv:1511.06434, section 5.1); for other networks the last
+    layer, pooled likewise. Raises CardiganError for a D that receives the class as extra input planes, because its
+    features depend on the class, and for a D with pac > 1.
     """
     discriminator, classes = networks.discriminator, networks.snapshot.spec.num_classes
     check_not_packed(discriminator)
     if classes and networks.snapshot.config.discriminator.conditioning == "one-hot":
         raise CardiganError(
-            "This discriminator sees the class beside the picture, so it has no features of a picture alone: give another run."
+            "This discriminator receives the class together with the image, so its features depend on the class: "
+            "give another run."
         )
     layers = discriminator_layers(discriminator)
     feature_layers = layers if isinstance(discriminator, DcganDiscriminator) else layers[-1:]
@@ -55,7 +57,7 @@ def discriminator_features(networks: RunNetworks, pixels: Pixels) -> Float[Tenso
 
 
 def _pool_maps(maps: Tensor) -> Tensor:
-    """Return a layer's outputs as the layer above sees them, a row a picture."""
+    """Return a layer's outputs as the next layer receives them, one row per image."""
     if maps.dim() < 4:
         return maps.flatten(1)
     rectified = leaky_relu(maps, 0.2)
@@ -63,16 +65,17 @@ def _pool_maps(maps: Tensor) -> Tensor:
 
 
 def local_outlier_factor(reference: Features, query: Features, same_rows: bool = False) -> Float[Tensor, " _"]:
-    """Return how much farther each given picture is from its five nearest known ones than those are from their own five: about 1 is usual.
+    """Return the local outlier factor of each query row: about 1 for inliers, larger for outliers.
 
-    Mean distances, in features scaled by their spread among the known: the local outlier factor of Breunig et al. (SIGMOD 2000, definition 7)
-    with plain distances for reachability. Distances alone would call whatever is faint or simple usual, and elaborate pictures strange.
-    With `same_rows` the given ones are the known, in the same order, and none counts as its own neighbour.
-    Raises CardiganError for fewer known pictures than that needs.
+    It is the mean distance to the five nearest reference rows, divided by the mean of the same quantity of those
+    neighbors (Breunig et al., SIGMOD 2000, definition 7, with plain instead of reachability distances). Features are
+    standardized on the reference. Plain distances would rank simple images as inliers and detailed ones as outliers.
+    With `same_rows` the query rows are the reference rows in the same order, and no row is its own neighbor.
+    Raises CardiganError for too few reference rows.
     """
     if len(reference) < NUM_NEIGHBORS + 1:
         raise CardiganError(
-            f"Only {len(reference)} pictures are known: expected at least {NUM_NEIGHBORS + 1} to compare with."
+            f"Only {len(reference)} reference images: expected at least {NUM_NEIGHBORS + 1} to compare with."
         )
     mean, scale = reference.mean(0), reference.std(0).clamp(min=1e-3)
     reference, query = (reference - mean) / scale, (query - mean) / scale
@@ -89,7 +92,7 @@ def local_outlier_factor(reference: Features, query: Features, same_rows: bool =
 def _nearest_neighbors(
     rows: Features, reference: Features, same_rows: bool
 ) -> tuple[Float[Tensor, " _"], Int64[Tensor, "_ nearest"]]:
-    """Return each row's mean distance to its nearest known rows, and where those are."""
+    """Return each row's mean distance to its nearest reference rows, and their indices."""
     nearest = []
     for start in range(0, len(rows), CHUNK_SIZE):
         distances = torch.cdist(rows[start : start + CHUNK_SIZE], reference)
@@ -103,7 +106,10 @@ def _nearest_neighbors(
 def linear_probe_error(
     train: Features, labels: Classes, test: Features, test_labels: Classes, classes: int = 10
 ) -> float:
-    """Return the test error, 0..1, of multinomial logistic regression; its L2 weight is chosen on a fifth of the training pictures."""
+    """Return the test error, 0..1, of multinomial logistic regression.
+
+    The L2 weight is selected on a validation set: a fifth of the training images.
+    """
     mean, scale = train.mean(0), train.std(0).clamp(min=1e-3)
     train, test = (train - mean) / scale, (test - mean) / scale
     num_validation = max(1, len(train) // 5)

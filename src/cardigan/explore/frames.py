@@ -1,4 +1,4 @@
-"""A picture that somebody gives, brought into a run's frame as its training pictures were. Knows pictures one at a time."""
+"""Preprocesses a user's image exactly as a run's training images. Handles one image at a time."""
 
 from dataclasses import replace
 
@@ -16,15 +16,15 @@ from cardigan.shapes import Pixels
 
 
 def preprocess_image(stored: StoredImage, data: DataConfig) -> Pixels:
-    """Return a stored picture as [1, c, h, w] in the frame of a run; raises Unreadable for one that cannot be used."""
+    """Return a stored image as [1, c, h, w] in a run's shape; raises UnreadableImage if it cannot be used."""
     with open_image(stored, data.max_pixels) as image:
         return preprocess_pil_image(image, data)
 
 
 def preprocess_pil_image(image: Image.Image, data: DataConfig) -> Pixels:
-    """Return an opened picture as [1, c, h, w] in the frame of a run.
+    """Return an opened image as [1, c, h, w] in a run's shape.
 
-    Embedded digits are padded and never enlarged, so 28x28 pixels of a frame of 32x32 are the digit; a given one must not be larger than those.
+    Built-in digits are padded, never enlarged: the digit fills 28x28 of 32x32 pixels. A larger image is shrunk to fit.
     """
     frame = decode_spec(data)
     if data.source not in BUILTIN_DATASETS:

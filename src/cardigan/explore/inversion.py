@@ -1,4 +1,4 @@
-"""The latent whose picture comes nearest to a given one, found by descent through the generator. Changes no weight."""
+"""GAN inversion: finds the latent whose image is closest to a target, by gradient descent. Changes no weight."""
 
 import math
 from collections.abc import Callable
@@ -18,30 +18,30 @@ from cardigan.rng import stream
 from cardigan.shapes import Images, Labels, Latents, Pixels
 
 NUM_CANDIDATES = 512
-"""Latents that are tried before the descent, of all classes alike."""
+"""Random latents that are compared with the target before the descent, spread evenly over the classes."""
 NUM_STARTS = 4
-"""The nearest of them that the descent starts from: it ends in the valley it begins in."""
+"""Number of best candidates that the descent starts from. Several starts avoid poor local minima."""
 MAX_CLASSES, TRIAL_STEPS_DIVISOR = 20, 4
-"""Where no class is named, the nearest start of each of so many classes goes a quarter of the steps; the best of them go on."""
+"""Without a label, the best candidate of up to 20 classes is first optimized for a quarter of the steps."""
 LEARNING_RATE = 0.1
 COARSE_FACTOR = 4
-"""Pictures are compared once more at a so many times smaller size, where neighbouring strokes still overlap."""
+"""Images are also compared at a size this many times smaller, where nearby strokes still overlap."""
 SingleImage = Float[Tensor, "1 channel height width"]
 ProgressFn = Callable[[int, int, float], object]
-"""Hears how many steps of how many are done, and the error so far in grey levels."""
+"""Called with the steps done, the total steps, and the best RMSE so far in gray levels."""
 
 
 @dataclass(frozen=True)
 class InversionResult:
-    """What was found."""
+    """The best latent and its image."""
 
     z: Float[Tensor, "1 latent"]
     label: int | None
-    """The class it is drawn with; None for a generator without classes."""
+    """The class of the generated image; None for an unconditional generator."""
     pixels: Pixels
-    """The picture of z, [1, channels, height, width]."""
+    """The image of z, [1, channels, height, width]."""
     rmse: float
-    """Root mean square difference from the given picture, in grey levels 0..255."""
+    """Root mean square difference from the target, in gray levels 0..255."""
     steps: int
 
 
@@ -53,20 +53,20 @@ def invert(
     seed: int = 0,
     progress: ProgressFn | None = None,
 ) -> InversionResult:
-    """Return the z that draws the picture [1, channels, height, width] best, by Adam from the nearest of many random starts.
+    """Return the z whose image is closest to `image` [1, channels, height, width], by Adam from the best random starts.
 
-    Minimises the squared difference, at full size and at a quarter of it (arXiv:1702.04782, eq. 1, has the first alone). Latents stay where the
-    generator was trained: uniform ones in their range, normal ones at no more than their usual length. Without a `label` the nearest twenty
-    classes are tried first.
-    Deterministic. Raises CardiganError for a picture of another size or channel count, a wrong label, or no steps.
+    Minimizes the squared difference at full size plus that at a quarter of the size (arXiv:1702.04782, eq. 1, has only
+    the first). Latents stay in the training distribution: uniform ones are clamped to [-1, 1], normal ones to a norm of
+    at most sqrt(size). Without a `label` the twenty nearest classes are tried first. Deterministic.
+    Raises CardiganError for an image of another size or channel count, an invalid label, or steps < 1.
     """
     spec = snapshot.spec
     if tuple(image.shape) != (1, spec.channels, spec.height, spec.width):
-        given_shape, expected = (
+        image_shape, expected = (
             "x".join(map(str, shape)) for shape in (image.shape, (1, spec.channels, spec.height, spec.width))
         )
         raise CardiganError(
-            f"The picture to invert is {given_shape}: expected {expected}, so bring it into the run's frame first."
+            f"The image to invert is {image_shape}: expected {expected}. Preprocess it to the run's shape first."
         )
     if steps < 1:
         raise CardiganError(f"steps is {steps}: expected at least 1.")
@@ -94,7 +94,7 @@ def invert(
 def _initial_latents(
     snapshot: Snapshot, target: SingleImage, label: int | None, seed: int
 ) -> tuple[Latents, Labels | None]:
-    """Return the latents nearest to the picture among many, and their classes."""
+    """Return the candidates whose images are closest to the target, and their classes."""
     latent, classes = snapshot.config.latent, snapshot.spec.num_classes
     count = max(NUM_CANDIDATES, classes)
     z = LATENTS[latent.distribution]((count, latent.size), stream(seed, "inversion", 0))
@@ -108,7 +108,7 @@ def _initial_latents(
         return z[nearest], None if labels is None else labels[nearest]
     nearest_by_class = {
         int(labels[candidate]): candidate for candidate in reversed(nearest.tolist())
-    }  # the nearest of each class is written last
+    }  # reversed: the nearest of each class is written last
     starts = sorted(nearest_by_class.values(), key=nearest.tolist().index)[:MAX_CLASSES]
     return z[starts], labels[starts]
 
@@ -116,7 +116,7 @@ def _initial_latents(
 def _optimize_latents(
     snapshot: Snapshot, target: SingleImage, z: Latents, labels: Labels | None, steps: int, progress: ProgressFn | None
 ) -> tuple[Latents, Float[Tensor, " start"]]:
-    """Return the best latent from each start, and its mean squared difference."""
+    """Return the best latent of each start, and its mean squared error."""
     device = _device(snapshot)
     uniform, size = snapshot.config.latent.distribution == "uniform", z.shape[1]
     classes = None if labels is None else labels.to(device)
@@ -149,7 +149,7 @@ def _optimize_latents(
 
 
 def _reconstruction_error(images: Images, target: SingleImage) -> Float[Tensor, " batch"]:
-    """Return the mean squared difference of each picture at full size plus that of the smaller ones."""
+    """Return each image's mean squared error at full size plus that at the smaller size."""
     difference = images - target
     pool_size = min(COARSE_FACTOR, *difference.shape[2:])
     return difference.square().flatten(1).mean(1) + avg_pool2d(difference, pool_size).square().flatten(1).mean(1)

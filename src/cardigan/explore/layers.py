@@ -1,6 +1,6 @@
-"""Where each network's features are: the modules whose outputs they are, from the first that is computed to the last.
+"""Feature layers of each network, in the order they are computed.
 
-The one file of this room that knows the networks by name.
+The only file of this package that names the networks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ FEATURE_MODULES: dict[type[nn.Module], str] = {
         MlpDiscriminator: "hidden",
     },
 }
-"""The list of modules whose outputs are a network's features: before the rectifier where one follows; maps, or in `mlp` single units."""
+"""Attribute with each network's feature modules. Outputs are pre-activation feature maps; in `mlp`, single units."""
 
 
 def generator_layers(generator: Generator) -> list[nn.Module]:
@@ -35,7 +35,7 @@ def generator_layers(generator: Generator) -> list[nn.Module]:
 
 
 def discriminator_layers(discriminator: Discriminator) -> list[nn.Module]:
-    """Return the modules whose outputs are D's features; raises CardiganError for a D that judges packs."""
+    """Return the modules whose outputs are D's features; raises CardiganError for a D with pac > 1."""
     check_not_packed(discriminator)
     return _layers(discriminator)
 
@@ -43,33 +43,33 @@ def discriminator_layers(discriminator: Discriminator) -> list[nn.Module]:
 def _layers(network: nn.Module) -> list[nn.Module]:
     if type(network) not in FEATURE_MODULES:
         raise CardiganError(
-            f"Where the features of a {type(network).__name__} are is not known: name them in explore/layers.py."
+            f"The feature layers of {type(network).__name__} are unknown: add them in explore/layers.py."
         )
     return list(getattr(network, FEATURE_MODULES[type(network)]))
 
 
 def check_not_packed(discriminator: nn.Module) -> None:
-    """Raise CardiganError for a discriminator that has no opinion on a single picture."""
+    """Raise CardiganError for a discriminator that scores several images together."""
     if isinstance(discriminator, PacDiscriminator):
         raise CardiganError(
-            f"This discriminator judges packs of {discriminator.pac} pictures together, so it has no opinion on one: "
+            f"This discriminator scores packs of {discriminator.pac} images together, so a single image has no logit: "
             "give a run that was trained with pac 1."
         )
 
 
 def layer_at(layers: Sequence[nn.Module], layer: int) -> nn.Module:
-    """Return one of the layers, counted from 0, or from the end with -1; raises CardiganError if there is none."""
+    """Return one layer by its index, from the end if negative; raises CardiganError if it does not exist."""
     if not -len(layers) <= layer < len(layers):
         raise CardiganError(f"layer is {layer}: expected 0..{len(layers) - 1}, or -1 for the last.")
     return layers[layer]
 
 
 class StopForward(Exception):
-    """A pass has come as far as it is wanted."""
+    """Stops a forward pass after the layer of interest."""
 
 
 def layer_output(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
-    """Return what one layer gives in a pass of a network, computing nothing after it: of a large generator the first layer is the least."""
+    """Return one layer's output in a forward pass, without computing the layers after it."""
     outputs: list[Tensor] = []
 
     def stop(module: nn.Module, module_inputs: Any, output: Tensor) -> None:
@@ -87,7 +87,7 @@ def layer_output(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
 
 @contextmanager
 def record_activations(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Yield a list that, after a pass inside the block, holds what each layer gave, in the order computed; clear it between passes."""
+    """Yield a list that receives each layer's output, in the order computed. Clear it between passes."""
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, module_inputs: Any, output: Tensor) -> None:

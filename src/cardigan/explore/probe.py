@@ -1,4 +1,4 @@
-"""Which pictures of a source are strange to a run's discriminator, and how much its features know of their classes.
+"""Outlier scores and linear probe errors of a source's images, from a run's discriminator features.
 
 Opens sources; writes no file.
 """
@@ -28,26 +28,26 @@ from cardigan.rng import stream
 from cardigan.shapes import Pixels
 
 MAX_IMAGES = 10_000
-"""Pictures that are looked at, of either source, unless told otherwise: each is compared with each."""
+"""Default maximum number of images from either source. The cost is quadratic."""
 MIN_LABELED = 50
 TEST_DIVISOR = 5
-"""One labelled picture in so many tests the classifier that is fitted to the others."""
+"""One labeled image in this many tests the classifier that is fitted to the others."""
 
 
 @dataclass(frozen=True)
 class ProbeImages:
-    """Pictures to look at, in a run's frame."""
+    """Images to inspect, in a run's shape."""
 
     titles: list[str]
     pixels: Pixels
     labels: Int64[Tensor, " _"] | None
-    """-1 where a picture has none; None where none has one."""
+    """-1 for an image without a label; None if no image has one."""
     classes: int
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What D makes of them."""
+    """Scores of the images by D's features."""
 
     images: ProbeImages
     outlier_factors: Float[Tensor, " _"]
@@ -57,17 +57,17 @@ class ProbeResult:
     pixel_probe_error: float | None
     """The same on raw pixels."""
     num_labeled: int
-    """Pictures that classifier was fitted to."""
+    """Images that the classifier was fitted to."""
 
 
 def probe_discriminator(
     networks: RunNetworks, source: str, labels: str = "", max_images: int = MAX_IMAGES
 ) -> ProbeResult:
-    """Return what the run's D makes of a source's pictures, `max_images` of them.
+    """Return outlier scores and probe errors of up to `max_images` images of a source.
 
-    A picture's strangeness is its distance to the nearest pictures the run was trained on, in D's features and in terms of those pictures' own
-    distances (`features.strangeness`); where the source is the one that was trained on, to the nearest others.
-    Raises CardiganError for sources that cannot be read by number, and for a D without features of its own.
+    The score is `features.local_outlier_factor` in D's features, with the run's training images as reference. If the
+    source is the training source, each image is compared with the others.
+    Raises CardiganError for sources without random access, and for a D whose features depend on the class.
     """
     config = networks.snapshot.config
     images = load_probe_images(config, source, labels, max_images)
@@ -82,15 +82,18 @@ def probe_discriminator(
         training_images = load_training_images(config, max_images)
         outlier_factors, compared_with = (
             local_outlier_factor(discriminator_features(networks, training_images), image_features),
-            f"{len(training_images):,} pictures of {config.data.source}",
+            f"{len(training_images):,} images of {config.data.source}",
         )
     return ProbeResult(images, outlier_factors, compared_with, *_linear_probe_errors(image_features, images))
 
 
 def load_probe_images(config: Config, source: str, labels: str, max_images: int) -> ProbeImages:
-    """Return a source's pictures in the frame of a run, spread evenly over it if it has more than `max_images`; of embedded digits the test ones."""
+    """Return a source's images in a run's shape; `max_images` evenly spaced ones if it has more.
+
+    Built-in digits come from the test set.
+    """
     if max_images < NUM_NEIGHBORS + 1:
-        raise CardiganError(f"The number of pictures is {max_images}: expected at least {NUM_NEIGHBORS + 1}.")
+        raise CardiganError(f"max_images is {max_images}: expected at least {NUM_NEIGHBORS + 1}.")
     if source in BUILTIN_DATASETS:
         digits = BUILTIN_DATASETS[source]("test")
         count = min(max_images, len(digits))
@@ -100,7 +103,7 @@ def load_probe_images(config: Config, source: str, labels: str, max_images: int)
             [f"test digit {index}" for index in indices.tolist()], pixels, digits.labels[indices], digits.num_classes
         )
     if is_shards(source):
-        raise CardiganError(f"{source} are shards, which are read as they come: give a folder, an archive or a table.")
+        raise CardiganError(f"{source} contains shards, which have no random access: give a folder, archive or table.")
     data = replace(config.data, source=absolute_source(source), labels=labels, num_classes=0)
     reader = reader_from_config(data)
     pixels, entries = _decode_entries(
@@ -118,7 +121,7 @@ def load_probe_images(config: Config, source: str, labels: str, max_images: int)
 
 
 def _decode_entries(reader: Reader, data: DataConfig, entries: list[int]) -> tuple[Pixels, list[int]]:
-    """Return a reader's pictures in the frame that `data` describes, and which of the entries could be read."""
+    """Return a reader's images in the shape that `data` describes, and the entries that could be read."""
     if data.source not in BUILTIN_DATASETS:
         decoded = decode_in_memory(reader, decode_spec(data), data.num_workers, entries=entries)
         return decoded.pixels.contiguous(), decoded.entries
@@ -128,19 +131,19 @@ def _decode_entries(reader: Reader, data: DataConfig, entries: list[int]) -> tup
             rows.append(preprocess_image(reader.read(entry), data))
             readable.append(entry)
     if len(readable) < 2:
-        raise CardiganError(f"{reader.name} holds {len(readable)} pictures that can be read: expected at least 2.")
+        raise CardiganError(f"{reader.name} has {len(readable)} readable images: expected at least 2.")
     return torch.cat(rows), readable
 
 
 def load_training_images(config: Config, max_images: int) -> Pixels:
-    """Return some of the pictures a run was trained on, spread evenly over them."""
+    """Return up to `max_images` evenly spaced training images of a run."""
     source = open_datasets(config.data).train
     count = min(max_images, len(source.pixels))
     return encode(source.images_at(evenly_spaced_indices(count, len(source.pixels)), config.data))
 
 
 def evenly_spaced_indices(count: int, total: int) -> Int64[Tensor, " _"]:
-    """Return `count` places spread evenly over `total`: a source's first pictures may all be of one class."""
+    """Return `count` indices spaced evenly over `total`: a source's first images may all be of one class."""
     return torch.arange(count) * total // max(count, 1)
 
 

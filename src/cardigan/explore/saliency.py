@@ -1,6 +1,6 @@
-"""What the judge thinks and wants: D's opinion of pictures, the change it asks for, and what its features look at.
+"""D's logits, its input gradients, and visualizations of its features.
 
-Looks into two players at one moment; changes neither.
+Reads one checkpoint's networks; changes no weight.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ from cardigan.pixels import decode
 from cardigan.shapes import Images, Labels, Logits, Pixels
 
 NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR = (246.0, 246.0, 244.0), (24.0, 84.0, 176.0), (222.0, 96.0, 12.0)
-"""Colours of no change, and of the strongest wish for a darker or brighter place: told apart by the colour-blind too."""
+"""Colors of a zero, a most negative and a most positive gradient; safe for color-blind readers."""
 NUM_FEATURES, NUM_EXAMPLES = 8, 6
 HEATMAP_QUANTILE = 0.995
 
 
 def discriminator_logits(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Logits:
-    """Return D's logits; larger means more real, and what 0 means depends on the loss.
+    """Return D's logits. Larger means more real; the meaning of 0 depends on the loss.
 
-    Raises CardiganError for a D that judges packs, for pictures of another size, and for labels that are missing, needless or wrong.
-    Where D sees the deviation of a group, the groups are those of the pictures given, 64 at a time.
+    With minibatch standard deviation, the groups are formed from the given images, 64 at a time.
+    Raises CardiganError for a D with pac > 1, images of another size, and missing, unexpected or invalid labels.
     """
     _check_inputs(networks, pixels, labels)
     with torch.no_grad():
@@ -45,9 +45,9 @@ def discriminator_logits(networks: RunNetworks, pixels: Pixels, labels: Labels |
 
 
 def input_gradient(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Images:
-    """Return d logit / d picture: where, and which way, each picture would have to change to look more real to D.
+    """Return d logit / d image, for images in [-1, 1]: the change that makes each image look more real to D.
 
-    It is what D sends back to G (arXiv:1406.2661, algorithm 1), but for the slope of the loss, one number a picture. Pictures are in [-1, 1].
+    G's training gradient (arXiv:1406.2661, algorithm 1) is this times the loss's derivative, one scalar per image.
     """
     _check_inputs(networks, pixels, labels)
     gradients = []
@@ -59,10 +59,11 @@ def input_gradient(networks: RunNetworks, pixels: Pixels, labels: Labels | None)
     return torch.cat(gradients)
 
 
-def signed_heatmap(gradient: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch colour height width"]:
-    """Return a change as a picture [n, 3, h, w]: blue where it makes darker, orange where brighter, summed over the colours.
+def signed_heatmap(gradient: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch color height width"]:
+    """Return a gradient as an image [n, 3, h, w]: blue where negative (darker), orange where positive (brighter).
 
-    Each is scaled by its own strong places (their 99.5th percentile); transparency, a fourth channel, is no colour and is left out.
+    Gradients are summed over the color channels and scaled by their 99.5th percentile per image. A fourth channel is
+    alpha and is ignored.
     """
     color_channels = gradient[:, :3] if gradient.shape[1] in (3, 4) else gradient
     signed = color_channels.float().sum(1)
@@ -78,15 +79,16 @@ def signed_heatmap(gradient: Float[Tensor, "batch channel height width"]) -> UIn
 def guided_backpropagation(
     networks: RunNetworks, pixels: Pixels, labels: Labels | None, feature: int, layer: int = -1
 ) -> Images:
-    """Return what excites one of D's features in each picture, [n, c, h, w]: the gradient of its strongest place, guided.
+    """Return the guided gradient [n, c, h, w] of one of D's features at its strongest position in each image.
 
-    Through rectifiers passes only what is above 0 both forward and backward (arXiv:1412.6806, section 3.4); so the DCGAN paper shows its
-    discriminator's last features (arXiv:1511.06434, section 6.1, figure 5). Raises CardiganError for `mlp`, whose maxout units rectify nothing.
+    Rectifiers pass only what is positive both forward and backward (arXiv:1412.6806, section 3.4). The DCGAN paper
+    shows its discriminator's last features this way (arXiv:1511.06434, section 6.1, figure 5).
+    Raises CardiganError for `mlp`, which has maxout units and no rectifiers.
     """
     _check_inputs(networks, pixels, labels)
     if isinstance(networks.discriminator, MlpDiscriminator):
         raise CardiganError(
-            "The mlp discriminator has maxout units and no rectifiers, which guided backpropagation goes through: give another run."
+            "The mlp discriminator has maxout units; guided backpropagation needs rectifiers: give another run."
         )
     layer_module = layer_at(discriminator_layers(networks.discriminator), layer)
     gradients = []
@@ -105,7 +107,7 @@ def guided_backpropagation(
 def max_activations(
     networks: RunNetworks, pixels: Pixels, labels: Labels | None, layer: int = -1
 ) -> Float[Tensor, "batch feature"]:
-    """Return how strongly each feature of one of D's layers answers each picture, at the place where it does most."""
+    """Return each feature's largest activation over all positions, for one of D's layers."""
     _check_inputs(networks, pixels, labels)
     activations = []
     with torch.no_grad(), record_activations([layer_at(discriminator_layers(networks.discriminator), layer)]) as maps:
@@ -116,13 +118,13 @@ def max_activations(
     return torch.cat(activations)
 
 
-def check_feature(maps: Float[Tensor, "batch feature *place"], feature: int) -> None:
+def check_feature(maps: Float[Tensor, "batch feature *position"], feature: int) -> None:
     if not 0 <= feature < maps.shape[1]:
         raise CardiganError(f"feature is {feature}: expected 0..{maps.shape[1] - 1} in this layer.")
 
 
 class GuidedReLU(Function):
-    """max(x, slope x) forward; backward what is positive, where x was (arXiv:1412.6806, figure 1 c)."""
+    """max(x, negative_slope * x) forward; backward passes positive gradients where x > 0 (arXiv:1412.6806, fig. 1c)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, negative_slope: float) -> Tensor:
@@ -136,7 +138,7 @@ class GuidedReLU(Function):
 
 
 class GuidedReLUMode(TorchFunctionMode):
-    """Inside the block every rectifier is a guided one."""
+    """Replaces every rectifier inside the block by `GuidedReLU`."""
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func in {torch.relu, relu}:
@@ -150,15 +152,16 @@ def _check_inputs(networks: RunNetworks, pixels: Pixels, labels: Labels | None) 
     check_not_packed(networks.discriminator)
     spec = networks.snapshot.spec
     if tuple(pixels.shape[1:]) != (spec.channels, spec.height, spec.width):
-        given_shape = "x".join(map(str, pixels.shape[1:]))
+        image_shape = "x".join(map(str, pixels.shape[1:]))
         raise CardiganError(
-            f"Pictures of {given_shape} for a run of {spec.channels}x{spec.height}x{spec.width}: bring them into its frame first."
+            f"The images are {image_shape}, the run's are {spec.channels}x{spec.height}x{spec.width}: "
+            "preprocess them to the run's shape first."
         )
     if labels is not None:
         validate_labels(labels, len(pixels), spec.num_classes)
     elif spec.num_classes:
         raise CardiganError(
-            f"This discriminator was trained with classes: say which of 0..{spec.num_classes - 1} each picture is of."
+            f"This discriminator is class-conditional: give each image a label from 0..{spec.num_classes - 1}."
         )
 
 
@@ -181,9 +184,9 @@ ImageRow = UInt8[Tensor, "_ channel height width"]
 
 
 def feature_rows(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> list[ImageRow]:
-    """Return a row for each of eight of D's last features: the six pictures that excite it most, then what in each of them does.
+    """Return a row for each of eight of D's last features: its six most activating images, then their guided gradients.
 
-    Chosen are the features that differ most from picture to picture, each beside the mean of its own strength.
+    Selects the features with the largest standard deviation over images, relative to their mean absolute activation.
     """
     activations = max_activations(networks, pixels, labels)
     relative_std = activations.std(0) / activations.abs().mean(0).clamp(min=1e-6)
@@ -197,7 +200,7 @@ def feature_rows(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -
 
 
 def gradient_images(gradient: Float[Tensor, "batch channel height width"]) -> Pixels:
-    """Return gradients as pictures around mid-grey, each by its own largest value; a fourth channel, transparency, is opaque."""
+    """Return gradients as images around mid-gray, each scaled by its largest value. Alpha (channel 4) is opaque."""
     level = gradient / gradient.flatten(1).abs().amax(1).clamp(min=1e-12)[:, None, None, None]
     image = (127.5 + 127.5 * level).round().to(torch.uint8)
     if image.shape[1] == 4:

@@ -1,6 +1,6 @@
-"""What commands and the studio's latent room show alike: pictures of seeds, of places between them, of walks, sums and checkpoints.
+"""Views shared by the commands and the studio: images of seeds, interpolations, walks and latent arithmetic.
 
-Tensors in, tensors out; does not load models and writes no file.
+Tensors in, tensors out. Loads no model and writes no file.
 """
 
 from collections.abc import Sequence
@@ -23,33 +23,33 @@ from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Labels, Latents, Pixels
 
 ImageRow = UInt8[Tensor, "_ channel height width"]
-"""Pictures side by side; rows of one sheet may differ in number."""
+"""Images side by side. Rows of one sheet may differ in length."""
 
 NUM_DIRECTIONS = 8
-"""Principal directions that are offered."""
+"""Number of principal directions."""
 NUM_NOISY_COPIES = 9
-"""Pictures of a result: itself, and what lies around it (arXiv:1511.06434, figure 7)."""
+"""Images per arithmetic result: itself and noisy copies (arXiv:1511.06434, figure 7)."""
 
 INTERACTIVE_CHUNK = 16
-"""A pad's pictures are drawn this many at a time: it has to follow a hand."""
+"""Batch size of interactive grids; a small one keeps the latency low."""
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What all pictures of a view have in common."""
+    """Options shared by all images of a view."""
 
     label: str = ""
-    """A class by name or number; nothing lets the seed choose."""
+    """A class by name or number. Default: the seed chooses."""
     truncation: float = 1.0
     direction_amounts: dict[int, float] = field(default_factory=dict)
-    """How far to go along principal directions, in their spreads."""
+    """Offset along each numbered principal direction, in standard deviations."""
 
 
 def labels_for(snapshot: Snapshot, points: Sequence[Point], label: str) -> Labels | None:
-    """Return the class of each picture: the one asked for, else the one each seed draws or each z was found with (the first where that is not
-    known); None for a generator without classes.
+    """Return the class of each image, or None for an unconditional generator.
 
-    Raises CardiganError for a class where there are none, or that is not among them.
+    It is `label` if given; else the class a seed samples, or the one stored with a latent (class 0 if none is stored).
+    Raises CardiganError for an unknown class, and for any class of an unconditional generator.
     """
     classes = snapshot.spec.num_classes
     if label:
@@ -74,14 +74,14 @@ def apply_options(z: Latents, options: SamplingOptions, directions: Directions |
 
 
 def default_directions(snapshot: Snapshot) -> Directions:
-    """Return the principal directions that `SamplingOptions.direction_amounts` counts."""
+    """Return the principal directions that `SamplingOptions.direction_amounts` indexes."""
     return principal_directions(snapshot, min(NUM_DIRECTIONS, snapshot.config.latent.size))
 
 
 def seed_images(
     snapshot: Snapshot, seeds: Sequence[Point], options: SamplingOptions, directions: Directions | None
 ) -> Pixels:
-    """Return one picture a seed, as `cardigan sample --seeds` draws them."""
+    """Return one image per seed, the same as `cardigan sample --seeds`."""
     z = apply_options(point_latents(snapshot.config, seeds), options, directions)
     return generate_pixels(snapshot.generator, z, labels_for(snapshot, seeds, options.label))
 
@@ -95,7 +95,10 @@ def interpolation_images(
     options: SamplingOptions,
     directions: Directions | None,
 ) -> Pixels:
-    """Return the pictures at and around a place between four seeds, grid x grid of them; without a class all have the first corner's."""
+    """Return grid x grid images at and around a position between four corners.
+
+    Without a label, all have the first corner's class.
+    """
     z = apply_options(
         interpolation_grid_latents(snapshot.config, point_latents(snapshot.config, corners), *position, grid, extent),
         options,
@@ -115,9 +118,9 @@ def walk_images(
     options: SamplingOptions,
     directions: Directions | None,
 ) -> Pixels:
-    """Return the frames of a walk through the seeds; without a class all have the first seed's."""
+    """Return the frames of a latent walk through the seeds. Without a label, all have the first seed's class."""
     if len(seeds) < 2:
-        raise CardiganError(f"{len(seeds)} seed is no walk: give at least two.")
+        raise CardiganError(f"A walk through {len(seeds)} seed is impossible: give at least two.")
     z = walk_latents(snapshot.config, point_latents(snapshot.config, seeds), frames, spherical, loop)
     return generate_pixels(
         snapshot.generator,
@@ -136,10 +139,10 @@ def parallel_walk_images(
     options: SamplingOptions,
     directions: Directions | None,
 ) -> Pixels:
-    """Return the frames of several walks side by side, each beginning one seed further along than the one on its left; one alone has no gaps."""
+    """Return the frames of several walks side by side. Each starts one seed later than the walk on its left."""
     if not 1 <= columns <= len(seeds):
         raise CardiganError(
-            f"{columns} walks side by side through {len(seeds)} seeds: expected 1..{len(seeds)}, each begins at a seed of its own."
+            f"{columns} walks side by side through {len(seeds)} seeds: expected 1..{len(seeds)}, one first seed each."
         )
     rotated_seeds = [[*seeds[start:], *seeds[:start]] for start in range(columns)]
     walks = [
@@ -159,8 +162,10 @@ def arithmetic_rows(
     options: SamplingOptions,
     directions: Directions | None,
 ) -> list[ImageRow]:
-    """Return a row for each group of seeds, its pictures and then its average, and last the sum of the averages less those subtracted, nine times:
-    itself, and with noise (arXiv:1511.06434, section 6.3.2). Without a class all have the first seed's, since z is what is added.
+    """Return a row for each group of seeds (its images, then the image of its mean z), and a last row with the result.
+
+    The last row shows the sum of the added means minus the subtracted means, then eight noisy copies (arXiv:1511.06434,
+    section 6.3.2). Without a label, all images have the first seed's class, because only z is added.
     """
     groups = [[point_latents(snapshot.config, seeds) for seeds in part] for part in (add, subtract)]
     result = noisy_copies(latent_arithmetic(*groups), NUM_NOISY_COPIES)
@@ -178,7 +183,7 @@ def arithmetic_rows(
 
 
 def stack_rows(rows: Sequence[ImageRow]) -> GridImage:
-    """Return batches below each other, each from left to right; where one is shorter the sheet stays black."""
+    """Return one sheet with a batch per row, from left to right. Missing images are black."""
     count, (_, channels, height, width) = max(len(row) for row in rows), rows[0].shape
     sheet = rows[0].new_zeros(channels, len(rows) * (height + GAP) - GAP, count * (width + GAP) - GAP)
     for row_index, row in enumerate(rows):

@@ -1,1 +1,1 @@
-"""What leaves Cardigan: files that run anywhere, are safe to open, and say what they are. The verb is `cardigan.export`."""
+"""Export of models and samples to portable files with a model card. The entry point is `cardigan.export`."""

@@ -1,4 +1,4 @@
-"""What a file that leaves this machine may say of where its images came from."""
+"""Removes local paths and credentials from the metadata of exported files."""
 
 import re
 from dataclasses import replace
@@ -14,11 +14,11 @@ URL_USER = re.compile(r"://[^/]*@")
 
 
 LOCAL_SCHEME = re.compile(r"\b(file|local)://", re.IGNORECASE)
-"""What of an address can hold a password, or is a path of this machine."""
+"""Parts of an address that may contain a password, or a path of this machine."""
 
 
 def anonymized(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot as it may leave this machine: its settings name the pictures, not where they lie."""
+    """Return the snapshot with the data source's name instead of its local path or private address."""
     data = snapshot.config.data
     labels = Path(data.labels).name if data.labels else data.labels
     return replace(
@@ -28,7 +28,7 @@ def anonymized(snapshot: Snapshot) -> Snapshot:
 
 
 def public_source(config: Config) -> str:
-    """Return what the pictures are called, without the folders of this machine that they lie in, and without what an address holds of passwords."""
+    """Return the data source's name, without local folders and without credentials in an address."""
     source = config.data.source
     if "://" in source:
         return _public_address(source)
@@ -39,7 +39,7 @@ def public_source(config: Config) -> str:
 
 
 def _public_address(source: str) -> str:
-    """Return an address, or a chain of them (`tar://...::https://...`), without a web address' query, users, and folders of this machine."""
+    """Return an address, or a chain such as `tar://...::https://...`, without queries, users and local folders."""
     without_secrets = URL_USER.sub("://", URL_QUERY.sub(r"\1", source))
     return "::".join(
         link if "://" in link and not LOCAL_SCHEME.search(link) else _base_name(link)
@@ -48,7 +48,7 @@ def _public_address(source: str) -> str:
 
 
 def _is_local_folder(name: str) -> bool:
-    """Return whether what follows `hf:` can only be a folder; on the hub it is NAME or USER/NAME."""
+    """Return whether the text after `hf:` can only be a folder. A hub name is NAME or USER/NAME."""
     return name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
 
 

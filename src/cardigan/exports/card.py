@@ -1,6 +1,6 @@
-"""The model card: what a generator is, what it was trained on and how, how good it is, what it is not good for, and how to have it again.
+"""The model card: data, recipe, metrics, limits, license, use, and how to reproduce the model.
 
-Markdown, with the front matter that the Hugging Face hub reads. Words only; judges nothing, writes nothing.
+Markdown with the front matter that the Hugging Face hub reads. Computes no metrics and writes no files.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from cardigan.exports.training_record import TrainingRecord, training_command, t
 from cardigan.models.snapshot import Snapshot
 
 UNKNOWN_DATA = "unknown images"
-"""What the data of a generator is called that another program trained."""
+"""Data name of a generator that another program trained."""
 LICENSES = dict.fromkeys(
     ("mnist", "stacked-mnist"),
-    ("cc-by-sa-3.0", "Creative Commons Attribution-ShareAlike 3.0 (CC BY-SA 3.0), https://creativecommons.org/licenses/by-sa/3.0/; "
-     "the MNIST digits are by Yann LeCun and Corinna Cortes"),
+    ("cc-by-sa-3.0", "Creative Commons Attribution-ShareAlike 3.0 (CC BY-SA 3.0), "
+     "https://creativecommons.org/licenses/by-sa/3.0/; the MNIST digits are by Yann LeCun and Corinna Cortes"),
 )  # fmt: skip
-"""Of the embedded pictures: the short name and the sentence."""
+"""Licenses of the built-in data: identifier and full text."""
 
 
 def model_card(
@@ -38,8 +38,8 @@ def model_card(
 ) -> str:
     """Return the card of a snapshot.
 
-    `model` is where it came from, `files` are the names of what the card is of and their SHA-256, "" where the card is to lie inside, `export_lines` says
-    what this export is, `quantization` what the judge found, `weights` what they are stored as.
+    `model` is the model's path. `files` maps the names of the described files to their SHA-256; it is "" for a file
+    that embeds the card. `export_lines` describes the export, `quantization` its metrics, `weights` the stored dtype.
     """
     config, record = snapshot.config, training_record(model, snapshot)
     source = public_source(config) or UNKNOWN_DATA
@@ -64,7 +64,7 @@ def model_card(
 
 
 def weights_hash(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's fp32 weights: every name in order, its shape and its numbers."""
+    """Return the SHA-256 of a network's fp32 weights: names in sorted order, with shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -73,19 +73,22 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def sampling_instructions(config: Config) -> list[str]:
-    """Return how latents and classes are drawn, so that any program can draw the same ones."""
+    """Return how latents and classes are sampled, so that any program can sample the same ones."""
     size, distribution = config.latent.size, config.latent.distribution
     distribution_text = {"normal": "from N(0, 1)", "uniform": "uniformly from [-1, 1]"}[distribution]
     expression = {
         "normal": f"torch.randn(1, {size}, generator=g)",
         "uniform": f"torch.rand(1, {size}, generator=g) * 2 - 1",
     }[distribution]
-    lines = [f"`z` is {size} numbers drawn independently {distribution_text}. Picture i of seed s has, in PyTorch, `{expression}`, where `g = torch.Generator()"
-             '.manual_seed(int.from_bytes(hashlib.blake2b(f"{s}/sample/{i}".encode(), digest_size=8).digest(), "big") >> 1)`. '
+    lines = [f"`z` has {size} values sampled independently {distribution_text}. In PyTorch, image i of seed s has "
+             f"`z = {expression}` with `g = torch.Generator()"
+             '.manual_seed(int.from_bytes(hashlib.blake2b(f"{s}/sample/{i}".encode(), digest_size=8).digest(), "big") '
+             ">> 1)`. "
              "`truncation`, from 0 to 1, multiplies `z`: less is more typical and less varied."]  # fmt: skip
     if config.conditional:
         lines.append(
-            '`labels` are class numbers; one that is not asked for is drawn by `torch.randint(classes, (1,), generator=g)` of `f"{s}/label/{i}"`.'
+            "`labels` are class indices. A random label is `torch.randint(classes, (1,), generator=g)` with `g` from "
+            '`f"{s}/label/{i}"`.'
         )
     return lines
 
@@ -105,7 +108,7 @@ def _yaml_quoted(text: str) -> str:
 
 def _title(snapshot: Snapshot, source: str) -> str:
     spec = snapshot.spec
-    return f"{source}: {spec.height}x{spec.width} pictures by a {snapshot.config.generator.network} GAN"
+    return f"{source}: {spec.height}x{spec.width} images by a {snapshot.config.generator.network} GAN"
 
 
 def _license(source: str, data_license: str) -> tuple[str, str]:
@@ -114,32 +117,33 @@ def _license(source: str, data_license: str) -> tuple[str, str]:
         license_text = " ".join(data_license.split())
         return (
             identifier,
-            f"{license_text}, as told by who exported this. Whether it extends to the weights is for you to judge.",
+            f"{license_text}, as stated by the exporter. Decide yourself whether it extends to the weights.",
         )
     if source in LICENSES:
-        return LICENSES[source][
-            0
-        ], f"{LICENSES[source][1]}. The card passes it on to the weights, to be on the safe side."
+        identifier, license_text = LICENSES[source]
+        return identifier, f"{license_text}. To be safe, this card applies it to the weights too."
     return (
         "unknown",
-        "Not recorded: Cardigan does not know it. Find it out before you share what was learned from the pictures.",
+        "Unknown: Cardigan has no record of it. Find it out before you share a model trained on these images.",
     )
 
 
 def _data(snapshot: Snapshot, source: str) -> list[str]:
     data, spec = snapshot.config.data, snapshot.spec
     if snapshot.foreign:
-        origin = "" if source == UNKNOWN_DATA else f": {source}, by what kind of file it is"
+        origin = "" if source == UNKNOWN_DATA else f": {source}, according to the file format"
         return [
-            f"- another program trained it{origin}; what exactly it saw, these weights do not tell",
-            f"- pictures: {spec.height}x{spec.width}",
+            f"- trained by another program{origin}; the weights do not record the exact training data",
+            f"- images: {spec.height}x{spec.width}",
         ]
-    color_text = {1: "grey", 3: "RGB", 4: "RGB and transparency"}.get(spec.channels, f"{spec.channels} channels")
-    lines = [f"- source: {source} (part `{data.split}`{f', {data.max_images:,} of its pictures' if data.max_images else ''}"
-             f"{f', {data.holdout:,} held out' if data.holdout else ''})",
-             f"- pictures: {spec.height}x{spec.width} (height first), {color_text}; fit `{data.resize}`{', mirrored' if data.horizontal_flip else ''}"]  # fmt: skip
+    color_text = {1: "gray", 3: "RGB", 4: "RGBA"}.get(spec.channels, f"{spec.channels} channels")
+    lines = [f"- source: {source} (split `{data.split}`"
+             f"{f', {data.max_images:,} of its images' if data.max_images else ''}"
+             f"{f', holdout of {data.holdout:,}' if data.holdout else ''})",
+             f"- images: {spec.height}x{spec.width} (height first), {color_text}; resize `{data.resize}`"
+             f"{', horizontal flip' if data.horizontal_flip else ''}"]  # fmt: skip
     names = ", ".join(spec.class_names) or f"0 to {spec.num_classes - 1}"
-    return [*lines, f"- classes: {spec.num_classes} ({names})" if spec.num_classes else "- classes: none told"]
+    return [*lines, f"- classes: {spec.num_classes} ({names})" if spec.num_classes else "- classes: none"]
 
 
 def _recipe(snapshot: Snapshot) -> list[str]:
@@ -147,28 +151,33 @@ def _recipe(snapshot: Snapshot) -> list[str]:
     quantization_note = (
         []
         if snapshot.weights_dtype == "float32"
-        else [f"- read from a file that stored its weights as {snapshot.weights_dtype}: these are not those trained"]
+        else [f"- read from a file with {snapshot.weights_dtype} weights: they are not exactly the trained ones"]
     )
     parameters = sum(parameter.numel() for parameter in snapshot.generator.parameters())
-    network = f"{config.generator.network}, width {config.generator.width}, {parameters:,} parameters, latent of {config.latent.size}"
+    network = (
+        f"{config.generator.network}, width {config.generator.width}, {parameters:,} parameters, "
+        f"latent size {config.latent.size}"
+    )
     if snapshot.foreign:
-        return [f"- generator: {network}; how it was trained is not known", *quantization_note]
+        return [f"- generator: {network}; training unknown", *quantization_note]
+    penalties = ", ".join(f"{name} {weight:g}" for name, weight in config.objective.penalties.items()) or "none"
     return [
         *quantization_note,
-        f"- recipe `{config.recipe}`, seed {config.seed}, batch {config.batch_size}, {snapshot.images_seen:,} images seen",
+        f"- recipe `{config.recipe}`, seed {config.seed}, batch size {config.batch_size}, "
+        f"{snapshot.images_seen:,} images seen",
         f"- generator: {network}",
-        f"- discriminator: {config.discriminator.network}, width {config.discriminator.width}; loss `{config.objective.loss}`, "
-        f"R1 {config.objective.r1:g}, R2 {config.objective.r2:g}",
-        f"- these are averaged weights, half-life {config.ema.half_life_images:,} images"
+        f"- discriminator: {config.discriminator.network}, width {config.discriminator.width}; "
+        f"loss `{config.objective.loss}`, penalties {penalties}",
+        f"- EMA weights, half-life {config.ema.half_life_images:,} images"
         if config.ema.half_life_images
-        else "- these are the last weights, not averaged",
+        else "- weights of the last step, without EMA",
     ]
 
 
 def _time(snapshot: Snapshot, record: TrainingRecord) -> list[str]:
     images_seen = f"{snapshot.images_seen:,} images"
     if record.seconds is None:
-        return [f"{images_seen}; how long they took is not known, since this file lies in no run."]
+        return [f"{images_seen}; the time is unknown, because the file is not part of a run."]
     environment = record.environment or {}
     machine = ", ".join(
         f"{label} {environment[name]}"
@@ -182,15 +191,21 @@ def _metrics(record: TrainingRecord, weights: str) -> list[str]:
     quantization_note = (
         []
         if weights == "float32"
-        else [f"Of the weights before they were stored as {weights}; what that costs was not judged.", ""]
+        else [f"These metrics are of the weights before quantization to {weights}; its effect was not evaluated.", ""]
     )
-    score = [] if record.score is None else [f"Score at this checkpoint: {record.score:.2f} (the quick score, of few pictures and without an error: "
-                                             "it compares checkpoints of one run, nothing else)."]  # fmt: skip
+    score = (
+        []
+        if record.score is None
+        else [
+            f"Score at this checkpoint: {record.score:.2f} (the quick score, of few images and without a standard "
+            "error; it only compares checkpoints of one run)."
+        ]
+    )
     if not record.metric_rows:
         return [
             *score,
             *([""] if score else []),
-            "Not evaluated: `cardigan export --evaluate` or `cardigan evaluate` does it.",
+            "Not evaluated: use `cardigan export --evaluate` or `cardigan evaluate`.",
         ]
     table = ["| metric | value | standard error | real baseline |", "|---|---|---|---|"]
     table += [f"| {row.name} | {row.value} | {row.error} | {row.baseline} |" for row in record.metric_rows]
@@ -198,17 +213,18 @@ def _metrics(record: TrainingRecord, weights: str) -> list[str]:
 
 
 def _limits(snapshot: Snapshot) -> list[str]:
-    classes = "Only the classes above can be asked for." if snapshot.spec.num_classes else "No class can be asked for."
+    classes = "It supports only the classes above." if snapshot.spec.num_classes else "It is unconditional."
     return [
-        f"- It draws {snapshot.spec.height}x{snapshot.spec.width} pictures like those it was trained on, with their faults and imbalances.",
-        f"- {classes} Rare kinds of pictures may be missing or worse than others.",
-        "- It can repeat training pictures: the metric `memorization` looks for it, where it was judged.",
-        "- It was made to study and illustrate; nothing was checked for any use in which a wrong picture does harm.",
+        f"- It generates {snapshot.spec.height}x{snapshot.spec.width} images like its training images, including their "
+        "flaws and imbalances.",
+        f"- {classes} Rare kinds of images may be missing or of lower quality.",
+        "- It can reproduce training images. The metric `memorization` measures this, if it was evaluated.",
+        "- It is meant for study and illustration. It was not tested for any use in which a wrong image does harm.",
     ]
 
 
 def _use(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
-    """Return how to draw: the code where a file is one that Cardigan loads, and in words for any program."""
+    """Return how to sample: Python code if Cardigan loads a file, and a description for any program."""
     spec, instructions = snapshot.spec, sampling_instructions(snapshot.config)
     weights_name = next((name for name in files if name.endswith(".safetensors")), "")
     if not weights_name:
@@ -219,7 +235,7 @@ def _use(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
         "import cardigan",
         "",
         f'gan = cardigan.load("{weights_name}")',
-        f"pictures = gan.sample(16, seed=0{label})  # uint8 [16, {spec.height}, {spec.width}, {spec.channels}]",
+        f"images = gan.sample(16, seed=0{label})  # uint8 [16, {spec.height}, {spec.width}, {spec.channels}]",
         "```",
         "",
         *instructions,
@@ -233,16 +249,19 @@ def _reproducibility_note(record: TrainingRecord) -> str:
         if {"cardigan_version", "torch_version"} <= environment.keys()
         else "with the same versions"
     )
-    return f"\nThe bits are the same {versions} on the same kind of machine; elsewhere rounding differs, and so do single pictures."
+    return (
+        f"\nResults are bit-identical {versions} on the same kind of machine. Elsewhere rounding differs, and single "
+        "images may differ."
+    )
 
 
 def _hashes(snapshot: Snapshot, files: Mapping[str, str]) -> list[str]:
     rows = [f"| {name} | `{digest}` |" for name, digest in files.items() if digest]
     return [
-        "| what | SHA-256 |",
+        "| file | SHA-256 |",
         "|---|---|",
         *rows,
-        f"| the weights of this generator in fp32 | `{weights_hash(snapshot.generator)}` |",
+        f"| fp32 weights of the generator | `{weights_hash(snapshot.generator)}` |",
         "",
         f"Written by cardigan {version('cardigan')}.",
     ]

@@ -1,6 +1,6 @@
-"""The proof that an export draws what PyTorch draws: several latents, classes, truncations and batch sizes, the largest difference.
+"""Verifies an export: the largest difference from PyTorch over several latents, classes, truncations and batch sizes.
 
-Does not know any format: it is given what draws.
+Independent of the format.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Images, Labels, Latents
 
 CHECK_BATCHES = ((1, 1.0), (2, 0.7), (7, 1.0), (16, 0.0), (33, 0.5))
-"""Pictures at a time, and their truncation."""
+"""Batch sizes and their truncation."""
 FIRST_SEED = 2**40
-"""Seeds that nobody draws by hand, so that what is checked is not what was looked at."""
+"""Seeds outside the range that users choose by hand."""
 
 
 @dataclass(frozen=True)
 class CheckInput:
-    """What is drawn by both."""
+    """Inputs of one verification batch."""
 
     z: Latents
     labels: Labels | None
@@ -41,7 +41,7 @@ def check_inputs(snapshot: Snapshot) -> Iterator[CheckInput]:
 
 
 def pytorch_generate_fn(snapshot: Snapshot) -> GenerateFn:
-    """Return PyTorch's own drawing."""
+    """Return the reference: the generator in PyTorch."""
 
     @torch.no_grad()
     def generate(z: Latents, labels: Labels | None, truncation: float) -> Images:
@@ -51,7 +51,7 @@ def pytorch_generate_fn(snapshot: Snapshot) -> GenerateFn:
 
 
 def largest_difference(snapshot: Snapshot, generate: GenerateFn) -> float:
-    """Return the largest difference between two pictures' values, of 2 between black and white; infinite where one is no picture."""
+    """Return the largest absolute difference from PyTorch, for images in [-1, 1]; infinite for invalid output."""
     pytorch_generate, largest = pytorch_generate_fn(snapshot), 0.0
     for check_input in check_inputs(snapshot):
         expected_images, actual_images = (
@@ -65,9 +65,9 @@ def largest_difference(snapshot: Snapshot, generate: GenerateFn) -> float:
 
 
 def check_difference(title: str, difference: float, tolerance: float) -> None:
-    """Raise CardiganError, before anything is kept, for an export that draws something else."""
+    """Raise CardiganError for an export whose difference from PyTorch exceeds the tolerance."""
     if not difference <= tolerance:
         raise CardiganError(
-            f"The {title} draws other pictures than PyTorch: they differ by {difference:.2g} where {tolerance:.0e} is allowed (of 2 between black and "
-            "white), so nothing was kept. Export as safetensors instead, and report this."
+            f"The images of the {title} differ from PyTorch's by {difference:.2g} (tolerance {tolerance:.0e}, images in "
+            "[-1, 1]), so nothing was written. Export as safetensors instead, and report this."
         )

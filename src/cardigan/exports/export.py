@@ -1,6 +1,6 @@
-"""`export`: a model to a file with a card beside it, or to a folder of several formats with one card inside.
+"""`export`: one format with a model card, or several formats in a folder with one card.
 
-Knows the order of things; `table.py` knows the formats, `verified_write.py` how one is written and checked.
+`table.py` lists the formats, `verified_write.py` writes and verifies one.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from cardigan.models.snapshot import Snapshot, read_snapshot
 
 @runtime_checkable
 class HasSnapshot(Protocol):
-    """Anything with a snapshot, such as what `cardigan.load` returns."""
+    """Anything with a snapshot, such as the result of `cardigan.load`."""
 
     @property
     def snapshot(self) -> Snapshot: ...
@@ -47,12 +47,13 @@ def export(
     data_license: str = "",
     overwrite: bool = False,
 ) -> ExportedFile:
-    """Export a model to one format of `FORMATS` and return what was written: where, its difference from PyTorch and its hash.
+    """Export a model to one format of `FORMATS`; return the path, the difference from PyTorch and the hash.
 
-    `out` is by default the model's name with the format's ending. `num_samples`, `seed`, `truncation` and `label` are those of the samples.
-    With `evaluate_samples`, so many pictures are judged, of the trained weights and of the rounded ones, and the card tells it.
-    Raises CardiganError, and keeps nothing, for a network or weights that the format cannot hold, for a file that is there already,
-    and for an export that draws something else than PyTorch.
+    `out` defaults to the model's name with the format's suffix. `num_samples`, `seed`, `truncation` and `label` apply
+    to the format `samples`. With `evaluate_samples`, that many images are evaluated, for the trained and for the
+    quantized weights, and the card reports the metrics.
+    Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
+    file, and for an export whose images differ from PyTorch's.
     """
     export_format = find_format(format)
     settings = ExportSettings(
@@ -85,9 +86,9 @@ def export_all(
     evaluate_samples: int | None = None,
     data_license: str = "",
 ) -> list[ExportedFile]:
-    """Export a model to several formats in one new folder with one card, README.md; the folder appears whole or not at all.
+    """Export a model to several formats in one new folder with one card, README.md. The folder is created atomically.
 
-    `weights` are those of every format that holds any, `sample_settings` says which samples.
+    `weights` applies to every format with weights, `sample_settings` to the samples.
     """
     out_path = out or Path(f"{model_name(model)}-export")
     check_new_folder(out_path)
@@ -135,21 +136,21 @@ def _model_snapshot(model: str | Path | Snapshot | HasSnapshot) -> Snapshot:
 
 
 def _model_path(model: str | Path | Snapshot | HasSnapshot) -> Path | None:
-    """Return where a model lies, or lay: its run can tell of a checkpoint that is gone."""
+    """Return a model's path. It need not exist: the run also knows deleted checkpoints."""
     if isinstance(model, str | Path):
         return Path(model)
     return None if isinstance(model, Snapshot) else model.path
 
 
 def snapshot_on_cpu(snapshot: Snapshot) -> Snapshot:
-    """Return a snapshot that draws on the CPU, as exports are made and compared; one that was moved to another device stays there, and is copied."""
+    """Return the snapshot on the CPU, where exports are made and verified. Copies a generator on another device."""
     if all(parameter.device.type == "cpu" for parameter in snapshot.generator.parameters()):
         return snapshot
     return replace(snapshot, generator=deepcopy(snapshot.generator).cpu())
 
 
 def _quantization_fn(source: ExportSource, num_samples: int | None) -> QuantizationFn:
-    """Return what tells the cost of weights; the trained ones are judged once, and so is each way of rounding them."""
+    """Return a function that evaluates the effect of quantization. Each set of weights is evaluated once."""
     reports: dict[tuple[WeightsDtype, str], Report] = {}
 
     def report(weights: WeightsDtype, format: ExportFormat | None, num_samples: int) -> Report:

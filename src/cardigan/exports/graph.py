@@ -1,6 +1,6 @@
-"""A generator as PyTorch's own graph: latents, classes and a truncation in, pictures in [-1, 1] out, for any number at a time.
+"""A generator as a torch.export graph: latents, labels and truncation in, images in [-1, 1] out, for any batch size.
 
-Knows torch.export; `onnx.py` and `pt2.py` write the graph down. Nothing of the machine it was made on stays in it.
+`onnx.py` and `pt2.py` write the graph. It contains no information about this machine.
 """
 
 from copy import deepcopy
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class UnconditionalExportModule(nn.Module):
-    """A generator without classes, with the truncation as an input."""
+    """An unconditional generator with truncation as an input."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class UnconditionalExportModule(nn.Module):
 
 
 class ConditionalExportModule(nn.Module):
-    """A generator with classes, with the truncation as an input."""
+    """A class-conditional generator with truncation as an input."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class ConditionalExportModule(nn.Module):
 
 
 def input_names(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the names of a graph's inputs, in their order."""
+    """Return the names of a graph's inputs, in order."""
     return ("z", "labels", "truncation") if snapshot.spec.num_classes else ("z", "truncation")
 
 
 def without_parametrizations(generator: Generator) -> Generator:
-    """Return a copy whose weights are stored as they are used: divided by their spectral norms, where they have them.
+    """Return a copy with effective weights: already divided by their spectral norms, if they have any.
 
-    PyTorch's own `remove_parametrizations` would take them from the original too: a copy shares the class that they live in.
+    PyTorch's `remove_parametrizations` would also change the original, because a copy shares its parametrized class.
     """
     copy = deepcopy(generator).eval().requires_grad_(False)
     for module in [submodule for submodule in copy.modules() if parametrize.is_parametrized(submodule)]:
@@ -64,7 +64,7 @@ def without_parametrizations(generator: Generator) -> Generator:
 
 
 def exported_program(snapshot: Snapshot) -> "ExportedProgram":
-    """Return the graph of a snapshot's generator; raises CardiganError for a network with a part that torch.export cannot follow."""
+    """Return the graph of a snapshot's generator; raises CardiganError if torch.export cannot trace it."""
     from torch.export import Dim, export
 
     batch_axis = {0: Dim("batch")}
@@ -83,18 +83,18 @@ def exported_program(snapshot: Snapshot) -> "ExportedProgram":
 
 
 def unsupported_network_error(snapshot: Snapshot, error: BaseException) -> CardiganError:
-    """Return the error for a network with a part that has no counterpart, naming it as far as the exporter does."""
+    """Return the error for an unsupported network, with the first line of the exporter's message."""
     exporter_message = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
         :200
     ].rstrip(".")
     return CardiganError(
         f"The {snapshot.config.generator.network} generator has a part that cannot be exported ({exporter_message}): "
-        "export it as safetensors, which holds every network, or change that part."
+        "export it as safetensors, which supports every network, or change that part."
     )
 
 
 def _without_metadata(program: "ExportedProgram") -> "ExportedProgram":
-    """Leave out what the graph remembers of source files' paths, and the examples, which would be stored as a pickle."""
+    """Remove source file paths, and the example inputs, which would be stored as a pickle."""
     graph_program: Any = program
     for node in graph_program.graph.nodes:
         for key in ("stack_trace", "source_fn_stack", "from_node"):

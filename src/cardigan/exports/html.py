@@ -1,4 +1,4 @@
-"""html: one page that draws in the browser, offline. The page itself is `exports/webpage/page.py`'s."""
+"""html: a page that generates images in the browser, offline. The page itself is in `exports/webpage/page.py`."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from cardigan.models.snapshot import Snapshot
 
 
 def html_quantized_snapshot(snapshot: Snapshot, weights: WeightsDtype) -> Snapshot:
-    """Return what a page draws with, run here."""
+    """Return the snapshot with a page's quantized weights."""
     from cardigan.exports.webpage.page import quantized_page_snapshot
 
     return quantized_page_snapshot(snapshot, weights)
 
 
 def html_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
-    """Return what writes the page."""
+    """Return the function that writes the page."""
     from cardigan.exports.webpage.page import write_page
 
     def write(path: Path, card: str) -> float:

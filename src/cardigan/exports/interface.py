@@ -1,7 +1,4 @@
-"""What every format of one model is: settings in, something that writes a file, loads it back and tells how far it is from PyTorch.
-
-Knows no format.
-"""
+"""Interface of export formats: settings in, a function that writes a file and returns its difference from PyTorch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,49 +11,49 @@ from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Images, Labels, Latents
 
 GenerateFn: TypeAlias = Callable[[Latents, Labels | None, float], Images]
-"""What draws pictures in [-1, 1] from latents, classes and a truncation."""
+"""Returns images in [-1, 1] for latents, labels and a truncation."""
 WriteFn: TypeAlias = Callable[[Path, str], float]
-"""Takes where to write and the model card to put inside; returns the largest difference of the file's pictures from PyTorch's."""
+"""Takes the path and the model card to embed; returns the largest difference of the file's images from PyTorch's."""
 
 MAX_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """How to export. The samples' settings are read by the format `samples` alone, `weights` by those that hold weights."""
+    """Export settings. `weights` applies to formats with weights, the other fields to the format `samples`."""
 
     weights: WeightsDtype = "float32"
-    """What the weights are stored as."""
+    """Dtype of the stored weights."""
     num_samples: int = 1_000
-    """How many samples."""
+    """Number of samples."""
     seed: int = 0
     truncation: float = 1.0
     label: int | str | None = None
-    """The class of all samples; by default each has one drawn at random, where there are any."""
+    """The class of all samples. Default: a random class per sample, if there are classes."""
 
     def __post_init__(self) -> None:
         check_weights_dtype(self.weights)
         if not 1 <= self.num_samples <= MAX_SAMPLES:
-            raise CardiganError(f"{self.num_samples} samples were asked for: expected 1..{MAX_SAMPLES}.")
+            raise CardiganError(f"num_samples is {self.num_samples}: expected 1..{MAX_SAMPLES}.")
         if not 0 <= self.seed < 2**63:
             raise CardiganError(f"seed is {self.seed}: expected 0 <= seed < 2^63.")
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One kind of export."""
+    """One export format."""
 
     title: str
     suffixes: tuple[str, ...]
-    """Of its files; the first is the usual one, and "" a folder."""
+    """File suffixes, the default first. "" is a folder."""
     make_writer: Callable[[Snapshot, ExportSettings], WriteFn]
     weight_dtypes: tuple[WeightsDtype, ...]
-    """What its weights can be stored as."""
+    """Supported dtypes of the weights, the default first."""
     tolerance: float
-    """The largest difference from PyTorch that is kept, of 2 between black and white."""
+    """The largest allowed difference from PyTorch, for images in [-1, 1]."""
     usage: str
-    """How to open it, for its card; {name} is the file's name."""
+    """How to open it, for the card; {name} is the file's name."""
     folds_spectral_norm: bool = False
-    """Whether weights are divided by their spectral norms, where they have them, before they are stored."""
+    """Whether weights are divided by their spectral norms, if any, before they are stored."""
     quantized_snapshot: Callable[[Snapshot, WeightsDtype], Snapshot] | None = None
-    """What draws with weights as this format stores them, where that is not as `models.quantize` does."""
+    """Returns a snapshot with this format's quantized weights. Default: `models.quantize`."""

@@ -1,6 +1,6 @@
-"""ONNX: one file that onnxruntime and many other programs run, without PyTorch and without Cardigan.
+"""ONNX: one file that onnxruntime and other programs run without PyTorch or Cardigan.
 
-Knows onnx and onnxruntime (pip install 'cardigan[onnx]'); the graph comes from `graph.py`.
+Needs onnx and onnxruntime (pip install 'cardigan[onnx]'). The graph comes from `graph.py`.
 """
 
 import json
@@ -26,11 +26,11 @@ from cardigan.shapes import Images, Labels, Latents
 OPSET = 20
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MAX_FILE_BYTES = 2**31 - 2**20
-"""A file of ONNX's is one protocol buffer, which ends at 2 GiB."""
+"""An ONNX file is one protocol buffer, which is limited to 2 GiB."""
 
 
 def onnx_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
-    """Return what writes the file; raises CardiganError for a network that ONNX has no operators for, or onnxruntime no code."""
+    """Return the function that writes the file; raises CardiganError for a network that ONNX or onnxruntime lack."""
     weights = settings.weights
     check_onnx_installed()
     full_precision = replace(snapshot, generator=without_parametrizations(snapshot.generator))
@@ -40,7 +40,8 @@ def onnx_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
         _store_quantized(model, full_precision, weights)
     if model.ByteSize() > MAX_FILE_BYTES:
         raise CardiganError(
-            "The generator's weights exceed the 2 GiB that an ONNX file holds: export it as safetensors or pt2, or with fewer bits."
+            "The generator's weights exceed the 2 GiB limit of an ONNX file: export as safetensors or pt2, or with "
+            "fewer bits."
         )
 
     def write(path: Path, card: str) -> float:
@@ -56,7 +57,7 @@ def onnx_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
         path.write_bytes(model.SerializeToString())
         try:
             return largest_difference(quantized, onnxruntime_generate_fn(path))
-        except Exception as error:  # onnxruntime has its own, such as for an operator that it does not compute
+        except Exception as error:  # for example an operator that onnxruntime does not implement
             raise unsupported_network_error(snapshot, error) from error
 
     return write
@@ -69,7 +70,7 @@ def check_onnx_installed() -> None:
 
 
 def onnxruntime_generate_fn(path: Path) -> GenerateFn:
-    """Return what onnxruntime draws from a file, on the CPU."""
+    """Return a function that generates with onnxruntime on the CPU."""
     import onnxruntime
 
     session_options = onnxruntime.SessionOptions()
@@ -87,7 +88,10 @@ def onnxruntime_generate_fn(path: Path) -> GenerateFn:
 
 
 def _onnx_model(snapshot: Snapshot, optimize: bool) -> Any:
-    """Return the ONNX model of a snapshot. Optimized, normalization is folded into the weights, which are then no longer those that are rounded."""
+    """Return the ONNX model of a snapshot.
+
+    The optimizer folds normalization into the weights, so it is off for quantized weights.
+    """
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
@@ -110,7 +114,7 @@ def _onnx_model(snapshot: Snapshot, optimize: bool) -> Any:
 
 
 def _name_batch_axis(model: Any) -> None:
-    """Call the first axis N, and leave out what the exporter notes of PyTorch's graph."""
+    """Name the batch axis N, and remove the exporter's notes about PyTorch's graph."""
     graph_values = [*model.graph.input, *model.graph.output]
     for value in graph_values:
         for axis in value.type.tensor_type.shape.dim:
@@ -123,7 +127,7 @@ def _name_batch_axis(model: Any) -> None:
 
 
 def _store_quantized(model: Any, full_precision: Snapshot, weights: WeightsDtype) -> None:
-    """Put the weights in fewer bits in their places, and before the graph what brings them back: Cast, or DequantizeLinear along the channels."""
+    """Replace weights by quantized ones, and insert Cast or per-channel DequantizeLinear nodes before the graph."""
     from onnx import TensorProto, helper, numpy_helper
 
     tensors, axes = quantize_state(full_precision.generator, weights), output_channel_axes(full_precision.generator)
@@ -156,7 +160,7 @@ def _store_quantized(model: Any, full_precision: Snapshot, weights: WeightsDtype
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep to ourselves what the exporter says of other packages and of PyTorch's own insides."""
+    """Hide the exporter's log messages and warnings about other packages and PyTorch internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

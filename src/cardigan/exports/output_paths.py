@@ -1,4 +1,4 @@
-"""Where exports go: what they are called by default, where their card lies, and that nothing is overwritten unasked.
+"""Output paths: default names, the path of the model card, and checks against overwriting.
 
 Writes nothing.
 """
@@ -11,7 +11,7 @@ from cardigan.models.snapshot import weights_file
 
 
 def model_name(model: Path | None) -> str:
-    """Return what a model is called: its run, with the images seen for a checkpoint, or its file."""
+    """Return a model's name: that of its run (plus the images seen of a checkpoint) or of its file."""
     if model is None:
         return "generator"
     resolved = model.resolve()
@@ -22,7 +22,7 @@ def model_name(model: Path | None) -> str:
 
 
 def default_path(model: Path | None, format: ExportFormat, settings: ExportSettings) -> Path:
-    """Return the model's name with the format's ending, in the current folder."""
+    """Return the model's name with the format's suffix, in the current folder."""
     weights_suffix = "" if settings.weights == format.weight_dtypes[0] else f"-{settings.weights}"
     return Path(f"{model_name(model)}{weights_suffix}{format.suffixes[0] or '-samples'}")
 
@@ -32,12 +32,12 @@ def model_card_path(out: Path) -> Path:
 
 
 def check_output(out: Path, format: ExportFormat, overwrite: bool) -> None:
-    """Raise CardiganError unless the file, or the folder, may be written there."""
+    """Raise CardiganError unless the file or folder may be written there."""
     if out.suffix not in format.suffixes:
         endings = " or ".join(suffix for suffix in format.suffixes if suffix)
         folder = ", or a folder (no ending)" if "" in format.suffixes else ""
         raise CardiganError(
-            f"The {format.title} cannot be called {str(out)!r}: expected a name ending in {endings}{folder}."
+            f"The {format.title} cannot be named {str(out)!r}: expected a name ending in {endings}{folder}."
         )
     if not out.suffix or (_exists(out) and out.is_dir()):
         return check_new_folder(out)
@@ -50,16 +50,16 @@ def check_output(out: Path, format: ExportFormat, overwrite: bool) -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Raise CardiganError unless a new folder may be made there."""
+    """Raise CardiganError unless a new folder may be created there."""
     if _exists(out):
         raise CardiganError(f"{out} exists already, and folders are never replaced: choose another --out.")
     _check_parent(out)
 
 
 def check_not_source(out: Path, model: Path | None) -> None:
-    """Raise CardiganError where an export would replace the very model that it is made of."""
+    """Raise CardiganError if an export would replace its own source."""
     if model is not None and out.exists() and out.resolve() == weights_file(model).resolve():
-        raise CardiganError(f"{out} is the model itself, and an export would take its place: choose another --out.")
+        raise CardiganError(f"{out} is the model itself, and the export would replace it: choose another --out.")
 
 
 def _exists(path: Path) -> bool:
@@ -73,6 +73,4 @@ def _exists(path: Path) -> bool:
 
 def _check_parent(out: Path) -> None:
     if not out.absolute().parent.is_dir():
-        raise CardiganError(
-            f"There is no folder {out.absolute().parent} to write into: make it, or choose another --out."
-        )
+        raise CardiganError(f"The folder {out.absolute().parent} does not exist: create it, or choose another --out.")

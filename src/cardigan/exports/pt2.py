@@ -1,7 +1,7 @@
-"""pt2: PyTorch's own archive of a graph, which `torch.export.load` runs without Cardigan.
+"""pt2: PyTorch's archive of a graph, which `torch.export.load` runs without Cardigan.
 
-What is written here holds no pickle. Reading such an archive can unpickle what a stranger put into it, so Cardigan opens none but those it has
-just written itself, to check them.
+The written archive contains no pickle. `torch.export.load` may unpickle the contents of an untrusted archive, so
+Cardigan only opens archives that it has just written, to verify them.
 """
 
 import json
@@ -21,7 +21,7 @@ from cardigan.shapes import Images, Labels, Latents
 
 
 def pt2_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
-    """Return what writes the file; its weights are always fp32."""
+    """Return the function that writes the file; its weights are always fp32."""
     assert settings.weights == "float32", settings
     plain_snapshot = replace(snapshot, generator=without_parametrizations(snapshot.generator))
     program = exported_program(plain_snapshot)
@@ -35,7 +35,7 @@ def pt2_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
 
 
 def _pt2_generate_fn(path: Path) -> GenerateFn:
-    """Return what the graph in a file of our own draws."""
+    """Return a function that generates with the graph in a file that Cardigan wrote."""
     _check_no_pickle(path)
     module: Any = torch.export.load(path).module()
 
@@ -47,7 +47,7 @@ def _pt2_generate_fn(path: Path) -> GenerateFn:
 
 
 def _check_no_pickle(path: Path) -> None:
-    """Raise CardiganError if this version of PyTorch has put a pickle into the archive."""
+    """Raise CardiganError if this version of PyTorch stored a pickle in the archive."""
     with ZipFile(path) as archive:
         for member in archive.namelist():
             content = archive.read(member) if member.endswith((".pt", "_config.json")) else b""
@@ -57,5 +57,6 @@ def _check_no_pickle(path: Path) -> None:
                 or b'"use_pickle":true' in content
             ):
                 raise CardiganError(
-                    f"torch {torch.__version__} stores a pickle in a pt2 archive ({Path(member).name}), so nothing was kept: export as onnx instead."
+                    f"torch {torch.__version__} stores a pickle in a pt2 archive ({Path(member).name}), so nothing was "
+                    "written: export as onnx instead."
                 )

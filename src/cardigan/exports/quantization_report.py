@@ -1,4 +1,4 @@
-"""What fewer bits cost, by the judge: the same samples of the trained weights and of the rounded ones, number beside number."""
+"""Metrics of the trained and of the quantized weights, on the same samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ DEFAULT_NUM_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """The judge's report on the trained weights, and, where they were rounded, on what was exported."""
+    """Metrics of the trained weights and, if the export is quantized, of the exported weights."""
 
     full_precision: Report
     quantized: Report | None
@@ -27,13 +27,13 @@ class QuantizationReport:
 def evaluate_snapshot(
     snapshot: Snapshot, model: Path | None, num_samples: int = DEFAULT_NUM_SAMPLES, metrics: Sequence[str] | None = None
 ) -> Report:
-    """Return the report that `cardigan evaluate` gives; raises CardiganError where there are no real pictures to judge by."""
+    """Return the report of `cardigan evaluate`; raises CardiganError if there are no reference images."""
     reference = load_reference(snapshot.config, model)
     return evaluate(generator_sampler(snapshot, reference), reference, num_samples=num_samples, metrics=metrics)
 
 
 def quantized_snapshot(snapshot: Snapshot, weights: WeightsDtype, format: ExportFormat) -> Snapshot:
-    """Return what an export draws with; a graph's weights are rounded after they are divided by their spectral norms."""
+    """Return the snapshot with quantized weights. Graph formats fold spectral norms before quantization."""
     if format.quantized_snapshot is not None:
         return format.quantized_snapshot(snapshot, weights)
     return replace(
@@ -45,7 +45,7 @@ def quantized_snapshot(snapshot: Snapshot, weights: WeightsDtype, format: Export
 
 
 def quantization_lines(report: QuantizationReport) -> list[str]:
-    """Return the judge's numbers as the lines of a card."""
+    """Return the metrics as lines of a card."""
     quantized = report.quantized
     header = [
         "metric",
@@ -69,9 +69,10 @@ def quantization_lines(report: QuantizationReport) -> list[str]:
     return [
         *(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]),
         "",
-        f"Protocol: {protocol.num_samples:,} samples of seed {protocol.seed} ({protocol.image_resize}) against {protocol.num_reference:,} of "
-        f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}), extractor {protocol.extractor} "
-        f"{protocol.extractor_sha256[:12]}, resizer {protocol.extractor_resize}, cardigan {protocol.cardigan_version}; errors are standard errors, "
-        "and what differs does so by more than twice the error of the difference.",
+        f"Protocol: {protocol.num_samples:,} samples of seed {protocol.seed} ({protocol.image_resize}) against "
+        f"{protocol.num_reference:,} of {protocol.reference} {protocol.reference_split} "
+        f"({protocol.reference_sha256[:12]}), extractor {protocol.extractor} {protocol.extractor_sha256[:12]}, "
+        f"resizer {protocol.extractor_resize}, cardigan {protocol.cardigan_version}. Errors are standard errors. "
+        '"differs" means by more than twice the standard error of the difference.',
         *(f"{name} is unavailable: {reason}" for name, reason in report.full_precision.unavailable.items()),
     ]

@@ -1,4 +1,4 @@
-"""safetensors: the weights, the settings and the card in one file, which Cardigan loads again."""
+"""safetensors: weights, settings and card in one file that Cardigan can load."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
 
 
 def safetensors_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
-    """Return what writes the file."""
+    """Return the function that writes the file."""
     weights = settings.weights
     quantized = replace(snapshot, generator=fake_quantize(snapshot.generator, weights))
 

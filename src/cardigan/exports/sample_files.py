@@ -1,6 +1,6 @@
-"""Where samples lie: a folder of PNGs, a zip of them, arrays in a .npz, rows in a .parquet. Each part is written as it comes, none is kept.
+"""Writers of sample sets: a folder of PNGs, a .zip of them, a .npz or a .parquet. Chunks are streamed to disk.
 
-Knows files; draws nothing. Equal samples give equal bytes.
+Generates no images. Equal samples give equal bytes.
 """
 
 import json
@@ -23,7 +23,7 @@ MANIFEST, LABELS, CARD = "manifest.json", "dataset.json", "README.md"
 
 @dataclass(frozen=True)
 class SampleChunk:
-    """Some of the samples, one after another."""
+    """Consecutive samples."""
 
     start: int
     pixels: np.ndarray
@@ -34,20 +34,20 @@ class SampleChunk:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """What is written, once: `manifest` is asked for after the last part."""
+    """A sample set that is written once. `manifest` is called after the last chunk."""
 
     num_samples: int
     image_shape: tuple[int, int, int]
     """Height, width, channels."""
     class_names: tuple[str, ...]
-    """None where there are no classes."""
+    """Empty if there are no classes."""
     chunks: Iterator[SampleChunk]
     manifest: Callable[[], dict[str, Any]]
     card: str
 
 
 def write_folder(path: Path, samples: SampleSet) -> None:
-    """Write 00000000.png, ...; dataset.json with their classes, if there are any; manifest.json and README.md."""
+    """Write 00000000.png, ..., dataset.json with the classes (if any), manifest.json and README.md."""
     path.mkdir()
     with (path / LABELS).open("w", encoding="utf-8") as labels:
         for name, content in _named_pngs(samples, labels):
@@ -59,7 +59,7 @@ def write_folder(path: Path, samples: SampleSet) -> None:
 
 
 def write_zip(path: Path, samples: SampleSet) -> None:
-    """Write the same into a zip archive, pictures as they are and words deflated."""
+    """Write the same into a zip archive. Images are stored, text is deflated."""
     with ZipFile(path, "w") as archive, tempfile.TemporaryFile("w+", encoding="utf-8") as labels:
         for name, content in _named_pngs(samples, labels):
             archive.writestr(_zip_entry(name, ZIP_STORED), content)
@@ -72,7 +72,7 @@ def write_zip(path: Path, samples: SampleSet) -> None:
 
 
 def write_npz(path: Path, samples: SampleSet) -> None:
-    """Write the arrays images, uint8 [N, height, width, channels], labels, int64 [N], class_names, manifest and card, the last two as text."""
+    """Write images (uint8 [N, height, width, channels]), labels (int64 [N]), class_names, manifest and card (text)."""
     labels = array("q")
     with ZipFile(path, "w") as archive:
         with archive.open(_zip_entry("images.npy"), "w", force_zip64=True) as member:
@@ -96,7 +96,7 @@ def write_npz(path: Path, samples: SampleSet) -> None:
 
 
 def write_parquet(path: Path, samples: SampleSet) -> None:
-    """Write rows of image and label as the Hugging Face hub has them, the classes' names, the manifest and the card in the metadata."""
+    """Write rows of image and label in the Hugging Face layout; class names, manifest and card go into the metadata."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -125,7 +125,7 @@ SAMPLE_WRITERS: dict[str, Callable[[Path, SampleSet], None]] = {
 
 
 def _named_pngs(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield names and PNGs, and write meanwhile which class each has, in the layout of StyleGAN's dataset.json."""
+    """Yield names and PNGs, and write their classes to `labels` in the layout of StyleGAN's dataset.json."""
     labels.write('{"labels": [')
     for chunk in samples.chunks:
         for index, (name, content) in enumerate(_chunk_pngs(chunk)):
@@ -151,7 +151,7 @@ def _manifest_json(samples: SampleSet) -> str:
 
 
 def _zip_entry(name: str, method: int = ZIP_DEFLATED) -> ZipInfo:
-    """Return a member's header of no particular day."""
+    """Return a member's header with a fixed date."""
     entry = ZipInfo(name)
     entry.compress_type, entry.external_attr = method, 0o644 << 16
     return entry

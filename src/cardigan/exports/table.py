@@ -1,7 +1,4 @@
-"""The formats by name: what each is called, what writes it, and how far from PyTorch it may be.
-
-Knows no model.
-"""
+"""The export formats by name, with their writers and tolerances."""
 
 from cardigan.errors import CardiganError, unknown
 from cardigan.exports.html import html_quantized_snapshot, html_writer
@@ -17,8 +14,8 @@ FORMATS = {
         (".safetensors",),
         safetensors_writer,
         weight_dtypes=("float32", "float16", "int8"),
-        tolerance=1e-5,  # the same weights, elsewhere in memory: sums may be taken in another order
-        usage='Open it with `cardigan.load("{name}")`; it holds tensors and JSON, and nothing that runs.',
+        tolerance=1e-5,  # the same weights at another memory address: sums may be in another order
+        usage='Open it with `cardigan.load("{name}")`. It contains only tensors and JSON, no code.',
     ),
     "onnx": ExportFormat(
         "ONNX file",
@@ -27,8 +24,10 @@ FORMATS = {
         weight_dtypes=("float32", "float16", "int8"),
         tolerance=1e-4,
         folds_spectral_norm=True,
-        usage='Open it with `onnxruntime.InferenceSession("{name}")`. In: `z` float32 [N, latent], `labels` int64 [N] where there are classes, '
-        "`truncation` float32 of shape [] (`np.array(1, np.float32)`). Out: `images` float32 [N, channels, height, width] in [-1, 1].",
+        usage='Open it with `onnxruntime.InferenceSession("{name}")`. Inputs: `z` float32 [N, latent], '
+        "`labels` int64 [N] (class-conditional models only), `truncation` float32 of shape [] "
+        "(`np.array(1, np.float32)`). "
+        "Output: `images` float32 [N, channels, height, width] in [-1, 1].",
     ),
     "pt2": ExportFormat(
         "pt2 archive",
@@ -37,8 +36,9 @@ FORMATS = {
         weight_dtypes=("float32",),
         tolerance=1e-4,
         folds_spectral_norm=True,
-        usage='Open it with `torch.export.load("{name}").module()`, called as (z, labels where there are classes, truncation as a tensor). '
-        "This file holds no pickle, but that function unpickles what it finds in others: use it for files you trust.",
+        usage='Open it with `torch.export.load("{name}").module()`. Arguments: z, labels (class-conditional models '
+        "only), truncation as a tensor. This file contains no pickle, but `torch.export.load` may unpickle other "
+        "files: use it only for files you trust.",
     ),
     "html": ExportFormat(
         "page",
@@ -48,15 +48,16 @@ FORMATS = {
         tolerance=2e-2,
         folds_spectral_norm=True,
         quantized_snapshot=html_quantized_snapshot,
-        usage="Open `{name}` in a browser; it needs no network and no server.",
+        usage="Open `{name}` in a browser. It needs no network and no server.",
     ),
     "samples": ExportFormat(
         "set of samples",
         ("", ".zip", ".npz", ".parquet"),
         samples_writer,
         weight_dtypes=("float32",),
-        tolerance=0.008,  # one grey level, where a value lies between two
-        usage="Train on it with `cardigan train {name}`, and `--conditional` where it has classes. None of the pictures is real.",
+        tolerance=0.008,  # one gray level, for a value that lies between two
+        usage="Train on it with `cardigan train {name}`, with `--conditional` if it has classes. None of the images is "
+        "real.",
     ),
 }
 
@@ -68,10 +69,12 @@ def find_format(name: str) -> ExportFormat:
 
 
 def check_settings(name: str, settings: ExportSettings) -> None:
-    """Raise CardiganError for weights that a format cannot hold."""
+    """Raise CardiganError for weights that a format does not support."""
     weight_dtypes = find_format(name).weight_dtypes
     if settings.weights not in weight_dtypes:
-        expectation = "samples hold no weights" if name == "samples" else f"{name} holds {' or '.join(weight_dtypes)}"
+        expectation = (
+            "samples contain no weights" if name == "samples" else f"{name} supports {' or '.join(weight_dtypes)}"
+        )
         raise CardiganError(
-            f"weights are {settings.weights!r}, but {expectation}: leave them out, or export as safetensors or onnx."
+            f"weights is {settings.weights!r}, but {expectation}: leave it out, or export as safetensors or onnx."
         )

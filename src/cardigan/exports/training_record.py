@@ -1,30 +1,30 @@
-"""What a run remembers of a generator: how long it took, on what, how it was judged; and the command that trains it again.
+"""The training record of a generator: duration, environment, metrics, and the command that trains it again.
 
-Reads run directories; judges nothing. Paths of the machine it was trained on are left out of what is told.
+Reads run directories; evaluates nothing. The record holds no paths of the training machine.
 """
 
-import re
+import json
 import shlex
 from dataclasses import dataclass
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 from cardigan.config import Config, experiment_settings
 from cardigan.errors import CardiganError
 from cardigan.exports.anonymize import EMBEDDED_SOURCES, public_source
+from cardigan.metrics.protocol import format_with_error
 from cardigan.models.snapshot import Snapshot
 from cardigan.recipes import config_for
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
 
 AUTO_FIELDS = ("data.channels", "data.holdout")
-"""What `cardigan train --recipe` still chooses for a source of the user's own, unless it is told."""
+"""Settings that `cardigan train --recipe` still chooses for a custom source unless they are given."""
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One number of the judge's, as text."""
+    """One row of the card's metric table, as text."""
 
     name: str
     value: str
@@ -34,18 +34,21 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is known of how a generator came to be; empty where it lies in no run."""
+    """What is known about a generator's training. Empty if the generator is not in a run directory."""
 
     seconds: float | None = None
     environment: dict[str, Any] | None = None
     score: float | None = None
-    """The quick score of its checkpoint."""
+    """Quick score of the checkpoint."""
     metric_rows: tuple[MetricRow, ...] = ()
     protocol: str = ""
 
 
 def training_record(model: Path | None, snapshot: Snapshot) -> TrainingRecord:
-    """Return what the run that a model lies in remembers of that moment; nothing of a run that it is not of."""
+    """Return the training record from the run directory that contains the model.
+
+    The record is empty if there is no such run, or if the snapshot's settings differ from the run's.
+    """
     images_seen = snapshot.images_seen
     folders = [] if model is None or snapshot.foreign else [model, *model.absolute().parents[:2]]
     run = next(
@@ -63,14 +66,14 @@ def training_record(model: Path | None, snapshot: Snapshot) -> TrainingRecord:
     except CardiganError:
         environment = {}
     events = [event for event in read_events(run.journal) if event.images_seen == images_seen]
-    rows, protocol = metrics_in_report(run.path / "report.html", images_seen)
+    rows, protocol = read_report_metrics(run.report, images_seen)
     return TrainingRecord(
         events[-1].elapsed_seconds if events else None, environment, _checkpoint_score(events), rows, protocol
     )
 
 
 def _is_from_run(run: RunDirectory, snapshot: Snapshot) -> bool:
-    """Return whether these settings are the run's."""
+    """Return whether the snapshot has the run's settings."""
     try:
         return experiment_settings(read_config(run)) == experiment_settings(snapshot.config)
     except CardiganError:
@@ -86,23 +89,27 @@ def _checkpoint_score(events: list[Event]) -> float | None:
     return float(scores[-1]) if scores else None
 
 
-def metrics_in_report(path: Path, images_seen: int) -> tuple[tuple[MetricRow, ...], str]:
-    """Return the judge's table of a run's report and its protocol; nothing if there is none, or if it is of another moment."""
+def read_report_metrics(path: Path, images_seen: int) -> tuple[tuple[MetricRow, ...], str]:
+    """Return the metric rows and the protocol line of a run's `report.json`.
+
+    Both are empty if the file is missing or damaged, or if it evaluates another number of images seen.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        content = json.loads(path.read_bytes())
+        rows = tuple(_metric_row(metric) for metric in content["metrics"])
+        return (rows, str(content["protocol"])) if rows and content["images_seen"] == images_seen else ((), "")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return (), ""
-    images_seen_match = re.search(r"<th>images seen</th><td>([\d,]+)</td>", text)
-    table_match = re.search(r"<h2>Metrics</h2><table>(.*?)</table><p class=\"small\">(.*?)</p>", text, re.DOTALL)
-    if images_seen_match is None or table_match is None or int(images_seen_match[1].replace(",", "")) != images_seen:
-        return (), ""
-    number_pattern = r'<td class="number">([^<]*)</td>'
-    rows = re.findall(rf"<tr><th>([^<]*)</th>{number_pattern * 3}", table_match[1])
-    return tuple(MetricRow(*map(unescape, row)) for row in rows), unescape(table_match[2]).strip()
+
+
+def _metric_row(metric: dict[str, Any]) -> MetricRow:
+    baseline, baseline_error = metric["real_baseline"], metric["real_baseline_error"]
+    baseline_text = "" if baseline is None or baseline_error is None else format_with_error(baseline, baseline_error)
+    return MetricRow(str(metric["label"]), f"{metric['value']:.4g}", f"{metric['standard_error']:.2g}", baseline_text)
 
 
 def training_command(config: Config, images_seen: int) -> str:
-    """Return the command that trains an equal generator: the recipe, what differs from it, and as many images."""
+    """Return the command that trains an equal generator: recipe, settings that differ from it, and number of images."""
     source = public_source(config)
     args = ["cardigan", "train", source, "--recipe", config.recipe, "--images", str(images_seen)]
     try:

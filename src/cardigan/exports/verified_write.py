@@ -1,6 +1,6 @@
-"""The one way through an export: write under a temporary name, load back, compare, hash, tell in a card, and only then keep.
+"""Writes one export: to a temporary path, then loads it back, compares, hashes, writes the card, and renames it.
 
-Knows no format by name.
+Independent of the format.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from cardigan.models.quantize import WeightsDtype
 from cardigan.models.snapshot import Snapshot
 
 QuantizationFn: TypeAlias = Callable[[WeightsDtype, ExportFormat], QuantizationReport | None]
-"""Takes weights and the format that stores them; returns what the judge makes of them, if it is asked."""
+"""Takes the weights' dtype and the format; returns the metrics, or None if no evaluation is requested."""
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """What is exported, where it came from, and what is told of its data's license."""
+    """The exported snapshot, its path, and the license of its data."""
 
     snapshot: Snapshot
     path: Path | None
@@ -35,34 +35,33 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """What was written."""
+    """A written export."""
 
     format: str
     path: Path
     card: Path
-    """The model card, beside the file or inside the folder."""
+    """Path of the model card, next to the file or in the folder."""
     weights: WeightsDtype
     difference: float
-    """The largest from PyTorch with the same weights, of 2 between black and white."""
+    """Largest difference from PyTorch with the same weights, for images in [-1, 1]."""
     quantization_difference: float
-    """The largest that fewer bits made, 0 for fp32."""
+    """Largest difference caused by quantization; 0 for fp32."""
     sha256: str
-    """Of the file; of a folder, of its manifest.json, which holds the hash of its pictures."""
+    """Hash of the file, or of a folder's manifest.json, which contains the hash of its images."""
     num_bytes: int
     quantization: QuantizationReport | None = None
-    """What the judge found, if it was asked."""
+    """Metrics, if they were requested."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An export and the words on it."""
+    """An export and the text of its card."""
 
     file: ExportedFile
     card: str
     card_lines: list[str]
-    """What the card says of this export alone."""
+    """The card's lines about this export only."""
     sha256_by_name: Mapping[str, str]
-    """Names and SHA-256."""
 
 
 def write_and_verify(
@@ -73,7 +72,7 @@ def write_and_verify(
     out: Path,
     quantization_fn: QuantizationFn,
 ) -> ExportResult:
-    """Write one export, without a card beside it; raises CardiganError, keeping nothing, where it draws something else than PyTorch."""
+    """Write one export, without a separate card. Raises CardiganError, and writes nothing, if its images differ."""
     snapshot, is_full_precision = source.snapshot, settings.weights == "float32"
     write = format.make_writer(anonymized(snapshot), settings)
     quantization_difference = (
@@ -105,7 +104,7 @@ def write_and_verify(
     with atomic.atomic_path(out) as temporary:
         difference = write(temporary, card(0.0))
         check_difference(format.title, difference, format.tolerance)
-        if difference > 0:  # again, so that the card inside tells what was found
+        if difference > 0:  # again, so that the embedded card states the difference
             difference = max(difference, write(temporary, card(difference)))
             check_difference(format.title, difference, format.tolerance)
         sha256_by_name = _file_hashes(temporary, out.name)
@@ -129,27 +128,26 @@ def write_and_verify(
 def _verification_lines(
     format_name: str, format: ExportFormat, settings: ExportSettings, difference: float, quantization_difference: float
 ) -> list[str]:
-    """Return the card's words on how an export was checked."""
+    """Return the card's lines on how the export was verified."""
     if format_name == "samples":
-        samples_text = f"{settings.num_samples:,} pictures of seed {settings.seed}, truncation {settings.truncation:g}"
-        return [f"{samples_text}; read back, they differ from PyTorch's by {difference:.1g} at most."]
-    comparison = "it differs from PyTorch with the same weights"
-    comparison = (
-        "its program, run step by step with fp32 weights, differs from PyTorch" if format_name == "html" else comparison
-    )
+        samples_text = f"{settings.num_samples:,} images of seed {settings.seed}, truncation {settings.truncation:g}"
+        return [f"{samples_text}. Read back, they differ from PyTorch's by at most {difference:.1g}."]
+    subject = "its program with fp32 weights" if format_name == "html" else "it"
+    reference = "PyTorch" if format_name == "html" else "PyTorch with the same weights"
     lines = [
-        f"Weights stored as {settings.weights}. Measured before it was kept, {comparison} by "
-        f"{difference:.1e} at most, of 2 between black and white ({format.tolerance:.0e} is allowed)."
+        f"Weights stored as {settings.weights}. Verified before it was written: {subject} differs from {reference} by "
+        f"at most {difference:.1e}, for images in [-1, 1] (tolerance {format.tolerance:.0e})."
     ]
     if settings.weights != "float32":
         lines.append(
-            f"Fewer bits changed pictures by {quantization_difference:.1e} at most; what that costs stands below if it was judged."
+            f"Quantization changes images by at most {quantization_difference:.1e}. The metrics below show its effect, "
+            "if they were evaluated."
         )
     return lines
 
 
 def _file_hashes(temporary: Path, name: str) -> dict[str, str]:
-    """Return the hash of a file; of a folder that of its manifest, which holds the hash of the rest."""
+    """Return the hash of a file, or of a folder's manifest, which contains the hash of the images."""
     if temporary.is_dir():
         return {f"{name}/manifest.json": file_hash(temporary / "manifest.json")}
     return {name: file_hash(temporary)}
@@ -162,7 +160,7 @@ def file_hash(path: Path) -> str:
 
 
 def _finalize(temporary: Path, card: str) -> None:
-    """Put the card into a folder; bring a file onto the disk."""
+    """Write the card into a folder, or flush a file to disk."""
     if temporary.is_dir():
         (temporary / "README.md").write_text(card, encoding="utf-8")
         return

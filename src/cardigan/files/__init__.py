@@ -1,1 +1,1 @@
-"""How anything is written and cached: whole files by rename, tensors, hashes, the disk cache."""
+"""Atomic writes, tensor files, and the disk cache."""

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all: temporary name, fsync, rename.
+"""Atomic writes: a temporary name, fsync, then rename.
 
-Does not know what is written. A failed write removes its temporary file and leaves what was there.
+Does not know the content. A failed write removes its temporary file and keeps the existing one.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from cardigan.errors import CardiganError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""How temporary names begin; what a killed process leaves behind can be told and removed by it."""
+"""Prefix of temporary names. Leftovers of a killed process are recognized by it and removed."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
+    """Write a file so that readers see either the old content or the new one."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
@@ -25,7 +25,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, what it wrote there (a file or a folder) takes the name `path`."""
+    """Yield a temporary path in the folder of `path`. On success, rename the file or folder written there to `path`."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -39,12 +39,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_error(path: Path, error: OSError) -> CardiganError:
     return CardiganError(
-        f"Cannot write {path}: {(error.strerror or str(error)).lower()}. Free some space or choose another folder; what was there is kept."
+        f"Cannot write {path}: {(error.strerror or str(error)).lower()}. Free some space or choose another folder; "
+        "an existing file is kept."
     )
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system has a call for it."""
+    """Make a rename in `folder` survive a power failure, on systems that support it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -54,7 +55,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,6 +1,6 @@
-"""What need not be computed or fetched twice: files under ~/.cache/cardigan, named by a hash of everything they depend on.
+"""The disk cache: files under ~/.cache/cardigan, named by a hash of everything they depend on.
 
-Knows no metric. A damaged file is made anew; deleting the folder costs only time.
+A damaged file is computed again. Deleting the folder costs only time.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from cardigan.files import atomic
 from cardigan.files.tensors import write_tensors
 
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
-"""Hosts that plain http is accepted from: nobody sits between."""
+"""Hosts for which plain http is accepted, since the connection stays on this machine."""
 READ_BYTES = 1 << 20
 
 
 def cache_dir() -> Path:
-    """Return where cached files lie: $CARDIGAN_CACHE, or cardigan in the user's cache folder."""
+    """Return the cache folder: $CARDIGAN_CACHE, or cardigan in the user's cache folder."""
     override = os.environ.get("CARDIGAN_CACHE")
     base = Path(override) if override else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardigan"
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CardiganError(
-            f"Cannot make the cache folder {base}: {error.strerror}; name another in CARDIGAN_CACHE."
+            f"Cannot create the cache folder {base}: {error.strerror}. Set CARDIGAN_CACHE to another folder."
         ) from error
     return base
 
@@ -55,7 +55,7 @@ def cache_key(*parts: str | bytes | Tensor) -> str:
 
 
 def load_or_compute_tensors(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors that were cached under `key`, computing and keeping them the first time."""
+    """Return the tensors cached under `key`. Compute and cache them the first time."""
     path = cache_dir() / f"{key}.safetensors"
     if path.exists():
         try:
@@ -68,7 +68,7 @@ def load_or_compute_tensors(key: str, compute: Callable[[], dict[str, Tensor]]) 
 
 
 def load_or_compute_json(key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the JSON values that were cached under `key`, computing and keeping them the first time."""
+    """Return the JSON values cached under `key`. Compute and cache them the first time."""
     path = cache_dir() / f"{key}.json"
     if path.exists():
         try:
@@ -81,16 +81,16 @@ def load_or_compute_json(key: str, compute: Callable[[], dict[str, Any]]) -> dic
 
 
 def download(url_with_hash: str) -> Path:
-    """Return the local file of `https://...#sha256=HASH`, downloading it the first time.
+    """Return the local file of `https://...#sha256=HASH`. Download it the first time.
 
-    Raises CardiganError for an address without its checksum, for plain http from another machine, and for content that differs.
+    Raises CardiganError for a URL without a checksum, for plain http to another machine, and for a wrong checksum.
     """
     url, _, sha256 = url_with_hash.partition("#sha256=")
     parsed = urllib.parse.urlparse(url)
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-        raise CardiganError(f"{url} has no checksum to be trusted by: add #sha256= and the 64 hex digits of the file.")
+        raise CardiganError(f"{url} has no checksum: add #sha256= and the 64 hex digits of the file.")
     if parsed.scheme != "https" and not (parsed.scheme == "http" and parsed.hostname in LOCAL_HOSTS):
-        raise CardiganError(f"{url} is not https: give an https address, or a file.")
+        raise CardiganError(f"{url} is not https: give an https URL or a file.")
     path = cache_dir() / f"{sha256}{Path(parsed.path).suffix}"
     if not path.exists():
         _download_to(url, sha256, path)
@@ -109,5 +109,6 @@ def _download_to(url: str, sha256: str, path: Path) -> None:
             raise CardiganError(f"Cannot download {url} ({error}): download it yourself and give the file.") from error
         if digest.hexdigest() != sha256:
             raise CardiganError(
-                f"{url} has the checksum {digest.hexdigest()}, not the given one: it was changed or damaged, do not use it."
+                f"{url} has the checksum {digest.hexdigest()}, not the given one: the file was changed or damaged, "
+                "do not use it."
             )

@@ -1,4 +1,4 @@
-"""Tensors in a file, with the words that explain them: safetensors, never pickle.
+"""Tensors with metadata in one safetensors file, never pickle.
 
 Does not know what the tensors mean.
 """
@@ -17,11 +17,14 @@ from cardigan.files import atomic
 
 METADATA_KEY = "cardigan"
 CARD_KEY = "card"
-"""Where a model card stands among the facts, for people; nothing is read from it. It has no key of its own: several are written in any order."""
+"""Key of the model card in the metadata, for people; no code reads it.
+
+It is not a separate header entry, because safetensors writes several entries in any order.
+"""
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any], card: str = "") -> None:
-    """Write tensors by name and JSON facts into one file, whole or not at all. Equal content gives equal bytes."""
+    """Write named tensors and JSON metadata atomically into one file. Equal content gives equal bytes."""
     header = {METADATA_KEY: json.dumps({**metadata, **({CARD_KEY: card} if card else {})}, sort_keys=True)}
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic.atomic_path(path) as temporary:
@@ -29,19 +32,19 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
             save_file(contiguous, temporary, metadata=header)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
-        temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone, but it is made to be given away
+        temporary.chmod(0o644)  # safetensors makes it readable by the owner only, but the file is meant for sharing
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the JSON facts of a file, reading no tensor."""
+    """Return the JSON metadata of a file without reading a tensor."""
     with _open(path) as file:
         return _parse_metadata(path, file.metadata())
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin with `prefix`, on the CPU, without the prefix."""
+    """Return the tensors whose names start with `prefix`, on the CPU, named without the prefix."""
     with _open(path) as file:
         return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
 
@@ -61,7 +64,7 @@ def _open(path: Path) -> Any:
 
 
 def _describe_file(path: Path) -> str:
-    """Return what a file that is no safetensors seems to be, from its first bytes and its name; it is never opened as that."""
+    """Return what a file that is not safetensors seems to be, from its first bytes and its name."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -77,7 +80,8 @@ def _parse_metadata(path: Path, metadata: dict[str, str] | None) -> dict[str, An
         fields = json.loads((metadata or {})[METADATA_KEY])
     except (KeyError, ValueError, RecursionError) as error:
         raise CardiganError(
-            f"{path} was not written by cardigan (its header does not say what it is): give a generator.safetensors or a run directory."
+            f"{path} was not written by cardigan (its header has no cardigan metadata): "
+            "give a generator.safetensors or a run directory."
         ) from error
     if not isinstance(fields, dict):
         raise CardiganError(f"{path} has a damaged header: give another copy of it.")
@@ -85,14 +89,15 @@ def _parse_metadata(path: Path, metadata: dict[str, str] | None) -> dict[str, An
 
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""Bytes of a file's header: some ten thousand tensors, or several hundred thousand names of classes."""
+"""Maximum size of a header: about ten thousand tensors, or several hundred thousand class names."""
 
 
 def check_header_size(path: Path) -> None:
-    """Raise CardiganError for a file whose header claims to be longer than any honest one; what is shorter than a header is left to its reader."""
+    """Raise CardiganError for a file with too large a header. The reader rejects a file shorter than its header."""
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
     if MAX_HEADER_BYTES < header_bytes <= path.stat().st_size:
         raise CardiganError(
-            f"{path} has a header of {header_bytes:,} bytes, and no model needs more than {MAX_HEADER_BYTES:,}: give another copy of it."
+            f"{path} has a header of {header_bytes:,} bytes, and no model needs more than {MAX_HEADER_BYTES:,}: "
+            "give another copy of it."
         )

@@ -1,1 +1,1 @@
-"""What the machine has: devices, the arithmetic they compute in, their memory, and what Apple's Metal lacks."""
+"""The machine: devices, arithmetic, memory, and the limits of Apple's Metal."""

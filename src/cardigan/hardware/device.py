@@ -1,4 +1,4 @@
-"""Find a device by name, and set it up so that the same inputs give the same bits every time.
+"""Find a device by name and make its results deterministic.
 
 Does not know what is computed there.
 """
@@ -10,11 +10,11 @@ from cardigan.hardware.precision import allow_tf32
 
 
 def find_device(name: str | torch.device, local_rank: int | None = None) -> torch.device:
-    """Return a device of this machine. A GPU comes with its index, deterministic kernels and IEEE fp32.
+    """Return a device of this machine. For a GPU, set its index, deterministic kernels and IEEE fp32.
 
-    `name` is cpu, cuda, cuda:1, mps or auto, which takes the fastest present. `cuda` means the GPU with the index
-    `local_rank`, or PyTorch's current GPU without one. Raises CardiganError for a device that this machine or this
-    PyTorch does not have.
+    `name` is cpu, cuda, cuda:1, mps or auto, the fastest available. `cuda` means the GPU with the index `local_rank`,
+    or PyTorch's current GPU without a rank. Raises CardiganError for a device that this machine or this PyTorch does
+    not have.
     """
     wanted = _fastest() if str(name) == "auto" else str(name)
     try:
@@ -35,10 +35,10 @@ def find_device(name: str | torch.device, local_rank: int | None = None) -> torc
 
 
 def use_deterministic_kernels() -> None:
-    """Make cuDNN choose deterministic convolution kernels, always the same ones, in the whole process.
+    """Make cuDNN use deterministic convolution kernels in the whole process.
 
-    A resumed run has to end with the same bits, and a seed has to give the same image twice. Other operations whose
-    sums have no fixed order on a GPU are avoided where they would be used (`objective/augment.py`, `nets/r3gan.py`).
+    A resumed run has to end with the same bits, and a seed has to give the same image twice. Other operations that are
+    not deterministic on a GPU are avoided (`objective/augment.py`, `nets/r3gan.py`).
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

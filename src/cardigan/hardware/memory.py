@@ -1,10 +1,10 @@
-"""The memory of this process: how much it holds, what happens to freed memory, which errors mean that none is left.
+"""Memory of this process: how much it uses, when freed memory is returned, and which errors mean out of memory.
 
-Knows the operating system and PyTorch's allocators, nothing of networks.
+Knows the operating system and PyTorch's allocators, but no networks.
 
-PyTorch frees every intermediate tensor at the end of each step. glibc gives such large blocks back to the kernel, and
-the next step has them cleared and mapped again, page by page: 86,000 page faults and a tenth of the time of one step of
-the tutorial (docs/lab-book.md).
+PyTorch frees every intermediate tensor at the end of each step. glibc returns such large blocks to the kernel, and the
+next step has to map and clear them again, page by page: 86,000 page faults and a tenth of the time of one step of the
+tutorial (docs/lab-book.md).
 """
 
 import ctypes
@@ -19,45 +19,42 @@ import torch
 from cardigan.hardware.metal import is_metal
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
-"""Names of glibc's settings (malloc.h)."""
-KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26}
-USUAL = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 2**17, TOP_PAD: 2**17}
-"""What glibc starts with (mallopt(3))."""
+"""glibc's mallopt parameters (malloc.h)."""
+KEEP_FREED = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26}
+DEFAULTS = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 2**17, TOP_PAD: 2**17}
+"""glibc's defaults (mallopt(3))."""
 
 OUT_OF_MEMORY = (
-    "out of memory",  # CUDA's own errors, also when a graph is instantiated; Metal's ("MPS backend out of memory")
+    "out of memory",  # CUDA, also when a graph is instantiated; Metal ("MPS backend out of memory")
     "cudnn_status_alloc_failed",
     "cublas_status_alloc_failed",
     "cusolver_status_alloc_failed",
-    "unable to find an engine",  # cuDNN's frontend, where every engine's workspace is too large
-    "unable to find a valid cudnn algorithm",  # the same in PyTorch before cuDNN's version 8 interface
-    "invalid buffer size",  # Metal, for one tensor that is too large
+    "unable to find an engine",  # cuDNN's frontend, if every engine's workspace is too large
+    "unable to find a valid cudnn algorithm",  # the same in PyTorch before cuDNN's version 8 API
+    "invalid buffer size",  # Metal, for a single tensor that is too large
     "defaultcpuallocator",  # PyTorch's CPU allocator
-    "could not create a primitive",  # oneDNN, where its own allocation fails
+    "could not create a primitive",  # oneDNN, if its own allocation fails
     "could not create a memory object",
 )
-"""What PyTorch and its libraries say, in lower case, when memory has run out and the error is another class."""
+"""Lower-case parts of out-of-memory messages of PyTorch and its libraries that have another error class."""
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Inside the block, keep freed memory for the next step; at its end, give all that is free back to the system.
+    """Keep freed memory for the next step inside the block, and return it to the system at the end.
 
-    Does nothing where the C library is not glibc. Overrules glibc's own environment variables.
+    Does nothing if the C library is not glibc. Overrides glibc's environment variables.
     """
-    _set(KEEPING)
+    _set(KEEP_FREED)
     try:
         yield
     finally:
-        _set(USUAL)
+        _set(DEFAULTS)
         release_memory()
 
 
 def release_memory() -> None:
-    """Give all that is freed back to the system now; the next step fetches again what it needs.
-
-    For after something else than a step has run.
-    """
+    """Return all freed memory to the system now. Call this after work other than a training step."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
@@ -68,9 +65,9 @@ def release_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory has run out, whichever library says so and in whatever words.
+    """Return whether an error of any library means out of memory.
 
-    So does an error that was raised while such a one was dealt with, as by a recording that ends before its time.
+    Also true for an error raised while an out-of-memory error was handled, for example by an aborted graph capture.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -82,10 +79,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def used_megabytes(device: torch.device) -> float:
-    """Return the memory this process holds now, in MB.
+    """Return the memory this process uses now, in MB.
 
-    On a GPU: what PyTorch has reserved there, with recorded steps and its cache. Elsewhere: the resident memory, or its
-    peak where the system tells only that.
+    On a GPU: the memory PyTorch has reserved, including CUDA graphs and its cache. Elsewhere: the resident memory, or
+    its peak if the system reports nothing else.
     """
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) / 1e6
@@ -99,7 +96,7 @@ def used_megabytes(device: torch.device) -> float:
 
 
 def free_device_bytes(device: torch.device) -> int:
-    """Return how much of a GPU's memory this process can still take: what is free, and the unused part of the cache."""
+    """Return how much GPU memory this process can still allocate: free memory and the unused part of the cache."""
     if is_metal(device):
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,7 +1,7 @@
-"""The arithmetic of networks: fp32, TF32 or bf16, and what a device multiplies natively.
+"""The arithmetic of networks: fp32, TF32 or bf16, and what a device supports natively.
 
 fp32 means IEEE fp32 everywhere. By default PyTorch lets cuDNN's convolutions use TF32, which has 10 bits of mantissa
-(`torch.backends.cudnn.allow_tf32`); Cardigan switches that off unless a run asks for TF32. Does not know networks.
+(`torch.backends.cudnn.allow_tf32`). Cardigan disables that unless a run asks for TF32. Does not know networks.
 """
 
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ import torch
 from cardigan.errors import CardiganError
 
 Arithmetic: TypeAlias = Literal["fp32", "tf32", "bf16"]
-"""What products and convolutions of networks are computed in; results that stay between steps are fp32 in all three."""
+"""The arithmetic of matrix products and convolutions. Everything that persists between steps is fp32 in all three."""
 AMPERE = (8, 0)
-"""The first compute capability that multiplies bf16 and TF32 (CUDA C++ Programming Guide, "Compute Capabilities")."""
+"""The first compute capability with bf16 and TF32 products (CUDA C++ Programming Guide, "Compute Capabilities")."""
 
 
 def resolve_arithmetic(precision: Literal["auto", "fp32", "tf32", "bf16"], device: torch.device) -> Arithmetic:
-    """Return the arithmetic that a setting means on a device.
+    """Return the arithmetic for a `precision` setting on a device.
 
-    `auto` is bf16 where the hardware multiplies it natively, else fp32. Raises CardiganError for TF32 on a device
-    without it.
+    `auto` is bf16 if the hardware supports it natively, else fp32. Raises CardiganError for TF32 on a device without
+    it.
     """
     if precision == "tf32" and not multiplies_tf32(device):
         raise CardiganError(
-            f"precision is 'tf32', but the device {device} has no TF32 products (GPUs of compute capability 8.0 and higher "
-            "have them): use auto, fp32 or bf16."
+            f"precision is 'tf32', but the device {device} has no TF32 products (GPUs of compute capability 8.0 and "
+            "higher have them): use auto, fp32 or bf16."
         )
     if precision == "auto":
         return "bf16" if multiplies_bf16(device) else "fp32"
@@ -37,7 +37,7 @@ def resolve_arithmetic(precision: Literal["auto", "fp32", "tf32", "bf16"], devic
 def multiplies_bf16(device: torch.device) -> bool:
     """Return whether the hardware has bf16 products: CUDA >= 8.0, AVX-512-BF16 or AMX.
 
-    Elsewhere bf16 is emulated, and slower than fp32.
+    Other hardware emulates bf16, which is slower than fp32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= AMPERE
@@ -58,13 +58,13 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def tf32_allowed() -> bool:
-    """Return whether fp32 convolutions or matrix products may be computed in TF32 now."""
+    """Return whether fp32 convolutions or matrix products may use TF32 now."""
     return bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
 @contextmanager
 def ieee_fp32(device: torch.device) -> Iterator[None]:
-    """Inside the block, fp32 is IEEE fp32 on a GPU too; afterwards TF32 is allowed again where it was."""
+    """Disable TF32 on a GPU inside the block. Afterwards restore the previous settings."""
     if device.type != "cuda" or not tf32_allowed():
         yield
         return

@@ -1,1 +1,1 @@
-"""What can go wrong in a training, how it is detected, and what is done about it."""
+"""Faults of a training run: how they are detected, and what follows."""

@@ -1,6 +1,7 @@
-"""Names what has gone wrong in a run, from numbers read in order; never looks ahead, so a run and its journal give the same verdict.
+"""Detect the faults of a run from its metrics, read in order.
 
-Knows no torch: `training/probe.py` measures, the recorder and `cardigan diagnose` read.
+The monitor never looks ahead, so a live run and its journal give the same faults. It imports no torch:
+`training/probe.py` measures; the recorder and `cardigan diagnose` feed the monitor.
 """
 
 import math
@@ -12,25 +13,25 @@ from cardigan.health.rules import MIN_CONSECUTIVE, RULES, History
 from cardigan.health.score_trend import ScoreTrend
 
 COLLAPSE_RATIO = 1.5
-"""A score this many times its best is a collapse; below it, on the way there."""
+"""A score of this many times the best is a mode collapse, below it a partial one."""
 PLATEAU_FRACTION, MIN_PLATEAU_EVALUATIONS = 0.5, 10
-"""A best that is followed by this share of the run, and by this many evaluations."""
+"""A plateau: this fraction of the run and this many evaluations without a new best score."""
 
 
 @dataclass
 class Monitor:
-    """Takes readings; returns each fault once, when it begins."""
+    """Takes metrics step by step and returns each fault once, when it starts."""
 
     has_scores: bool
-    """Whether scores come too: then losses alone are no reason to stop."""
+    """Whether the metrics include scores. Then faults found in losses alone are not fatal."""
     score_trend: ScoreTrend = field(default_factory=ScoreTrend)
     history: History = field(default_factory=History)
     _consecutive: dict[str, int] = field(default_factory=dict)
-    """How many readings in a row each sign has been seen."""
+    """Consecutive readings that showed each rule's fault."""
     _reported: set[tuple[str, bool]] = field(default_factory=set)
 
     def observe(self, step: int, values: Mapping[str, float]) -> list[Fault]:
-        """Take the numbers of one moment, at `step` images or steps; return the faults that begin with it."""
+        """Take the metrics at `step` (images or steps) and return the faults that start there."""
         nonfinite = {name: value for name, value in values.items() if not math.isfinite(value)}
         if nonfinite:
             return self._unreported([make_fault("non-finite", step, nonfinite, fatal=True)])
@@ -62,14 +63,14 @@ class Monitor:
                     step,
                     evidence,
                     fatal=False,
-                    message=f"the score has not improved for half of the run: best was at {trend.best_step:,}",
+                    message=f"the score has not improved for half of the run: the best was at {trend.best_step:,}",
                 )
             ]
         self._reported.discard(("plateau", False))
         return []
 
     def _rule_faults(self, step: int, values: Mapping[str, float]) -> list[Fault]:
-        """Return the faults whose signs have lasted for `MIN_CONSECUTIVE` readings that could show them."""
+        """Return the faults whose rule fired in `MIN_CONSECUTIVE` consecutive readings with the required metrics."""
         faults = []
         for index, rule in enumerate(RULES):
             key = f"{index} {rule.name}"
@@ -85,5 +86,5 @@ class Monitor:
 
     def _unreported(self, faults: list[Fault]) -> list[Fault]:
         new_faults = [fault for fault in faults if (fault.name, fault.fatal) not in self._reported]
-        self._reported |= {(each.name, each.fatal) for each in new_faults}
+        self._reported |= {(fault.name, fault.fatal) for fault in new_faults}
         return new_faults

@@ -1,6 +1,6 @@
-"""From faults to deeds: what a run asks for when its monitor finds something, as `on_failure` and `patience_images` say.
+"""The reaction to faults: request a stop or a rollback, according to `on_failure` and `patience_images`.
 
-Knows the run's journal and checkpoints, not how to stop or go back.
+Knows the run's journal and checkpoints, but not how to stop or roll back.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event, read_events
 
 MIN_LEARNING_RATE_FACTOR = 1 / 8
-"""After three rollbacks the learning rates are not halved again: the run stops."""
+"""The learning rates are halved at most three times. The next fatal fault stops the run."""
 
 
 def event_metrics(event: Event) -> Mapping[str, float] | None:
-    """Return the numbers that an event tells the monitor, None if it tells none."""
+    """Return the metrics of an event for the monitor, or None if it has none."""
     if event.kind not in {"progress", "checkpoint"}:
         return None
     numbers = {name: float(value) for name, value in event.values.items() if isinstance(value, int | float)}
@@ -27,21 +27,21 @@ def event_metrics(event: Event) -> Mapping[str, float] | None:
 
 @dataclass
 class FailurePolicy:
-    """The monitor of a live run, and what it leads to."""
+    """The monitor of a live run, and the request that follows from its faults."""
 
     run: RunDirectory
     config: Config
     stop_request: str = ""
-    """What should end the training here: patience, failure or rollback; "" for nothing."""
+    """Why training should stop here: patience, failure or rollback. Default: no request."""
     fault: Fault | None = None
-    """The fault behind it."""
+    """The fatal fault that caused the request."""
     monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = Monitor(has_scores=True)
 
     def reset(self) -> None:
-        """Know what the journal tells of the run as it finally went, and ask for nothing."""
+        """Clear the request and rebuild the monitor from the journal."""
         self.stop_request, self.fault, self.monitor = "", None, Monitor(has_scores=True)
         for event in read_events(self.run.journal):
             metrics = event_metrics(event)
@@ -49,7 +49,7 @@ class FailurePolicy:
                 self.monitor.observe(event.images_seen, metrics)
 
     def observe(self, event: Event, learning_rate_factor: float) -> list[Fault]:
-        """Return the faults that begin with an event; ask for what follows from them."""
+        """Return the faults that start with an event, and set `stop_request` if one follows."""
         metrics = event_metrics(event)
         faults = [] if metrics is None else self.monitor.observe(event.images_seen, metrics)
         self.fault = next((fault for fault in faults if fault.fatal), self.fault)

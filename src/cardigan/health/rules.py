@@ -1,6 +1,6 @@
-"""What each fault looks like in the numbers of one reading, beside what the run remembers of its own.
+"""The rules that detect each fault in the metrics of one reading and the run's history.
 
-Every threshold is here, with its reason; nothing else decides.
+All thresholds and their reasons are here.
 """
 
 import statistics
@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 NamedNumbers = Mapping[str, float]
 
 MIN_CONSECUTIVE = 3
-"""A sign has to be seen in this many readings in a row that could show it."""
+"""A rule has to fire in this many consecutive readings that contain its required metrics."""
 NUM_INITIAL, NUM_RECENT = 10, 20
 START_IMAGES, EPOCH_IMAGES = 20_000, 60_000
-"""Images after which the start is over, when healthy runs look bad too; and after which even a slow one must have begun."""
+"""Images after which the start is over, in which healthy runs look bad too, and after which a slow run must improve."""
 LOSS_NAMES = ("discriminator_loss", "generator_loss")
 GRADIENT_NORMS = ("discriminator_gradient_norm", "generator_gradient_norm")
 
 
 @dataclass
 class History:
-    """What a run was like at its start, and lately: losses jump about, so medians are compared."""
+    """The losses of a run at its start and recently. Losses are noisy, so medians are compared."""
 
     initial: dict[str, list[float]] = field(default_factory=dict)
     recent: dict[str, deque[float]] = field(default_factory=dict)
     max_diversity: float = 0.0
-    """The largest diversity there was."""
+    """The largest diversity so far."""
     step: int = 0
 
     def add(self, step: int, values: NamedNumbers) -> None:
@@ -38,7 +38,7 @@ class History:
                 self.recent.setdefault(name, deque(maxlen=NUM_RECENT)).append(values[name])
 
     def initial_and_recent_medians(self, name: str) -> tuple[float, float] | None:
-        """Return a median of the first readings and one of the latest; None while there are too few to compare."""
+        """Return the median of the first and of the latest readings, or None while there are too few readings."""
         if len(self.recent.get(name, ())) < NUM_RECENT:
             return None
         return statistics.median(self.initial[name]), statistics.median(self.recent[name])
@@ -46,7 +46,7 @@ class History:
 
 @dataclass(frozen=True)
 class Rule:
-    """One way to notice a fault."""
+    """A rule that detects a fault."""
 
     name: str
     required: frozenset[str]
@@ -54,12 +54,14 @@ class Rule:
     """Returns the numbers that show the fault, or None."""
     fatal: bool = False
     loss_only: bool = False
-    """Whether it is a guess from losses alone, which a score overrules."""
+    """Whether the rule uses losses alone. It is then not fatal in a run with scores."""
 
 
 def mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """Pictures differ by less than a tenth of what real ones do, so that nobody could tell them apart: they did before, half as much
-    as real ones (less is the tumble of the first steps), or should by now."""
+    """Generated images differ less than a tenth as much as real ones, so they look the same.
+
+    The rule applies once diversity has exceeded 0.5 (lower values are noise of the first steps) or after EPOCH_IMAGES.
+    """
     past_start = history.max_diversity > 0.5 or history.step >= EPOCH_IMAGES
     return (
         {"diversity": values["diversity"], "max_diversity": history.max_diversity}
@@ -69,7 +71,10 @@ def mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | 
 
 
 def dead_generator(values: NamedNumbers, _: History) -> dict[str, float] | None:
-    """Pictures are all alike and G's gradient is under a thousandth of D's: it cannot ever change that (dead ReLUs, saturated outputs)."""
+    """Generated images are all alike and G's gradient norm is below a thousandth of D's.
+
+    G cannot recover (dead ReLUs, saturated outputs).
+    """
     evidence = {name: values[name] for name in ("diversity", *GRADIENT_NORMS)}
     return (
         evidence
@@ -80,7 +85,7 @@ def dead_generator(values: NamedNumbers, _: History) -> dict[str, float] | None:
 
 
 def partial_mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """Pictures that differed like real ones differ by less than half of that, or a quarter of them has a twin."""
+    """After a diversity above 0.8, diversity falls below 0.5, or more than a quarter of the images have a duplicate."""
     evidence = {
         "diversity": values["diversity"],
         "duplicate_rate": values["duplicate_rate"],
@@ -94,12 +99,15 @@ def partial_mode_collapse(values: NamedNumbers, history: History) -> dict[str, f
 
 
 def missing_classes(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """The histogram of classes is as far from the data's as if three classes of ten were never drawn: ln(10/7) = 0.36 nats."""
+    """The class histogram is as far from the data's as if 3 of 10 classes were missing: KL = ln(10/7) = 0.36 nats."""
     return {"class_kl": values["class_kl"]} if history.step >= START_IMAGES and values["class_kl"] > 0.36 else None
 
 
 def discriminator_too_strong(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """D is right about 99 pictures of 100 of either kind: its loss, and with it what G can learn, is next to nothing. At the start it may be."""
+    """D is right about 99 % of real and of generated images, so its loss and G's gradient are almost 0.
+
+    This is normal at the start.
+    """
     evidence = {name: values[name] for name in ("d_real", "d_fake")}
     return (
         evidence if history.step >= START_IMAGES and evidence["d_real"] > 0.99 and evidence["d_fake"] < 0.01 else None
@@ -107,19 +115,19 @@ def discriminator_too_strong(values: NamedNumbers, history: History) -> dict[str
 
 
 def discriminator_too_weak(values: NamedNumbers, _: History) -> dict[str, float] | None:
-    """D prefers generated pictures to real ones, by more than chance would have it, even before G answers, and is not torn apart itself."""
+    """D rates generated images as more real than real ones before G's update, by more than noise, without diverging."""
     evidence = {name: values[name] for name in ("d_real", "d_fake", "discriminator_loss")}
     return evidence if evidence["d_fake"] - evidence["d_real"] > 0.2 and evidence["discriminator_loss"] < 10 else None
 
 
 def discriminator_diverged(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """D pays a hundred times what guessing would cost it, about 1; or ten times, once the game is under way: its steps are too long."""
+    """D's loss is 100 times that of guessing (about 1), or 10 times after the start: its updates are too large."""
     loss = values["discriminator_loss"]
     return {"discriminator_loss": loss} if loss > (10 if history.step >= START_IMAGES else 100) else None
 
 
 def loss_diverged(_: NamedNumbers, history: History) -> dict[str, float] | None:
-    """A loss is lastingly a thousand times what it was at the start (or than 1, if that is larger)."""
+    """The median of a loss exceeds 1000 times its median at the start (or 1000, if that is larger)."""
     for name in LOSS_NAMES:
         medians = history.initial_and_recent_medians(name)
         if medians is not None and abs(medians[1]) > 1000 * max(1.0, abs(medians[0])):
@@ -128,19 +136,25 @@ def loss_diverged(_: NamedNumbers, history: History) -> dict[str, float] | None:
 
 
 def discriminator_overfitting(values: NamedNumbers, _: History) -> dict[str, float] | None:
-    """Held-out real pictures look more like generated ones to D than like the real ones it was trained on (arXiv:2006.06676, eq. 1)."""
+    """D's logits on holdout images are nearer to those on generated images than to those on training images.
+
+    Compare arXiv:2006.06676, eq. 1.
+    """
     return {"holdout_gap": values["holdout_gap"]} if values["holdout_gap"] > 0.5 else None
 
 
 def memorization(values: NamedNumbers, _: History) -> dict[str, float] | None:
-    """Generated pictures lie less than half as far from their nearest training picture as new real ones do."""
+    """Generated images are less than half as far from their nearest training image as holdout images are."""
     return (
         {"nearest_distance_ratio": values["nearest_distance_ratio"]} if values["nearest_distance_ratio"] < 0.5 else None
     )
 
 
 def discriminator_loss_vanished(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """D's loss is lastingly under a tenth of what it began with, while G's is higher. Where D's beliefs are known, they say it better."""
+    """The median of D's loss is below a tenth of its start, and G's is higher.
+
+    Not used if D's mean probabilities are known, which show this better.
+    """
     discriminator_medians, generator_medians = (history.initial_and_recent_medians(name) for name in LOSS_NAMES)
     if "d_real" in values or discriminator_medians is None or generator_medians is None:
         return None

@@ -1,4 +1,4 @@
-"""Who may use a server: host names, tokens, same origin."""
+"""Access checks on a request: host name, token, origin."""
 
 import hmac
 import ipaddress
@@ -11,8 +11,8 @@ from cardigan.http.endpoint import Endpoint, is_loopback
 def host_allowed(host: str | None, endpoint: Endpoint) -> bool:
     """Return whether a Host header names this server.
 
-    A page of somebody else's can have its own name point to this machine (DNS rebinding), and then read everything: its name gives it away.
-    Addresses cannot be rebound. For this machine's own names any port is taken: behind `ssh -L 9000:localhost:8765` it is another one.
+    Protects against DNS rebinding, where a foreign page points its own host name to this machine. IP addresses cannot
+    be rebound. Loopback names are allowed with any port, because `ssh -L 9000:localhost:8765` changes the port.
     """
     name, port = _split_host(host or "")
     if not name:
@@ -24,12 +24,12 @@ def host_allowed(host: str | None, endpoint: Endpoint) -> bool:
 
 
 def token_matches(token: str, endpoint: Endpoint) -> bool:
-    """Return whether this is the token, in a time that does not depend on where they differ; anything is where none is needed."""
+    """Return whether the token is right, compared in constant time. True if the endpoint needs no token."""
     return endpoint.token is None or hmac.compare_digest(token.encode(errors="replace"), endpoint.token.encode())
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """Return whether an Origin header names the server that the Host header does; https: behind somebody's proxy."""
+    """Return whether an Origin header names the same server as the Host header, over http or https (behind a proxy)."""
     return origin.lower() in {f"http://{host.lower()}", f"https://{host.lower()}"}
 
 

@@ -1,7 +1,4 @@
-"""Connections of a server: how many there may be, and who is hung up on.
-
-Knows sockets and uvicorn; not what is answered.
-"""
+"""Limits on a server's connections: their number, and a timeout for idle ones."""
 
 import asyncio
 from typing import Any
@@ -9,14 +6,14 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_OPEN_FILES = 4_096
-"""How many files and connections a server asks to have open at a time."""
+"""Limit of open files and sockets that a server asks the operating system for."""
 IDLE_SECONDS = 15.0
 
 
 class IdleTimeoutProtocol(H11Protocol):
-    """A connection that is hung up when for two looks in a row it has asked nothing, or taken nothing of its answer.
+    """Closes a connection that stays idle for two consecutive checks: no request, or no byte of the response read.
 
-    uvicorn alone waits for ever for a first request, and for an answer to be read.
+    uvicorn has no timeout for a first request, nor for a client that does not read the response.
     """
 
     _last_cycle: Any = None
@@ -25,19 +22,19 @@ class IdleTimeoutProtocol(H11Protocol):
 
     @property
     def is_responding(self) -> bool:
-        """Whether a request was begun and its answer has not left yet."""
+        """Whether a request has started and its response is not yet sent in full."""
         return (
             self.cycle is not None and not self.cycle.response_complete
         ) or self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Begin to look."""
+        """Start the idle checks."""
         super().connection_made(transport)
         self._last_cycle = self
         self._idle_timer = self.loop.call_later(IDLE_SECONDS, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Look no more."""
+        """Stop the idle checks."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         super().connection_lost(exc)
@@ -45,7 +42,7 @@ class IdleTimeoutProtocol(H11Protocol):
     def _close_if_idle(self) -> None:
         cycle, unsent_bytes = self.cycle, self.transport.get_write_buffer_size()
         if unsent_bytes and unsent_bytes == self._last_unsent_bytes:
-            self.transport.abort()  # to close would be to wait for it to be read
+            self.transport.abort()  # close() would wait until the client reads the rest
             return
         if (
             not unsent_bytes
@@ -59,12 +56,12 @@ class IdleTimeoutProtocol(H11Protocol):
 
 
 def max_connections(limit: int) -> int:
-    """Return how many connections a server can hold, at most `limit`: this process may be allowed fewer files."""
+    """Return how many connections a server can hold: `limit`, or fewer if the process may open fewer files."""
     return min(limit, max(64, _raise_open_file_limit() - 128))
 
 
 def _raise_open_file_limit() -> int:
-    """Raise how many files this process may have open, as far as it is allowed to; return how many that is."""
+    """Raise the limit of open files of this process as far as allowed, and return it."""
     try:
         import resource
     except ImportError:

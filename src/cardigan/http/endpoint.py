@@ -1,7 +1,4 @@
-"""Where a server listens and who is welcome there: this machine's own names, or whoever has the token.
-
-Knows no route, and not how a token is shown.
-"""
+"""The address a server listens on, and the token that protects it."""
 
 import ipaddress
 import os
@@ -15,7 +12,7 @@ from cardigan.errors import CardiganError
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the server listens, and the token that opens it; none is needed on this machine."""
+    """Host and port a server listens on, and its access token. `token` is None if no token is needed."""
 
     host: str
     port: int
@@ -23,9 +20,10 @@ class Endpoint:
 
 
 def open_endpoint(host: str, ports: Sequence[int], token: str | None = None) -> tuple[socket.socket, Endpoint]:
-    """Return a socket that listens on the first of the ports that is free (0 is any), and its door.
+    """Return a socket that listens on the first free port of `ports` (0: any free port), and its endpoint.
 
-    Without a token of one's own there is a new one, unless only this machine can come in. Raises CardiganError where no port can be had.
+    Without `token`, a new random token is made unless the host is a loopback address. Raises CardiganError if no port
+    is free.
     """
     for port in ports:
         try:
@@ -33,11 +31,7 @@ def open_endpoint(host: str, ports: Sequence[int], token: str | None = None) -> 
         except (OSError, UnicodeError) as error:
             if port != ports[-1]:
                 continue
-            reason = (
-                "no host can have such a name"
-                if isinstance(error, UnicodeError)
-                else (error.strerror or str(error)).lower()
-            )
+            reason = "invalid host name" if isinstance(error, UnicodeError) else (error.strerror or str(error)).lower()
             raise CardiganError(
                 f"Cannot listen on {host}, port {port} ({reason}): give another --port, or --host."
             ) from error
@@ -61,13 +55,13 @@ def _listening_socket(host: str, port: int) -> socket.socket:
 
 
 def base_url(endpoint: Endpoint) -> str:
-    """Return what others call the server: no token, no path."""
+    """Return the server's URL for other machines, without token and path."""
     host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(endpoint.host, endpoint.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{endpoint.port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address is this machine's own, reached from nowhere else."""
+    """Return whether a host name or address is a loopback one, which other machines cannot reach."""
     if host == "localhost":
         return True
     try:

@@ -1,7 +1,4 @@
-"""How much may be sent and how long it may take, counted while it arrives; and a refusal in one sentence.
-
-Knows no route.
-"""
+"""Limits on the size and duration of a request's body, checked while it arrives."""
 
 import asyncio
 
@@ -9,22 +6,25 @@ from starlette.types import Message, Receive
 
 
 class BodyTooLarge(Exception):
-    """More was sent than is taken."""
+    """The body exceeds the size limit."""
 
 
 class BodyTimeout(Exception):
-    """What was announced did not come in time."""
+    """The body did not arrive in time."""
 
 
 def limit_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> Receive:
-    """Return `receive` that counts: raises TooLarge for a body of more than `max_bytes` bytes and TooSlow for one that takes longer, as it arrives."""
+    """Return `receive` with limits, checked as the body arrives.
+
+    It raises BodyTooLarge after more than `max_bytes` bytes, and BodyTimeout after `timeout_seconds`.
+    """
     num_received, is_complete = 0, False
     deadline = asyncio.get_running_loop().time() + timeout_seconds
 
     async def limited_receive() -> Message:
         nonlocal num_received, is_complete
         if is_complete:
-            return await receive()  # waits for the client to leave
+            return await receive()  # waits until the client disconnects
         try:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
@@ -40,7 +40,7 @@ def limit_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> Rece
 
 
 def content_length_within(content_length: str | None, max_bytes: int) -> bool:
-    """Return whether a Content-Length header is a number of at most `max_bytes` bytes; none is none."""
+    """Return whether a Content-Length header is valid and at most `max_bytes`. True if it is absent."""
     return content_length is None or (
         content_length.isdecimal() and len(content_length) <= 12 and int(content_length) <= max_bytes
     )

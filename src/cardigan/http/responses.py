@@ -1,12 +1,34 @@
-"""Responses that both servers send."""
+"""Responses that the servers share: JSON, errors, security headers."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
-from starlette.types import Send
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Send
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return compact UTF-8 JSON. Raises ValueError for NaN and infinities."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response that is not cached."""
+    return Response(
+        json_bytes(content), status, {"cache-control": "no-store", **(headers or {})}, media_type="application/json"
+    )
+
+
+async def disconnected_response(request: Request, error: Exception) -> Response:
+    """Handle ClientDisconnected: an empty response that no client reads."""
+    return Response(status_code=499)
 
 
 async def send_error(send: Send, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-    """Answer with {"error": sentence}; what was sent and is not read ends the connection."""
+    """Send {"error": message}. Statuses 408 and 413 close the connection, since the rest of the body is not read."""
     body = json.dumps({"error": message}).encode()
     response_headers = {
         "content-type": "application/json",
@@ -24,3 +46,14 @@ async def send_error(send: Send, status: int, message: str, headers: dict[str, s
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+def with_security_headers(send: Send, security_headers: Mapping[str, str]) -> Send:
+    """Return `send` that adds the headers to every response."""
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(security_headers)
+        await send(message)
+
+    return send_with_headers

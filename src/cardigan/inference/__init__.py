@@ -1,1 +1,1 @@
-"""What `cardigan.load` returns."""
+"""Sampling from trained models: the `Model` that `cardigan.load` returns."""

@@ -1,6 +1,6 @@
-"""A trained generator in Python: pictures by seed or as a pipeline draws them, on any device, to and from folders and the hub.
+"""A trained generator in Python: sampling by seed or like a diffusers pipeline, saving, loading, and the hub.
 
-Knows neither training nor judging.
+Independent of training and evaluation.
 """
 
 import operator
@@ -32,25 +32,25 @@ from cardigan.shapes import Labels, Latents
 MAX_SAMPLES = 10_000_000
 MAX_SEED = 2**63 - 1
 LabelsLike: TypeAlias = int | str | Sequence[int] | Sequence[str] | np.ndarray | torch.Tensor
-"""A class for all pictures or one for each, by number or by name."""
+"""One class for all images or one per image, by number or by name."""
 OUTPUT_TYPES = ("pil", "np", "pt")
 OutputImages: TypeAlias = list[Image.Image] | np.ndarray | torch.Tensor
 COMMIT_MESSAGE = "Share a generator trained with Cardigan"
 
 
 class ImageOutput(NamedTuple):
-    """What calling a model returns, as the pipelines of diffusers do: `.images`, which is `[0]` too."""
+    """Output of calling a model, as in diffusers pipelines: `.images`, also available as `[0]`."""
 
     images: OutputImages
 
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A trained generator to draw pictures from. `load` and `from_pretrained` give one."""
+    """A trained generator. Create one with `load` or `from_pretrained`."""
 
     snapshot: Snapshot
     path: Path | None = None
-    """Where it was read from: what its card tells of training and judging is found there."""
+    """Where it was read from. Its card reads training time and metrics from there."""
 
     @property
     def config(self) -> Config:
@@ -71,14 +71,15 @@ class Model:
         labels: LabelsLike | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:
-        """Return `num_samples` pictures as uint8 [num, height, width, channels].
+        """Return images as uint8 [num_samples, height, width, channels].
 
-        Picture i is a function of (seed, i, its label, truncation) alone: a larger `num_samples` changes none of the first.
-        `labels` is one class for all or one per picture, by number or by name; a conditional model without it draws classes at random.
-        `truncation` goes from 1 (as trained) to 0 (the average picture). Raises CardiganError for what cannot be drawn.
+        Image i depends only on (seed, i, its label, truncation): a larger `num_samples` does not change the first ones.
+        `labels` is one class for all or one per image, by number or by name. Default: a class-conditional model samples
+        classes at random. `truncation` goes from 1 (as trained) to 0 (the average image).
+        Raises CardiganError for invalid arguments.
         """
         return self._sample_keys(
-            sample_keys(_validate_count("num", num_samples), validate_integer("seed", seed, MAX_SEED)),
+            sample_keys(_validate_count("num_samples", num_samples), validate_integer("seed", seed, MAX_SEED)),
             labels,
             truncation,
         )
@@ -86,7 +87,7 @@ class Model:
     def sample_seeds(
         self, seeds: Sequence[SupportsIndex], labels: LabelsLike | None = None, truncation: float = 1.0
     ) -> np.ndarray:
-        """Return one picture per seed, each equal to `sample(1, seed=seed)`, as uint8 [len(seeds), height, width, channels]."""
+        """Return one image per seed as uint8 [N, height, width, channels]; each equals `sample(1, seed=seed)`."""
         return self._sample_keys([(validate_integer("seed", seed, MAX_SEED), 0) for seed in seeds], labels, truncation)
 
     def _sample_keys(self, keys: list[tuple[int, int]], labels: LabelsLike | None, truncation: float) -> np.ndarray:
@@ -106,13 +107,14 @@ class Model:
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> ImageOutput | tuple[OutputImages]:
-        """Draw as an unconditional pipeline of diffusers does, and return an object with `.images`, or a tuple without `return_dict`.
+        """Sample images like an unconditional diffusers pipeline.
 
-        `output_type` is "pil", a list of Pillow's pictures (modes L, RGB or RGBA); "np", float32 [batch, height, width, channels] in [0, 1]; or
-        "pt", a float32 tensor [batch, channels, height, width] in [0, 1]; arrays and tensors are on the CPU. `generator` is a torch.Generator, or a
-        list with one for each picture; without one PyTorch's own is used, so that every call gives other pictures. Picture i of a generator is
-        the same for any `batch_size`. `latents` [batch, size] are drawn instead of random ones, before `truncation` is applied.
-        Raises CardiganError for what cannot be drawn.
+        Returns an object with `.images`, or a tuple if `return_dict` is False. `output_type` is "pil", a list of Pillow
+        images (modes L, RGB or RGBA); "np", float32 [batch, height, width, channels] in [0, 1]; or "pt", a float32
+        tensor [batch, channels, height, width] in [0, 1]. Arrays and tensors are on the CPU.
+        `generator` is a torch.Generator or a list with one per image. Default: PyTorch's global generator. With equal
+        generator states, image i is the same for any `batch_size`. `latents` [batch, size] replace random ones;
+        `truncation` is applied to them too. Raises CardiganError for invalid arguments.
         """
         if output_type not in OUTPUT_TYPES:
             raise unknown("output_type", str(output_type), OUTPUT_TYPES)
@@ -138,28 +140,28 @@ class Model:
         return z, random_labels if given_labels is None else given_labels
 
     def to(self, device: str | torch.device) -> "Model":
-        """Move the generator to a device, in place as PyTorch's modules and diffusers' pipelines do, and return the model.
+        """Move the generator to a device, in place like PyTorch modules and diffusers pipelines, and return the model.
 
-        `device` is cpu, cuda, cuda:1, mps, or auto for the fastest there is. The same seed draws the same bytes there each time, and the same
-        image on every device but for rounding. Raises CardiganError for a device that is not there.
+        `device` is cpu, cuda, cuda:1, mps, or auto for the fastest available one. On one device the same seed gives the
+        same bytes; across devices images differ only by rounding. Raises CardiganError for a missing device.
         """
         self.snapshot.generator.to(find_device(device))
         return self
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write `config.json`, `model.safetensors` and the card, `README.md`, into a folder, which is made, and return it.
+        """Write `config.json`, `model.safetensors` and the model card `README.md` into a folder, and return the folder.
 
-        Raises CardiganError for a folder of a run or another model and, without `overwrite`, where any of these files is there.
+        The folder is created if needed. Raises CardiganError for the folder of a run or of another model and, unless
+        `overwrite`, if any of these files exists.
         """
         return self.save_with_files(Path(folder), {}, overwrite)
 
     def save_with_files(self, folder: Path, files: Mapping[str, bytes], overwrite: bool = False) -> Path:
-        """Do as `save_pretrained`, with files of other programs or purposes beside."""
+        """Do the same as `save_pretrained`, with additional files by name."""
 
         def card(hashes: Mapping[str, str]) -> str:
-            return _existing_card(self.path, hashes) or model_card(
-                self.snapshot, self.path, hashes
-            )  # what lies at the path may be of newer weights
+            # The files at the path may belong to newer weights, so an existing card is reused only if its hashes match.
+            return _existing_card(self.path, hashes) or model_card(self.snapshot, self.path, hashes)
 
         write_pretrained(folder, lambda path: write_snapshot(path, anonymized(self.snapshot)), card, files, overwrite)
         return folder
@@ -172,11 +174,12 @@ class Model:
         commit_message: str = COMMIT_MESSAGE,
         revision: str | None = None,
     ) -> str:
-        """Send the files of `save_pretrained` to the Hugging Face hub as the model `user/name`, which is made, and return the commit's address.
+        """Upload the files of `save_pretrained` to the Hugging Face hub as `user/name`, and return the commit's URL.
 
-        `private` is taken when it is made, by default as the account is set. `token` is by default that of `hf auth login` or $HF_TOKEN.
-        `revision` is the branch, made if need be; by default main. Raises CardiganError if the hub refuses; an empty model or branch may
-        have been made then, but never one with half of the files.
+        The repository is created if needed; `private` applies only then (default: the account's setting). `token`
+        defaults to that of `hf auth login` or $HF_TOKEN. `revision` is the branch, created if needed (default: main).
+        Raises CardiganError if the hub rejects the upload. An empty repository or branch may remain then, but never one
+        with only some of the files.
         """
         hub.check_repo_id(name)
         with tempfile.TemporaryDirectory() as temporary:
@@ -195,7 +198,7 @@ class Model:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> "Model":
-        """Return the model of a folder that `save_pretrained` wrote, or `user/name` of the hub; see `cardigan.from_pretrained`."""
+        """Load a folder written by `save_pretrained`, or `user/name` of the hub; see `cardigan.from_pretrained`."""
         return from_pretrained(
             name_or_folder, revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
@@ -205,7 +208,8 @@ class Model:
         parameters = sum(parameter.numel() for parameter in self.snapshot.generator.parameters())
         classes = f", {spec.num_classes} classes" if spec.num_classes else ""
         image_size = f"{spec.height}x{spec.width}x{spec.channels}"
-        size = f"{parameters:,} parameters, {'trained by another program' if self.snapshot.foreign else f'{self.images_seen:,} images seen'}"
+        origin = "trained by another program" if self.snapshot.foreign else f"{self.images_seen:,} images seen"
+        size = f"{parameters:,} parameters, {origin}"
         return f"Model({config.recipe}: {config.generator.network}, {image_size}{classes}, {size}, on {self.device})"
 
     def _repr_png_(self) -> bytes:
@@ -216,10 +220,11 @@ class Model:
 
 
 def load(path: str | Path, sha256: str | None = None) -> Model:
-    """Return the model in a run directory, a checkpoint folder, a folder of `save_pretrained` or a generator.safetensors, or at `hf:user/name`.
+    """Load a run directory, checkpoint folder, folder of `save_pretrained`, generator.safetensors, or `hf:user/name`.
 
-    `hf:user/name@revision` names a branch, a tag or a commit. With `sha256` the file of weights must have it. Nothing that is read is ever
-    executed or unpickled, and a header that claims more than the file holds costs no memory. Raises CardiganError for anything else.
+    `hf:user/name@revision` selects a branch, tag or commit. If `sha256` is given, the weights file must have that hash.
+    Nothing is executed or unpickled, and a header that claims more than the file contains allocates no memory.
+    Raises CardiganError for anything else.
     """
     location = Path(path)
     return Model(read_snapshot(location, sha256), None if hub.is_hub_address(location) else location)
@@ -234,29 +239,28 @@ def from_pretrained(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Model:
-    """Return the model of a folder that is there, or else `user/name` of the Hugging Face hub, at `revision` or its newest state.
+    """Load an existing folder, or else `user/name` of the Hugging Face hub at `revision` (default: the latest commit).
 
-    Only `config.json` and `model.safetensors` are fetched, and kept in the hub's cache (or `cache_dir`), so that a second time needs no connection;
-    `local_files_only` never asks for one. `token` is by default that of `hf auth login` or $HF_TOKEN. With `sha256` the weights must have it.
-    Raises CardiganError for what is not there or is no model of cardigan.
+    Downloads only `config.json` and `model.safetensors`, and caches them in the hub's cache (or `cache_dir`), so that a
+    second call works offline. `local_files_only` never connects. `token` defaults to that of `hf auth login` or
+    $HF_TOKEN. If `sha256` is given, the weights must have that hash.
+    Raises CardiganError for a missing model or one that is not a Cardigan model.
     """
     if not hub.is_hub_address(name_or_folder) and Path(name_or_folder).exists():
         if revision is not None:
             raise CardiganError(
-                f"revision is {revision!r}, but {name_or_folder} is a folder, which has none: leave it out."
+                f"revision is {revision!r}, but {name_or_folder} is a local folder, which has none: leave revision out."
             )
         return load(name_or_folder, sha256)
     if not hub.is_hub_address(name_or_folder) and Path(name_or_folder).is_absolute():
-        raise CardiganError(
-            f"There is no {name_or_folder}, and a path is no name of a model on the hub: give a folder that is there, or user/name."
-        )
+        raise CardiganError(f"{name_or_folder} does not exist: give an existing folder, or a hub model as user/name.")
     text = str(name_or_folder).removeprefix(hub.HUB_PREFIX)
     address = hub.parse_hub_address(text if revision is None else f"{text}@{revision}")
     return Model(read_snapshot(verify_weights(hub.download_model(address, token, cache_dir, local_files_only)), sha256))
 
 
 def _existing_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:
-    """Return the card beside a model that was saved or sent before, if it is of these very weights: it may know what its run told of judging."""
+    """Return the card next to a saved model if its hashes match: it may contain metrics that the run recorded."""
     card = None if path is None else path / hub.CARD_FILE
     if card is None or not (card.with_name(hub.WEIGHTS_FILE).exists() and card.exists()):
         return None
@@ -265,12 +269,12 @@ def _existing_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:
 
 
 def _validate_count(name: str, count: object) -> int:
-    """Return a number of pictures; raises CardiganError for what is none."""
+    """Return a valid number of images, or raise CardiganError."""
     return validate_integer(name, count, MAX_SAMPLES, 1)
 
 
 def validate_integer(name: str, value: object, maximum: int, minimum: int = 0) -> int:
-    """Return a whole number, NumPy's and torch's too, within least..most; raises CardiganError for anything else."""
+    """Return an integer (also of NumPy or torch) within minimum..maximum; raises CardiganError for anything else."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -283,23 +287,23 @@ def validate_integer(name: str, value: object, maximum: int, minimum: int = 0) -
 
 
 def _label_tensor(labels: LabelsLike | None, count: int, spec: ImageSpec) -> torch.Tensor | None:
-    """Return the labels as a tensor, a single one repeated for every picture."""
+    """Return the labels as a tensor; a single label is repeated for every image."""
     if labels is None:
         return None
     try:
         array = np.atleast_1d(np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels))
     except ValueError as error:
         raise CardiganError(
-            "labels are lists of several lengths: give one class for all pictures, or one for each."
+            "labels are lists of different lengths: give one class for all images, or one per image."
         ) from error
     if array.ndim != 1:
-        raise CardiganError(f"labels have the shape {array.shape}: give one class for all pictures, or one for each.")
+        raise CardiganError(f"labels have shape {array.shape}: give one class for all images, or one per image.")
     values = torch.tensor([class_index(label, spec) for label in array.tolist()], dtype=torch.long)
     return values.expand(count) if len(values) == 1 else values
 
 
 def _convert_images(images: torch.Tensor, output_type: str) -> OutputImages:
-    """Return float pictures [n, c, h, w] in [0, 1] as asked for."""
+    """Convert float images [n, c, h, w] in [0, 1] to the output type."""
     if output_type == "pt":
         return images
     rows = images.permute(0, 2, 3, 1).contiguous()
@@ -308,6 +312,6 @@ def _convert_images(images: torch.Tensor, output_type: str) -> OutputImages:
     pixels = (rows * 255).round().to(torch.uint8)
     if pixels.shape[3] not in (1, 3, 4):
         raise CardiganError(
-            f"Pictures of {pixels.shape[3]} channels are none of Pillow's: set output_type to 'np' or 'pt'."
+            f"Pillow does not support images with {pixels.shape[3]} channels: set output_type to 'np' or 'pt'."
         )
     return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels.numpy()]

@@ -1,4 +1,4 @@
-"""What a notebook shows of a model or a run: a small sheet of pictures and a line below it. Writes no file."""
+"""Notebook previews of a model or a run: an image grid with a caption. Writes no file."""
 
 import base64
 import html
@@ -16,11 +16,11 @@ from cardigan.shapes import Labels
 
 NUM_PREVIEW_IMAGES = 16
 MIN_PREVIEW_SIDE = 64
-"""Pictures smaller than this are enlarged by a whole factor, so that they can be seen."""
+"""Smaller images are upscaled by an integer factor."""
 
 
 def model_preview(snapshot: Snapshot) -> bytes:
-    """Return the first sixteen pictures of seed 0 as a PNG, of one class after another where there are classes."""
+    """Return sixteen images of seed 0 as a PNG grid. A class-conditional model cycles through its classes."""
     z = sample_latents(
         snapshot.config.latent.distribution, sample_keys(NUM_PREVIEW_IMAGES, 0), snapshot.config.latent.size
     )
@@ -39,17 +39,16 @@ def _cycle_labels(num_classes: int) -> Labels | None:
 
 
 def run_preview(path: Path) -> bytes | None:
-    """Return the latest sheet of a run, generated pictures beside real ones, as a PNG; None before the first."""
+    """Return a run's latest sample sheet as a PNG, or None if there is none yet."""
     sheet = RunDirectory(path).latest_sample()
     return None if sheet is None else sheet.read_bytes()
 
 
 def figure_html(sheet: bytes | None, caption: str) -> str:
-    """Return a sheet and a line below it as HTML that needs no other file."""
+    """Return an image and its caption as self-contained HTML."""
     caption_html = html.escape(caption)
-    image_html = (
-        f'<img src="data:image/png;base64,{base64.b64encode(sheet).decode()}" alt="{caption_html}" style="max-width:100%">'
-        if sheet
-        else ""
-    )
+    image_html = ""
+    if sheet:
+        source = f"data:image/png;base64,{base64.b64encode(sheet).decode()}"
+        image_html = f'<img src="{source}" alt="{caption_html}" style="max-width:100%">'
     return f'<figure style="margin:0">{image_html}<figcaption><code>{caption_html}</code></figcaption></figure>'

@@ -1,1 +1,1 @@
-"""What a generator starts from: distributions, seeds, points and the ways between them."""
+"""Latents: distributions, seeds, points and interpolations."""

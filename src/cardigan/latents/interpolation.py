@@ -1,6 +1,6 @@
-"""Ways through the space of latents: between two, between four, through many.
+"""Interpolation of latents: between two points, between four corners, through many stops.
 
-Knows no network: latents in, latents out. Pictures of them are drawn by `models.snapshot.generate_pixels`.
+Knows no network: latents in, latents out. `models.snapshot.generate_pixels` generates the images.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,28 @@ Times = Float[Tensor, " times"]
 LatentPath = Float[Tensor, "times latent"]
 MAX_FRAMES = 10_000
 MIN_ANGLE = 1e-5
-"""Radians from parallel below which an arc is a line, and from opposite below which it has no plane of its own."""
+"""Radians. Vectors this close to parallel are interpolated linearly. Vectors this close to opposite span no plane."""
 
 
 def point_latents(config: Config, points: Sequence[Point]) -> Latents:
-    """Return one z a seed, what `cardigan sample --seeds` draws its picture from, or a z itself. Raises CardiganError for no or a wrong one."""
+    """Return one z per point (`point_latent`). Raises CardiganError for an empty list or an invalid point."""
     if not points:
         raise CardiganError("No seeds were given: expected at least one.")
     return torch.cat([point_latent(config, point) for point in points])
 
 
 def lerp(a: Latent, b: Latent, t: Times) -> LatentPath:
-    """Return (1 - t) a + t b, a row for each t."""
+    """Return (1 - t) a + t b, one row per t."""
     return torch.lerp(a, b, t[:, None].to(a))
 
 
 def slerp(a: Latent, b: Latent, t: Times) -> LatentPath:
-    """Return the points at t on the arc from a to b: directions by slerp (Shoemake, SIGGRAPH 1985, section 3.3), lengths linearly.
+    """Return the points at t on the arc from a to b, one row per t.
 
-    Normal latents lie near a sphere, through whose inside a straight line would cut (arXiv:1609.04468, section 2). Where one is 0 or both point
-    the same way, the arc is the line; where they are opposite, it goes through the axis that is the least of a.
+    Directions are interpolated by slerp (Shoemake, SIGGRAPH 1985, section 3.3), lengths linearly. Normal latents lie
+    near a sphere, and a straight line would pass through its inside (arXiv:1609.04468, section 2). If one latent is 0
+    or both have the same direction, the result is linear. If they are opposite, the arc passes through the axis of a's
+    smallest component.
     """
     first, last, times = a.double(), b.double(), t.double()[:, None]
     lengths = first.norm(), last.norm()
@@ -61,15 +63,15 @@ def slerp(a: Latent, b: Latent, t: Times) -> LatentPath:
 
 
 def interpolate(config: Config, a: Latent, b: Latent, t: Times, spherical: bool | None = None) -> LatentPath:
-    """Return the way that suits the latents' distribution: an arc for normal ones, a line for uniform ones, unless one is asked for."""
+    """Return slerp or lerp. Default: slerp for normal latents, lerp for uniform ones."""
     use_slerp = config.latent.distribution == "normal" if spherical is None else spherical
     return slerp(a, b, t) if use_slerp else lerp(a, b, t)
 
 
 def interpolate_corners(config: Config, corners: Float[Tensor, "4 latent"], x: float, y: float) -> Latent:
-    """Return the z at (x, y), each 0..1, of a square whose corners are top-left, top-right, bottom-left, bottom-right."""
+    """Return the z at (x, y), each in 0..1, between the corners top-left, top-right, bottom-left and bottom-right."""
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise CardiganError(f"The place is ({x}, {y}): expected both from 0 (left, top) to 1 (right, bottom).")
+        raise CardiganError(f"The position is ({x}, {y}): expected both from 0 (left, top) to 1 (right, bottom).")
     t_x, t_y = torch.tensor([x], dtype=torch.float64), torch.tensor([y], dtype=torch.float64)
     top, bottom = (
         interpolate(config, corners[0:1], corners[1:2], t_x),
@@ -81,9 +83,12 @@ def interpolate_corners(config: Config, corners: Float[Tensor, "4 latent"], x: f
 def interpolation_grid_latents(
     config: Config, corners: Float[Tensor, "4 latent"], x: float, y: float, grid: int, extent: float = 0.5
 ) -> Latents:
-    """Return grid x grid places of that square, row by row, spread `extent` around (x, y); those that would be outside lie on its edge."""
+    """Return the z at grid x grid positions of that square, row by row, spread over `extent` around (x, y).
+
+    Positions outside the square are clipped to its edge.
+    """
     if not 1 <= grid <= 16 or not 0 <= extent <= 1:
-        raise CardiganError(f"The grid is {grid} and its span {extent}: expected 1..16 and 0..1.")
+        raise CardiganError(f"The grid is {grid} and its extent {extent}: expected 1..16 and 0..1.")
     offsets = [0.0] if grid == 1 else [extent * (index / (grid - 1) - 0.5) for index in range(grid)]
     positions = [
         (min(1.0, max(0.0, x + offset_x)), min(1.0, max(0.0, y + offset_y)))
@@ -96,18 +101,17 @@ def interpolation_grid_latents(
 def walk_latents(
     config: Config, stops: Float[Tensor, "stops latent"], frames: int, spherical: bool | None = None, loop: bool = False
 ) -> Latents:
-    """Return the z of each frame of a walk through all stops, each of which is a frame of its own.
+    """Return the z of each frame of a walk through all stops. Each stop is a frame.
 
-    `spherical` asks for arcs or lines; None takes what suits the distribution. With `loop` it walks on from the last stop to the first, which
-    is not repeated at the end. Raises CardiganError for fewer than two stops, or fewer frames than stops.
+    `spherical` selects slerp or lerp; by default it depends on the distribution. With `loop`, the walk continues from
+    the last stop to the first, which is not repeated at the end. Raises CardiganError for fewer than two stops, or
+    fewer frames than stops.
     """
     count = len(stops)
     if count < 2:
-        raise CardiganError("A walk has a single stop: give at least 2 seeds to walk between.")
+        raise CardiganError("A walk with a single stop: give at least 2 seeds.")
     if not count <= frames <= MAX_FRAMES:
-        raise CardiganError(
-            f"A walk through {count} stops is to have {frames} frames: expected {count}..{MAX_FRAMES:,}."
-        )
+        raise CardiganError(f"A walk through {count} stops has {frames} frames: expected {count}..{MAX_FRAMES:,}.")
     num_segments = count if loop else count - 1
     frame_positions = [
         round(segment * (frames if loop else frames - 1) / num_segments) for segment in range(num_segments + 1)

@@ -1,6 +1,6 @@
-"""Points of the latent space as commands and addresses name them: a seed, or a z that was found, written out.
+"""Points of the latent space as text, as in commands and URLs: a seed, or an encoded z.
 
-`z:...` holds the numbers, `z7:...` also the class they were found with. Knows no network.
+`z:...` contains the numbers of z, `z7:...` also its class. Knows no network.
 """
 
 import base64
@@ -21,13 +21,16 @@ Latent = Float[Tensor, "1 latent"]
 
 
 def encode_latent(z: Latent, label: int | None = None) -> str:
-    """Return a z as a word, every bit of it: little-endian float32 in URL-safe base64 (RFC 4648, section 5), without padding."""
+    """Return a z as text, without loss: little-endian float32 in URL-safe base64 (RFC 4648, section 5), no padding."""
     encoded = base64.urlsafe_b64encode(z.detach().cpu().float().numpy().astype("<f4").tobytes()).decode().rstrip("=")
     return f"z{'' if label is None else label}:{encoded}"
 
 
 def point_latent(config: Config, point: Point) -> Latent:
-    """Return the z of a point; of a seed, what `cardigan sample --seeds` draws its picture from. Raises CardiganError for what is neither."""
+    """Return the z of a point. A seed gives the same z as in `cardigan sample --seeds`.
+
+    Raises CardiganError for an invalid point.
+    """
     if isinstance(point, int):
         if not 0 <= point < SEED_LIMIT:
             raise CardiganError(f"The seed is {point}: expected 0 <= seed < 2^63.")
@@ -36,18 +39,19 @@ def point_latent(config: Config, point: Point) -> Latent:
     decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
     if len(decoded) != 4 * config.latent.size:
         raise CardiganError(
-            f"{point[:24]}... holds {len(decoded) // 4} numbers: this generator takes {config.latent.size}; find it with this one."
+            f"{point[:24]}... has {len(decoded) // 4} numbers, but this generator takes {config.latent.size}: use a "
+            "point of this generator."
         )
     z = torch.frombuffer(bytearray(decoded), dtype=torch.float32)[None]
     if not bool(z.isfinite().all()):
         raise CardiganError(
-            f"{point[:24]}... holds numbers that are not finite: give it as `cardigan invert` printed it."
+            f"{point[:24]}... has numbers that are not finite: give it as `cardigan invert` printed it."
         )
     return z
 
 
 def point_label(point: Point) -> int | None:
-    """Return the class that a written z was found with; None for a seed, or where there is none."""
+    """Return the class of an encoded z, or None if it has none or the point is a seed."""
     label = "" if isinstance(point, int) else _split_latent_text(point)[0]
     return int(label) if label else None
 
@@ -55,7 +59,7 @@ def point_label(point: Point) -> int | None:
 def _split_latent_text(point: str) -> tuple[str, str]:
     match = re.fullmatch(r"z(\d{0,9}):([A-Za-z0-9_-]*)", point, re.ASCII)
     if match is None or len(match[2]) % 4 == 1:
-        raise CardiganError(f"{point[:24]!r} is no point: expected a seed, or z:... as `cardigan invert` prints it.")
+        raise CardiganError(f"{point[:24]!r} is not a point: expected a seed, or z:... as `cardigan invert` prints it.")
     return match[1], match[2]
 
 
@@ -63,7 +67,7 @@ MAX_DIRECTION_AMOUNT = 100
 
 
 def parse_points(text: str, name: str = "--seeds", max_count: int = MAX_SEEDS) -> list[int | str]:
-    """Return the seeds and written latents (`latents.points`) of a list such as `0-3,z:AACAPw`; raises CardiganError as `parse_seeds` does."""
+    """Return the seeds and encoded latents of a list such as `0-3,z:AACAPw`. Raises errors like `parse_seeds`."""
     points: list[int | str] = []
     for part in text.split(","):
         word = part.strip()
@@ -73,18 +77,19 @@ def parse_points(text: str, name: str = "--seeds", max_count: int = MAX_SEEDS) -
             else parse_seeds(part, name, max_count)
         )
         if len(points) > max_count:
-            raise CardiganError(f"{name} is {text[:80]!r}: {max_count:,} seeds at most.")
+            raise CardiganError(f"{name} is {text[:80]!r}: expected at most {max_count:,} seeds.")
     return points
 
 
 def parse_direction_amounts(text: str, name: str = "--directions") -> dict[int, float]:
-    """Return how far a list such as `0:1.5,3:-2` goes along each direction, in its spreads; an empty one goes nowhere."""
+    """Return the amount per direction of a list such as `0:1.5,3:-2`, in standard deviations. "" gives no amounts."""
     amounts: dict[int, float] = {}
     for part in text.split(",") if text else []:
         match = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(-?\d{1,4}(?:\.\d{1,12})?)\s*", part, re.ASCII)
         if match is None or int(match[1]) in amounts or abs(float(match[2])) > MAX_DIRECTION_AMOUNT:
             raise CardiganError(
-                f"{name} is {text[:80]!r}: expected each direction once with an amount within {MAX_DIRECTION_AMOUNT} spreads, such as 0:1.5,3:-2."
+                f"{name} is {text[:80]!r}: expected each direction once with an amount of at most "
+                f"+-{MAX_DIRECTION_AMOUNT} standard deviations, such as 0:1.5,3:-2."
             )
         amounts[int(match[1])] = float(match[2])
     return amounts

@@ -1,1 +1,1 @@
-"""The two players. Each network is one file, built of the parts beside it, and cites its paper."""
+"""Generators and discriminators. Each architecture is one file that cites its paper; the rest is shared layers."""

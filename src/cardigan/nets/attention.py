@@ -1,4 +1,4 @@
-"""Self-attention over the places of a picture (Zhang et al. 2018, SAGAN, arXiv:1805.08318, section 3). Knows no network."""
+"""Self-attention over spatial positions (Zhang et al. 2018, SAGAN, arXiv:1805.08318, section 3). Knows no network."""
 
 from collections.abc import Iterable
 
@@ -14,9 +14,9 @@ FeatureMaps = Float[Tensor, "batch channel height width"]
 
 
 class SelfAttention(nn.Module):
-    """x + gamma * o, where o is at each place a mix of all places; gamma starts at 0, so this begins as the identity.
+    """Return x + gamma * attention(x). gamma starts at 0, so the layer starts as the identity.
 
-    Queries and keys have an eighth of the channels, values a half; keys and values are the largest of 2x2 places.
+    Queries and keys have an eighth of the channels, values a half. Keys and values are max-pooled over 2x2.
     """
 
     def __init__(self, channels: int) -> None:
@@ -35,18 +35,22 @@ class SelfAttention(nn.Module):
 
 
 def _halved(x: FeatureMaps) -> Float[Tensor, "batch channel half_height half_width"]:
-    """Return the largest of each 2x2 places. Asked for its indices too, this has second derivatives on every device."""
+    """Return 2x2 max pooling. With `return_indices`, PyTorch's operation has second derivatives on every device."""
     largest, _ = max_pool2d(x, 2, return_indices=True)
     return largest
 
 
 def attention_size(side: int, sizes: Iterable[tuple[int, int]], network: str) -> tuple[int, int] | None:
-    """Return the largest of a player's map sizes whose shorter side is `side`; None for 0. Raises CardiganError if there is none."""
+    """Return the largest of a network's map sizes whose shorter side is `side`, or None if `side` is 0.
+
+    Raises CardiganError if no map has that side.
+    """
     all_sizes = list(sizes)
     matching = [size for size in all_sizes if min(size) == side]
     if side and not matching:
         sides = ", ".join(str(shorter) for shorter in sorted({min(size) for size in all_sizes}))
         raise CardiganError(
-            f"{network}.attention_resolution is {side}, but the shorter sides of the {network}'s maps are {sides}: set one of them, or 0 for none."
+            f"{network}.attention_resolution is {side}, but the shorter sides of the {network}'s maps are {sides}: "
+            "set one of them, or 0 for none."
         )
     return max(matching, default=None)

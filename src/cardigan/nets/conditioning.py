@@ -1,4 +1,4 @@
-"""How a network learns of class labels: one-hot planes, an embedding next to z, a projection in D."""
+"""Class conditioning: one-hot vectors, an embedding concatenated to z, a projection in D."""
 
 import torch
 from jaxtyping import Float
@@ -9,21 +9,21 @@ from cardigan.shapes import Labels, Latents, Logits
 
 
 def one_hot_labels(labels: Labels | None, num_classes: int) -> Float[Tensor, "batch classes"]:
-    """Return 1 in each row's own class and 0 elsewhere."""
+    """Return 1 at each row's class and 0 elsewhere."""
     # PyTorch's one_hot reads the labels on the host, which waits for a GPU.
     labels = require_labels(labels)
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
 
 
 def require_labels(labels: Labels | None) -> Labels:
-    assert labels is not None, "a network built for classes was called without labels"
+    assert labels is not None, "a class-conditional network was called without labels"
     return labels
 
 
 class ConditionalLatent(nn.Module):
-    """z, and beside it what says the class, if there are classes: its one-hot row, or a learned embedding of it.
+    """Concatenates z with a one-hot vector or a learned embedding of the class. Without classes, returns z.
 
-    An embedding has as many numbers as there are classes, where z is longer than that: more could say no more.
+    The embedding has min(num_classes, latent_size) dimensions.
     """
 
     def __init__(self, latent_size: int, num_classes: int, learned_embedding: bool) -> None:
@@ -44,21 +44,20 @@ class ConditionalLatent(nn.Module):
 
 
 class Projection(nn.Module):
-    """How well features suit a class: their inner product with its learned embedding (arXiv:1802.05637, eq. 3, the first term)."""
+    """The inner product of features with a learned class embedding (arXiv:1802.05637, eq. 3, first term)."""
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_classes, in_features)
-        nn.init.uniform_(
-            self.embedding.weight, -(in_features**-0.5), in_features**-0.5
-        )  # as PyTorch's linear layers, which it is added to
+        # The same distribution as PyTorch's linear layers, to whose output the projection is added.
+        nn.init.uniform_(self.embedding.weight, -(in_features**-0.5), in_features**-0.5)
 
     def forward(self, features: Features, labels: Labels | None) -> Logits:
         return (features.float() * self.embedding(require_labels(labels))).sum(dim=1)
 
 
 class Head(nn.Module):
-    """A linear map of D's last features and, if there are classes, their projection on the class (arXiv:1802.05637, eq. 3)."""
+    """Logits from D's last features: a linear map plus, with classes, a projection (arXiv:1802.05637, eq. 3)."""
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()

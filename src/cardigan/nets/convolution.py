@@ -1,15 +1,16 @@
-"""Convolution layers whose gradients have gradients that are convolutions of the same kind, as gradient penalties need.
+"""Convolution layers with fast second gradients, for gradient penalties.
 
-Parameters, names and initial values are those of `torch.nn.Conv2d` and `ConvTranspose2d`. In fp32 their outputs and first gradients are
-equal to PyTorch's, bit for bit. Knows no network.
+Parameters, names and initial values are those of `torch.nn.Conv2d` and `ConvTranspose2d`. In fp32, outputs and first
+gradients are equal to PyTorch's, bit for bit. Knows no network.
 
-A convolution of x with the weight w, summed against any g of its output's shape, is one number that is linear in x, in w and in g:
-<conv(x, w), g> = <x, transposed(g, w)> = <w, weight_gradient(x, g)>. So each derivative of one of the three functions is another of the
-three, to any order. PyTorch's own double backward instead computes the second gradient of a weight as a convolution whose filter is as
-large as the image, and loops over groups; that is slow on every device (docs/lab-book.md, "Second gradients of convolutions").
+A convolution of x with the weight w, multiplied by any g of its output's shape and summed, is linear in x, in w and in
+g: <conv(x, w), g> = <x, transposed(g, w)> = <w, weight_gradient(x, g)>. So each derivative of one of the three
+functions is another of the three, to any order. PyTorch's own double backward instead computes the second gradient of a
+weight as a convolution whose filter is as large as the image, and loops over groups. That is slow on every device
+(docs/lab-book.md, "Second gradients of convolutions").
 
-In bf16 on a CPU, oneDNN's kernels are far slower than its matrix product where weights are large and images small. There the same sums
-are one matrix product (docs/lab-book.md, "Speed on 2 cores").
+In bf16 on a CPU, oneDNN's convolution kernels are far slower than its matrix product for large weights and small
+images. There the convolution is computed as one matrix product (docs/lab-book.md, "Speed on 2 cores").
 """
 
 from collections.abc import Callable, Sequence
@@ -35,27 +36,28 @@ Gradients: TypeAlias = tuple[Weight, Bias | None]
 convolution_backward = torch.ops.aten.convolution_backward.default
 
 HALVING = ((2, 2), (1, 1), (1, 1), 1, (0, 0))
-"""Of a 4x4 convolution that halves an image of even sides: the only one that has matrix-product forms."""
+"""Geometry of a 4x4 convolution that halves an image of even sides: the only one with matrix-product forms."""
 
-# Where the matrix product wins; measured on AVX-512 bf16 with batches of 16, 64 and 256 (docs/lab-book.md, "Speed on 2 cores").
+# Where the matrix product is faster: measured on AVX-512 bf16 with batches of 16, 64 and 256 (docs/lab-book.md,
+# "Speed on 2 cores").
 MIN_WEIGHTS_FOR_MATMUL = 2**20
-"""From this many weights on, a layer with small maps is a matrix product. Fewer weights stay in the cache either way."""
+"""A layer with small maps and at least this many weights is a matrix product. Fewer weights fit into the cache."""
 MAX_ROW_FOR_MATMUL = 4
-"""Maps with at most this many pixels in a row count as small: oneDNN works along rows, and is slow on short ones."""
+"""Maps with at most this many pixels in a row count as small. oneDNN works along rows and is slow on short ones."""
 GRADIENT_WEIGHTS, PIXELS_PER_CHANNEL = 2**19, 32
-"""From this many weights on, their gradient is a matrix product, unless there are over 32 times more pixels than channels."""
+"""With at least this many weights, their gradient is a matrix product, if there are at most 32 pixels per channel."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Everything about a convolution but its tensors, as PyTorch names it. Pairs are (height, width)."""
+    """The settings of a convolution, with PyTorch's names. Pairs are (height, width)."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
     output_padding: tuple[int, int]
-    """Rows and columns at the end of the image that no window reaches. The transposed convolution needs them to restore its size."""
+    """Rows and columns at the image's end that no window covers. The transposed convolution needs them for its size."""
     transposed: bool
     """Whether the layer is the transposed convolution. Its bias then belongs to the image, otherwise to the maps."""
 
@@ -96,9 +98,9 @@ class TransposedConvolution(nn.ConvTranspose2d):
         if _is_bf16_on_cpu(x) and _is_dense(self, padding) and tuple(x.shape[2:]) == (1, 1) and not any(rest):
             image = (x.flatten(1) @ _channels_last_rows(weight, len(weight))).view(len(x), *weight.shape[2:], -1)
             return _add_bias(image.permute(0, 3, 1, 2), bias)
-        # Rows beyond a whole stride (PyTorch allows them with dilation) have no convolution that takes them back.
-        can = x.dim() == 4 and all(row < step for row, step in zip(rest, stride, strict=True))
-        if can and _use_explicit_gradients(self, x, weight, bias):
+        # Output padding of a whole stride or more (PyTorch allows it with dilation) has no matching convolution.
+        is_supported = x.dim() == 4 and all(row < step for row, step in zip(rest, stride, strict=True))
+        if is_supported and _use_explicit_gradients(self, x, weight, bias):
             return TransposedConv.apply(x, _not_leaf(weight), bias, _layer_geometry(self, padding, rest), None)
         return conv_transpose2d(x, weight, bias, self.stride, padding, tuple(rest), self.groups, self.dilation)
 
@@ -123,7 +125,7 @@ class StridedConv(Function):
 class TransposedConv(Function):
     """The transposed convolution, as a function of its input, its weight and its bias.
 
-    `like` has the shape and the layout of the image. It is None in a layer, and known where this is a gradient.
+    `like` has the shape and the layout of the image. It is None in a layer and set if this computes a gradient.
     """
 
     @staticmethod
@@ -175,7 +177,7 @@ def transposed_conv(g: Maps, w: Weight, bias: Bias | None, geometry: Geometry, l
     sizes = (geometry.stride, geometry.padding)
     if like is None or bias is not None:
         return conv_transpose2d(g, w, bias, *sizes, geometry.output_padding, geometry.groups, geometry.dilation)
-    # The same numbers; oneDNN computes them faster as a gradient.
+    # oneDNN computes the same numbers faster as a gradient.
     more = (geometry.dilation, False, (0, 0), geometry.groups, (True, False, False))
     return convolution_backward(g, like, w, None, *sizes, *more)[0]
 
@@ -204,11 +206,11 @@ def strided_conv_by_product(x: Image, w: Weight) -> Maps:
 
 
 def transposed_conv_by_product(g: Maps, w: Weight) -> Image:
-    """Return the sum of the 4x4 windows that the pixels of g spread over: one matrix product, then four additions."""
+    """Return the sum of the 4x4 windows that the pixels of g contribute to: one matrix product, then four additions."""
     (batch, wide, height, width), narrow = g.shape, w.shape[1]
     spread = (_flatten_pixels(g) @ _channels_last_rows(w, wide)).view(batch, height, width, 4, 4, narrow)
     padded = spread.new_zeros(batch, 2 * height + 2, 2 * width + 2, narrow)
-    # A window is two by two pairs of pixels, and it overlaps its neighbours by whole pairs.
+    # A window has 2x2 pairs of pixels. It overlaps its neighbors by whole pairs.
     pairs = padded.view(batch, height + 1, 2, width + 1, 2, narrow)
     for down in (0, 1):
         for right in (0, 1):
@@ -218,12 +220,12 @@ def transposed_conv_by_product(g: Maps, w: Weight) -> Image:
 
 
 def weight_gradient_by_product(x: Image, g: Maps) -> Weight:
-    """Return the pixels of g times the windows of x they came from: one matrix product over all pixels."""
+    """Return the pixels of g times the matching windows of x: one matrix product over all pixels."""
     return (_flatten_pixels(g).t() @ _unfold_windows(x)).view(g.shape[1], 4, 4, x.shape[1]).permute(0, 3, 1, 2)
 
 
 def _unfold_windows(x: Image) -> Float[Tensor, "pixels sixteen_channels"]:
-    """Return the 4x4 window around each pixel of the halved image, a row each, channels innermost."""
+    """Return the 4x4 window around each pixel of the halved image: one row per pixel, channels innermost."""
     padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     batch, height, width, channels = padded.shape
     along_batch, down, right, deep = padded.stride()
@@ -233,12 +235,12 @@ def _unfold_windows(x: Image) -> Float[Tensor, "pixels sixteen_channels"]:
 
 
 def _flatten_pixels(images: Tensor) -> Tensor:
-    """Return one row of channels per pixel; a view of channels-last images."""
+    """Return one row of channels per pixel. For channels-last images this is a view."""
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
 def _channels_last_rows(tensor: Tensor, count: int) -> Tensor:
-    """Return `count` rows in the order of channels-last memory; a view if it is laid out so."""
+    """Return `count` rows in channels-last order. For a channels-last tensor this is a view."""
     return tensor.permute(0, 2, 3, 1).reshape(count, -1)
 
 
@@ -258,14 +260,14 @@ def _has_product_form(weight: Tensor, geometry: Geometry) -> bool:
 
 
 def _apply(function: type[Function], *inputs: Any) -> Any:
-    """Apply a function; outside of autograd call what it computes directly, which takes Python a third of the time."""
+    """Apply an autograd function. With autograd off, call its implementation, with a third of the Python overhead."""
     if torch.is_grad_enabled():
         return function.apply(*inputs)
     return DIRECT[function](*inputs)
 
 
 def _weight_and_bias_gradients(ctx: Any, x: Image, g: Maps, w: Weight) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of the second and the third argument of a convolution; None for both if neither is wanted."""
+    """Return the gradients of a convolution's weight and bias, or None for both if neither is needed."""
     with_bias = ctx.needs_input_grad[2]
     if not (_is_wanted(ctx, 1) or (with_bias and _is_wanted(ctx, 2))):
         return None, None
@@ -273,23 +275,23 @@ def _weight_and_bias_gradients(ctx: Any, x: Image, g: Maps, w: Weight) -> tuple[
 
 
 def _is_wanted(ctx: Any, index: int) -> bool:
-    """Return whether this backward pass goes on to the argument with this index.
+    """Return whether this backward pass continues to the argument with this index.
 
-    `ctx.needs_input_grad` says only that the argument requires a gradient. A gradient penalty first asks for D's gradient with respect
-    to the images alone; each layer's weight gradient would be computed and thrown away.
+    `ctx.needs_input_grad` says only that the argument requires a gradient. A gradient penalty first computes D's
+    gradient with respect to the images only. Without this check, each layer would also compute its weight gradient.
     """
     if not ctx.needs_input_grad[index]:
         return False
     try:
         return torch._C._will_engine_execute_node(ctx.next_functions[index][0])
-    except RuntimeError:  # PyTorch answers so for a leaf whose gradient `torch.autograd.grad` was asked for
+    except RuntimeError:  # PyTorch raises this for a leaf that is an input of `torch.autograd.grad`
         return True
 
 
 def _not_leaf(weight: Tensor) -> Tensor:
-    """Return the weight with a node of its own in the graph: `_is_wanted` then needs no exception, which takes 25 us.
+    """Return an alias of the weight, which is not a leaf of the graph. `_is_wanted` then avoids an exception (25 us).
 
-    `view_as` would not do: it loses the channels-last strides of a weight with one channel.
+    `view_as` does not work: it loses the channels-last strides of a weight with one channel.
     """
     return torch.ops.aten.alias(weight)
 
@@ -297,10 +299,11 @@ def _not_leaf(weight: Tensor) -> Tensor:
 def _use_explicit_gradients(
     layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> bool:
-    """Return whether a layer's call runs as one of the three functions here instead of PyTorch's own layer.
+    """Return whether a layer uses the three functions of this module instead of PyTorch's own operation.
 
-    On a CPU, PyTorch's double backward is slow only for 1x1 kernels and for groups. Elsewhere Python's part of our functions costs small
-    layers more than they gain (docs/lab-book.md, "Second gradients of convolutions"). A graph that is exported has PyTorch's layers.
+    On a CPU, PyTorch's double backward is slow only for 1x1 kernels and for groups. For other layers the Python
+    overhead of these functions costs more than they gain (docs/lab-book.md, "Second gradients of convolutions").
+    Exported graphs contain PyTorch's operations.
     """
     if torch.compiler.is_compiling():
         return False
@@ -317,7 +320,7 @@ def _is_dense(layer: nn.Conv2d | nn.ConvTranspose2d, padding: tuple[int, ...]) -
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the tensors in autocast's type where it is on, as PyTorch's own layers take them; float64 stays."""
+    """Return the tensors in autocast's dtype if autocast is on, as PyTorch's own layers do. float64 stays."""
     kind = x.device.type
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
         return x, weight, bias
@@ -326,7 +329,7 @@ def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, T
 
 
 def _contiguous_on_metal(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors, on Metal without strides, which its convolutions ignore (`hardware/metal.py`)."""
+    """Return the tensors, contiguous on Metal, whose convolutions ignore strides (`hardware/metal.py`)."""
     return tuple(tensor.contiguous() for tensor in tensors) if is_metal(tensors[0].device) else tensors
 
 

@@ -1,8 +1,8 @@
-"""DCGAN (Radford, Metz, Chintala 2015, arXiv:1511.06434) at any size of at least 8x8, square or not, with or without classes.
+"""DCGAN (Radford, Metz, Chintala 2015, arXiv:1511.06434), unconditional or class-conditional.
 
-A picture is halved down to sides of 4 to 7, or as often as `depth` says.
-
-At 64x64 and width 128, with `batch-no-scale` normalisation, it is the network of the MXNet tutorial. Knows nothing of losses or training.
+Images have any size of at least 8x8, square or not. They are halved down to sides of 4 to 7, or `depth` times. With
+64x64, width 128 and `batch-no-scale` normalization, this is the network of the MXNet tutorial. Knows nothing of losses
+or training.
 """
 
 import torch
@@ -23,7 +23,7 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 
 
 class DcganGenerator(Generator):
-    """Transposed convolutions from one point to the picture, ReLU between them, tanh at the end."""
+    """Transposed convolutions from 1x1 to the image size, with ReLU between them and tanh at the end."""
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -55,9 +55,10 @@ class DcganGenerator(Generator):
 
 
 class DcganDiscriminator(Discriminator):
-    """Strided convolutions from the picture to one number, LeakyReLU(0.2) between them, normalised from the second on.
+    """Strided convolutions from the image to one logit, LeakyReLU(0.2) between them, normalized from the second on.
 
-    With `projection`, the last features, summed over the picture, are also asked how well they suit the class.
+    With `projection` conditioning, the logit also contains the projection of the last features, summed over the image,
+    on the class embedding.
     """
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
@@ -91,6 +92,6 @@ class DcganDiscriminator(Discriminator):
         return logits + self.projection(hidden.float().sum(dim=(2, 3)), labels) if self.projection else logits
 
     def _with_class_planes(self, images: Images, labels: Labels | None) -> Float[Tensor, "batch planes height width"]:
-        """Append one plane per class, 1 everywhere in the picture's own class and 0 in the others (the paper's MNIST protocol)."""
+        """Append one plane per class: 1 for the image's class, 0 for the others (the paper's MNIST protocol)."""
         planes = one_hot_labels(labels, self.num_class_planes).to(images.dtype)[:, :, None, None]
         return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)

@@ -1,6 +1,6 @@
-"""What a generator and a discriminator are: modules with no public method but `forward`.
+"""The interfaces of generator and discriminator: modules whose only public method is `forward`.
 
-Labels are given exactly when the networks were built for classes (`ImageSpec.classes > 0`).
+Labels are required if the networks are class-conditional (`ImageSpec.num_classes > 0`), and not allowed otherwise.
 """
 
 from abc import abstractmethod
@@ -11,14 +11,14 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 
 
 class Generator(nn.Module):
-    """Turns random numbers into pictures."""
+    """Maps latents to images."""
 
     @abstractmethod
     def forward(self, z: Latents, labels: Labels | None = None) -> Images: ...
 
 
 class Discriminator(nn.Module):
-    """Tells real pictures from generated ones; one logit a picture, larger means more real."""
+    """Maps images to one logit per image. Larger means more real."""
 
     @abstractmethod
     def forward(self, images: Images, labels: Labels | None = None) -> Logits: ...

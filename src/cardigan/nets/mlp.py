@@ -1,6 +1,6 @@
-"""The networks of the first GAN (Goodfellow et al. 2014, arXiv:1406.2661, section 5): no convolution, any size.
+"""The fully connected networks of the first GAN (Goodfellow et al. 2014, arXiv:1406.2661, section 5), for any size.
 
-Left out is D's dropout: its masks would be randomness that depends on more than the step. Knows nothing of losses or training.
+D has no dropout: the masks would be randomness that depends on more than the step. Knows nothing of losses or training.
 """
 
 import torch
@@ -16,13 +16,13 @@ from cardigan.nets.spectral import apply_spectral_norm
 from cardigan.shapes import Images, Labels, Latents, Logits
 
 DEFAULT_DEPTH = 2
-"""Hidden layers, where none are asked for."""
+"""Hidden layers, unless the config sets a depth."""
 MAXOUT_PIECES = 5
-"""Linear functions of which a maxout unit is the largest; with a width of 1200, D has the first GAN's 240 units a layer."""
+"""Linear functions per maxout unit. With a width of 1200, D has 240 units per layer, as in the paper."""
 
 
 class MlpGenerator(Generator):
-    """`depth` hidden layers of `width` ReLU units, tanh at the end."""
+    """`depth` hidden layers of `width` ReLU units, with tanh at the end."""
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class MlpGenerator(Generator):
 
 
 class Maxout(nn.Module):
-    """Units that are the largest of five linear functions each (arXiv:1302.4389, section 2)."""
+    """A layer whose units are the maximum of five linear functions each (arXiv:1302.4389, section 2)."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ class Maxout(nn.Module):
 
 
 class MlpDiscriminator(Discriminator):
-    """`depth` hidden layers of `width` linear functions each, in fives: a fifth as many maxout units (at least one).
+    """`depth` hidden layers of `width` linear functions each, which form `width` / 5 maxout units (at least one).
 
-    Classes are told as ones and zeros beside the pixels, or by asking the last features how well they suit one.
+    Labels enter as a one-hot vector concatenated to the pixels, or as a projection of the last features.
     """
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:

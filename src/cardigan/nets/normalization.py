@@ -1,11 +1,11 @@
-"""Batch normalization and initial weights, by the names of `NetworkConfig`."""
+"""Normalization layers and weight initialization, by the names in `NetworkConfig`."""
 
 from typing import Literal
 
 from torch import nn
 
 BATCH_NORM_EPS = 1e-5 + 1e-12
-"""The tutorial's batch-normalisation epsilon."""
+"""The batch-normalization epsilon of the MXNet tutorial."""
 
 
 def normalization(kind: Literal["none", "batch", "batch-no-scale"], channels: int) -> nn.Module:
@@ -18,7 +18,7 @@ def normalization(kind: Literal["none", "batch", "batch-no-scale"], channels: in
 
 
 def initialize_weights(network: nn.Module, kind: Literal["dcgan", "torch"]) -> None:
-    """Draw the starting weights: `dcgan` is Normal(0, 0.02) for every convolution; `torch` leaves the network's own."""
+    """Initialize the weights: `dcgan` is Normal(0, 0.02^2) for every convolution; `torch` keeps PyTorch's defaults."""
     for module in network.modules():
         if kind == "dcgan" and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.02)

@@ -1,7 +1,7 @@
-"""R3GAN (Huang et al. 2024, arXiv:2501.05441, section 4 and the appendix): residual networks of grouped convolutions without normalisation.
+"""R3GAN (Huang et al. 2024, arXiv:2501.05441, section 4 and appendix): residual grouped convolutions, no normalization.
 
-Any size of at least 8x8, square or not. Classes are told to G by an embedding beside z and to D by projection (arXiv:1802.05637).
-Knows nothing of losses or training.
+Images have any size of at least 8x8, square or not. Labels enter G as an embedding concatenated to z, and D as a
+projection (arXiv:1802.05637). Knows nothing of losses or training.
 """
 
 from itertools import pairwise
@@ -27,20 +27,21 @@ ResizedMaps: TypeAlias = Float[Tensor, "batch channel new_height new_width"]
 Layer = TypeVar("Layer", FastConv2d, nn.Linear)
 
 DEFAULT_DEPTH = 2
-"""Residual blocks at each size, where no number is asked for."""
+"""Residual blocks at each size, unless the config sets a depth."""
 EXPANSION = 2
-"""The middle of a block has this many times its channels: an inverted bottleneck."""
+"""Factor by which a block widens its channels inside (inverted bottleneck)."""
 MAX_GROUP_WIDTH = 16
-"""Channels of a group in the middle convolution, at most."""
+"""Maximum channels per group of the middle convolution."""
 NEGATIVE_SLOPE = 0.2
 LEAKY_RELU_GAIN = (2 / (1 + NEGATIVE_SLOPE**2)) ** 0.5
-"""What LeakyReLU takes from the size of its input, on average (arXiv:1502.01852, eq. 15)."""
+"""The gain that compensates for LeakyReLU's effect on the variance (arXiv:1502.01852, eq. 15)."""
 
 
 class R3ganGenerator(Generator):
-    """A learned smallest map, each channel times a linear function of z; blocks at every size, doubling between them; a 1x1 convolution.
+    """A learned map modulated by z, residual blocks at every size with upsampling between them, and a 1x1 convolution.
 
-    Nothing bounds what is drawn, as in the paper: pictures are clipped to [-1, 1] when they are encoded.
+    Each channel of the learned map is multiplied by a linear function of z. As in the paper, the output is not bounded:
+    `pixels.encode` clips images to [-1, 1].
     """
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
@@ -65,7 +66,10 @@ class R3ganGenerator(Generator):
 
 
 class R3ganDiscriminator(Discriminator):
-    """A 1x1 convolution, blocks at every size, halving between them; each channel's product with a learned map, a verdict."""
+    """A 1x1 convolution, residual blocks at every size with downsampling between them, and a head.
+
+    The head reads each channel's inner product with a learned map.
+    """
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
@@ -92,9 +96,10 @@ class R3ganDiscriminator(Discriminator):
 
 
 class ResidualBlock(nn.Module):
-    """1x1 to twice the channels, a grouped 3x3, 1x1 back, LeakyReLU between them, added to the input.
+    """A 1x1 convolution to twice the channels, a grouped 3x3 and a 1x1 back, with LeakyReLU between them and a skip.
 
-    Begins as the identity, its branch scaled for the depth of the network (fix-up, arXiv:1901.09321, section 3: m = 3 layers in a branch).
+    The block starts as the identity. Its branch is scaled by the network's depth (fix-up initialization,
+    arXiv:1901.09321, section 3, with m = 3 layers per branch).
     """
 
     def __init__(self, channels: int, num_blocks: int) -> None:
@@ -113,7 +118,7 @@ class ResidualBlock(nn.Module):
 
 
 class UpsampleLayer(nn.Module):
-    """A 1x1 convolution where the number of channels changes, then bilinear interpolation up to the step's large size."""
+    """A 1x1 convolution if the number of channels changes, then bilinear interpolation to the stage's large size."""
 
     def __init__(self, wide_channels: int, narrow_channels: int, stage: Stage) -> None:
         super().__init__()
@@ -125,7 +130,7 @@ class UpsampleLayer(nn.Module):
 
 
 class DownsampleLayer(nn.Module):
-    """A low-pass filter and every second pixel, then a 1x1 convolution where the number of channels changes."""
+    """A low-pass filter with stride 2, then a 1x1 convolution if the number of channels changes."""
 
     def __init__(self, narrow_channels: int, wide_channels: int, stage: Stage) -> None:
         super().__init__()
@@ -137,20 +142,21 @@ class DownsampleLayer(nn.Module):
 
 
 def upsample(x: FeatureMaps, stage: Stage) -> ResizedMaps:
-    """Return the maps at the step's large size: nearest-neighbour, then blurred, which is bilinear interpolation where a side is exactly doubled.
+    """Return the maps at the stage's large size: nearest-neighbor interpolation, then a blur.
 
-    PyTorch's own bilinear interpolation adds up its gradient in another order each time on a GPU; a run could not be resumed to the same bits.
+    Where a side is exactly doubled, this is bilinear interpolation. The gradient of PyTorch's own bilinear
+    interpolation is not deterministic on a GPU, so a resumed run would not end with the same bits.
     """
     return blur(interpolate(x, size=stage.large_size, mode="nearest"), stage)
 
 
 def downsample(x: FeatureMaps, stage: Stage) -> ResizedMaps:
-    """Return the maps at the step's small size: blurred, then averaged over pairs, which together is the filter [1, 3, 3, 1] / 8."""
+    """Return the maps at the stage's small size: a blur and a mean over pairs, together the filter [1, 3, 3, 1] / 8."""
     return avg_pool2d(blur(x, stage), stage.stride)
 
 
 def blur(x: FeatureMaps, stage: Stage) -> FeatureMaps:
-    """Return the maps under the filter [1, 2, 1] / 4 along the axes that the step halves; at its ends a row is its own neighbour."""
+    """Return the maps after the filter [1, 2, 1] / 4 along the axes that the stage halves, with replicate padding."""
     for axis in (axis for axis, stride in zip((2, 3), stage.stride, strict=True) if stride == 2):
         last = x.shape[axis] - 1
         before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, last)], dim=axis)
@@ -172,12 +178,12 @@ def channel_transition(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def group_width(channels: int) -> int:
-    """Return the largest divisor of `channels` up to GROUP_WIDTH."""
+    """Return the largest divisor of `channels` up to MAX_GROUP_WIDTH."""
     return max(width for width in range(1, MAX_GROUP_WIDTH + 1) if channels % width == 0)
 
 
 def initialize_scaled(layer: Layer, gain: float) -> Layer:
-    """Draw a layer's weights from Normal(0, gain^2 / fan-in), which for a gain of 0 are zeros; its biases begin at 0."""
+    """Draw a layer's weights from Normal(0, gain^2 / fan-in), zeros for a gain of 0, and set its biases to 0."""
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,7 +1,8 @@
-"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957, appendix B.4), with the self-attention of SAGAN where it is asked for.
+"""Residual networks of SNGAN (Miyato et al. 2018, arXiv:1802.05957, appendix B.4), optionally with self-attention.
 
-Any size of at least 8x8, square or not. Classes are told to G by conditional batch normalisation, or by an embedding beside z where there is
-no batch normalisation, and to D by projection (arXiv:1802.05637). Knows nothing of losses or training.
+Images have any size of at least 8x8, square or not. Labels enter G through conditional batch normalization, or as an
+embedding concatenated to z if there is no batch normalization. They enter D as a projection (arXiv:1802.05637). Knows
+nothing of losses or training.
 """
 
 from collections.abc import Callable
@@ -30,13 +31,13 @@ ResizedMaps: TypeAlias = Float[Tensor, "batch new_channel new_height new_width"]
 Layer = TypeVar("Layer", FastConv2d, nn.Linear)
 
 DEFAULT_DEPTH = 1
-"""Residual blocks at each size, where no number is asked for."""
+"""Residual blocks at each size, unless the config sets a depth."""
 RESIDUAL_GAIN, UNIT_GAIN = 2**0.5, 1.0
-"""Gains of Glorot's initialisation on a residual branch and off it."""
+"""Gains of Glorot initialization on a residual branch and elsewhere."""
 
 
 class ResnetGenerator(Generator):
-    """A linear map of z to the smallest size, blocks that double it, normalisation, ReLU, a convolution and tanh."""
+    """A linear map of z to the smallest size, upsampling blocks, normalization, ReLU, a convolution and tanh."""
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class ResnetGenerator(Generator):
 
 
 class ResnetDiscriminator(Discriminator):
-    """Blocks that halve the picture and one that keeps it, ReLU, the sum over the picture, a verdict."""
+    """Downsampling blocks and one block without downsampling, ReLU, the sum over the image, and a head."""
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class ResnetDiscriminator(Discriminator):
 
 
 class GeneratorStage(nn.Module):
-    """What G does at one size: a block that doubles the maps up to it, more that keep it, and attention if it has any."""
+    """G's blocks at one size: one that upsamples to it, `depth` - 1 at the same size, and optional self-attention."""
 
     def __init__(
         self,
@@ -121,7 +122,10 @@ class GeneratorStage(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Twice normalisation, ReLU and a 3x3 convolution, with nearest-neighbour doubling to `size` before the first; and a way beside them."""
+    """Normalization, ReLU and a 3x3 convolution, twice, with a shortcut.
+
+    With `output_size`, nearest-neighbor upsampling precedes the first convolution.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, output_size: tuple[int, int] | None, norm: Callable[[int], nn.Module]
@@ -142,7 +146,10 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Twice ReLU and a 3x3 convolution, averaged over `stride` at the end if it halves; and a way beside them. D's first has no first ReLU."""
+    """ReLU and a 3x3 convolution, twice, with a shortcut. D's first block has no first ReLU.
+
+    With `stride`, average pooling follows the second convolution.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: tuple[int, int] | None = None, is_first: bool = False
@@ -162,7 +169,10 @@ class DiscriminatorBlock(nn.Module):
 
 
 class ConditionalNorm(nn.Module):
-    """Normalisation, and with classes a scale and shift for each (arXiv:1610.07629, section 2.2): common ones and its own deviations, at first 0."""
+    """Normalization with a scale and a shift per class (arXiv:1610.07629, section 2.2).
+
+    They are stored as deviations from a common scale and shift. The deviations start at 0.
+    """
 
     def __init__(self, kind: Literal["none", "batch", "batch-no-scale"], num_classes: int, channels: int) -> None:
         super().__init__()
@@ -187,7 +197,7 @@ def residual_conv(in_channels: int, out_channels: int) -> FastConv2d:
 
 
 def shortcut(in_channels: int, out_channels: int, resized: bool) -> nn.Module:
-    """Return what goes around a residual branch: a 1x1 convolution where the size or the number of channels changes, else nothing."""
+    """Return the shortcut: a 1x1 convolution if the size or the number of channels changes, else the identity."""
     return (
         initialize_glorot(FastConv2d(in_channels, out_channels, 1), UNIT_GAIN)
         if resized or in_channels != out_channels
@@ -196,7 +206,7 @@ def shortcut(in_channels: int, out_channels: int, resized: bool) -> nn.Module:
 
 
 def initialize_glorot(layer: Layer, gain: float) -> Layer:
-    """Draw a layer's weights as Glorot and Bengio (2010, eq. 16), times a gain; its biases begin at 0."""
+    """Draw a layer's weights as in Glorot and Bengio (2010, eq. 16), times a gain, and set its biases to 0."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

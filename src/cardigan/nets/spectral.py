@@ -1,6 +1,6 @@
-"""Spectral normalisation (Miyato et al. 2018, arXiv:1802.05957): every weight matrix is divided by its largest singular value.
+"""Spectral normalization (Miyato et al. 2018, arXiv:1802.05957): divide each weight by its largest singular value.
 
-Knows no network. A normalised layer keeps its own weight as `parametrizations.weight.original`.
+A normalized layer keeps its unnormalized weight as `parametrizations.weight.original`. Knows no network.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -12,11 +12,11 @@ from torch.nn.functional import normalize
 from torch.nn.utils.parametrize import register_parametrization
 
 INITIAL_POWER_ITERATIONS = 10
-"""Steps of power iteration before the first pass, so that the first gradients are not those of a network many times too steep."""
+"""Power iterations before the first forward pass. Without them the first weights and gradients are far too large."""
 
 
 def apply_spectral_norm(network: nn.Module) -> None:
-    """Divide the weight of every convolution, linear layer and embedding by its largest singular value, whenever it is used from now on."""
+    """Apply spectral normalization to the weight of every convolution, linear layer and embedding."""
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
             outputs = 1 if isinstance(module, nn.ConvTranspose2d) else 0
@@ -24,9 +24,10 @@ def apply_spectral_norm(network: nn.Module) -> None:
 
 
 class SpectralNorm(nn.Module):
-    """W / sigma(W) by Algorithm 1 of the paper: one step of power iteration in a training pass, none in evaluation.
+    """W / sigma(W) by Algorithm 1 of the paper: one power iteration per training pass, none in evaluation mode.
 
-    `u` is the left singular vector so far; what a pass needs of it for its backward is no view of it, so a network may be passed again before.
+    `u` is the current estimate of the left singular vector. The backward pass keeps no view of it, so the network may
+    run forward several times before a backward pass.
     """
 
     u: Tensor
@@ -60,5 +61,5 @@ class SpectralNorm(nn.Module):
 
 
 def _autocast_disabled(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without autocast; the meta device has none."""
+    """Return a context without autocast. The meta device has no autocast."""
     return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()

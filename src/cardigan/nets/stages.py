@@ -1,7 +1,4 @@
-"""What several networks share: how a picture is halved, how classes are told, what is normalised and how weights begin.
-
-Knows no network.
-"""
+"""The sizes and channels of a network's stages. Each stage halves the image. Knows no network."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,19 +6,19 @@ from dataclasses import dataclass
 from cardigan.errors import CardiganError
 
 MIN_FEATURE_SIDE, MIN_FEATURE_SIDE_WITH_DEPTH = 4, 2
-"""Halvings end of themselves before a side would be shorter than the first, and have to before it would be than the second."""
+"""Shortest side of the last feature maps: by default, and at most with an explicit depth."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One halving of the picture, seen from the discriminator: from `large_size` to `small_size`, (height, width) each."""
+    """One halving of the image, from `large_size` to `small_size`. Sizes are (height, width)."""
 
     large_size: tuple[int, int]
     small_size: tuple[int, int]
 
     @property
     def kernel(self) -> tuple[int, int]:
-        """4 along an axis that is halved, 3 along one that is kept."""
+        """4 along a halved axis, 3 along an unchanged one."""
         return self._per_axis(strided=4, unstrided=3)
 
     @property
@@ -30,7 +27,7 @@ class Stage:
 
     @property
     def output_padding(self) -> tuple[int, int]:
-        """1 along an axis whose large side is odd: the row that halving loses and doubling has to add."""
+        """1 along an axis whose large side is odd: upsampling has to restore the row that downsampling drops."""
         return (
             self.large_size[0] - self.small_size[0] * self.stride[0],
             self.large_size[1] - self.small_size[1] * self.stride[1],
@@ -45,9 +42,10 @@ class Stage:
 
 
 def stages(height: int, width: int, count: int | None = None, network: str = "generator") -> list[Stage]:
-    """Return the halvings from the full picture down to sides of 4..7, or the first `count`, which may go on to sides of 2 or 3.
+    """Return the stages from the full image down to sides of 4..7, or the first `count`, down to sides of 2 or 3.
 
-    An axis that has arrived waits for the other. Raises CardiganError, naming the `network` whose depth `count` is, where there are not so many.
+    The shorter axis stops at its smallest side while the other is still halved. Raises CardiganError, naming
+    `network`, if `count` stages are not possible.
     """
 
     def sizes() -> Iterator[tuple[int, int]]:
@@ -65,12 +63,12 @@ def stages(height: int, width: int, count: int | None = None, network: str = "ge
     all_stages = [Stage(large, small) for large, small in zip(all_sizes, all_sizes[1:], strict=False)]
     if count and count > len(all_stages):
         raise CardiganError(
-            f"{network}.depth is {count}, but pictures of {height}x{width} can be halved {len(all_stages)} times: "
+            f"{network}.depth is {count}, but images of {height}x{width} can be halved {len(all_stages)} times: "
             f"set it to {len(all_stages)} or less, or leave it out."
         )
     return all_stages[:count]
 
 
 def channels_per_stage(width: int, num_sizes: int) -> list[int]:
-    """Return the channels of each size, large to small: doubled each time, at most eight times the first."""
+    """Return the channels of each size, from large to small: doubled each time, at most 8 * width."""
     return [width * min(2**size, 8) for size in range(num_sizes)]

@@ -1,4 +1,4 @@
-"""What a network costs, as a whole and layer by layer. Computes no picture: networks may be on the meta device."""
+"""Parameters and multiply-adds of a network, in total and per layer. The network may be on the meta device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,30 +15,29 @@ from cardigan.nets.pacgan import PacDiscriminator
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer: a module with learned numbers or products of its own."""
+    """A module that has parameters or multiply-adds itself, not only in its submodules."""
 
     name: str
     module_type: str
     output_shape: tuple[int, ...]
-    """Of what it gives for one picture."""
+    """Output shape for one image, without the batch axis."""
     num_parameters: int
     multiply_adds: int
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a network costs. Its layers' counts add up to its own."""
+    """The cost of a network. The counts of its layers add up to its totals."""
 
     num_parameters: int
-    """Learned numbers."""
     multiply_adds: int
-    """Of its convolutions and matrix products, for one picture forward; for one pack, where D judges packs."""
+    """Multiply-adds of convolutions and matrix products in the forward pass of one image, or of one pack (PacGAN)."""
     layers: tuple[LayerSummary, ...]
-    """In the order in which they are done."""
+    """In the order of execution."""
 
 
 def summarize_model(network: nn.Module, spec: ImageSpec, latent_size: int) -> ModelSummary:
-    """Count the cost of a generator or a discriminator and leave it in evaluation mode."""
+    """Return the cost of a generator or a discriminator. The network is left in evaluation mode."""
     device = next(network.parameters()).device
     labels = torch.zeros(1, dtype=torch.int64, device=device) if spec.num_classes else None
     num_images = network.pac if isinstance(network, PacDiscriminator) else 1
@@ -57,13 +56,13 @@ def summarize_model(network: nn.Module, spec: ImageSpec, latent_size: int) -> Mo
 
 
 class LayerProfiler:
-    """Follows a network's modules as they are called, and keeps what each computes itself, its parts left out."""
+    """Records what each module of a network computes itself, without its submodules."""
 
     def __init__(self, network: nn.Module, counter: FlopCounterMode) -> None:
         self.layers: list[LayerSummary] = []
         self._counter = counter
         self._flops_at_entry: list[int] = []
-        """For each module being computed, what must be taken from the count at its end: the count before it and all that its parts did."""
+        """For each running module, the count to subtract at its end: the count before it plus its submodules."""
         self._hooks = []
         for name, module in network.named_modules():
             if "parametrizations" not in name.split("."):
@@ -82,7 +81,7 @@ class LayerProfiler:
     def _after_forward(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             own_flops = self._counter.get_total_flops() - self._flops_at_entry.pop()
-            self._flops_at_entry = [known + own_flops for known in self._flops_at_entry]
+            self._flops_at_entry = [flops + own_flops for flops in self._flops_at_entry]
             parameters = count_own_parameters(module)
             if own_flops or parameters:
                 self.layers.append(
@@ -99,7 +98,7 @@ class LayerProfiler:
 
 
 def count_own_parameters(module: nn.Module) -> int:
-    """Count a module's learned numbers, without its parts', with those that a parametrization keeps for it."""
+    """Return the number of a module's parameters, without its submodules, but with those of its parametrizations."""
     parametrized = (
         list(module.parametrizations.parameters())
         if is_parametrized(module) and isinstance(module.parametrizations, nn.Module)

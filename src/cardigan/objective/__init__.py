@@ -1,1 +1,1 @@
-"""What the players want: pure functions, tensors in, tensors out. Knows no network."""
+"""Losses, penalties and augmentation: pure functions of tensors. Knows no network."""

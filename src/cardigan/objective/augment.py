@@ -1,11 +1,12 @@
-"""Differentiable augmentation: what keeps a discriminator that is shown few pictures from knowing them by heart.
+"""Differentiable augmentation, which keeps a discriminator from overfitting to few images.
 
-Pure functions of pictures and uniform numbers: does not know where those were drawn, nor who looks at the result. Nothing waits for the
-device and no shape depends on data, so that all of it can be captured in a CUDA graph.
+Pure functions of images and uniform random numbers. Nothing waits for the device and no shape depends on data, so all
+of it can be captured in a CUDA graph. Knows neither networks nor random number generators.
 
-DiffAugment (arXiv:2006.10738, section 3) is `color`, `translation` and `cutout`, at p = 1. ADA (arXiv:2006.06676, appendix B) is the other
-twelve, its sets "pixel blitting", "geometry" and "colour", at a p that `next_probability` steers. Unlike the paper's, this warp samples
-bilinearly and without its wavelet filters, so that a picture made smaller may alias, and pictures need not be square.
+DiffAugment (arXiv:2006.10738, section 3) is `color`, `translation` and `cutout`, at p = 1. ADA (arXiv:2006.06676,
+appendix B) is the other twelve operations, from its sets "pixel blitting", "geometry" and "color"; `next_probability`
+(`training/ada.py`) adapts their p. Unlike the paper's warp, this one samples bilinearly without wavelet filters, so
+downscaled images may alias. Images need not be square.
 """
 
 import math
@@ -39,10 +40,10 @@ OPERATIONS = {
     "translation": 3,
     "cutout": 3,
 }
-"""How many uniform numbers each operation reads: the first says whether it is applied, the others how.
+"""Number of uniform random numbers each operation reads. The first decides whether it is applied, the others how.
 
-They are applied in this order, save that `rotate` comes before and after `anisotropic-scale`. Each has its columns by its place in this table, whichever
-others are in the pipeline.
+Operations are applied in this order, except that `rotate` is applied before and after `anisotropic-scale`. An
+operation's columns depend only on its position in this table, not on the rest of the pipeline.
 """
 
 ADA = tuple(OPERATIONS)[:12]
@@ -56,22 +57,22 @@ MatrixEntry: TypeAlias = Parameters | float
 MatrixRow: TypeAlias = tuple[MatrixEntry, MatrixEntry, MatrixEntry]
 
 AffineMatrices: TypeAlias = Float[Tensor, "batch 3 3"]
-"""Where a pixel of the new picture comes from: (x, y, 1), in pixels from the centre, to a place in the old one."""
+"""Map (x, y, 1) of the output image to a position in the input image, in pixels from the center."""
 
 ColorMatrices: TypeAlias = Float[Tensor, "batch 4 4"]
-"""What becomes of a colour (red, green, blue, 1)."""
+"""Map colors (red, green, blue, 1)."""
 
-NeighborIndices: TypeAlias = Int64[Tensor, "batch neighbour pixel"]
-"""The old pixels that a new one is a weighted sum of, as positions in a row of all of them."""
+NeighborIndices: TypeAlias = Int64[Tensor, "batch neighbor pixel"]
+"""Flat indices of the input pixels whose weighted sum is an output pixel."""
 
-NeighborWeights: TypeAlias = Float[Tensor, "batch neighbour pixel"]
+NeighborWeights: TypeAlias = Float[Tensor, "batch neighbor pixel"]
 FlatPixels: TypeAlias = Float[Tensor, "batch channel row"]
 
 
 def num_draws(pipeline: tuple[str, ...]) -> int:
-    """Return how many uniform numbers `augment` is given for each picture: those of the whole table, or none for an empty pipeline.
+    """Return how many uniform numbers per image `augment` needs: those of the whole table, or 0 for an empty pipeline.
 
-    Raises CardiganError for a name that is not in the table.
+    Raises CardiganError for an unknown operation.
     """
     for name in pipeline:
         if name not in OPERATIONS:
@@ -80,14 +81,15 @@ def num_draws(pipeline: tuple[str, ...]) -> int:
 
 
 def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "batch count"], p: Scalar) -> Images:
-    """Return the pictures after each operation of the pipeline was applied to each of them with probability p.
+    """Return the images after applying each operation of the pipeline to each image with probability p.
 
-    `uniforms` are uniform in [0, 1), `num_draws(pipeline)` a row; row i is picture i's. The pictures may be of any size and have 1 or 3
-    channels, and alpha after those: it moves with the picture, but no colour operation touches it. Their values may leave [-1, 1]; those
-    that nothing was applied to come back exactly. Differentiable twice with respect to the pictures, and with the same bits each time.
+    `uniforms` are in [0, 1), with `num_draws(pipeline)` columns and one row per image. Images have any size and 1 or 3
+    channels, plus an optional alpha channel, which color operations do not change. Output values may leave [-1, 1].
+    Images to which no operation is applied are returned exactly. The function is deterministic and twice differentiable
+    with respect to the images.
     """
     expected = num_draws(pipeline)
-    assert uniforms.shape[1] == expected, f"{uniforms.shape[1]} numbers for each picture, not {expected}"
+    assert uniforms.shape[1] == expected, f"{uniforms.shape[1]} numbers for each image, not {expected}"
     starts = zip(OPERATIONS, accumulate(OPERATIONS.values(), initial=0), strict=False)
     draws = {name: uniforms[:, start : start + OPERATIONS[name]] for name, start in starts if name in pipeline}
     height, width = images.shape[2:]
@@ -104,33 +106,33 @@ def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "
 
 
 def apply_mask(draws: Draws, p: Scalar) -> Bool[Tensor, " batch"]:
-    """Return which pictures an operation is applied to: where not, its parameters are multiplied by 0, and 0 is always neutral."""
+    """Return which images an operation is applied to. For the others its parameters are multiplied by 0."""
     return draws[:, 0] < p
 
 
 def normal_from_uniform(uniform: Parameters) -> Parameters:
-    """Return standard normal numbers, by the inverse of their distribution; within 4.9 of zero, since uniform ones can be 0."""
+    """Return standard normal numbers by the inverse distribution function, clipped to +-4.9 since uniforms can be 0."""
     return math.sqrt(2) * (2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6).erfinv()
 
 
-# ADA's geometry: each function returns the inverse of what it does to a picture.
+# ADA's geometric operations: each function returns the inverse of its effect on an image.
 
 
 def x_flip(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Mirror half of the pictures, left to right."""
+    """Flip half of the images horizontally."""
     return affine_matrix(
         draws, (1 - 2 * (apply_mask(draws, p) * torch.floor(2 * draws[:, 1])), 0.0, 0.0), (0.0, 1.0, 0.0)
     )
 
 
 def rotate90(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Turn by 0, 90, 180 or 270 degrees; what that leaves empty in a picture that is not square is filled by reflection."""
+    """Rotate by 0, 90, 180 or 270 degrees. Empty areas of images that are not square are filled by reflection."""
     angle = apply_mask(draws, p) * torch.floor(4 * draws[:, 1]) * (math.pi / 2)
     return rotation_matrix(draws, angle.cos().round(), angle.sin().round())
 
 
 def integer_translation(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Move by whole pixels, up to 1/8 of the width and of the height."""
+    """Shift by whole pixels, up to 1/8 of the width and of the height."""
     across, down = (
         torch.round(apply_mask(draws, p) * (draws[:, i] - 0.5) * size / 4) for i, size in ((1, width), (2, height))
     )
@@ -138,37 +140,40 @@ def integer_translation(draws: Draws, p: Scalar, height: int, width: int) -> Aff
 
 
 def isotropic_scale(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Enlarge by a factor 2^Normal(0, 0.2^2)."""
+    """Scale by a factor 2^Normal(0, 0.2^2)."""
     inverse = torch.exp2(-0.2 * apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
     return affine_matrix(draws, (inverse, 0.0, 0.0), (0.0, inverse, 0.0))
 
 
 def rotate_before(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Rotate by any angle before the stretch, with a probability that makes p that of rotating at all, before or after."""
+    """Rotate by any angle before the anisotropic scaling.
+
+    The probability is such that the image is rotated, before or after the scaling, with probability p.
+    """
     angle = apply_mask(draws, 1 - torch.sqrt(1 - p)) * (2 * draws[:, 1] - 1) * math.pi
     return rotation_matrix(draws, angle.cos(), angle.sin())
 
 
 def rotate_after(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Rotate again after the stretch, so that its axes too have any angle."""
+    """Rotate again after the anisotropic scaling, so that its axes also have any angle."""
     return rotate_before(draws[:, 2:], p, height, width)
 
 
 def anisotropic_scale(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Widen by a factor 2^Normal(0, 0.2^2), and lower by the same."""
+    """Scale the width by a factor 2^Normal(0, 0.2^2) and the height by its inverse."""
     factor = torch.exp2(0.2 * apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
     return affine_matrix(draws, (1 / factor, 0.0, 0.0), (0.0, factor, 0.0))
 
 
 def fractional_translation(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
-    """Move by Normal(0, (1/8)^2) of the width and of the height."""
+    """Shift by Normal(0, (1/8)^2) of the width and of the height."""
     across, down = (
         apply_mask(draws, p) * normal_from_uniform(draws[:, i]) * size / 8 for i, size in ((1, width), (2, height))
     )
     return affine_matrix(draws, (1.0, 0.0, -across), (0.0, 1.0, -down))
 
 
-# ADA's colour. The axis that grey pictures live on is v = (1, 1, 1) / sqrt(3).
+# ADA's color operations. v = (1, 1, 1) / sqrt(3) is the gray axis.
 
 
 def brightness(draws: Draws, p: Scalar) -> ColorMatrices:
@@ -184,7 +189,7 @@ def contrast(draws: Draws, p: Scalar) -> ColorMatrices:
 
 
 def luma_flip(draws: Draws, p: Scalar) -> ColorMatrices:
-    """Turn light into dark and keep hue and saturation, in half of the pictures: I - 2 v v^T."""
+    """Invert the luma of half of the images and keep hue and saturation: I - 2 v v^T."""
     return color_transform(draws, gray_gain=-2 * (apply_mask(draws, p) * torch.floor(2 * draws[:, 1])))
 
 
@@ -204,7 +209,7 @@ def saturation(draws: Draws, p: Scalar) -> ColorMatrices:
 
 
 def color(images: Images, draws: Draws, p: Scalar) -> Images:
-    """Add [-0.5, 0.5) to brightness, multiply saturation by [0, 2), then contrast, about the picture's mean, by [0.5, 1.5)."""
+    """Add [-0.5, 0.5) to brightness, then multiply saturation by [0, 2) and contrast around the mean by [0.5, 1.5)."""
     brightness_shift, saturation_change, contrast_change = (
         (apply_mask(draws, p) * (draws[:, i] - 0.5))[:, None, None, None] for i in (1, 2, 3)
     )
@@ -220,7 +225,7 @@ def color(images: Images, draws: Draws, p: Scalar) -> Images:
 
 
 def translation(images: Images, draws: Draws, p: Scalar) -> Images:
-    """Move by whole pixels, up to 1/8 of the width and of the height, onto zeros: the paper's grey, also where pictures have a black ground."""
+    """Shift by whole pixels, up to 1/8 of the width and height. Empty areas are 0, which is gray, as in the paper."""
     axes = []
     for i, size in ((1, images.shape[2]), (2, images.shape[3])):
         max_shift = int(size / 8 + 0.5)
@@ -234,7 +239,7 @@ def translation(images: Images, draws: Draws, p: Scalar) -> Images:
 
 
 def cutout(images: Images, draws: Draws, p: Scalar) -> Images:
-    """Put zeros in a rectangle half as high and half as wide as the picture, its centre anywhere in it: edges may lie outside."""
+    """Set a rectangle of half the height and width to 0. Its center is inside the image, its edges may not be."""
     covered = []
     for i, size in ((1, images.shape[2]), (2, images.shape[3])):
         hole_size = int(size / 2 + 0.5)
@@ -255,7 +260,7 @@ GEOMETRIC_OPERATIONS = (
     ("rotate", rotate_after),
     ("fractional-translation", fractional_translation),
 )
-"""One warp for all of them, bilinear, with reflection outside of the picture."""
+"""Combined into one bilinear warp with reflection padding."""
 COLOR_OPERATIONS = (
     ("brightness", brightness),
     ("contrast", contrast),
@@ -263,12 +268,12 @@ COLOR_OPERATIONS = (
     ("hue", hue),
     ("saturation", saturation),
 )
-"""One matrix for all of them."""
+"""Combined into one matrix."""
 IMAGE_OPERATIONS = (("color", color), ("translation", translation), ("cutout", cutout))
 
 
 def affine_matrix(like: Draws, row_x: MatrixRow, row_y: MatrixRow) -> AffineMatrices:
-    """Return the matrices with these first two rows; a number stands in all of them."""
+    """Return the matrices with these first two rows. A scalar entry is the same in all matrices."""
     entries = [
         entry if isinstance(entry, Tensor) else torch.full_like(like[:, 0], entry)
         for entry in (*row_x, *row_y, 0.0, 0.0, 1.0)
@@ -288,7 +293,7 @@ def color_transform(
     cross_gain: MatrixEntry = 0.0,
     offset: MatrixEntry = 0.0,
 ) -> ColorMatrices:
-    """Return what turns a colour c into own c + grey v (v . c) + cross (v x c) + offset."""
+    """Return the map of a color c to identity_gain c + gray_gain v (v . c) + cross_gain (v x c) + offset."""
     identity_gain, gray_gain, cross_gain, offset = (
         part[:, None, None] if isinstance(part, Tensor) else part
         for part in (identity_gain, gray_gain, cross_gain, offset)
@@ -302,19 +307,19 @@ def color_transform(
 
 
 def matrix_product(first: Float[Tensor, "batch n n"], second: Float[Tensor, "batch n n"]) -> Float[Tensor, "batch n n"]:
-    """Return first @ second in full precision: a GPU may be allowed to multiply matrices in TF32, which would move pixels."""
+    """Return first @ second in full precision. TF32, which a GPU may use for matrix products, would move pixels."""
     return (first[:, :, :, None] * second[:, None]).sum(2)
 
 
 def split_alpha(
     images: Images,
-) -> tuple[Float[Tensor, "batch colour height width"], Float[Tensor, "batch alpha height width"]]:
+) -> tuple[Float[Tensor, "batch color height width"], Float[Tensor, "batch alpha height width"]]:
     num_color_channels = 3 if images.shape[1] >= 3 else 1
     return images[:, :num_color_channels], images[:, num_color_channels:]
 
 
 def apply_color_matrices(images: Images, color_matrices: ColorMatrices) -> Images:
-    """Return the pictures with new colours; for grey ones, of the new colour only its part along v."""
+    """Return the images with mapped colors. For grayscale images, only the part along v is kept."""
     color_channels, alpha = split_alpha(images)
     linear, offset = color_matrices[:, :3, :3], color_matrices[:, :3, 3]
     if color_channels.shape[1] == 1:
@@ -324,7 +329,7 @@ def apply_color_matrices(images: Images, color_matrices: ColorMatrices) -> Image
 
 
 def warp(images: Images, affine_matrices: AffineMatrices) -> Images:
-    """Return the pictures with each pixel taken from where its placement says: between four pixels, each weighing the less the farther it is."""
+    """Return the images resampled at the positions of the affine maps, by bilinear interpolation of four pixels."""
     height, width = images.shape[2:]
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     x = torch.arange(width, dtype=affine_matrices.dtype, device=affine_matrices.device) - center_x
@@ -345,20 +350,23 @@ def warp(images: Images, affine_matrices: AffineMatrices) -> Images:
 
 
 def reflect_indices(position: Float[Tensor, "batch height width"], size: int) -> Int64[Tensor, "batch height width"]:
-    """Return the position in 0..size-1 where mirrors at both edges show a whole one, the outermost pixel being seen twice."""
-    position = position - 2 * size * torch.floor(
-        position / (2 * size)
-    )  # ten times faster than whole numbers' remainder
+    """Return integral positions reflected into 0..size-1. The edge pixel is repeated."""
+    # Ten times faster than an integer remainder.
+    position = position - 2 * size * torch.floor(position / (2 * size))
     return torch.minimum(position, 2 * size - 1 - position).long()
 
 
 def gather_weighted(images: Images, neighbors: NeighborIndices, weights: NeighborWeights) -> Images:
-    """Return the pictures whose pixels are these sums of the old ones."""
+    """Return images whose pixels are weighted sums of input pixels."""
     return _WeightedGather.apply(images.flatten(2), neighbors, weights).unflatten(2, images.shape[2:])
 
 
 class _WeightedGather(Function):
-    """Sums of neighbours. Not `grid_sample`: its gradient adds up in any order on a GPU, and has none itself in older versions of PyTorch."""
+    """Weighted sums of neighbors.
+
+    `grid_sample` is not used: its gradient is not deterministic on a GPU, and older versions of PyTorch cannot
+    differentiate it twice.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: FlatPixels, neighbors: NeighborIndices, weights: NeighborWeights) -> Tensor:
@@ -373,10 +381,11 @@ class _WeightedGather(Function):
 
 
 class _WeightedScatter(Function):
-    """The transpose of `_WeightedGather`: each value is added to its neighbours.
+    """The transpose of `_WeightedGather`: adds each value to its neighbors.
 
-    In whole numbers, of which the largest value of a picture is 2^40, since their sum is the same in any order: a resumed run has to end with
-    the same bits. What is not finite stays so, through that largest value. Metal has no such sum, so there it is computed on the CPU.
+    Values are summed as integers, scaled so that an image's largest value is 2^40. Integer sums do not depend on the
+    order, so a resumed run ends with the same bits. Non-finite values propagate through the scale. Metal has no int64
+    sum, so there it is computed on the CPU.
     """
 
     @staticmethod

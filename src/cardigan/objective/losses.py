@@ -1,7 +1,7 @@
-"""The losses of the game by name, for both players, on logits.
+"""GAN losses by name, as functions of logits.
 
-Each is a pair of functions of (real, fake) logits and a way to read them; to add one, write the pair and its line in `LOSSES`
-(docs/guides/extend.md).
+Each entry has a loss for D, a loss for G and an interpretation of the logits. To add one, write the two functions and
+an entry in `LOSSES` (docs/guides/extend.md).
 """
 
 from collections.abc import Callable
@@ -16,21 +16,21 @@ from cardigan.shapes import Logits, Scalar
 
 @dataclass(frozen=True)
 class Loss:
-    """One game: what each player minimises, and how its logits are read."""
+    """The losses that D and G minimize, and the interpretation of D's logits."""
 
     discriminator: Callable[[Logits, Logits], Scalar]
     generator: Callable[[Logits, Logits], Scalar]
     margin: Callable[[Logits, Logits], Logits]
-    """From logits and the opposite kind's: above 0 where D takes a picture for real."""
+    """Margin of logits against logits of the opposite kind: above 0 where D classifies an image as real."""
     probability: Callable[[Logits], Logits] | None
-    """From margins, how sure D is; None where a margin has no scale of its own, so that no one can say."""
+    """Maps a margin to the probability of being real. None if margins have no scale (wasserstein)."""
     needs_real_logits: bool = False
     """Whether the generator's loss needs real logits."""
     bounded_below: bool = True
-    """Whether it has a minimum by itself; the others need something that bounds D's slope."""
+    """Whether D's loss is bounded below. Otherwise D's input gradient has to be bounded, for example by a penalty."""
 
     def mean_probability(self, logits: Logits, opposite: Logits) -> Scalar:
-        """Return the mean probability D gives pictures of being real, or its mean margin where there is none."""
+        """Return the mean probability of being real, or the mean margin if the loss defines no probability."""
         margin = self.margin(logits, opposite)
         return (margin if self.probability is None else self.probability(margin)).mean()
 
@@ -41,12 +41,12 @@ def non_saturating_discriminator(real: Logits, fake: Logits) -> Scalar:
 
 
 def non_saturating_generator(real: Logits, fake: Logits) -> Scalar:
-    """Return -E[log D(G(z))] (arXiv:1406.2661, section 3): the same fixed point, gradients that do not vanish early."""
+    """Return -E[log D(G(z))] (arXiv:1406.2661, section 3): the same fixed point, without early vanishing gradients."""
     return softplus(-fake).mean()
 
 
 def minimax_generator(real: Logits, fake: Logits) -> Scalar:
-    """Return E[log(1 - D(G(z)))] (arXiv:1406.2661, eq. 1): the game of the theorem, whose gradient vanishes where D is sure."""
+    """Return E[log(1 - D(G(z)))] (arXiv:1406.2661, eq. 1): the original loss. Its gradient vanishes where D is sure."""
     return -softplus(fake).mean()
 
 
@@ -56,7 +56,7 @@ def relativistic_discriminator(real: Logits, fake: Logits) -> Scalar:
 
 
 def relativistic_generator(real: Logits, fake: Logits) -> Scalar:
-    """Return the mirrored pairing loss: generated pictures should look more real than their partners."""
+    """Return the pairing loss with real and fake swapped: fake images should look more real than their partners."""
     return softplus(real - fake).mean()
 
 
@@ -81,27 +81,27 @@ def wasserstein_generator(real: Logits, fake: Logits) -> Scalar:
 
 
 def wasserstein_discriminator(real: Logits, fake: Logits) -> Scalar:
-    """Return E[D(G(z))] - E[D(x)] (arXiv:1701.07875, eq. 3, negated): minus the distance, if D's slope is at most 1."""
+    """Return E[D(G(z))] - E[D(x)] (arXiv:1701.07875, eq. 3, negated): minus the distance, if D is 1-Lipschitz."""
     return fake.mean() - real.mean()
 
 
 def logit_margin(logits: Logits, opposite: Logits) -> Logits:
-    """Return the logits: 0 is undecided."""
+    """Return the logits. 0 is undecided."""
     return logits
 
 
 def relativistic_margin(logits: Logits, opposite: Logits) -> Logits:
-    """Return how much more real than its partner each picture looks."""
+    """Return how much more real than its partner each image looks."""
     return logits - opposite
 
 
 def least_squares_margin(logits: Logits, opposite: Logits) -> Logits:
-    """Return how far logits are above the middle of the targets 0 and 1."""
+    """Return the logits minus 1/2, the midpoint of the targets 0 and 1."""
     return logits - 0.5
 
 
 def least_squares_probability(margin: Logits) -> Logits:
-    """Return where a margin lies between the targets, from 0 to 1."""
+    """Return the position of a margin between the targets, from 0 to 1."""
     return (margin + 0.5).clamp(0, 1)
 
 

@@ -1,8 +1,8 @@
-"""Penalties on the discriminator's slope, by name: what keeps the game from running away.
+"""Penalties on the discriminator, by name: what keeps its gradient, and with it the training, bounded.
 
-Each is a function and its line in `PENALTIES`, with a weight of the same name in `ObjectiveConfig`. They are defined where each logit
-depends on its own picture alone, or, where D sees packs (arXiv:1712.04086), on its own pack. With batch normalisation or minibatch
-deviation in D they are computed as if it did.
+A penalty is one `Penalty` in `PENALTIES`; its weight is `objective.penalties[name]`. A plug-in adds lines to the table. The
+penalties here assume that each logit depends on its own image alone or, where D sees packs (arXiv:1712.04086), on its own
+pack. With batch normalization or minibatch standard deviation in D they are computed as if that held.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cardigan.errors import unknown
 from cardigan.shapes import Images, Scalar
 
 Critic = Callable[[Images], Float[Tensor, " logit"]]
-"""D, with its labels already given."""
+"""D with its labels filled in."""
 
 
 @dataclass(frozen=True)
 class PenaltyInputs:
-    """What a penalty may look at: D, what it was just shown and said of it, and the batch's random numbers, where any penalty reads them."""
+    """What a penalty may read: D, the images of this step, their logits, and the random numbers it declared."""
 
     critic: Critic
     real: Images
@@ -29,25 +30,29 @@ class PenaltyInputs:
     real_logits: Float[Tensor, " logit"]
     fake_logits: Float[Tensor, " logit"]
     interpolation: Float[Tensor, " batch"] | None = None
-    """Uniform on [0, 1), for WGAN-GP."""
+    """Uniform on [0, 1), equal for all images of a pack. None unless a penalty declares it."""
     noise: Images | None = None
-    """Standard normal, for DRAGAN."""
+    """Standard normal, of the images' shape. None unless a penalty declares it."""
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """One way to hold D's slope."""
+    """A penalty and what it needs."""
 
     compute: Callable[[PenaltyInputs], Scalar]
-    """The penalty without its weight."""
+    """The value without its weight, >= 0."""
     coefficient: float = 1.0
-    """How much of its weight it is charged with, by the paper's definition."""
+    """A factor of the paper's definition, next to the weight: 1/2 for R1 and R2."""
     gradient_of: Literal["", "real", "fake"] = ""
-    """Pictures whose slope it takes from D's own pass over them, which must keep it then."""
+    """Images whose gradient it takes through the logits in `PenaltyInputs`. D's graph is then kept for them."""
+    random_inputs: frozenset[Literal["interpolation", "noise"]] = frozenset()
+    """Random numbers it reads."""
+    forbids_batch_norm: bool = False
+    """Whether batch normalization in D makes it meaningless, as for WGAN-GP (arXiv:1704.00028, section 4)."""
 
 
 def zero_centered_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
-    """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on fake ones.
+    """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on generated ones.
 
     `images` must have been given to D with `requires_grad`.
     """
@@ -57,19 +62,19 @@ def zero_centered_penalty(logits: Float[Tensor, " logit"], images: Images) -> Sc
 def gradient_penalty(
     critic: Critic, real: Images, fake: Images, interpolation: Float[Tensor, " batch"] | None
 ) -> Scalar:
-    """Return E[(|dD/dx| - 1)^2] at points between real and generated pictures (arXiv:1704.00028, eq. 3, without the weight).
+    """Return E[(|dD/dx| - 1)^2] at points between real and generated images (arXiv:1704.00028, eq. 3, without the weight).
 
-    `interpolation` is uniform on [0, 1): how much of each point is real.
+    `interpolation` in [0, 1) is how much of each point is real.
     """
     assert interpolation is not None
-    alpha = interpolation[:, None, None, None]
-    return one_centered_penalty(critic, alpha * real + (1 - alpha) * fake)
+    share = interpolation[:, None, None, None]
+    return one_centered_penalty(critic, share * real + (1 - share) * fake)
 
 
 def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar:
-    """Return E[(|dD/dx| - 1)^2] around real pictures (arXiv:1705.07215, section 2.3, without the weight), at x + N(0, c).
+    """Return E[(|dD/dx| - 1)^2] around real images (arXiv:1705.07215, section 2.3, without the weight), at x + N(0, c).
 
-    `noise` is standard normal; the standard deviation of the perturbation is half that of the batch.
+    `noise` is standard normal. The standard deviation of the perturbation is half that of the batch.
     """
     assert noise is not None
     return one_centered_penalty(critic, real + real.std() / 2 * noise)
@@ -78,19 +83,30 @@ def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar
 def one_centered_penalty(critic: Critic, points: Images) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at these points."""
     points = points.detach().requires_grad_(True)
-    # Where the slope is exactly 0 its length has no derivative: 1e-12 keeps that finite.
+    # The norm has no derivative where the gradient is exactly 0: 1e-12 keeps that finite.
     return ((input_gradients(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
 
 
 def input_gradients(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "logit value"]:
-    """Return the gradient of each logit with respect to the pictures it was given for, as one row."""
+    """Return the gradient of each logit with respect to its images, one row a logit."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.float().reshape(len(logits), -1)
 
 
 PENALTIES = {
-    "r1": Penalty(lambda seen: zero_centered_penalty(seen.real_logits, seen.real), coefficient=0.5, gradient_of="real"),
-    "r2": Penalty(lambda seen: zero_centered_penalty(seen.fake_logits, seen.fake), coefficient=0.5, gradient_of="fake"),
-    "wgan_gp": Penalty(lambda seen: gradient_penalty(seen.critic, seen.real, seen.fake, seen.interpolation)),
-    "dragan": Penalty(lambda seen: dragan_penalty(seen.critic, seen.real, seen.noise)),
+    "r1": Penalty(lambda x: zero_centered_penalty(x.real_logits, x.real), coefficient=0.5, gradient_of="real"),
+    "r2": Penalty(lambda x: zero_centered_penalty(x.fake_logits, x.fake), coefficient=0.5, gradient_of="fake"),
+    "wgan_gp": Penalty(
+        lambda x: gradient_penalty(x.critic, x.real, x.fake, x.interpolation),
+        random_inputs=frozenset({"interpolation"}),
+        forbids_batch_norm=True,
+    ),
+    "dragan": Penalty(lambda x: dragan_penalty(x.critic, x.real, x.noise), random_inputs=frozenset({"noise"})),
 }
+
+
+def find_penalty(name: str) -> Penalty:
+    """Return a penalty by its name; raises CardiganError for an unknown one."""
+    if name not in PENALTIES:
+        raise unknown("penalty", name, PENALTIES)
+    return PENALTIES[name]

@@ -1,11 +1,14 @@
-"""From a run directory to its `report.html`: what was trained, how well, how it went.
+"""Build a run's report: `report.html` for readers and `report.json` for programs.
 
-Reads runs, never trains; how a page looks is `report/page.py`'s business.
+Reads runs, never trains. `report/page.py` lays the page out.
 """
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cardigan.config import Config, flatten
 from cardigan.errors import CardiganError
@@ -13,7 +16,7 @@ from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
 from cardigan.files.atomic import write_bytes
 from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
-from cardigan.metrics.protocol import direction
+from cardigan.metrics.protocol import MetricValue, Report, direction
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.snapshot import Snapshot, read_snapshot
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
@@ -27,95 +30,124 @@ CHARTS = (
     ("logit margin", (("margin_real", "real"), ("margin_fake", "generated"))),
     ("penalties", (("r1", "R1"), ("r2", "R2"), ("wgan_gp", "WGAN-GP"), ("dragan", "DRAGAN"))),
     ("augmentation probability", (("augment_probability", "probability"),)),
-    ("diversity (1: generated pictures differ as much as real ones)", (("diversity", "diversity"),)),
-    ("D's gradient and G's", (("discriminator_gradient_norm", "D"), ("generator_gradient_norm", "G"))),
+    ("diversity (1: generated images vary as much as real ones)", (("diversity", "diversity"),)),
+    ("gradient norm", (("discriminator_gradient_norm", "D"), ("generator_gradient_norm", "G"))),
     ("images per second", (("images_per_second", "speed"),)),
 )
-
-
 QUICK_SAMPLES, FULL_SAMPLES = 2_000, 10_000
 QUICK_METRICS = {"mnist": ("frechet", "classes"), "stacked-mnist": ("stacked_mnist",)}
-"""What a report at the end of training judges of each source, in seconds; `cardigan report` judges all."""
-NOT_EVALUATED = "Not judged yet, since that takes a minute or two: `cardigan report` and this folder's name do it. The score below is the quick score."
+"""Metrics of the report at the end of training, by source. They take seconds; `cardigan report` computes all."""
+NOT_EVALUATED = (
+    "Not evaluated yet, because that takes a minute or two: run `cardigan report` on this folder. "
+    "The score below is the quick score."
+)
 DIRECTION_NOTES = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
 
 
-def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:
-    """Judge the run's generator, write the run's report and return where it is.
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation in a report. `metrics` is empty if there is none; `protocol` then gives the reason."""
 
-    `full` judges 10,000 samples by every metric beside real pictures, which takes a minute or two; otherwise 2,000 by the quick ones.
-    Raises CardiganError for a folder that is no run.
+    images_seen: int
+    metrics: Mapping[str, MetricValue]
+    protocol: str
+    neighbors: Figure | None = None
+    """The samples nearest to training images, beside those."""
+
+
+def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:
+    """Evaluate the run's generator, write `report.json` and `report.html`, and return the path of the page.
+
+    `full` computes every metric and its real baseline on 10,000 samples, which takes a minute or two. Otherwise the
+    quick metrics are computed on 2,000 samples. Raises CardiganError if the folder is not a run.
     """
     config = read_config(run)
-    evaluation = evaluation_rows(snapshot or read_snapshot(run.path), config, full, run.path)
-    return _write_page(run, *evaluation)
-
-
-def evaluation_rows(
-    snapshot: Snapshot, config: Config, full: bool, model: Path | None = None
-) -> tuple[list[ReportMetric], str, Figure | None]:
-    """Return the judge's rows, their protocol, and the worst samples beside their neighbours; a sentence where there is no reference."""
-    if not full and config.data.source not in QUICK_METRICS:
-        return [], NOT_EVALUATED, None
-    try:
-        reference = load_reference(config, model)
-    except CardiganError as error:
-        return [], str(error), None
-    sampler = generator_sampler(snapshot, reference, config.seed)
-    metrics, count = (None, FULL_SAMPLES) if full else (QUICK_METRICS[config.data.source], QUICK_SAMPLES)
-    report = evaluate(sampler, reference, num_samples=count, metrics=metrics, baseline=full)
-    rows = [
-        ReportMetric(
-            name,
-            f"{measure.value:.4g}",
-            f"{measure.standard_error:.2g}",
-            measure.baseline_text,
-            DIRECTION_NOTES[direction(name)],
-        )
-        for name, measure in report.metrics.items()
-    ]
-    protocol_facts = report.protocol
-    protocol = (
-        f"{protocol_facts.num_samples:,} samples of seed {protocol_facts.seed} ({protocol_facts.image_resize}) "
-        f"against {protocol_facts.num_reference:,} of {protocol_facts.reference} {protocol_facts.reference_split}; "
-        f"extractor {protocol_facts.extractor} {protocol_facts.extractor_sha256[:12]}, resizer {protocol_facts.extractor_resize}, cardigan {protocol_facts.cardigan_version}. "
-        f"Reference {protocol_facts.reference_sha256[:12]}."
-    )
-    missing = " ".join(f"{name} is unavailable: {reason}" for name, reason in report.unavailable.items())
-    if not report.worst.get("memorized"):
-        return rows, f"{protocol} {missing}", None
-    samples, neighbors = worst_pairs(report, sampler, reference)
-    neighbor_png = png_bytes(neighbor_grid(samples, neighbors))
-    return (
-        rows,
-        f"{protocol} {missing}",
-        Figure(
-            neighbor_png, "The samples nearest to a training picture (left of each pair), and that picture (right)."
-        ),
-    )
-
-
-def _write_page(run: RunDirectory, metrics: Sequence[ReportMetric], protocol: str, neighbors: Figure | None) -> Path:
+    evaluation = evaluate_run(snapshot or read_snapshot(run.path), config, full, run.path)
     events = read_events(run.journal)
     if not events:
         raise CardiganError(f"{run.path} has no journal yet: wait for its first step.")
-    config, facts = read_config(run), read_provenance(run)
-    page = ReportPage(
+    write_bytes(run.report, json.dumps(evaluation_json(evaluation), indent=1).encode())
+    path = run.path / "report.html"
+    write_bytes(path, render_page(_report_page(run, config, events, evaluation)).encode())
+    return path
+
+
+def evaluate_run(snapshot: Snapshot, config: Config, full: bool, model: Path | None = None) -> Evaluation:
+    """Return the evaluation of a snapshot. It has no metrics if no reference is available."""
+    images_seen = snapshot.images_seen
+    if not full and config.data.source not in QUICK_METRICS:
+        return Evaluation(images_seen, {}, NOT_EVALUATED)
+    try:
+        reference = load_reference(config, model)
+    except CardiganError as error:
+        return Evaluation(images_seen, {}, str(error))
+    sampler = generator_sampler(snapshot, reference, config.seed)
+    metrics, count = (None, FULL_SAMPLES) if full else (QUICK_METRICS[config.data.source], QUICK_SAMPLES)
+    report = evaluate(sampler, reference, num_samples=count, metrics=metrics, baseline=full)
+    neighbors = None
+    if report.worst.get("memorized"):
+        neighbors = Figure(
+            png_bytes(neighbor_grid(*worst_pairs(report, sampler, reference))),
+            "The samples nearest to a training image (left of each pair), and that image (right).",
+        )
+    return Evaluation(images_seen, report.metrics, _protocol_line(report), neighbors)
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the content of `report.json`."""
+    return {
+        "images_seen": evaluation.images_seen,
+        "metrics": [
+            {
+                "key": name,
+                "label": name,
+                "value": metric.value,
+                "standard_error": metric.standard_error,
+                "real_baseline": metric.real_baseline,
+                "real_baseline_error": metric.real_baseline_error,
+                "num_samples": metric.num_samples,
+            }
+            for name, metric in evaluation.metrics.items()
+        ],
+        "protocol": evaluation.protocol,
+    }
+
+
+def _protocol_line(report: Report) -> str:
+    protocol = report.protocol
+    missing = " ".join(f"{name} is unavailable: {reason}" for name, reason in report.unavailable.items())
+    return (
+        f"{protocol.num_samples:,} samples of seed {protocol.seed} ({protocol.image_resize}) "
+        f"against {protocol.num_reference:,} of {protocol.reference} {protocol.reference_split}; "
+        f"extractor {protocol.extractor} {protocol.extractor_sha256[:12]}, resizer {protocol.extractor_resize}, "
+        f"cardigan {protocol.cardigan_version}. Reference {protocol.reference_sha256[:12]}. {missing}"
+    ).strip()
+
+
+def _report_page(run: RunDirectory, config: Config, events: Sequence[Event], evaluation: Evaluation) -> ReportPage:
+    provenance = read_provenance(run)
+    return ReportPage(
         title=f"Cardigan: {config.recipe}, {run.path.name}",
         summary=run_summary(events),
         samples=[Figure(path.read_bytes(), f"{int(path.stem):,} images") for path in sample_sheets(run)],
-        metrics=metrics,
-        protocol=protocol,
-        neighbors=neighbors,
+        metrics=[
+            ReportMetric(
+                name,
+                f"{metric.value:.4g}",
+                f"{metric.standard_error:.2g}",
+                metric.baseline_text,
+                DIRECTION_NOTES[direction(name)],
+            )
+            for name, metric in evaluation.metrics.items()
+        ],
+        protocol=evaluation.protocol,
+        neighbors=evaluation.neighbors,
         charts=journal_charts(events),
         faults=[fault_text(event) for event in events if event.kind == "fault"],
         settings=flatten(config),
-        environment={name: value for name, value in facts.items() if name != "command"},
-        command=shlex.join(["cardigan", *facts.get("command", [])[1:]]),
+        environment={name: value for name, value in provenance.items() if name != "command"},
+        command=shlex.join(["cardigan", *provenance.get("command", [])[1:]]),
     )
-    path = run.path / "report.html"
-    write_bytes(path, render_page(page).encode())
-    return path
 
 
 def fault_text(event: Event) -> str:
@@ -130,7 +162,7 @@ def run_summary(events: Sequence[Event]) -> dict[str, str]:
         for event in events
         if event.kind == "checkpoint" and "score" in event.values
     }
-    best = min(scores, key=lambda seen: scores[seen]) if scores else None
+    best = min(scores, key=lambda images_seen: scores[images_seen]) if scores else None
     rows = {"images seen": f"{last.images_seen:,}", "time": f"{last.elapsed_seconds:,.0f} s"}
     rows["state"] = f"stopped by {last.values['reason']}" if last.kind == "stop" else "training, or killed"
     if best is not None:
@@ -139,7 +171,7 @@ def run_summary(events: Sequence[Event]) -> dict[str, str]:
 
 
 def journal_charts(events: Sequence[Event]) -> list[str]:
-    """Return a chart of each group of numbers that the journal has, the score first."""
+    """Return a chart for each group of values in the journal, the score first."""
     scored_events = [event for event in events if event.kind == "checkpoint" and "score" in event.values]
     score = Line(
         "score",
@@ -167,7 +199,7 @@ def event_line(events: Sequence[Event], key: str, label: str) -> Line:
 
 
 def sample_sheets(run: RunDirectory) -> list[Path]:
-    """Return the last sample sheet and a few before it, each about half as far into the run as the next."""
+    """Return the last sample sheet and a few earlier ones, each at about half the images of the next."""
     sheets = sorted(run.samples.glob("[0-9]*.png"), key=lambda path: int(path.stem))
     if len(sheets) <= MAX_SAMPLE_SHEETS:
         return sheets

@@ -1,1 +1,1 @@
-"""The run directory: what training leaves behind, and what everyone else reads."""
+"""The run directory: files that training writes and all other commands read."""

@@ -1,6 +1,6 @@
-"""Checkpoints: a folder by images_seen, whole by rename or not there, proven by a checksum when read.
+"""Checkpoints: one folder per images_seen, renamed into place when complete and verified by a checksum when read.
 
-Does not know what a state is made of: named tensors and a few facts.
+Knows only named tensors and a few numbers, not what a training state consists of.
 """
 
 import hashlib
@@ -16,27 +16,27 @@ from cardigan.files import atomic
 from cardigan.files.tensors import read_tensors, write_tensors
 
 NUM_KEPT = 3
-"""How many of the latest checkpoints are kept; the best one is kept beside them."""
+"""How many of the latest checkpoints are kept, in addition to the best one."""
 
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """`state.json`."""
+    """The contents of `state.json`."""
 
     images_seen: int
     elapsed_seconds: float
     score: float | None
-    """What the run is judged by, lower is better; None where it was not judged here."""
+    """The quick score, lower is better. None if this checkpoint was not evaluated."""
     learning_rate_factor: float = 1.0
-    """What the config's learning rates are multiplied by from here on; every rollback halves it."""
+    """Factor on the config's learning rates from here on. Each rollback halves it."""
 
 
 def save_checkpoint(
     folder: Path, tensors: dict[str, torch.Tensor], metadata: CheckpointMetadata, header: dict[str, Any]
 ) -> Path:
-    """Write `folder/<images_seen>/` and return it; `header` goes into the tensors' file."""
+    """Write `folder/<images_seen>/` and return its path. `header` is the metadata of the tensor file."""
     path = folder / f"{metadata.images_seen:08d}"
-    atomic.remove(path)  # a damaged one, or the start of a run that is resumed before its first step
+    atomic.remove(path)  # it exists if it is damaged, or if a run is resumed before its first step
     with atomic.atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
         write_tensors(temporary / "state.safetensors", tensors, header)
@@ -48,9 +48,10 @@ def save_checkpoint(
 
 
 def rollback_to(path: Path, learning_rate_factor: float) -> None:
-    """Make a checkpoint the one its run goes on from, with this factor: newer ones are removed.
+    """Make a checkpoint the latest of its run, with this learning rate factor, by removing all newer ones.
 
-    Killed in between, the run goes on from a newer one as if it had not been rolled back, which its monitor will notice again.
+    If the process is killed in between, the run resumes from a newer checkpoint, and the monitor will find the fault
+    again.
     """
     metadata, sha256 = read_checkpoint_metadata(path)
     updated = {**vars(metadata), "learning_rate_factor": learning_rate_factor, "sha256": sha256}
@@ -66,7 +67,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], CheckpointMetadata]:
-    """Return a checkpoint's tensors and facts; raises CardiganError if any byte of it was lost."""
+    """Return a checkpoint's tensors and metadata. Raises CardiganError if it is damaged."""
     metadata, sha256 = read_checkpoint_metadata(path)
     try:
         is_intact = _file_sha256(path / "state.safetensors") == sha256
@@ -78,7 +79,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], CheckpointMeta
 
 
 def read_checkpoint_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
-    """Return what `state.json` says, with the checksum of the tensors' file."""
+    """Return the metadata in `state.json` and the checksum of the tensor file."""
     try:
         values = json.loads((path / "state.json").read_bytes())
         sha256 = values.pop("sha256")
@@ -87,31 +88,31 @@ def read_checkpoint_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
             type(metadata.images_seen) is int
             and all(isinstance(number, int | float) for number in _float_fields(metadata))
         ):
-            raise TypeError("no numbers")
+            raise TypeError("not numbers")
         return metadata, sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CardiganError(f"Checkpoint {path} is damaged or half-written (state.json).") from error
+        raise CardiganError(f"Checkpoint {path} is damaged or incomplete (state.json).") from error
 
 
 def load_latest_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], CheckpointMetadata, list[str]] | None:
-    """Return the newest whole checkpoint and a message for each damaged one passed over, or None if there is none."""
+    """Return the newest intact checkpoint and a message for each damaged one skipped, or None if there is none."""
     messages = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return *read_checkpoint(path), messages
         except CardiganError as error:
-            messages.append(f"{error} Going back to the one before.")
+            messages.append(f"{error} Using the previous one.")
     return None
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint with the lowest score, or None if none was judged."""
+    """Return the checkpoint with the lowest score, or None if none was evaluated."""
     scores = {path: score for path in list_checkpoints(folder) if (score := _score(path)) is not None}
     return min(scores, key=lambda path: scores[path]) if scores else None
 
 
 def prune_checkpoints(folder: Path) -> None:
-    """Remove all but the last `NUM_KEPT` and the best."""
+    """Remove all checkpoints except the last `NUM_KEPT` and the best."""
     best = best_checkpoint(folder)
     for path in list_checkpoints(folder)[:-NUM_KEPT]:
         if path != best:

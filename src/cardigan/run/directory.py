@@ -1,6 +1,6 @@
-"""One run's folder: where each thing lies, and the rule that it is written by one training at a time.
+"""The folder of one run: its paths, and the lock that lets only one process train in it.
 
-Does not know training; readers use the paths, the trainer also the deeds.
+Does not know training. Readers use the paths; the trainer also uses the functions that write.
 """
 
 import json
@@ -20,7 +20,7 @@ from cardigan.files import atomic
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths below a run's folder; nothing is touched until a deed is asked for."""
+    """The paths in a run's folder. Creating this object reads and writes nothing."""
 
     path: Path
 
@@ -30,12 +30,17 @@ class RunDirectory:
 
     @property
     def source(self) -> Path:
-        """What the pictures were when the run began."""
+        """The fingerprint of the images when the run started."""
         return self.path / "source.json"
 
     @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The evaluation in the run's report, as JSON."""
+        return self.path / "report.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -58,22 +63,22 @@ class RunDirectory:
 
 
 def new_run(folder: Path, name: str) -> RunDirectory:
-    """Return the directory for a new run: `folder/<date>-<time>-<name>`, with a number if that second is taken."""
+    """Return the directory for a new run: `folder/<date>-<time>-<name>`, with a number if that name is taken."""
     return RunDirectory(next(path for path in _candidate_paths(folder, name) if not path.exists()))
 
 
 @contextmanager
 def reserve_run(folder: Path, name: str) -> Iterator[RunDirectory]:
-    """Yield the directory of `new_run`, made at once so that nobody who begins in the same second gets it too; what stays empty is removed.
+    """Create and yield the directory of `new_run`. Remove it afterwards if it is empty.
 
-    Raises CardiganError if none can be made there.
+    Creating it at once keeps runs that start in the same second apart. Raises CardiganError if it cannot be created.
     """
     existed = folder.exists()
     run = _reserve(folder, name)
     try:
         yield run
     finally:
-        with suppress(OSError):  # most often because something is in it
+        with suppress(OSError):  # usually because it is not empty
             run.path.rmdir()
             if not existed:
                 folder.rmdir()
@@ -88,7 +93,7 @@ def _reserve(folder: Path, name: str) -> RunDirectory:
         except OSError as error:
             raise atomic.write_error(path, error) from error
         return RunDirectory(path)
-    raise CardiganError(f"No run of {name!r} can be made in {folder}: choose another folder.")
+    raise CardiganError(f"No run of {name!r} can be created in {folder}: choose another folder.")
 
 
 def _candidate_paths(folder: Path, name: str) -> list[Path]:
@@ -97,12 +102,13 @@ def _candidate_paths(folder: Path, name: str) -> list[Path]:
 
 
 def latest_run(folder: Path, name: str) -> RunDirectory:
-    """Return the newest run of that name below `folder`; raises CardiganError if there is none."""
+    """Return the newest run with this name in `folder`. Raises CardiganError if there is none."""
     exact = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\d+)?")
     runs = sorted(path.parent for path in folder.glob("*/config.json") if exact.fullmatch(path.parent.name))
     if not runs:
         raise CardiganError(
-            f"There is no run of {name!r} in {folder}/ to resume: leave --resume out to start one, or name it with --out."
+            f"There is no run of {name!r} in {folder}/ to resume: omit --resume to start one, or give its path with "
+            "--out."
         )
     return RunDirectory(runs[-1])
 
@@ -114,17 +120,18 @@ def lock_for_training(
     resume: bool,
     source_metadata: dict[str, Any] | None = None,
 ) -> int:
-    """Make the run's folder, take it for this process and write its `config.json`; return the lock, to be released when training ends.
+    """Create the run's folder, lock it for this process and write its `config.json`. Return the lock to release later.
 
-    `source_metadata` are what to remember of the pictures, for sources that can change. An existing run is only entered with `resume`, the same experiment
-    and the same pictures.
-    Raises CardiganError, and changes nothing, if the folder holds something and `resume` is off, or if the experiment or the pictures differ.
+    `source_metadata` identifies the images, for sources that can change. An existing run requires `resume`, the same
+    config and the same images. Otherwise, or if the folder is not empty and `resume` is off, raises CardiganError and
+    changes nothing.
     """
     if run.config.exists() and resume:
         changes = config_diff(read_config(run), config)
         if changes:
             raise CardiganError(
-                f"{run.path} was trained with other settings ({'; '.join(changes)}): use the same ones to resume it, or another --out for a new run."
+                f"{run.path} was trained with other settings ({'; '.join(changes)}): use the same ones to resume it, "
+                "or another --out for a new run."
             )
         _check_source(run, source_metadata)
     else:
@@ -146,7 +153,7 @@ def lock_for_training(
 
 
 def release_lock(lock: int) -> None:
-    """Let go of a run that `lock_for_training` took."""
+    """Release the lock of `lock_for_training`."""
     _OPEN_LOCKS.discard(lock)
     os.close(lock)
 
@@ -157,13 +164,13 @@ def _check_source(run: RunDirectory, source_metadata: dict[str, Any] | None) -> 
     changes = source_changes(source_fingerprint(run), source_metadata)
     if changes:
         raise CardiganError(
-            f"The pictures in {source_metadata['source']} are not those that {run.path} was trained on ({changes}): bring them back to resume it, "
-            "or choose another --out for a new run."
+            f"The images in {source_metadata['source']} are not those that {run.path} was trained on ({changes}): "
+            "restore them to resume it, or choose another --out for a new run."
         )
 
 
 def source_fingerprint(run: RunDirectory) -> dict[str, Any]:
-    """Return what the run remembers of its pictures, nothing if it remembers nothing; raises CardiganError for a damaged file."""
+    """Return the run's `source.json`, or an empty dict if there is none. Raises CardiganError if it is damaged."""
     if not run.source.exists():
         return {}
     try:
@@ -173,25 +180,25 @@ def source_fingerprint(run: RunDirectory) -> dict[str, Any]:
         raise ValueError
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CardiganError(
-            f"{run.source} is damaged: restore it from a backup, or remove it if the pictures are the same as ever."
+            f"{run.source} is damaged: restore it from a backup, or remove it if the images have not changed."
         ) from error
 
 
 def source_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Return in words how a source differs from what a run remembers of it; "" if it does not."""
+    """Return a description of how a source differs from a run's fingerprint of it, or "" if it does not."""
     if before["fingerprint"] == now["fingerprint"]:
         if before["labels_fingerprint"] != now["labels_fingerprint"]:
-            return "the pictures are the same, but their classes are not"
+            return "the images are the same, but their labels differ"
         return (
             ""
             if before["storage"] == now["storage"]
-            else f"they were {before['storage']} then, and are {now['storage']} now: set data.cache as it was"
+            else f"they were {before['storage']} before and are {now['storage']} now: set data.cache to its old value"
         )
     old, new = set(before["names"] or ()), set(now["names"] or ())
     if before["num_images"] != now["num_images"]:
-        summary = f"there were {before['num_images']:,}, and now there are {now['num_images']:,}"
+        summary = f"there were {before['num_images']:,}, now there are {now['num_images']:,}"
     elif old and old == new:
-        summary = f"all {now['num_images']:,} are called the same, but some have another size or date"
+        summary = f"all {now['num_images']:,} names are the same, but some sizes or dates differ"
     else:
         summary = f"there are still {now['num_images']:,}, but not the same ones"
     differences = ((old - new, "are gone"), (new - old, "are new")) if old and new else ()
@@ -200,7 +207,7 @@ def source_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 _OPEN_LOCKS: set[int] = set()
-"""Locks of this process; processes forked from it must not keep them when it is gone."""
+"""Locks of this process. Forked processes close them, so that they do not outlive this process."""
 
 
 def _close_locks_in_child() -> None:
@@ -214,13 +221,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_unused(run: RunDirectory, resume: bool) -> None:
-    """Raise CardiganError if the folder holds something that is not to be resumed."""
+    """Raise CardiganError if the folder is in use and is not a run to resume."""
     if not (resume and run.config.exists()) and _is_occupied(run.path, resume):
         raise CardiganError(f"{run.path} exists already: add --resume to continue it, or choose another --out.")
 
 
 def _is_occupied(path: Path, resume: bool) -> bool:
-    """Return whether a folder holds anything; a start killed before its config.json was written does not count when resuming."""
+    """Return whether a folder contains anything. With `resume`, files of a run without config.json do not count."""
     if not path.exists():
         return False
     if not path.is_dir():
@@ -232,7 +239,7 @@ def _is_occupied(path: Path, resume: bool) -> bool:
 
 
 def read_config(run: RunDirectory) -> Config:
-    """Return the config of a run; raises CardiganError if the folder holds none."""
+    """Return the config of a run. Raises CardiganError if there is none."""
     return from_dict(_read_config_json(run)["config"])
 
 
@@ -248,7 +255,7 @@ def _read_config_json(run: RunDirectory) -> dict[str, Any]:
         return content
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CardiganError(
-            f"{run.path} is no run directory (it has no config.json): give a folder that `cardigan train` made."
+            f"{run.path} is not a run directory (it has no config.json): give a folder that `cardigan train` created."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CardiganError(
@@ -257,14 +264,15 @@ def _read_config_json(run: RunDirectory) -> dict[str, Any]:
 
 
 def is_locked(run: RunDirectory) -> bool:
-    """Return whether a living process trains in the run.
+    """Return whether a running process trains in this run.
 
-    Asks for the lock, shared, and lets go of it at once: readers do not hinder each other, and a training that begins in that moment asks again.
+    Takes a shared lock and releases it at once. Readers do not block each other, and a training that starts at this
+    moment retries.
     """
     try:
         descriptor = os.open(run.path / "lock", os.O_RDONLY | os.O_NONBLOCK if os.name == "posix" else os.O_RDWR)
     except OSError:
-        return False  # never trained in, gone, or not ours to read
+        return False  # never trained, deleted, or no permission to read
     try:
         _try_lock(descriptor, shared=True)
         return False
@@ -275,11 +283,11 @@ def is_locked(run: RunDirectory) -> bool:
 
 
 LOCK_ATTEMPTS, LOCK_RETRY_SECONDS = 5, 0.02
-"""How often a training asks for its run before another process has it: a reader that looks has it for microseconds."""
+"""Attempts before a run counts as locked by another process. A reader in `is_locked` holds it for microseconds."""
 
 
 def _acquire_lock(run: RunDirectory, descriptor: int) -> None:
-    """Hold the open lock file until this process ends, however it ends; raises CardiganError if another one trains in the run."""
+    """Lock the open file until this process ends, however it ends. Raises CardiganError if it is locked."""
     for attempt in range(LOCK_ATTEMPTS):
         try:
             _try_lock(descriptor, shared=False)
@@ -294,7 +302,7 @@ def _acquire_lock(run: RunDirectory, descriptor: int) -> None:
 
 
 def _try_lock(descriptor: int, shared: bool) -> None:
-    """Take the lock without waiting; raises OSError if another process has it."""
+    """Take the lock without waiting. Raises OSError if another process holds it."""
     if os.name == "posix":
         import fcntl
 

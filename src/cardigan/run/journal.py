@@ -1,6 +1,6 @@
-"""`journal.jsonl`: what happened, one event a line, append-only.
+"""`journal.jsonl`: the events of a run, one per line, append-only.
 
-The writer is training; readers may come at any time, so a torn last line is no error.
+Training writes it. It can be read at any time, so an incomplete last line is no error.
 """
 
 import json
@@ -14,7 +14,10 @@ from cardigan.files.atomic import write_error
 
 @dataclass(frozen=True)
 class Event:
-    """One line: its kind (start, resume, note, progress, samples, checkpoint, fault, rollback, stop), when, and named values."""
+    """One line: its kind, its time and named values.
+
+    Kinds: start, resume, note, progress, samples, checkpoint, fault, rollback, stop.
+    """
 
     kind: str
     images_seen: int
@@ -23,12 +26,12 @@ class Event:
 
 
 class Journal:
-    """Appends events to a file, each whole in one write."""
+    """Appends events to a file, each in one write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.exists() and not path.read_bytes().endswith(b"\n"):
-            self._append(b"\n")  # the line a killed writer left torn must not swallow the next one
+            self._append(b"\n")  # ends a line that a killed writer left incomplete
 
     def append(self, event: Event) -> None:
         line = {
@@ -51,9 +54,9 @@ class Journal:
 
 
 def read_events(path: Path) -> list[Event]:
-    """Return the events of the run as it finally went: what was done again, by a resumed run or after a rollback, replaces what was lost.
+    """Return the events of a run. Events that a resume or a rollback has undone are omitted.
 
-    Damaged lines are left out; a missing file is an empty list.
+    Damaged lines are skipped. A missing file gives an empty list.
     """
     events: list[Event] = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -61,7 +64,7 @@ def read_events(path: Path) -> list[Event]:
         if event is None:
             continue
         if event.kind in {"resume", "rollback"}:
-            events = [known for known in events if known.images_seen <= event.images_seen]
+            events = [earlier for earlier in events if earlier.images_seen <= event.images_seen]
         events.append(event)
     return events
 

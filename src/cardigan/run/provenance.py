@@ -1,4 +1,7 @@
-"""What made a run: versions, commit, machine. Written into `config.json`, never into weights, whose bytes depend on the config alone."""
+"""Provenance of a run: versions, commit, machine.
+
+It is written to `config.json` and never to weight files, whose bytes depend only on the config.
+"""
 
 import platform
 import subprocess
@@ -10,7 +13,7 @@ import torch
 
 
 def provenance(command: list[str], device: torch.device, arithmetic: str) -> dict[str, Any]:
-    """Return the versions, commit, machine and command line of this process as plain JSON values, and what the networks are computed in."""
+    """Return versions, commit, machine, command line and the networks' arithmetic as plain JSON values."""
     return {
         "cardigan_version": version("cardigan"),
         "torch_version": torch.__version__,
@@ -29,10 +32,10 @@ def _device_name(device: torch.device) -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source tree this package runs from, or None when it is installed elsewhere."""
+    """Return the commit of the source tree that this package runs from, or None if there is no repository."""
     package = Path(__file__).parents[1]
     try:
-        found = subprocess.run(  # noqa: PLW1510 - no repository is an answer
+        process = subprocess.run(  # noqa: PLW1510 - a missing repository is no error
             ["git", "-C", str(package), "log", "-1", "--format=%H", "--", "."],
             capture_output=True,
             text=True,
@@ -40,4 +43,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None

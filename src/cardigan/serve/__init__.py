@@ -1,1 +1,1 @@
-"""A generator behind an address: many ask at once, one worker draws for all of them, and the same seed gives everybody the same picture."""
+"""HTTP server for a generator. Requests are batched by one worker, and the same seed always gives the same image."""

@@ -1,6 +1,7 @@
-"""Who may ask the server, and how much may be sent, before anything else is looked at.
+"""Access control and request size limits, applied before any other handling.
 
-On this machine alone: whoever calls it by this machine's names, and no page of somebody else's. Elsewhere: whoever has the token.
+A server on localhost accepts requests with a local Host header that come from no other site. Any other server requires
+the token.
 """
 
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_withi
 from cardigan.http.responses import send_error
 
 BODY_SECONDS = 10.0
-"""How long sending a request may take."""
+"""Maximum time to receive a request body."""
 PUBLIC_PATHS = {"/", "/healthz"}
-"""What anybody who reaches the server may read: it says nothing of the model."""
+"""Paths that need no token. They reveal nothing about the model."""
 SECURITY_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
 @dataclass(frozen=True)
 class AccessPolicy:
-    """The door, the pages of others that may ask in a browser, and how many bytes a request may have."""
+    """The server's endpoint, the other origins that browsers may send, and the maximum request size in bytes."""
 
     endpoint: Endpoint
     allowed_origins: tuple[str, ...]
@@ -30,15 +31,15 @@ class AccessPolicy:
 
 
 class AccessMiddleware:
-    """Lets through what is welcome."""
+    """ASGI middleware that rejects requests the policy does not allow."""
 
     def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
         self.app, self.policy = app, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse with one sentence."""
+        """Forward the request, or reject it with a one-sentence JSON error."""
         if scope["type"] != "http":
-            return  # there are no web sockets: the server closes what is not accepted
+            return  # no WebSocket endpoints: uvicorn closes a connection that is not accepted
         rejection = self._rejection(scope, Headers(scope=scope))
         send_with_headers = _with_security_headers(send)
         if rejection is not None:
@@ -51,24 +52,25 @@ class AccessMiddleware:
             await send_error(send_with_headers, 413, _too_large_message(max_bytes))
         except BodyTimeout:
             await send_error(
-                send_with_headers, 408, f"The request did not come within {BODY_SECONDS:g} seconds: send it faster."
+                send_with_headers, 408, f"The request did not arrive within {BODY_SECONDS:g} seconds: send it faster."
             )
 
     def _rejection(self, scope: Scope, headers: Headers) -> tuple[int, str, dict[str, str]] | None:
-        """Return status, sentence and headers for a request that is not to be answered."""
+        """Return status, message and headers for a request to reject, or None."""
         endpoint = self.policy.endpoint
         if endpoint.token is None:
             hosts = headers.getlist("host")
             if len(hosts) != 1 or not host_allowed(hosts[0], endpoint):
                 return (
                     403,
-                    f"This server is not called {hosts[0][:80] if hosts else ''!r}: use the address that `cardigan serve` printed.",
+                    f"Host {hosts[0][:80] if hosts else ''!r} is not allowed: use the address that `cardigan serve` "
+                    "printed.",
                     {},
                 )
             if self._is_cross_site(scope, headers, hosts[0]):
                 return (
                     403,
-                    "A page from elsewhere may not use this server: name its origin with `cardigan serve --origins`.",
+                    "Cross-origin requests are not allowed: add the page's origin with `cardigan serve --origins`.",
                     {},
                 )
         elif (
@@ -86,7 +88,7 @@ class AccessMiddleware:
         return None
 
     def _is_cross_site(self, scope: Scope, headers: Headers, host: str) -> bool:
-        """Return whether a browser says that another page asks: by Origin, and by Sec-Fetch-Site for all but the page itself."""
+        """Return whether the browser's Origin or Sec-Fetch-Site header names another site. `/` may be linked to."""
         origin = headers.get("origin")
         if origin is not None:
             return not is_same_origin(origin, host) and origin not in self.policy.allowed_origins
@@ -94,7 +96,7 @@ class AccessMiddleware:
 
 
 def _too_large_message(max_bytes: int) -> str:
-    return f"More than {max_bytes:,} bytes were sent: ask for fewer pictures at once."
+    return f"The request has more than {max_bytes:,} bytes: request fewer images at once."
 
 
 def _bearer_token(headers: Headers) -> str:

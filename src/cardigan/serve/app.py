@@ -1,6 +1,6 @@
-"""The server's addresses: which of them is answered by what.
+"""The server's routes and handlers.
 
-Knows HTTP; who may ask is said in `access.py`, what is drawn when in `dynamic_batching.py`.
+Access control is in `access.py`, batching in `dynamic_batching.py`.
 """
 
 import asyncio
@@ -33,43 +33,44 @@ from cardigan.serve.sample_request import BadRequest, SampleRequest, TooManyImag
 from cardigan.serve.served_model import ServedModel, model_info
 
 STUCK_SECONDS = 60.0
-"""A batch that takes longer than this says that the server is not well."""
+"""A batch that takes longer than this makes `/healthz` report `stalled`."""
 THREADED_PARSE_BYTES = 65_536
-"""Bytes of JSON that are read in a thread, since they would hold everybody up."""
+"""JSON bodies from this size on are parsed in a thread, so that they do not block the event loop."""
 CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = (
     ["authorization", "content-type"],
     ["cardigan-seed", "cardigan-seeds", "cardigan-labels", "retry-after"],
 )
-"""Headers that pages of others may send, and read."""
+"""Headers that pages of other origins may send and read."""
 MAX_HEADER_VALUES = 64
-"""So many seeds or labels are told in a header at most."""
+"""Maximum number of seeds or labels in a response header. Longer lists are omitted."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What is given to one request at most."""
+    """Limits of requests and of the queue."""
 
     max_images: int = 256
+    """Maximum images per request."""
     max_queued_images: int = 2_048
-    """Pictures that may wait to be drawn or encoded, of all requests together."""
+    """Maximum images that wait to be generated or encoded, over all requests."""
     timeout_seconds: float = 60.0
-    """From the request to its answer."""
+    """Maximum time from the request to its response."""
 
     def max_body_bytes(self, latent_size: int) -> int:
-        """Return how long a request may be: as many rows of z as pictures, written out."""
+        """Return the maximum request size: `max_images` latents as JSON text."""
         return 65_536 + self.max_images * (32 * latent_size + 128)
 
 
 class RequestTimeout(Exception):
-    """The pictures were not drawn in time."""
+    """The images were not generated in time."""
 
 
 class ClientDisconnected(Exception):
-    """Who asked has gone."""
+    """The client closed the connection."""
 
 
 class SamplingService:
-    """A model, the queue before it, and everything that answers about them."""
+    """A model, its request queue, and the HTTP handlers."""
 
     def __init__(self, served_model: ServedModel, limits: RequestLimits) -> None:
         self.served_model, self.limits = served_model, limits
@@ -108,11 +109,10 @@ class SamplingService:
         return Response(content, headers=_image_headers(sample_request, label_lists[0]), media_type=media_type)
 
     async def _wait_for_job(self, job: Job, request: Request) -> bytes:
-        """Return the answer of a job; raises Left when the asker does, and TooLate."""
+        """Return a job's content; raises ClientDisconnected and RequestTimeout."""
         content_future = asyncio.wrap_future(job.future)
-        disconnect_task = asyncio.ensure_future(
-            request.receive()
-        )  # the body is whole: what comes now is that nobody is there any more
+        # The body is complete, so the next message is the disconnect.
+        disconnect_task = asyncio.ensure_future(request.receive())
         try:
             finished, _ = await asyncio.wait(
                 {content_future, disconnect_task},
@@ -132,7 +132,7 @@ class SamplingService:
         return Response(self._model_info, media_type="application/json")
 
     async def health(self, request: Request) -> Response:
-        """`GET /healthz`: 200 where pictures are drawn."""
+        """`GET /healthz`: 200 if the server generates images, else 503."""
         if not self.batcher.is_alive:
             return _json_response({"status": "stopping"}, 503)
         if self.batcher.stuck_seconds() > STUCK_SECONDS:
@@ -153,13 +153,13 @@ class SamplingService:
 
 
 class RequestCounterMiddleware:
-    """Counts every answer, whoever gave it."""
+    """Counts every response by path and status."""
 
     def __init__(self, app: Any, metrics: PrometheusMetrics, paths: frozenset[str]) -> None:
         self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on."""
+        """Forward the request and count its response."""
 
         async def counting_send(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -170,7 +170,7 @@ class RequestCounterMiddleware:
 
 
 def build_app(service: SamplingService, endpoint: Endpoint, origins: tuple[str, ...] = ()) -> Starlette:
-    """Return the whole server as an ASGI application."""
+    """Return the server as an ASGI application."""
     routes = [
         Route("/", service.page),
         Route("/v1/images", service.images, methods=["POST"]),
@@ -215,7 +215,7 @@ def build_app(service: SamplingService, endpoint: Endpoint, origins: tuple[str, 
 
 
 def _image_headers(sample_request: SampleRequest, labels: list[int] | None) -> dict[str, str]:
-    """Return what is told beside the pictures, whatever their kind."""
+    """Return the response headers that every media type has."""
     headers = {"cache-control": "no-store"}
     if sample_request.seed is not None:
         headers["cardigan-seed"] = str(sample_request.seed)
@@ -236,8 +236,8 @@ async def _cardigan_error_response(request: Request, error: Exception) -> Respon
 async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {
-        404: f"There is nothing at {request.url.path[:200]}: see /openapi.json.",
-        405: f"{request.url.path} is not asked by {request.method[:20]}.",
+        404: f"{request.url.path[:200]} does not exist: see /openapi.json.",
+        405: f"{request.url.path} does not support the method {request.method[:20]}.",
     }
     return _json_response(
         {"error": messages.get(error.status_code, error.detail)}, error.status_code, dict(error.headers or {})
@@ -246,29 +246,31 @@ async def _http_error_response(request: Request, error: Exception) -> Response:
 
 async def _queue_full_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)
-    message = f"Too many pictures wait already: ask again in {error.retry_after_seconds} s."
+    message = f"The queue is full: try again in {error.retry_after_seconds} s."
     return _json_response({"error": message}, 429, {"retry-after": str(error.retry_after_seconds)})
 
 
 async def _stopping_response(request: Request, error: Exception) -> Response:
     return _json_response(
-        {"error": "The server is stopping: ask another."}, 503, {"retry-after": "1", "connection": "close"}
+        {"error": "The server is stopping: use another one."}, 503, {"retry-after": "1", "connection": "close"}
     )
 
 
 async def _timeout_response(request: Request, error: Exception) -> Response:
     seconds = request.app.state.service.limits.timeout_seconds
-    return _json_response({"error": f"The pictures were not drawn within {seconds:g} s: ask for fewer, or later."}, 504)
+    return _json_response(
+        {"error": f"The images were not generated within {seconds:g} s: request fewer, or try again later."}, 504
+    )
 
 
 async def _disconnected_response(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody is there to read it
+    return Response(status_code=499)  # the client is gone
 
 
 async def _server_error_response(request: Request, error: Exception) -> Response:
     traceback.print_exception(error, file=sys.stderr)
-    request.app.state.service.metrics.count_request("other", 500)  # this one answer is given outside of the counter
-    return _json_response({"error": "The server failed at this; it says more where it was started."}, 500)
+    request.app.state.service.metrics.count_request("other", 500)  # this response bypasses RequestCounterMiddleware
+    return _json_response({"error": "Internal server error: see the server's log."}, 500)
 
 
 def _json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

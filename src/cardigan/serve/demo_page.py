@@ -1,6 +1,6 @@
-"""The page at `/`: a few fields, the pictures, and the command that asks for the same.
+"""The demo page at `/`: a form, the generated images, and the equivalent curl command.
 
-Knows the addresses of `app.py`; it loads nothing, from anywhere.
+Uses the routes of `app.py`. Loads no other files.
 """
 
 import base64
@@ -12,8 +12,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto
 h1 { font-size: 1.4rem; margin: 0 } #model-info { margin: 0 0 1.5rem; opacity: .75 }
 form { display: flex; flex-wrap: wrap; gap: .75rem; align-items: end }
 label { display: grid; font-size: .85rem } input, button { font: inherit; padding: .3rem .5rem; width: 7rem }
-#token { width: 14rem } img { image-rendering: pixelated; min-width: min(100%, 16rem); max-width: 100%; margin: 1.5rem 0 0; display: block }
-pre { border: 1px solid var(--line); border-radius: 6px; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere }
+#token { width: 14rem }
+img { image-rendering: pixelated; min-width: min(100%, 16rem); max-width: 100%; margin: 1.5rem 0 0; display: block }
+pre { border: 1px solid var(--line); border-radius: 6px; padding: .75rem;
+  white-space: pre-wrap; overflow-wrap: anywhere }
 #message { color: #b3261e; min-height: 1.5em } @media (prefers-color-scheme: dark) { #message { color: #f2b8b5 } }
 """
 
@@ -33,7 +35,8 @@ function requestBody() {
 function command(body) {
   const token = $("token").value ? ` -H 'Authorization: Bearer '"$CARDIGAN_TOKEN"` : ""
   const quoted = JSON.stringify(body).replaceAll("'", "'\\\\''")
-  return `curl ${location.origin}/v1/images${token} -H 'Content-Type: application/json' \\\\\\n  -d '${quoted}' -o images.png`
+  return `curl ${location.origin}/v1/images${token} -H 'Content-Type: application/json' \\\\\\n`
+    + `  -d '${quoted}' -o images.png`
 }
 
 async function showModelInfo() {
@@ -42,7 +45,8 @@ async function showModelInfo() {
   const model = await response.json()
   classes = model.classes
   $("model-info").textContent = `${model.name}: ${model.height}x${model.width}x${model.channels}, `
-    + (classes ? `${classes} classes` : "no classes") + `, ${model.images_seen.toLocaleString()} images seen, sha256 ${model.sha256.slice(0, 12)}`
+    + (classes ? `${classes} classes` : "unconditional")
+    + `, ${model.images_seen.toLocaleString()} images seen, sha256 ${model.sha256.slice(0, 12)}`
   $("label").disabled = !classes
   $("n").max = model.limits.max_images
 }
@@ -69,10 +73,11 @@ async function generate(event) {
     $("image").src = URL.createObjectURL(await response.blob())
     const seeds = response.headers.get("cardigan-seed") ?? response.headers.get("cardigan-seeds")
     const labels = response.headers.get("cardigan-labels")
-    $("image").alt = `${body.n} generated pictures` + (seeds ? `, seed ${seeds}` : "") + (labels ? `, classes ${labels}` : "")
+    $("image").alt = `${body.n} generated images`
+      + (seeds ? `, seed ${seeds}` : "") + (labels ? `, classes ${labels}` : "")
     $("caption").textContent = (seeds ? `seed ${seeds}` : "") + (labels ? `; classes ${labels}` : "")
   } catch {
-    $("message").textContent = "The server does not answer."
+    $("message").textContent = "The server does not respond."
   }
 }
 
@@ -86,25 +91,26 @@ PAGE = f"""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>Pictures from Cardigan</title>
+<title>Images from Cardigan</title>
 <style>{STYLE}</style>
 <main>
-<h1>Pictures from a generator</h1>
-<p id="model-info">The model is told here once the token is given.</p>
+<h1>Images from a generator</h1>
+<p id="model-info">Enter the token to see the model's details.</p>
 <form id="form">
-<label>How many <input id="n" type="number" min="1" value="16"></label>
+<label>Images <input id="n" type="number" min="1" value="16"></label>
 <label>Seed <input id="seed" type="number" min="0" value="0" placeholder="any"></label>
 <label>Class <input id="label" placeholder="any"></label>
 <label>Truncation <input id="truncation" type="number" min="0" max="1" step="0.05" value="1"></label>
-<label>Token, if needed <input id="token" type="password" autocomplete="off"></label>
-<button>Draw</button>
+<label>Token (if required) <input id="token" type="password" autocomplete="off"></label>
+<button>Generate</button>
 </form>
 <p id="message" role="status"></p>
 <img id="image" alt="">
 <p id="caption"></p>
 <pre id="command"></pre>
-<p>Ask with <code>Accept: image/png</code> (one picture, or a sheet of all), <code>image/webp</code>, <code>application/json</code>,
-<code>application/x-npz</code> or <code>application/zip</code>. All of it: <a id="openapi-link" href="/openapi.json">openapi.json</a>.</p>
+<p>Media types for <code>Accept</code>: <code>image/png</code> (one image, or a grid), <code>image/webp</code>,
+<code>application/json</code>, <code>application/x-npz</code>, <code>application/zip</code>.
+API description: <a id="openapi-link" href="/openapi.json">openapi.json</a>.</p>
 </main>
 <script>{SCRIPT}</script>
 </html>
@@ -116,7 +122,7 @@ def _csp_digest(text: str) -> str:
 
 
 CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; script-src 'sha256-{_csp_digest(SCRIPT)}'; style-src 'sha256-{_csp_digest(STYLE)}'; img-src blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'sha256-{_csp_digest(SCRIPT)}'; style-src 'sha256-{_csp_digest(STYLE)}'; "
+    "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing is run or loaded but what stands above."""
+"""Allows only the script and the style above."""

@@ -1,6 +1,6 @@
-"""Pictures for everybody who asks, by one worker: a bounded queue, and batches filled with rows of several requests.
+"""Dynamic batching: a bounded queue, and one worker that fills batches with rows of several requests.
 
-Knows neither HTTP nor how a picture is computed.
+Independent of HTTP and of the model's backend.
 """
 
 import math
@@ -22,16 +22,16 @@ from cardigan.shapes import Labels, Pixels
 
 NUM_ENCODER_THREADS = 2
 REFILL_WAIT_FRACTION = 0.15
-"""For this part of a batch's time, those who have just been answered are given to ask again, before a batch is drawn that is not full."""
+"""Fraction of a batch's time to wait for more requests before running a partial batch."""
 
 
 class QueueFull(Exception):
-    """Too many pictures wait already."""
+    """The queue has no room for the request."""
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__(retry_after_seconds)
         self.retry_after_seconds = retry_after_seconds
-        """After which so many will be drawn as wait now."""
+        """Estimated time to generate the images that are queued now."""
 
 
 class QueueClosed(Exception):
@@ -40,7 +40,7 @@ class QueueClosed(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way. `encode` turns its pictures into an answer, in a thread where it holds up no batch."""
+    """A queued request. `encode` turns its images into the response content, in a thread outside the worker."""
 
     request: SampleRequest
     encode: Callable[[Pixels, Labels | None], bytes]
@@ -55,15 +55,15 @@ class Job:
 
 @dataclass(frozen=True)
 class BatchHooks:
-    """Who is told of what happens, for the numbers."""
+    """Callbacks for metrics."""
 
     on_batch: Callable[[int, float], None]
-    """Pictures in it that were wanted, and seconds."""
+    """Called with the number of requested images in the batch (without padding) and its seconds."""
     on_cancelled: Callable[[], None]
 
 
 class DynamicBatcher:
-    """The queue and its worker, which alone touches the model."""
+    """The queue and its worker thread, the only one that uses the model."""
 
     def __init__(self, model: ServedModel, max_queued_images: int, hooks: BatchHooks) -> None:
         self.model, self.max_queued_images, self._hooks = model, max_queued_images, hooks
@@ -81,16 +81,16 @@ class DynamicBatcher:
 
     @property
     def num_queued(self) -> int:
-        """Pictures that are asked for and not drawn yet, or drawn and not turned into an answer yet: what is bounded."""
+        """Images that wait to be generated or encoded, at most `max_queued_images`."""
         return self._num_waiting + self._num_encoding
 
     @property
     def images_per_second(self) -> float:
-        """How many can be drawn, by the last batches."""
+        """Throughput with full batches, estimated from recent batches."""
         return self.model.batch_size / self._batch_seconds
 
     def stuck_seconds(self) -> float:
-        """Return for how long the batch has been drawn that is drawn now; 0 between batches."""
+        """Return how long the current batch has been running; 0 between batches."""
         started_at = self._batch_started_at
         return 0.0 if started_at is None else time.monotonic() - started_at
 
@@ -99,7 +99,7 @@ class DynamicBatcher:
         return self._worker.is_alive() and not self._is_closed
 
     def submit(self, request: SampleRequest, encode: Callable[[Pixels, Labels | None], bytes]) -> Job:
-        """Return a job in the queue; raises Full or Closed."""
+        """Add a job to the queue and return it; raises QueueFull or QueueClosed."""
         job = Job(request, encode)
         with self._condition:
             if self._is_closed:
@@ -112,7 +112,7 @@ class DynamicBatcher:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Draw no more of a job whose asker has gone."""
+        """Cancel a job: its remaining images are not generated."""
         if job.future.cancel():
             self._hooks.on_cancelled()
         with self._condition:
@@ -121,7 +121,7 @@ class DynamicBatcher:
                 self._num_waiting -= job.num_remaining
 
     def close(self) -> None:
-        """Stop; jobs that still wait are told that the server is closed."""
+        """Stop the worker. Waiting jobs fail with QueueClosed."""
         with self._condition:
             self._is_closed = True
             unfinished, self._num_waiting = list(self._jobs), 0
@@ -134,7 +134,7 @@ class DynamicBatcher:
         self._encoder_pool.shutdown(wait=False, cancel_futures=True)
 
     def _warm_up(self) -> float:
-        """Draw once for the memory and once for the clock: what cannot be drawn shows before anybody asks."""
+        """Run two batches and return the seconds of the second. A model that fails does so before the first request."""
         z = torch.zeros(self.model.batch_size, self.model.config.latent.size)
         labels = torch.zeros(len(z), dtype=torch.long) if self.model.spec.num_classes else None
         self.model.generate(z, labels)
@@ -155,7 +155,10 @@ class DynamicBatcher:
                 self._generate(slices)
 
     def _wait_for_refill(self) -> None:
-        """Give those who were answered a moment ago the time to ask again: who asks over and over would else fill every second batch only."""
+        """Wait briefly for clients that send their next request right after a response.
+
+        Without this, such clients would fill only every second batch.
+        """
         deadline = self._last_batch_at + REFILL_WAIT_FRACTION * self._batch_seconds
         while (
             self._num_waiting < self._num_expected
@@ -165,7 +168,10 @@ class DynamicBatcher:
             self._condition.wait(remaining_seconds)
 
     def _next_batch(self) -> list[tuple[Job, int, int]]:
-        """Return the rows of the next batch. First come, first drawn; but who has had a whole batch goes to the end, before the next."""
+        """Return the rows of the next batch, in order of arrival.
+
+        A job that has filled a whole batch moves to the end of the queue.
+        """
         slices, num_free = [], self.model.batch_size
         while self._jobs and num_free:
             job = self._jobs.popleft()
@@ -179,7 +185,7 @@ class DynamicBatcher:
         return slices
 
     def _generate(self, slices: list[tuple[Job, int, int]]) -> None:
-        """Draw a batch and hand it out. Whatever fails here is told to those who wait for it, and is not the end of the worker."""
+        """Generate a batch and distribute it. On an exception the batch's jobs fail and the worker continues."""
         self._batch_started_at = time.monotonic()
         try:
             rows = [job.request.latents_and_labels(start, stop, self.model) for job, start, stop in slices]
@@ -187,7 +193,7 @@ class DynamicBatcher:
             pixels = self.model.generate(torch.cat([z for z, _ in rows]), labels)
             self._record_batch_time(len(pixels), time.monotonic() - self._batch_started_at)
             self._distribute(slices, pixels, [part for _, part in rows])
-        except Exception as error:  # noqa: BLE001 - memory may have run out, or a device be gone
+        except Exception as error:  # noqa: BLE001 - for example out of memory, or a lost device
             traceback.print_exception(error, file=sys.stderr)
             self._fail([job for job, _, _ in slices], error)
         finally:
@@ -225,7 +231,10 @@ class DynamicBatcher:
                 job.future.set_exception(error)
 
     def _encode(self, job: Job) -> None:
-        """Turn the pictures of a job into its answer; they count as waiting until just before it is told, since who has it may ask again at once."""
+        """Encode a job's images and resolve its future.
+
+        The images leave the queue count just before, because the client may send its next request at once.
+        """
         resolve: Callable[[], None] | None = None
         try:
             if job.future.set_running_or_notify_cancel():
@@ -234,7 +243,7 @@ class DynamicBatcher:
                     [job_labels for _, job_labels in job.outputs if job_labels is not None],
                 )
                 resolve = partial(job.future.set_result, job.encode(pixels, torch.cat(labels) if labels else None))
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+        except Exception as error:  # noqa: BLE001 - the job's future carries any exception
             resolve = partial(job.future.set_exception, error)
         finally:
             with self._condition:

@@ -1,6 +1,6 @@
-"""An exported ONNX model in onnxruntime: what it says of itself, and its pictures.
+"""Runs an exported ONNX model in onnxruntime.
 
-The only file of the server that knows onnxruntime.
+The only file of the server that uses onnxruntime.
 """
 
 import json
@@ -19,7 +19,7 @@ from cardigan.shapes import Images, Labels, Latents
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A session, and the facts that the exporter wrote beside the graph."""
+    """A session, and the metadata that the exporter stored with the graph."""
 
     session: Any
     config: Config
@@ -27,33 +27,33 @@ class OnnxModel:
     images_seen: int
 
     def forward(self, z: Latents, labels: Labels | None) -> Images:
-        """Return the pictures in [-1, 1]."""
+        """Return the images in [-1, 1]."""
         feed: dict[str, Any] = {"z": z.numpy()}
         if labels is not None:
             feed["labels"] = labels.numpy()
         if any(node.name == "truncation" for node in self.session.get_inputs()):
-            feed["truncation"] = torch.tensor(1.0).numpy()  # z is truncated already, each by its own
+            feed["truncation"] = torch.tensor(1.0).numpy()  # each z is already truncated
         return torch.from_numpy(self.session.run(None, feed)[0])
 
 
 def open_onnx(path: Path) -> OnnxModel:
-    """Return the model in a file that `cardigan export --format onnx` wrote; raises CardiganError for any other."""
+    """Open a file written by `cardigan export --format onnx`; raises CardiganError for any other."""
     try:
         import onnxruntime
     except ImportError as error:
         raise CardiganError("--backend onnx needs onnxruntime installed: pip install 'cardigan[onnx]'.") from error
     if not path.is_file():
         raise CardiganError(
-            f"There is no file {path}: give the NAME.onnx that `cardigan export MODEL --format onnx` wrote."
+            f"{path} does not exist: give a NAME.onnx written by `cardigan export MODEL --format onnx`."
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class of its own for every kind of damage, and no common one
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise CardiganError(
-            f"{path} is no ONNX model that onnxruntime can run: give one that `cardigan export --format onnx` wrote."
+            f"onnxruntime cannot load {path}: give a file written by `cardigan export --format onnx`."
         ) from error
     try:
         config, spec, images_seen = _parse_metadata(
@@ -61,14 +61,14 @@ def open_onnx(path: Path) -> OnnxModel:
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CardiganError(
-            f"{path} does not say what it draws, so it was not exported by cardigan: export it with --format onnx."
+            f"{path} has no Cardigan metadata: export the model with `cardigan export --format onnx`."
         ) from error
     _check_signature(path, session, config, spec)
     return OnnxModel(session, config, spec, images_seen)
 
 
 def _parse_metadata(metadata: dict[str, Any]) -> tuple[Config, ImageSpec, int]:
-    """Return what the header of a file of weights would tell of the same generator."""
+    """Return the same values as the header of the generator's weights file."""
     config = from_dict(metadata["config"])
     names = tuple(str(name) for name in metadata.get("class_names", []))
     return config, image_spec(config.data, int(metadata["num_classes"]), names), int(metadata["images_seen"])
@@ -84,4 +84,4 @@ def _check_signature(path: Path, session: Any, config: Config, spec: ImageSpec) 
         and input_shapes["z"][1] == config.latent.size
     )
     if not inputs_match or list(shape) != [spec.channels, spec.height, spec.width]:
-        raise CardiganError(f"{path} does not hold the generator that its metadata describe: export it again.")
+        raise CardiganError(f"The generator in {path} does not match its metadata: export it again.")

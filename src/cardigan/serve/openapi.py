@@ -1,7 +1,4 @@
-"""What the server can be asked, as OpenAPI 3.1 describes it. A test compares it with the routes and runs its examples.
-
-Knows the model's sizes and classes, nothing of how it is drawn.
-"""
+"""OpenAPI 3.1 description of the server. A test compares it with the routes and runs its examples."""
 
 from typing import Any
 
@@ -17,33 +14,33 @@ ERROR_SCHEMA = {
 }
 BINARY_CONTENT = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 ERROR_DESCRIPTIONS = {
-    "400": "The request makes no sense; the sentence says what was given, what was expected and what to do.",
-    "401": "The token is missing or wrong (only where the server is not on this machine alone).",
-    "403": "The Host or the Origin is none that this server answers to (only on this machine).",
-    "406": "None of the kinds in Accept can be given.",
-    "408": "The request did not come in time.",
-    "413": "More pictures or bytes than one request may have.",
-    "429": "Too many pictures wait already; Retry-After says in how many seconds there will be room.",
-    "500": "The server failed.",
+    "400": "Invalid request. The message says what was given and what was expected.",
+    "401": "The token is missing or wrong (only for a server that requires a token).",
+    "403": "The Host or Origin header is not allowed (only for a server without a token).",
+    "406": "No media type in Accept is available.",
+    "408": "The request did not arrive in time.",
+    "413": "Too many images or bytes in one request.",
+    "429": "The queue is full. Retry-After gives the seconds to wait.",
+    "500": "Internal server error.",
     "503": "The server is stopping.",
-    "504": "The pictures were not drawn in time.",
+    "504": "The images were not generated in time.",
 }
 
 
 def openapi_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
-    """Return the whole description, as plain JSON values."""
+    """Return the OpenAPI document as plain JSON values."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": f"Images of {model.name}",
             "version": "1",
-            "summary": "Pictures from a generator that Cardigan trained: the same seed gives the same picture, whoever else asks.",
+            "summary": "Generates images with a Cardigan model. The same seed gives the same image under any load.",
         },
         "paths": {
             "/v1/images": {"post": _images_operation(model, max_images)},
             "/v1/model": {
                 "get": _get_operation(
-                    "What the model is: size, classes, latents, settings, hash and limits.",
+                    "Model metadata: image size, classes, latents, settings, hash and limits.",
                     "application/json",
                     {"type": "object"},
                 )
@@ -51,14 +48,14 @@ def openapi_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
             "/healthz": {
                 "get": {
                     **_get_operation(
-                        "Whether pictures are drawn.", "application/json", {"type": "object"}, {"503": "Not now."}
+                        "Server health.", "application/json", {"type": "object"}, {"503": "Stopping or stalled."}
                     ),
                     "security": [],
                 }
             },
-            "/metrics": {"get": _get_operation("Numbers for Prometheus.", "text/plain", {"type": "string"})},
+            "/metrics": {"get": _get_operation("Prometheus metrics.", "text/plain", {"type": "string"})},
             "/openapi.json": {"get": _get_operation("This description.", "application/json", {"type": "object"})},
-            "/": {"get": {**_get_operation("A page to try it on.", "text/html", {"type": "string"}), "security": []}},
+            "/": {"get": {**_get_operation("Demo page.", "text/html", {"type": "string"}), "security": []}},
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -71,11 +68,11 @@ def openapi_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
 def _images_operation(model: ServedModel, max_images: int) -> dict[str, Any]:
     examples = _examples(model)
     return {
-        "summary": "Draw pictures.",
+        "summary": "Generate images.",
         "operationId": "generateImages",
         "requestBody": {
             "required": False,
-            "description": "Without a body, one picture of a seed that nobody chose.",
+            "description": "Default: one image with a random seed.",
             "content": {
                 "application/json": {
                     "schema": _request_schema(model, max_images),
@@ -85,15 +82,15 @@ def _images_operation(model: ServedModel, max_images: int) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "The pictures, in the kind that Accept asks for; by default a PNG: the picture, or a sheet of all.",
+                "description": "The images, in the media type of Accept. Default: a PNG of one image or a grid of all.",
                 "headers": {
-                    "Cardigan-Seed": {"description": "The one seed of all pictures.", "schema": {"type": "integer"}},
+                    "Cardigan-Seed": {"description": "The common seed of all images.", "schema": {"type": "integer"}},
                     "Cardigan-Seeds": {
-                        "description": "A seed for each picture, of 64 at most.",
+                        "description": "The seed of each image. Omitted for more than 64 images.",
                         "schema": {"type": "string"},
                     },
                     "Cardigan-Labels": {
-                        "description": "The class of each picture, of 64 at most.",
+                        "description": "The class of each image. Omitted for more than 64 images.",
                         "schema": {"type": "string"},
                     },
                 },
@@ -126,7 +123,7 @@ def _request_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
     labels = (
         {
             "labels": {
-                "description": "One class for all or one for each.",
+                "description": "One class for all images, or a list with one per image.",
                 "anyOf": [label, {**list_schema, "items": label}],
             }
         }
@@ -138,29 +135,29 @@ def _request_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "n": {
-                "description": "How many pictures.",
+                "description": "Number of images.",
                 "type": "integer",
                 "minimum": 1,
                 "maximum": max_images,
                 "default": 1,
             },
-            "seed": {"description": "The pictures of `cardigan sample --seed`, number 0 to n - 1.", **seed},
-            "seeds": {"description": "One picture for each of these.", **list_schema, "items": seed},
+            "seed": {"description": "Images 0 to n - 1 of `cardigan sample --seed`.", **seed},
+            "seeds": {"description": "One image per seed.", **list_schema, "items": seed},
             **labels,
             "truncation": {
-                "description": "From 1, as trained, to 0, the average picture.",
+                "description": "Truncation from 1 (as trained) to 0 (the average image).",
                 "type": "number",
                 "minimum": 0,
                 "maximum": 1,
                 "default": 1,
             },
-            "latents": {"description": "Rows of z, instead of seeds.", **list_schema, "items": row},
+            "latents": {"description": "One row of z per image, instead of seeds.", **list_schema, "items": row},
         },
     }
 
 
 def _examples(model: ServedModel) -> dict[str, dict[str, Any]]:
-    """Return requests that this very server answers."""
+    """Return example requests that are valid for this model."""
     zeros = {"latents": [[0.0] * model.config.latent.size]}
     if not model.spec.num_classes:
         return {"a grid": {"n": 4, "seed": 0}, "seeds": {"seeds": [3, 7], "truncation": 0.7}, "latents": zeros}

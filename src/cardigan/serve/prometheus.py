@@ -1,4 +1,4 @@
-"""The numbers of a server, for Prometheus. The only file that knows prometheus-client."""
+"""Prometheus metrics of a server. The only file that uses prometheus-client."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,56 +14,56 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class PrometheusMetrics:
-    """Counters of one server, in a registry of its own."""
+    """Metrics of one server, in a separate registry."""
 
     def __init__(self, model: dict[str, str]) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "cardigan_requests", "Requests answered, by path and status.", ["path", "status"], registry=registry
+            "cardigan_requests", "Responses by path and status.", ["path", "status"], registry=registry
         )
         self._request_seconds = Histogram(
             "cardigan_request_seconds",
-            "From the request to its answer, /v1/images.",
+            "Seconds from request to response, /v1/images.",
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self._images = Counter("cardigan_images", "Pictures sent.", ["media_type"], registry=registry)
+        self._images = Counter("cardigan_images", "Images sent.", ["media_type"], registry=registry)
         self._batch_images = Histogram(
             "cardigan_batch_images",
-            "Pictures of a batch that were wanted.",
+            "Requested images per batch, without padding.",
             buckets=IMAGES_BUCKETS,
             registry=registry,
         )
         self._batch_seconds = Histogram(
-            "cardigan_batch_seconds", "What a batch took to draw.", buckets=SECONDS_BUCKETS, registry=registry
+            "cardigan_batch_seconds", "Seconds to generate a batch.", buckets=SECONDS_BUCKETS, registry=registry
         )
         self._cancelled = Counter(
-            "cardigan_requests_cancelled", "Requests whose asker left, or waited too long.", registry=registry
+            "cardigan_requests_cancelled", "Requests that timed out or whose client disconnected.", registry=registry
         )
         self._queued_images = Gauge(
-            "cardigan_queue_images", "Pictures that wait: to be drawn, or to be encoded.", registry=registry
+            "cardigan_queue_images", "Images that wait to be generated or encoded.", registry=registry
         )
-        Info("cardigan_model", "What is served.", registry=registry).info(model)
+        Info("cardigan_model", "The served model.", registry=registry).info(model)
 
     def hooks(self) -> BatchHooks:
-        """Return what the worker tells."""
+        """Return the worker's callbacks."""
         return BatchHooks(self._observe_batch, self._cancelled.inc)
 
     def track_queue_length(self, queue_length: Callable[[], int]) -> None:
-        """Ask this for the length of the queue, whenever it is to be told."""
+        """Read the queue length from this function at each scrape."""
         self._queued_images.set_function(queue_length)
 
     def count_request(self, path: str, status: int) -> None:
-        """Count a request."""
+        """Count one response."""
         self._requests.labels(path, status).inc()
 
     def count_images(self, media_type: str, count: int, seconds: float) -> None:
-        """Count what was sent."""
+        """Count the images of one response and record its time."""
         self._images.labels(media_type).inc(count)
         self._request_seconds.observe(seconds)
 
     def render(self) -> bytes:
-        """Return all of them, as they are scraped."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def _observe_batch(self, num_images: int, seconds: float) -> Any:

@@ -1,7 +1,4 @@
-"""What a request asks for, as values within limits; every wrong one becomes one sentence.
-
-Knows JSON and the model's classes and latents; not HTTP.
-"""
+"""Parses and validates the JSON of a sample request. Independent of HTTP."""
 
 import json
 import secrets
@@ -21,20 +18,20 @@ from cardigan.shapes import Labels, Latents
 FIELDS = ("n", "seed", "seeds", "labels", "truncation", "latents")
 MAX_LATENT = 1e6
 MAX_RANDOM_SEED = 2**32
-"""Seeds that nobody chose are below this, so that every program's numbers hold them."""
+"""Exclusive upper bound of random seeds, so that every JSON parser represents them exactly."""
 
 
 class BadRequest(CardiganError):
-    """A request that makes no sense."""
+    """An invalid request."""
 
 
 class TooManyImages(CardiganError):
-    """A request for more pictures than are drawn at once."""
+    """A request for more images than one request may have."""
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What is to be drawn: `count` pictures, each from its key or from its row of z."""
+    """A request for `count` images, each from a key (seed, number) or from a row of z."""
 
     count: int
     keys: list[tuple[int, int]] | None
@@ -42,15 +39,15 @@ class SampleRequest:
     labels: Labels | None
     truncation: float
     seed: int | None
-    """The one seed of all pictures, where one was given."""
+    """The common seed of all images, if given."""
 
     @property
     def seeds(self) -> list[int] | None:
-        """One seed for each picture, where they have their own."""
+        """One seed per image, or None if they share a seed or come from latents."""
         return [seed for seed, _ in self.keys] if self.keys is not None and self.seed is None else None
 
     def latents_and_labels(self, start: int, stop: int, model: ServedModel) -> tuple[Latents, Labels | None]:
-        """Return z and classes of some of the pictures."""
+        """Return z and classes of the images from `start` to `stop`."""
         if self.keys is None:
             assert self.latents is not None
             return truncate(self.latents[start:stop], self.truncation), None if self.labels is None else self.labels[
@@ -63,7 +60,7 @@ class SampleRequest:
 
 
 def parse_sample_request(body: bytes, model: ServedModel, max_images: int) -> SampleRequest:
-    """Return what a JSON body asks for; an empty one is for one picture. Raises Wrong or TooMany."""
+    """Parse a JSON body; an empty one requests one image. Raises BadRequest or TooManyImages."""
     fields = _parse_object(body)
     for name in fields:
         if name not in FIELDS:
@@ -78,7 +75,7 @@ def parse_sample_request(body: bytes, model: ServedModel, max_images: int) -> Sa
     except CardiganError as error:
         raise BadRequest(str(error)) from error
     if latents is not None and labels is None and model.spec.num_classes:
-        raise BadRequest("latents do not say which class to draw: give labels beside them.")
+        raise BadRequest("This generator is class-conditional: give labels together with latents.")
     return SampleRequest(count, keys, latents, labels, _parse_truncation(fields.get("truncation", 1.0)), seed)
 
 
@@ -89,23 +86,24 @@ def _parse_object(body: bytes) -> dict[str, Any]:
         fields = json.loads(body, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(
-            f'The body is no JSON ({str(error)[:80]}): send an object such as {{"n": 4, "seed": 0}}.'
+            f'The body is not valid JSON ({str(error)[:80]}): send an object such as {{"n": 4, "seed": 0}}.'
         ) from error
     if not isinstance(fields, dict):
-        raise BadRequest('The body is no JSON object: send one such as {"n": 4, "seed": 0}.')
+        raise BadRequest('The body is not a JSON object: send one such as {"n": 4, "seed": 0}.')
     return fields
 
 
 def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a finite number")
 
 
 def _parse_count(fields: dict[str, Any], max_images: int) -> int:
-    """Return how many pictures, however that is said; all that say it must agree."""
+    """Return the number of images. Fields that imply it must agree."""
     lists = [name for name in ("seeds", "latents") if name in fields]
     if len(lists) == 2 or ("seed" in fields and lists):
         raise BadRequest(
-            f"{' and '.join(name for name in ('seed', *lists) if name in fields)} were given, and only one says what to draw: leave one out."
+            f"{' and '.join(name for name in ('seed', *lists) if name in fields)} were given: only one is allowed, "
+            "leave the others out."
         )
     for name in lists:
         if not isinstance(fields[name], list):
@@ -113,14 +111,15 @@ def _parse_count(fields: dict[str, Any], max_images: int) -> int:
     count = len(fields[lists[0]]) if lists else _parse_integer(fields.get("n", 1), "n", 1, None)
     if lists and "n" in fields and fields["n"] != count:
         raise BadRequest(
-            f"n is {_json_excerpt(fields['n'])} and {lists[0]} has {count}: leave n out, it is the length of {lists[0]}."
+            f"n is {_json_excerpt(fields['n'])}, but {lists[0]} has length {count}: leave n out, or make them equal."
         )
     if count > max_images:
         raise TooManyImages(
-            f"{count if count < 10**18 else 'So many'} pictures were asked for: this server draws {max_images:,} at once at most, so ask several times."
+            f"{count if count < 10**18 else 'Too many'} images requested: this server allows {max_images:,} "
+            "per request. Send several requests."
         )
     if not count:
-        raise BadRequest(f"{lists[0]} is empty: expected 1..{max_images:,} of them.")
+        raise BadRequest(f"{lists[0]} is empty: expected 1..{max_images:,} items.")
     return count
 
 
@@ -146,7 +145,7 @@ def _parse_integer(value: Any, name: str, low: int, high: int | None) -> int:
 def _parse_truncation(value: Any) -> float:
     if type(value) not in (int, float) or not 0 <= value <= 1:
         raise BadRequest(
-            f"truncation is {_json_excerpt(value)}: expected a number from 0 (the average picture) to 1 (as trained)."
+            f"truncation is {_json_excerpt(value)}: expected a number from 0 (the average image) to 1 (as trained)."
         )
     return float(value)
 
@@ -157,12 +156,12 @@ def _parse_labels(value: Any, count: int, model: ServedModel) -> Labels:
         if type(label) not in (int, str) or (type(label) is int and abs(label) >= 2**31):
             raise BadRequest(f"a label is {_json_excerpt(label)}: expected the number or the name of a class.")
         if type(label) is str and len(label) > 1_000:
-            raise BadRequest("a label is no name of a class: it is longer than 1,000 letters.")
+            raise BadRequest("a label has more than 1,000 characters: expected the number or the name of a class.")
     if not model.spec.num_classes:
-        raise BadRequest("This generator was trained without classes: leave labels out.")
+        raise BadRequest("This generator is unconditional: leave labels out.")
     if len(values) != count:
         raise BadRequest(
-            f"{len(values)} labels for {count} pictures: give one label per picture, or a single one (no list) for all."
+            f"{len(values)} labels for {count} images: give one label per image, or a single one (no list) for all."
         )
     labels = torch.tensor([class_index(label, model.spec) for label in values], dtype=torch.long)
     validate_labels(labels, count, model.spec.num_classes)
@@ -175,12 +174,12 @@ def _parse_latents(rows: list[Any], size: int) -> Latents:
             received = f"{len(row)} numbers" if isinstance(row, list) else _json_excerpt(row)
             raise BadRequest(f"a row of latents is {received}: expected a list of {size} numbers.")
         if any(type(value) not in (int, float) or not -MAX_LATENT <= value <= MAX_LATENT for value in row):
-            raise BadRequest(f"latents hold something else than numbers within {MAX_LATENT:,.0f} of 0.")
+            raise BadRequest(f"latents contain an invalid value: expected numbers within {MAX_LATENT:,.0f} of 0.")
     return torch.from_numpy(np.array(rows, dtype=np.float64).astype(np.float32))
 
 
 def _json_excerpt(value: Any) -> str:
-    """Return a value as it was written in JSON, cut where it is long."""
+    """Return a value as JSON, truncated if long."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**18:
         return "a very large number" if value > 0 else "a very negative number"
     text = json.dumps(value)

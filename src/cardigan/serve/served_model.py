@@ -1,6 +1,6 @@
-"""The model behind the address: what it is, and how it draws, whichever program computes it.
+"""The served model: its metadata and its forward pass, with either backend.
 
-Knows files of models; not who asks.
+Reads model files. Independent of HTTP.
 """
 
 from collections.abc import Callable
@@ -24,36 +24,36 @@ from cardigan.serve.onnx_backend import open_onnx
 from cardigan.shapes import Images, Labels, Latents, Pixels
 
 READ_ATTEMPTS = 5
-"""How often a file is read that changes while it is read."""
+"""Maximum number of times a file is read again because it changed meanwhile."""
 ForwardFn: TypeAlias = Callable[[Latents, Labels | None], Images]
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is served; `draw` gives each picture the same bits whatever stands beside it."""
+    """A served model. `generate` gives each image the same bits whatever else is in its batch."""
 
     name: str
     config: Config
     spec: ImageSpec
     images_seen: int
     sha256: str
-    """Of the file of weights."""
+    """Hash of the weights file."""
     backend: str
     device: str
     forward: ForwardFn
     batch_sizes: tuple[int, ...]
-    """So many pictures are computed at a time, fewer filled up: the largest first, then those that were seen to give the same bits."""
+    """Batch sizes that are computed; smaller batches are padded. The largest, then those with bit-identical results."""
 
     @property
     def batch_size(self) -> int:
         return self.batch_sizes[0]
 
     def padded_size(self, num_images: int) -> int:
-        """Return how many are computed where `num_images` are wanted, at most a whole batch."""
+        """Return the smallest batch size that holds `num_images`, which is at most `batch_size`."""
         return min(batch_size for batch_size in self.batch_sizes if batch_size >= num_images)
 
     def generate(self, z: Latents, labels: Labels | None) -> Pixels:
-        """Return the pictures of at most a whole batch."""
+        """Return the images of at most `batch_size` latents."""
         num_padding = self.padded_size(len(z)) - len(z)
         padded_z = torch.cat([z, z.new_zeros(num_padding, z.shape[1])])
         padded_labels = None if labels is None else torch.cat([labels, labels.new_zeros(num_padding)])
@@ -64,14 +64,14 @@ class ServedModel:
         return truncate(sample_latents(self.config.latent.distribution, keys, self.config.latent.size), truncation)
 
     def sample_labels(self, keys: list[tuple[int, int]]) -> Labels | None:
-        """Return the class of each key where none is asked for, as `Model.sample` draws it; None without classes."""
+        """Return each key's random class, the same as in `Model.sample`; None for an unconditional generator."""
         return sample_labels(keys, self.spec.num_classes) if self.spec.num_classes else None
 
 
 def open_served_model(path: Path, backend: str, device: str, batch_size: int) -> ServedModel:
-    """Return the model at `path`: a run directory, a checkpoint or a file of weights for pytorch, an exported NAME.onnx for onnx.
+    """Open a run directory, checkpoint or weights file with pytorch, or an exported NAME.onnx with onnx.
 
-    Raises CardiganError for anything else, and for a batch that does not fit into the memory.
+    Raises CardiganError for anything else, and for a batch that does not fit into memory.
     """
     model = _open_onnx(path, batch_size) if backend == "onnx" else _open_pytorch(path, device, batch_size)
     try:
@@ -80,14 +80,16 @@ def open_served_model(path: Path, backend: str, device: str, batch_size: int) ->
         if not is_out_of_memory(error):
             raise
         raise CardiganError(
-            f"{batch_size} pictures at a time do not fit into the memory of {model.device}: give a smaller --batch-size."
+            f"A batch of {batch_size} images does not fit into the memory of {model.device}: give a smaller "
+            "--batch-size."
         ) from error
 
 
 def _bit_identical_batch_sizes(model: ServedModel) -> list[int]:
-    """Return the smaller batches that give the very numbers of the whole one, before they are rounded to grey levels.
+    """Return the smaller batch sizes whose float outputs are bit-identical to those of the full batch.
 
-    A library may choose another order of adding up for another size; then small requests are filled up to a whole batch, as `cardigan sample` does.
+    A library may sum in another order for another size. Small requests are then padded to a full batch, as in
+    `cardigan sample`.
     """
     keys = [(seed, 0) for seed in range(model.batch_size)]
     z, labels = model.sample_latents(keys, 1.0), model.sample_labels(keys)
@@ -107,7 +109,7 @@ def _bit_identical_batch_sizes(model: ServedModel) -> list[int]:
 
 
 def model_info(model: ServedModel) -> dict[str, Any]:
-    """Return what there is to know of the model, as plain JSON values."""
+    """Return the model's metadata as plain JSON values."""
     spec, latent = model.spec, model.config.latent
     return {
         "name": model.name,
@@ -131,7 +133,7 @@ def model_info(model: ServedModel) -> dict[str, Any]:
 def _open_pytorch(path: Path, device: str, batch_size: int) -> ServedModel:
     if path.suffix == ".onnx":
         raise CardiganError(
-            f"{path} is an ONNX file, which PyTorch does not read: add --backend onnx, or give the run directory."
+            f"{path} is an ONNX file, which PyTorch cannot read: add --backend onnx, or give the run directory."
         )
     snapshot, sha256 = _read_unchanged(path)
     torch_device = find_device(device)
@@ -156,14 +158,14 @@ def _open_pytorch(path: Path, device: str, batch_size: int) -> ServedModel:
 
 
 def _read_unchanged(path: Path) -> tuple[Snapshot, str]:
-    """Return a model and the hash of the file it was read from, which a training may replace meanwhile."""
+    """Return a model and the hash of its file. A training run may replace the file between the two reads."""
     previous_sha256 = ""
     for _ in range(READ_ATTEMPTS):
         snapshot, sha256 = read_snapshot(path), file_sha256(weights_file(path))
         if sha256 == previous_sha256:
             return snapshot, sha256
         previous_sha256 = sha256
-    raise CardiganError(f"{path} is written anew faster than it can be read: give one of its checkpoints.")
+    raise CardiganError(f"{path} changes faster than it can be read: give one of its checkpoints.")
 
 
 def _open_onnx(path: Path, batch_size: int) -> ServedModel:

@@ -1,6 +1,6 @@
-"""The server on a port: answers until it is told to stop, then finishes what is begun.
+"""Runs the server on a socket until a signal, then shuts down gracefully.
 
-Knows sockets, signals and uvicorn; not what is answered.
+Knows sockets, signals and uvicorn, not the routes.
 """
 
 import logging
@@ -21,12 +21,15 @@ MAX_CONNECTIONS = 1_024
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which remembers whether it ended before an answer had left: one that is read slowly waits in its connection, and in no task."""
+    """uvicorn's server that also records whether shutdown aborted a response.
+
+    uvicorn waits for its tasks only. A response that a client reads slowly waits in its connection's write buffer.
+    """
 
     aborted_responses = False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is begun, within the grace time; look for what is left, and hang up on it."""
+        """Finish open requests within the shutdown timeout, then abort the connections that remain."""
         await super().shutdown(sockets)
         open_connections = [
             connection
@@ -36,7 +39,7 @@ class Server(uvicorn.Server):
         self.aborted_responses = bool(open_connections)
         for connection in open_connections:
             if connection.transport.get_write_buffer_size():
-                connection.transport.abort()  # to close would be to wait for it to be read
+                connection.transport.abort()  # close() would wait until the client reads it
 
 
 def run_server(
@@ -47,11 +50,11 @@ def run_server(
     shutdown_timeout: int,
     on_start: Callable[[uvicorn.Server], None],
 ) -> bool:
-    """Answer until SIGINT or SIGTERM, or until the server's `should_exit` is set; return whether everything begun was answered in the grace time.
+    """Serve until SIGINT, SIGTERM or `server.should_exit`; return whether all open requests got their response.
 
-    `on_start` is called with the server before it begins; `shutdown_timeout` is in seconds.
+    `on_start` is called with the server before it starts. `shutdown_timeout` is in seconds.
     """
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what clients do wrong is not our user's business
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # hides warnings about clients' invalid requests
     config = uvicorn.Config(
         build_app(service, endpoint, origins),
         http=IdleTimeoutProtocol,
@@ -60,15 +63,17 @@ def run_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nothing depends on who asks
+        proxy_headers=False,  # nothing depends on the client's address
         limit_concurrency=max_connections(MAX_CONNECTIONS),
         timeout_graceful_shutdown=shutdown_timeout,
-        timeout_keep_alive=75,  # `IdleTimeoutProtocol` hangs up on who asks nothing for 15 to 30 s; load balancers have to do so earlier (the guide says how)
+        # `IdleTimeoutProtocol` closes connections that are idle for 15 to 30 s. Load balancers must close earlier (see
+        # docs/guides/serve.md).
+        timeout_keep_alive=75,
     )
     server = Server(config)
     on_start(server)
     try:
-        with _ignore_second_signal(), keep_freed_memory():  # a third of the time of a batch of digits, on a CPU
+        with _ignore_second_signal(), keep_freed_memory():  # saves a third of the time per MNIST batch on a CPU
             server.run(sockets=[listening_socket])
         return not server.aborted_responses
     finally:
@@ -77,7 +82,7 @@ def run_server(
 
 @contextmanager
 def _ignore_second_signal() -> Iterator[None]:
-    """Keep the process alive when uvicorn, having stopped, sends itself again the signal that stopped it."""
+    """Ignore the signal that uvicorn raises again after it has stopped."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

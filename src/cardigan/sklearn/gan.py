@@ -1,6 +1,6 @@
-"""A GAN as an estimator of scikit-learn's kind: `GAN(minutes=5).fit(X, y).sample(16)`. Needs no scikit-learn, and works with its `clone`.
+"""A scikit-learn style estimator: `GAN(minutes=5).fit(X, y).sample(16)`.
 
-Knows neither networks nor training: it calls `train` and keeps what comes of it.
+Works with scikit-learn's `clone`, and without scikit-learn. Training itself is `cardigan.train`.
 """
 
 import copy
@@ -27,32 +27,37 @@ from cardigan.sklearn.progress import progress_bar
 
 DEFAULT_MINUTES = 10.0
 PARAMETER_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "recipe": ((str, type(None)), "a recipe's name, or None"),
+    "recipe": ((str, type(None)), "the name of a recipe, or None"),
     "minutes": ((int, float, np.integer, np.floating, type(None)), "a number of minutes, or None"),
     "images": ((int, np.integer, type(None)), "a number of images, or None"),
     "runs": ((str, Path, type(None)), "a folder, or None for a temporary one"),
     "device": ((str,), "cpu, cuda, mps or auto"),
-    "overrides": ((dict, type(None)), "a dict of settings by their dotted names, or None"),
+    "overrides": ((dict, type(None)), "a dict of settings by dotted name, or None"),
 }
 ESTIMATOR_FILE = "estimator.json"
 RandomStateLike: TypeAlias = int | np.integer | np.random.RandomState | np.random.Generator | None
-"""A seed, something to draw one from, or None for another one each time."""
+"""A seed, a NumPy generator to draw one from, or None for a new seed at each call."""
 
 
 class NotFittedError(CardiganError, ValueError, AttributeError):
-    """Asked for something that only a fitted estimator has; scikit-learn's error of this name has the same two parents."""
+    """Raised if the estimator is not fitted. Like scikit-learn's, it is a ValueError and an AttributeError."""
 
 
 class GAN:
-    """A GAN to fit to pictures and to sample from.
+    """A GAN that is fitted to images and then sampled.
 
-    Parameters, all by name and none checked before `fit`:
-    `recipe`, a named experiment of `cardigan recipes`, by default what suits the pictures; `minutes` and `images`, the budget, by default the
-    recipe's or ten minutes; `random_state`, an int for the same result every time, None for another one each time; `runs`, the folder in which
-    each fit makes its run, `runs/<date>-<time>-gan`, so that neither a dead kernel nor a second fit loses what took minutes, or None for a
-    temporary one that is gone after the fit; `device`; `overrides`, any setting by its dotted name, as `train` takes them; `verbose`, a bar.
+    Parameters are validated in `fit`:
 
-    Fitted: `model_`, a `Model`; `path_`, its run or None; `images_seen_`; `n_iter_`, steps; `stopped_by_`; `classes_`, the values of y or None.
+    - `recipe`: a name from `cardigan recipes`. Default: chosen from the images.
+    - `minutes`, `images`: the training budget. Default: the recipe's, or ten minutes without a recipe.
+    - `random_state`: an int for a reproducible result, None for a new seed each time.
+    - `runs`: the folder in which each fit creates a run, `runs/<date>-<time>-gan`. None uses a temporary folder.
+    - `device`: cpu, cuda, mps or auto.
+    - `overrides`: any setting by its dotted name, as in `train`.
+    - `verbose`: show a progress bar.
+
+    Fitted attributes: `model_`, a `Model`; `path_`, its run or None; `images_seen_`; `n_iter_`, the number of steps;
+    `stopped_by_`; `classes_`, the values of y or None.
     """
 
     def __init__(
@@ -77,12 +82,12 @@ class GAN:
         self.verbose = verbose
 
     def fit(self, X: ImagesLike, y: Any = None) -> "GAN":  # noqa: N803 - scikit-learn's name for it
-        """Train on pictures, and on their classes where `y` tells them, and return the estimator.
+        """Train on images, class-conditional if `y` is given, and return the estimator.
 
-        `X` is an array or a tensor [N, height, width] or [N, height, width, C], or [N, C, height, width], of 8 bits or of floats in [0, 1] or
-        [-1, 1]; a list of arrays or of Pillow's pictures of any sizes; or a torch Dataset. `y` is a number or a word for each picture; a Dataset
-        tells classes itself, by giving (picture, class), and `overrides={"conditional": False}` trains without them.
-        Raises CardiganError for what cannot be trained on, such as flat pictures; a fitted estimator then stays as it was.
+        `X` is an array or tensor [N, height, width], [N, height, width, C] or [N, C, height, width], uint8 or float in
+        [0, 1] or [-1, 1]; a list of arrays or Pillow images of any sizes; or a torch Dataset. `y` is a number or string
+        per image. A Dataset yields (image, class) instead; `overrides={"conditional": False}` ignores its classes.
+        Raises CardiganError for unsupported data, such as flattened images; a fitted estimator is then unchanged.
         """
         self._validate_parameters()
         reader, has_budget = (
@@ -110,7 +115,7 @@ class GAN:
                 overrides=settings,
                 on_event=report,
             )
-            snapshot = copy.deepcopy(load(run.path).snapshot)  # in memory, since the file may be a temporary one
+            snapshot = copy.deepcopy(load(run.path).snapshot)  # the file may be temporary
         path = None if self.runs is None else run.path
         self._set_fitted(Model(snapshot, path), path, run.images_seen, run.stopped_by)
         return self
@@ -129,21 +134,22 @@ class GAN:
     def sample(
         self, n_samples: int = 1, y: Any = None, random_state: RandomStateLike = None, truncation: float = 1.0
     ) -> np.ndarray:
-        """Return pictures as uint8 [n_samples, height, width, channels], in the frame that was trained in (`model_.config.data`).
+        """Return images as uint8 [n_samples, height, width, channels], in the training shape (`model_.config.data`).
 
-        `y` is one class for all or one for each, as they were called in `fit`; without it, an estimator with classes draws them at random.
-        `random_state` is by default the estimator's own: an int gives the same pictures every time, None others.
-        `truncation` goes from 1 (as trained) to 0 (the average picture).
+        `y` is one class for all or one per image, with the values of `fit`. Default: random classes, if there are any.
+        `random_state` defaults to the estimator's: an int gives the same images every time, None new ones.
+        `truncation` goes from 1 (as trained) to 0 (the average image).
         """
         model = self._fitted_model()
         seed = resolve_seed(self.random_state if random_state is None else random_state)
         return model.sample(n_samples, seed, None if y is None else class_indices(y, self.classes_), truncation)
 
     def score(self, X: ImagesLike, y: Any = None) -> float:  # noqa: N803
-        """Return how near samples are to the pictures `X`: minus the Frechet distance of as many of both, so that larger is better, 0 the best.
+        """Return the negative Frechet distance between samples and the images `X`. Larger is better; 0 is the best.
 
-        Over features of the photograph backbone where it is installed (seconds), else of thumbnails; of 500 pictures at most, the first ones. Only
-        scores of the same pictures can be compared; `cardigan evaluate` judges a run with errors and a protocol.
+        Uses the first 500 images at most, and as many samples. Features come from the pretrained backbone if it is
+        installed (seconds), else from thumbnails. Compare only scores on the same images; `cardigan evaluate` reports
+        metrics with standard errors and a protocol.
         """
         model = self._fitted_model()
         return -quick_distance(
@@ -153,11 +159,11 @@ class GAN:
         )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name, as they were given."""
+        """Return the parameters by name."""
         return {name: getattr(self, name) for name in _constructor_parameters()}
 
     def set_params(self, **parameters: Any) -> "GAN":
-        """Change parameters, for the next fit, and return the estimator; raises CardiganError for an unknown one and then changes none."""
+        """Set parameters for the next fit and return the estimator; raises CardiganError for an unknown name."""
         for name in parameters:
             if name not in _constructor_parameters():
                 raise unknown("parameter", name, _constructor_parameters())
@@ -166,7 +172,7 @@ class GAN:
         return self
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write the fitted estimator into a folder, which is a model as `save_pretrained` writes it and the parameters beside it; return it."""
+        """Write the fitted estimator (the files of `save_pretrained`, and its parameters) and return the folder."""
         model = self._fitted_model()
         content = {
             "format": 1,
@@ -180,11 +186,11 @@ class GAN:
 
     @staticmethod
     def load(path: str | Path) -> "GAN":
-        """Return the estimator in a folder that `save` wrote, fitted; nothing is unpickled. Raises CardiganError for anything else."""
+        """Load a fitted estimator from a folder written by `save`. Unpickles nothing; raises CardiganError."""
         file = Path(path) / ESTIMATOR_FILE
         if not file.exists():
             raise CardiganError(
-                f"{path} holds no estimator (it has no {ESTIMATOR_FILE}): give a folder of GAN.save, or a model to cardigan.load."
+                f"{path} contains no {ESTIMATOR_FILE}: give a folder of GAN.save, or use cardigan.load for a model."
             )
         content = read_json(file)
         parameters, images_seen, stopped_by = (
@@ -198,21 +204,21 @@ class GAN:
             or not isinstance(images_seen, int)
             or not isinstance(stopped_by, str)
         ):
-            raise CardiganError(f"{file} is damaged, or of another version: save the estimator again.")
+            raise CardiganError(f"{file} is corrupt or from another version: save the estimator again.")
         gan = GAN().set_params(**parameters)
         gan._set_fitted(load(path), Path(path), images_seen, stopped_by)
         return gan
 
     def _fitted_model(self) -> Model:
         if not self.__sklearn_is_fitted__():
-            raise NotFittedError("This GAN is not fitted yet: call fit with pictures first.")
+            raise NotFittedError("This GAN is not fitted yet: call fit with images first.")
         return self.model_
 
     def __sklearn_is_fitted__(self) -> bool:
         return "model_" in vars(self)
 
     def __sklearn_tags__(self) -> Any:
-        """Return what scikit-learn wants to know of an estimator; it alone asks."""
+        """Return the estimator's tags. Called only by scikit-learn."""
         from sklearn.utils import InputTags, Tags, TargetTags
 
         return Tags(
@@ -240,7 +246,7 @@ def _constructor_parameters() -> dict[str, Any]:
 
 
 def _json_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters as JSON values; a state of randomness, which has gone on since, as none."""
+    """Return parameters as JSON values. A NumPy generator is stored as None, because its state has advanced."""
     state = parameters["random_state"]
     runs = parameters["runs"]
     plain = {
@@ -250,18 +256,18 @@ def _json_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(json.dumps({**parameters, **plain}, default=_python_number))
     except (TypeError, ValueError) as error:
-        raise CardiganError(f"A parameter cannot be saved ({error}): set it to text, a number or nothing.") from error
+        raise CardiganError(f"A parameter cannot be saved ({error}): set it to text, a number or None.") from error
 
 
 def _python_number(value: object) -> object:
-    """Return a number of NumPy's as Python's; raises TypeError for anything else that JSON does not know."""
+    """Convert a NumPy scalar to Python; raises TypeError for anything else."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a {type(value).__name__}")
 
 
 def resolve_seed(state: RandomStateLike) -> int:
-    """Return the seed that a `random_state` asks for, 0 <= seed < 2^63; raises CardiganError for what is none."""
+    """Return the seed of a `random_state`, 0 <= seed < 2^63; raises CardiganError for an invalid one."""
     if state is None:
         return secrets.randbits(32)
     if isinstance(state, np.random.RandomState):
@@ -270,6 +276,6 @@ def resolve_seed(state: RandomStateLike) -> int:
         return int(state.integers(2**63))
     if isinstance(state, bool) or not isinstance(state, int | np.integer) or not 0 <= state < 2**63:
         raise CardiganError(
-            f"random_state is {state!r}: expected 0 <= random_state < 2^63, a RandomState, a Generator of NumPy's, or None."
+            f"random_state is {state!r}: expected 0 <= random_state < 2^63, a NumPy RandomState or Generator, or None."
         )
     return int(state)

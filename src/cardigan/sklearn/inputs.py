@@ -1,6 +1,6 @@
-"""Pictures and classes as people hold them in Python: arrays, tensors, lists, datasets; and classes by the values they were given as.
+"""Converts arrays, tensors, lists and datasets to a reader, and class values to class indices.
 
-Reads nothing from a disk.
+Reads nothing from disk.
 """
 
 import math
@@ -22,11 +22,11 @@ from cardigan.errors import CardiganError
 ImagesLike: TypeAlias = "np.ndarray | torch.Tensor | Sequence[Any] | Dataset[Any]"
 
 MAX_UNIT_VALUE, MAX_SUSPECT_VALUE = 1.02, 64.0
-"""Floats up to the first are in [0, 1]; above the second they can be pixels from 0 to 255."""
+"""Floats up to the first value are in [0, 1] or [-1, 1]; above the second they may be pixels from 0 to 255."""
 
 
 class ListDataset(Dataset[Any]):
-    """A list of pictures, each with its class if there are any."""
+    """A list of images, with a class each if there are any."""
 
     def __init__(self, images: Sequence[Any], labels: Sequence[str | int | None] | None) -> None:
         self.images, self.labels = images, labels
@@ -39,7 +39,7 @@ class ListDataset(Dataset[Any]):
 
 
 def make_reader(images: ImagesLike, labels: Any = None) -> Reader:
-    """Return pictures as a training reads them; raises CardiganError for flat ones, for other kinds, and for classes that are not one for each."""
+    """Return a reader of the images; raises CardiganError for flattened images, other types, and invalid labels."""
     if isinstance(images, np.ndarray | torch.Tensor):
         _check_not_flat(images)
         _check_range(images)
@@ -47,7 +47,7 @@ def make_reader(images: ImagesLike, labels: Any = None) -> Reader:
     if isinstance(images, Dataset):
         if labels is not None:
             raise CardiganError(
-                "A Dataset tells its classes itself, as (picture, class): leave y out, or give the pictures as an array or a list."
+                "A Dataset yields its classes as (image, class): leave y out, or give the images as an array or list."
             )
         return torch_dataset_reader(images)
     if (
@@ -58,24 +58,24 @@ def make_reader(images: ImagesLike, labels: Any = None) -> Reader:
         dataset_labels = None if labels is None else array_labels("list", _as_labels(labels), len(images))
         return torch_dataset_reader(ListDataset(images, dataset_labels))
     raise CardiganError(
-        f"X is {_type_name(images)}: expected an array or a tensor [N, height, width] or [N, height, width, channels], a list of arrays or of Pillow's "
-        "pictures, or a torch Dataset; a folder or an archive is for cardigan.train."
+        f"X is {_type_name(images)}: expected an array or tensor [N, height, width] or [N, height, width, channels], a "
+        "list of arrays or Pillow images, or a torch Dataset. Use cardigan.train for a folder or an archive."
     )
 
 
 def has_labels(reader: Reader) -> bool:
-    """Return whether any of the first pictures has a class."""
+    """Return whether any of the first images has a class."""
     return any(label is not None for label in islice(reader.labels or (), NUM_PROBED))
 
 
-def _type_name(given: object) -> str:
-    return f"a {type(given).__name__}" + (
-        f" of {type(given[0]).__name__}" if isinstance(given, list | tuple) and given else ""
+def _type_name(images: object) -> str:
+    return f"a {type(images).__name__}" + (
+        f" of {type(images[0]).__name__}" if isinstance(images, list | tuple) and images else ""
     )
 
 
 def _as_labels(labels: Any) -> Any:
-    """Return classes as a list or an array; a column of a table gives its values. Raises CardiganError for words that would be one class."""
+    """Return classes as a list or array (also from a table column); raises CardiganError for ambiguous numbers."""
     column = labels if isinstance(labels, list | tuple | np.ndarray | torch.Tensor) else np.asarray(labels)
     if isinstance(column, np.ndarray) and column.dtype == object:
         column = column.tolist()
@@ -86,7 +86,7 @@ def _as_labels(labels: Any) -> Any:
         previous = words.setdefault(int(word) if word.removeprefix("-").isdecimal() else word, word)
         if previous != word:
             raise CardiganError(
-                f"y holds {previous!r} and {word!r}, which are the same number: write it one way, or name the classes otherwise."
+                f"y contains {previous!r} and {word!r}, which are the same number: use one spelling, or other names."
             )
     return column
 
@@ -100,23 +100,26 @@ def _check_not_flat(images: np.ndarray | torch.Tensor) -> None:
         f"X.reshape(-1, {side}, {side}), if they are square" if side * side == size else "X.reshape(-1, height, width)"
     )
     raise CardiganError(
-        f"X has the shape {(count, size)}, pictures laid flat, and what lies beside what is lost: give {suggestion}."
+        f"X has shape {(count, size)}: the images are flattened and their height and width unknown. Give {suggestion}."
     )
 
 
 def _check_range(images: np.ndarray | torch.Tensor) -> None:
-    """Raise CardiganError for floats beyond 1 but so far below 255 that all would be seen as black, as scikit-learn's digits, 0 to 16."""
+    """Raise CardiganError for floats above 1 but far below 255, such as scikit-learn's digits (0 to 16).
+
+    As pixels from 0 to 255, all of them would be nearly black.
+    """
     array = images if isinstance(images, np.ndarray) else images.detach().float().cpu().numpy()
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array[:0]
     largest = float(finite.max()) if finite.size else 0.0
     if MAX_UNIT_VALUE < largest <= MAX_SUSPECT_VALUE:
         raise CardiganError(
-            f"X holds floats up to {largest:g}: expected 0 to 1, -1 to 1 or 0 to 255. Scale it, as in X / {largest:g}."
+            f"X contains floats up to {largest:g}: expected 0 to 1, -1 to 1 or 0 to 255. Scale it: X / {largest:g}."
         )
 
 
 def class_values(spec: ImageSpec) -> np.ndarray | None:
-    """Return the classes as they were given, sorted, whole numbers as such; None without classes."""
+    """Return the sorted class values as given in `fit`, integers as integers; None without classes."""
     if not spec.num_classes:
         return None
     names = spec.class_names or tuple(str(number) for number in range(spec.num_classes))
@@ -125,14 +128,13 @@ def class_values(spec: ImageSpec) -> np.ndarray | None:
 
 
 def class_indices(labels: Any, class_values_: np.ndarray | None) -> list[int]:
-    """Return the number of each class given by its value; raises CardiganError for one that was not there when fitting."""
+    """Return the index of each class value; raises CardiganError for one that was not in `fit`."""
     if class_values_ is None:
-        raise CardiganError("This GAN was fitted without classes: leave y out, or fit it with one.")
+        raise CardiganError("This GAN was fitted without classes: leave y out, or fit it with y.")
     values = np.atleast_1d(np.asarray(labels)).tolist()
-    index_of = {str(value): place for place, value in enumerate(class_values_.tolist())}  # '5' and 5 are the same class
+    index_of = {str(value): index for index, value in enumerate(class_values_.tolist())}  # '5' and 5 are the same class
     unseen = [value for value in values if str(value) not in index_of]
     if unseen:
-        raise CardiganError(
-            f"y holds {unseen[0]!r}: expected one of {', '.join(map(repr, class_values_.tolist()[:20]))}{', ...' if len(class_values_) > 20 else ''}."
-        )
+        expected = ", ".join(map(repr, class_values_.tolist()[:20])) + (", ..." if len(class_values_) > 20 else "")
+        raise CardiganError(f"y contains {unseen[0]!r}: expected one of {expected}.")
     return [index_of[str(value)] for value in values]

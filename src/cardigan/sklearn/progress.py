@@ -1,4 +1,4 @@
-"""A bar that shows how a training comes on, in a terminal or a notebook, for those who ask for one. Reads events."""
+"""An optional progress bar for training, in a terminal or a notebook. Reads events."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from cardigan.run.journal import Event
 
 @contextmanager
 def progress_bar(minutes: float | None, images: int | None, verbose: bool) -> Iterator[Callable[[Event], None] | None]:
-    """Yield what `train` reports to: a bar of the budget that is spent, or nothing unless `verbose`."""
+    """Yield a callback for `train` that updates a bar of the budget; None unless `verbose`."""
     if not verbose:
         yield None
         return
@@ -27,5 +27,5 @@ def progress_bar(minutes: float | None, images: int | None, verbose: bool) -> It
 
 def _description(event: Event) -> str:
     if event.kind == "decoding":
-        return f"{event.values['done']:,} of {event.values['total']:,} pictures decoded"
+        return f"{event.values['done']:,} of {event.values['total']:,} images decoded"
     return f"{event.images_seen:,} images seen"

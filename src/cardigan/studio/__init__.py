@@ -1,4 +1,4 @@
-"""The studio: a local web page that shows runs while they train and afterwards, and what their generators have learned.
+"""The studio: a local web app that shows runs during and after training, and explores their generators.
 
-Reads run directories and never writes into one; knows nothing of training.
+It only reads run directories and never writes to them. It does not import the trainer.
 """

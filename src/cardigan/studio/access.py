@@ -1,23 +1,20 @@
-"""Who may ask, and how much: host names, origins, tokens, the size of what is sent, and what browsers are told to forbid.
-
-Stands before everything else; knows no route but the page's.
-"""
+"""Access checks of the studio: host name, origin, token cookie, body size, security headers."""
 
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cardigan.http.access import host_allowed, is_same_origin, token_matches
 from cardigan.http.endpoint import Endpoint
 from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_within, limit_body
-from cardigan.http.responses import send_error
+from cardigan.http.responses import send_error, with_security_headers
 
 MAX_BODY_BYTES = 8 << 20
-"""Bytes of a picture that is sent."""
+"""Maximum size of an uploaded image."""
 BODY_SECONDS = 60.0
-"""How long sending it may take."""
+"""Maximum duration of an upload."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -32,12 +29,12 @@ SAFE_METHODS = {"GET", "HEAD"}
 
 
 def cookie_name(endpoint: Endpoint) -> str:
-    """Browsers send a cookie to every port of a host, so that each server needs a name of its own."""
+    """Return the cookie's name. It contains the port, because browsers send a cookie to every port of a host."""
     return f"cardigan-studio-{endpoint.port}"
 
 
 def _is_cross_site(scope: Scope, headers: Headers, host: str) -> bool:
-    """Return whether a browser says that another page than ours asks: by Origin for what is sent, by Sec-Fetch-Site for all but the page itself."""
+    """Return whether a page of another site sent the request: by Origin (POST) or Sec-Fetch-Site (except for `/`)."""
     origin = headers.get("origin")
     if scope["method"] == "POST" and origin is not None and not is_same_origin(origin, host):
         return True
@@ -45,19 +42,22 @@ def _is_cross_site(scope: Scope, headers: Headers, host: str) -> bool:
 
 
 class CookieAccessMiddleware:
-    """Lets through what is welcome, and puts the forbidding headers on every answer."""
+    """Rejects requests without access and adds the security headers to every response.
+
+    The token is accepted once in the page's address (`/?token=...`) and then kept in a cookie.
+    """
 
     def __init__(self, app: ASGIApp, endpoint: Endpoint) -> None:
         self.app, self.endpoint = app, endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse with one sentence."""
+        """Handle a request, or reject it with an error message."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
-            return  # there are no web sockets: the server closes what is not accepted
+            return  # no web sockets: the server closes connections that are not accepted
         headers = Headers(scope=scope)
-        send_with_headers = _with_security_headers(send)
+        send_with_headers = with_security_headers(send, SECURITY_HEADERS)
         rejection = self._rejection(scope, headers)
         if rejection is not None:
             await send_error(send_with_headers, *rejection)
@@ -78,28 +78,29 @@ class CookieAccessMiddleware:
         except (BodyTooLarge, BodyTimeout):
             if not started:
                 await send_error(
-                    send, 413, f"More than {MAX_BODY_BYTES >> 20} MB were sent, or too slowly: send a smaller picture."
+                    send, 413, f"The upload exceeds {MAX_BODY_BYTES >> 20} MB or is too slow: send a smaller image."
                 )
 
     def _rejection(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
-        """Return status and sentence for a request that is not to be answered."""
+        """Return status and message of a request that is rejected, None if it is accepted."""
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not host_allowed(hosts[0], self.endpoint):
             return (
                 403,
-                f"This server is not called {hosts[0] if hosts else ''!r}: open it by the address that `cardigan studio` printed.",
+                f"The host name {hosts[0] if hosts else ''!r} is not allowed: "
+                "open the address that `cardigan studio` printed.",
             )
         if scope["method"] not in {*SAFE_METHODS, "POST"}:
-            return 405, "This server is only read from."
+            return 405, f"The method {scope['method'][:20]} is not allowed."
         if _is_cross_site(scope, headers, hosts[0]):
-            return 403, "A page from elsewhere may not use this server."
+            return 403, "Requests from pages of other sites are not allowed."
         if not self._has_token(scope, headers):
             return (
                 403,
-                "The token is missing or wrong: open the whole address that `cardigan studio` printed, ?token=... included.",
+                "The token is missing or wrong: open the address that `cardigan studio` printed, with its ?token=...",
             )
         if not content_length_within(headers.get("content-length"), MAX_BODY_BYTES):
-            return 413, f"More than {MAX_BODY_BYTES >> 20} MB were to be sent: send a smaller picture."
+            return 413, f"The upload exceeds {MAX_BODY_BYTES >> 20} MB: send a smaller image."
         return None
 
     def _has_token(self, scope: Scope, headers: Headers) -> bool:
@@ -117,7 +118,7 @@ class CookieAccessMiddleware:
         )
 
     async def _log_in(self, send: Send) -> None:
-        """Keep the token in a cookie and take it out of the address, which is seen and copied."""
+        """Set the token cookie and redirect to an address without the token, which is safe to copy."""
         cookie = f"{cookie_name(self.endpoint)}={self.endpoint.token}; HttpOnly; SameSite=Strict; Path=/"
         headers = [
             (b"location", b"/"),
@@ -139,16 +140,3 @@ def _cookie_value(headers: Headers, name: str) -> str:
     except CookieError:
         return ""
     return morsel.value if morsel else ""
-
-
-def _with_security_headers(send: Send) -> Send:
-    """Return `send` with the forbidding headers on every answer."""
-
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers[name] = value
-        await send(message)
-
-    return send_with_headers

@@ -1,6 +1,6 @@
-"""A run's sample sheets as a film: all generated pictures, or one of them, through time.
+"""Animations of a run's sample sheets over training: all generated images, or one tile.
 
-Imported when the first one is asked for, since it brings torch.
+Imported on first use, because it imports torch.
 """
 
 from collections.abc import Mapping
@@ -11,18 +11,17 @@ from cardigan.errors import CardiganError
 from cardigan.figures.animation import FORMATS, encode_animation
 from cardigan.run.directory import RunDirectory
 from cardigan.studio import query_params, sample_sheets
-from cardigan.studio.run_reader import RunReader
-from cardigan.studio.run_reader import sheet_images_seen as sheets_of
+from cardigan.studio.run_reader import RunReader, sheet_images_seen
 
 MAX_FRAMES, MAX_PIXELS = 240, 40_000_000
-"""The most frames, and the most pixels over all of them: a film of large sheets has fewer."""
+"""Maximum number of frames, and of pixels over all frames. Large sheets get fewer frames."""
 
 
 def sheets_animation(run_reader: RunReader, run: RunDirectory, query: Mapping[str, str]) -> tuple[bytes, str]:
-    """Return the film and its kind."""
+    """Return the animation and its format."""
     tile = query_params.optional_integer(query, "tile", 0, 4_095)
     fps, format = query_params.number(query, "fps", 8, 0.5, 60), query_params.choice(query, "format", "webp", FORMATS)
-    layout, available = run_reader.layout(run, run_reader.config(run)), sheets_of(run)
+    layout, available = run_reader.layout(run, run_reader.config(run)), sheet_images_seen(run)
     if not available:
         raise CardiganError("This run has no sample sheets yet.")
     pixels_per_frame = layout.width * layout.height * (layout.columns * layout.rows if tile is None else 1)

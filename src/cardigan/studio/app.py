@@ -1,9 +1,5 @@
-"""The studio's addresses: which of them is answered by what.
+"""The studio's ASGI application: routes, endpoints, error responses."""
 
-Knows HTTP; what runs are and how pictures are drawn is said elsewhere.
-"""
-
-import json
 import re
 import sys
 import traceback
@@ -25,18 +21,19 @@ from starlette.types import Scope
 
 from cardigan.errors import CardiganError
 from cardigan.http.endpoint import Endpoint
+from cardigan.http.errors import BadRequest, ClientDisconnected, TooManyRequests
+from cardigan.http.responses import disconnected_response, json_bytes, json_response
 from cardigan.run.directory import RunDirectory
-from cardigan.studio import logits as opinions
 from cardigan.studio import query_params, sample_sheets
 from cardigan.studio.access import SECURITY_HEADERS, CookieAccessMiddleware
 from cardigan.studio.curves import MAX_POINTS, csv_chunks, curves
-from cardigan.studio.event_stream import EventHub, EventStream, TooManyRequests
-from cardigan.studio.query_params import BadRequest, ImageTooLarge
+from cardigan.studio.event_stream import EventHub, EventStream
+from cardigan.studio.logits import logit_histograms, logits_at
+from cardigan.studio.query_params import ImageTooLarge
 from cardigan.studio.reproduction_code import reproduction_code
-from cardigan.studio.run_reader import RunReader
-from cardigan.studio.run_reader import sheet_images_seen as sheets_of
+from cardigan.studio.run_reader import RunReader, sheet_images_seen
 from cardigan.studio.runs_folder import NotFound, RunsFolder
-from cardigan.studio.worker import ClientDisconnected, WorkerQueue
+from cardigan.studio.worker import WorkerQueue
 
 if TYPE_CHECKING:
     from cardigan.studio.model_views import ModelViews
@@ -44,17 +41,17 @@ if TYPE_CHECKING:
 Query = Mapping[str, str]
 STATIC = Path(__file__).parent / "static"
 VANISHED_ERRORS = (FileNotFoundError, NotADirectoryError, PermissionError)
-"""What is raised where a run is deleted, or closed to us, while it is read."""
+"""Errors if a run is deleted or made unreadable while it is read."""
 MAX_IMAGES_SEEN = 10**15
 ANIMATION_MEDIA_TYPES = {"webp": "image/webp", "gif": "image/gif", "mp4": "video/mp4"}
 NUM_READER_THREADS = 4
-"""Threads that read runs for all who ask."""
+"""Threads that read run files, for all clients together."""
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class Studio:
-    """The runs of one folder, and everything that answers about them."""
+    """Endpoints for the runs of one folder, with their caches and worker threads."""
 
     def __init__(self, folder: RunsFolder, device: str) -> None:
         self._device = device
@@ -72,15 +69,15 @@ class Studio:
     async def run_in_thread(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        """Return what a function reads, in a thread: a slow disk stops nobody else."""
+        """Call a function in a reader thread, so that a slow disk does not block the event loop."""
         return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._reader_limit)
 
     def requested_run(self, request: Request) -> RunDirectory:
-        """Return the run that is asked for."""
+        """Return the run that the query names. Raises NotFound."""
         return self.run_reader.folder.run(request.query_params.get("run", ""))
 
     def sheet_path(self, run: RunDirectory, images_seen: int) -> Path:
-        """Return where a sample sheet lies; raises NotThere."""
+        """Return the path of a sample sheet. Raises NotFound."""
         return self.run_reader.folder.file(run, run.sample_path(images_seen), f"sample sheet at {images_seen:,} images")
 
     async def page(self, request: Request) -> Response:
@@ -90,11 +87,11 @@ class Studio:
     async def runs(self, request: Request) -> Response:
         """`/api/runs`."""
         summaries = await self.run_in_thread(self.run_reader.summaries)
-        return _json_response({"folder": str(self.run_reader.folder.path), "runs": summaries})
+        return json_response({"folder": str(self.run_reader.folder.path), "runs": summaries})
 
     async def run_details(self, request: Request) -> Response:
         """`/api/run`."""
-        return _json_response(await self.run_in_thread(self.run_reader.details, request.query_params.get("run", "")))
+        return json_response(await self.run_in_thread(self.run_reader.details, request.query_params.get("run", "")))
 
     async def curves(self, request: Request) -> Response:
         """`/api/curves`."""
@@ -107,7 +104,7 @@ class Studio:
             run_series = self.run_reader.run_series(run)
             with run_series.lock:
                 values = curves(run_series, points, first, last)
-            return _json_bytes(values)
+            return json_bytes(values)
 
         return Response(
             await self.run_in_thread(read), media_type="application/json", headers={"cache-control": "no-store"}
@@ -141,9 +138,8 @@ class Studio:
             etag = f'"{file_stat.st_ino:x}-{file_stat.st_mtime_ns:x}-{file_stat.st_size:x}"'
             return etag, b"" if request.headers.get("if-none-match") == etag else path.read_bytes()
 
-        etag, content = await self.run_in_thread(
-            read
-        )  # asked for each time: a run that went back draws its sheets again
+        # clients revalidate, because a run writes its sheets again after a rollback
+        etag, content = await self.run_in_thread(read)
         headers = {"cache-control": "no-cache", "etag": etag}
         return (
             Response(content, media_type="image/png", headers=headers)
@@ -159,7 +155,7 @@ class Studio:
             run = self.requested_run(request)
             paths = [
                 self.sheet_path(run, images_seen)
-                for images_seen in sample_sheets.evenly_spaced(sheets_of(run), sample_sheets.MAX_TILE_HISTORY)
+                for images_seen in sample_sheets.evenly_spaced(sheet_images_seen(run), sample_sheets.MAX_TILE_HISTORY)
             ]
             if not paths:
                 raise NotFound(f"The run {run.path.name!r} has no sample sheets.")
@@ -178,13 +174,13 @@ class Studio:
             run_series = self.run_reader.run_series(run)
             with run_series.lock:
                 if images_seen is None:
-                    return opinions.logit_histograms(run_series)
-                return opinions.logits_at(run_series, images_seen)
+                    return logit_histograms(run_series)
+                return logits_at(run_series, images_seen)
 
-        return _json_response(await self.run_in_thread(read))
+        return json_response(await self.run_in_thread(read))
 
     def model_views(self) -> "ModelViews":
-        """Return what draws; brings torch the first time, so only the room's thread may ask."""
+        """Return the model views, created on first use. Only the worker thread may call this: it imports torch."""
         from cardigan.studio.model_views import ModelViews
 
         self._model_views = self._model_views or ModelViews(self.run_reader, self._device)
@@ -193,21 +189,24 @@ class Studio:
     def model_endpoint(
         self, render: Callable[["ModelViews", RunDirectory, Query], Any]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Return an endpoint that answers with what is drawn in the room: a PNG, values, or a film with its kind."""
+        """Return an endpoint that calls `render` in the worker thread.
+
+        `render` returns the bytes of a PNG, JSON values, or an animation with its format.
+        """
 
         async def endpoint(request: Request) -> Response:
             run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
             result = await self.worker.run(
-                lambda unwanted: render(self.model_views(), run, query), request.is_disconnected
+                lambda is_cancelled: render(self.model_views(), run, query), request.is_disconnected
             )
             if isinstance(result, bytes):
                 return Response(result, media_type="image/png", headers={"cache-control": "no-store"})
-            return _animation_response(run, *result) if isinstance(result, tuple) else _json_response(result)
+            return _animation_response(run, *result) if isinstance(result, tuple) else json_response(result)
 
         return endpoint
 
     async def animation(self, request: Request) -> Response:
-        """`/api/animation`; needs no model, and can take long, so that it has a room of its own."""
+        """`/api/animation`. It needs no model and can take long, so it has its own worker."""
         run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
 
         def render(_: object) -> tuple[bytes, str]:
@@ -218,19 +217,20 @@ class Studio:
         return _animation_response(run, *await self.animation_worker.run(render, request.is_disconnected))
 
     async def invert(self, request: Request) -> Response:
-        """`/api/invert`; one at a time, its upload included, so that a thousand uploads do not fill the memory."""
+        """`/api/invert`. Handles one request at a time, upload included, to bound the memory."""
         run, query = await self.run_in_thread(self.requested_run, request), dict(request.query_params)
         if self._is_inverting:
-            raise TooManyRequests("A picture is being searched for already: wait until it is found.")
+            raise TooManyRequests("Another inversion is running: wait until it has finished.")
         self._is_inverting = True
         try:
             content = await request.body()
             result = await self.worker.run(
-                lambda unwanted: self.model_views().invert(run, query, content, unwanted), request.is_disconnected
+                lambda is_cancelled: self.model_views().invert(run, query, content, is_cancelled),
+                request.is_disconnected,
             )
         finally:
             self._is_inverting = False
-        return _json_response(result)
+        return json_response(result)
 
     async def reproduce(self, request: Request) -> Response:
         """`/api/reproduce`."""
@@ -241,21 +241,21 @@ class Studio:
                 run, self.run_reader.layout(run, self.run_reader.config(run)), request.query_params
             )
 
-        return _json_response(await self.run_in_thread(code))
+        return json_response(await self.run_in_thread(code))
 
 
 class RevalidatedStaticFiles(StaticFiles):
-    """Files that browsers keep, but ask about each time: after an update the page must not be half old."""
+    """Static files that browsers cache but revalidate, so that an update never mixes old and new files."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return the file."""
+        """Return the file with `cache-control: no-cache`."""
         response = await super().get_response(path, scope)
         response.headers["cache-control"] = "no-cache"
         return response
 
 
 def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> Starlette:
-    """Return the whole server as an ASGI application, which draws on that device; auto is a GPU where there is one."""
+    """Return the studio as an ASGI application. `device` runs the models; auto uses a GPU if available."""
     studio = Studio(folder, device)
     routes = [
         Route("/", studio.page),
@@ -287,7 +287,7 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
         Mount("/static", RevalidatedStaticFiles(directory=STATIC, check_dir=False)),
     ]
     exception_handlers: dict[Any, Any] = {
-        ClientDisconnected: _disconnected_response,
+        ClientDisconnected: disconnected_response,
         CardiganError: _cardigan_error_response,
         HTTPException: _http_error_response,
         **dict.fromkeys(VANISHED_ERRORS, _gone_response),
@@ -305,38 +305,26 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
 async def _cardigan_error_response(request: Request, error: Exception) -> Response:
     status_by_type = ((BadRequest, 400), (NotFound, 404), (ImageTooLarge, 413), (TooManyRequests, 429))
     status = next((status for error_type, status in status_by_type if isinstance(error, error_type)), 409)
-    return _json_response({"error": str(error)}, status)
+    return json_response({"error": str(error)}, status)
 
 
 async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json_response(
-        {"error": f"There is nothing at {request.url.path[:200]}." if error.status_code == 404 else error.detail},
+    return json_response(
+        {"error": f"Not found: {request.url.path[:200]}." if error.status_code == 404 else error.detail},
         error.status_code,
     )
 
 
-async def _disconnected_response(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody is there to read it
-
-
 async def _gone_response(request: Request, error: Exception) -> Response:
-    return _json_response({"error": "What was asked for went away, or cannot be read, while it was read."}, 404)
+    return json_response({"error": "The file was deleted or became unreadable while it was read."}, 404)
 
 
 async def _server_error_response(request: Request, error: Exception) -> Response:
     traceback.print_exception(error, file=sys.stderr)
-    response = _json_response({"error": "The studio failed at this; it says more where it was started."}, 500)
-    response.headers.update(SECURITY_HEADERS)  # this one answer is given outside of the guard
+    response = json_response({"error": "Internal error. The traceback is in the terminal of `cardigan studio`."}, 500)
+    response.headers.update(SECURITY_HEADERS)  # this response does not pass the access middleware
     return response
-
-
-def _json_response(content: Any, status: int = 200) -> Response:
-    return Response(_json_bytes(content), status, {"cache-control": "no-store"}, media_type="application/json")
-
-
-def _json_bytes(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _animation_response(run: RunDirectory, content: bytes, format: str) -> Response:

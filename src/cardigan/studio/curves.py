@@ -1,7 +1,4 @@
-"""A run's numbers, thinned to what a screen can show: buckets of equal width with their mean and their exact extremes.
-
-Columns of numbers in, plain JSON values out.
-"""
+"""A run's metrics, downsampled for charts: buckets of equal width with mean, minimum and maximum, as JSON values."""
 
 import csv
 import io
@@ -17,15 +14,15 @@ from cardigan.studio.run_series import RunSeries
 
 MAX_POINTS = 5_000
 CSV_ROWS_PER_CHUNK = 2_000
-"""Lines of CSV that are written at a time."""
+"""Rows of CSV per chunk of the response."""
 SEPARATE_KINDS = {"progress", "samples", "checkpoint", "fault"}
-"""Kinds of events that the answer has under names of their own, or not at all."""
+"""Event kinds that `events` leaves out: the response has them under other names, or not at all."""
 
 
 def curves(
     run_series: RunSeries, max_points: int, first: float | None = None, last: float | None = None
 ) -> dict[str, Any]:
-    """Return at most `max_points` points of every number between two images_seen, both included; the page's whole range if they are left out."""
+    """Return at most `max_points` points of every metric for first <= images_seen <= last. Default: the whole run."""
     images_seen, elapsed_seconds = np.array(run_series.images_seen), np.array(run_series.elapsed_seconds)
     in_range = np.ones(len(images_seen), dtype=bool)
     if first is not None:
@@ -67,21 +64,20 @@ def curves(
 
 
 def _bucket_starts(images_seen: np.ndarray, num_buckets: int) -> np.ndarray:
-    """Return where each bucket that holds a line begins; buckets are equally wide in images_seen."""
+    """Return the start index of each nonempty bucket. Buckets have equal width in images_seen."""
     span = float(images_seen[-1] - images_seen[0])
     bucket_indices = (
         np.minimum((images_seen - images_seen[0]) * (num_buckets / span), num_buckets - 1).astype(np.int64)
         if span > 0
         else np.zeros(len(images_seen), dtype=np.int64)
     )
-    bucket_indices = np.maximum.accumulate(
-        bucket_indices
-    )  # a journal that goes back without saying so is no reason to fail
+    # images_seen may decrease without a rollback event in a damaged journal
+    bucket_indices = np.maximum.accumulate(bucket_indices)
     return np.flatnonzero(np.diff(bucket_indices, prepend=-1))
 
 
 def _bucket_statistics(values: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, least and greatest of each row in each bucket, what is NaN left out; NaN where nothing is left."""
+    """Return mean, minimum and maximum of each row per bucket. They ignore NaN, and are NaN if all values are NaN."""
     missing = np.isnan(values)
     counts = np.add.reduceat(~missing, starts, axis=1, dtype=np.int64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -93,7 +89,7 @@ def _bucket_statistics(values: np.ndarray, starts: np.ndarray) -> tuple[np.ndarr
 
 
 def _round_significant(values: np.ndarray) -> np.ndarray:
-    """Return the values to 6 significant digits: a screen shows no more, and the answer is half as long."""
+    """Round to 6 significant digits, which halves the size of the response."""
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = 10.0 ** (5 - np.floor(np.log10(np.abs(values))))
         rounded = np.round(values * scale) / scale
@@ -101,7 +97,7 @@ def _round_significant(values: np.ndarray) -> np.ndarray:
 
 
 def _json_numbers(values: np.ndarray) -> list[int | float | None]:
-    """Return the numbers as JSON knows them: whole ones without a point, null for what is not there."""
+    """Return the values for JSON: integers without a decimal point, None for NaN."""
     return [
         None if math.isnan(value) else int(value) if value.is_integer() and abs(value) < MAX_EXACT_INTEGER else value
         for value in values.tolist()
@@ -138,7 +134,7 @@ def _event_time(event: Event) -> dict[str, Any]:
 
 
 def csv_chunks(run_series: RunSeries) -> Iterator[bytes]:
-    """Yield every progress line as CSV: images_seen, elapsed_seconds, and each number by name, empty where a line has none."""
+    """Yield the progress events as CSV: images_seen, elapsed_seconds and every metric. Missing values are empty."""
     images_seen, elapsed_seconds = run_series.images_seen[:], run_series.elapsed_seconds[:]
     columns = {name: column[:] for name, column in run_series.series.items()}
     return _csv_rows(

@@ -1,6 +1,7 @@
-"""A run as it happens: one reader of its journal for however many who look on, as server-sent events.
+"""Live events of a run as server-sent events.
 
-The reader stats one file ten times a second, whoever looks; a viewer that does not keep up is cut off and comes back for the rest.
+One task per run polls the journal's size ten times a second, for any number of subscribers. A subscriber that falls
+behind is disconnected; its browser reconnects and continues at its last event.
 """
 
 import asyncio
@@ -16,22 +17,22 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
-from cardigan.errors import CardiganError
+from cardigan.http.errors import TooManyRequests
 from cardigan.http.limits import BodyTimeout, BodyTooLarge
 from cardigan.run.directory import RunDirectory
 from cardigan.studio.journal_tail import MAX_LINE_BYTES, TailReader, parse_event
 
 POLL_SECONDS = 0.1
 POLL_SECONDS_PER_RUN = 0.002
-"""With many runs looked at, each is looked into less often, so that all together stay cheap."""
+"""Added to the poll interval for each run with subscribers, to bound the total cost."""
 HEARTBEAT_SECONDS = 15.0
 SEND_TIMEOUT_SECONDS = 20.0
-"""A viewer that takes nothing for this long is gone."""
+"""Disconnect a subscriber that reads nothing for this long."""
 MAX_QUEUED_MESSAGES = 256
-"""Events that wait for one viewer."""
+"""Maximum number of queued events per subscriber."""
 MAX_SUBSCRIBERS = 1_000
 MAX_READ_BYTES = 4 << 20
-"""Bytes of a journal that are read at a time."""
+"""Bytes of a journal read at a time."""
 EVENT_NAME_PATTERN = re.compile("[a-z][a-z_-]{0,39}")
 RUN_DELETED_MESSAGE = b"event: deleted\ndata: {}\n\n"
 SSE_HEADERS = [
@@ -41,12 +42,8 @@ SSE_HEADERS = [
 ]
 
 
-class TooManyRequests(CardiganError):
-    """Too much is asked for at once."""
-
-
 def sse_message(offset: int, line: bytes) -> bytes:
-    """Return a journal line as an event of the stream; a malformed one as `malformed-line`, so that its reader knows of the gap. Empty for none."""
+    """Return a journal line as a server-sent event, `malformed-line` if it is malformed, and b"" for an empty line."""
     if not line.strip():
         return b""
     malformed = f'id: {offset}\nevent: malformed-line\ndata: {{"offset": {offset}}}\n\n'.encode()
@@ -61,25 +58,25 @@ def sse_message(offset: int, line: bytes) -> bytes:
     }
     try:
         return f"id: {offset}\nevent: {event.kind}\ndata: {json.dumps(values, allow_nan=False)}\n\n".encode()
-    except ValueError:  # a number that overflows, in a line of progress
+    except ValueError:  # NaN or infinity, from a number that overflows
         return malformed
 
 
 @dataclass(eq=False)
 class Subscriber:
-    """One page that looks on: what waits for it, None when there will be nothing more."""
+    """One connected page and its queue of messages. None in the queue ends the stream."""
 
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED_MESSAGES + 1))
 
     def put(self, message: bytes) -> bool:
-        """Return whether there was room for the event."""
+        """Queue a message. Return False if the queue is full."""
         if self.queue.qsize() >= MAX_QUEUED_MESSAGES:
             return False
         self.queue.put_nowait(message)
         return True
 
     def close(self) -> None:
-        """Have what waits be sent and the stream be closed; where the queue is full the viewer is slow, and loses its last event, to ask again."""
+        """End the stream after the queued messages. A full queue loses its first message, which a reconnect replays."""
         if self.queue.full():
             self.queue.get_nowait()
         self.queue.put_nowait(None)
@@ -87,17 +84,17 @@ class Subscriber:
 
 @dataclass(eq=False)
 class JournalBroadcast:
-    """One run's journal, read once for all its viewers."""
+    """One run's journal, read once for all subscribers."""
 
     run: RunDirectory
     tail: TailReader
     subscribers: set[Subscriber] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
     published_offset: int = 0
-    """Where in the journal ends what its viewers were told; the lines may have been read further, in a thread."""
+    """Offset in the journal after the last published event. A reader thread may be further."""
 
     def new_messages(self) -> list[bytes] | None:
-        """Return the events that are new in the journal; None if the run is gone."""
+        """Return the journal's new events as messages, None if the run was deleted."""
         try:
             if not self.run.config.exists():
                 return None
@@ -106,10 +103,10 @@ class JournalBroadcast:
                 return []
             return [event for event in self._read_messages(self.tail) if event]
         except OSError:
-            return []  # not there yet, or not readable in this moment
+            return []  # does not exist yet, or is not readable at the moment
 
     def replay(self, after: int, up_to: int) -> Iterator[bytes]:
-        """Yield the events between two offsets of the journal, some at a time."""
+        """Yield the events between two offsets of the journal, in chunks."""
         tail = TailReader(self.run.journal, after)
         while tail.offset < up_to:
             previous_offset = tail.offset
@@ -125,14 +122,14 @@ class JournalBroadcast:
         ]
 
     def publish(self, messages: list[bytes]) -> None:
-        """Hand events to every viewer; end those that have too much waiting."""
+        """Queue messages for every subscriber. Disconnect those whose queue is full."""
         for subscriber in list(self.subscribers):
             if not all(subscriber.put(message) for message in messages):
                 self.subscribers.discard(subscriber)
                 subscriber.close()
 
     def close(self, final_message: bytes = b"") -> None:
-        """End every viewer's stream."""
+        """End the streams of all subscribers."""
         for subscriber in self.subscribers:
             subscriber.put(final_message)
             subscriber.close()
@@ -140,7 +137,7 @@ class JournalBroadcast:
 
 
 class EventHub:
-    """All runs that somebody looks at."""
+    """The broadcasts of all runs that have subscribers."""
 
     def __init__(self) -> None:
         self._broadcasts: dict[Path, JournalBroadcast] = {}
@@ -151,12 +148,13 @@ class EventHub:
         return sum(len(broadcast.subscribers) for broadcast in self._broadcasts.values())
 
     async def stream(self, run: RunDirectory, after: int | None, receive: Receive, send: Send) -> None:
-        """Send the run's events, those after an offset of its journal or those to come, until the client leaves or the run is gone.
+        """Send the run's events until the client disconnects or the run is deleted.
 
-        Raises Busy before anything is sent.
+        `after` is an offset in the journal: later events are replayed first. Default: only new events. Raises
+        TooManyRequests before anything is sent.
         """
         if self.num_subscribers >= MAX_SUBSCRIBERS:
-            raise TooManyRequests(f"{MAX_SUBSCRIBERS:,} pages look on already: close some of them.")
+            raise TooManyRequests(f"{MAX_SUBSCRIBERS:,} pages are connected already: close some of them.")
         subscriber = Subscriber()
         broadcast, start_offset = await self._subscribe(run, subscriber)
         disconnect_task = asyncio.create_task(_close_on_disconnect(receive, subscriber))
@@ -168,7 +166,7 @@ class EventHub:
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
-            return  # it takes nothing: the server closes what is left of the connection
+            return  # the client reads nothing: the server closes the connection
         finally:
             disconnect_task.cancel()
             self._unsubscribe(broadcast, subscriber)
@@ -198,7 +196,7 @@ class EventHub:
     async def _subscribe(self, run: RunDirectory, subscriber: Subscriber) -> tuple[JournalBroadcast, int]:
         if run.path not in self._broadcasts:
             end_offset = await to_thread.run_sync(_last_line_end, run.journal, limiter=self._reader_limit)
-            if run.path not in self._broadcasts:  # nobody was faster
+            if run.path not in self._broadcasts:  # no other request added it in the meantime
                 self._broadcasts[run.path] = broadcast = JournalBroadcast(
                     run, TailReader(run.journal, end_offset), published_offset=end_offset
                 )
@@ -231,12 +229,12 @@ async def _close_on_disconnect(receive: Receive, subscriber: Subscriber) -> None
         while (await receive())["type"] != "http.disconnect":
             pass
     except (BodyTooLarge, BodyTimeout):
-        pass  # a request for events has no body: whoever announces one is hung up on
+        pass  # a request for events has no body: a client that sends one is disconnected
     subscriber.close()
 
 
 def _last_line_end(journal: Path) -> int:
-    """Return where the last whole line of a journal ends."""
+    """Return the offset after the journal's last complete line."""
     try:
         with journal.open("rb") as file:
             size = file.seek(0, 2)
@@ -248,11 +246,11 @@ def _last_line_end(journal: Path) -> int:
 
 
 class EventStream:
-    """The answer to a request for a run's events, in the form Starlette asks for."""
+    """Starlette response that streams a run's events."""
 
     def __init__(self, event_hub: EventHub, run: RunDirectory, after: int | None) -> None:
         self._send = partial(event_hub.stream, run, after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Send the stream."""
         await self._send(receive, send)

@@ -1,4 +1,4 @@
-"""A journal that is still being written, read from its end: lines, events, numbers."""
+"""Incremental reading of a journal: new lines, their events, finite numbers."""
 
 import json
 import math
@@ -9,31 +9,25 @@ from pathlib import Path
 from cardigan.run.journal import Event
 
 CHUNK_BYTES = 1 << 20
-
-
 MAX_LINE_BYTES = 1 << 20
-"""Bytes of one line; a longer one is malformed."""
-
-
+"""A longer line is malformed."""
 MAX_EXACT_INTEGER = 2**53
-
-
 PROGRESS_PREFIX = b'{"kind": "progress"'
-"""How the trainer begins a line of progress; another spelling is only slower."""
+"""Start of a progress line as the trainer writes it. Lines with other whitespace work too, but are slower to read."""
 
 
 @dataclass
 class TailReader:
-    """Whole new lines of a file that is appended to, with the offset behind each; torn ones wait for their rest."""
+    """Reads the new complete lines of a file that grows. An incomplete last line is read once it is complete."""
 
     path: Path
     offset: int = 0
     inode: int | None = None
     size: int = 0
-    """How long the file was when it was looked at."""
+    """Size of the file at the last check."""
 
     def reset_if_replaced(self) -> bool:
-        """Return whether the file is another one than before, or shorter: then reading begins at its start. Raises OSError."""
+        """Start again at offset 0 if the file was replaced or truncated. Return whether it was. Raises OSError."""
         file_stat = self.path.stat()
         is_replaced = self.inode is not None and (file_stat.st_ino != self.inode or file_stat.st_size < self.offset)
         self.inode, self.size = file_stat.st_ino, file_stat.st_size
@@ -42,7 +36,7 @@ class TailReader:
         return is_replaced
 
     def read_lines(self, up_to: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset after the line, the line without its end), up to an offset; raises OSError."""
+        """Yield (offset after the line, line without newline), up to an offset. Raises OSError."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             start, pending = self.offset, b""
@@ -54,17 +48,16 @@ class TailReader:
                     yield start, line
                 if len(pending) > MAX_LINE_BYTES:
                     start += len(pending)
-                    self.offset, pending = start, b""  # its rest will be no event either
+                    self.offset, pending = start, b""  # the rest of the line is malformed too
 
 
 def parse_event(line: bytes) -> Event | None:
-    """Return the event of one line; None for what is none."""
+    """Return the event of one line, None if the line is malformed."""
     if len(line) > MAX_LINE_BYTES:
         return None
     try:
-        parse_float = (
-            None if line.startswith(PROGRESS_PREFIX) else parse_finite_float
-        )  # whose numbers are looked at one by one
+        # the numbers of progress lines are checked one by one later
+        parse_float = None if line.startswith(PROGRESS_PREFIX) else parse_finite_float
         values = json.loads(line, parse_constant=_null_constant, parse_float=parse_float)
         kind, images_seen, elapsed_seconds = (
             values.pop("kind"),
@@ -83,16 +76,16 @@ def parse_event(line: bytes) -> Event | None:
 
 
 def _null_constant(_: str) -> None:
-    """Read NaN and infinities, which JSON does not have, as nothing."""
+    """Read NaN and infinities, which JSON does not have, as None."""
 
 
 def parse_finite_float(text: str) -> float | None:
-    """Return a number as it is written, None for one that overflows."""
+    """Return the number, None if it overflows."""
     return finite_number(float(text))
 
 
 def finite_number(value: object) -> float | None:
-    """Return a value of an event as a finite number, None if it is none."""
+    """Return the value as a float if it is a finite number, None otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

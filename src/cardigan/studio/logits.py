@@ -1,6 +1,6 @@
-"""What D thought of the pictures on the sample sheets as the run went: histograms over time, or one moment picture by picture.
+"""Discriminator logits of the sample sheets: histograms over training, or the logits of one sheet.
 
-Reads the logits that training wrote into its journal; computes none.
+They are read from the run's journal, not computed.
 """
 
 from typing import Any
@@ -16,25 +16,25 @@ BINS = 40
 MAX_HISTOGRAMS = 400
 MAX_LOGITS = 4_096
 TAIL_PERCENT = 0.5
-"""Percent of the logits at either end that share the outermost bin: one wild picture must not squeeze all others into the middle."""
+"""Percentage of logits clipped into the outermost bin on either side, so that outliers do not widen the histogram."""
 
 
 def event_logits(event: Event, name: str) -> list[float]:
-    """Return the numbers of a list in an event; empty where it is none."""
+    """Return the list `name` of an event. Empty if it is missing or contains anything but finite numbers."""
     values = event.values.get(name)
     numbers = [finite_number(value) for value in values[:MAX_LOGITS]] if isinstance(values, list) else []
     return [] if None in numbers else [value for value in numbers if value is not None]
 
 
 def sample_events(run_series: RunSeries) -> list[Event]:
-    """Return the moments of which D's opinions are known."""
+    """Return the `samples` events that have logits."""
     return [
         event for event in run_series.other_events if event.kind == "samples" and event_logits(event, "fake_logits")
     ]
 
 
 def logit_histograms(run_series: RunSeries) -> dict[str, Any]:
-    """Return D's logits of generated and real pictures over time, counted in the same bins at every moment."""
+    """Return histograms of the logits of generated and real images over training, with the same bins for all."""
     events = sample_events(run_series)
     events = (
         events
@@ -65,8 +65,8 @@ def _bin_counts(logits: list[float], edges: np.ndarray) -> list[int]:
 
 
 def logits_at(run_series: RunSeries, images_seen: int) -> dict[str, Any]:
-    """Return D's logits at one moment, in the order of the sheet's tiles; raises NotThere where they are not known."""
+    """Return the logits of one sheet, in the order of its tiles. Raises NotFound if the journal has none."""
     event = next((event for event in reversed(sample_events(run_series)) if event.images_seen == images_seen), None)
     if event is None:
-        raise NotFound(f"What D thought at {images_seen:,} images was not written down.")
+        raise NotFound(f"The journal has no discriminator logits at {images_seen:,} images.")
     return {"fake": event_logits(event, "fake_logits"), "real": event_logits(event, "real_logits")}

@@ -1,6 +1,6 @@
-"""What the room's thread does for each address that needs a model: values of a request in, the answer's bytes or values out.
+"""Views that need a model. Each takes a request's query and returns the response's bytes or JSON values.
 
-Imported when the first of them is asked for, since it brings torch.
+Imported on first use, because it imports torch.
 """
 
 import base64
@@ -25,6 +25,7 @@ from cardigan.figures.animation import encode_animation
 from cardigan.figures.grid import make_grid, png_bytes
 from cardigan.figures.layout import GAP, GridLayout
 from cardigan.hardware.device import find_device
+from cardigan.http.errors import ClientDisconnected
 from cardigan.latents.points import encode_latent
 from cardigan.latents.sampling import sample_labels
 from cardigan.models.run_networks import RunNetworks
@@ -32,31 +33,29 @@ from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.objective.losses import find_loss
 from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Labels, Pixels
-from cardigan.studio import nearest as memory
 from cardigan.studio import query_params, sample_sheets, upload
 from cardigan.studio.logits import event_logits, sample_events
 from cardigan.studio.model_cache import ModelCache
+from cardigan.studio.nearest import has_training_images, nearest_images, open_training_images
 from cardigan.studio.query_params import NUM_NEIGHBORS
-from cardigan.studio.run_reader import RunReader, checkpoint_images_seen
-from cardigan.studio.run_reader import sheet_images_seen as sheets_of
-from cardigan.studio.worker import ClientDisconnected
+from cardigan.studio.run_reader import RunReader, checkpoint_images_seen, sheet_images_seen
 
 Query = Mapping[str, str]
 IsCancelled = Callable[[], bool]
 FAST_PNG_LEVEL = 1
-"""How much a PNG is pressed that is looked at once."""
+"""Compression level of PNGs for display."""
 
 
 class ModelViews:
-    """Everything that is drawn from the models of one folder's runs; for one thread."""
+    """Views of the models of one folder's runs. Not thread-safe."""
 
     def __init__(self, run_reader: RunReader, device: str = "cpu") -> None:
-        """`device` is where models are kept and drawn with; auto is a GPU where there is one."""
+        """`device` runs the models; auto uses a GPU if available."""
         resolved_device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._run_reader, self._models = run_reader, ModelCache(run_reader.folder, find_device(resolved_device))
 
     def discriminator(self, run: RunDirectory, query: Query) -> dict[str, Any]:
-        """`/api/discriminator`: D's opinions of generated pictures and of real ones."""
+        """`/api/discriminator`: the logits of generated and real images."""
         networks, fake, labels = self._discriminator_sample(run, query)
         real = self._real_images(run, networks, len(fake))
         return {
@@ -68,13 +67,13 @@ class ModelViews:
         }
 
     def discriminator_image(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/discriminator.png`: the pictures of the game, or what D wants changed in the generated ones."""
+        """`/api/discriminator.png`: generated images, real images, or input gradients of the generated ones."""
         kind = query_params.choice(query, "kind", "fake", ("fake", "real", "gradient"))
         networks, fake, labels = self._discriminator_sample(run, query)
         if kind == "real":
             real = self._real_images(run, networks, len(fake))
             if real is None:
-                raise CardiganError("This run has no sample sheet to take real pictures from.")
+                raise CardiganError("This run has no sample sheet to take real images from.")
             return png_bytes(make_grid(real), FAST_PNG_LEVEL)
         return png_bytes(
             make_grid(
@@ -84,7 +83,7 @@ class ModelViews:
         )
 
     def latent(self, run: RunDirectory, query: Query) -> dict[str, Any]:
-        """`/api/latent`: what the latent room can do with this run."""
+        """`/api/latent`: the run's latent space, classes, checkpoints and directions."""
         checkpoint = query_params.checkpoint(query)
         snapshot = self._models.snapshot(run, checkpoint)
         directions = self._models.directions(run, checkpoint)
@@ -97,7 +96,7 @@ class ModelViews:
                 "checkpoints": checkpoint_images_seen(run),
             },
             "directions": [{"explained_variance_ratio": float(ratio)} for ratio in directions.explained_variance_ratio],
-            "has_training_images": memory.has_training_images(self._run_reader.config(run).data),
+            "has_training_images": has_training_images(self._run_reader.config(run).data),
         }
 
     def interpolation(self, run: RunDirectory, query: Query) -> bytes:
@@ -122,10 +121,10 @@ class ModelViews:
         )
 
     def checkpoints(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/checkpoints.png`: the same seeds at every checkpoint that is kept, or at those named, a row each."""
+        """`/api/checkpoints.png`: the same seeds at all checkpoints or at those in the query, one row each."""
         seeds, available = query_params.points_and_checkpoints(query, checkpoint_images_seen(run))
         if not available:
-            raise CardiganError("This run keeps no checkpoint yet: wait for its first one.")
+            raise CardiganError("This run has no checkpoint yet: wait for the first one.")
         rows = [
             seed_images(
                 self._models.snapshot(run, images_seen),
@@ -137,7 +136,7 @@ class ModelViews:
         return png_bytes(stack_rows(rows), FAST_PNG_LEVEL)
 
     def arithmetic(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/arithmetic.png`: each group and its average, a row each, and their sum."""
+        """`/api/arithmetic.png`: one row per group with its mean, and the result."""
         add, subtract = query_params.arithmetic_groups(query)
         snapshot = self._models.snapshot(run, query_params.checkpoint(query))
         return png_bytes(
@@ -145,7 +144,7 @@ class ModelViews:
         )
 
     def walk(self, run: RunDirectory, query: Query) -> tuple[bytes, str]:
-        """`/api/walk`: the film and its kind."""
+        """`/api/walk`: the animation and its format."""
         walk, snapshot = query_params.latent_walk(query), self._models.snapshot(run, query_params.checkpoint(query))
         frames = walk_images(
             snapshot,
@@ -158,15 +157,15 @@ class ModelViews:
         return encode_animation(frames, walk.fps, walk.format), walk.format
 
     def nearest(self, run: RunDirectory, query: Query) -> bytes:
-        """`/api/nearest.png`: a sample, then the training pictures nearest to it."""
+        """`/api/nearest.png`: a sample, then its nearest training images."""
         seed = query_params.seed(query)
         snapshot, data = self._models.snapshot(run, query_params.checkpoint(query)), self._run_reader.config(run).data
         sample = seed_images(snapshot, [seed], *self._sampling_options(run, query))
-        source = self._models.cached(run, "training pictures", lambda: memory.open_training_images(run, data))
-        return _tiled_png(torch.cat([sample, memory.nearest_images(source, data, sample, NUM_NEIGHBORS)]))
+        source = self._models.cached(run, "training images", lambda: open_training_images(run, data))
+        return _tiled_png(torch.cat([sample, nearest_images(source, data, sample, NUM_NEIGHBORS)]))
 
     def invert(self, run: RunDirectory, query: Query, content: bytes, is_cancelled: IsCancelled) -> dict[str, Any]:
-        """`/api/invert`: the latent whose picture is nearest to one that was sent."""
+        """`/api/invert`: the latent whose image is nearest to the uploaded one."""
         snapshot = self._models.snapshot(run, query_params.checkpoint(query))
         label = labels_for(snapshot, [0], query["label"]) if query.get("label") else None
         image = upload.decode_upload(content, snapshot.config.data)
@@ -194,7 +193,7 @@ class ModelViews:
         ) if options.direction_amounts else None
 
     def _discriminator_sample(self, run: RunDirectory, query: Query) -> tuple[RunNetworks, Pixels, Labels | None]:
-        """Return both players, generated pictures as `cardigan sample -n` draws them, and their classes."""
+        """Return the networks, the images that `cardigan sample -n` generates, and their labels."""
         keys = sample_keys(*query_params.sample_count_and_seed(query))
         networks = self._models.networks(run, query_params.checkpoint(query))
         classes = networks.snapshot.spec.num_classes
@@ -202,8 +201,8 @@ class ModelViews:
         return networks, sample_pixels(networks.snapshot, keys, labels), labels
 
     def _real_images(self, run: RunDirectory, networks: RunNetworks, count: int) -> Pixels | None:
-        """Return real pictures from the newest sample sheet; None where it has none that D could look at."""
-        available = sheets_of(run)
+        """Return real images from the newest sample sheet. None without a sheet, or if its channels do not fit D."""
+        available = sheet_images_seen(run)
         if not available:
             return None
         layout = self._run_reader.layout(run, networks.snapshot.config)
@@ -218,15 +217,18 @@ class ModelViews:
         return pixels if pixels.shape[1] == networks.snapshot.spec.channels else None
 
     def _real_logits(self, run: RunDirectory, networks: RunNetworks, real: Pixels | None) -> list[float]:
-        """Return D's logits of the sheet's real pictures; where it must know their classes, which no sheet tells, those that training told of."""
+        """Return D's logits of the sheet's real images.
+
+        A sheet has no labels, so for a conditional D they are read from the journal.
+        """
         if real is None:
             return []
         if not networks.snapshot.spec.num_classes:
             return saliency.discriminator_logits(networks, real, None).tolist()
         run_series = self._run_reader.run_series(run)
         with run_series.lock:
-            sampled = [event for event in sample_events(run_series) if event.images_seen <= networks.images_seen]
-            return event_logits(sampled[-1], "real_logits")[: len(real)] if sampled else []
+            events = [event for event in sample_events(run_series) if event.images_seen <= networks.images_seen]
+            return event_logits(events[-1], "real_logits")[: len(real)] if events else []
 
 
 def _tiled_png(pixels: Pixels) -> bytes:

@@ -1,6 +1,6 @@
-"""The training pictures nearest to a generated one.
+"""The training images nearest to a generated one.
 
-Opens only pictures that are at hand: embedded digits, and sources that are kept decoded on this machine.
+Works for built-in datasets and for sources that are cached decoded on this machine.
 """
 
 from pathlib import Path
@@ -24,15 +24,15 @@ from cardigan.shapes import Pixels
 
 CHUNK_SIZE = 512
 StoredImages = UInt8[Tensor, "_ _ _ _"]
-"""Stored pictures whose count is not that of the ones given."""
+"""Stored images; jaxtyping does not bind their count to that of other arguments."""
 UNAVAILABLE_MESSAGE = (
-    "The training pictures of this run are not at hand: they are shown where they are embedded digits, or kept decoded on this machine "
-    "(data.cache) and unchanged."
+    "The training images of this run are not available: this needs a built-in dataset, or an unchanged source that is "
+    "cached decoded on this machine (data.cache)."
 )
 
 
 def has_training_images(data: DataConfig) -> bool:
-    """Return whether the training pictures can be shown without decoding, downloading or searching anything."""
+    """Return whether the training images are available without decoding or downloading."""
     if data.source in BUILTIN_DATASETS:
         return True
     is_local = "://" not in data.source and data.source == absolute_source(data.source) and Path(data.source).exists()
@@ -46,7 +46,7 @@ def has_training_images(data: DataConfig) -> bool:
 
 
 def open_training_images(run: RunDirectory, data: DataConfig) -> ImageSource:
-    """Return what the run was trained on; raises CardiganError where it is not at hand, or has changed since."""
+    """Return the run's training images. Raises CardiganError if they are unavailable or have changed."""
     if not has_training_images(data):
         raise CardiganError(UNAVAILABLE_MESSAGE)
     datasets = open_datasets(data)
@@ -63,7 +63,7 @@ def open_training_images(run: RunDirectory, data: DataConfig) -> ImageSource:
 
 
 def nearest_images(source: ImageSource, data: DataConfig, image: Pixels, count: int) -> StoredImages:
-    """Return the `count` pictures of the source that are nearest to one [1, c, h, w], the nearest first, by Euclidean distance of the pixels."""
+    """Return the `count` images nearest to one of shape [1, c, h, w], by Euclidean pixel distance, nearest first."""
     distances = [
         (
             encode(source.images_at(torch.arange(start, min(start + CHUNK_SIZE, len(source))), data)).float()

@@ -1,6 +1,6 @@
-"""The command and the Python that show again what a view shows.
+"""The shell command and the Python code that reproduce a view.
 
-Words only: the tests run them and compare the pixels. Every Python ends with `images`.
+The tests run both and compare the pixels. The Python code assigns the result to `images`.
 """
 
 import shlex
@@ -12,8 +12,7 @@ from cardigan.figures.layout import GridLayout
 from cardigan.run.directory import RunDirectory
 from cardigan.studio import query_params
 from cardigan.studio.query_params import NUM_NEIGHBORS
-from cardigan.studio.run_reader import checkpoint_images_seen
-from cardigan.studio.run_reader import sheet_images_seen as sheets_of
+from cardigan.studio.run_reader import checkpoint_images_seen, sheet_images_seen
 from cardigan.studio.sample_sheets import MAX_TILE_HISTORY, evenly_spaced
 
 Query = Mapping[str, str]
@@ -21,7 +20,7 @@ OPTIONS_LINE = "options, directions = SamplingOptions({label!r}, {truncation!r},
 
 
 def reproduction_code(run: RunDirectory, layout: GridLayout, query: Query) -> dict[str, str]:
-    """Return `command`, empty where no command does it, and `python` for a view; raises Wrong for values that make no sense."""
+    """Return `command` (empty if there is none) and `python` of a view. Raises BadRequest for invalid values."""
     view = query_params.choice(query, "view", "", (*CODE_BY_VIEW, "tile-history"))
     if view == "tile-history":
         return {"command": "", "python": _tile_history_code(run, layout, query)}
@@ -42,7 +41,8 @@ def _interpolation_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "--extent",
         _decimal(grid.extent),
     ]
-    expression = f"interpolation_images(snapshot, {grid.corners}, {grid.position}, {grid.grid}, {grid.extent!r}, options, directions)"
+    arguments = f"{grid.corners}, {grid.position}, {grid.grid}, {grid.extent!r}"
+    expression = f"interpolation_images(snapshot, {arguments}, options, directions)"
     return _command("mix", run, query, args, "interpolation.png"), _python_code(
         run, query, "interpolation_images", expression
     )
@@ -73,7 +73,7 @@ def _checkpoints_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         )
         for checkpoint_query in queries
     ]
-    paths = [str(_model_path(run, asked)) for asked in queries]
+    paths = [str(_model_path(run, checkpoint_query)) for checkpoint_query in queries]
     lines = [
         "import cardigan",
         "import torch",
@@ -84,7 +84,7 @@ def _checkpoints_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "    snapshot = cardigan.load(path).snapshot",
         f"    {_options_line(query)}",
         f"    rows.append(seed_images(snapshot, {seeds}, options, directions))",
-        "images = torch.cat(rows)  # a row after the other",
+        "images = torch.cat(rows)",
     ]
     return "" if has_directions else " && ".join(commands), "\n".join(lines)
 
@@ -102,7 +102,8 @@ def _walk_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         walk.path,
     ]
     args += ["--loop"] if walk.loop else []
-    expression = f"walk_images(snapshot, {walk.stops}, {walk.frames}, {query_params.SPHERICAL_BY_PATH[walk.path]}, {walk.loop}, options, directions)"
+    arguments = f"{walk.stops}, {walk.frames}, {query_params.SPHERICAL_BY_PATH[walk.path]}, {walk.loop}"
+    expression = f"walk_images(snapshot, {arguments}, options, directions)"
     return _command("walk", run, query, args, f"walk.{walk.format}"), _python_code(
         run, query, "walk_images", expression
     )
@@ -195,7 +196,7 @@ def _tile_history_code(run: RunDirectory, layout: GridLayout, query: Query) -> s
         "import numpy as np",
         "from PIL import Image",
         "",
-        f"folder, images_seen = Path({str(run.samples)!r}), {evenly_spaced(sheets_of(run), MAX_TILE_HISTORY)}",
+        f"folder, images_seen = Path({str(run.samples)!r}), {evenly_spaced(sheet_images_seen(run), MAX_TILE_HISTORY)}",
         'sheets = [np.asarray(Image.open(folder / f"{seen:08d}.png")) for seen in images_seen]',
         f"images = [sheet[{top}:{top + layout.height}, {left}:{left + layout.width}] for sheet in sheets]",
     ]
@@ -257,5 +258,5 @@ def _comma_separated(seeds: Sequence[int | str]) -> str:
 
 
 def _decimal(value: float) -> str:
-    """Return a number as commands take it: every digit of it, no exponent."""
+    """Return a number for the command line: all digits, no exponent."""
     return f"{Decimal(repr(value)):f}"

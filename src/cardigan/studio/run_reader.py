@@ -1,6 +1,6 @@
-"""What a run is and how far it is, from its files alone, as the plain JSON values the page shows.
+"""Summaries and details of runs, read from their files, as JSON values.
 
-Reads nothing twice: journals are taken up where they were left. Imports no torch, so a studio that only shows curves stays small.
+Journals are read incrementally. Does not import torch, so that a studio that only shows curves needs little memory.
 """
 
 import json
@@ -21,26 +21,26 @@ from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_SERIES_BYTES = 256 << 20
-"""How much of read journals is kept; the one longest unused goes first."""
+"""Memory limit of all cached series. The least recently used are dropped first."""
 MAX_HEADER_BYTES = 16 << 20
 MALFORMED_FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
-"""What a file of weights raises that is none, or no longer whole."""
+"""Errors of reading a weights file that is damaged or of another kind."""
 COMPLETED_REASONS = {"images", "minutes"}
-"""Why a run stops that has done what it was to do."""
+"""Stop reasons of a run that reached its goal."""
 
 
 class RunReader:
-    """Everything read so far of the runs in one folder; may be asked from several threads."""
+    """Reads the runs of one folder and caches the results. Thread-safe."""
 
     def __init__(self, folder: RunsFolder) -> None:
         self.folder = folder
         self._run_summaries: dict[Path, RunSummary] = {}
         self._run_series: OrderedDict[Path, RunSeries] = OrderedDict()
         self._configs: dict[Path, tuple[tuple[int, int, int], Config]] = {}
-        self._lock = threading.Lock()  # of what is known of which run; never held while a file is read
+        self._lock = threading.Lock()  # protects the dicts; never held while a file is read
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Return every run's summary, those changed last first."""
+        """Return the summaries of all runs, the most recently changed first."""
         summaries = [self._summary_or_error(run_id) for run_id in self.folder.runs()]
         with self._lock:
             present = {self.folder.path / entry["id"] for entry in summaries}
@@ -51,16 +51,18 @@ class RunReader:
         return sorted(summaries, key=lambda entry: -entry["modified_at"])
 
     def summary(self, run_id: str) -> dict[str, Any]:
-        """Return one run's summary; raises NotThere."""
+        """Return one run's summary. Raises NotFound."""
         self.folder.run(run_id)
         return self._summary_or_error(run_id)
 
     def details(self, run_id: str) -> dict[str, Any]:
-        """Return the summary with all that the page needs to show the run; raises NotThere, and CardiganError if it is unreadable."""
+        """Return the summary and everything else that the page shows of a run.
+
+        Raises NotFound, and CardiganError if the run is unreadable.
+        """
         run = self.folder.run(run_id)
-        offset = (
-            0 if is_model_file(run) else self.run_summary(run).offset
-        )  # before all else: what comes meanwhile is rather told twice than never
+        # read the offset first: an event in the meantime is then sent twice rather than never
+        offset = 0 if is_model_file(run) else self.run_summary(run).offset
         summary, config = self.summary(run_id), self.config(run)
         classes, names = class_info(run, config)
         available = checkpoint_images_seen(run)
@@ -76,8 +78,12 @@ class RunReader:
             "layout": layout_json(self.layout(run, config), config),
             "sheets": sheet_images_seen(run),
             "checkpoints": [
-                {"images_seen": seen, "score": scores.get(seen), "best": seen in scores and scores[seen] == best_score}
-                for seen in available
+                {
+                    "images_seen": images_seen,
+                    "score": scores.get(images_seen),
+                    "best": images_seen in scores and scores[images_seen] == best_score,
+                }
+                for images_seen in available
             ],
             "has_discriminator": bool(available),
             "animation_formats": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
@@ -85,17 +91,17 @@ class RunReader:
         }
 
     def config(self, run: RunDirectory) -> Config:
-        """Return the run's config; raises CardiganError where it is damaged, NotThere where it is gone."""
+        """Return the run's config. Raises CardiganError if it is damaged, NotFound if the run was deleted."""
         if is_model_file(run):
             return _model_config(run)
         path = self.folder.file(run, run.config, "config.json")
         try:
             file_stat = path.stat()
         except OSError as error:
-            raise NotFound(f"The run {run.path.name!r} is gone.") from error
+            raise NotFound(f"The run {run.path.name!r} was deleted.") from error
         if file_stat.st_size > MAX_CONFIG_BYTES:
             raise CardiganError(
-                f"{path} has {file_stat.st_size:,} bytes, so it is no config of cardigan's: restore it from a backup."
+                f"{path} has {file_stat.st_size:,} bytes, which is too large for a Cardigan config: restore a backup."
             )
         version = (file_stat.st_ino, file_stat.st_size, file_stat.st_mtime_ns)
         with self._lock:
@@ -111,7 +117,7 @@ class RunReader:
         return config
 
     def run_summary(self, run: RunDirectory) -> RunSummary:
-        """Return what the run's journal says in short, as of now."""
+        """Return the up-to-date summary of the run's journal."""
         with self._lock:
             run_summary = self._run_summaries.setdefault(run.path, RunSummary(run.journal))
         with run_summary.lock:
@@ -119,7 +125,7 @@ class RunReader:
         return run_summary
 
     def run_series(self, run: RunDirectory) -> RunSeries:
-        """Return the run's journal as numbers, as of now."""
+        """Return the up-to-date series of the run's journal."""
         with self._lock:
             run_series = self._run_series.pop(run.path, None) or RunSeries(run.journal)
             self._run_series[run.path] = run_series
@@ -134,7 +140,7 @@ class RunReader:
         return run_series
 
     def layout(self, run: RunDirectory, config: Config) -> GridLayout:
-        """Return how the run's sample sheets are laid out."""
+        """Return the layout of the run's sample sheets."""
         if is_model_file(run):
             return GridLayout(16, config.data.height, config.data.width)
         return GridLayout(
@@ -174,22 +180,21 @@ class RunReader:
 
 
 def _run_state(run_summary: RunSummary, is_locked: bool) -> tuple[str, str | None]:
-    """Return a run's state in a word, and why it stopped."""
+    """Return a run's state and its stop reason."""
     last_event = run_summary.last_event
-    if is_locked and (
-        last_event is None or last_event.kind != "stop"
-    ):  # after its last word it still writes its report, and no event tells of its end
+    # after its stop event a run still holds the lock while it writes the report
+    if is_locked and (last_event is None or last_event.kind != "stop"):
         return "training", None
     if last_event is None:
         return "waiting", None
     if last_event.kind != "stop":
-        return "interrupted", None  # it ended without a word: killed, or by an error
+        return "interrupted", None  # killed, or ended by an error
     reason = str(last_event.values.get("reason"))
     return "finished" if reason in COMPLETED_REASONS else "stopped", reason
 
 
 def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
-    """Return the summary of a run of which nothing is known but where it lies."""
+    """Return the summary of a run of which only the path is known."""
     modified_at = _modified_time(run.journal) or _modified_time(run.config) or _modified_time(run.path)
     return {
         **{
@@ -241,12 +246,12 @@ def _modified_time(path: Path) -> float:
 
 
 def sheet_images_seen(run: RunDirectory) -> list[int]:
-    """Return the images_seen of every sample sheet, in order."""
+    """Return the images_seen of all sample sheets, sorted."""
     return sorted(int(path.stem) for path in run.samples.glob("[0-9]*.png") if re.fullmatch("[0-9]+", path.stem))
 
 
 def checkpoint_images_seen(run: RunDirectory) -> list[int]:
-    """Return the images_seen of every checkpoint that is kept, in order."""
+    """Return the images_seen of all checkpoints, sorted."""
     return sorted(
         int(path.parent.name)
         for path in run.checkpoints.glob("[0-9]*/state.safetensors")
@@ -255,18 +260,18 @@ def checkpoint_images_seen(run: RunDirectory) -> list[int]:
 
 
 def class_info(run: RunDirectory, config: Config) -> tuple[int, list[str]]:
-    """Return how many classes the run's generator was told of, and their names if they have any; from its file's header."""
+    """Return the number of classes and the class names, from the header of the generator's file."""
     if not config.conditional:
         return 0, []
     try:
         header = _weights_header(run.path if is_model_file(run) else run.generator)
         return int(header["num_classes"]), [str(name) for name in header.get("class_names", [])]
     except MALFORMED_FILE_ERRORS:
-        return 0, []  # no checkpoint yet, or one that is no longer whole: reading the model will say so
+        return 0, []  # no checkpoint yet, or a damaged one, which loading the model will report
 
 
 def _weights_header(path: Path) -> dict[str, Any]:
-    """Return what a file of weights says of itself, reading no weight."""
+    """Return Cardigan's metadata from the header of a weights file."""
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(header_size, MAX_HEADER_BYTES)))
@@ -278,7 +283,7 @@ def _model_config(run: RunDirectory) -> Config:
         return from_dict(_weights_header(run.path)["config"])
     except MALFORMED_FILE_ERRORS as error:
         raise CardiganError(
-            f"{run.path} holds no model of cardigan's, or a damaged one: give another copy of it."
+            f"{run.path} is not a Cardigan model, or is damaged: replace it with an intact copy."
         ) from error
 
 
@@ -286,11 +291,11 @@ def _model_summary(run: RunDirectory) -> dict[str, Any]:
     try:
         return {"state": "model_file", "images_seen": int(_weights_header(run.path)["images_seen"])}
     except MALFORMED_FILE_ERRORS as error:
-        raise CardiganError(f"{run.path} is damaged: give another copy of it.") from error
+        raise CardiganError(f"{run.path} is damaged: replace it with an intact copy.") from error
 
 
 def layout_json(layout: GridLayout, config: Config) -> dict[str, int]:
-    """Return where each tile of a sheet lies, in pixels."""
+    """Return the layout of a sheet's tiles, in pixels."""
     channels = config.data.channels
     return {
         **{

@@ -1,6 +1,6 @@
-"""A journal that grows, read once: every read takes up where the last one ended, and the lines become columns of numbers.
+"""A run's journal as columns of numbers, read incrementally.
 
-Trusts no line: what is malformed, endless or not finite is left out and can neither stop the reading nor fill the memory.
+Malformed lines and numbers that are not finite are skipped; names and events are limited, which bounds the memory.
 """
 
 import math
@@ -17,28 +17,28 @@ from cardigan.run.journal import Event
 from cardigan.studio.journal_tail import TailReader, finite_number, parse_event
 
 MAX_SERIES = 200
-"""How many names of numbers a journal can have."""
+"""Maximum number of metrics per run."""
 MAX_OTHER_EVENTS = 20_000
-"""How many events beside progress are kept, the last ones."""
+"""Maximum number of events other than progress. The oldest are dropped first."""
 
 
 @dataclass
 class RunSeries:
-    """A run as it finally went, as numbers: one row for each progress line, and the other events in their order.
+    """A run's metrics with one row per progress event, and its other events in order.
 
-    What was done again, by a resumed run or after a rollback, replaces what was lost, as in `run.journal.read_events`.
+    A resume or rollback drops the rows and events after its images_seen, as `run.journal.read_events` does.
     """
 
     path: Path
     images_seen: array = field(default_factory=lambda: array("d"), repr=False)
     elapsed_seconds: array = field(default_factory=lambda: array("d"), repr=False)
     series: dict[str, array] = field(default_factory=dict, repr=False)
-    """Every number by name, as long as `seen`, NaN where a line does not have it."""
+    """Metrics by name, each as long as `images_seen`. NaN where an event lacks the metric."""
     other_events: list[Event] = field(default_factory=list, repr=False)
     lock: AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
-    """To be held while the track is read or looked at."""
+    """Hold it while reading or updating the series."""
     num_malformed: int = 0
-    """How many lines were left out, since they are no events."""
+    """Number of malformed lines that were skipped."""
     _tail: TailReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class RunSeries:
 
     @property
     def offset(self) -> int:
-        """Bytes of the journal that have been read."""
+        """Number of journal bytes read so far."""
         return self._tail.offset
 
     @property
@@ -54,7 +54,7 @@ class RunSeries:
         return 8 * len(self.images_seen) * (2 + len(self.series)) + 4_000 * len(self.other_events)
 
     def update(self) -> None:
-        """Take what is new in the journal; a missing one is an empty one."""
+        """Read the journal's new lines. A missing journal counts as empty."""
         try:
             if self._tail.reset_if_replaced():
                 self.images_seen, self.elapsed_seconds, self.series, self.other_events, self.num_malformed = (

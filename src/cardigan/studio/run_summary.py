@@ -1,6 +1,6 @@
-"""The few facts of a run's journal that a table of runs shows: where it is, its scores, its faults, how it ended.
+"""The facts of a run's journal that the table of runs shows: progress, scores, faults, last event.
 
-Looks into progress lines only as far as the last one, so that a folder of thousands of runs is read in seconds.
+Only the last progress line before each other event is parsed, so that thousands of runs are read in seconds.
 """
 
 import threading
@@ -18,23 +18,23 @@ MAX_SAMPLES = 4_096
 
 @dataclass
 class RunSummary:
-    """What is known of a run from its journal so far."""
+    """Summary of a run's journal so far."""
 
     path: Path
     last_event: Event | None = None
-    """The last event of any kind."""
+    """The last event, of any kind."""
     images_per_second: float | None = None
-    """Images per second in the last line that says so."""
+    """Images per second of the last progress event."""
     scores: list[tuple[int, float]] = field(default_factory=list)
-    """(images_seen, score) of every judged checkpoint of the run as it finally went."""
+    """(images_seen, score) of every scored checkpoint, without those that a rollback dropped."""
     faults: list[tuple[int, str, bool]] = field(default_factory=list)
-    """(images_seen, name, whether it is fatal)."""
+    """(images_seen, name, is_fatal) of every fault."""
     latest_sheet: int | None = None
-    """The images_seen of the newest sample sheet."""
+    """images_seen of the newest sample sheet."""
     num_samples: int | None = None
-    """How many generated pictures are on it."""
+    """Number of generated images on it."""
     lock: AbstractContextManager[Any] = field(default_factory=threading.RLock, repr=False)
-    """To be held while the digest is read or looked at."""
+    """Hold it while reading or updating the summary."""
     _tail: TailReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,11 +42,11 @@ class RunSummary:
 
     @property
     def offset(self) -> int:
-        """Bytes of the journal that have been read."""
+        """Number of journal bytes read so far."""
         return self._tail.offset
 
     def update(self) -> None:
-        """Take what is new in the journal; a missing one is an empty one."""
+        """Read the journal's new lines. A missing journal counts as empty."""
         try:
             if self._tail.reset_if_replaced():
                 (
@@ -77,7 +77,7 @@ class RunSummary:
             return
         if event.kind in {"resume", "rollback"}:
             self.scores = [entry for entry in self.scores if entry[0] <= event.images_seen]
-            self.faults = [known for known in self.faults if known[0] <= event.images_seen]
+            self.faults = [fault for fault in self.faults if fault[0] <= event.images_seen]
         score = finite_number(event.values.get("score"))
         if event.kind == "checkpoint" and score is not None and len(self.scores) < MAX_ENTRIES:
             self.scores.append((event.images_seen, score))

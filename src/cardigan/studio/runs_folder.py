@@ -1,6 +1,6 @@
-"""Where runs lie below one folder, and that nothing outside of it is ever opened.
+"""Finds runs below one folder and rejects paths that lead outside it.
 
-Does not read what is in a run.
+Does not read the contents of a run.
 """
 
 import os
@@ -12,32 +12,29 @@ from cardigan.errors import CardiganError
 from cardigan.run.directory import RunDirectory
 
 MAX_DEPTH = 3
-"""How many levels below the folder runs are looked for."""
+"""Levels of subfolders that are searched for runs."""
 MAX_RUNS = 2_000
 MAX_ENTRIES = 100_000
-"""How many entries of folders are looked at: a folder of pictures among the runs must not be counted through for ever."""
-
-
+"""Maximum number of folder entries visited, because a folder of images may lie among the runs."""
 MODEL_SUFFIX = ".safetensors"
-"""How a lone model's file ends."""
 CHECKPOINT_STATE = "state.safetensors"
-"""What a checkpoint keeps of both players: no lone model."""
+"""State of both networks in a checkpoint, which is not a model file."""
 PRETRAINED_WEIGHTS = "model.safetensors"
-"""The weights in a folder made to be shared, whose config.json is none of a run's."""
+"""Weights in a folder for sharing, whose config.json is not that of a run."""
 
 
 class NotFound(CardiganError):
-    """What was asked for does not exist, or no longer."""
+    """The requested object does not exist, or no longer."""
 
 
 @dataclass(frozen=True)
 class RunsFolder:
-    """The folder that the studio shows; `path` is real, without links."""
+    """The folder that the studio shows. `path` has all links resolved."""
 
     path: Path
 
     def runs(self) -> list[str]:
-        """Return the id of every run, sorted: its path relative to the folder, `.` for the folder itself."""
+        """Return the ids of all runs, sorted. An id is the path relative to the folder, `.` for the folder itself."""
         budget = iter(range(MAX_ENTRIES))
         run_ids: list[str] = []
         for run in _find_runs(self.path, MAX_DEPTH, budget):
@@ -47,7 +44,7 @@ class RunsFolder:
         return sorted(run_ids)
 
     def run(self, run_id: str) -> RunDirectory:
-        """Return the run, or the lone model, of that id; raises NotThere where there is none, and for anything outside the folder, links resolved."""
+        """Return the run or model file of an id. Raises NotFound if it is missing or links lead outside the folder."""
         path = self.resolve_inside(Path(run_id)) if run_id else None
         if path is not None and path.is_file() and path.suffix == MODEL_SUFFIX:
             return RunDirectory(path)
@@ -67,26 +64,25 @@ class RunsFolder:
         ):
             if file.is_symlink() and self.resolve_inside(file.relative_to(self.path)) is None:
                 raise NotFound(
-                    f"The run {run_id!r} has a {file.name} that is a link to somewhere outside of {self.path}: it is not followed."
+                    f"{file.name} of the run {run_id!r} is a link to outside of {self.path}, which is not followed."
                 )
-            if (
-                file != lock and file.exists() and not file.is_file()
-            ):  # a pipe would be waited for without an end; a lock is only asked for
-                raise NotFound(f"The run {run_id!r} has a {file.name} that is no file: it is not read.")
+            # opening a pipe would block; the lock is never read
+            if file != lock and file.exists() and not file.is_file():
+                raise NotFound(f"{file.name} of the run {run_id!r} is not a regular file.")
         return run
 
     def resolve_inside(self, path: Path) -> Path | None:
-        """Return a path below the folder without its links; None if it leads outside or nowhere."""
+        """Return a path below the folder with links resolved. None if it leads outside or does not exist."""
         if path.is_absolute() or ".." in path.parts:
             return None
         try:
             resolved = (self.path / path).resolve(strict=True)
-        except (OSError, ValueError, RuntimeError):  # nothing there, a zero byte, a circle of links
+        except (OSError, ValueError, RuntimeError):  # missing, a null byte, a link cycle
             return None
         return resolved if resolved.is_relative_to(self.path) else None
 
     def file(self, run: RunDirectory, path: Path, description: str) -> Path:
-        """Return a run's file without its links; raises NotThere if it is not there, or outside the folder."""
+        """Return a run's file with links resolved. Raises NotFound if it is missing or outside the folder."""
         resolved = self.resolve_inside(path.relative_to(self.path))
         if resolved is None or not resolved.is_file():
             raise NotFound(f"The run {run.path.relative_to(self.path).as_posix()!r} has no {description}.")
@@ -94,21 +90,21 @@ class RunsFolder:
 
 
 def is_model_file(run: RunDirectory) -> bool:
-    """Return whether this is no run, only a file of weights that was taken away from one."""
+    """Return whether this is a single weights file instead of a run directory."""
     return run.path.is_file()
 
 
 def open_runs_folder(path: Path) -> RunsFolder:
-    """Raises CardiganError if it is no folder."""
+    """Return the folder. Raises CardiganError if it does not exist."""
     if not path.is_dir():
         raise CardiganError(
-            f"There is no folder {path}: give the one that your runs lie in, or make the first run (cardigan train mnist)."
+            f"There is no folder {path}: give the folder of your runs, or train a first model (cardigan train mnist)."
         )
     return RunsFolder(path.resolve())
 
 
 def _find_runs(folder: Path, max_depth: int, budget: Iterator[int]) -> Iterator[Path]:
-    """Yield the runs and lone models in a folder and `max_depth` levels below it; links are not followed, so nothing outside is looked at."""
+    """Yield the runs and model files in a folder and `max_depth` levels below. Links are not followed."""
     pretrained_weights = folder / PRETRAINED_WEIGHTS
     if (folder / "config.json").is_file():
         yield (
@@ -129,7 +125,7 @@ def _find_runs(folder: Path, max_depth: int, budget: Iterator[int]) -> Iterator[
                 if not entry.is_symlink()
             ]
     except OSError:
-        return  # deleted or closed to us in this moment
+        return  # deleted or made unreadable in the meantime
     for path, is_folder in sorted(children):
         if is_folder:
             yield from _find_runs(path, max_depth - 1, budget)

@@ -1,7 +1,4 @@
-"""The studio on a port: takes connections until it is told to stop.
-
-Knows sockets and uvicorn; not what is answered.
-"""
+"""Runs the studio with uvicorn."""
 
 import logging
 import socket
@@ -9,30 +6,29 @@ from collections.abc import Callable
 
 import uvicorn
 
-from cardigan.http import endpoint as door
 from cardigan.http.connections import IdleTimeoutProtocol, max_connections
-from cardigan.http.endpoint import Endpoint
+from cardigan.http.endpoint import Endpoint, base_url, open_endpoint
 from cardigan.studio.app import build_app
 from cardigan.studio.runs_folder import RunsFolder
 
 PORT = 8765
 NUM_FALLBACK_PORTS = 20
-"""How many ports after the usual one are tried where that is taken."""
+"""Number of ports to try from PORT on if no port is given."""
 MAX_CONNECTIONS = 1_500
 
 
 def open_studio_endpoint(host: str, port: int | None) -> tuple[socket.socket, Endpoint]:
-    """Return a socket that listens, and its door: with a token unless only this machine can come in.
+    """Return a listening socket and its endpoint, with a token unless the host is a loopback address.
 
-    Without a port it is the usual one or one of the next, whichever is free; 0 is any. Raises CardiganError where none can be had.
+    `port` defaults to the first free port from PORT on; 0 takes any free port. Raises CardiganError if no port is free.
     """
-    return door.open_endpoint(host, [port] if port is not None else [*range(PORT, PORT + NUM_FALLBACK_PORTS), 0])
+    return open_endpoint(host, [port] if port is not None else [*range(PORT, PORT + NUM_FALLBACK_PORTS), 0])
 
 
 def studio_url(endpoint: Endpoint, page: str = "") -> str:
-    """Return what to open in a browser; `page` is what stands behind the `#`."""
+    """Return the URL to open in a browser. `page` is the part after the `#`."""
     token = f"?token={endpoint.token}" if endpoint.token else ""
-    return f"{door.base_url(endpoint)}/{token}{'#' + page if page else ''}"
+    return f"{base_url(endpoint)}/{token}{'#' + page if page else ''}"
 
 
 def run_studio(
@@ -42,8 +38,8 @@ def run_studio(
     on_start: Callable[[uvicorn.Server], None],
     device: str,
 ) -> None:
-    """Answer until SIGINT or SIGTERM, or until the server's `should_exit` is set; `on_start` is called with it before it begins."""
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what clients do wrong is not our user's business
+    """Serve until SIGINT, SIGTERM or `should_exit`. `on_start` gets the uvicorn server before it starts."""
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # no messages about clients' errors
     config = uvicorn.Config(
         build_app(folder, endpoint, device),
         http=IdleTimeoutProtocol,

@@ -1,7 +1,4 @@
-"""A room where slow work is done: one thread and a short queue at its door; and what it keeps, the few things that were used last.
-
-Knows neither HTTP nor what is drawn.
-"""
+"""A worker thread with a bounded queue for slow requests."""
 
 import asyncio
 import threading
@@ -9,34 +6,31 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from cardigan.studio.event_stream import TooManyRequests
+from cardigan.http.errors import ClientDisconnected, TooManyRequests
 
 MAX_QUEUED = 16
 DISCONNECT_POLL_SECONDS = 0.1
-"""How often it is looked whether who asked is still there."""
+"""Interval between checks whether the client is still connected."""
 Result = TypeVar("Result")
 
 
-class ClientDisconnected(Exception):
-    """Who asked has gone."""
-
-
 class WorkerQueue:
-    """One worker; whoever comes when too many wait already is sent away."""
+    """One worker thread. Requests beyond MAX_QUEUED are rejected."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="room")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="studio-worker")
         self._num_queued = 0
 
     async def run(
         self, function: Callable[[Callable[[], bool]], Result], is_disconnected: Callable[[], Awaitable[bool]]
     ) -> Result:
-        """Return what the function returns, which is given a way to ask whether anybody still wants it.
+        """Call the function in the worker thread and return its result. Its argument tells whether it was cancelled.
 
-        A function whose asker leaves before its turn is never called. Raises Busy where too many wait, and Left.
+        The function is not called if the client disconnects before its turn. Raises TooManyRequests if the queue is
+        full, and ClientDisconnected.
         """
         if self._num_queued >= MAX_QUEUED:
-            raise TooManyRequests(f"{MAX_QUEUED} requests wait already: try again in a moment.")
+            raise TooManyRequests(f"{MAX_QUEUED} requests are queued already: try again in a moment.")
         self._num_queued += 1
         cancelled = threading.Event()
         loop = asyncio.get_running_loop()

@@ -1,1 +1,1 @@
-"""The game being played: state, step, loop. The only writer of run directories."""
+"""Training: state, step, loop. The only package that writes run directories."""

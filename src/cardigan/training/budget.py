@@ -1,4 +1,4 @@
-"""When to stop: enough images, enough time, or a signal. All processes of a run agree on it.
+"""When to stop: after a number of images, a time, or a signal. All processes of a run stop at the same step.
 
 Does not know what stopping involves, only how long it is expected to take.
 """
@@ -15,16 +15,19 @@ from cardigan.config import Config
 from cardigan.training.distributed import AsyncMax, ProcessGroup
 
 STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIGINT", "SIGTERM")
-"""Why a run stopped; the first one means it goes on, and after a rollback it does too. Where processes have several, the last counts."""
+"""Reasons for stopping. "" means that the run continues, and it also continues after a rollback.
+
+If processes have different reasons, the last in this list applies.
+"""
 
 
 @dataclass
 class Clock:
-    """Elapsed time of a run over all its resumptions."""
+    """Elapsed time of a run, including the processes before each resume."""
 
     started_at: float = field(default_factory=time.monotonic)
     earlier_seconds: float = 0.0
-    """Seconds that earlier processes of the same run have spent."""
+    """Seconds spent by earlier processes of the same run."""
 
     def elapsed_seconds(self) -> float:
         return self.earlier_seconds + time.monotonic() - self.started_at
@@ -32,22 +35,22 @@ class Clock:
 
 @dataclass
 class Budget:
-    """What a run may spend."""
+    """The limits of a run, and requests to stop it."""
 
     config: Config
     process_group: ProcessGroup
     clock: Clock
     received_signal: str = ""
     stop_request: str = ""
-    """patience, failure or rollback: what this process's recorder asks for."""
+    """patience, failure or rollback, as this process's recorder requests."""
     _pending_reason: AsyncMax | None = None
 
     @contextmanager
     def signal_handlers(self) -> Iterator[None]:
-        """Inside the block, turn Ctrl-C and SIGTERM into a reason to stop after the current step; a second one acts as usual,
-        unless there are several processes: torchrun repeats the signal to each, and ends by itself whoever does not come.
+        """Inside the block, stop after the current step on Ctrl-C or SIGTERM.
 
-        Does nothing outside the main thread, where Python has no signals.
+        With one process, a second signal acts as usual. With several, torchrun repeats the signal to each process and
+        kills those that do not stop. Does nothing outside the main thread, where Python has no signals.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -68,10 +71,10 @@ class Budget:
                 signal.signal(number, handler)
 
     def stop_reason(self, images_seen: int, reserve_seconds: float) -> str:
-        """Return why the run should stop now, or "" if it should not; `reserve_seconds` is what one more step and the saving will take.
+        """Return why the run should stop now, or "". `reserve_seconds` is the time that one more step and saving take.
 
-        Every process counts the same images. Of time and signals they tell each other, and act on the answer one step later,
-        so that no step waits for it.
+        Every process counts the same images. Processes exchange the other reasons and act on them one step later, so
+        that no step waits.
         """
         if self.config.images is not None and images_seen >= self.config.images:
             return self.received_signal if self.process_group.world_size == 1 and self.received_signal else "images"
@@ -89,7 +92,7 @@ class Budget:
         return STOP_REASONS[pending.result()] if pending is not None else ""
 
     def reset(self) -> None:
-        """Forget what was asked, in every process; called by all of them after a rollback."""
+        """Clear the request. Every process calls this after a rollback."""
         self.stop_request = ""
         if self._pending_reason is not None:
             self._pending_reason.result()

@@ -1,4 +1,4 @@
-"""Where a run computes: its device, the arithmetic and memory layout of networks there, and the other processes.
+"""The device, arithmetic, memory layout and process group of a run.
 
 Does not know how devices are found (`hardware/`), nor how a step is replayed on a GPU (`cuda_graph.py`).
 """
@@ -17,24 +17,24 @@ from cardigan.training.distributed import Network, ProcessGroup, init_process_gr
 
 @dataclass(frozen=True)
 class Devices:
-    """This process's device and its place among the processes."""
+    """The device, arithmetic and process group of this process."""
 
     device: torch.device
     arithmetic: Arithmetic = "fp32"
-    """Of the networks' products and convolutions; everything else is fp32."""
+    """Arithmetic of the networks' matrix products and convolutions. Everything else is fp32."""
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
 
     @property
     def is_async(self) -> bool:
-        """Whether the host queues kernels without waiting for their results, so that no step may read a value."""
+        """Whether the host queues kernels without waiting for results. A step must then not read a tensor's value."""
         return self.device.type == "cuda"
 
     def autocast(self) -> torch.autocast:
-        """Return the context that networks run in; outside of it everything is fp32."""
+        """Return the autocast context for networks. Outside of it everything is fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
 
     def prepare(self, network: Network) -> Network:
-        """Return the network on the device, channels last (but on Metal), with the batch statistics of all processes."""
+        """Return the network on the device, channels last (except on Metal), with synchronized batch normalization."""
         self.process_group.convert_sync_batchnorm(network)
         network.to(self.device)
         if not is_metal(self.device):
@@ -43,9 +43,9 @@ class Devices:
 
 
 def open_devices(config: Config) -> Devices:
-    """Return the device and arithmetic that the config asks for; under `torchrun`, join the other processes.
+    """Return the device and arithmetic of the config. Under `torchrun`, join the process group.
 
-    Raises CardiganError for a device that is not there, or an arithmetic that it does not have.
+    Raises CardiganError for a device that is not available, or an arithmetic that it does not support.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else None
     device = find_device(config.device, local_rank)

@@ -6,7 +6,7 @@ from torch import nn
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, weight: float | torch.Tensor) -> None:
-    """Move the average's parameters toward the live network's by `weight`; copy its buffers (batch statistics, counters)."""
+    """Move the EMA parameters toward the model's by `weight`, and copy its buffers (batch statistics, counters)."""
     for ema_tensor, tensor in zip(ema_model.parameters(), model.parameters(), strict=True):
         ema_tensor.lerp_(tensor, weight)
     for ema_tensor, tensor in zip(ema_model.buffers(), model.buffers(), strict=True):

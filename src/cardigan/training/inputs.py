@@ -6,7 +6,7 @@ processes and any device, and packed into one buffer, so that one copy brings al
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -16,6 +16,7 @@ from cardigan.data.prefetch import Prefetcher
 from cardigan.data.resize import to_training_shape
 from cardigan.latents.sampling import training_latents
 from cardigan.objective.augment import num_draws
+from cardigan.objective.penalties import find_penalty
 from cardigan.rng import counter_normal, stream, stream_keys
 from cardigan.training.devices import Devices
 from cardigan.training.schedule import ema_weight, penalty_factor
@@ -70,7 +71,7 @@ def step_inputs(
         augment_real=torch.rand(augment_shape, generator=augment_rng),
         augment_fake=torch.rand(augment_shape, generator=augment_rng),
         interpolation=_interpolation_weights(config, images_seen),
-        noise_keys=stream_keys(batch_size if config.objective.dragan else 0, stream(seed, "noise", images_seen)),
+        noise_keys=stream_keys(batch_size if _needs(config, "noise") else 0, stream(seed, "noise", images_seen)),
     )
     local_slice = devices.process_group.local_slice(batch_size)
     local = {name: getattr(inputs, name)[local_slice] for name in PER_IMAGE}
@@ -110,9 +111,14 @@ def _round_up(size: int) -> int:
     return math.ceil(size / ALIGNMENT) * ALIGNMENT
 
 
+def _needs(config: Config, random_input: Literal["interpolation", "noise"]) -> bool:
+    """Return whether a penalty of this run reads these random numbers."""
+    return any(random_input in find_penalty(name).random_inputs for name in config.objective.penalties)
+
+
 def _interpolation_weights(config: Config, images_seen: int) -> torch.Tensor:
     """Return a number for each image, the same for all images of a pack (arXiv:1704.00028, eq. 3)."""
-    packs = config.batch_size // config.pac if config.objective.wgan_gp else 0
+    packs = config.batch_size // config.pac if _needs(config, "interpolation") else 0
     return torch.rand(packs, generator=stream(config.seed, "mix", images_seen)).repeat_interleave(config.pac)
 
 

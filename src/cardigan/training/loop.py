@@ -1,6 +1,6 @@
-"""The training loop, whole, on one screen.
+"""The training loop.
 
-Does not know what is built (`assemble.py`), nor what is written (`recorder.py`).
+Does not know how networks and data are built (`experiment/build.py`), nor what is written (`recorder.py`).
 """
 
 import time
@@ -21,15 +21,15 @@ from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import restore_best_checkpoint
 from cardigan.training.schedule import is_due, learning_rates, step_kind
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import Game, Networks, StepConfig, StepKind, StepMetrics, train_step
+from cardigan.training.steps import Networks, StepConfig, StepKind, StepMetrics, train_step
 
 StepFn = Callable[[StepInputs, StepKind], StepMetrics]
-"""One iteration on the device, whose inputs lie in host memory, and the step of the average that follows it."""
+"""One iteration on the device and the EMA update after it. The inputs are in host memory."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Everything that does not change while a run trains."""
+    """The parts of a run that do not change during training."""
 
     config: Config
     batches: Batches
@@ -37,15 +37,15 @@ class Trainer:
     step: StepFn
     budget: Budget
     recorder: Recorder | None
-    """None in every process but the main one."""
+    """None in every process except the main one."""
     run: RunDirectory | None = None
-    """Where a rollback finds the best checkpoint; only a recorder ever asks for one."""
+    """The run whose best checkpoint a rollback restores. Only a recorder requests a rollback."""
     prefetcher: Prefetcher | None = None
-    """Where real pictures come from if they do not lie on the device; `batches` is then a sample of them, to look at."""
+    """The source of real images if they are not on the device. `batches` then has a sample of them, for metrics."""
 
 
 def fit(trainer: Trainer, state: TrainState) -> tuple[TrainState, str]:
-    """Train until the budget ends; return the last state and why it stopped."""
+    """Train until the budget ends. Return the last state and the reason for stopping."""
     process_group, step_seconds = trainer.step_config.devices.process_group, 0.0
     while (reason := trainer.budget.stop_reason(state.images_seen, step_seconds + _finish_seconds(trainer))) in {
         "",
@@ -57,9 +57,9 @@ def fit(trainer: Trainer, state: TrainState) -> tuple[TrainState, str]:
         started_at, images_before = time.monotonic(), state.images_seen
         try:
             state, metrics = run_step(trainer, state)
-        except DataLost:  # before the step began
+        except DataLost:  # raised before the step starts
             if trainer.budget.received_signal:
-                continue  # the signal reached the whole group, and ended who decodes
+                continue  # the signal reached the whole process group and ended the decoding workers
             if trainer.recorder is not None:
                 trainer.recorder.save_checkpoint(state, evaluate=False)
             raise
@@ -73,12 +73,12 @@ def fit(trainer: Trainer, state: TrainState) -> tuple[TrainState, str]:
     process_group.check_replicas(state_tensors(state), state.images_seen)
     if trainer.recorder is not None:
         trainer.recorder.finish(state, reason)
-    process_group.barrier()  # who leaves first has torchrun stop the others, and the main one may still be saving
+    process_group.barrier()  # torchrun stops all processes when one exits, and the main process may still be saving
     return state, reason
 
 
 def run_step(trainer: Trainer, state: TrainState) -> tuple[TrainState, StepMetrics]:
-    """Return the state one step later, and what the step measured. All randomness is a function of (seed, images_seen)."""
+    """Return the state after one step, and the step's metrics. All randomness is a function of (seed, images_seen)."""
     config, images_before = trainer.config, state.images_seen
     set_learning_rates(state.networks, config, images_before, state.learning_rate_factor)
     metrics = trainer.step(
@@ -89,8 +89,8 @@ def run_step(trainer: Trainer, state: TrainState) -> tuple[TrainState, StepMetri
 
 
 def raise_if_nonfinite(trainer: Trainer, state: TrainState, metrics: StepMetrics) -> None:
-    """Raise CardiganError if the step was refused because something was not finite."""
-    nonfinite = nonfinite_metrics(metrics)
+    """Raise CardiganError if the update was skipped because a loss or a gradient was not finite."""
+    nonfinite = nonfinite_metrics(metrics, trainer.config.objective)
     if nonfinite and trainer.recorder is not None:
         trainer.recorder.abort(state.images_seen, nonfinite)
     if nonfinite:
@@ -98,7 +98,7 @@ def raise_if_nonfinite(trainer: Trainer, state: TrainState, metrics: StepMetrics
 
 
 def roll_back(trainer: Trainer, state: TrainState) -> TrainState:
-    """Return the best state the run has kept, in every process; what was asked is done with."""
+    """Return the state of the best checkpoint, in every process, and clear the request."""
     assert trainer.run is not None
     rolled_back_from = state.images_seen
     state = restore_best_checkpoint(trainer.run, state, trainer.step_config.devices.process_group)
@@ -109,14 +109,12 @@ def roll_back(trainer: Trainer, state: TrainState) -> TrainState:
 
 
 def make_step(state: TrainState, batches: Batches, step_config: StepConfig) -> StepFn:
-    """Return the iteration of these players, with everything that happens on the device inside."""
-    game = Game(state.networks, step_config, state.augmentation)
+    """Return the function that runs one iteration on the device."""
 
     def step(inputs: StepInputs, kind: StepKind) -> StepMetrics:
         inputs = to_device(inputs, step_config.devices.device)
-        metrics = train_step(
-            game, split_microbatches(inputs, batches, step_config.gradient_accumulation), kind, inputs.penalty_factor
-        )
+        microbatches = split_microbatches(inputs, batches, step_config.gradient_accumulation)
+        metrics = train_step(state.networks, step_config, microbatches, kind, inputs.penalty_factor)
         if kind.update_generator:
             update_ema(state.ema_generator, state.networks.generator, inputs.ema_weight)
         return metrics
@@ -132,7 +130,7 @@ def set_learning_rates(networks: Networks, config: Config, images_seen: int, fac
     ):
         for group in optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(learning_rate)  # a recorded step reads it where it lies
+                group["lr"].fill_(learning_rate)  # in place: a CUDA graph reads this tensor
             else:
                 group["lr"] = learning_rate
 

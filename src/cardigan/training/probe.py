@@ -1,6 +1,6 @@
-"""What a look at the game tells beyond its losses: do the pictures differ, are they copies, does D know its pictures by heart?
+"""Diagnostics beyond the losses: diversity of the images, copies of training images, overfitting of D.
 
-Looks at copies of the players, with randomness of its own, so that nothing it does can change the training.
+The probe uses copies of the networks and its own random numbers, so it cannot change the training.
 """
 
 import math
@@ -21,39 +21,38 @@ from cardigan.training.state import TrainState
 from cardigan.training.steps import StepConfig
 
 NUM_PROBE_IMAGES = 64
-"""Pictures of each kind; their mean distance is known to a few percent."""
+"""Images of each kind, enough to estimate their mean distance to a few percent."""
 NUM_REFERENCE_IMAGES = 2048
-"""Training pictures among which copies are searched."""
+"""Training images that generated images are compared with."""
 THUMBNAIL_SIZE = 16
-"""Pictures are compared as thumbnails of at most this side: noise of single pixels makes no two pictures different."""
+"""Images are compared as thumbnails of at most this side, so that noise of single pixels has no effect."""
 DUPLICATE_DISTANCE = 0.05
-"""Two pictures this near to each other, in units of the mean distance of real ones, are the same picture."""
+"""Two images at most this far apart, in units of the mean distance of real images, are duplicates."""
 SATURATION_THRESHOLD = 0.99
 
 
 @dataclass
 class TrainingProbe:
-    """Draws a batch and has it, real pictures and held-out ones judged; costs about one step."""
+    """Evaluates D on generated, training and holdout images. Costs about as much as one step."""
 
     config: Config
     batches: Batches
     holdout: ImageSource | None
-    """Real pictures that are not trained on, on the device; None where a source has none."""
+    """Real images that are not trained on, on the device. None if the source has none."""
     step_config: StepConfig
     _reference_thumbnails: torch.Tensor | None = field(default=None, repr=False)
 
     @torch.no_grad()
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Return the named numbers of this moment."""
+        """Return the metrics of the current state."""
         generator, discriminator = (
             self.step_config.devices.process_group.local_copy(network)
             for network in (state.networks.generator, state.networks.discriminator)
         )
         config, device = self.config, self.step_config.devices.device
         count = max(1, min(NUM_PROBE_IMAGES, len(self.batches.source)) // config.pac) * config.pac
-        rng = stream(
-            config.seed, "looked at", state.images_seen
-        )  # other pictures every time, so that three looks are three opinions
+        # Other images every time, so that consecutive readings are independent.
+        rng = stream(config.seed, "looked at", state.images_seen)
         earliest, latest = max(0, state.images_seen - len(self.batches.source)), max(0, state.images_seen - count)
         first = int(torch.randint(earliest, latest + 1, (1,), generator=rng))
         real = self.batches.batch_at(first, count)  # seen by D within the last epoch
@@ -71,14 +70,14 @@ class TrainingProbe:
                 )
         values = {
             **diversity_metrics(fake, real.images),
-            **discriminator_metrics({name: each.float() for name, each in logits.items()}),
+            **discriminator_metrics({name: kind_logits.float() for name, kind_logits in logits.items()}),
             **self._memorization_metrics(fake, holdout_batch),
         }
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     @torch.no_grad()
     def logits(self, state: TrainState, pixels: Pixels, labels: Labels | None) -> list[float]:
-        """Return D's logit for each picture, with batch statistics of these as in a step; none where D judges several pictures together."""
+        """Return D's logit for each image, with batch statistics of these images. Return an empty list for packs."""
         if self.config.pac > 1:
             return []
         discriminator, device = (
@@ -114,18 +113,20 @@ class TrainingProbe:
 
 
 def thumbnails(images: Images) -> torch.Tensor:
-    """Return pictures as vectors: grey, at most 16x16."""
-    side, grey = (
+    """Return images as vectors: grayscale, at most 16x16."""
+    side, gray = (
         (min(THUMBNAIL_SIZE, images.shape[2]), min(THUMBNAIL_SIZE, images.shape[3])),
         images.mean(dim=1, keepdim=True),
     )
-    return adaptive_avg_pool2d(grey.cpu() if is_metal(images.device) else grey, side).flatten(1)
+    return adaptive_avg_pool2d(gray.cpu() if is_metal(images.device) else gray, side).flatten(1)
 
 
 def diversity_metrics(fake: Images, real: Images) -> dict[str, float]:
-    """Return how much generated pictures differ from each other, beside real ones, and how many of their values are at the ends of the range.
+    """Return diversity, duplicate rate and the fraction of saturated values.
 
-    diversity: mean distance of two generated thumbnails over that of two real ones. duplicate_rate: share of generated pictures with a twin among them.
+    diversity: the mean distance of two generated thumbnails divided by that of two real ones. duplicate_rate: the
+    fraction of generated images that have a duplicate among them. saturated_fraction: the fraction of values near -1 or
+    1.
     """
     distances = torch.cdist(thumbnails(fake), thumbnails(fake))
     real_mean_distance = torch.cdist(thumbnails(real), thumbnails(real)).sum() / (len(real) * max(1, len(real) - 1))
@@ -141,13 +142,14 @@ def diversity_metrics(fake: Images, real: Images) -> dict[str, float]:
 
 
 def discriminator_metrics(logits: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Return D's margin between training pictures and generated ones, and how much of it held-out real pictures fall short of (0: nothing, 1: all).
+    """Return D's logit margin between training and generated images, and the holdout gap.
 
-    The second is left out where the margin is not four times as large as its own uncertainty: a share of nothing means nothing.
+    holdout_gap: the fraction of that margin by which holdout images are below training images (0: none, 1: all). It is
+    omitted unless the margin is over four times its standard error.
     """
-    means = {name: float(each.mean()) for name, each in logits.items()}
+    means = {name: float(kind_logits.mean()) for name, kind_logits in logits.items()}
     margin = means["real"] - means["fake"]
-    margin_error = sum(float(each.var()) / len(each) for each in logits.values()) ** 0.5
+    margin_error = sum(float(kind_logits.var()) / len(kind_logits) for kind_logits in logits.values()) ** 0.5
     if "holdout" not in logits or margin <= 4 * margin_error:
         return {"logit_margin": margin}
     return {"logit_margin": margin, "holdout_gap": (means["real"] - means["holdout"]) / margin}

@@ -1,6 +1,6 @@
-"""What training writes down while it goes on: journal lines, observations, checkpoints.
+"""What training writes while it runs: journal lines, samples, checkpoints.
 
-Does not know the game; reads the numbers of a step late, every few seconds, so that a GPU never waits for them.
+Reads a step's metrics only every few seconds, so that a GPU does not wait. Does not know how a step works.
 """
 
 import math
@@ -28,36 +28,37 @@ from cardigan.training.finite import nonfinite_error, nonfinite_values
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.schedule import is_due, learning_rates, step_kind
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import GENERATOR_METRICS, PENALTIES, STEP_METRICS, StepMetrics
+from cardigan.training.steps import GENERATOR_METRICS, StepMetrics, metric_names
 
 PROGRESS_SECONDS = 2.0
 MAX_EVALUATION_FRACTION = 0.1
-"""Judging may take this share of a run's time; beyond it checkpoints go unjudged."""
+"""Maximum fraction of a run's time for evaluation. Beyond it checkpoints are not evaluated."""
 MARGIN_NAMES = {"d_real": "margin_real", "d_fake": "margin_fake"}
-"""What beliefs are called where a loss gives them no scale: they are no probabilities, and the monitor must not read them as such."""
+"""Metric names for losses without probabilities. The monitor must not interpret these values as probabilities."""
 MAX_PROBE_FRACTION = 0.02
-"""So may a closer look at the game."""
+"""Maximum fraction of a run's time for the training probe."""
 
 
 LogitsFn: TypeAlias = Callable[[Pixels, Labels | None], list[float]]
-"""D's logits for pictures."""
+"""Returns D's logits for images."""
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What looks at snapshots while a run trains; each returns numbers for the journal and can change nothing."""
+    """Functions that evaluate snapshots during training. They cannot change the training."""
 
     write_samples: Callable[[Snapshot, LogitsFn], dict[str, Any]]
-    """Called every `sample_every_images` images; leaves a sample grid behind, and returns what D makes of it."""
+    """Called every `sample_every_images` images. Writes a sample grid and returns D's logits for it."""
     evaluate: Callable[[Snapshot], dict[str, float]]
-    """Called at checkpoints; returns `score` (lower is better), by which the best one is kept, its `score_standard_error`, and what else it saw."""
+    """Called at checkpoints. Returns `score` (lower is better; selects the best checkpoint), `score_standard_error` and
+    other metrics."""
     write_report: Callable[[Snapshot], None]
-    """Called once when the run has stopped and everything is saved: writes the report. Takes about as long as judging."""
+    """Called once after the run has stopped and is saved. Writes the report; takes about as long as an evaluation."""
 
 
 @dataclass
 class Recorder:
-    """The only writer of a run directory. One per run, in its main process."""
+    """Writes the run directory. There is one per run, in the main process."""
 
     run: RunDirectory
     config: Config
@@ -65,18 +66,17 @@ class Recorder:
     clock: Clock
     callbacks: Callbacks
     on_event: Callable[[Event], None]
-    """Told of every event after it is in the journal."""
+    """Called with every event after it is in the journal."""
     probe: TrainingProbe
-    """A closer look at the game; can change nothing."""
     prefetcher: Prefetcher | None = None
-    """What pictures are waited for, if they are."""
+    """The source of the data wait time. None if the images are on the device."""
     sample_seconds: float = 0.5
-    """How long the last sample sheet took."""
+    """Duration of the last sample grid."""
     checkpoint_seconds: float = 1.0
-    """How long a save takes, judging included: the last one, or a little less than the slowest, so that an unjudged one does not hide it."""
+    """Duration of a save with evaluation: the last one, or 0.8 times the previous value if that is longer."""
     _metric_sums: StepMetrics | None = None
     _step_counts: Counter[str] = field(default_factory=Counter)
-    """Steps since the last line: all, and those with penalties, and those in which G learned."""
+    """Steps since the last progress line: all, those with penalties, and those that updated G."""
     _last_progress: tuple[float, int] = (0.0, 0)
     _data_wait_seconds: float = 0.0
     _next_progress_time: float = 0.0
@@ -94,7 +94,7 @@ class Recorder:
         self.failure_policy = FailurePolicy(self.run, self.config)
 
     def start(self, state: TrainState, messages: list[str]) -> None:
-        """Write down the start; a run that has nothing yet leaves its first checkpoint and pictures, which also proves that it can."""
+        """Record the start. A new run also writes its first samples and checkpoint, which shows early that it can."""
         resumed = state.images_seen > 0
         self.write_event(
             "resume" if resumed else "start", state.images_seen, {"run": str(self.run.path), "messages": messages}
@@ -104,19 +104,18 @@ class Recorder:
             self._saved_images_seen = state.images_seen
         else:
             self.write_samples(state)
-            self.save_checkpoint(
-                state, evaluate=self.config.minutes is not None
-            )  # a budget of minutes has to know what the last save will take
+            # A budget in minutes needs to know how long the last save will take.
+            self.save_checkpoint(state, evaluate=self.config.minutes is not None)
         self._last_progress = (time.monotonic(), state.images_seen)
 
     def after_step(self, state: TrainState, images_before: int, metrics: StepMetrics) -> None:
-        """Take one step's numbers; do whatever came due with it."""
+        """Add one step's metrics. Write progress, samples and a checkpoint if they are due."""
         self._metric_sums = metrics if self._metric_sums is None else self._metric_sums + metrics
         kind = step_kind(self.config, images_before)
         self._step_counts.update(
             {"all": 1, "penalized": int(kind.apply_penalties), "generator": int(kind.update_generator)}
         )
-        if time.monotonic() >= self._next_progress_time:  # the first step of all is told of at once
+        if time.monotonic() >= self._next_progress_time:  # the first step is reported at once
             self.write_progress(state)
         if is_due(self.config.sample_every_images, images_before, state.images_seen):
             self.write_samples(state)
@@ -124,12 +123,12 @@ class Recorder:
             self.save_checkpoint(state, evaluate=True)
 
     def finish(self, state: TrainState, reason: str) -> None:
-        """Save everything a last time and say why the run stopped."""
+        """Save the last state, record why the run stopped and write the report."""
         if self._saved_images_seen != state.images_seen:
             self.write_samples(state)
             self.save_checkpoint(state, evaluate=True)
         best = best_checkpoint(self.run.checkpoints) if reason in {"patience", "failure"} else None
-        if best is not None:  # who stops because it got worse wants what it was before
+        if best is not None:  # the run got worse, so the generator is that of the best checkpoint
             write_snapshot(self.run.generator, read_snapshot(best))
         self.write_event(
             "stop",
@@ -139,30 +138,30 @@ class Recorder:
         self.callbacks.write_report(self.snapshot(state) if best is None else read_snapshot(best))
 
     def record_rollback(self, state: TrainState, rolled_back_from: int) -> None:
-        """Write down a return to the best checkpoint, and why."""
+        """Record a rollback to the best checkpoint and its cause."""
         fields = {"rolled_back_from": rolled_back_from, "learning_rate_factor": state.learning_rate_factor}
-        reason = self.failure_policy.fault
+        fault = self.failure_policy.fault
         write_snapshot(self.run.generator, self.snapshot(state))
         self.write_event(
             "rollback",
             state.images_seen,
-            {**fields, **({"fault": reason.name, "message": reason.message} if reason else {})},
+            {**fields, **({"fault": fault.name, "message": fault.message} if fault else {})},
         )
         self._reset_sums(state.images_seen, time.monotonic())
         self._saved_images_seen = state.images_seen
         self.failure_policy.reset()
 
     def note(self, sentence: str) -> None:
-        """Write down something that the user should know and that is no fault."""
-        seen = self._last_progress[1] + self._step_counts["all"] * self.config.batch_size
-        self.write_event("note", seen, {"messages": [sentence]})
+        """Record a message for the user that is not a fault."""
+        images_seen = self._last_progress[1] + self._step_counts["all"] * self.config.batch_size
+        self.write_event("note", images_seen, {"messages": [sentence]})
 
     def abort(self, images_seen: int, nonfinite: dict[str, float]) -> None:
-        """Write down that the run ends here, because these numbers are not finite."""
+        """Record that the run ends here because these values are not finite."""
         self._write_fault(images_seen, make_fault("non-finite", images_seen, nonfinite, fatal=True))
 
     def write_progress(self, state: TrainState) -> None:
-        """Write the mean of the steps since the last line; raises CardiganError if they are not finite."""
+        """Write the mean metrics since the last progress line. Raises CardiganError if they are not finite."""
         images_seen = state.images_seen
         if self._metric_sums is None:
             return
@@ -187,22 +186,22 @@ class Recorder:
         )
 
     def _finite_means(self, images_seen: int) -> dict[str, float]:
-        """Return the means of the steps since the last line; if they are not finite, write that down and raise CardiganError."""
+        """Return the mean metrics since the last progress line. If they are not finite, record that and raise."""
         values = self._mean_metrics()
-        bad = nonfinite_values(values)
-        if bad:
-            self.abort(images_seen, bad)
-            raise nonfinite_error(images_seen, bad)
+        nonfinite = nonfinite_values(values)
+        if nonfinite:
+            self.abort(images_seen, nonfinite)
+            raise nonfinite_error(images_seen, nonfinite)
         return values
 
     def _mean_metrics(self) -> dict[str, float]:
-        """Return each measure's mean over the steps that had it; what this config never has is left out."""
+        """Return each metric's mean over the steps that had it. Metrics that this config never has are omitted."""
         if self._metric_sums is None:
             return {}
         means: dict[str, float] = {}
-        for name, total in zip(STEP_METRICS, self._metric_sums.tolist(), strict=True):
-            if name in PENALTIES:
-                active, steps = self.config.objective.penalty_weight(name) > 0, self._step_counts["penalized"]
+        for name, total in zip(metric_names(self.config.objective), self._metric_sums.tolist(), strict=True):
+            if name in self.config.objective.penalties:
+                active, steps = True, self._step_counts["penalized"]
             elif name in GENERATOR_METRICS:
                 active, steps = True, self._step_counts["generator"]
             else:
@@ -214,7 +213,7 @@ class Recorder:
                 means[name] = total / steps
         if self._has_probability:
             return means
-        means.pop("d_fake_after_update", None)  # beside real logits from before D's step it would mean nothing
+        means.pop("d_fake_after_update", None)  # a margin against real logits from before D's update means nothing
         return {MARGIN_NAMES.get(name, name): value for name, value in means.items()}
 
     def _reset_sums(self, images_seen: int, now: float) -> None:
@@ -222,7 +221,7 @@ class Recorder:
         self._step_counts.clear()
 
     def write_samples(self, state: TrainState) -> None:
-        """Draw a sample sheet; raises CardiganError if a step since the last look was refused, which may have spoiled batch statistics."""
+        """Write a sample grid. Raises CardiganError if metrics are not finite: batch statistics may then be damaged."""
         self._finite_means(state.images_seen)
         started_at = time.monotonic()
         values = self.callbacks.write_samples(self.snapshot(state), partial(self.probe.logits, state))
@@ -234,17 +233,17 @@ class Recorder:
         )
 
     def save_checkpoint(self, state: TrainState, evaluate: bool) -> None:
-        """Write a checkpoint and the generator, judged if that is asked for and affordable; remove what is no longer kept."""
-        self.write_progress(state)  # never save a state whose numbers were not looked at
+        """Write a checkpoint and the generator, evaluated if requested and affordable. Remove old checkpoints."""
+        self.write_progress(state)  # checks that the metrics are finite before anything is saved
         started_at = time.monotonic()
         scores = self._evaluate(state) if evaluate else {}
-        facts = CheckpointMetadata(
+        metadata = CheckpointMetadata(
             state.images_seen, round(self.clock.elapsed_seconds(), 3), scores.get("score"), state.learning_rate_factor
         )
         save_checkpoint(
             self.run.checkpoints,
             state_tensors(state),
-            facts,
+            metadata,
             snapshot_metadata(self.config, self.spec, state.images_seen),
         )
         write_snapshot(self.run.generator, self.snapshot(state))
@@ -256,14 +255,14 @@ class Recorder:
         self._write_and_check("checkpoint", state, scores)
 
     def finish_seconds(self) -> float:
-        """Return what the last sample sheet, the last save and the report will take; the report judges once more, and a little more."""
+        """Return the expected duration of the last samples, the last save and the report (about 1.5 evaluations)."""
         return self.sample_seconds + self.checkpoint_seconds + 1.5 * self._last_evaluation_seconds
 
     def snapshot(self, state: TrainState) -> Snapshot:
         return Snapshot(state.ema_generator, self.config, self.spec, state.images_seen)
 
     def _write_and_check(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
-        """Write an event down, and the faults that begin with it."""
+        """Write an event and the faults that start with it."""
         for fault in self.failure_policy.observe(
             self.write_event(kind, state.images_seen, values), state.learning_rate_factor
         ):
@@ -298,7 +297,7 @@ class Recorder:
             return {}
         started_at = time.monotonic()
         scores = self.callbacks.evaluate(self.snapshot(state))
-        release_memory()  # a judgement's memory lies elsewhere than a step's, and would be kept beside it
+        release_memory()  # an evaluation uses other memory blocks than a step, and they would be kept in addition
         self._last_evaluation_seconds = time.monotonic() - started_at
         self._evaluation_seconds += self._last_evaluation_seconds
         return {name: value for name, value in scores.items() if math.isfinite(value)}

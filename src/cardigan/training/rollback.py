@@ -1,6 +1,6 @@
-"""Back to the best checkpoint, with both learning rates halved. All processes do it together.
+"""Restore the best checkpoint and halve both learning rates. All processes do this together.
 
-Does not know why: `health/policy.py` asked for it.
+Does not know the cause: `health/policy.py` requests the rollback.
 """
 
 from dataclasses import replace
@@ -12,16 +12,16 @@ from cardigan.training.state import TrainState, load_state_tensors
 
 
 def restore_best_checkpoint(run: RunDirectory, state: TrainState, process_group: ProcessGroup) -> TrainState:
-    """Return the state of the best checkpoint, to be trained with half the learning rates of `state`.
+    """Return the state of the best checkpoint, with half the learning rates of `state`.
 
-    From then on it is the newest checkpoint, and the factor is in it, so that a resumed run goes on from there with the same bits.
+    Newer checkpoints are removed and the new factor is saved, so that a resumed run ends with the same bits.
     """
     best = best_checkpoint(run.checkpoints)
     assert best is not None
-    tensors, facts = read_checkpoint(best)
+    tensors, metadata = read_checkpoint(best)
     load_state_tensors(state, tensors)
     learning_rate_factor = state.learning_rate_factor / 2
-    process_group.barrier()  # nobody reads any more
+    process_group.barrier()  # every process has read the checkpoint
     if process_group.is_main:
         rollback_to(best, learning_rate_factor)
-    return replace(state, images_seen=facts.images_seen, learning_rate_factor=learning_rate_factor)
+    return replace(state, images_seen=metadata.images_seen, learning_rate_factor=learning_rate_factor)

@@ -2,11 +2,11 @@
 
 import math
 
-from cardigan.config import AdamConfig, Config, EmaConfig, ObjectiveConfig
+from cardigan.config import Config, EmaConfig, ObjectiveConfig, OptimizerConfig
 from cardigan.training.steps import StepKind
 
 
-def learning_rate(config: AdamConfig, images_seen: int) -> float:
+def learning_rate(config: OptimizerConfig, images_seen: int) -> float:
     """Return the step size at this point: a linear rise, then constant, then falling as 1/sqrt(images)."""
     rate = config.learning_rate
     if images_seen < config.warmup_images:

@@ -1,6 +1,6 @@
-"""All that a run must remember: the two players, the average, the optimizers, and how many images were seen.
+"""Everything a run must remember: both networks, the EMA, the optimizers, and how many images were seen.
 
-Knows how to be taken apart into named tensors and put together again; no file.
+Converts to named tensors and back. Knows no file.
 """
 
 from dataclasses import dataclass
@@ -9,24 +9,25 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.nets.interface import Generator
-from cardigan.training.ada import Augmentation
 from cardigan.training.steps import Networks
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """The players, the averaged generator, and the clock."""
+    """Both networks, the EMA of the generator, and the clock."""
 
     networks: Networks
     ema_generator: Generator
     images_seen: int
     learning_rate_factor: float = 1.0
-    """What both learning rates are multiplied by; every rollback halves it."""
-    augmentation: Augmentation | None = None
+    """A factor of both learning rates; every rollback halves it."""
 
 
 def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
-    """Return every tensor of the state by name, e.g. `generator.from_latent.weight` or `discriminator_optimizer.head.weight.exp_avg`."""
+    """Return every tensor of the state by name.
+
+    For example `generator.from_latent.weight`, or `discriminator_optimizer.head.weight.exp_avg`.
+    """
     networks = state.networks
     tensors: dict[str, torch.Tensor] = {}
     for name, network in (
@@ -38,13 +39,18 @@ def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     for name, network, optimizer in _named_optimizers(networks):
         for key, parameter in network.named_parameters():
             tensors.update(
-                {f"{name}.{key}.{slot}": value for slot, value in optimizer.state.get(parameter, {}).items()}
+                {
+                    f"{name}.{key}.{slot}": value
+                    for slot, value in optimizer.state.get(parameter, {}).items()
+                    if value is not None
+                }
             )
-    return tensors if state.augmentation is None else {**tensors, **state.augmentation.state_tensors()}
+    augmentation = networks.augmentation
+    return tensors if augmentation is None else {**tensors, **augmentation.state_tensors()}
 
 
 def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> None:
-    """Put what `state_tensors` gave back into the networks and optimizers of `state`; its clock is the caller's to set."""
+    """Load what `state_tensors` returned into the networks and optimizers of `state`. The caller sets its clock."""
     networks = state.networks
     for name, network in (
         ("generator", networks.generator),
@@ -72,7 +78,8 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
                     kind: torch.empty_like(parameter).copy_(value) if value.dim() else value.to(parameter.device)
                     for kind, value in saved.items()
                 }
-    for name, current in ({} if state.augmentation is None else state.augmentation.state_tensors()).items():
+    augmentation = networks.augmentation
+    for name, current in ({} if augmentation is None else augmentation.state_tensors()).items():
         current.copy_(tensors[name])
 
 

@@ -1,6 +1,6 @@
-"""One iteration of the game, in the tutorial's five steps.
+"""One training step of G and D, in the tutorial's five parts.
 
-Does not know where pictures and random numbers come from, nor what happens to the numbers it returns.
+Does not know where images and random numbers come from, nor what happens to the numbers it returns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,27 +17,31 @@ from cardigan.config import ObjectiveConfig
 from cardigan.data.batches import Batch
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.objective.losses import Loss
-from cardigan.objective.penalties import PENALTIES, PenaltyInputs
+from cardigan.objective.penalties import PenaltyInputs, find_penalty
 from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
 from cardigan.training.ada import Augmentation
 from cardigan.training.devices import Devices
 
-STEP_METRICS = (
+BASE_METRICS = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
     *("discriminator_gradient_norm", "generator_gradient_norm", "real_margin_sign", "augment_probability"),
-    *PENALTIES,
 )
-"""What one iteration measures: both losses without penalties, D's belief in real and in generated pictures
-before its update, its belief in the same generated pictures after it, the length of both gradients, not a finite number where an update
-was refused; the mean sign of D's margin on real pictures, how likely each operation of the augmentation is, and the penalties without
-their weights. What a step of this kind does not have is 0."""
+"""What every step measures: both losses without penalties; D's mean probability for real and for generated images before
+its update, and for the same generated images after it; the norms of both gradients, which are not finite where an update
+was refused; the mean sign of D's margin on real images; and the probability of each augmentation. A value that this kind
+of step does not have is 0."""
 GENERATOR_METRICS = ("generator_loss", "d_fake_after_update", "generator_gradient_norm")
 
-StepMetrics: TypeAlias = Float[Tensor, " measure"]
+StepMetrics: TypeAlias = Float[Tensor, " metric"]
+
+
+def metric_names(objective: ObjectiveConfig) -> tuple[str, ...]:
+    """Return what each value of `StepMetrics` is in a run of this objective: `BASE_METRICS`, then its penalties."""
+    return (*BASE_METRICS, *objective.penalties)
 
 
 class StepKind(NamedTuple):
-    """What a step does beside having D learn."""
+    """What a step does besides updating D."""
 
     apply_penalties: bool
     update_generator: bool
@@ -48,29 +52,30 @@ FULL_STEP = StepKind(apply_penalties=True, update_generator=True)
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks and their optimizers."""
+    """Both networks, their optimizers, and the augmentation between them if there is one."""
 
     generator: Generator
     discriminator: Discriminator
     generator_optimizer: Optimizer
     discriminator_optimizer: Optimizer
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What is played for, and where."""
+    """What stays the same from step to step: the objective, and where it is computed."""
 
     loss: Loss
     objective: ObjectiveConfig
     conditional: bool
     devices: Devices
     gradient_accumulation: int = 1
-    """Parts a batch is computed in, one after another."""
+    """Microbatches that a batch is computed in, one after another."""
 
 
 @dataclass(frozen=True)
 class RandomDraws:
-    """The random numbers of a batch; those that nothing reads are None."""
+    """The random numbers of a batch; None where nothing reads them."""
 
     z: Latents
     augment_real: Float[Tensor, "batch column"] | None = None
@@ -83,165 +88,163 @@ class RandomDraws:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """As much of a batch as is computed at a time: all of it, unless gradients are accumulated. Pictures are as D sees them."""
+    """What is computed at a time: the whole batch, unless gradients are accumulated. Images are as D sees them."""
 
     real: Images
     fake: Images
     labels: Labels | None
-    """None where the players are not told of classes."""
+    """None in an unconditional run."""
     draws: RandomDraws
 
 
-@dataclass(frozen=True)
-class Game:
-    """What stays the same from step to step."""
-
-    networks: Networks
-    step_config: StepConfig
-    augmentation: Augmentation | None = None
-
-
 def train_step(
-    game: Game,
+    networks: Networks,
+    step_config: StepConfig,
     microbatches: Sequence[tuple[Batch, RandomDraws]],
     kind: StepKind = FULL_STEP,
     penalty_factor: Scalar | float = 1.0,
 ) -> StepMetrics:
-    """Let the players learn from one batch, given whole or in parts.
+    """Update both networks by one batch, given whole or in microbatches, and return what `metric_names` names.
 
-    Of a batch that is whole the generator's pictures are drawn once and serve both players; of parts they are drawn again when G learns, so
-    that the activations of one part at most are held.
+    G generates for a whole batch once, for both networks. For microbatches it generates again when G is updated, so that
+    the activations of one microbatch at most are held.
     """
-    # 1. The generator draws.
+    # 1. G generates.
     reuse_fakes = kind.update_generator and len(microbatches) == 1
-    generated = [generate_microbatch(game, real, draws, requires_grad=reuse_fakes) for real, draws in microbatches]
-    # 2. and 3. The discriminator judges the fake batch and the real one, apart, and the gradients are added. 4. It learns.
+    generated = [
+        generate_microbatch(networks, step_config, real, draws, requires_grad=reuse_fakes)
+        for real, draws in microbatches
+    ]
+    # 2. and 3. D sees the generated batch and the real one, apart, and the gradients are added. 4. D is updated.
     discriminator_stats, discriminator_gradient_norm = discriminator_step(
-        game, generated, kind.apply_penalties, penalty_factor
+        networks, step_config, generated, kind.apply_penalties, penalty_factor
     )
     zero = torch.zeros_like(discriminator_gradient_norm)
     generator_stats, generator_gradient_norm = [GeneratorStats(zero, zero)], zero
     if kind.update_generator:
-        # 5. The updated discriminator judges the same pictures; its gradient with respect to them flows on into the generator, which learns.
-        generator_microbatches = (
-            generated
-            if reuse_fakes
-            else (generate_microbatch(game, real, chance, requires_grad=True) for real, chance in microbatches)
+        # 5. The updated D sees the same images; its input gradient flows on into G, which is updated.
+        again = (
+            generate_microbatch(networks, step_config, real, draws, requires_grad=True) for real, draws in microbatches
         )
         generator_stats, generator_gradient_norm = generator_step(
-            game, generator_microbatches, discriminator_stats, discriminator_gradient_norm
+            networks,
+            step_config,
+            generated if reuse_fakes else again,
+            discriminator_stats,
+            discriminator_gradient_norm,
         )
     margin_sign, augment_probability = _mean([stats.margin_sign for stats in discriminator_stats]), zero
-    if game.augmentation is not None:
-        # Last of all, so that both players have seen this batch changed in the same way.
-        game.augmentation.adapt(
-            margin_sign, sum(len(part.real) for part in generated), game.step_config.devices.process_group
-        )
-        augment_probability = game.augmentation.probability
+    if networks.augmentation is not None:
+        # Last of all, so that both networks have seen this batch augmented alike.
+        num_real = sum(len(microbatch.real) for microbatch in generated)
+        networks.augmentation.adapt(margin_sign, num_real, step_config.devices.process_group)
+        augment_probability = networks.augmentation.probability
     loss, d_real, d_fake = (
         _mean([getattr(stats, name) for stats in discriminator_stats]) for name in ("loss", "d_real", "d_fake")
     )
     generator_loss, d_fake_after_update = (
         _mean([getattr(stats, name) for stats in generator_stats]) for name in ("loss", "mean_probability")
     )
-    penalties = [_mean([stats.penalties[name] for stats in discriminator_stats]) for name in PENALTIES]
+    penalties = [
+        _mean([stats.penalties[name] for stats in discriminator_stats]) for name in step_config.objective.penalties
+    ]
     values = [loss, generator_loss, d_real, d_fake, d_fake_after_update]
     return torch.stack(
         [*values, discriminator_gradient_norm, generator_gradient_norm, margin_sign, augment_probability, *penalties]
     ).detach()
 
 
-def generate_microbatch(game: Game, real: Batch, draws: RandomDraws, requires_grad: bool) -> MicroBatch:
-    """Return real pictures and generated ones as D sees them; with `requires_grad` the way back to the generator is kept."""
-    labels = real.labels if game.step_config.conditional else None
-    with game.step_config.devices.autocast(), nullcontext() if requires_grad else torch.no_grad():
-        fake = game.networks.generator(draws.z, labels)
+def generate_microbatch(
+    networks: Networks, step_config: StepConfig, real: Batch, draws: RandomDraws, requires_grad: bool
+) -> MicroBatch:
+    """Return real and generated images as D sees them; with `requires_grad` G's graph is kept."""
+    labels = real.labels if step_config.conditional else None
+    with step_config.devices.autocast(), nullcontext() if requires_grad else torch.no_grad():
+        fake = networks.generator(draws.z, labels)
     fake, augmented_real = fake.float(), real.images
-    if game.augmentation is not None:
+    if networks.augmentation is not None:
         assert draws.augment_real is not None and draws.augment_fake is not None
-        augmented_real, fake = (
-            game.augmentation(augmented_real, draws.augment_real),
-            game.augmentation(fake, draws.augment_fake),
-        )
+        augmented_real = networks.augmentation(augmented_real, draws.augment_real)
+        fake = networks.augmentation(fake, draws.augment_fake)
     return MicroBatch(augmented_real, fake, labels, draws)
 
 
 def discriminator_step(
-    game: Game, microbatches: Sequence[MicroBatch], apply_penalties: bool, penalty_factor: Scalar | float
+    networks: Networks,
+    step_config: StepConfig,
+    microbatches: Sequence[MicroBatch],
+    apply_penalties: bool,
+    penalty_factor: Scalar | float,
 ) -> tuple[list["DiscriminatorStats"], Scalar]:
-    """Have D learn from all parts; return what it said of each before it did, and the length of its gradient."""
+    """Update D by all microbatches; return the statistics of each from before the update, and the gradient's norm."""
     stats: list[DiscriminatorStats] = []
 
     def losses() -> Iterator[Scalar]:
         for microbatch in microbatches:
             output = discriminator_forward(
-                game.networks.discriminator,
-                game.step_config,
+                networks.discriminator,
+                step_config,
                 microbatch.real,
                 microbatch.fake.detach(),
                 microbatch.labels,
                 apply_penalties,
                 microbatch.draws,
             )
-            stats.append(_discriminator_stats(output, game.step_config.loss))
-            yield (
-                output.loss + penalty_factor * _weighted_penalties(output, game.step_config.objective)
-                if apply_penalties
-                else output.loss
-            ) / len(microbatches)
+            stats.append(_discriminator_stats(output, step_config.loss))
+            loss = output.loss
+            if apply_penalties and step_config.objective.penalties:
+                loss = loss + penalty_factor * _weighted_penalties(output, step_config.objective)
+            yield loss / len(microbatches)
 
-    gradient_norm = apply_gradients(
-        game.networks.discriminator, game.networks.discriminator_optimizer, losses(), game.step_config.devices
-    )
-    return stats, gradient_norm
+    norm = apply_gradients(networks.discriminator, networks.discriminator_optimizer, losses(), step_config.devices)
+    return stats, norm
 
 
 def generator_step(
-    game: Game,
+    networks: Networks,
+    step_config: StepConfig,
     microbatches: Iterable[MicroBatch],
     discriminator_stats: Sequence["DiscriminatorStats"],
     discriminator_gradient_norm: Scalar,
 ) -> tuple[list["GeneratorStats"], Scalar]:
-    """Have G learn from all parts; return its loss and D's new belief for each, and the length of its gradient."""
+    """Update G by all microbatches; return the statistics of each, and the gradient's norm."""
     generator_stats: list[GeneratorStats] = []
-    discriminator, step_config = game.networks.discriminator, game.step_config
+    discriminator, loss = networks.discriminator, step_config.loss
 
     def losses() -> Iterator[Scalar]:
         for microbatch, stats in zip(microbatches, discriminator_stats, strict=True):
             real_logits = stats.real_logits
             with step_config.devices.autocast():
-                if step_config.loss.needs_real_logits:
+                if loss.needs_real_logits:
                     with torch.no_grad():
                         real_logits = discriminator(microbatch.real, microbatch.labels)
                 fake_logits = discriminator(microbatch.fake, microbatch.labels)
-            loss = step_config.loss.generator(real_logits, fake_logits)
+            value = loss.generator(real_logits, fake_logits)
             generator_stats.append(
-                GeneratorStats(loss.detach(), step_config.loss.mean_probability(fake_logits.detach(), real_logits))
+                GeneratorStats(value.detach(), loss.mean_probability(fake_logits.detach(), real_logits))
             )
-            # A refused update of D refuses G's too: 0 times what is not finite is not finite.
-            yield loss / len(discriminator_stats) + 0 * discriminator_gradient_norm
+            # A refused update of D refuses G's too: 0 times a number that is not finite is not finite.
+            yield value / len(discriminator_stats) + 0 * discriminator_gradient_norm
 
     with freeze_parameters(discriminator):
-        gradient_norm = apply_gradients(
-            game.networks.generator, game.networks.generator_optimizer, losses(), step_config.devices
-        )
-    return generator_stats, gradient_norm
+        norm = apply_gradients(networks.generator, networks.generator_optimizer, losses(), step_config.devices)
+    return generator_stats, norm
 
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """The discriminator's two passes, and its penalties without their weights."""
+    """D's logits on both batches, its loss, and its penalties without their weights."""
 
     fake_logits: Logits
     real_logits: Logits
     loss: Scalar
     penalties: dict[str, Scalar]
-    """Those that are off, or not due, are 0."""
+    """All of this run; 0 in a step that does not apply them."""
 
 
 @dataclass(frozen=True)
 class DiscriminatorStats:
-    """What is kept of that once D has learned: numbers only."""
+    """What is kept of D's output after its update. Nothing has a graph."""
 
     real_logits: Logits
     loss: Scalar
@@ -253,7 +256,7 @@ class DiscriminatorStats:
 
 @dataclass(frozen=True)
 class GeneratorStats:
-    """What came of G's pictures: its loss, and how real the updated D takes them for."""
+    """G's loss, and the updated D's mean probability for the same images."""
 
     loss: Scalar
     mean_probability: Scalar
@@ -268,17 +271,11 @@ def discriminator_forward(
     apply_penalties: bool,
     draws: RandomDraws | None = None,
 ) -> DiscriminatorOutput:
-    """Return D's logits on both batches, passed apart so that their batch statistics stay apart, its loss and its penalties."""
-    active = {
-        name: penalty
-        for name, penalty in PENALTIES.items()
-        if apply_penalties and step_config.objective.penalty_weight(name) > 0
-    }
+    """Return D's logits, loss and penalties. Both batches pass apart, so that their batch statistics stay apart."""
+    active = {name: find_penalty(name) for name in step_config.objective.penalties if apply_penalties}
     gradients_of = {penalty.gradient_of for penalty in active.values()}
-    real, fake = (
-        real.detach().requires_grad_("real" in gradients_of),
-        fake.detach().requires_grad_("fake" in gradients_of),
-    )
+    real = real.detach().requires_grad_("real" in gradients_of)
+    fake = fake.detach().requires_grad_("fake" in gradients_of)
 
     def critic(images: Images) -> Float[Tensor, " logit"]:
         with step_config.devices.autocast():
@@ -287,9 +284,10 @@ def discriminator_forward(
     fake_logits = critic(fake)
     real_logits = critic(real)
     interpolation, noise = (None, None) if draws is None else (draws.interpolation, draws.noise)
-    penalty_inputs = PenaltyInputs(critic, real, fake, real_logits, fake_logits, interpolation, noise)
-    penalties = dict.fromkeys(PENALTIES, torch.zeros((), device=real.device)) | {
-        name: penalty.compute(penalty_inputs) for name, penalty in active.items()
+    inputs = PenaltyInputs(critic, real, fake, real_logits, fake_logits, interpolation, noise)
+    zero = torch.zeros((), device=real.device)
+    penalties = {
+        name: active[name].compute(inputs) if name in active else zero for name in step_config.objective.penalties
     }
     return DiscriminatorOutput(
         fake_logits, real_logits, step_config.loss.discriminator(real_logits, fake_logits), penalties
@@ -297,10 +295,9 @@ def discriminator_forward(
 
 
 def _weighted_penalties(output: DiscriminatorOutput, objective: ObjectiveConfig) -> Scalar:
-    """Return the penalties as D pays for them; what is computed on every n-th step counts n times."""
+    """Return the sum of the penalties with their weights. A penalty computed every n-th step counts n times."""
     weighted = [
-        objective.penalty_weight(name) * penalty.coefficient * output.penalties[name]
-        for name, penalty in PENALTIES.items()
+        weight * find_penalty(name).coefficient * output.penalties[name] for name, weight in objective.penalties.items()
     ]
     return objective.penalty_interval * torch.stack(weighted).sum()
 
@@ -320,7 +317,7 @@ def _discriminator_stats(output: DiscriminatorOutput, loss: Loss) -> Discriminat
 
 @contextmanager
 def freeze_parameters(network: nn.Module) -> Iterator[None]:
-    """Inside the block, compute no gradient of this player's weights; gradients still flow through it."""
+    """Inside the block, compute no gradient of this network's weights. Gradients still flow through it."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -332,10 +329,10 @@ def freeze_parameters(network: nn.Module) -> Iterator[None]:
 
 
 def apply_gradients(network: nn.Module, optimizer: Optimizer, losses: Iterable[Scalar], devices: Devices) -> Scalar:
-    """Update one player by the sum of these costs, and it alone: gradients are asked for by name, so the opponent's are never computed.
+    """Update one network by the sum of these losses; the gradients of the other are never computed.
 
-    Each cost's gradient is taken before the next is asked for. Returns the length of their sum, over all processes together. If that or a
-    cost is not a finite number, nothing is updated: every process sees the same sum, so all of them refuse.
+    Each loss's gradient is computed before the next loss is. Returns the norm of their sum, over all processes together.
+    If it or a loss is not finite, nothing is updated: every process sees the same sum, so all of them refuse.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     gradient_sums: list[Tensor] = []
@@ -357,14 +354,16 @@ def apply_gradients(network: nn.Module, optimizer: Optimizer, losses: Iterable[S
 
 
 def gradient_norm(gradients: list[Tensor]) -> Scalar:
-    """Return the Euclidean length of all gradients together; not finite if any number in them is not."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))  # pyright: ignore[reportPrivateImportUsage] - as torch's own clipping
+    """Return the Euclidean norm of all gradients together; not finite if any number in them is not."""
+    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage] - as torch's own clipping
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _step_if_finite(is_finite: Bool[Tensor, ""], optimizer: Optimizer, devices: Devices) -> None:
-    """Let the optimizer step if it is allowed; where the host runs ahead, its kernel decides, so that the loop need not wait for the answer."""
+    """Step unless a number is not finite. On a GPU the optimizer's kernel decides, so that the host need not wait."""
     if devices.is_async:
-        optimizer.found_inf = (~is_finite).float()  # pyright: ignore[reportAttributeAccessIssue] - how torch.amp tells a fused optimizer to stand still
+        # How torch.amp tells a fused optimizer to skip a step.
+        optimizer.found_inf = (~is_finite).float()  # pyright: ignore[reportAttributeAccessIssue]
         optimizer.step()
     elif is_finite:
         optimizer.step()

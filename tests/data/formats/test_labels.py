@@ -19,9 +19,9 @@ LABELS = ["x", "y", "x", None, "z"]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in NAMES:
-        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "pictures" / name).write_bytes(b"")
-    return tmp_path / "pictures"
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    return tmp_path / "photos"
 
 
 def read_labels(folder: Path, given: str | Path) -> list[str | int | None]:
@@ -57,7 +57,7 @@ FILES = {
     "bare.csv": "name;other;class\n3.png;1;x\ntop;2;z\n\n2;3;y\n1;4;x\n",
     "first.csv": "weight\tFile_Name\tother\nx\ta/1\tu\nx\tb\\3\tu\nz\t./top\tu\ny\ta/2.png\tu\n",
     "headless.csv": "a/2.png,y\nb/3.png,x\ntop.png,z\na/1.png,x\nb/4.tar.png,\n",
-    "quoted.csv": '\ufeff"picture","what"\n"a/1.png","x"\n"a/2.png"," y "\nb/3.png,x\nb/4.tar,\ntop.png,z\n',
+    "quoted.csv": '\ufeff"photo","what"\n"a/1.png","x"\n"a/2.png"," y "\nb/3.png,x\nb/4.tar,\ntop.png,z\n',
     "marked.csv": "\ufeffkind,file\nx,a/1\ny,a/2\nx,b/3\nz,top\n",
     "object.json": json.dumps({"a/1.png": "x", "2.png": "y", "3": "x", "top": "z", "b/4.tar.png": None}),
     "pairs.json": json.dumps([["a/1.png", "x"], ["2.png", "y"], ["3", "x"], ["top", "z"]]),
@@ -65,7 +65,10 @@ FILES = {
         [{"label": "x", "id": 1}, {"id": 2, "label": "y"}, {"id": 3, "label": "x"}, {"id": "top", "label": "z"}]
     ),
     "dataset.json": json.dumps({"labels": [["top.png", "z"], ["b/3.png", "x"], ["a/2.png", "y"], ["a/1.png", "x"]]}),
-    "rows.jsonl": '{"file": "1.png", "class": "x"}\n{"file": "2.png", "class": "y"}\n\n{"file": "3", "class": "x"}\n{"file": "top", "class": "z"}',
+    "rows.jsonl": (
+        '{"file": "1.png", "class": "x"}\n{"file": "2.png", "class": "y"}\n\n'
+        '{"file": "3", "class": "x"}\n{"file": "top", "class": "z"}'
+    ),
 }
 COLUMNS = {"first.csv": ":weight", "marked.csv": ":kind"}
 
@@ -91,14 +94,14 @@ def test_parquet_label_columns(folder):
 
 def test_unknown_column_error_lists_columns(folder):
     path = write_text(folder.parent / "a.csv", "file,weight,height\na/1.png,1,2\n")
-    assert "known are: weight, height" in error_message(folder, f"{path}:zzz")
-    assert "There is no file of labels" in error_message(folder, folder.parent / "b.csv")
-    assert "There is no file of labels" in error_message(folder, f"{folder.parent / 'b.csv'}:label")
+    assert "expected one of: weight, height" in error_message(folder, f"{path}:zzz")
+    assert "There is no label file" in error_message(folder, folder.parent / "b.csv")
+    assert "There is no label file" in error_message(folder, f"{folder.parent / 'b.csv'}:label")
 
 
 def test_rows_without_an_image(folder):
     path = write_text(folder.parent / "a.csv", "file,label\nimages/1.png,x\n")
-    assert "The first row names 'images/1.png', the first picture is 'a/1.png'" in error_message(folder, path)
+    assert "The first row names 'images/1.png', the first image is 'a/1.png'" in error_message(folder, path)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +111,9 @@ def test_rows_without_an_image(folder):
         ("a.csv", "file,label\n", "It has no rows"),
         ("a.csv", "file\na/1.png\n", "has one column, 'file'"),
         ("a.json", "{", "cannot be read"),
-        ("a.json", "3", "is no table of labels"),
-        ("a.json", '{"a/1.png": [1, 2]}', "tells [1, 2] as a class"),
-        ("a.json", '[["a/1.png", 1], {"b": 2}]', "rows of several kinds"),
+        ("a.json", "3", "is not a label table"),
+        ("a.json", '{"a/1.png": [1, 2]}', "has the class [1, 2]"),
+        ("a.json", '[["a/1.png", 1], {"b": 2}]', "mixes kinds of rows"),
         ("a.jsonl", "nonsense", "cannot be read"),
         ("a.json", "[" * 10000, "cannot be read"),
     ],
@@ -121,16 +124,16 @@ def test_label_files_without_labels(folder, name, text, expected):
 
 def test_column_requested_from_file_without_columns(folder):
     path = write_text(folder.parent / "a.json", '{"top": 1}')
-    assert "has no columns, and 'kind' was asked for" in error_message(folder, f"{path}:kind")
+    assert "has no columns, and 'kind' was requested" in error_message(folder, f"{path}:kind")
 
 
 def test_ambiguous_file_names():
     titles = ["a/1.png", "b/1.png", "b/1.jpg"]
     assert match_rows("f", [("a/1", 5), ("b/1.jpg", 6)], titles) == [5, None, 6]
     for name in ("1.png", "1", "b/1"):
-        with pytest.raises(CardiganError, match=r"is the name of several pictures, such as .* and "):
+        with pytest.raises(CardiganError, match=r"is the name of several images, such as .* and "):
             match_rows("f", [(name, 5)], titles)
-    with pytest.raises(CardiganError, match="is of two classes, 5 and 6"):
+    with pytest.raises(CardiganError, match="has two classes, 5 and 6"):
         match_rows("f", [("a/1.png", 5), ("a/1", 6)], titles)
     assert match_rows("f", [("a/1.png", 5), ("a/1", 5)], titles) == [5, None, None]
     assert match_rows("f", [("1.png", 5)], ["1.png", "a/1.png"]) == [5, None]

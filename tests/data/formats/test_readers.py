@@ -1,4 +1,4 @@
-"""The promises of a Reader, kept by each kind of source made from the same twelve pictures."""
+"""The promises of a Reader, kept by each kind of source made from the same twelve images."""
 
 import gzip
 import io
@@ -53,16 +53,16 @@ def image_names(images: ImageList) -> dict[str, bytes]:
 
 def folder(place: Path, images: ImageList) -> SourceMaker:
     for name, content in image_names(images).items():
-        (place / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / "pictures" / name).write_bytes(content)
-    return lambda: open_reader(str(place / "pictures"), "folders")
+        (place / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "photos" / name).write_bytes(content)
+    return lambda: open_reader(str(place / "photos"), "folders")
 
 
 def stylegan_folder(place: Path, images: ImageList) -> SourceMaker:
     folder(place, images)
     rows = ", ".join(f'["{name}", {label}]' for name, label in zip(NAMES, CLASSES, strict=True))
-    (place / "pictures" / "dataset.json").write_text(f'{{"labels": [{rows}]}}')
-    return lambda: open_reader(str(place / "pictures"))
+    (place / "photos" / "dataset.json").write_text(f'{{"labels": [{rows}]}}')
+    return lambda: open_reader(str(place / "photos"))
 
 
 def zip_maker(method: int) -> Callable[[Path, ImageList], SourceMaker]:

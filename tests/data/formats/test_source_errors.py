@@ -1,4 +1,4 @@
-"""What is not a source, or not quite one: each mistake is told in a sentence, each bad picture by its reason, and nothing hangs."""
+"""Invalid and damaged sources: each gives a one-line error, each unreadable image a reason, and nothing hangs."""
 
 import gzip
 import io
@@ -30,7 +30,7 @@ from cardigan.data.formats.torch_dataset import torch_dataset_reader
 from cardigan.data.reader import Reader, UnreadableImage
 from cardigan.errors import CardiganError
 
-IMAGE = b"a picture, as far as readers know"
+IMAGE = b"an image, as far as readers know"
 
 
 def error_message(source: Path | str, labels: str = "") -> str:
@@ -41,7 +41,7 @@ def error_message(source: Path | str, labels: str = "") -> str:
 
 
 def unreadable_reason(reader: Reader, title: str) -> str:
-    """Return why a picture is not read."""
+    """Return why an image is not read."""
     with pytest.raises(UnreadableImage) as caught:
         reader.read(entry_names(reader).index(title))
     return str(caught.value)
@@ -67,7 +67,7 @@ def test_missing_path_suggests_closest_name(tmp_path):
 
 
 def test_unknown_file_format(tmp_path):
-    assert "is of no known kind: expected a folder" in error_message(write_file(tmp_path / "notes.txt"))
+    assert "has an unknown format: expected a folder" in error_message(write_file(tmp_path / "notes.txt"))
     assert "give the folder" in error_message(write_file(tmp_path / "one.PNG"))
 
 
@@ -241,12 +241,12 @@ def test_damaged_zip(tmp_path):
         with zipfile.ZipFile(tmp_path / "p.zip", "a") as archive:
             archive.writestr(name, IMAGE * 9, compress_type=zipfile.ZIP_DEFLATED if name == "b.png" else None)
     content = (tmp_path / "p.zip").read_bytes()
-    write_file(tmp_path / "p.zip", content.replace(b"a picture, as", b"a pictura, as", 1))
+    write_file(tmp_path / "p.zip", content.replace(b"an image, as", b"a pictura, as", 1))
     reader = open_reader(str(tmp_path / "p.zip"))
-    assert unreadable_reason(reader, "a.png") == "is damaged (its checksum is not the archive's)"
+    assert unreadable_reason(reader, "a.png") == "is damaged (its checksum is wrong)"
     assert reader.read(1) == IMAGE * 9
-    assert "is damaged or no archive" in error_message(write_file(tmp_path / "p.zip", content[: len(content) // 2]))
-    assert "is damaged or no archive" in error_message(write_file(tmp_path / "p.zip", b""))
+    assert "is damaged or not an archive" in error_message(write_file(tmp_path / "p.zip", content[: len(content) // 2]))
+    assert "is damaged or not an archive" in error_message(write_file(tmp_path / "p.zip", b""))
 
 
 def test_zip_entry_with_huge_declared_size(tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_later_zip_entry_replaces_earlier_one(tmp_path):
 def test_archive_without_images(tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.writestr("a.txt", IMAGE)
-    assert "holds no pictures (1 not an image)" in error_message(tmp_path / "p.zip")
+    assert "holds no images (1 not an image)" in error_message(tmp_path / "p.zip")
 
 
 def tar(path: Path, mode: str = "w") -> Path:
@@ -303,16 +303,16 @@ def test_unsafe_tar_members(tmp_path, suffix, mode):
     assert unreadable_reason(reader, "../out.png") == "has a path that leaves the archive"
     assert unreadable_reason(reader, "soft.png") == "is a symbolic link"
     assert unreadable_reason(reader, "hard.png") == "is a hard link"
-    assert unreadable_reason(reader, "pipe.png") == "is no file"
+    assert unreadable_reason(reader, "pipe.png") == "is not a file"
     assert reader.read(1) == reader.read(2) == IMAGE
 
 
 def test_damaged_tar(tmp_path):
     content = tar(tmp_path / "p.tar").read_bytes()
     for broken in (b"", content[:600], content[:1100], content[:1024] + b"broken" + content[1030:]):
-        assert "is damaged or no archive" in error_message(write_file(tmp_path / "p.tar", broken))
+        assert "is damaged or not an archive" in error_message(write_file(tmp_path / "p.tar", broken))
     packed = gzip.compress(content)
-    assert "is damaged or no archive" in error_message(write_file(tmp_path / "p.tgz", packed[: len(packed) // 2]))
+    assert "is damaged or not an archive" in error_message(write_file(tmp_path / "p.tgz", packed[: len(packed) // 2]))
 
 
 def test_compressed_tar_memory_limit(tmp_path, monkeypatch):
@@ -377,7 +377,7 @@ def test_non_finite_pixels():
     pixels[1, 2, 2] = np.nan
     reader = array_reader(pixels)
     assert reader.read(0)[0, 0] == 128
-    assert unreadable_reason(reader, "1") == "holds numbers that are not finite"
+    assert unreadable_reason(reader, "1") == "holds values that are not finite"
 
 
 def test_channel_axis_detection():
@@ -424,12 +424,12 @@ def test_truncated_idx_files(tmp_path):
     good = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (2, 5, 5)) + bytes(50)
     assert len(open_reader(str(write_file(tmp_path / "a-images-idx3-ubyte", good)))) == 2
     for broken in (b"\0\0\x08", good[:-1], good[:9], b"\0\0\x0d" + good[3:], good + b"\0"):
-        assert "no whole IDX file" in error_message(write_file(tmp_path / "a-images-idx3-ubyte", broken))
+        assert "not a complete IDX file" in error_message(write_file(tmp_path / "a-images-idx3-ubyte", broken))
     assert "cannot be read" in error_message(write_file(tmp_path / "a-images-idx3-ubyte.gz", good))
 
 
 class FlakyDataset(torch.utils.data.Dataset):
-    """A dataset one picture of which fails."""
+    """A dataset one image of which fails."""
 
     def __len__(self) -> int:
         return 3
@@ -448,7 +448,7 @@ def test_torch_datasets_that_raise():
     assert reader.labels[::2] == ["word", "word"]
     with pytest.raises(CardiganError, match="has no length"):
         torch_dataset_reader(torch.utils.data.Dataset())
-    with pytest.raises(CardiganError, match="gives str"):
+    with pytest.raises(CardiganError, match="returns str"):
         torch_dataset_reader(torch.utils.data.StackDataset(["text"]))
 
 
@@ -459,7 +459,7 @@ def test_torch_dataset_of_16_bit_images():
 
 def test_parquet_without_images(tmp_path):
     parquet.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "p.parquet")
-    assert "has the columns a (int64), b (string): expected encoded pictures" in error_message(tmp_path / "p.parquet")
+    assert "has the columns a (int64), b (string): expected encoded images" in error_message(tmp_path / "p.parquet")
     parquet.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "p.parquet")
     assert "has no rows" in error_message(tmp_path / "p.parquet")
     content = (tmp_path / "p.parquet").read_bytes()
@@ -470,14 +470,14 @@ def test_parquet_without_images(tmp_path):
 def test_parquet_image_columns(tmp_path):
     columns = {"photo": [IMAGE, None], "thumb": [b"a", b"b"], "label": [1.5, 2.5], "kind": ["x", None], "n": [4, 5]}
     parquet.write_table(pa.table(columns), tmp_path / "p.parquet")
-    assert "expected encoded pictures" in error_message(tmp_path / "p.parquet")
+    assert "expected encoded images" in error_message(tmp_path / "p.parquet")
     parquet.write_table(pa.table(columns).drop(["thumb"]), tmp_path / "p.parquet")
     reader = open_reader(str(tmp_path / "p.parquet"))
     assert reader.labels is None and reader.read(0) == IMAGE
     assert "holds no bytes" in unreadable_reason(reader, "1")
     assert open_reader(str(tmp_path / "p.parquet"), "kind").labels == ["x", None]
     assert "did you mean 'kind'" in error_message(tmp_path / "p.parquet", "kinds")
-    assert "tells 1.5 as a class" in error_message(tmp_path / "p.parquet", "label")
+    assert "has the class 1.5" in error_message(tmp_path / "p.parquet", "label")
 
 
 def test_one_row_group_in_memory(tmp_path, monkeypatch):
@@ -514,7 +514,7 @@ def test_saved_huggingface_datasets(tmp_path):
     reader = open_reader(str(tmp_path / "saved"))
     assert reader.labels == ["dog", "cat", None]
     assert "did you mean 'label'" in error_message(tmp_path / "saved", "labl")
-    assert "is one part of a dataset, unnamed, and 'test' was asked for" in error_message(
+    assert "is one split of a dataset, unnamed, and 'test' was requested" in error_message(
         f"hf:{tmp_path / 'saved'}:test"
     )
     datasets.DatasetDict({"train": dataset, "test": dataset}).save_to_disk(tmp_path / "splits")
@@ -523,7 +523,7 @@ def test_saved_huggingface_datasets(tmp_path):
     next((tmp_path / "saved").glob("*.arrow")).unlink()
     assert "cannot be loaded" in error_message(tmp_path / "saved")
     dataset.remove_columns("image").save_to_disk(tmp_path / "bare")
-    assert "has the columns label: expected pictures" in error_message(tmp_path / "bare")
+    assert "has the columns label: expected images" in error_message(tmp_path / "bare")
 
 
 def test_huggingface_cache_folder(tmp_path):
@@ -567,7 +567,7 @@ def test_hdf5_without_images(tmp_path):
     assert "cannot be read" in error_message(write_file(tmp_path / "p.h5"))
     with h5py.File(tmp_path / "p.h5", "w") as file:
         file["a"], file["b"], file["label"] = np.zeros((2, 5, 5)), np.zeros((2, 5, 5)), ["x", "y"]
-    assert "expected pictures in one called images" in error_message(tmp_path / "p.h5")
+    assert "expected images in one called images" in error_message(tmp_path / "p.h5")
     with h5py.File(tmp_path / "p.h5", "a") as file:
         del file["b"]
     assert open_reader(str(tmp_path / "p.h5")).labels == ["x", "y"]
@@ -579,7 +579,7 @@ def test_lmdb_without_images(tmp_path):
         store.begin(write=True) as transaction,
     ):
         transaction.put(b"a", IMAGE)
-    assert "(1 are not): expected files of pictures" in error_message(tmp_path / "p.lmdb")
+    assert "(1 are not): expected encoded images" in error_message(tmp_path / "p.lmdb")
     with (
         lmdb.open(str(tmp_path / "p.lmdb"), map_size=2**20, subdir=False) as store,
         store.begin(write=True) as transaction,
@@ -615,6 +615,6 @@ def test_missing_datasets_package(monkeypatch):
 def test_labels_setting_that_is_not_a_column(tmp_path):
     write_file(tmp_path / "a.png")
     assert re.search(
-        r"The labels 'kind' are no file, and '.*' \(folder\) has no columns: expected folders, FILE",
+        r"The labels 'kind' are not a file, and '.*' \(folder\) has no columns: expected folders, FILE",
         error_message(tmp_path, "kind"),
     )

@@ -35,7 +35,7 @@ def png(image: Image.Image) -> bytes:
 
 @pytest.fixture
 def clean_folder(tmp_path) -> Path:
-    """Sixty pictures in two classes."""
+    """Sixty images in two classes."""
     for index in range(60):
         path = tmp_path / "good" / ("cat" if index % 4 else "dog") / f"{index:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def captured_output(capsys, *words: object) -> tuple[int, str, str]:
 def test_clean_source(capsys, clean_folder):
     code, said, _ = captured_output(capsys, clean_folder, "--labels", "folders")
     assert code == 0
-    assert "60 pictures in " in said and "60 PNG" in said and "all 40 x 40" in said and "Nothing." in said
+    assert "60 images in " in said and "60 PNG" in said and "all 40 x 40" in said and "Nothing." in said
     assert "classes       2, smallest 'dog' with 15, largest 'cat' with 45" in said
     command = said.strip().splitlines()[-1]
     assert command == f"cardigan train {clean_folder} --data.labels folders"
@@ -81,11 +81,11 @@ def test_all_problems_are_reported(capsys, damaged_folder):
     assert code == 1
     for words in (
         *(
-            "67 pictures",
+            "67 images",
             "1 not an image",
             "3 cannot be read:",
             "empty.jpg is empty",
-            "page.jpg is no picture of a known format",
+            "page.jpg is not an image of a known format",
             "cut.png is damaged",
         ),
         *("1 are blank", "dog/blank.png", "1 are equal to another, in 1 group: cat/copy.png = dog/000.png"),
@@ -95,7 +95,7 @@ def test_all_problems_are_reported(capsys, damaged_folder):
             "cat/002.png ~ dog/mirrored.png",
         ),
         *(
-            "cannot be trained on as it is: 4% of the pictures are unreadable",
+            "cannot be trained on as it is: 4% of the images are unreadable",
             f"cardigan check {damaged_folder} --write-clean clean.zip",
             "cardigan train clean.zip",
         ),
@@ -171,7 +171,7 @@ def test_json_keys_are_stable(capsys, damaged_folder):
 def test_clean_archive_keeps_original_bytes(capsys, tmp_path, damaged_folder):
     out = tmp_path / "clean.zip"
     code, said, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--write-clean", out)
-    assert code == 1 and "holds the 62 pictures" in said and said.strip().splitlines()[-1] == f"cardigan train {out}"
+    assert code == 1 and "holds the 62 images" in said and said.strip().splitlines()[-1] == f"cardigan train {out}"
     with zipfile.ZipFile(out) as archive:
         names = set(archive.namelist())
         assert archive.read("cat/near.jpg") == (damaged_folder / "cat" / "near.jpg").read_bytes()
@@ -186,7 +186,7 @@ def test_clean_archive_keeps_original_bytes(capsys, tmp_path, damaged_folder):
     assert labels == {name: name[:3] for name in names - {"dataset.json"}}
     code, said, _ = captured_output(capsys, out)
     assert (
-        code == 0 and "62 pictures" in said and "classes       2, smallest 'dog' with 15, largest 'cat' with 47" in said
+        code == 0 and "62 images" in said and "classes       2, smallest 'dog' with 15, largest 'cat' with 47" in said
     )
     assert "cannot be read" not in said and "equal to another" not in said and "are blank" not in said
 
@@ -279,7 +279,7 @@ def test_clean_archive_is_atomic_and_never_overwrites(capsys, tmp_path, clean_fo
     reader = Reader("fleeting", 5, str, lambda index: read_or_raise(stored, index), "")
     found = check_source(reader)
     del stored[4]
-    with pytest.raises(CardiganError, match="4 is gone, though it could be read before"):
+    with pytest.raises(CardiganError, match="4 is gone, but it was readable before"):
         write_clean_archive(reader, found, tmp_path / "half.zip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "mine.png", "mine.zip"]
 
@@ -340,10 +340,10 @@ def test_contact_sheet_sample_is_evenly_spread():
 
 INVALID_ARGUMENTS = {
     "no source": (["nowhere"], "There is no 'nowhere'"),
-    "embedded": (["mnist"], "comes with Cardigan"),
-    "shards": (["pictures-{000..009}.tar"], "is a set of shards"),
+    "built-in": (["mnist"], "is built in"),
+    "shards": (["photos-{000..009}.tar"], "is a set of shards"),
     "near alone": (["good", "--drop-near-duplicates"], "--drop-near-duplicates is about what --write-clean writes"),
-    "sheet among the pictures": (["good", "--contact-sheet", "good/sheet.png"], "lies in the source"),
+    "sheet among the images": (["good", "--contact-sheet", "good/sheet.png"], "lies in the source"),
     "sheet of another kind": (["good", "--contact-sheet", "sheet.jpg"], "ending in .png"),
     "archive of another kind": (["good", "--write-clean", "out.tar"], "ending in .zip"),
     "no folder": (["good", "--write-clean", "away/out.zip"], "There is no folder"),
@@ -361,7 +361,7 @@ def test_bad_input_gives_one_line_error(capsys, monkeypatch, clean_folder, words
 
 
 def test_labels_of_open_reader_raise():
-    with pytest.raises(CardiganError, match="is opened already"):
+    with pytest.raises(CardiganError, match="is open already"):
         check_source(arrays(np.zeros((9, 9), np.uint8)), labels="folders")
 
 
@@ -411,11 +411,11 @@ def test_dead_worker_error_names_the_image(end):
             end()
         return stored
 
-    reader = Reader("deadly", 200, lambda index: f"picture {index}", read, "")
-    with pytest.raises(CardiganError, match=r"died at .*\bpicture 77\b.*: either memory ran out") as caught:
+    reader = Reader("deadly", 200, lambda index: f"image {index}", read, "")
+    with pytest.raises(CardiganError, match=r"died at .*\bimage 77\b.*\. If memory ran out") as caught:
         check_source(reader, num_workers=2)
-    assert str(caught.value).count(" or picture ") <= 1
-    with pytest.raises(CardiganError, match=r"died at picture 77:"):
+    assert str(caught.value).count(" or image ") <= 1
+    with pytest.raises(CardiganError, match=r"died at image 77\."):
         check_source(reader, num_workers=1)
     assert check_source(reader, num_workers=0).num_readable == 200
 
@@ -441,5 +441,8 @@ def test_help_lists_exit_codes(capsys):
 
 
 def test_check_does_not_import_torch():
-    check = "import sys; from cardigan.cli import check; from cardigan.data.quality import check as checkup; sys.exit('torch' in sys.modules)"
+    check = (
+        "import sys; from cardigan.cli import check; from cardigan.data.quality import check as checkup; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What the doctor sees in one picture, which pictures it takes for the same, and what it makes of a source."""
+"""What the doctor sees in one image, which images it takes for the same, and what it makes of a source."""
 
 import io
 
@@ -24,7 +24,7 @@ MAX_PIXELS = 100_000_000
 
 
 def random_image(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """Return soft spots of colour, different for each seed."""
+    """Return soft spots of color, different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -44,7 +44,7 @@ def reader_of(*stored: StoredImage | str, labels=None) -> Reader:
             raise UnreadableImage(entry)
         return entry
 
-    return Reader("pictures", len(stored), lambda index: f"{index}.png", read, "", labels)
+    return Reader("photos", len(stored), lambda index: f"{index}.png", read, "", labels)
 
 
 def scan(*stored: StoredImage | str, labels=None):
@@ -61,7 +61,7 @@ def gray_noise(high: int) -> np.ndarray:
 
 
 def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
-    """Return the picture with this opacity in its left half."""
+    """Return the image with this opacity in its left half."""
     image = image.convert("RGBA")
     mask = Image.new("L", image.size, 255)
     mask.paste(alpha, (0, 0, image.width // 2, image.height))
@@ -70,11 +70,11 @@ def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
 
 
 ENCODINGS = {
-    "colour": (encode(random_image(1)), "PNG", "RGB", 3, ""),
+    "color": (encode(random_image(1)), "PNG", "RGB", 3, ""),
     "JPEG": (encode(random_image(1), "JPEG"), "JPEG", "RGB", 3, ""),
-    "grey": (encode(random_image(1).convert("L")), "PNG", "gray", 1, ""),
-    "grey kept as colour": (encode(random_image(1).convert("L").convert("RGB")), "PNG", "RGB", 1, ""),
-    "grey kept as a colour JPEG": (encode(random_image(1).convert("L").convert("RGB"), "JPEG"), "JPEG", "RGB", 1, ""),
+    "gray": (encode(random_image(1).convert("L")), "PNG", "gray", 1, ""),
+    "gray kept as color": (encode(random_image(1).convert("L").convert("RGB")), "PNG", "RGB", 1, ""),
+    "gray kept as a color JPEG": (encode(random_image(1).convert("L").convert("RGB"), "JPEG"), "JPEG", "RGB", 1, ""),
     "palette": (encode(random_image(1).quantize(16)), "PNG", "palette", 3, ""),
     "CMYK": (encode(random_image(1).convert("CMYK"), "JPEG"), "JPEG", "CMYK", 3, "CMYK converted to RGB"),
     "16-bit": (
@@ -87,10 +87,10 @@ ENCODINGS = {
     "transparent": (encode(with_alpha(random_image(1), 0)), "PNG", "RGBA, transparent", 4, ""),
     "half transparent": (encode(with_alpha(random_image(1), 254)), "PNG", "RGBA, transparent", 4, ""),
     "opaque": (encode(with_alpha(random_image(1), 255)), "PNG", "RGBA, opaque", 3, ""),
-    "opaque and grey": (encode(with_alpha(random_image(1).convert("L"), 255)), "PNG", "RGBA, opaque", 1, ""),
+    "opaque and gray": (encode(with_alpha(random_image(1).convert("L"), 255)), "PNG", "RGBA, opaque", 1, ""),
     "1-bit": (encode(random_image(1).convert("1")), "PNG", "1-bit", 1, ""),
     "array": (np.asarray(random_image(1)), "array", "RGB", 3, ""),
-    "grey array": (gray_noise(256).astype(np.uint8), "array", "gray", 1, ""),
+    "gray array": (gray_noise(256).astype(np.uint8), "array", "gray", 1, ""),
     "numbers": (gray_noise(256) / 255, "array", "gray", 1, ""),
 }
 
@@ -145,7 +145,7 @@ def test_exif_orientation_is_applied():
 
 BLANK = {
     "white": Image.new("RGB", (30, 20), "white"),
-    "nearly one colour": Image.fromarray(np.random.default_rng(0).integers(100, 104, (30, 30), dtype=np.uint8)),
+    "nearly one color": Image.fromarray(np.random.default_rng(0).integers(100, 104, (30, 30), dtype=np.uint8)),
     "wholly transparent": with_alpha(random_image(1).crop((0, 0, 32, 48)), 0).crop((0, 0, 16, 48)),
 }
 
@@ -155,7 +155,7 @@ def test_blank_images(image):
     assert inspect_image(encode(image), 0, MAX_PIXELS).blank
 
 
-@pytest.mark.parametrize("color", ["white", "black", "grey"])
+@pytest.mark.parametrize("color", ["white", "black", "gray"])
 def test_transparent_icon_of_one_color_is_not_blank(color):
     assert not inspect_image(encode(with_alpha(Image.new("RGB", (30, 20), color), 0)), 0, MAX_PIXELS).blank
 
@@ -171,7 +171,7 @@ def test_faint_image_is_not_blank():
 
 UNREADABLE = {
     "empty": (b"", "is empty"),
-    "text": (b"<html>404</html>", "is no picture of a known format"),
+    "text": (b"<html>404</html>", "is not an image of a known format"),
     "cut JPEG": (encode(random_image(1), "JPEG")[:-400], "is damaged"),
     "cut PNG": (encode(random_image(1))[:-400], "is damaged"),
     "no header": (encode(random_image(1))[:20], "is damaged"),
@@ -389,13 +389,13 @@ def test_advice_for_small_dataset():
         4 * 64 * 64 * 3,
         True,
     )
-    assert found.commands == ("cardigan train pictures",)
+    assert found.commands == ("cardigan train photos",)
     doubled = advice(scan(*images, *images), labels="my labels.csv", max_pixels=500)
     assert doubled.commands == (
-        "cardigan check pictures --labels 'my labels.csv' --max-pixels 500 --write-clean clean.zip",
+        "cardigan check photos --labels 'my labels.csv' --max-pixels 500 --write-clean clean.zip",
         "cardigan train clean.zip --data.max-pixels 500",
     )
-    assert advice(scan(*images), labels="folders").commands == ("cardigan train pictures --data.labels folders",)
+    assert advice(scan(*images), labels="folders").commands == ("cardigan train photos --data.labels folders",)
     assert advice(scan(*images, *images), labels="folders", clean_copy="c.zip").commands == ("cardigan train c.zip",)
     assert advice(scan(b"")).commands == () == advice(scan(b"")).recommendations
 

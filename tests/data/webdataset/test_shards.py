@@ -1,4 +1,4 @@
-"""Streams of tar shards: every picture once an epoch, the same order from any point on, and faults told by the shard's name."""
+"""Streams of tar shards: each image once per epoch, the same order from any start, and errors that name the shard."""
 
 import contextlib
 import http.server
@@ -43,10 +43,10 @@ def tar_header(name: str, size: int = 0) -> bytes:
 
 
 def numbered_files(shard: int, count: int) -> dict[str, bytes]:
-    """Return the files of some pictures, of different lengths, each with the number of its shard as its class."""
+    """Return the files of some images, of different lengths, each with the number of its shard as its class."""
     files = {}
     for image in range(count):
-        files[f"{shard}-{image}.jpg"] = f"picture {shard} {image}".encode() * (1 + 90 * (image % 3))
+        files[f"{shard}-{image}.jpg"] = f"image {shard} {image}".encode() * (1 + 90 * (image % 3))
         files[f"{shard}-{image}.cls"] = str(shard).encode()
     return files
 
@@ -115,7 +115,7 @@ def test_is_shards(tmp_path, source):
     for way in (source, str(tmp_path / "*.tar"), str(tmp_path), f"{tmp_path}/train-*[0-9].tar"):
         assert list(open_shards(way).addresses) == given
     assert list(open_shards(f"{tmp_path}/train-{{003,001}}.tar").addresses) == [given[3], given[1]]
-    images = tmp_path / "pictures"
+    images = tmp_path / "photos"
     images.mkdir()
     for name in ("a.png", "b.png", "old.tar", "older.tar", "._a.tar"):
         (images / name).touch()
@@ -142,7 +142,7 @@ def test_images_of_a_group_are_shuffled(source, monkeypatch):
     monkeypatch.setattr(shards, "GROUP_IMAGES", 8192)
     seen = [title.partition("/")[0] for title in entry_names(source, sum(SIZES))]
     assert len(list(itertools.groupby(seen))) > 2 * len(SIZES)
-    monkeypatch.setattr(shards, "GROUP_BYTES", 1)  # full with any picture: the shards come one after the other
+    monkeypatch.setattr(shards, "GROUP_BYTES", 1)  # full with any image: the shards come one after the other
     seen = [title.partition("/")[0] for title in entry_names(source, sum(SIZES))]
     assert len(list(itertools.groupby(seen))) == sum(size > 0 for size in SIZES)
 
@@ -205,8 +205,9 @@ def test_sample_labels_and_bytes(tmp_path):
         for entry in itertools.islice(opened.entries(0, 0), 10)
     }
     assert found == {
-        "a/1.jpg": (b"one", 7), "a/2.JPG": (b"two", "dog"), "a/3.png": (b"three", 4), "b/3.seg.png": (b"another folder", "cat"),
-        "c.jpg": (b"c", None), "d.jpg": (b"d", None), "e.jpg": (b"", 2), "f.jpg": (b"f", None), "g.1.jpg": (b"first", None), "h.jpg": (b"h", None),
+        "a/1.jpg": (b"one", 7), "a/2.JPG": (b"two", "dog"), "a/3.png": (b"three", 4),
+        "b/3.seg.png": (b"another folder", "cat"), "c.jpg": (b"c", None), "d.jpg": (b"d", None), "e.jpg": (b"", 2),
+        "f.jpg": (b"f", None), "g.1.jpg": (b"first", None), "h.jpg": (b"h", None),
     }  # fmt: skip
     assert opened.skipped == {"not an image": 1, "another image of the same key": 1, "hidden": 1}
     again = open_shards(source)
@@ -270,10 +271,10 @@ def truncated_tar(size: int) -> bytes:
         (b"", "is empty"),
         (b"<html>" * 200, "is not a tar file"),
         (b"\x1f\x8b" + bytes(1000), "is gzip, not tar"),
-        (truncated_tar(700), "is cut off"),
-        (truncated_tar(1024), "is cut off"),
-        (truncated_tar(3000), "is cut off"),
-        (truncated_tar(8 * 1024), "is cut off"),
+        (truncated_tar(700), "is truncated"),
+        (truncated_tar(1024), "is truncated"),
+        (truncated_tar(3000), "is truncated"),
+        (truncated_tar(8 * 1024), "is truncated"),
         (truncated_tar(4608) + b"?" * 6000, "is damaged at byte 4,608"),
     ],
     ids=range(8),
@@ -291,10 +292,10 @@ def test_damaged_shard_error_names_the_shard(tmp_path, content, words):
 
 def test_truncation_anywhere_is_detected(tmp_path):
     whole = make_tar(numbered_files(0, 2))
-    end = 512 * (2 + 2 + 3 + 2)  # headers and contents of two pictures and two classes
+    end = 512 * (2 + 2 + 3 + 2)  # headers and contents of two images and two classes
     open_shards(single_shard(tmp_path, whole[: end + 512])).count_images()
     for size in range(0, end + 512, 64):
-        with pytest.raises(CardiganError, match=r"is cut off|is empty"):
+        with pytest.raises(CardiganError, match=r"is truncated|is empty"):
             open_shards(single_shard(tmp_path, whole[:size])).count_images()
 
 
@@ -318,7 +319,7 @@ def test_shard_deleted_during_reading_raises(tmp_path, source):
 def test_shards_without_images_raise(tmp_path):
     source = single_shard(tmp_path, make_tar({"a.txt": b"text"}))
     for images_seen in (0, 1):
-        with pytest.raises(CardiganError, match="holds no pictures"):
+        with pytest.raises(CardiganError, match="holds no images"):
             next(open_shards(source).entries(0, images_seen))
 
 
@@ -328,7 +329,7 @@ def test_changed_shard_raises(tmp_path, source):
     for _ in range(sum(SIZES)):
         next(entries)
     (tmp_path / "train-004.tar").write_bytes(make_tar(numbered_files(4, 2)))
-    with pytest.raises(CardiganError, match=r"train-004\.tar was changed: it holds 2 pictures .* and 3"):
+    with pytest.raises(CardiganError, match=r"train-004\.tar was changed: it holds 2 images .* and 3"):
         list(itertools.islice(entries, 2 * sum(SIZES)))
 
 
@@ -511,7 +512,7 @@ def test_http_timeout(monkeypatch):
             released.set()
 
 
-@pytest.mark.parametrize("endless", ["of one picture", "of many pictures", "in one file"])
+@pytest.mark.parametrize("endless", ["of one image", "of many images", "in one file"])
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_background_reader_stops_with_iterator(monkeypatch, end, endless):
     monkeypatch.setattr(shards, "GROUP_IMAGES", 1)
@@ -528,7 +529,7 @@ def test_background_reader_stops_with_iterator(monkeypatch, end, endless):
             if endless == "in one file":
                 request.wfile.write(tar_header("a.txt", 1 << 40))
             for written in itertools.count():
-                name = f"{written}.jpg" if endless == "of many pictures" else "a.jpg"
+                name = f"{written}.jpg" if endless == "of many images" else "a.jpg"
                 request.wfile.write((bytes(512) if endless == "in one file" else tar_header(name)) * 100)
                 if written == 200:  # more than sockets hold: the reader has taken some of it
                     in_the_middle.set()
@@ -588,7 +589,7 @@ def test_read_ahead_is_paced(tmp_path, monkeypatch):
         time.sleep(0.001)  # the thread has time to read all it may
         held.append(sum(read) - 1000 * taken)
     entries.close()
-    assert max(held) <= 50_000 + 5000 + 1000  # the group, what may be read ahead, and the picture that waits for room
+    assert max(held) <= 50_000 + 5000 + 1000  # the group, what may be read ahead, and the image that waits for room
     assert min(held) >= 40_000
 
 

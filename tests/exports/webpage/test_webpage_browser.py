@@ -1,4 +1,4 @@
-"""The page opened from disk in a real browser: the same pictures as PyTorch, by mouse, touch and keyboard, and nothing asked of anyone."""
+"""The page in a real browser, from disk: same images as PyTorch, mouse, touch and keyboard input, no network requests."""
 
 import base64
 import dataclasses
@@ -48,14 +48,15 @@ def snapshot_of(case):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page of each network, written when first asked for."""
+    """Return a function that writes a network's page once."""
     folder, written = tmp_path_factory.mktemp("pages"), {}
 
     def page_of(case):
         if case not in written:
             written[case] = snapshot_of(case), folder / f"{case}.html"
             links = "[a](javascript:alert(1)) [c](https://example.org)"
-            card = f"---\nlicense: x\n---\n# {HOSTILE}\n\n{links} {HOSTILE} `{HOSTILE}`\n\n| {HOSTILE} | b |\n|---|---|\n| 1 | 2 |\n"
+            table = f"| {HOSTILE} | b |\n|---|---|\n| 1 | 2 |\n"
+            card = f"---\nlicense: x\n---\n# {HOSTILE}\n\n{links} {HOSTILE} `{HOSTILE}`\n\n{table}"
             write_page(*written[case], card=card)
         return written[case]
 
@@ -72,34 +73,34 @@ def browser():
 
 @pytest.fixture
 def open_page_in(browser, pages):
-    """Open a network's page from disk. Any error, any request and any word of the console fails the test."""
+    """Open a network's page from disk. Any error, request or console message fails the test."""
     context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce", has_touch=True)
-    troubles = []
+    problems = []
 
     def open_page(case, query=""):
         snapshot, path = pages(case)
         page = context.new_page()
         page.set_default_timeout(TIMEOUT_SECONDS)
-        page.on("console", lambda told: troubles.append(told.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
             "request",
             lambda request: (
-                troubles.append(request.url) if not request.url.startswith(("data:", "blob:", path.as_uri())) else None
+                problems.append(request.url) if not request.url.startswith(("data:", "blob:", path.as_uri())) else None
             ),
         )
         page.goto(path.as_uri() + query)
         page.wait_for_selector("html[data-ready]")
         return snapshot, page
 
-    open_page.troubles = troubles
+    open_page.problems = problems
     yield open_page
     context.close()
-    assert not troubles
+    assert not problems
 
 
 def floats(page, expression):
-    """Return the 32-bit floats that an expression gives, without a detour through JSON."""
+    """Return the float32 values of an expression, without JSON."""
     code = """(async () => {
         let text = "";
         for (const byte of new Uint8Array((await HERE).buffer)) text += String.fromCharCode(byte);
@@ -134,11 +135,11 @@ def test_webpage_images_equal_pytorch(open_page_in, case, query):
         (sample_labels(keys, classes) if classes else None, ""),
         (torch.full((len(keys),), 1) if classes else None, ", { label: 1, truncation: 0.5 }"),
     ):
-        wanted = snapshot.generator(z * (0.5 if settings else 1), labels).flatten()
-        drawn = floats(page, f"cardigan.pixels({SEEDS}{settings})")
-        assert wanted.std() > 1e-3
-        assert (drawn - wanted).abs().max() <= 2e-2 * max(1, float(wanted.abs().max()))
-        assert (drawn - wanted).abs().max() <= 0.1 * wanted.std()  # near, and not merely flat
+        expected = snapshot.generator(z * (0.5 if settings else 1), labels).flatten()
+        actual = floats(page, f"cardigan.pixels({SEEDS}{settings})")
+        assert expected.std() > 1e-3
+        assert (actual - expected).abs().max() <= 2e-2 * max(1, float(expected.abs().max()))
+        assert (actual - expected).abs().max() <= 0.1 * expected.std()  # a flat image would fail
 
 
 @pytest.mark.parametrize("case", ["conditional", "unconditional", "mlp"])
@@ -161,17 +162,17 @@ def test_shown_and_saved_images_equal_sample(open_page_in):
     for _ in range(10):
         page.keyboard.press("Shift+ArrowDown")
     assert page.get_attribute("#pad", "aria-valuetext") == "0 % across, 100 % down"
-    wait_until(page, lambda: page.get_attribute("#tiles", "aria-label") == "The picture 0 % across, 100 % down")
+    wait_until(page, lambda: page.get_attribute("#tiles", "aria-label") == "The image 0 % across, 100 % down")
     with page.expect_download() as download:
         page.click("#save")
     saved = (
         torch.from_numpy(np.array(Image.open(io.BytesIO(download.value.path().read_bytes())))).permute(2, 0, 1).int()
     )
-    wanted = sample_pixels(snapshot, [(41, 0)])[0].int()
-    assert saved.shape == wanted.shape
-    opaque = wanted[3] > 127  # a canvas keeps colours multiplied by their opacity
-    assert (saved - wanted).abs()[:, opaque].max() <= 3
-    assert (saved - wanted).abs()[3].max() <= 1
+    expected = sample_pixels(snapshot, [(41, 0)])[0].int()
+    assert saved.shape == expected.shape
+    opaque = expected[3] > 127  # a canvas stores premultiplied alpha
+    assert (saved - expected).abs()[:, opaque].max() <= 3
+    assert (saved - expected).abs()[3].max() <= 1
     assert "--seeds 0,1,41,3" in page.inner_text("#command")
 
 
@@ -275,22 +276,25 @@ def test_webpage_is_accessible_and_responsive(open_page_in, case):
 
 def test_webpage_makes_no_requests(open_page_in):
     _, page = open_page_in("conditional")
-    image = "new Promise((_, no) => { const image = new Image(); image.onerror = () => no(Error('refused')); image.src = 'https://example.org/x' })"
+    image = (
+        "new Promise((_, reject) => { const image = new Image(); image.onerror = () => reject(Error('refused')); "
+        "image.src = 'https://example.org/x' })"
+    )
     for attempt in ("fetch('https://example.org/')", image):
         with pytest.raises(playwright.Error):
             page.evaluate(attempt)
-    assert len(open_page_in.troubles) >= 2  # what the browser says of what it refused
-    open_page_in.troubles.clear()
+    assert len(open_page_in.problems) >= 2  # the browser's messages about blocked requests
+    open_page_in.problems.clear()
     policy = page.locator("meta[http-equiv]").get_attribute("content")
     assert "connect-src" not in policy and policy.startswith("default-src 'none'")
 
 
 def own_cpu_fraction():
-    """Return the share of a core that this process gets just now, so that times can be told as on a core of one's own."""
-    wall, own = time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < 0.3:
+    """Return the fraction of a core that this process currently gets, to correct times on a busy machine."""
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall_start < 0.3:
         pass
-    return (time.process_time() - own) / (time.perf_counter() - wall)
+    return (time.process_time() - cpu_start) / (time.perf_counter() - wall_start)
 
 
 @pytest.mark.alone
@@ -300,5 +304,5 @@ def test_mnist_webpage_size_and_latency(open_page_in, pages):
     _, page = open_page_in("mnist")
     for grid in (1, 4):
         rates = [page.evaluate(f"cardigan.redraws({grid}, 1)") / own_cpu_fraction() for _ in range(3)]
-        print(f"{grid} x {grid}: {sorted(rates)[1]:.0f} redraws a second on a core of its own")
+        print(f"{grid} x {grid}: {sorted(rates)[1]:.0f} redraws per second on a dedicated core")
         assert max(rates) >= 15

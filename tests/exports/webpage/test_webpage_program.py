@@ -1,4 +1,4 @@
-"""What a page is made of, without a browser: programs of all networks, the block of weights, the WebAssembly, the file."""
+"""The page's parts, without a browser: programs of all networks, the weight block, the WebAssembly, the file."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ CASES = [(name, options, classes) for name, choices in OPTIONS.items() for optio
 def random_generator(
     name: str, classes: int, size=(18, 37), channels=1, latent=LATENT, width=8, distribution="normal", **options
 ) -> Snapshot:
-    """Return a generator whose every number matters: norms have statistics, and what begins at 0 does not stay there."""
+    """Return a generator in which every weight matters: norms have statistics, and zero-initialized weights do not stay 0."""
     options = {key: value for key, value in options.items() if classes or key != "conditioning"}
     data = DataConfig(source="mnist", height=size[0], width=size[1], channels=channels)
     config = Config(
@@ -67,10 +67,10 @@ def test_program_output_equals_network(name, options, classes):
     snapshot = random_generator(name, classes, **options)
     program = lower_generator(snapshot.generator, LATENT, classes)
     z, labels = torch.randn(7, LATENT), torch.arange(7) % classes if classes else None
-    wanted = snapshot.generator(z, labels)
-    drawn = run_program(program, z, None if labels is None else one_hot(labels, classes).float())
-    assert wanted.std() > 0.01
-    assert torch.allclose(drawn, wanted, atol=1e-5, rtol=1e-4)
+    expected = snapshot.generator(z, labels)
+    actual = run_program(program, z, None if labels is None else one_hot(labels, classes).float())
+    assert expected.std() > 0.01
+    assert torch.allclose(actual, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_cases_cover_every_network():
@@ -90,28 +90,28 @@ def test_batch_norm_is_folded_into_preceding_convolution():
 
 
 class SkipGenerator(Generator):
-    """Two convolutions of one value, of which the first is normalised after the second was computed."""
+    """Two convolutions of one value; the first is normalized after the second is computed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.draw = nn.Linear(LATENT, 64)
+        self.linear = nn.Linear(LATENT, 64)
         self.convolution, self.skip = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(1, 3, 1)
         self.norm = nn.BatchNorm2d(3)
 
     def forward(self, z, labels=None):
-        x = self.draw(z).unflatten(1, (1, 8, 8))
+        x = self.linear(z).unflatten(1, (1, 8, 8))
         hidden = self.convolution(x)
-        beside = self.skip(x)
-        return torch.tanh(self.norm(hidden) + beside)
+        skip = self.skip(x)
+        return torch.tanh(self.norm(hidden) + skip)
 
 
 def test_batch_norm_is_not_folded_elsewhere():
     torch.manual_seed(0)
     network = SkipGenerator()
-    network(torch.randn(8, LATENT))  # for its statistics
+    network(torch.randn(8, LATENT))  # sets the running statistics
     z = torch.randn(5, LATENT)
-    drawn = run_program(lower_generator(network.eval().requires_grad_(False), LATENT, 0), z)
-    assert torch.allclose(drawn, network(z), atol=1e-5)
+    images = run_program(lower_generator(network.eval().requires_grad_(False), LATENT, 0), z)
+    assert torch.allclose(images, network(z), atol=1e-5)
 
 
 def test_class_interpolation_is_linear():
@@ -126,28 +126,31 @@ def test_class_interpolation_is_linear():
 class UnsupportedGenerator(Generator):
     def __init__(self) -> None:
         super().__init__()
-        self.bend = nn.ELU()
-        self.draw = nn.Linear(LATENT, 64)
+        self.activation = nn.ELU()
+        self.linear = nn.Linear(LATENT, 64)
 
     def forward(self, z, labels=None):
-        return torch.tanh(self.bend(self.draw(z))).unflatten(1, (1, 8, 8))
+        return torch.tanh(self.activation(self.linear(z))).unflatten(1, (1, 8, 8))
 
 
 class BatchDependentGenerator(UnsupportedGenerator):
     def forward(self, z, labels=None):
-        return torch.tanh(self.draw(z - z.mean(dim=0))).unflatten(1, (1, 8, 8))
+        return torch.tanh(self.linear(z - z.mean(dim=0))).unflatten(1, (1, 8, 8))
 
 
 @pytest.mark.parametrize(
     ("network", "words"),
-    [(UnsupportedGenerator(), ["'elu'", "ELU 'bend'"]), (BatchDependentGenerator(), ["'mean'", "Neighbourly"])],
+    [
+        (UnsupportedGenerator(), ["'elu'", "ELU 'activation'"]),
+        (BatchDependentGenerator(), ["'mean'", "BatchDependentGenerator"]),
+    ],
     ids=["elu", "mean"],
 )
 def test_unsupported_webpage_layer_is_named(network, words, tmp_path):
     snapshot = Snapshot(network.eval(), Config(latent=LatentConfig(size=LATENT)), ImageSpec(1, 8, 8, 0), 0)
-    with pytest.raises(CardiganError) as told:
+    with pytest.raises(CardiganError) as error:
         write_page(snapshot, tmp_path / "page.html")
-    assert all(word in str(told.value) for word in words)
+    assert all(word in str(error.value) for word in words)
     assert not list(tmp_path.iterdir())
 
 
@@ -164,11 +167,11 @@ def test_weights_round_trip_within_dtype_precision(weights, error):
 def test_weights_out_of_range_raise(tmp_path):
     snapshot = random_generator("mlp", 0)
     snapshot.generator.to_image.weight.data[0, 0] = 7e4
-    with pytest.raises(CardiganError, match="end at 65504: keep them as float32"):
+    with pytest.raises(CardiganError, match="maximum is 65504: use float32"):
         write_page(snapshot, tmp_path / "page.html")
     assert write_page(snapshot, tmp_path / "page.html", weights="float32") < 1e-4
     snapshot.generator.to_image.weight.data[0, 0] = float("nan")
-    with pytest.raises(CardiganError, match="no finite numbers"):
+    with pytest.raises(CardiganError, match="non-finite weights"):
         write_page(snapshot, tmp_path / "page.html")
     with pytest.raises(CardiganError, match="did you mean 'float16'"):
         write_page(snapshot, tmp_path / "page.html", weights="flaot16")
@@ -177,15 +180,15 @@ def test_weights_out_of_range_raise(tmp_path):
 def test_webpage_is_verified_before_saving(tmp_path, monkeypatch):
     snapshot, out = random_generator("mlp", 0), tmp_path / "page.html"
     monkeypatch.setattr(page, "TOLERANCE", 0.0)
-    with pytest.raises(CardiganError, match=r"at most 0\.0 is allowed"):
+    with pytest.raises(CardiganError, match=r"tolerance 0\.0,"):
         write_page(snapshot, out)
     assert (
         write_page(snapshot, out, weights="int8") < 1e-4
-    )  # the steps are right, and what rounding changes is told, not refused
+    )  # the program is correct; the effect of int8 is reported, not rejected
     out.unlink()
     monkeypatch.undo()
     monkeypatch.setattr(page, "MAX_PAGE_BYTES", 1000)
-    with pytest.raises(CardiganError, match="browsers read at most"):
+    with pytest.raises(CardiganError, match="MiB, but the maximum is"):
         write_page(snapshot, out)
     assert not list(tmp_path.iterdir())
 
@@ -211,7 +214,9 @@ def test_webpage_has_no_external_urls(tmp_path):
 
 
 def test_number_encoding():
-    assert unsigned_leb128(624485) == b"\xe5\x8e\x26"  # the examples of its section 5.2.2 and of DWARF's appendix C
+    assert (
+        unsigned_leb128(624485) == b"\xe5\x8e\x26"
+    )  # examples of the specification, section 5.2.2, and of DWARF, appendix C
     assert signed_leb128(-123456) == b"\xc0\xbb\x78"
     assert [signed_leb128(number) for number in (0, 63, 64, -64, -65)] == [
         b"\x00",
@@ -224,7 +229,7 @@ def test_number_encoding():
 
 
 def test_docs_webpage_is_current():
-    """A change of the engine or of the page leaves the README's page behind: then export it again."""
+    """After a change of the engine or the page, docs/pages/mnist.html must be exported again."""
     written = (Path(__file__).parents[3] / "docs" / "pages" / "mnist.html").read_text(encoding="utf-8")
     for part in (page.ENGINE_FILES, page.SCRIPT_FILES, ("theme.js",)):
         assert page.read_assets(part) in written, part

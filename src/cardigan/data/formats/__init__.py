@@ -1,1 +1,1 @@
-"""Readers of every kind of source whose pictures can be asked for by number."""
+"""Readers for every format with access to images by index."""

@@ -1,7 +1,7 @@
-"""Pictures in zip and tar archives, read in place: nothing is ever written to the disk.
+"""Images in zip and tar archives, read in place: nothing is unpacked to disk.
 
-A member that is a link, encrypted, or of a path that leaves the archive is never followed; each piece of a file is read by opening it
-anew, so processes forked from one another share nothing.
+Links, encrypted members, and paths outside the archive are never read. Each read opens the file again, so that forked
+processes share no file position.
 """
 
 import re
@@ -25,11 +25,11 @@ from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
 from cardigan.errors import CardiganError
 
 MAX_IMAGE_BYTES = 2**30
-"""A member of more bytes is not read: an archive of a few bytes can claim any size."""
+"""Maximum size of a member. A tiny archive can claim any size."""
 MAX_BYTES_IN_MEMORY = 2 * 2**30
-"""Of a compressed tar archive, this many bytes of pictures are held in memory at most."""
+"""Maximum total size of the images of a compressed tar archive."""
 COMPRESSION_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
-"""How files compressed by gzip, bzip2 and xz begin."""
+"""First bytes of gzip, bzip2 and xz files."""
 REPLACED = "replaced by a later entry of the same name"
 SYMLINK = "is a symbolic link"
 ARCHIVE_ERRORS = (
@@ -44,7 +44,7 @@ ARCHIVE_ERRORS = (
     ValueError,
     OverflowError,
 )
-"""What the standard library raises for broken archives."""
+"""Errors that the standard library raises for broken archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,18 @@ class ArchiveMember:
 
     path: str
     signature: str
-    """Changes if its content does."""
+    """Changes if the content changes."""
     read: Callable[[], bytes]
-    """Raises Unreadable."""
+    """Raises UnreadableImage."""
 
 
 def zip_reader(path: Path) -> Reader:
-    """Return the pictures of a zip archive."""
+    """Return the images of a zip archive."""
     return _archive_reader(path, _zip_members(path), "")
 
 
 def tar_reader(path: Path) -> Reader:
-    """Return the pictures of a tar archive; those of a compressed one are held in memory."""
+    """Return the images of a tar archive. A compressed archive is loaded into memory."""
     return _archive_reader(
         path, _compressed_tar_members(path) if _is_compressed(path) else _tar_members(path), stat_signature(path)
     )
@@ -86,7 +86,8 @@ def _archive_reader(path: Path, members: Iterable[ArchiveMember], signature: str
                 dataset_json = member
     except ARCHIVE_ERRORS as error:
         raise CardiganError(
-            f"{name!r} is damaged or no archive ({error_reason(error)}): get it anew, or unpack it and give the folder."
+            f"{name!r} is damaged or not an archive ({error_reason(error)}): get it again, or unpack it and give the "
+            "folder."
         ) from None
     if not images:
         raise no_images_error(name, skipped)
@@ -106,7 +107,7 @@ def _read_dataset_json(name: str, member: ArchiveMember) -> bytes:
     try:
         return member.read()
     except UnreadableImage as error:
-        raise CardiganError(f"{member.path} of {name!r} {error}: take it away, or mend it.") from None
+        raise CardiganError(f"{member.path} of {name!r} {error}: remove it or repair it.") from None
 
 
 def _sort_key(path: str) -> bytes:
@@ -131,7 +132,7 @@ def _return_content(content: bytes) -> bytes:
 
 def _read_range(path: Path, start: int, length: int) -> bytes:
     if length > MAX_IMAGE_BYTES:
-        raise UnreadableImage(f"has {length:,} bytes: at most {MAX_IMAGE_BYTES:,} are read for one picture")
+        raise UnreadableImage(f"has {length:,} bytes: expected at most {MAX_IMAGE_BYTES:,}")
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
@@ -139,14 +140,14 @@ def _read_range(path: Path, start: int, length: int) -> bytes:
     except (OSError, ValueError, OverflowError) as error:
         raise UnreadableImage(f"cannot be read ({error_reason(error)})") from None
     if len(content) != length:
-        raise UnreadableImage("is cut off")
+        raise UnreadableImage("is truncated")
     return content
 
 
 def _zip_members(path: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if info.filename and not info.is_dir():  # zipfile looks at the last letter of a name
+            if info.filename and not info.is_dir():  # is_dir reads the last character of the name
                 member_path = _normalize_path(info.filename)
                 yield ArchiveMember(
                     member_path, f"{info.file_size} {info.CRC}", _zip_member_reader(path, info, member_path)
@@ -168,20 +169,20 @@ def _zip_member_reader(path: Path, info: zipfile.ZipInfo, member_path: str) -> C
 def _read_zip_member(
     path: Path, header_offset: int, compressed_size: int, size: int, method: int, checksum: int
 ) -> bytes:
-    """Return a member's content. The names in its own header, after which it begins, may be longer than in the archive's list."""
+    """Return a member's content. It starts after the local header, whose size can differ from the directory entry."""
     local_header = _read_range(path, header_offset, 30)
     if local_header[:4] != b"PK\x03\x04":
-        raise UnreadableImage("is damaged (it does not begin where the archive's list says)")
+        raise UnreadableImage("is damaged (it does not start where the archive's directory says)")
     lengths = int.from_bytes(local_header[26:28], "little") + int.from_bytes(local_header[28:30], "little")
     content = _decompress(_read_range(path, header_offset + 30 + lengths, compressed_size), method, size)
     if len(content) != size or zlib.crc32(content) != checksum:
-        raise UnreadableImage("is damaged (its checksum is not the archive's)")
+        raise UnreadableImage("is damaged (its checksum is wrong)")
     return content
 
 
 def _decompress(compressed: bytes, method: int, size: int) -> bytes:
     if size > MAX_IMAGE_BYTES:
-        raise UnreadableImage(f"has {size:,} bytes: at most {MAX_IMAGE_BYTES:,} are read for one picture")
+        raise UnreadableImage(f"has {size:,} bytes: expected at most {MAX_IMAGE_BYTES:,}")
     try:
         if method == zipfile.ZIP_DEFLATED:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(compressed, size + 1)
@@ -191,7 +192,7 @@ def _decompress(compressed: bytes, method: int, size: int) -> bytes:
         raise UnreadableImage(f"is damaged ({error_reason(error)})") from None
     if method != zipfile.ZIP_STORED:
         raise UnreadableImage(
-            f"is compressed by method {method}, which is not read: make the archive anew with deflate"
+            f"is compressed by method {method}, which is not supported: create the archive again with deflate"
         )
     return compressed
 
@@ -202,7 +203,7 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _tar_infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members one by one, keeping none: a million of them would fill a gigabyte."""
+    """Yield the members one by one without storing them: a million of them take a gigabyte."""
     while (info := archive.next()) is not None:
         archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
         if not info.isdir():
@@ -210,7 +211,7 @@ def _tar_infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     if archive.fileobj is not None:
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError("a member's header is broken")  # tarfile takes it for the end
+            raise tarfile.ReadError("a member's header is broken")  # tarfile treats it as the end
 
 
 def _tar_members(path: Path) -> Iterator[ArchiveMember]:
@@ -227,8 +228,8 @@ def _compressed_tar_members(path: Path) -> Iterator[ArchiveMember]:
             num_bytes += info.size if is_needed else 0
             if num_bytes > MAX_BYTES_IN_MEMORY:
                 raise CardiganError(
-                    f"{str(path)!r} holds more than {MAX_BYTES_IN_MEMORY:,} bytes of pictures and, being compressed, cannot be read in place: "
-                    "decompress it first (gunzip, bunzip2 or unxz), and give the .tar."
+                    f"{str(path)!r} holds more than {MAX_BYTES_IN_MEMORY:,} bytes of images, and a compressed archive "
+                    "cannot be read in place: decompress it first (gunzip, bunzip2 or unxz), and give the .tar."
                 )
             file = archive.extractfile(info) if is_needed else None
             yield _tar_member(info, partial(_return_content, b"" if file is None else file.read()))
@@ -240,8 +241,8 @@ def _tar_member(info: tarfile.TarInfo, content: Callable[[], bytes]) -> ArchiveM
         "has a path that leaves the archive": _escapes_archive(member_path),
         SYMLINK: info.issym(),
         "is a hard link": info.islnk(),
-        "is stored with holes": info.issparse(),
-        "is no file": not info.isreg(),
+        "is a sparse file": info.issparse(),
+        "is not a file": not info.isreg(),
     }
     reason = next((why for why, refused in refusals.items() if refused), "")
     return ArchiveMember(

@@ -1,6 +1,6 @@
-"""Pictures in one array: the order of its axes, the range of its numbers and its labels are found out, items are read as asked for.
+"""Images in one array: detects the axis order, the value range and the labels. Items are read on access.
 
-Knows no file format; `numpy_files.py` and `hdf5.py` bring what lies on a disk.
+Knows no file format; `numpy_files.py` and `hdf5.py` open the files.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,20 +17,21 @@ from cardigan.errors import CardiganError
 CHANNEL_COUNTS = (1, 3, 4)
 VALUE_RANGES = ((0, 1), (-1, 1), (0, 255))
 RANGE_TOLERANCE = 0.02
-"""Floats may leave their range by this much: resizing overshoots a little, and no other range is meant."""
+"""Tolerance of the ranges for floats: resizing overshoots a little."""
 NUM_PROBED = 100
-"""How many pictures, from the first, tell the range of an array's numbers."""
+"""Number of first images from which the value range is detected."""
 
 ItemReader: TypeAlias = Callable[[int], np.ndarray]
 LabelValues: TypeAlias = Sequence[object] | np.ndarray | torch.Tensor
 
 
 def array_reader(pixels: np.ndarray | torch.Tensor, labels: LabelValues | None = None, name: str = "array") -> Reader:
-    """Return the pictures of an array in memory.
+    """Return the images of an array in memory.
 
-    Shapes are [N, height, width], [N, height, width, C] or [N, C, height, width] with 1, 3 or 4 channels; where both of the latter could be
-    meant, an array has its channels last and a tensor first. Values are 8 or 16 bits, booleans, or floats from 0 to 1, from -1 to 1 or from 0
-    to 255: the first 100 pictures tell which. Labels are a number or a word for each picture, or a one-hot row.
+    Shapes are [N, height, width], [N, height, width, C] or [N, C, height, width] with 1, 3 or 4 channels. If both of
+    the latter fit, an array is channels-last and a tensor is channels-first. Values are 8 or 16 bits, booleans, or
+    floats from 0 to 1, -1 to 1 or 0 to 255; the range is detected from the first 100 images. Labels are an integer, a
+    string or a one-hot row per image.
     """
     array = to_numpy(pixels)
     return items_reader(
@@ -65,7 +66,7 @@ def items_reader(
     labels: Sequence[str | int | None] | None,
     channels_first: bool = False,
 ) -> Reader:
-    """Return the pictures of anything that has the shape of an array and gives its items one by one."""
+    """Return the images of a source with the shape of an array that reads its items one by one."""
     axes = channels_last_axes(name, shape, channels_first)
     to_pixels = pixel_converter(name, [read_item(index) for index in range(min(NUM_PROBED, shape[0]))])
     return Reader(
@@ -74,7 +75,7 @@ def items_reader(
 
 
 def channels_last_axes(name: str, shape: Sequence[int], channels_first: bool = False) -> tuple[int, ...]:
-    """Return the order that brings an item's axes to height, width and channels; raises CardiganError for a shape that is not of pictures."""
+    """Return the permutation of an item's axes to height, width and channels. Raises CardiganError for other shapes."""
     if 0 not in shape:
         if len(shape) == 3 and shape[2] not in CHANNEL_COUNTS:
             return 0, 1
@@ -83,13 +84,13 @@ def channels_last_axes(name: str, shape: Sequence[int], channels_first: bool = F
         if len(shape) == 4 and shape[1] in CHANNEL_COUNTS:
             return 1, 2, 0
     raise CardiganError(
-        f"{name!r} has the shape {tuple(shape)}: expected [pictures, height, width], [pictures, height, width, channels] or "
-        "[pictures, channels, height, width], with 1, 3 or 4 channels. Reshape it."
+        f"{name!r} has the shape {tuple(shape)}: expected [images, height, width], [images, height, width, channels] "
+        "or [images, channels, height, width] with 1, 3 or 4 channels. Reshape it."
     )
 
 
 def pixel_converter(name: str, sample: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what turns items like these into 8 or 16 bits (or booleans); raises CardiganError for values that cannot be pixels."""
+    """Return the conversion of such items to 8 or 16 bits or booleans. Raises CardiganError for other values."""
     kind, size = sample[0].dtype.kind, sample[0].dtype.itemsize
     if kind == "b" or (kind == "u" and size == 1):
         return np.array
@@ -104,7 +105,8 @@ def pixel_converter(name: str, sample: Sequence[np.ndarray]) -> Callable[[np.nda
         if low_end - RANGE_TOLERANCE <= low and high <= high_end + RANGE_TOLERANCE:
             return partial(_scale_to_uint8, low_end, high_end)
     raise CardiganError(
-        f"{name!r} holds numbers from {low:g} to {high:g}: expected 0 to 1, -1 to 1 or 0 to 255 (whole numbers: 0 to 255). Scale it to one of these."
+        f"{name!r} holds values from {low:g} to {high:g}: expected 0 to 1, -1 to 1 or 0 to 255 (integers: 0 to 255). "
+        "Scale it to one of these."
     )
 
 
@@ -116,14 +118,14 @@ def _value_range(sample: Sequence[np.ndarray]) -> tuple[float, float]:
 
 def _scale_to_uint8(low_end: int, high_end: int, pixels: np.ndarray) -> np.ndarray:
     if not np.isfinite(pixels).all():
-        raise UnreadableImage("holds numbers that are not finite")
+        raise UnreadableImage("holds values that are not finite")
     return ((pixels.astype(np.float64) - low_end) * (255 / (high_end - low_end))).round().clip(0, 255).astype(np.uint8)
 
 
 def array_labels(name: str, labels: LabelValues, count: int) -> list[str | int | None]:
-    """Return a class for each of `count` pictures from numbers, words or one-hot rows; raises CardiganError for anything else."""
+    """Return the classes of `count` images from integers, strings or one-hot rows; raises CardiganError for others."""
     if len(labels) != count:
-        raise CardiganError(f"{name!r} has {count:,} pictures and {len(labels):,} labels: give one for each picture.")
+        raise CardiganError(f"{name!r} has {count:,} images and {len(labels):,} labels: give one for each image.")
     if not isinstance(labels, np.ndarray | torch.Tensor):
         return [class_label(name, label) for label in labels]
     values = to_numpy(labels)
@@ -141,10 +143,11 @@ def array_labels(name: str, labels: LabelValues, count: int) -> list[str | int |
     ):
         return [class_label(name, value) for value in values]
     raise CardiganError(
-        f"{name!r} has labels of shape {values.shape} and type {values.dtype}: expected a whole number or a word for each picture."
+        f"{name!r} has labels of shape {values.shape} and type {values.dtype}: "
+        "expected an integer or a string for each image."
     )
 
 
 def class_label(name: str, label: object) -> str | int | None:
-    """Return one label as text or a whole number, also from a number of NumPy's or torch's; raises CardiganError for anything else."""
+    """Return a label as a string or an integer, also from a NumPy or torch scalar; raises CardiganError for others."""
     return cell_label(name, label.item() if isinstance(label, np.generic | torch.Tensor) else label)

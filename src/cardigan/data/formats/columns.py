@@ -1,4 +1,4 @@
-"""What the columns of tables are usually called, and what a cell says of a picture's class.
+"""Default column names of tables, and the conversion of cells to classes.
 
 Knows no file format.
 """
@@ -16,7 +16,10 @@ LABEL_COLUMNS = ("label", "labels", "class")
 def find_column(
     source: str, requested: str, columns: Sequence[str], default_names: Iterable[str] = LABEL_COLUMNS
 ) -> str | None:
-    """Return the column that is asked for, else the first that has a usual name, if any; raises CardiganError if there is none as asked."""
+    """Return the requested column, or else the first with a default name, or None.
+
+    Raises CardiganError if the requested column does not exist.
+    """
     if requested and requested not in columns:
         raise unknown(f"column of {source}", requested, columns)
     lower = {column.lower(): column for column in reversed(columns)}
@@ -24,7 +27,7 @@ def find_column(
 
 
 def cell_label(source: str, value: object) -> str | int | None:
-    """Return a cell as a class: text, a whole number, or None where it is empty; raises CardiganError for anything else."""
+    """Return a cell as a class: a string, an integer, or None for an empty cell; raises CardiganError for others."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
@@ -33,9 +36,9 @@ def cell_label(source: str, value: object) -> str | int | None:
         return None
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise CardiganError(f"{source} tells {value!r} as a class: expected text or a whole number.")
+    raise CardiganError(f"{source} has the class {value!r}: expected a string or an integer.")
 
 
 def class_name_of(names: Sequence[str], value: object) -> str | None:
-    """Return the name of a class of Hugging Face's by its number; None for -1, which stands for no class there."""
+    """Return the class name for a Hugging Face class index; None for -1, which means no class."""
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None

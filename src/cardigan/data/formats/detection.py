@@ -1,6 +1,6 @@
-"""From what the user gave, a path or hf:NAME, to the reader of it: by its name, else by how its content begins.
+"""Format detection: from a path or hf:NAME to its reader, by file name or else by the first bytes.
 
-Knows which reader reads what, and nothing of how.
+Knows which reader reads which format, not how.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,24 +22,25 @@ from cardigan.errors import CardiganError
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A kind of file, or of folder."""
+    """A file format and its reader."""
 
     description: str
     suffixes: tuple[str, ...]
     make_reader: Callable[[Path, str], Reader]
-    """Takes the path and the column of classes."""
+    """Takes the path and the label column."""
     magic: bytes = b""
-    """What its content has at `offset`, for files that are called otherwise."""
+    """Bytes at `offset` that identify files with another suffix."""
     offset: int = 0
 
 
 def _without_column(description: str, make_reader: Callable[[Path], Reader]) -> Callable[[Path, str], Reader]:
-    """Return the opener of a kind of file without columns."""
+    """Return the reader function of a format without columns. It raises CardiganError if a column is given."""
 
     def checked_reader(path: Path, column: str) -> Reader:
         if column:
             raise CardiganError(
-                f"The labels {column!r} are no file, and {printable(str(path))!r} ({description}) has no columns: expected folders, FILE or FILE:COLUMN."
+                f"The labels {column!r} are not a file, and {printable(str(path))!r} ({description}) has no columns: "
+                "expected folders, FILE or FILE:COLUMN."
             )
         return make_reader(path)
 
@@ -67,14 +68,18 @@ FOLDER_FORMATS = {
     "data.mdb": _without_column("LMDB", lmdb_reader),
     **dict.fromkeys(DATASET_MARKERS, saved_dataset_reader),
 }
-"""What opens a folder that holds a file called so; any other holds pictures, or, without one, tables or one file of the kinds above."""
+"""Readers of folders, by the file that identifies them.
+
+Any other folder holds images, or else parquet files or a single file of the formats above.
+"""
 
 
 def open_reader(source: str, labels: str = "") -> Reader:
-    """Return the pictures of a source, with the classes that `labels` asks for: "" is the source's own, "folders", a column, FILE or FILE:COLUMN.
+    """Return the images of a source with the classes that `labels` selects.
 
-    A source is a folder, an archive, a file of arrays, a table or a database (docs/guides/data.md), or hf:NAME or hf:NAME:SPLIT.
-    Raises CardiganError for one that is not there, is damaged or has no pictures.
+    `labels` is "" (the source's own), "folders", a column, FILE or FILE:COLUMN. A source is a folder, an archive, an
+    array file, a table or a database (docs/guides/data.md), or hf:NAME or hf:NAME:SPLIT.
+    Raises CardiganError if the source is missing, damaged or has no images.
     """
     file, column = parse_labels_setting(labels)
     return with_labels(replace(_open_path_or_dataset(source, "" if file else column), name=printable(source)), labels)
@@ -88,9 +93,9 @@ def _open_path_or_dataset(source: str, column: str) -> Reader:
         if not source or not path.exists():
             raise _missing_source_error(source, path)
         return _folder_reader(path, column) if path.is_dir() else _file_reader(path, column)
-    except OSError as error:  # of a path through a folder that must not be entered, or of a name that is too long
+    except OSError as error:  # no permission for a parent folder, or a name that is too long
         raise CardiganError(
-            f"{printable(source)!r} cannot be opened ({error_reason(error)}): expected a path that may be read."
+            f"{printable(source)!r} cannot be opened ({error_reason(error)}): expected a readable path."
         ) from None
 
 
@@ -114,8 +119,8 @@ def _file_reader(path: Path, column: str) -> Reader:
     if file_format is not None:
         return file_format.make_reader(path, column)
     if skip_reason(path.name) == "":
-        raise CardiganError(f"{printable(str(path))!r} is one picture: give the folder it lies in.")
-    raise CardiganError(f"{printable(str(path))!r} is of no known kind: expected a folder, {_format_list()}.")
+        raise CardiganError(f"{printable(str(path))!r} is one image: give its folder.")
+    raise CardiganError(f"{printable(str(path))!r} has an unknown format: expected a folder, {_format_list()}.")
 
 
 def _format_by_suffix(path: Path) -> FileFormat | None:
@@ -136,7 +141,7 @@ def _format_by_magic(path: Path) -> FileFormat | None:
 
 
 def _folder_reader(folder: Path, column: str) -> Reader:
-    make_reader = next((opener for marker, opener in FOLDER_FORMATS.items() if (folder / marker).is_file()), None)
+    make_reader = next((make for marker, make in FOLDER_FORMATS.items() if (folder / marker).is_file()), None)
     if make_reader is not None:
         return make_reader(folder, column)
     folder_listing = list_folder(folder)
@@ -146,7 +151,7 @@ def _folder_reader(folder: Path, column: str) -> Reader:
 
 
 def _reader_of_files_in(folder: Path, folder_listing: FolderListing, column: str) -> Reader:
-    """Return the pictures in the tables, or in the only archive or array, that a folder holds."""
+    """Return the images of a folder that holds only parquet files, or a single file of another format."""
     recognized = [folder / other for other in folder_listing.others if _format_by_suffix(folder / other)]
     tables = [path for path in recognized if path.name.lower().endswith(PARQUET_SUFFIXES)]
     if tables and len(tables) == len(recognized):
@@ -155,7 +160,8 @@ def _reader_of_files_in(folder: Path, folder_listing: FolderListing, column: str
         return _file_reader(recognized[0], column)
     if recognized:
         raise CardiganError(
-            f"{printable(str(folder))!r} holds {len(recognized):,} files that could be meant, {_first_names(recognized)}: give one of them."
+            f"{printable(str(folder))!r} holds {len(recognized):,} possible sources, {_first_names(recognized)}: "
+            "give one of them."
         )
     raise no_images_error(printable(str(folder)), folder_listing.skipped)
 

@@ -1,6 +1,6 @@
-"""Which entries of a folder or archive are pictures, what is said where none is, and what must not be shared with a forked process.
+"""File names: which entries of a folder or archive are images. Also errors about files, and per-process resources.
 
-Opens nothing itself.
+Opens no files itself.
 """
 
 import os
@@ -19,7 +19,7 @@ Resource = TypeVar("Resource")
 
 
 def skip_reason(path: str) -> str:
-    """Return why an entry is not taken for a picture, going by its name; "" for a picture."""
+    """Return why an entry is not an image according to its name; "" for an image."""
     if any(_is_hidden(part) for part in path.split("/")):
         return HIDDEN
     stem, _, suffix = path.rpartition(".")
@@ -31,32 +31,32 @@ def _is_hidden(part: str) -> bool:
 
 
 def no_images_error(source: str, skipped: Mapping[str, int]) -> CardiganError:
-    """Return the error for a source without pictures, saying what is there instead."""
+    """Return the error for a source without images. It lists what was skipped."""
     found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
     return CardiganError(
-        f"{source!r} holds no pictures ({found}): expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        f"{source!r} holds no images ({found}): expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
     )
 
 
 def error_reason(error: BaseException) -> str:
-    """Return the first line of what an error says, for a sentence of ours."""
+    """Return the first line of an error's message, for use in another message."""
     message = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
     return message.splitlines()[0][:200].rstrip(".")
 
 
 def stat_signature(path: Path) -> str:
-    """Return a file's size and age; raises CardiganError where it cannot be looked at."""
+    """Return a file's size and modification time. Raises CardiganError if it is not accessible."""
     try:
         status = path.stat()
     except OSError as error:
         raise CardiganError(
-            f"{str(path)!r} cannot be opened ({error_reason(error)}): expected a file that may be read."
+            f"{str(path)!r} cannot be opened ({error_reason(error)}): expected a readable file."
         ) from None
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 class PerProcess(Generic[Resource]):
-    """An open file, or a lock, of which each process has its own: a forked one does not use, nor close, its parent's."""
+    """An open file or a lock per process: a forked process neither uses nor closes its parent's."""
 
     def __init__(self, open_resource: Callable[[], Resource]) -> None:
         self._open_resource = open_resource

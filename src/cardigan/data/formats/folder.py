@@ -1,6 +1,6 @@
-"""Pictures that are files in a folder, flat or nested; links are followed, and no folder is listed twice.
+"""Image files in a folder, flat or nested. Links are followed, and no folder is listed twice.
 
-Knows names, sizes and times; reads a file only when its picture is asked for.
+Lists names, sizes and times. Reads a file only when its image is requested.
 """
 
 import os
@@ -22,17 +22,17 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class FolderListing:
-    """What lies in a folder. Paths are within it, in any encoding, sorted by their bytes."""
+    """The content of a folder. Paths are relative to it, in any encoding, sorted by their bytes."""
 
     images: list[str]
     signatures: list[str]
-    """Size and time of each picture."""
+    """Size and modification time of each image."""
     others: list[str]
     skipped: dict[str, int]
 
 
 def list_folder(folder: Path) -> FolderListing:
-    """Return what lies in a folder and its sub-folders; raises CardiganError for one that must not be listed."""
+    """Return the content of a folder and its subfolders. Raises CardiganError if one is not readable."""
     signatures: dict[str, str] = {}
     others: list[str] = []
     skipped: Counter[str] = Counter()
@@ -46,7 +46,7 @@ def list_folder(folder: Path) -> FolderListing:
     except OSError as error:
         where = printable(str(error.filename or folder))
         raise CardiganError(
-            f"{where!r} cannot be listed ({error_reason(error)}): allow it to be read, or take it out of the source."
+            f"{where!r} cannot be listed ({error_reason(error)}): make it readable, or remove it from the source."
         ) from None
     if others:
         skipped[NOT_AN_IMAGE] += len(others)
@@ -55,13 +55,11 @@ def list_folder(folder: Path) -> FolderListing:
 
 
 def _walk(root: Path, skipped: Counter[str]) -> Iterator[tuple[str, os.DirEntry[str], str]]:
-    """Yield all that is no folder and not hidden: its path within the root, what the system tells of it, and why it is no picture.
+    """Yield each visible file: its path within the root, its directory entry, and why it is not an image ("" if it is).
 
-    A linked folder waits until all others are listed, so that its pictures have their own paths if it lies in the source.
+    Linked folders are listed last, so that images of a folder inside the source keep their real paths.
     """
-    visited = {
-        _inode(parent) for parent in root.parents
-    }  # a link out of the source and above it would bring in all the disk
+    visited = {_inode(parent) for parent in root.parents}  # a link to a parent folder would add the whole disk
     folders = [(False, "")]
     while folders:
         folder = heappop(folders)[1]
@@ -95,16 +93,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _signature(entry: os.DirEntry[str]) -> str:
-    """Return a file's size and time, or "" for what is no file: opening a named pipe would wait for ever."""
+    """Return a file's size and time, or "" for anything but a regular file: opening a named pipe would block."""
     try:
         status = entry.stat()
     except OSError:
-        return MISSING  # a link to nothing: reading it says so
+        return MISSING  # a broken link: the read reports it
     return f"{status.st_size} {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
 def folder_reader(folder: Path, listing: FolderListing) -> Reader:
-    """Return the pictures that were found in a folder, with the classes that its dataset.json tells, if there is one."""
+    """Return the listed images of a folder, with the classes of its dataset.json if there is one."""
 
     def read(index: int) -> bytes:
         try:

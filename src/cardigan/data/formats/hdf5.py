@@ -1,4 +1,4 @@
-"""Pictures in HDF5 files, as arrays, and in LMDB databases, as encoded files.
+"""Images in HDF5 files, as arrays, and in LMDB databases, as encoded files.
 
 The one file that needs h5py and lmdb.
 """
@@ -20,13 +20,14 @@ from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
 from cardigan.errors import CardiganError
 
 IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
-"""How files of pictures begin; AVIF has its name in bytes 4 to 12 instead."""
+"""First bytes of image files. AVIF has its name in bytes 4 to 12 instead."""
 
 
 def hdf5_reader(path: Path, column: str) -> Reader:
-    """Return the pictures of an HDF5 file: of its dataset called images, x, arr_0, x_train or data, else of the only one of 3 or 4 axes.
+    """Return the images of an HDF5 file.
 
-    Classes are in the dataset `column`, or in one called y, labels, label, y_train, arr_1 or targets.
+    They are in the dataset images, x, arr_0, x_train or data, or else in the only dataset with 3 or 4 axes.
+    Classes are in the dataset `column`, or else in y, labels, label, y_train, arr_1 or targets.
     """
     h5py = _import_h5py()
     try:
@@ -40,7 +41,7 @@ def hdf5_reader(path: Path, column: str) -> Reader:
             shape = datasets[image_key].shape
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise CardiganError(
-            f"{str(path)!r} cannot be read ({error_reason(error)}): expected a whole HDF5 file."
+            f"{str(path)!r} cannot be read ({error_reason(error)}): expected a complete HDF5 file."
         ) from None
     dataset = PerProcess(lambda: h5py.File(path, "r")[image_key])
 
@@ -72,7 +73,7 @@ def _find_image_dataset(name: str, shapes: dict[str, tuple[int, ...]]) -> str:
     key = find_column(name, "", fitting, IMAGE_KEYS) or (fitting[0] if len(fitting) == 1 else None)
     if key is None:
         raise CardiganError(
-            f"{name!r} holds the arrays {shapes}: expected pictures in one called {IMAGE_KEYS[0]}, of 3 or 4 axes."
+            f"{name!r} holds the arrays {shapes}: expected images in one called {IMAGE_KEYS[0]}, with 3 or 4 axes."
         )
     return key
 
@@ -83,7 +84,7 @@ def _hdf5_labels(name: str, array: Any, count: int) -> list[str | int | None]:
 
 
 def lmdb_reader(path: Path) -> Reader:
-    """Return the pictures of an LMDB database, a folder with data.mdb or a file: its values that begin as files of pictures do, by key."""
+    """Return the images of an LMDB database (a folder with data.mdb, or a file): its encoded images, by key."""
     keys, sizes, skipped = [], [], Counter[str]()
     with _transaction(path) as transaction:
         for key, value in transaction.cursor():
@@ -94,7 +95,8 @@ def lmdb_reader(path: Path) -> Reader:
                 skipped[NOT_AN_IMAGE] += 1
     if not keys:
         raise CardiganError(
-            f"No value of {str(path)!r} is a picture ({skipped[NOT_AN_IMAGE]:,} are not): expected files of pictures, such as JPEG."
+            f"No value of {str(path)!r} is an image ({skipped[NOT_AN_IMAGE]:,} are not): "
+            "expected encoded images, such as JPEG."
         )
     database = path / "data.mdb" if path.is_dir() else path
     lock = PerProcess(Lock)
@@ -116,7 +118,10 @@ def lmdb_reader(path: Path) -> Reader:
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[Any]:
-    """Yield the database, opened for this once: LMDB lets a process open it only one time, and forbids a forked one what its parent has opened."""
+    """Yield a transaction on the database, opened for this read only.
+
+    LMDB lets a process open a database only once, and a forked process must not use its parent's.
+    """
     try:
         import lmdb
     except ImportError:
@@ -129,7 +134,7 @@ def _transaction(path: Path) -> Iterator[Any]:
             yield transaction
     except (lmdb.Error, OSError) as error:
         raise CardiganError(
-            f"{str(path)!r} cannot be read ({error_reason(error)}): expected a whole LMDB database."
+            f"{str(path)!r} cannot be read ({error_reason(error)}): expected a complete LMDB database."
         ) from None
 
 

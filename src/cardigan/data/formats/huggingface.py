@@ -1,6 +1,6 @@
-"""Pictures of Hugging Face's datasets, from the hub (`hf:NAME` or `hf:NAME:SPLIT`) or from a folder that was saved.
+"""Images of Hugging Face datasets, from the hub (`hf:NAME` or `hf:NAME:SPLIT`) or from a saved folder.
 
-The one file that needs the `datasets` package; pictures stay encoded until they are decoded as all others are.
+The one file that needs the `datasets` package. Images stay encoded; Cardigan decodes them.
 """
 
 import re
@@ -15,14 +15,14 @@ from cardigan.errors import CardiganError, unknown
 
 HF_PREFIX = "hf:"
 DATASET_MARKERS = ("dataset_dict.json", "state.json", "dataset_info.json")
-"""Files that mark a folder as a dataset of Hugging Face's."""
+"""Files that identify a folder as a Hugging Face dataset."""
 DEFAULT_SPLIT = "train"
 LABEL_DTYPES = re.compile(r"u?int\d+|string|large_string|bool")
-"""Types of classes."""
+"""Column types that can hold classes."""
 
 
 def huggingface_reader(source: str, column: str) -> Reader:
-    """Return the pictures of `hf:NAME`, its training part, or of `hf:NAME:SPLIT`; NAME may be a folder."""
+    """Return the images of `hf:NAME` (its train split) or `hf:NAME:SPLIT`. NAME may be a folder."""
     name, _, split = source.removeprefix(HF_PREFIX).partition(":")
     folder = Path(name).expanduser()
     if any((folder / marker).is_file() for marker in DATASET_MARKERS):
@@ -32,13 +32,14 @@ def huggingface_reader(source: str, column: str) -> Reader:
         dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise CardiganError(
-            f"{source!r} cannot be loaded ({error_reason(error)}): expected hf:NAME or hf:NAME:SPLIT of a dataset on the hub, and a connection to it."
+            f"{source!r} cannot be loaded ({error_reason(error)}): expected hf:NAME or hf:NAME:SPLIT of a dataset on "
+            "the hub, and a network connection."
         ) from None
     return _dataset_reader(source, dataset, column, split)
 
 
 def saved_dataset_reader(folder: Path, column: str, split: str = "") -> Reader:
-    """Return the pictures of a dataset in a folder, as save_to_disk or Hugging Face's cache leaves it."""
+    """Return the images of a dataset in a folder, written by save_to_disk or by the Hugging Face cache."""
     datasets = _import_datasets()
     try:
         dataset = (
@@ -48,11 +49,12 @@ def saved_dataset_reader(folder: Path, column: str, split: str = "") -> Reader:
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
         raise CardiganError(
-            f"{str(folder)!r} cannot be loaded ({error_reason(error)}): expected a dataset saved by save_to_disk, whole."
+            f"{str(folder)!r} cannot be loaded ({error_reason(error)}): expected a complete dataset from save_to_disk."
         ) from None
     if isinstance(dataset, datasets.Dataset) and split and _is_save_to_disk(folder) and str(dataset.split) != split:
         raise CardiganError(
-            f"{str(folder)!r} is one part of a dataset, {dataset.split or 'unnamed'}, and {split!r} was asked for: leave it out."
+            f"{str(folder)!r} is one split of a dataset, {dataset.split or 'unnamed'}, and {split!r} was requested: "
+            "leave the split out."
         )
     if isinstance(dataset, datasets.DatasetDict):
         split_name = split or (DEFAULT_SPLIT if DEFAULT_SPLIT in dataset or len(dataset) != 1 else next(iter(dataset)))
@@ -67,11 +69,11 @@ def _is_save_to_disk(folder: Path) -> bool:
 
 
 def _load_arrow_cache(folder: Path, split: str) -> Any:
-    """Return the part of a dataset in Hugging Face's cache, where the names of files tell parts (NAME-train-00000-of-00002.arrow)."""
+    """Return a split of a dataset in the Hugging Face cache, by its file names (NAME-train-00000-of-00002.arrow)."""
     files = sorted(file for file in folder.glob("*.arrow") if f"-{split}" in file.stem)
     if not files:
         raise CardiganError(
-            f"{str(folder)!r} has no file *-{split}*.arrow: expected a dataset of Hugging Face's; give hf:FOLDER:SPLIT."
+            f"{str(folder)!r} has no file *-{split}*.arrow: expected a Hugging Face dataset; give hf:FOLDER:SPLIT."
         )
     datasets = _import_datasets()
     return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
@@ -82,7 +84,7 @@ def _import_datasets() -> Any:
         import datasets
     except ImportError:
         raise CardiganError(
-            "Datasets of Hugging Face's need the package datasets: install it with pip install 'cardigan[huggingface]'."
+            "Hugging Face datasets need the package datasets: install it with pip install 'cardigan[huggingface]'."
         ) from None
     return datasets
 
@@ -120,7 +122,7 @@ def _find_image_column(name: str, features: Any) -> str:
     column = find_column(name, "", candidates, IMAGE_COLUMNS) or (candidates[0] if len(candidates) == 1 else None)
     if column is None:
         raise CardiganError(
-            f"{name!r} has the columns {', '.join(features)}: expected pictures in one of them, called {IMAGE_COLUMNS[0]}."
+            f"{name!r} has the columns {', '.join(features)}: expected images in a column called {IMAGE_COLUMNS[0]}."
         )
     return column
 
@@ -144,7 +146,7 @@ def _labels(dataset: Any, column: str) -> list[str | int | None]:
 
 
 def _image_bytes(cell: object) -> bytes:
-    """Return a picture's bytes; where the dataset holds its path alone, as one made of a folder does, those of that file."""
+    """Return an image's bytes. If the dataset stores only a path, as one built from a folder does, read that file."""
     path = cell.get("path") if isinstance(cell, dict) and cell.get("bytes") is None else None
     if path is None:
         return image_bytes(cell)

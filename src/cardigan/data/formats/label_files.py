@@ -1,6 +1,6 @@
-"""Files that tell the class of each picture by name: CSV, JSON, JSONL and parquet.
+"""Label files with the class of each image by name: CSV, JSON, JSONL and parquet.
 
-Does not know the pictures: a row is a name and a class.
+Does not know the images. A row is a name and a class.
 """
 
 import csv
@@ -24,7 +24,7 @@ LabelRows: TypeAlias = Sequence[tuple[str, str | int | None]]
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A file of rows under named columns."""
+    """Rows of a label file, with named columns."""
 
     file: str
     columns: Sequence[str]
@@ -32,10 +32,11 @@ class LabelTable:
 
 
 def read_label_rows(path: Path, column: str) -> LabelRows:
-    """Return the names and classes in a file of labels.
+    """Return the names and classes in a label file.
 
-    Names are in a column called so (`file`, `name`, `id` and the like), else in the first; classes in `column`, else in one called `label` or
-    `class`, else in the second. Raises CardiganError for a file that cannot be read so.
+    Names are in a column of `FILE_NAME_COLUMNS` (`file`, `name`, `id`, ...), or else in the first. Classes are in
+    `column`, or else in one of `LABEL_COLUMNS` (`label`, ...), or else in the second. Raises CardiganError for other
+    files.
     """
     file = printable(str(path))
     suffix = path.suffix.lower()
@@ -58,7 +59,7 @@ def _json_lines(text: str) -> list[object]:
 
 
 def _parse_csv(file: str, text: str) -> LabelTable:
-    """Return text with commas, semicolons or tabs; without a line of names above, if it begins with a picture, columns are called 1, 2 ..."""
+    """Parse text with commas, semicolons or tabs. Without a header line, the columns are called 1, 2, ..."""
     first = text.partition("\n")[0]
     rows = [
         row
@@ -84,33 +85,33 @@ def _select_columns(table: LabelTable, requested: str) -> LabelRows:
 def _column_indices(table: LabelTable, requested: str) -> tuple[int, int]:
     columns = table.columns
     if not columns:
-        raise CardiganError(f"{table.file} is empty: expected a row for each picture.")
+        raise CardiganError(f"{table.file} is empty: expected a row for each image.")
     name = find_column(table.file, "", columns, FILE_NAME_COLUMNS) or columns[0]
     others = [column for column in columns if column != name]
     label = find_column(table.file, requested, others) or next(iter(others), None)
     if label is None:
         raise CardiganError(
-            f"{table.file} has one column, {name!r}: expected a second one with the class of each picture."
+            f"{table.file} has one column, {name!r}: expected a second one with the class of each image."
         )
     return columns.index(name), columns.index(label)
 
 
 def _rows_from_json(file: str, content: object, column: str) -> LabelRows:
-    """Return rows of {name: class}, {"labels": [[name, class], ...]}, [[name, class], ...] or [{column: value}, ...]."""
+    """Parse {name: class}, {"labels": [[name, class], ...]}, [[name, class], ...] or [{column: value}, ...]."""
     if isinstance(content, dict) and isinstance(content.get("labels"), list):
         content = content["labels"]
     if isinstance(content, dict):
         content = [list(item) for item in content.items()]
     if not isinstance(content, list):
-        raise CardiganError(f"{file} is no table of labels: expected an object {{name: class}} or a list of rows.")
+        raise CardiganError(f"{file} is not a label table: expected an object {{name: class}} or a list of rows.")
     if all(isinstance(row, dict) for row in content):
         return _select_columns(_table_from_objects(file, content), column)
     if not all(isinstance(row, list) and len(row) == 2 for row in content):
         raise CardiganError(
-            f"{file} holds rows of several kinds: expected [name, class] in each, or an object in each."
+            f"{file} mixes kinds of rows: expected [name, class] in each row, or an object in each row."
         )
     if column:
-        raise CardiganError(f"{file} has no columns, and {column!r} was asked for: leave it out.")
+        raise CardiganError(f"{file} has no columns, and {column!r} was requested: leave it out.")
     return [(str(name), cell_label(file, label)) for name, label in content]
 
 
@@ -120,12 +121,12 @@ def _table_from_objects(file: str, rows: Sequence[Any]) -> LabelTable:
 
 
 def dataset_json_rows(file: str, content: bytes) -> LabelRows | None:
-    """Return the names and classes of a dataset.json of StyleGAN's layout; None if it has none, as such a file may."""
+    """Return the names and classes of a dataset.json in StyleGAN's layout; None if it has no labels."""
     try:
         table = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CardiganError(
-            f"{file} is damaged ({error_reason(error)}): expected JSON. Mend it, or take it away."
+            f"{file} is damaged ({error_reason(error)}): expected JSON. Repair it or remove it."
         ) from None
     if not isinstance(table, dict) or not isinstance(table.get("labels"), list):
         return None

@@ -1,6 +1,6 @@
-"""Which class each picture has, as the source, its folders or a file beside it tell, and classes as numbers.
+"""The class of each image, from the source, its folders or a label file, and the encoding of classes as integers.
 
-Knows pictures by their titles only, not where they are or what they show.
+Knows only the names of images.
 """
 
 import re
@@ -22,9 +22,9 @@ Label: TypeAlias = str | int | None
 
 
 def parse_labels_setting(labels: str) -> tuple[Path | None, str]:
-    """Return the file and the column that FILE or FILE:COLUMN names, no file for what is a column alone, neither for "" and "folders".
+    """Return the file and the column of FILE or FILE:COLUMN; no file for a column alone; neither for "" and "folders".
 
-    Raises CardiganError for the name of a file that is not there.
+    Raises CardiganError if the label file does not exist.
     """
     if labels in {"", FOLDER_LABELS}:
         return None, ""
@@ -35,7 +35,7 @@ def parse_labels_setting(labels: str) -> tuple[Path | None, str]:
         return Path(file), column
     if labels.lower().endswith(LABEL_SUFFIXES) or file.lower().endswith(LABEL_SUFFIXES):
         raise CardiganError(
-            f"There is no file of labels {printable(labels)!r}: expected the path of a file, or FILE:COLUMN."
+            f"There is no label file {printable(labels)!r}: expected the path of a file, or FILE:COLUMN."
         )
     return None, labels
 
@@ -43,12 +43,12 @@ def parse_labels_setting(labels: str) -> tuple[Path | None, str]:
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except OSError:  # a name that is too long, a folder that must not be entered
+    except OSError:  # a name that is too long, or no permission for a parent folder
         return False
 
 
 def with_labels(reader: Reader, labels: str) -> Reader:
-    """Return the reader with the classes that `labels` asks for; its own where that is "" or the name of a column, which it knows itself."""
+    """Return the reader with the classes that `labels` selects. "" and a column keep the reader's own."""
     if labels == FOLDER_LABELS:
         return replace(reader, labels=folder_labels(reader.name, entry_names(reader)))
     file, column = parse_labels_setting(labels)
@@ -62,7 +62,7 @@ def with_labels(reader: Reader, labels: str) -> Reader:
 
 
 def with_dataset_json(reader: Reader, content: bytes) -> Reader:
-    """Return the reader with the classes of a dataset.json of StyleGAN's layout: {"labels": [[name, class], ...]}."""
+    """Return the reader with the classes of a dataset.json in StyleGAN's layout: {"labels": [[name, class], ...]}."""
     rows = dataset_json_rows(f"{DATASET_JSON} of {reader.name}", content)
     return replace(reader, labels=None if rows is None else match_rows(DATASET_JSON, rows, entry_names(reader)))
 
@@ -72,9 +72,9 @@ def entry_names(reader: Reader) -> list[str]:
 
 
 def folder_labels(name: str, image_names: Sequence[str]) -> list[Label]:
-    """Return the sub-folder each picture lies in: the topmost of its path after those that all pictures share.
+    """Return the subfolder of each image: the topmost folder of its path below those that all images share.
 
-    None for pictures that lie in none; raises CardiganError where that is all of them.
+    None for images outside any subfolder. Raises CardiganError if that is all of them.
     """
     parts = [image_name.split("/")[:-1] for image_name in image_names]
     while parts and len({path[0] if path else "" for path in parts}) == 1 and all(len(path) > 1 for path in parts):
@@ -82,16 +82,16 @@ def folder_labels(name: str, image_names: Sequence[str]) -> list[Label]:
     labels: list[Label] = [path[0] if path else None for path in parts]
     if all(label is None for label in labels):
         raise CardiganError(
-            f"Labels are to be the names of folders, and no picture of {name!r} lies in one: put each class into a sub-folder."
+            f"The labels are folder names, and no image of {name!r} is in a subfolder: put each class into a subfolder."
         )
     return labels
 
 
 def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[Label]:
-    """Return the class of each picture: that of the row with its path or, if only one picture has it, its file name, suffix or none.
+    """Return the class of each image from the row with its name; None for images without a row.
 
-    The order of rows does not matter. None for pictures without a row. Raises CardiganError for a name of several pictures, for a picture of
-    two classes, and if no row has a picture.
+    The name is the path, or the file name if it is unique, with or without its suffix. The order of rows does not
+    matter. Raises CardiganError if a name fits several images, an image has two classes, or no row has an image.
     """
     full_names = {image_name: index for index, image_name in enumerate(image_names)}
     partial_names = _partial_names(image_names)
@@ -104,17 +104,20 @@ def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[L
             continue
         if index == AMBIGUOUS:
             raise CardiganError(
-                f"{file}: {name!r} is the name of several pictures, such as {_examples(path, image_names)}: give paths within the source."
+                f"{file}: {name!r} is the name of several images, such as {_examples(path, image_names)}: "
+                "give paths within the source."
             )
         if index in matched and labels[index] != label:
             raise CardiganError(
-                f"{file}: {image_names[index]!r} is of two classes, {labels[index]!r} and {label!r}: leave one row for each picture."
+                f"{file}: {image_names[index]!r} has two classes, {labels[index]!r} and {label!r}: "
+                "keep one row for each image."
             )
         matched.add(index)
         labels[index] = label
     if not matched:
         raise CardiganError(
-            f"{file}: no row is of a picture of the source. {_mismatch_example(rows, image_names)}: give paths within the source, or file names."
+            f"{file}: no row names an image of the source. {_mismatch_example(rows, image_names)}: "
+            "give paths within the source, or file names."
         )
     return labels
 
@@ -124,7 +127,7 @@ def _normalize_path(name: str) -> str:
 
 
 def _partial_names(image_names: Iterable[str]) -> Mapping[str, int]:
-    """Return pictures by path without suffix, file name, and file name without suffix; AMBIGUOUS for a name of several."""
+    """Return indices by path without suffix, file name, and file name without suffix; AMBIGUOUS for duplicates."""
     partial_names: dict[str, int] = {}
     for index, image_name in enumerate(image_names):
         for name in _name_variants(image_name):
@@ -143,13 +146,13 @@ def _examples(name: str, image_names: Iterable[str]) -> str:
 
 def _mismatch_example(rows: LabelRows, image_names: Sequence[str]) -> str:
     row = f"The first row names {rows[0][0]!r}" if rows else "It has no rows"
-    return f"{row}, the first picture is {image_names[0]!r}" if image_names else row
+    return f"{row}, the first image is {image_names[0]!r}" if image_names else row
 
 
 def encode_labels(labels: Sequence[Label]) -> tuple[list[int | None], list[str]]:
-    """Return each picture's class as a number 0 to K - 1, None where it has none, and the names of the K classes.
+    """Return each image's class index 0 to K - 1, None without a class, and the names of the K classes.
 
-    Classes are sorted by value if all are whole numbers, in digits or not ("3", 3 and "3.0" are one), else as text.
+    Classes are sorted by value if all are integers ("3", 3 and "3.0" are the same class), else as text.
     """
     known_labels = {label for label in labels if label is not None}
     all_integers = all(isinstance(label, int) or INTEGER.fullmatch(label) for label in known_labels)

@@ -1,6 +1,6 @@
-"""Arrays in files: NumPy's .npy and .npz, and the IDX files of MNIST. Objects in them are never unpickled.
+"""Array files: NumPy's .npy and .npz, and the IDX files of MNIST. Nothing is unpickled.
 
-Knows where an array and its labels lie; `arrays.py` knows which of its axes and numbers are pixels.
+Finds the arrays of images and labels; `arrays.py` interprets their axes and values.
 """
 
 import gzip
@@ -21,19 +21,19 @@ from cardigan.errors import CardiganError, unknown
 IMAGE_KEYS = ("images", "x", "arr_0", "x_train", "data")
 LABEL_KEYS = ("y", "labels", "label", "y_train", "arr_1", "targets")
 IDX_MAGIC = b"\0\0\x08"
-"""How a file of bytes begins; the number of its axes follows."""
+"""First bytes of an IDX file of uint8 values. The number of axes follows."""
 MAX_BYTES_IN_MEMORY = 2 * 2**30
-"""Of a compressed file, this many bytes at most."""
+"""Maximum uncompressed size of a compressed file."""
 READ_BYTES = 2**20
 LOAD_ERRORS = (
     *(OSError, EOFError, ValueError, KeyError, SyntaxError, OverflowError, MemoryError, BadZipFile, zlib.error),
     *(TokenError, NotImplementedError, RuntimeError, TypeError, LZMAError),
 )
-"""What NumPy and the standard library raise for files that are cut off or damaged, whose headers NumPy reads as Python's."""
+"""Errors that NumPy and the standard library raise for truncated or damaged files. NumPy parses headers as Python."""
 
 
 def npy_reader(path: Path) -> Reader:
-    """Return the pictures of a .npy file, which stays on the disk until they are asked for."""
+    """Return the images of a .npy file, memory-mapped."""
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(pixels, np.ndarray):
@@ -45,11 +45,13 @@ def npy_reader(path: Path) -> Reader:
 
 
 def npz_reader(path: Path, column: str) -> Reader:
-    """Return the pictures of a .npz file, read as a whole: the first array of a shape of pictures among those called images, x, arr_0, x_train,
-    data, or any. Classes are in the array `column`, or in one called y, labels, label, y_train, arr_1 or targets.
+    """Return the images of a .npz file, loaded into memory.
+
+    They are in the first array with 3 or 4 axes; images, x, arr_0, x_train and data come first.
+    Classes are in the array `column`, or else in y, labels, label, y_train, arr_1 or targets.
     """
     try:
-        with path.open("rb") as file:  # NumPy leaves it open where it finds damage
+        with path.open("rb") as file:  # NumPy does not close a damaged file
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 raise ValueError("it holds one array: call it .npy")
@@ -60,7 +62,7 @@ def npz_reader(path: Path, column: str) -> Reader:
                     raise unknown(f"array of {path!s}", key, arrays.files)
                 labels = arrays[key] if key else None
                 if isinstance(labels, bytes):
-                    raise ValueError(f"its member {key} is no array")
+                    raise ValueError(f"its member {key} is not an array")
     except LOAD_ERRORS as error:
         raise _load_error(path, error) from None
     return _array_file_reader(path, pixels, labels)
@@ -71,11 +73,11 @@ def _find_image_array(arrays: "np.lib.npyio.NpzFile", preferred: Sequence[str]) 
     for key in sorted(arrays.files, key=lambda key: preferred.index(key) if key in preferred else len(preferred)):
         array = arrays[key]
         if not isinstance(array, np.ndarray):
-            continue  # a member that is no .npy comes as its bytes
+            continue  # a member that is not an .npy file is returned as bytes
         if array.ndim in (3, 4):
             return array
         shapes[key] = array.shape
-    raise CardiganError(f"No array of the file is of pictures, their shapes are {shapes}: expected one of 3 or 4 axes.")
+    raise CardiganError(f"No array of the file holds images; the shapes are {shapes}: expected one with 3 or 4 axes.")
 
 
 def _array_file_reader(path: Path, pixels: np.ndarray, labels: np.ndarray | None) -> Reader:
@@ -87,12 +89,13 @@ def _array_file_reader(path: Path, pixels: np.ndarray, labels: np.ndarray | None
 
 def _load_error(path: Path, error: BaseException) -> CardiganError:
     return CardiganError(
-        f"{str(path)!r} cannot be read ({error_reason(error)}): expected an array of numbers, whole and without Python objects."
+        f"{str(path)!r} cannot be read ({error_reason(error)}): "
+        "expected a complete array of numbers, without Python objects."
     )
 
 
 def idx_reader(path: Path) -> Reader:
-    """Return the pictures of an IDX file, with the labels of the file beside it that is called so (train-labels-idx1-ubyte), if there is one."""
+    """Return the images of an IDX file, with the labels of its label file (train-labels-idx1-ubyte), if it exists."""
     pixels = _read_idx(path)
     labels_path = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     candidates = (
@@ -112,7 +115,7 @@ def idx_reader(path: Path) -> Reader:
 
 
 def _decompress_gzip(path: Path) -> bytes:
-    """Return what a gzip file holds; a file of a few bytes can unpack to any size, so no more is unpacked than may be held."""
+    """Return the content of a gzip file. The size is limited, since a tiny file can unpack to any size."""
     chunks, num_bytes = [], 0
     with gzip.open(path) as file:
         while chunk := file.read(READ_BYTES):
@@ -139,6 +142,7 @@ def _read_idx(path: Path) -> np.ndarray:
         or data_offset + int(np.prod(shape, dtype=np.int64)) != len(values)
     ):
         raise CardiganError(
-            f"{str(path)!r} is no whole IDX file of bytes: expected MNIST's format, which begins with 00 00 08. Get it anew."
+            f"{str(path)!r} is not a complete IDX file of bytes: expected MNIST's format, which starts with 00 00 08. "
+            "Get it again."
         )
     return values[data_offset:].reshape([int(size) for size in shape])

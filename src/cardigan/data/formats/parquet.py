@@ -1,6 +1,6 @@
-"""Pictures in parquet files, one a row: the row groups are read as their pictures are asked for, and the last one is kept.
+"""Images in parquet files, one per row. Row groups are read on access, and the last one is cached.
 
-Knows the columns of pictures and classes, and where Hugging Face notes the names of classes.
+Knows the columns of images and classes, and where Hugging Face stores the class names.
 """
 
 import json
@@ -22,27 +22,27 @@ TRAIN_FILE = re.compile(r"train([-_.]|$)")
 
 @dataclass(frozen=True)
 class RowGroup:
-    """The rows of a file that are stored, and read, together."""
+    """Rows of a file that are read together."""
 
     file: Path
     index: int
     start: int
-    """Its first row, counted through all files."""
+    """Index of its first row over all files."""
     start_in_file: int
-    """Its first row, counted in its file."""
+    """Index of its first row in its file."""
     size: int
 
 
 def train_files(files: Sequence[Path]) -> Sequence[Path]:
-    """Return the files of the training part where names or folders tell parts (train-00000-of-00002.parquet), else all."""
+    """Return the files of the train split if file or folder names hold it (train-00000-of-00002.parquet), else all."""
     return [file for file in files if TRAIN_FILE.match(file.name) or file.parent.name == "train"] or files
 
 
 def parquet_reader(files: Sequence[Path], column: str) -> Reader:
-    """Return the pictures of parquet files of the same columns, in the files' order.
+    """Return the images of parquet files with the same columns, in the order of the files.
 
-    Pictures are encoded, as bytes or as Hugging Face's {bytes, path}, in the column called image, img, picture, png or jpg, or in the only such
-    one. Classes are whole numbers or text in the column `column`, or in one called label, labels or class.
+    Images are encoded, as bytes or as Hugging Face's {bytes, path}, in a column of `IMAGE_COLUMNS` or in the only
+    binary column. Classes are integers or strings in `column`, or else in one called label, labels or class.
     """
     name = printable(str(files[0]))
     try:
@@ -53,10 +53,10 @@ def parquet_reader(files: Sequence[Path], column: str) -> Reader:
         labels = None if label_column is None else _labels(files, label_column, schema)
     except (OSError, ValueError, _arrow_errors()) as error:
         raise CardiganError(
-            f"{name!r} cannot be read ({error_reason(error)}): expected whole parquet files, all of the same columns."
+            f"{name!r} cannot be read ({error_reason(error)}): expected complete parquet files with the same columns."
         ) from None
     if not groups:
-        raise CardiganError(f"{name!r} has no rows: expected one for each picture.")
+        raise CardiganError(f"{name!r} has no rows: expected one for each image.")
     starts = [group.start for group in groups]
     rows = _row_group_reader(groups, image_column)
 
@@ -77,7 +77,7 @@ def parquet_reader(files: Sequence[Path], column: str) -> Reader:
 
 
 def image_bytes(cell: object) -> bytes:
-    """Return what a cell holds, bytes or Hugging Face's {bytes, path}."""
+    """Return the image file in a cell: bytes or Hugging Face's {bytes, path}."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes):
         raise UnreadableImage("is missing: its cell holds no bytes")
@@ -85,12 +85,12 @@ def image_bytes(cell: object) -> bytes:
 
 
 def read_columns(file: Path) -> tuple[list[str], Iterator[Sequence[object]]]:
-    """Return the columns of a parquet file, and its rows, such as names of pictures and their classes."""
+    """Return the column names and the rows of a parquet file."""
     try:
         table = _import_parquet().read_table(file, use_threads=False)
     except _arrow_errors() as error:
         raise CardiganError(
-            f"{printable(str(file))!r} cannot be read ({error_reason(error)}): expected a whole parquet file."
+            f"{printable(str(file))!r} cannot be read ({error_reason(error)}): expected a complete parquet file."
         ) from None
     return table.column_names, zip(*(column.to_pylist() for column in table.columns), strict=True)
 
@@ -128,7 +128,7 @@ def _row_groups(files: Sequence[Path], column: str) -> Iterator[RowGroup]:
 
 
 def _row_group_reader(groups: Sequence[RowGroup], column: str) -> Callable[[int], Any]:
-    """Return what reads a row group's pictures. It opens the file anew, so a forked process shares no open file, only what is read already."""
+    """Return the function that reads a row group. It reopens the file, so forked processes share no open file."""
 
     @lru_cache(maxsize=1)
     def rows(number: int) -> Any:
@@ -148,7 +148,8 @@ def _find_image_column(name: str, schema: Any) -> str:
     if column is None:
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise CardiganError(
-            f"{name!r} has the columns {columns}: expected encoded pictures, as bytes, in a column called {IMAGE_COLUMNS[0]}."
+            f"{name!r} has the columns {columns}: expected encoded images, as bytes, in a column called "
+            f"{IMAGE_COLUMNS[0]}."
         )
     return column
 
@@ -184,6 +185,6 @@ def _labels(files: Sequence[Path], column: str, schema: Any) -> list[str | int |
 
 
 def _class_names(schema: Any, column: str) -> list[str]:
-    """Return the names that Hugging Face's metadata give to a column's numbers, none where there are none."""
+    """Return the class names of a column from Hugging Face's metadata; empty without metadata."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     return metadata.get("info", {}).get("features", {}).get(column, {}).get("names", [])

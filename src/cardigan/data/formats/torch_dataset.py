@@ -1,6 +1,6 @@
-"""Pictures of a torch dataset that is asked for by number, whatever it makes them from: Pillow's pictures, arrays or tensors.
+"""Images of a map-style torch dataset: Pillow images, arrays or tensors.
 
-Does not know how the dataset reads them, nor whether it always gives the same.
+Does not know how the dataset reads them, or whether it always returns the same images.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,20 +18,20 @@ from cardigan.data.reader import Reader, UnreadableImage, fingerprint
 from cardigan.errors import CardiganError
 
 ITEM_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError)
-"""What a dataset raises for a picture that it cannot read."""
+"""Errors that a dataset raises for an unreadable image."""
 
 
 def torch_dataset_reader(dataset: Dataset[Any]) -> Reader:
-    """Return the pictures of a torch dataset with a length, each item a picture or a tuple of picture and class.
+    """Return the images of a torch dataset with a length. Each item is an image or a tuple (image, class).
 
-    Pictures are Pillow's, arrays or tensors, with channels first or last, in the ranges that `array_reader` takes. The fingerprint is made of the
-    first 100 items and the number of all. A class is found out by reading its item.
+    Images are Pillow images, or arrays or tensors with channels first or last, in the ranges of `array_reader`.
+    The fingerprint covers the first 100 items and the length. The class of an item is read with the item.
     """
     name, num_images = type(dataset).__name__, _num_items(dataset)
     sample = list(_readable_items(dataset, range(min(NUM_PROBED, num_images))))
     if not sample:
         raise CardiganError(
-            f"{name} gives none of its first {NUM_PROBED} pictures: expected a dataset of pictures that can be read."
+            f"None of the first {NUM_PROBED} items of {name} can be read: expected a dataset of readable images."
         )
     probed = [_item_pixels(name, item) for item in sample]
     non_uint8 = [pixels for pixels in probed if pixels.dtype != np.uint8]
@@ -64,9 +64,7 @@ def _num_items(dataset: Any) -> int:
         return len(dataset)
     except (TypeError, NotImplementedError):
         name = type(dataset).__name__
-        raise CardiganError(
-            f"{name} has no length: expected a dataset whose pictures can be asked for by number."
-        ) from None
+        raise CardiganError(f"{name} has no length: expected a map-style dataset, with access by index.") from None
 
 
 def _item(dataset: Any, index: int) -> object:
@@ -80,7 +78,7 @@ def _readable_items(dataset: Any, indices: Iterable[int]) -> Iterator[object]:
     for index in indices:
         try:
             yield _item(dataset, index)
-        except UnreadableImage:  # told of when it is asked for
+        except UnreadableImage:  # reported when it is accessed
             continue
 
 
@@ -99,12 +97,12 @@ def _item_pixels(name: str, item: object) -> np.ndarray:
             channels_last_axes(name, (1, *array.shape), channels_first=isinstance(image, torch.Tensor))
         )
     raise CardiganError(
-        f"{name} gives {type(image).__name__}: expected a picture of Pillow's, an array or a tensor, or (picture, class)."
+        f"{name} returns {type(image).__name__}: expected a Pillow image, an array or a tensor, or (image, class)."
     )
 
 
 class _LazyLabels(Sequence[str | int | None]):
-    """The classes of a dataset's items, read one by one as they are asked for."""
+    """The classes of a dataset's items, read one by one on access."""
 
     def __init__(self, name: str, dataset: Any, count: int) -> None:
         self._name = name
@@ -116,7 +114,7 @@ class _LazyLabels(Sequence[str | int | None]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[place] for place in range(self._count)[index]]
+            return [self[position] for position in range(self._count)[index]]
         try:
             item = _item(self._dataset, range(self._count)[index])
         except UnreadableImage:

@@ -1,1 +1,1 @@
-"""What is right and wrong with a source, before anything is trained on it."""
+"""Checks of a source before training."""

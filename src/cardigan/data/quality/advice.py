@@ -1,6 +1,6 @@
-"""From findings about a source to what to do: a size, a number of channels, what to leave out, and the commands, with reasons a layman can follow.
+"""Advice from findings: the training shape, which images to leave out, and commands, with plain reasons.
 
-Knows no machine and no training; every number comes from the findings.
+Every number comes from the findings. Does not know the machine or the training.
 """
 
 import shlex
@@ -13,37 +13,38 @@ from cardigan.data.stats import ALPHA_FRACTION, GRAY_FRACTION
 
 RESOLUTIONS = (32, 64, 128, 256)
 SMALL_DATASET = 500
-"""Below this DiffAugment (arXiv:2006.10738) helps most; with 1,000 digits it already holds a short training back (docs/results.md)."""
+"""DiffAugment (arXiv:2006.10738) helps most below this; 1,000 digits already train slower with it (docs/results.md)."""
 FLIPPED_FRACTION = 0.01
 NON_SQUARE_FRACTION = 0.1
 RARE_CLASS_SIZE = 50
-"""Pictures of a class below which its pictures will mostly be copies."""
+"""A class with fewer images gives mostly copies."""
 MAX_PIXELS = DataConfig().max_pixels
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do with a source."""
+    """Recommendations for a source."""
 
     resolution: int
     """Height and width to train at."""
     channels: int
     num_images: int
-    """What is left to train on when `num_dropped` are."""
+    """Number of training images without the `num_dropped` entries."""
     decoded_bytes: int
-    """On the disk, decoded."""
+    """Size of the decoded images on disk."""
     augment: bool
     num_dropped: int
     """Entries that are unreadable, blank, or copies of an earlier one."""
     recommendations: tuple[str, ...]
     commands: tuple[str, ...]
-    """To be typed in this order; none where there is nothing to train on."""
+    """Commands to run in this order; empty if there is nothing to train on."""
 
 
 def recommended_spec(findings: Findings, max_pixels: int = MAX_PIXELS) -> DecodeSpec:
-    """Return the frame to train in: the largest of four sizes that the median picture fills, and as many channels as are worth it.
+    """Return the recommended training shape.
 
-    One if nearly all pictures are grey, four if at least half are transparent somewhere, else three.
+    The size is the largest of `RESOLUTIONS` up to the median short side. The channels are 1 if nearly all images are
+    gray, 4 if at least half have transparent pixels, else 3.
     """
     short_side = findings.sizes.median_short_side if findings.sizes else 0
     size = max([side for side in RESOLUTIONS if side <= short_side], default=RESOLUTIONS[0])
@@ -54,7 +55,7 @@ def recommended_spec(findings: Findings, max_pixels: int = MAX_PIXELS) -> Decode
 
 
 def advice(findings: Findings, labels: str = "", max_pixels: int = MAX_PIXELS, clean_copy: str = "") -> Advice:
-    """Return what to do with a source that was read with these settings; `clean_copy` is what was left of it, if that was written."""
+    """Return the advice for a source read with these settings. `clean_copy` is the path of its clean copy, if any."""
     spec = recommended_spec(findings, max_pixels)
     num_images = findings.num_images - len(findings.dropped_indices)
     decoded_bytes = num_images * spec.height * spec.width * spec.channels
@@ -105,18 +106,20 @@ def _size_recommendations(findings: Findings, spec: DecodeSpec, decoded_bytes: i
     short_side, size = findings.sizes.median_short_side, f"{spec.height} x {spec.width}"
     if short_side < spec.height:
         recommendations = [
-            f"Train at {size}, though the shorter side is {short_side:g} pixels at the median: pictures will be enlarged and look soft."
+            f"Train at {size}. The median short side is only {short_side:g} pixels, so images are enlarged and "
+            "look soft."
         ]
     else:
-        recommendations = [f"Train at {size}: the shorter side is {short_side:g} pixels at the median."]
+        recommendations = [f"Train at {size}: the median short side is {short_side:g} pixels."]
     recommendations.append(_channel_recommendation(findings, spec))
     if findings.sizes.num_non_square > NON_SQUARE_FRACTION * findings.num_readable:
         recommendations.append(
-            f"{findings.sizes.num_non_square:,} pictures are far from square and will be cut to their middle: look whether what matters is there, "
-            "else add --data.resize pad, which shows all of them between borders."
+            f"{findings.sizes.num_non_square:,} images are far from square and are cropped to the center. If that "
+            "cuts off what matters, add --data.resize pad, which keeps the whole image between borders."
         )
     recommendations.append(
-        f"Decoded once and kept, they take {format_bytes(decoded_bytes)} on the disk{_decoding_time(findings.decode_seconds_per_epoch)}."
+        f"The decoded images take {format_bytes(decoded_bytes)} on disk"
+        f"{_decoding_time(findings.decode_seconds_per_epoch)}."
     )
     return recommendations
 
@@ -124,11 +127,15 @@ def _size_recommendations(findings: Findings, spec: DecodeSpec, decoded_bytes: i
 def _channel_recommendation(findings: Findings, spec: DecodeSpec) -> str:
     num_transparent = findings.channels.get(4, 0)
     if spec.channels == 1:
-        return f"Train in grey (1 channel): {findings.channels.get(1, 0):,} of {findings.num_readable:,} pictures have no colour."
+        num_gray = findings.channels.get(1, 0)
+        return f"Train in gray (1 channel): {num_gray:,} of {findings.num_readable:,} images have no color."
     if spec.channels == 4:
-        return f"Train with transparency (4 channels): {num_transparent:,} of {findings.num_readable:,} pictures are transparent somewhere."
-    alpha_note = f" {num_transparent:,} are transparent somewhere, which becomes white." if num_transparent else ""
-    return f"Train in colour (3 channels).{alpha_note}"
+        return (
+            f"Train with transparency (4 channels): {num_transparent:,} of {findings.num_readable:,} images have "
+            "transparent pixels."
+        )
+    alpha_note = f" {num_transparent:,} have transparent pixels, which become white." if num_transparent else ""
+    return f"Train in color (3 channels).{alpha_note}"
 
 
 def _decoding_time(seconds: float) -> str:
@@ -145,18 +152,18 @@ def _augmentation_recommendations(num_images: int) -> list[str]:
     if num_images >= SMALL_DATASET:
         return []
     return [
-        f"{num_images:,} pictures are few (under {SMALL_DATASET:,}): a GAN would learn them by heart. Show it shifted and partly covered ones "
-        "(DiffAugment; `cardigan train` chooses it by itself)."
+        f"{num_images:,} images are few (under {SMALL_DATASET:,}): a GAN would memorize them. Use DiffAugment, which "
+        "shifts images and covers parts of them; `cardigan train` chooses it automatically."
     ]
 
 
 def _flip_recommendations(findings: Findings) -> list[str]:
     num_flipped = sum(sum(group.flipped) for group in findings.near_duplicates)
     if num_flipped > FLIPPED_FRACTION * findings.num_readable:
-        return [f"{num_flipped:,} pictures are here mirrored already: leave --data.horizontal_flip out."]
+        return [f"{num_flipped:,} images are flips of others already: leave --data.horizontal_flip out."]
     return [
-        "Add --data.horizontal_flip, which doubles the pictures, if each could as well be seen in a mirror (faces, animals, landscapes). "
-        "It would be wrong for letters, digits, writing, and whatever has a left and a right."
+        "Add --data.horizontal_flip, which doubles the images, if they look right in a mirror (faces, animals, "
+        "landscapes). It is wrong for letters, digits, text, and anything with a left and a right side."
     ]
 
 
@@ -165,14 +172,15 @@ def _class_recommendations(findings: Findings) -> list[str]:
     if labels is None:
         return []
     recommendations = (
-        [f"Add --conditional to train on the {len(labels.counts):,} classes, so that one can be asked for."]
+        [f"Add --conditional to train on the {len(labels.counts):,} classes and sample from a chosen class."]
         if len(labels.counts) > 1
         else []
     )
     num_rare = sum(count < RARE_CLASS_SIZE for count in labels.counts.values())
     if num_rare:
         recommendations.append(
-            f"{num_rare:,} classes have fewer than {RARE_CLASS_SIZE} pictures: of those expect copies, or leave --conditional out."
+            f"{num_rare:,} classes have fewer than {RARE_CLASS_SIZE} images: expect copies in these classes, or leave "
+            "--conditional out."
         )
     return recommendations
 
@@ -182,13 +190,14 @@ def _cleaning_recommendations(findings: Findings) -> list[str]:
     if findings.dropped_indices:
         verb = "is" if len(findings.dropped_indices) == 1 else "are"
         recommendations.append(
-            f"Leave out {pluralize(len(findings.dropped_indices), 'picture')} that {verb} unreadable, blank or a copy: "
-            "--write-clean makes a zip file of the others."
+            f"Leave out {pluralize(len(findings.dropped_indices), 'image')} that {verb} unreadable, blank or a "
+            "duplicate: --write-clean writes a zip file of the others."
         )
     if findings.near_duplicate_indices:
         recommendations.append(
-            f"Look at the {pluralize(len(findings.near_duplicate_indices), 'picture')} like another (--contact-sheet shows some): "
-            "what is there ten times is learned ten times. With --drop-near-duplicates, --write-clean leaves them out too."
+            f"Look at the {pluralize(len(findings.near_duplicate_indices), 'near-duplicate image')} (--contact-sheet "
+            "shows some): an image that occurs ten times is learned ten times. With --drop-near-duplicates, "
+            "--write-clean leaves them out too."
         )
     return recommendations
 
@@ -198,7 +207,7 @@ def pluralize(count: int, noun: str) -> str:
 
 
 def format_bytes(num_bytes: int) -> str:
-    """Return a number of bytes as people say it: "812 MB", "1.5 GB"."""
+    """Return a readable number of bytes: "812 MB", "1.5 GB"."""
     amount, units = float(num_bytes), ["bytes", "kB", "MB", "GB"]
     while amount >= 999.5 and len(units) > 1:
         amount, units = amount / 1000, units[1:]

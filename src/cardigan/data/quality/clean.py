@@ -1,4 +1,4 @@
-"""A ZIP of the images that are worth training on."""
+"""The clean copy: a zip archive of the usable images of a source."""
 
 import io
 import json
@@ -18,20 +18,21 @@ from cardigan.errors import CardiganError
 from cardigan.files import atomic
 
 ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-"""The time of all files in a clean archive: the same pictures give the same bytes."""
+"""Modification time of all files in a clean archive, so that the same images give the same bytes."""
 
 
 def check_clean_path(out: Path) -> None:
-    """Raise CardiganError for a place where no clean copy may be written."""
+    """Raise CardiganError for a path where a clean copy cannot be written."""
     _check_output_path(out, ".zip", "--write-clean", "")
 
 
 def write_clean_archive(reader: Reader, findings: Findings, out: Path, drop_near_duplicates: bool = False) -> int:
-    """Write the pictures that can be trained on to a zip archive, and return how many they are.
+    """Write the usable images to a zip archive and return their number.
 
-    They keep their bytes (arrays become PNG) and their names, made safe; their classes are told in dataset.json. Left out are those that are
-    unreadable, blank, or equal to an earlier one, and with `drop_near_duplicates` all but the largest of those that are nearly the same, mirrored or not.
-    The archive appears whole or not at all, and never in the place of another file: CardiganError is raised for that.
+    Images keep their bytes (arrays become PNG) and their names, made safe. Classes are written to dataset.json.
+    Unreadable and blank images and duplicates of an earlier image are left out. `drop_near_duplicates` also leaves out
+    all but the largest image of each near-duplicate group. The archive is written atomically.
+    Raises CardiganError if the file exists or no image is usable.
     """
     check_clean_path(out)
     excluded = findings.dropped_indices | (findings.near_duplicate_indices if drop_near_duplicates else frozenset())
@@ -44,7 +45,7 @@ def write_clean_archive(reader: Reader, findings: Findings, out: Path, drop_near
                 _write_images(archive, reader, indices)
             file.flush()
             os.fsync(file.fileno())
-        check_clean_path(out)  # somebody else may have written it meanwhile
+        check_clean_path(out)  # another process may have written it meanwhile
     return len(indices)
 
 
@@ -57,7 +58,7 @@ def _write_images(archive: zipfile.ZipFile, reader: Reader, indices: Sequence[in
             name = safe_name(reader.entry_name(index), index, len(reader), _suffix(stored))
         except UnreadableImage as error:
             raise CardiganError(
-                f"{reader.entry_name(index)} {error}, though it could be read before: check {reader.name} again."
+                f"{reader.entry_name(index)} {error}, but it was readable before: check {reader.name} again."
             ) from None
         name = _unique_name(name, used_names)
         archive.writestr(_zip_entry(name), _image_bytes(stored))
@@ -84,17 +85,16 @@ def _image_bytes(stored: StoredImage) -> bytes:
 def _suffix(stored: StoredImage) -> str:
     if not isinstance(stored, bytes):
         return "png"
-    with open_image(stored, sys.maxsize) as image:  # how large it may be was decided before
+    with open_image(stored, sys.maxsize) as image:  # the size was checked before
         suffix = (image.format or "").lower()
-    return (
-        suffix if suffix in IMAGE_SUFFIXES else "png"
-    )  # readers know a picture by its name, and its format by its content
+    # Readers recognize an image by its suffix and its format by its content.
+    return suffix if suffix in IMAGE_SUFFIXES else "png"
 
 
 def safe_name(title: str, index: int, count: int, suffix: str) -> str:
-    """Return a picture's path as it may stand in an archive: within it, not hidden, with the suffix of a picture.
+    """Return an image's path for the archive: relative, not hidden, with an image suffix.
 
-    A title that is the picture's number gets as many digits as the last one has.
+    A title that is the image's index is padded with zeros.
     """
     number = f"{index:0{len(str(count - 1))}d}"
     parts = [
@@ -108,7 +108,7 @@ def safe_name(title: str, index: int, count: int, suffix: str) -> str:
 
 
 def _unique_name(name: str, used_names: set[str]) -> str:
-    """Return the name, numbered if it is taken: on some systems A.jpg and a.jpg are one file."""
+    """Return the name, numbered if it is taken. On some systems A.jpg and a.jpg are the same file."""
     stem, _, suffix = name.rpartition(".")
     number, found = 1, name
     while found.casefold() in used_names:

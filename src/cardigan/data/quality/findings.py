@@ -1,6 +1,6 @@
-"""From looks at single pictures to findings about the whole source: what is there, what is wrong with it.
+"""Findings about a source, summarized from the statistics of its images.
 
-Reads nothing and decides nothing: `advice.py` says what to do.
+Reads no files. `advice.py` recommends what to do.
 """
 
 from collections import Counter, defaultdict
@@ -18,12 +18,12 @@ from cardigan.data.reader import Reader
 COMMON_SIZES = 10
 MIN_IMAGES = 2
 MAX_UNREADABLE_FRACTION = 0.01
-"""Of a source that may be trained on: as many as training itself passes over."""
+"""Maximum fraction of unreadable images in a trainable source. Training skips as many."""
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """A picture by its number in the source and its name."""
+    """An image by its index in the source and its name."""
 
     index: int
     name: str
@@ -31,7 +31,7 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class UnreadableEntry:
-    """A picture that cannot be read, or must not be, and why, in words that follow its name."""
+    """An image that cannot or must not be read. The reason continues a sentence that starts with its name."""
 
     index: int
     name: str
@@ -40,29 +40,29 @@ class UnreadableEntry:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Pictures of equal pixels."""
+    """Images with equal pixels."""
 
     members: tuple[ImageRef, ...]
     same_bytes: bool
-    """Whether the files are equal too."""
+    """Whether the files are also equal."""
     same_class: bool
-    """Whether they have one class, or none."""
+    """Whether all have the same class or none."""
 
 
 @dataclass(frozen=True)
 class NearDuplicateGroup:
-    """Pictures that are nearly the same; of equal ones only the first is among them."""
+    """Images that are nearly the same. Of exact duplicates, only the first is included."""
 
     members: tuple[ImageRef, ...]
     flipped: tuple[bool, ...]
-    """Whether each is mirrored as seen from the first."""
+    """Whether each member is flipped relative to the first."""
     largest: int
-    """The place in `members` of the one with most pixels."""
+    """The index in `members` of the image with the most pixels."""
 
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Width and height of an upright picture, and how many pictures have them."""
+    """Width and height of an upright image, and the number of images of this size."""
 
     width: int
     height: int
@@ -71,7 +71,7 @@ class ImageSize:
 
 @dataclass(frozen=True)
 class SizeStats:
-    """How large the readable pictures are. Smallest, median and largest are so by their number of pixels."""
+    """Sizes of the readable images. Smallest, median and largest are by number of pixels."""
 
     num_distinct: int
     smallest: ImageSize
@@ -79,31 +79,31 @@ class SizeStats:
     largest: ImageSize
     most_common: tuple[ImageSize, ...]
     median_short_side: float
-    """The median of the shorter side."""
+    """Median of the shorter side."""
     min_aspect_ratio: float
-    """Of width to height, as are the two others."""
+    """Aspect ratios are width / height."""
     median_aspect_ratio: float
     max_aspect_ratio: float
     num_non_square: int
-    """How many pictures have a longer side of more than one and a half times the shorter one."""
+    """Number of images whose longer side is more than 1.5 times the shorter one."""
     smallest_entries: tuple[ImageRef, ...]
-    """The smallest few."""
+    """The smallest images."""
 
 
 @dataclass(frozen=True)
 class ClassBalance:
-    """How the readable pictures are spread over classes."""
+    """The class distribution of the readable images."""
 
     counts: dict[str, int]
     smallest_class: str
     largest_class: str
     num_unlabeled: int
-    """Pictures that have no class."""
+    """Number of images without a class."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a source."""
+    """The result of checking a source."""
 
     source: str
     num_images: int
@@ -112,7 +112,7 @@ class Findings:
     formats: dict[str, int]
     color_modes: dict[str, int]
     channels: dict[int, int]
-    """How many pictures need 1 (grey), 3 (colour) or 4 channels (transparent somewhere)."""
+    """Number of images that need 1 (gray), 3 (color) or 4 channels (transparent pixels)."""
     conversions: dict[str, int]
     skipped: dict[str, int]
     num_exif_rotated: int
@@ -123,33 +123,33 @@ class Findings:
     blank: tuple[ImageRef, ...]
     class_balance: ClassBalance | None
     decode_seconds_per_epoch: float = 0.0
-    """To decode all readable pictures once, in the frame that is advised, by one process; 0 if that was not measured."""
+    """Seconds for one process to decode all readable images in the recommended shape. Default: 0, not measured."""
 
     @property
     def trainable(self) -> bool:
-        """Whether training would accept the source: at least two readable pictures, at most one in a hundred unreadable."""
+        """Whether training accepts the source: at least two readable images and at most 1 % unreadable ones."""
         return self.num_readable >= MIN_IMAGES and len(self.unreadable) <= MAX_UNREADABLE_FRACTION * self.num_images
 
     @property
     def dropped_indices(self) -> frozenset[int]:
-        """The entries to leave out: unreadable, blank, and all but the first of equal ones."""
+        """The entries to leave out: unreadable, blank, and all but the first of duplicates."""
         duplicate_indices = {entry.index for group in self.duplicates for entry in group.members[1:]}
         return frozenset({entry.index for entry in (*self.unreadable, *self.blank)} | duplicate_indices)
 
     @property
     def near_duplicate_indices(self) -> frozenset[int]:
-        """All but the largest of each group of pictures that are nearly the same, mirrored or not."""
+        """All but the largest image of each near-duplicate group, flipped or not."""
         return frozenset(
             entry.index
             for group in self.near_duplicates
-            for place, entry in enumerate(group.members)
-            if place != group.largest
+            for position, entry in enumerate(group.members)
+            if position != group.largest
         )
 
 
 def summarize_scan(reader: Reader, results: Sequence[ImageStats | InspectionFailure]) -> Findings:
-    """Return what the looks at all entries of a source amount to."""
-    stats = [image_stats for image_stats in results if isinstance(image_stats, ImageStats)]
+    """Return the findings from the scan results of all entries."""
+    stats = [result for result in results if isinstance(result, ImageStats)]
     labels, class_names = ([], []) if reader.labels is None else encode_labels(reader.labels)
     duplicates = _duplicate_groups(reader, stats, labels)
     duplicate_indices = {entry.index for group in duplicates for entry in group.members[1:]}
@@ -157,13 +157,13 @@ def summarize_scan(reader: Reader, results: Sequence[ImageStats | InspectionFail
         source=reader.name,
         num_images=len(reader),
         num_readable=len(stats),
-        num_bytes=sum(look.num_bytes for look in stats),
-        formats=_counts(look.format for look in stats),
-        color_modes=_counts(look.color_mode for look in stats),
-        channels=dict(sorted(Counter(look.channels for look in stats).items())),
-        conversions=_counts(look.conversion for look in stats if look.conversion),
+        num_bytes=sum(image.num_bytes for image in stats),
+        formats=_counts(image.format for image in stats),
+        color_modes=_counts(image.color_mode for image in stats),
+        channels=dict(sorted(Counter(image.channels for image in stats).items())),
+        conversions=_counts(image.conversion for image in stats if image.conversion),
         skipped=dict(reader.skipped),
-        num_exif_rotated=sum(look.exif_rotated for look in stats),
+        num_exif_rotated=sum(image.exif_rotated for image in stats),
         sizes=_size_stats(reader, stats) if stats else None,
         unreadable=tuple(
             UnreadableEntry(each.index, reader.entry_name(each.index), each.reason)
@@ -172,10 +172,10 @@ def summarize_scan(reader: Reader, results: Sequence[ImageStats | InspectionFail
         ),
         duplicates=duplicates,
         near_duplicates=_near_duplicate_groups(
-            reader, [look for look in stats if look.index not in duplicate_indices and not look.blank]
+            reader, [image for image in stats if image.index not in duplicate_indices and not image.blank]
         ),
-        blank=tuple(_image_ref(reader, look) for look in stats if look.blank),
-        class_balance=_class_balance([labels[look.index] for look in stats], class_names) if class_names else None,
+        blank=tuple(_image_ref(reader, image) for image in stats if image.blank),
+        class_balance=_class_balance([labels[image.index] for image in stats], class_names) if class_names else None,
     )
 
 
@@ -196,9 +196,9 @@ def _duplicate_groups(
             groups[image_stats.pixel_hash].append(image_stats)
     return tuple(
         DuplicateGroup(
-            tuple(_image_ref(reader, look) for look in group),
-            len({look.content_hash for look in group}) == 1,
-            not labels or len({labels[look.index] for look in group}) == 1,
+            tuple(_image_ref(reader, image) for image in group),
+            len({image.content_hash for image in group}) == 1,
+            not labels or len({labels[image.index] for image in group}) == 1,
         )
         for group in groups.values()
         if len(group) > 1
@@ -210,18 +210,18 @@ def _near_duplicate_groups(reader: Reader, stats: Sequence[ImageStats]) -> tuple
     groups = [[(stats[position], flipped) for position, flipped in cluster] for cluster in clusters(pairs)]
     return tuple(
         NearDuplicateGroup(
-            tuple(_image_ref(reader, look) for look, _ in group),
-            tuple(mirrored for _, mirrored in group),
-            max(range(len(group)), key=lambda place: group[place][0].height * group[place][0].width),
+            tuple(_image_ref(reader, image) for image, _ in group),
+            tuple(flipped for _, flipped in group),
+            max(range(len(group)), key=lambda position: group[position][0].height * group[position][0].width),
         )
         for group in groups
     )
 
 
 def _size_stats(reader: Reader, stats: Sequence[ImageStats]) -> SizeStats:
-    ordered = sorted(stats, key=lambda look: (look.width * look.height, look.width, look.index))
+    ordered = sorted(stats, key=lambda image: (image.width * image.height, image.width, image.index))
     counts = Counter((image_stats.width, image_stats.height) for image_stats in ordered)
-    aspect_ratios = [look.width / look.height for look in stats]
+    aspect_ratios = [image.width / image.height for image in stats]
 
     def size(image_stats: ImageStats) -> ImageSize:
         return ImageSize(image_stats.width, image_stats.height, counts[image_stats.width, image_stats.height])
@@ -232,12 +232,12 @@ def _size_stats(reader: Reader, stats: Sequence[ImageStats]) -> SizeStats:
         size(ordered[len(ordered) // 2]),
         size(ordered[-1]),
         tuple(ImageSize(width, height, count) for (width, height), count in counts.most_common(COMMON_SIZES)),
-        float(median(min(look.width, look.height) for look in stats)),
+        float(median(min(image.width, image.height) for image in stats)),
         min(aspect_ratios),
         median(aspect_ratios),
         max(aspect_ratios),
         sum(max(ratio, 1 / ratio) > 1.5 for ratio in aspect_ratios),
-        tuple(_image_ref(reader, look) for look in ordered[:COMMON_SIZES]),
+        tuple(_image_ref(reader, image) for image in ordered[:COMMON_SIZES]),
     )
 
 

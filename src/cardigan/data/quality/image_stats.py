@@ -1,6 +1,6 @@
-"""What one picture tells of itself when it is decoded: size, colours, transparency, blankness, and what makes copies of it known.
+"""Statistics of one decoded image: size, color mode, transparency, blankness, and hashes to find duplicates.
 
-Knows nothing of the other pictures.
+Does not know the other images.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from cardigan.data.reader import Reader, StoredImage, UnreadableImage
 
 EXIF_ORIENTATION = 0x0112
 BLANK_STD = 2.0
-"""Standard deviation of the grey levels, of 255."""
+"""An image is blank below this standard deviation of its gray levels (0 to 255)."""
 MODE_NAMES = {
     "1": "1-bit",
     "L": "gray",
@@ -38,24 +38,24 @@ MODE_NAMES = {
 
 @dataclass(frozen=True)
 class ImageStats:
-    """One picture, decoded once. Height and width are those of the upright picture."""
+    """One image, decoded once. Height and width are those of the upright image."""
 
     index: int
     num_bytes: int
     format: str
-    """As Pillow calls it, or "array"."""
+    """Pillow's name of the format, or "array"."""
     color_mode: str
-    """How they are stored: "RGB", "gray", "palette", "CMYK", "16-bit", "RGBA, transparent" or "RGBA, opaque" and so on."""
+    """The stored color mode: "RGB", "gray", "palette", "CMYK", "16-bit", "RGBA, transparent", "RGBA, opaque", ..."""
     conversion: str
-    """What is lost on the way to 8-bit grey, RGB or RGBA; "" if nothing is."""
+    """What the conversion to 8-bit gray, RGB or RGBA loses; "" for a lossless conversion."""
     height: int
     width: int
     exif_rotated: bool
-    """Whether its EXIF says that it is to be turned or mirrored."""
+    """Whether its EXIF orientation rotates or flips it."""
     channels: int
-    """As few as show all that is in it: 1 grey, 3 colour, 4 if it is transparent somewhere."""
+    """The channels that it needs: 1 for gray, 3 for color, 4 for transparent pixels."""
     gray_std: float
-    """Standard deviation of the grey levels."""
+    """Standard deviation of the gray levels."""
     content_hash: bytes
     pixel_hash: bytes
     thumbnail: np.ndarray
@@ -67,14 +67,14 @@ class ImageStats:
 
 @dataclass(frozen=True)
 class InspectionFailure:
-    """A picture that cannot be used, and why."""
+    """An image that cannot be used, and why."""
 
     index: int
     reason: str
 
 
 def inspect_entry(reader: Reader, index: int, max_pixels: int) -> ImageStats | InspectionFailure:
-    """Return what an entry of a source shows, or why it does not."""
+    """Return the statistics of an entry, or why it is unreadable."""
     try:
         return inspect_image(reader.read(index), index, max_pixels)
     except UnreadableImage as error:
@@ -82,7 +82,7 @@ def inspect_entry(reader: Reader, index: int, max_pixels: int) -> ImageStats | I
 
 
 def inspect_image(stored_image: StoredImage, index: int, max_pixels: int) -> ImageStats:
-    """Return what a stored picture shows; raises Unreadable for one that cannot be used."""
+    """Return the statistics of a stored image; raises UnreadableImage if it is unusable."""
     with open_image(stored_image, max_pixels) as image:
         format, conversion = image.format or "array", conversion_note(image)
         exif_rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
@@ -108,7 +108,7 @@ def inspect_image(stored_image: StoredImage, index: int, max_pixels: int) -> Ima
 
 
 def _color_mode(image: Image.Image) -> tuple[str, bool]:
-    """Return how a picture's colours are stored, and whether it could be transparent."""
+    """Return an image's stored color mode, and whether it may be transparent."""
     mode = "16-bit" if image.mode.startswith("I;") else MODE_NAMES.get(image.mode, image.mode)
     return mode, image.mode in ALPHA_MODES or "transparency" in image.info
 
@@ -119,7 +119,7 @@ def _describe_mode(color_mode: tuple[str, bool], simplified: Image.Image) -> str
 
 
 def simplify_mode(image: Image.Image) -> Image.Image:
-    """Return a picture as L, RGB or RGBA, the first that shows all that is in it: equal pictures become equal however they were stored."""
+    """Return an image as the first of L, RGB, RGBA that loses nothing, so that the stored mode makes no difference."""
     if image.mode in HIGH_BIT_DEPTH_MODES:
         image = Image.fromarray(to_uint8(np.array(image)))
     if num_channels(image) == 4:
@@ -133,21 +133,24 @@ def simplify_mode(image: Image.Image) -> Image.Image:
 
 
 def _is_gray(pixels: np.ndarray) -> bool:
-    """Return whether the colours are equal everywhere; a few pixels tell that most pictures are not grey."""
+    """Return whether all channels are equal. A few pixels rule out most color images."""
     return all(bool((sample[:, :, :1] == sample[:, :, 1:]).all()) for sample in (pixels[::16, ::16], pixels))
 
 
 def _pixel_hash(simplified: Image.Image) -> bytes:
     pixels = np.asarray(simplified)
     if simplified.mode == "RGBA":
-        pixels = np.where(pixels[:, :, 3:] == 0, np.uint8(0), pixels)  # nobody sees the colour there
+        pixels = np.where(pixels[:, :, 3:] == 0, np.uint8(0), pixels)  # the color there is invisible
     return hashlib.blake2b(
         pixels.data, digest_size=16, person=f"{simplified.width}x{simplified.height}".encode()[:16]
     ).digest()
 
 
 def _visible_image(simplified: Image.Image) -> tuple[Image.Image, float]:
-    """Return an opaque picture and the deviation of its grey levels: a transparent one over white or over black, where more of it is seen."""
+    """Return an opaque image and the standard deviation of its gray levels.
+
+    A transparent image is composed over white or black, whichever gives the larger deviation.
+    """
     if simplified.mode != "RGBA":
         return simplified, _gray_std(simplified)
     backgrounds = (

@@ -1,6 +1,6 @@
-"""Which pictures are nearly the same, mirrored or not: a difference hash of 64 bits proposes pairs, the thumbnails decide.
+"""Near-duplicates, flipped or not: a difference hash of 64 bits proposes pairs, and thumbnails confirm them.
 
-Knows thumbnails and their places in a list; not where pictures come from.
+Knows thumbnails and their positions in a list. Does not know where images come from.
 """
 
 from collections import defaultdict
@@ -11,40 +11,45 @@ import numpy as np
 from PIL import Image
 
 HASH_COLUMNS, HASH_ROWS = 9, 8
-"""Of the means a hash compares: eight differences a row, eight rows."""
+"""The grid of means that a hash compares: eight differences per row, eight rows."""
 THUMBNAIL_FACTOR = 2
-"""A thumbnail has this many values for each of those means, both ways."""
+"""Thumbnail pixels per mean, in each direction."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MIN_GRAY_STEP = 3.0
-"""A mean counts as lighter than its left neighbour if it is so by this many of 255: else the noise of a JPEG decides in even backgrounds."""
+"""Minimum difference (of 255) between neighboring means, so that JPEG noise in flat backgrounds has no effect."""
 MAX_HAMMING_DISTANCE = 6
-"""Pairs whose hashes differ in at most this many bits are compared by their thumbnails."""
+"""Pairs whose hashes differ in at most this many bits are candidates for the thumbnail comparison."""
 MIN_CORRELATION = 0.99
-"""Thumbnails that correlate this much are nearly the same.
+"""Minimum correlation of the thumbnails of near-duplicates.
 
-Measured on 10,000 digits of MNIST (50 million pairs) and 3,786 emoji of 64x64 (7 million), each also saved again as JPEG of quality 75:
+Measured on 10,000 MNIST digits (50 million pairs) and 3,786 emoji of 64x64 (7 million pairs). Each image was also
+saved as JPEG with quality 75:
 
-| pairs of different files within | digits | emoji | JPEG found again, digits | emoji |
+| pairs of different files within | digits | emoji | JPEG copies found, digits | emoji |
 |---|---|---|---|---|
 | a distance of 6 | 1,107,808 | 21,700 | 99.97 % | 100 % |
 | and a correlation of 0.98 | 193 | 1,134 | 99.97 % | 99.95 % |
 | and a correlation of 0.99 | 6 | 471 | 99.97 % | 99.7 % |
 | and a correlation of 0.995 | 0 | 226 | 99.97 % | 98.0 % |
 
-The hash alone takes one pair of digits in 45 for the same; with the thumbnails it is one in eight million. Among the emoji
-that are left are the flags of Norway and Bouvet Island, of Indonesia and Monaco. At quality 30 still 83 % and 92 % are found,
-5 % brighter 100 % and 98 %.
+The hash alone matches one pair of different digits in 45; with the thumbnails it is one in eight million. The remaining
+emoji pairs include the flags of Norway and Bouvet Island, and of Indonesia and Monaco. Other copies found:
+
+| copies | digits | emoji |
+|---|---|---|
+| JPEG with quality 30 | 83 % | 92 % |
+| 5 % brighter | 100 % | 98 % |
 """
 MIN_GRAY_CORRELATION = 0.97
-"""Pairs whose grey means correlate less are not compared further; of the 60,000 digits it finds the same pairs,
-in a fifth of the time."""
+"""Pairs with a lower correlation of the gray means are skipped. On 60,000 digits it finds the same pairs in a fifth of
+the time."""
 TILE = 1024
 WIDE_TILE = 8192
 
 
 @dataclass(frozen=True)
 class NearDuplicatePair:
-    """Two pictures that are nearly the same, by place; `flipped` if it takes a mirror."""
+    """Two near-duplicates by position. `flipped` if one must be flipped horizontally to match."""
 
     first: int
     second: int
@@ -52,7 +57,7 @@ class NearDuplicatePair:
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """Return a picture as uint8 [16, 18, 3], each value the mean over its part of the picture."""
+    """Return an image as uint8 [16, 18, 3]. Each value is the mean over a box."""
     return np.asarray(
         image.resize((THUMBNAIL_FACTOR * HASH_COLUMNS, THUMBNAIL_FACTOR * HASH_ROWS), Image.Resampling.BOX).convert(
             "RGB"
@@ -61,7 +66,7 @@ def thumbnail(image: Image.Image) -> np.ndarray:
 
 
 def gray_means(thumbnails: np.ndarray) -> np.ndarray:
-    """Return [n, 16, 18, 3] thumbnails as the grey [n, 8, 9] that is hashed."""
+    """Return the gray means [n, 8, 9] of [n, 16, 18, 3] thumbnails."""
     means = thumbnails.reshape(len(thumbnails), HASH_ROWS, THUMBNAIL_FACTOR, HASH_COLUMNS, THUMBNAIL_FACTOR, 3).mean(
         axis=(2, 4), dtype=np.float32
     )
@@ -69,12 +74,12 @@ def gray_means(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def dhash_bits(means: np.ndarray) -> np.ndarray:
-    """Return the hash of each of [n, 8, 9] grey thumbnails as 64 booleans: where it gets lighter from left to right."""
+    """Return the hashes of [n, 8, 9] gray means, 64 booleans each: whether a mean is lighter than its left neighbor."""
     return (means[:, :, 1:] > means[:, :, :-1] + MIN_GRAY_STEP).reshape(len(means), HASH_ROWS * (HASH_COLUMNS - 1))
 
 
 def near_duplicate_pairs(thumbnails: np.ndarray) -> list[NearDuplicatePair]:
-    """Return every pair of [n, 16, 18, 3] thumbnails that are nearly the same; `mirrored` only where they are not so as they are."""
+    """Return the near-duplicate pairs of [n, 16, 18, 3] thumbnails. `flipped` if a pair matches only when flipped."""
     count = len(thumbnails)
     if count < 2:
         return []
@@ -99,7 +104,7 @@ def _confirm_pairs(thumbnails: np.ndarray, first: np.ndarray, second: np.ndarray
 
 
 def _thumbnails_at(thumbnails: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return these thumbnails; those of places beyond the last are the first ones again, mirrored."""
+    """Return these thumbnails. Index n + i is thumbnail i, flipped."""
     selected = thumbnails[indices % len(thumbnails)]
     flipped = indices >= len(thumbnails)
     selected[flipped] = selected[flipped, :, ::-1]
@@ -107,10 +112,11 @@ def _thumbnails_at(thumbnails: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def candidate_pairs(bits: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs, each once, of a hash below `count` and any later picture's, from `count` on mirrored, that differ in at most DISTANCE bits.
+    """Yield each pair of hashes that differ in at most `MAX_HAMMING_DISTANCE` bits, once.
 
-    Of DISTANCE + 1 bands of bits one must be equal then, so only hashes of an equal band are compared. A band's bits are taken from all over
-    the picture: those of an empty margin are the same in all pictures.
+    The first index is below `count`; the second is of a later image, and from `count` on of a flipped one. Such hashes
+    agree in at least one of `MAX_HAMMING_DISTANCE` + 1 bands of bits, so only hashes with an equal band are compared.
+    A band's bits are spread over the image, since an empty margin has the same bits in all images.
     """
     keys = np.stack(
         [_bits_to_int(bits[:, band :: MAX_HAMMING_DISTANCE + 1]) for band in range(MAX_HAMMING_DISTANCE + 1)], axis=1
@@ -133,9 +139,7 @@ def _close_pairs(bucket: np.ndarray, bits: np.ndarray, count: int) -> Iterator[t
     for top in range(0, len(rows), TILE):
         for left in range(0, len(bucket), WIDE_TILE):
             columns, row_indices = bucket[left : left + WIDE_TILE], rows[top : top + TILE]
-            similarity = (
-                _signs(bits[row_indices]) @ _signs(bits[columns]).T
-            )  # 64 less twice the number of bits that differ
+            similarity = _signs(bits[row_indices]) @ _signs(bits[columns]).T  # 64 - 2 * Hamming distance
             row, column = np.nonzero(similarity >= bits.shape[1] - 2 * MAX_HAMMING_DISTANCE)
             for start in range(0, len(row), WIDE_TILE):
                 first, second = row_indices[row[start : start + WIDE_TILE]], columns[column[start : start + WIDE_TILE]]
@@ -148,19 +152,19 @@ def _signs(bits: np.ndarray) -> np.ndarray:
 
 
 def _standardize(values: np.ndarray) -> np.ndarray:
-    """Return each [n, ...] as a row of mean 0 and length 1, so that brightness and contrast make no difference; colour does."""
+    """Return each of [n, ...] as a row of mean 0 and norm 1: brightness and contrast make no difference, color does."""
     rows = values.reshape(len(values), np.prod(values.shape[1:])).astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the correlation of each pair of standard rows."""
+    """Return the correlation of each pair of standardized rows."""
     return np.einsum("ij,ij->i", first, second)
 
 
 def clusters(pairs: Sequence[NearDuplicatePair]) -> list[list[tuple[int, bool]]]:
-    """Return the groups that pairs join, each in order, with whether a member is mirrored as seen from the group's first."""
+    """Return the connected groups of the pairs, each sorted, with whether a member is flipped relative to the first."""
     neighbors: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     for pair in pairs:
         neighbors[pair.first].append((pair.second, pair.flipped))

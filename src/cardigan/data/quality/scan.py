@@ -1,6 +1,6 @@
-"""Every picture of a source looked at once, by several processes where that is faster.
+"""The scan: the statistics of every image of a source, computed in worker processes.
 
-Knows how the work is shared, not what is seen.
+Knows how the work is distributed, not what is computed.
 """
 
 import mmap
@@ -19,21 +19,21 @@ from cardigan.data.reader import Reader
 from cardigan.errors import CardiganError
 
 CHUNK_SIZE = 16
-"""Pictures that a process is given at a time."""
+"""Images per task."""
 MAX_WORKERS = 64
 STARTED, DONE = 1, 2
 
 ProgressFn: TypeAlias = Callable[[int, int], None]
-"""Hears how many pictures are done, of how many."""
+"""Called with the number of finished images and the total."""
 
 
 def scan_images(
     reader: Reader, max_pixels: int, workers: int | None = None, on_progress: ProgressFn | None = None
 ) -> list[ImageStats | InspectionFailure]:
-    """Return what every entry shows, in the source's order.
+    """Return the statistics of every entry, in the order of the source.
 
-    `workers` processes look, one for each core if it is None, this one if it is 0, or where processes cannot be forked.
-    Raises CardiganError, naming the pictures it can have been, if a process dies.
+    `workers` is the number of processes. Default: one per core; 0 uses this process, as do systems that cannot fork.
+    Raises CardiganError with the names of the possible images if a process dies.
     """
     chunks = [range(start, min(start + CHUNK_SIZE, len(reader))) for start in range(0, len(reader), CHUNK_SIZE)]
     num_processes = min(_num_cores() if workers is None else workers, MAX_WORKERS, len(chunks))
@@ -56,13 +56,13 @@ def _num_cores() -> int:
 def _scan_in_processes(
     reader: Reader, max_pixels: int, chunks: Sequence[range], num_processes: int
 ) -> Iterator[list[ImageStats | InspectionFailure]]:
-    progress = mmap.mmap(-1, len(reader))  # shared with the processes: which pictures are begun, which done
+    progress = mmap.mmap(-1, len(reader))  # shared with the workers: which images are started and which are done
     pool = ProcessPoolExecutor(
         num_processes, multiprocessing.get_context("fork"), _init_worker, (reader, max_pixels, progress)
     )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: workers use none of them
+            warnings.simplefilter("ignore", DeprecationWarning)  # about fork with threads, which workers do not use
             scanned_chunks = pool.map(_inspect_chunk, chunks)
         yield from scanned_chunks
     except BrokenProcessPool:
@@ -75,20 +75,18 @@ def _worker_died_error(reader: Reader, progress: mmap.mmap) -> CardiganError:
     started_names = [reader.entry_name(index) for index, state in enumerate(progress[:]) if state == STARTED]
     where = f" at {' or '.join(started_names)}" if started_names else ""
     return CardiganError(
-        f"A process that looked at the pictures of {reader.name} died{where}: either memory ran out, then give --num-workers 1, "
-        "or a decoder crashed, then take the picture out of the source and check again."
+        f"A process that checked images of {reader.name} died{where}. If memory ran out, give --num-workers 1. "
+        "If a decoder crashed, remove the image from the source. Then check again."
     )
 
 
 _worker_inputs: list[tuple[Reader, int, mmap.mmap]] = []
-"""In a worker, what it was forked to work on: a reader cannot be sent."""
+"""The inputs of a worker process. A reader cannot be pickled, so workers get it by fork."""
 
 
 def _init_worker(reader: Reader, max_pixels: int, progress: mmap.mmap) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends the others
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), 2
-    )  # libtiff complains there of every damaged file, which the looks tell better
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops the workers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints about damaged files; the results report them better
     _worker_inputs.append((reader, max_pixels, progress))
 
 

@@ -1,1 +1,1 @@
-"""Tar shards: sets larger than the disk, read one shard after another."""
+"""Tar shards: datasets larger than the disk, streamed shard by shard."""

@@ -1,6 +1,6 @@
-"""What shards are called: braces, wildcards or a folder become a list of addresses, always in the same order.
+"""Shard addresses: expands braces, wildcards or a folder to a list, always in the same order.
 
-Knows nothing of what is in them; `byte_stream.py` opens them.
+Does not know the content; `byte_stream.py` opens the shards.
 """
 
 import itertools
@@ -19,14 +19,14 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 WILDCARDS = "*?["
 MAX_SHARDS = 1_000_000
-"""Shards of one source; a slip in a range would fill the memory."""
+"""Maximum number of shards of a source. A typo in a range could fill the memory."""
 MAX_NAMED = 3
 
 
 def is_shards(source: str) -> bool:
-    """Return whether a source means shards: tar files by braces or wildcards, a remote tar file, or a folder that holds several.
+    """Return whether a source is shards: tar files by braces or wildcards, a remote tar file, or a folder with several.
 
-    A folder with as many pictures as tar files beside each other is one of pictures.
+    A folder with at least as many images as tar files is an image folder.
     """
     if not is_remote(source) and _exists(source):
         return len(_tar_files(Path(source))) > 1
@@ -44,9 +44,9 @@ def is_http(address: str) -> bool:
 
 
 def shard_addresses(source: str) -> tuple[str, ...]:
-    """Return the shards a source names: braces in their order, wildcards and folders sorted by name.
+    """Return the shards of a source: braces in their order, wildcards and folders sorted by name.
 
-    Raises CardiganError if there are none, one is named twice, or the braces cannot be understood.
+    Raises CardiganError if there are no shards, a shard is named twice, or the braces are invalid.
     """
     if not is_remote(source) and _exists(source):
         found = [source] if Path(source).is_file() else _tar_files(Path(source))
@@ -54,22 +54,23 @@ def shard_addresses(source: str) -> tuple[str, ...]:
         found = [address for pattern in expand_braces(source) for address in _glob(pattern)]
     if not found:
         raise CardiganError(
-            f"{source!r} names no shards: expected tar files, as in 'data/train-{{000..122}}.tar', 'data/*.tar' or a folder of them."
+            f"{source!r} names no shards: expected tar files, as in 'data/train-{{000..122}}.tar', 'data/*.tar' or a "
+            "folder of them."
         )
     if len(set(found)) < len(found):
         duplicate = Counter(found).most_common(1)[0][0]
         raise CardiganError(
-            f"{source!r} names {redact_query(duplicate)} twice: its pictures would be seen twice as often; name it once."
+            f"{source!r} names {redact_query(duplicate)} twice, so its images would occur twice as often: name it once."
         )
     return tuple(found)
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return every name that braces stand for, the last brace changing fastest: `{a,b}-{08..10}` is a-08, a-09, a-10, b-08, ..."""
-    parts = BRACES.split(pattern)  # texts and what is in braces, by turns
+    """Return all expansions of the braces, the last brace fastest: `{a,b}-{08..10}` is a-08, a-09, a-10, b-08, ..."""
+    parts = BRACES.split(pattern)  # alternates plain text and the content of braces
     if any(character in text for text in parts[::2] for character in "{}"):
         raise CardiganError(
-            f"The braces of {pattern!r} do not pair up, or stand in each other: expected such as {{000..122}} or {{a,b}}."
+            f"The braces of {pattern!r} are unmatched or nested: expected braces such as {{000..122}} or {{a,b}}."
         )
     choices = [_brace_choices(part, pattern) if position % 2 else [part] for position, part in enumerate(parts)]
     if math.prod(len(choice) for choice in choices) > MAX_SHARDS:
@@ -96,7 +97,7 @@ def _brace_choices(content: str, pattern: str) -> list[str]:
 
 def _too_many_error(pattern: str) -> CardiganError:
     return CardiganError(
-        f"{pattern!r} names more than {MAX_SHARDS:,} shards: is a range too long? Fewer, larger shards are read faster."
+        f"{pattern!r} names more than {MAX_SHARDS:,} shards: check the ranges, or use fewer, larger shards."
     )
 
 
@@ -104,7 +105,8 @@ def _glob(pattern: str) -> list[str]:
     if is_http(pattern):
         if "*" in _url_path(pattern):
             raise CardiganError(
-                f"{redact_query(pattern)} has a wildcard, and a web server cannot be searched: give a range such as {{000..122}}."
+                f"{redact_query(pattern)} has a wildcard, and a web server cannot list files: give a range such as "
+                "{000..122}."
             )
         return [pattern]
     if not any(character in pattern for character in WILDCARDS) or (not is_remote(pattern) and _exists(pattern)):
@@ -122,17 +124,18 @@ def _glob_remote(pattern: str) -> list[str]:
         return sorted(system.unstrip_protocol(match) for match in system.glob(path))
     except OSError as error:
         raise CardiganError(
-            f"Cannot search {redact_query(pattern)} ({error_reason(error)}): check the address, or name the shards by a range such as {{000..122}}."
+            f"Cannot list {redact_query(pattern)} ({error_reason(error)}): check the address, or give a range such as "
+            "{000..122}."
         ) from error
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system of an address such as s3://..., and the path in it; raises CardiganError if none can be had."""
+    """Return the fsspec file system and path of an address such as s3://...; raises CardiganError if there is none."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:
         raise CardiganError(
-            f"{redact_query(address)} is read with the package fsspec: pip install 'cardigan[remote]'."
+            f"{redact_query(address)} needs the package fsspec: pip install 'cardigan[remote]'."
         ) from None
     try:
         return url_to_fs(address)
@@ -141,7 +144,7 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def _tar_files(folder: Path) -> list[str]:
-    """Return a folder's tar files, sorted; none if it holds as many pictures."""
+    """Return a folder's tar files, sorted; none if it holds at least as many images."""
     if not folder.is_dir():
         return []
     visible = [path for path in folder.iterdir() if skip_reason(path.name) != HIDDEN]
@@ -152,17 +155,17 @@ def _tar_files(folder: Path) -> list[str]:
 def _exists(source: str) -> bool:
     try:
         return Path(source).exists()
-    except OSError:  # a long list in braces is longer than a name can be
+    except OSError:  # a long list in braces exceeds the maximum length of a name
         return False
 
 
 def _url_path(address: str) -> str:
-    """Return an address without a web address' query."""
+    """Return the path of a web address without its query; other addresses unchanged."""
     return urlsplit(address).path if is_http(address) else address
 
 
 def redact_query(address: str) -> str:
-    """Return an address as it may be printed: the query of a web address can hold a password."""
+    """Return an address without its query, which can hold a password, for messages."""
     return address.partition("?")[0] if is_http(address) else address
 
 
@@ -173,14 +176,14 @@ def shard_name(address: str) -> str:
 
 
 def shard_changes(before: Sequence[str], after: Sequence[str]) -> str:
-    """Return in words how one list of shards differs from an earlier one: "train-004.tar is gone; 2 new: ..."; "" if it does not."""
+    """Return a description of changes between two lists of shards: "train-004.tar is gone; 2 new: ..."; "" for none."""
     old_addresses, new_addresses = set(before), set(after)
     removed, added = (
         [old_address for old_address in before if old_address not in new_addresses],
         [new_address for new_address in after if new_address not in old_addresses],
     )
     if not removed and not added:
-        return "" if list(before) == list(after) else "the same shards stand in another order"
+        return "" if list(before) == list(after) else "the same shards are in another order"
     same_file_names = {shard_name(old) for old in removed} & {shard_name(one) for one in added}
     parts = []
     if removed:
@@ -192,6 +195,6 @@ def shard_changes(before: Sequence[str], after: Sequence[str]) -> str:
 
 
 def list_addresses(addresses: Sequence[str], full: bool = False) -> str:
-    """Return the first few addresses, by their last parts if those tell them apart."""
+    """Return the first few addresses as text, by shard name unless `full`."""
     listed = ", ".join(redact_query(address) if full else shard_name(address) for address in addresses[:MAX_NAMED])
     return listed if len(addresses) <= MAX_NAMED else f"{listed} and {len(addresses) - MAX_NAMED:,} more"

@@ -1,6 +1,6 @@
-"""A shard's bytes, first to last, from the disk, a web server or any file system fsspec knows; nothing is downloaded whole.
+"""Sequential bytes of a shard from disk, a web server or any fsspec file system, without downloading the whole file.
 
-Knows nothing of what the bytes mean.
+Does not know the meaning of the bytes.
 """
 
 import http.client
@@ -19,29 +19,29 @@ from cardigan.data.webdataset.addresses import file_system, is_http, is_remote, 
 from cardigan.errors import CardiganError
 
 RETRY_DELAYS = (0.5, 1.0, 2.0)
-"""Seconds before a broken connection is tried again; as often as there are waits."""
+"""Seconds before each retry of a broken connection."""
 TIMEOUT_SECONDS = 30.0
-"""Seconds a server may be silent."""
+"""Maximum seconds without data from a server."""
 READ_BYTES = 1 << 20
 RETRYABLE_STATUS = {408, 425, 429}
-"""HTTP errors of the 400s that may be gone a moment later."""
+"""HTTP 4xx errors that may be temporary."""
 
 
 class ReadCancelled(Exception):
-    """Nobody waits for the shard any more."""
+    """The shard is no longer needed."""
 
 
 class ByteStream(ABC):
-    """The bytes of one shard, as long as they are wanted."""
+    """The bytes of one shard, while `keep_reading` returns true."""
 
     def __init__(self, address: str, keep_reading: Callable[[], bool]) -> None:
         self.address = address
         self.position = 0
-        """How many bytes were passed, read or skipped."""
+        """Number of bytes read or skipped."""
         self._keep_reading = keep_reading
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, `size` at most; none at the end. Raises OSError, or UnwantedError: a server may send without an end."""
+        """Return at most `size` next bytes; empty at the end. Raises OSError, or ReadCancelled if no longer needed."""
         if not self._keep_reading():
             raise ReadCancelled
         return self._read(size)
@@ -51,14 +51,14 @@ class ByteStream(ABC):
 
     @abstractmethod
     def skip(self, size: int) -> None:
-        """Pass over bytes; ones beyond the end are noticed only when the next piece is empty."""
+        """Skip bytes. A skip beyond the end shows only as an empty next read."""
 
     @abstractmethod
     def close(self) -> None: ...
 
 
 class LocalStream(ByteStream):
-    """A file's bytes."""
+    """The bytes of a local file."""
 
     def __init__(self, address: str, keep_reading: Callable[[], bool]) -> None:
         super().__init__(address, keep_reading)
@@ -78,11 +78,11 @@ class LocalStream(ByteStream):
 
 
 class RemoteStream(ByteStream):
-    """The bytes behind a URL. Where the connection breaks it is made again, and goes on from the byte it broke at."""
+    """The bytes of a URL. After a broken connection, it reconnects and continues at the same byte."""
 
     def __init__(self, address: str, keep_reading: Callable[[], bool]) -> None:
         super().__init__(address, keep_reading)
-        self._response: Any = None  # an HTTPResponse or a file of fsspec's
+        self._response: Any = None  # an HTTPResponse or an fsspec file
         self._size: int | None = None
 
     def _read(self, size: int) -> bytes:
@@ -137,9 +137,9 @@ class RemoteStream(ByteStream):
             self._check_size(_content_size(response))
             if response.status == http.client.PARTIAL_CONTENT:
                 if not response.headers.get("Content-Range", "").startswith(f"bytes {self.position}-"):
-                    raise ConnectionError("the server answered with another part of the file than was asked for")
+                    raise ConnectionError("the server returned another range of the file than requested")
             else:
-                _discard(response, self.position)  # a server that knows no ranges starts from the beginning
+                _discard(response, self.position)  # a server without range requests starts from the beginning
         except BaseException:
             response.close()
             raise
@@ -148,13 +148,14 @@ class RemoteStream(ByteStream):
     def _check_size(self, size: int | None) -> None:
         if self._size is not None and size is not None and size != self._size:
             raise CardiganError(
-                f"The shard {redact_query(self.address)} was changed while it was read (it had {self._size:,} bytes and now has {size:,}): start again."
+                f"The shard {redact_query(self.address)} was changed while it was read (it had {self._size:,} bytes "
+                f"and now has {size:,}): start again."
             )
         self._size = size if self._size is None else self._size
 
 
 def _content_size(response: Any) -> int | None:
-    """Return how many bytes the whole file has, if the server tells."""
+    """Return the size of the whole file, if the server sends it."""
     partial = response.status == http.client.PARTIAL_CONTENT
     length = (
         response.headers.get("Content-Range", "").rpartition("/")[2]
@@ -168,13 +169,13 @@ def _discard(response: Any, size: int) -> None:
     while size > 0:
         num_read = len(response.read(min(size, READ_BYTES)))
         if not num_read:
-            raise ConnectionError("the connection broke again before the byte it had broken at")
+            raise ConnectionError("the connection broke again before the byte at which it broke first")
         size -= num_read
 
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Turn what file systems and HTTP raise beside OSErrors into these."""
+    """Convert other exceptions of file systems and HTTP to OSError."""
     try:
         yield
     except urllib.error.HTTPError as error:
@@ -182,12 +183,12 @@ def _as_os_errors() -> Iterator[None]:
         raise
     except (OSError, CardiganError):
         raise
-    except Exception as error:  # s3fs, gcsfs and others pass on the exceptions of the packages they are built on
+    except Exception as error:  # s3fs, gcsfs and others raise exceptions of their underlying packages
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _is_final(error: OSError) -> bool:
-    """Return whether trying again is of no use."""
+    """Return whether a retry cannot help."""
     if isinstance(error, urllib.error.HTTPError):
         return 400 <= error.code < 500 and error.code not in RETRYABLE_STATUS
     return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
@@ -195,18 +196,16 @@ def _is_final(error: OSError) -> bool:
 
 @contextmanager
 def open_shard(address: str, keep_reading: Callable[[], bool] = lambda: True) -> Iterator[ByteStream]:
-    """Yield a shard's bytes; whatever keeps them from being read, in the block too, is a CardiganError.
+    """Yield a shard's byte stream. Raises CardiganError if it cannot be read, also inside the block.
 
-    Once `keep_reading` says no, the next piece is an UnwantedError.
+    Once `keep_reading` returns false, the next read raises ReadCancelled.
     """
     try:
         with closing((RemoteStream if is_remote(address) else LocalStream)(address, keep_reading)) as stream:
             yield stream
     except OSError as error:
         hint = (
-            "is the address right, and the server at work?"
-            if is_remote(address)
-            else "is it there, and may it be read?"
+            "check the address and the server." if is_remote(address) else "check that the file exists and is readable."
         )
         raise CardiganError(f"Cannot read the shard {redact_query(address)} ({_error_text(error)}): {hint}") from error
 

@@ -1,6 +1,6 @@
-"""How many pictures each shard holds: counted once, kept in memory and in a small file.
+"""The number of images in each shard: counted once, cached in memory and in a JSON file.
 
-A damaged or missing file costs only time. Knows nothing of order.
+A damaged or missing file costs only time.
 """
 
 import contextlib
@@ -8,7 +8,9 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cardigan.data.webdataset.addresses import redact_query
 from cardigan.data.webdataset.byte_stream import open_shard
@@ -16,21 +18,21 @@ from cardigan.data.webdataset.tar import ShardCounts, count_shard
 from cardigan.errors import CardiganError
 
 SAVE_FRACTION = 8
-"""The file is written when what is new is this part of all that is known: as seldom as a logarithm, whatever the number of shards."""
+"""The file is written when 1/8 of the known counts are new, so the number of writes grows as a logarithm."""
 
 
 class ShardCountsCache:
-    """What is known of shards. May be asked from several threads."""
+    """The counts of shards. Thread-safe."""
 
     def __init__(self, path: Path | None, signatures: Mapping[str, str]) -> None:
-        """`signatures` tells each shard's age and size as far as known: what was kept under another stamp is counted again."""
+        """`signatures` holds each shard's size and time, if known. A count with another signature is ignored."""
         self._path, self._signatures = path, signatures
         self._lock = threading.RLock()
         self._known = _load_counts(path, signatures)
         self._unsaved = 0
 
     def __getitem__(self, address: str) -> ShardCounts:
-        """Return what a shard holds, reading its headers if that is not known yet."""
+        """Return the counts of a shard. Read its headers if they are not known."""
         if address not in self._known:
             with open_shard(address) as stream:
                 self._add(address, count_shard(stream))
@@ -41,7 +43,7 @@ class ShardCountsCache:
             return list(self._known.values())
 
     def verify(self, address: str, found: ShardCounts) -> None:
-        """Take in what a whole reading of a shard found; raises CardiganError if it is not what was counted before."""
+        """Record the counts of a complete read. Raises CardiganError if they differ from the earlier ones."""
         known = self._known.get(address)
         if known is None:
             self._add(address, found)
@@ -49,18 +51,19 @@ class ShardCountsCache:
             self._add(address, found)
             self.save()
             raise CardiganError(
-                f"The shard {redact_query(address)} was changed: it holds {found.num_images:,} pictures of {found.num_bytes:,} bytes, and {known.num_images:,} "
-                f"of {known.num_bytes:,} when it was counted. Put the old one back, or start anew with this one, which is counted now."
+                f"The shard {redact_query(address)} was changed: it holds {found.num_images:,} images of "
+                f"{found.num_bytes:,} bytes, and it held {known.num_images:,} of {known.num_bytes:,} when it was "
+                "counted. Restore the old shard, or start a new run with this one."
             )
 
     def save(self) -> None:
-        """Write what is new to the file."""
+        """Write new counts to the file."""
         with self._lock:
             if self._path is not None and self._unsaved:
-                with contextlib.suppress(OSError):  # a full disk must not end a training that needs no more of it
+                with contextlib.suppress(OSError):  # a full disk must not stop the training
                     _save_counts(
                         self._path,
-                        {address: [self._signatures[address], found] for address, found in self._known.items()},
+                        {address: (self._signatures[address], found) for address, found in self._known.items()},
                     )
                 self._unsaved = 0
 
@@ -77,24 +80,21 @@ def _load_counts(path: Path | None, signatures: Mapping[str, str]) -> dict[str, 
         return {}
     try:
         stored = {
-            address: (signature, _counts_from_json(entry))
-            for address, (signature, entry) in json.loads(path.read_bytes()).items()
+            address: (entry["signature"], _counts_from_json(entry))
+            for address, entry in json.loads(path.read_bytes()).items()
         }
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return {}
-    return {address: found for address, (stamp, found) in stored.items() if signatures.get(address) == stamp}
+    return {address: found for address, (signature, found) in stored.items() if signatures.get(address) == signature}
 
 
-def _counts_from_json(entry: list) -> ShardCounts:
-    num_images, num_bytes, skipped = entry
-    return ShardCounts(int(num_images), int(num_bytes), {str(reason): int(count) for reason, count in skipped.items()})
+def _counts_from_json(entry: dict[str, Any]) -> ShardCounts:
+    skipped = {str(reason): int(count) for reason, count in entry["skipped"].items()}
+    return ShardCounts(int(entry["num_images"]), int(entry["num_bytes"]), skipped)
 
 
-def _save_counts(path: Path, entries: Mapping[str, list]) -> None:
-    content = {
-        address: [signature, [found.num_images, found.num_bytes, found.skipped]]
-        for address, (signature, found) in entries.items()
-    }
+def _save_counts(path: Path, entries: Mapping[str, tuple[str, ShardCounts]]) -> None:
+    content = {address: {"signature": signature, **asdict(found)} for address, (signature, found) in entries.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:

@@ -1,6 +1,7 @@
-"""Pictures streamed from tar shards, for sets larger than the disk: endless, shuffled anew each epoch, a pure function of (seed, images_seen).
+"""Images streamed from tar shards: endless, reshuffled each epoch, a pure function of (seed, images_seen).
 
-Each epoch takes the shards in a new order, a group of them at a time, and shuffles each group's pictures. Does not decode them.
+Each epoch reads the shards in a new order, one group of shards at a time, and shuffles the images of each group.
+Does not decode them.
 """
 
 import math
@@ -28,72 +29,72 @@ from cardigan.errors import CardiganError
 from cardigan.rng import stream
 
 GROUP_IMAGES = 8192
-"""A group takes shards until it has this many pictures,"""
+"""A group is full when it has this many images ..."""
 GROUP_BYTES = 1 << 29
-"""or this many bytes of pictures. Memory holds one group: what is left of the one in use, and as large a part of the next."""
+"""... or this many bytes of images. Memory holds about one group: the rest of this one and a part of the next."""
 READ_AHEAD_BYTES = 1 << 22
-"""So much more of the next group is read."""
+"""Bytes of the next group that are read in addition."""
 
 
 class ShardEntry(NamedTuple):
-    """One picture, not decoded."""
+    """One encoded image."""
 
     name: str
-    """What it is called in a message: its shard and its path in it."""
+    """Its shard and its path in it, for messages."""
     stored_image: bytes
     label: str | int | None
 
 
 class ShardGroup(NamedTuple):
-    """Shards that stand together in an epoch's order, whose pictures are shuffled together."""
+    """Consecutive shards of an epoch's order whose images are shuffled together."""
 
     epoch: int
     group_index: int
-    """How many groups the epoch has had before; less than the number of shards."""
+    """Index of the group in the epoch; less than the number of shards."""
     start: int
-    """The place of its first shard in the epoch's order. It ends as soon as it is full, or the epoch is over."""
+    """Position of its first shard in the epoch's order. It ends when it is full or the epoch is over."""
 
 
 GroupContent: TypeAlias = tuple[list[ShardEntry], ShardGroup]
-"""A group's pictures in the order they lie, and the group that follows."""
+"""A group's images in stored order, and the next group."""
 KeepReading: TypeAlias = Callable[[int], bool]
-"""Waits until there is room for so many bytes; whether they are still wanted then."""
+"""Waits until there is room for this many bytes; returns whether they are still needed."""
 
 
 @dataclass(frozen=True)
 class Shards:
-    """A fixed list of tar files with pictures."""
+    """A fixed list of tar files with images."""
 
     name: str
-    """What the user gave."""
+    """The source as the user gave it."""
     addresses: tuple[str, ...]
     fingerprint: str
-    """Changes if the list does, or the size of a local shard."""
+    """A hash that changes with the list or the size of a local shard."""
     counts: ShardCountsCache = field(repr=False, compare=False)
 
     def count_images(self) -> int:
-        """Return the number of pictures; reads the headers of every shard not counted yet, which for a remote one is all of it."""
+        """Return the number of images. A count reads the headers of new shards; for a remote shard, the whole file."""
         total = sum(self.counts[address].num_images for address in self.addresses)
         self.counts.save()
         return total
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many entries were not taken for pictures, by reason, in the shards counted so far."""
+        """Number of entries that are not images, by reason, in the shards counted so far."""
         return dict(sum((Counter(found.skipped) for found in self.counts.known()), Counter()))
 
     def split_holdout(self, count: int) -> tuple["Shards", list[ShardEntry]]:
-        """Return the shards without the last ones, as few as hold `count` pictures, and the first so many of those.
+        """Return the training shards, and the first `count` images of the last shards, which are held out as a whole.
 
-        Raises CardiganError if nothing would be left.
+        Holds out as few shards as possible. Raises CardiganError if no training shard remains.
         """
         train_addresses, holdout_entries = list(self.addresses), list[ShardEntry]()
         while len(holdout_entries) < count:
             address = train_addresses.pop()
             if not train_addresses:
                 raise CardiganError(
-                    f"data.holdout is {count:,}, but whole shards are held out, and of the {len(self.addresses)} of {self.name} "
-                    "none would be left to train on: give a smaller number, or more shards."
+                    f"data.holdout is {count:,}, but whole shards are held out, and none of the {len(self.addresses)} "
+                    f"shards of {self.name} would be left to train on: give a smaller number, or more shards."
                 )
             with open_shard(address) as shard:
                 images = islice(read_images(shard, Counter()), count - len(holdout_entries))
@@ -101,9 +102,9 @@ class Shards:
         return replace(self, addresses=tuple(train_addresses)), holdout_entries
 
     def entries(self, seed: int, images_seen: int) -> Generator[ShardEntry, None, None]:
-        """Yield the pictures that follow the first `images_seen`, without end; none comes twice in an epoch, none is left out.
+        """Yield the images that follow the first `images_seen`, endlessly. Each image occurs once per epoch.
 
-        A thread reads the next group meanwhile, at the pace at which this one is used up; closing the iterator ends it.
+        A thread reads the next group at the pace at which this one is consumed. Closing the iterator stops it.
         """
         group, num_skipped = self._locate(seed, images_seen)
         reader = BackgroundReader(partial(self._read_group, seed, group))
@@ -117,9 +118,8 @@ class Shards:
                 shuffled = [entries[position] for position in reversed(permutation)]
                 del entries
                 group_bytes = sum(len(entry.stored_image) for entry in shuffled)
-                largest_group_bytes = max(
-                    largest_group_bytes, group_bytes
-                )  # the next may be larger than this, which may be the small rest of an epoch
+                # This group may be the small rest of an epoch, and the next one larger.
+                largest_group_bytes = max(largest_group_bytes, group_bytes)
                 while shuffled:
                     entry = shuffled.pop()
                     reader.allow_bytes(len(entry.stored_image) * largest_group_bytes / max(group_bytes, 1))
@@ -129,9 +129,9 @@ class Shards:
             self.counts.save()
 
     def _locate(self, seed: int, images_seen: int) -> tuple[ShardGroup, int]:
-        """Return the group that picture `images_seen` is of, and how many of the group's pictures come before it.
+        """Return the group of image `images_seen`, and the number of the group's images before it.
 
-        Counts only the groups before and that one, as long as the first epoch is not over.
+        In the first epoch, it counts only the groups up to this one.
         """
         if images_seen == 0:
             return ShardGroup(0, 0, 0), 0
@@ -141,13 +141,13 @@ class Shards:
                 if remaining < num_images:
                     return group, remaining
                 remaining -= num_images
-            num_images_per_epoch = self.count_images()  # all are counted now
+            num_images_per_epoch = self.count_images()  # all shards are counted now
             if not num_images_per_epoch:
                 raise no_images_error(self.name, self.skipped)
             epoch, remaining = epoch + 1 + remaining // num_images_per_epoch, remaining % num_images_per_epoch
 
     def _groups(self, seed: int, epoch: int) -> Iterator[tuple[ShardGroup, int]]:
-        """Yield an epoch's groups with their numbers of pictures, as `_read` forms them."""
+        """Yield an epoch's groups with their numbers of images, as `_read_group` forms them."""
         shards = self._shuffled_addresses(seed, epoch)
         index = position = 0
         while position < len(shards):
@@ -163,7 +163,7 @@ class Shards:
             index += 1
 
     def _read_group(self, seed: int, group: ShardGroup, keep_reading: KeepReading) -> GroupContent:
-        """Return a group's pictures, and the group that follows it; what is not wanted any more may be left out."""
+        """Return a group's images and the next group. Incomplete once `keep_reading` returns false."""
         shards = self._shuffled_addresses(seed, group.epoch)
         entries: list[ShardEntry] = []
         position, num_bytes = group.start, 0
@@ -177,7 +177,7 @@ class Shards:
         return entries, ShardGroup(group.epoch + 1, 0, 0)
 
     def _read_shard(self, address: str, entries: list[ShardEntry], keep_reading: KeepReading) -> int:
-        """Add a shard's pictures to `entries`; returns how many bytes they have."""
+        """Append a shard's images to `entries`; return their number of bytes."""
         num_images, num_bytes = 0, 0
         skipped: Counter[str] = Counter()
         try:
@@ -206,12 +206,12 @@ def _shard_entry(address: str, image: ShardImage) -> ShardEntry:
 
 
 def _is_full(count: int, size: int) -> bool:
-    """Return whether a group takes no further shard; decided by those it has, so that nothing must be known of the rest."""
+    """Return whether a group takes no more shards. It depends only on the shards that the group has."""
     return count >= GROUP_IMAGES or size >= GROUP_BYTES
 
 
 class BackgroundReader:
-    """Pictures that are read in a thread, no more of them than was allowed; what went wrong there is raised where the result is asked for."""
+    """Reads a group in a thread, no more bytes than allowed. `result` raises the errors of the thread."""
 
     def __init__(self, read: Callable[[KeepReading], GroupContent]) -> None:
         self._condition = threading.Condition()
@@ -221,24 +221,24 @@ class BackgroundReader:
         threading.Thread(target=self._run, args=(read,), daemon=True, name="shards").start()
 
     def allow_bytes(self, size: float) -> None:
-        """Let so many more bytes be read."""
+        """Allow `size` more bytes."""
         with self._condition:
             self._allowed_bytes += size
             self._condition.notify()
 
     def result(self) -> GroupContent:
-        """Return all that was to be read, when it is."""
+        """Wait for the group and return it."""
         self.allow_bytes(math.inf)
         return self._result.result()
 
     def stop(self) -> None:
-        """Let the thread end at the next piece of a shard; does not wait for it, since a server may keep it waiting."""
+        """Stop the thread at its next read. Does not wait for it, since a server may be slow."""
         with self._condition:
             self._stopped = True
             self._condition.notify()
 
     def _wait_for_room(self, size: int) -> bool:
-        """Return whether so many bytes are still wanted, once there is room for them."""
+        """Wait until there is room for `size` bytes; return whether they are still needed."""
         with self._condition:
             self._condition.wait_for(lambda: self._stopped or self._allowed_bytes >= size)
             self._allowed_bytes -= size
@@ -247,14 +247,14 @@ class BackgroundReader:
     def _run(self, read: Callable[[KeepReading], GroupContent]) -> None:
         try:
             self._result.set_result(read(self._wait_for_room))
-        except BaseException as error:  # noqa: BLE001 - the one who waits for the result is told, else he waits for ever
+        except BaseException as error:  # noqa: BLE001 - `result` raises it; otherwise `result` would wait forever
             self._result.set_exception(error)
 
 
 def open_shards(source: str, counts_path: Path | None = None) -> Shards:
-    """Return the shards of "train-{000..122}.tar", "train-*.tar", a folder, or the same as http(s)://, s3:// and other URLs.
+    """Return the shards of "train-{000..122}.tar", "train-*.tar", a folder, or a URL (http(s)://, s3://, ...).
 
-    `counts_path` is a file of this list's own that keeps how many pictures each holds. Raises CardiganError for local shards that are missing.
+    `counts_path` is the cache file for the counts of this list. Raises CardiganError if local shards are missing.
     """
     addresses = shard_addresses(source)
     sizes, signatures = _stat_shards(source, addresses)
@@ -262,7 +262,7 @@ def open_shards(source: str, counts_path: Path | None = None) -> Shards:
 
 
 def _stat_shards(source: str, addresses: tuple[str, ...]) -> tuple[list[int], dict[str, str]]:
-    """Return the sizes of local shards, and what tells of each that it was changed: size and time, nothing for a remote one."""
+    """Return the sizes of local shards, and the signature of each shard: size and time, "" for a remote one."""
     sizes, signatures, missing = [], dict.fromkeys(addresses, ""), []
     for address in addresses:
         if is_remote(address):
@@ -276,7 +276,7 @@ def _stat_shards(source: str, addresses: tuple[str, ...]) -> tuple[list[int], di
         signatures[address] = f"{status.st_size}/{status.st_mtime_ns}"
     if missing:
         raise CardiganError(
-            f"{source!r} names {len(addresses):,} shards, and {list_addresses(missing)} {'is' if len(missing) == 1 else 'are'} not there: "
-            "fetch what is missing, or name only what is there."
+            f"{source!r} names {len(addresses):,} shards, and {list_addresses(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing: add the missing files, or name only existing shards."
         )
     return sizes, signatures

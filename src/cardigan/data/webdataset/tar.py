@@ -1,6 +1,6 @@
-"""The WebDataset layout of a tar file: files of one key that stand together are a picture and what is told of it.
+"""The WebDataset layout of a tar file: consecutive files with the same key are an image and its label.
 
-Reads a stream from its beginning to its end, once. Knows nothing of other shards or of order.
+Reads a stream once from start to end. Does not know other shards or the order.
 """
 
 import json
@@ -19,9 +19,9 @@ from cardigan.errors import CardiganError
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 1 << 43
-"""Most bytes a member is believed to have."""
+"""Maximum plausible size of a member."""
 MAX_EXTENSION_BYTES = 1 << 20
-"""Most bytes of a header that belongs to another one; a long name has a few hundred."""
+"""Maximum size of an extension header. A long name has a few hundred bytes."""
 FILE_TYPES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
 LINK_TYPES = {tarfile.LNKTYPE, tarfile.SYMTYPE}
 EMPTY_TYPES = {*LINK_TYPES, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
@@ -35,25 +35,25 @@ COMPRESSION_MAGIC = {
 
 
 class ShardImage(NamedTuple):
-    """One picture of a shard."""
+    """One image of a shard."""
 
     name: str
     """Its path in the shard."""
     size: int
     content: bytes
-    """The file's content; empty when only headers are read."""
+    """The file's content; empty if only headers are read."""
     label: str | int | None
 
 
 @dataclass(frozen=True)
 class ShardCounts:
-    """What a shard holds, told by its headers."""
+    """The content of a shard, from its headers."""
 
     num_images: int
     num_bytes: int
-    """Of its pictures, not of the file."""
+    """Total size of the images, not of the file."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """How many entries were not taken for pictures, by reason."""
+    """Number of entries that are not images, by reason."""
 
 
 class TarMember(NamedTuple):
@@ -65,19 +65,19 @@ class TarMember(NamedTuple):
     stream: ByteStream
 
     def content(self) -> bytes:
-        """Return the file's content; only once, and before the next member is asked for."""
+        """Return the file's content. Call it once, before the next member is read."""
         return read_exactly(self.stream, self.size)
 
 
 def count_shard(stream: ByteStream) -> ShardCounts:
-    """Return what a shard holds, without reading its pictures. Raises CardiganError for what is no tar file or not a whole one."""
+    """Return the counts of a shard without reading its images. Raises CardiganError if it is invalid or truncated."""
     skipped: Counter[str] = Counter()
     sizes = [image.size for image in read_images(stream, skipped, contents=False)]
     return ShardCounts(len(sizes), sum(sizes), dict(skipped))
 
 
 def read_images(stream: ByteStream, skipped: Counter[str], contents: bool = True) -> Iterator[ShardImage]:
-    """Yield a shard's pictures; adds to `skipped` how many entries were none, by reason. Raises as `tally` does."""
+    """Yield a shard's images and count other entries in `skipped`, by reason. Raises like `count_shard`."""
     for _, files in groupby(_sample_files(stream, skipped), key=lambda file: sample_key(file.name)):
         image = _image_of(files, skipped, contents)
         if image:
@@ -85,7 +85,7 @@ def read_images(stream: ByteStream, skipped: Counter[str], contents: bool = True
 
 
 def sample_key(name: str) -> str:
-    """Return what files of one picture have in common: the path up to the first dot of the last part."""
+    """Return what files of one image have in common: the path up to the first dot of the last part."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
 
@@ -117,14 +117,14 @@ def _label_from_json(content: bytes) -> str | int | None:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
-        return None  # a caption or camera data that someone cut off; it need not have held a label
+        return None  # a truncated file of captions or camera data; it need not hold a label
     if not isinstance(values, dict):
         return None
     return next((label for word in ("label", "class") if (label := _parse_label(values.get(word))) is not None), None)
 
 
 def _parse_label(value: object) -> str | int | None:
-    """Return a class's number or name; None for what is neither."""
+    """Return a class index or name; None for other values."""
     if isinstance(value, str):
         text = value.strip()
         digits = text.removeprefix("-")
@@ -133,7 +133,7 @@ def _parse_label(value: object) -> str | int | None:
 
 
 def _sample_files(stream: ByteStream, skipped: Counter[str]) -> Iterator[TarMember]:
-    """Yield the files that belong to pictures, if any do."""
+    """Yield the files that can belong to images."""
     for member in tar_members(stream):
         if member.type in LINK_TYPES:
             skipped["a link"] += 1
@@ -150,11 +150,11 @@ def _sample_files(stream: ByteStream, skipped: Counter[str]) -> Iterator[TarMemb
 
 
 def tar_members(stream: ByteStream) -> Iterator[TarMember]:
-    """Yield what is in a tar file (ustar, GNU or pax), in its order, as far as its end mark.
+    """Yield the members of a tar file (ustar, GNU or pax) in order, up to its end mark.
 
-    Stricter than `tarfile`, which takes a damaged header, or the end of a file that was cut off, for the end of the archive.
+    Stricter than `tarfile`, which treats a damaged header or a truncated file as the end of the archive.
     """
-    extensions: dict[str, str] = {}  # what a header of its own said of the next member
+    extensions: dict[str, str] = {}  # fields of the next member from extension headers
     while (header := _read_header(stream)) is not None:
         size = 0 if header.type in EMPTY_TYPES else int(extensions.get("size", header.size))
         if header.type == tarfile.GNUTYPE_LONGNAME:
@@ -173,7 +173,7 @@ def tar_members(stream: ByteStream) -> Iterator[TarMember]:
 
 
 def _read_header(stream: ByteStream) -> tarfile.TarInfo | None:
-    """Return the next header; None at the mark that ends the archive."""
+    """Return the next header; None at the end mark of the archive."""
     start = stream.position
     block = read_exactly(stream, BLOCK)
     if not any(block):
@@ -185,25 +185,25 @@ def _read_header(stream: ByteStream) -> tarfile.TarInfo | None:
     if header is not None and 0 <= header.size <= MAX_MEMBER_BYTES:
         return header
     if start:
-        raise _shard_error(stream, f"is damaged at byte {start:,}: copy, download or make it again")
+        raise _shard_error(stream, f"is damaged at byte {start:,}: copy, download or create it again")
     compression = next((kind for signature, kind in COMPRESSION_MAGIC.items() if block.startswith(signature)), "")
     raise _shard_error(
         stream,
-        f"is {compression}, not tar: unpack it, pictures are small already"
+        f"is {compression}, not tar: decompress it; images are compressed already"
         if compression
-        else "is not a tar file: make it with tar or WebDataset",
+        else "is not a tar file: create it with tar or WebDataset",
     )
 
 
 def _read_extension(stream: ByteStream, size: int) -> bytes:
-    """Return the content of a header that tells of another member."""
+    """Return the content of an extension header."""
     if size > MAX_EXTENSION_BYTES:
-        raise _shard_error(stream, f"is damaged before byte {stream.position:,}: copy, download or make it again")
+        raise _shard_error(stream, f"is damaged before byte {stream.position:,}: copy, download or create it again")
     return read_exactly(stream, _round_up_to_block(size))[:size]
 
 
 def _pax_records(content: bytes, stream: ByteStream) -> dict[str, str]:
-    """Return a pax header's words and values; each record is "LENGTH WORD=VALUE\\n"."""
+    """Return the keys and values of a pax header. Each record is "LENGTH KEY=VALUE\\n"."""
     found = {}
     while content.strip(b"\0"):
         length, _, rest = content.partition(b" ")
@@ -214,7 +214,7 @@ def _pax_records(content: bytes, stream: ByteStream) -> dict[str, str]:
             or size <= len(length)
             or (word == b"size" and not (value.isdigit() and int(value[:20]) <= MAX_MEMBER_BYTES))
         ):
-            raise _shard_error(stream, f"is damaged before byte {stream.position:,}: copy, download or make it again")
+            raise _shard_error(stream, f"is damaged before byte {stream.position:,}: copy, download or create it again")
         found[_decode_name(word)] = _decode_name(value)
         content = content[size:]
     return found
@@ -229,19 +229,18 @@ def _round_up_to_block(size: int) -> int:
 
 
 def read_exactly(stream: ByteStream, size: int) -> bytes:
-    """Return the next `size` bytes; raises CardiganError if the stream ends before."""
+    """Return the next `size` bytes; raises CardiganError if the stream ends earlier."""
     content = stream.read(min(size, READ_BYTES)) if size else b""
     if len(content) == size:
         return content
     parts, missing = [content], size - len(content)
-    while missing and (
-        content := stream.read(min(missing, READ_BYTES))
-    ):  # a size may be a lie: no more is asked for at once
+    # A damaged header can claim any size, so the reads are small.
+    while missing and (content := stream.read(min(missing, READ_BYTES))):
         parts.append(content)
         missing -= len(content)
     if missing:
         raise _shard_error(
-            stream, f"{'is cut off' if stream.position else 'is empty'}: copy, download or make it again"
+            stream, f"{'is truncated' if stream.position else 'is empty'}: copy, download or create it again"
         )
     return b"".join(parts)
 

@@ -1,1 +1,1 @@
-"""A generator as one HTML page that runs by itself."""
+"""A generator as one self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""Runs a Program in PyTorch, a step at a time: what a page's own engine is checked against."""
+"""Runs a Program in PyTorch, one operation at a time. Reference for the page's engine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ ClassWeights = Float[Tensor, "batch classes"]
 
 @torch.no_grad()
 def run_program(program: Program, z: Latents, classes: ClassWeights | None = None) -> Images:
-    """Return the program's pictures of z; `classes` is a row of weights for each picture, 1 for its class and 0 for the others."""
+    """Return the program's images of z; `classes` has a row of class weights per image, usually one-hot."""
     values: list[Any] = [z]
     for operation in program.operations:
         tensors = [None if tensor is None else program.tensors[tensor] for tensor in operation.tensors]
@@ -37,35 +37,39 @@ def run_program(program: Program, z: Latents, classes: ClassWeights | None = Non
 
 
 OPERATIONS: dict[str, Callable[[Operation, Any, Any], Tensor]] = {
-    "linear": lambda step, given, own: linear(given[0], own[0], own[1]),
-    "conv2d": lambda step, given, own: conv2d(
-        given[0], *own, stride=setting(step, "stride"), padding=setting(step, "padding"), groups=setting(step, "groups")
+    "linear": lambda step, inputs, tensors: linear(inputs[0], tensors[0], tensors[1]),
+    "conv2d": lambda step, inputs, tensors: conv2d(
+        inputs[0],
+        *tensors,
+        stride=setting(step, "stride"),
+        padding=setting(step, "padding"),
+        groups=setting(step, "groups"),
     ),
-    "conv_transpose2d": lambda step, given, own: conv_transpose2d(
-        given[0],
-        *own,
+    "conv_transpose2d": lambda step, inputs, tensors: conv_transpose2d(
+        inputs[0],
+        *tensors,
         stride=setting(step, "stride"),
         padding=setting(step, "padding"),
         output_padding=setting(step, "output_padding"),
     ),
-    "channel_affine": lambda step, given, own: given[0] * own[0][:, None, None] + own[1][:, None, None],
-    "leaky_relu": lambda step, given, own: leaky_relu(given[0], setting(step, "negative_slope")),
-    "tanh": lambda step, given, own: given[0].tanh(),
-    "sigmoid": lambda step, given, own: given[0].sigmoid(),
-    "softmax": lambda step, given, own: given[0].softmax(-1),
-    "upsample_nearest": lambda step, given, own: interpolate(given[0], size=step.shape[1:], mode="nearest"),
-    "avg_pool2d": lambda step, given, own: avg_pool2d(given[0], setting(step, "kernel_size")),
-    "max_pool2d": lambda step, given, own: max_pool2d(given[0], setting(step, "kernel_size")),
-    "add": lambda step, given, own: prepend_axes(given[0], step) + prepend_axes(given[1], step),
-    "multiply": lambda step, given, own: prepend_axes(given[0], step) * prepend_axes(given[1], step),
-    "scalar_affine": lambda step, given, own: given[0] * setting(step, "factor") + setting(step, "offset"),
-    "concatenate": lambda step, given, own: torch.cat(given, dim=setting(step, "axis") + 1),
-    "slice": lambda step, given, own: given[0].narrow(
+    "channel_affine": lambda step, inputs, tensors: inputs[0] * tensors[0][:, None, None] + tensors[1][:, None, None],
+    "leaky_relu": lambda step, inputs, tensors: leaky_relu(inputs[0], setting(step, "negative_slope")),
+    "tanh": lambda step, inputs, tensors: inputs[0].tanh(),
+    "sigmoid": lambda step, inputs, tensors: inputs[0].sigmoid(),
+    "softmax": lambda step, inputs, tensors: inputs[0].softmax(-1),
+    "upsample_nearest": lambda step, inputs, tensors: interpolate(inputs[0], size=step.shape[1:], mode="nearest"),
+    "avg_pool2d": lambda step, inputs, tensors: avg_pool2d(inputs[0], setting(step, "kernel_size")),
+    "max_pool2d": lambda step, inputs, tensors: max_pool2d(inputs[0], setting(step, "kernel_size")),
+    "add": lambda step, inputs, tensors: prepend_axes(inputs[0], step) + prepend_axes(inputs[1], step),
+    "multiply": lambda step, inputs, tensors: prepend_axes(inputs[0], step) * prepend_axes(inputs[1], step),
+    "scalar_affine": lambda step, inputs, tensors: inputs[0] * setting(step, "factor") + setting(step, "offset"),
+    "concatenate": lambda step, inputs, tensors: torch.cat(inputs, dim=setting(step, "axis") + 1),
+    "slice": lambda step, inputs, tensors: inputs[0].narrow(
         setting(step, "axis") + 1, setting(step, "start"), step.shape[setting(step, "axis")]
     ),
-    "reshape": lambda step, given, own: given[0].reshape(-1, *step.shape),
-    "transpose": lambda step, given, own: given[0].transpose(-1, -2),
-    "matmul": lambda step, given, own: given[0] @ given[1],
+    "reshape": lambda step, inputs, tensors: inputs[0].reshape(-1, *step.shape),
+    "transpose": lambda step, inputs, tensors: inputs[0].transpose(-1, -2),
+    "matmul": lambda step, inputs, tensors: inputs[0] @ inputs[1],
 }
 
 
@@ -74,5 +78,5 @@ def setting(operation: Operation, name: str) -> Any:
 
 
 def prepend_axes(x: Tensor, operation: Operation) -> Tensor:
-    """Return x with the axes that its picture lacks put before the others."""
+    """Return x with size-1 axes inserted after the batch axis, to the operation's number of axes."""
     return x.reshape(len(x), *[1] * (len(operation.shape) + 1 - x.dim()), *x.shape[1:])

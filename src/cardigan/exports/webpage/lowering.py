@@ -1,7 +1,8 @@
-"""Writes down what a generator computes, by watching it compute: PyTorch's own operations in, a Program out.
+"""Traces a generator's PyTorch operations and lowers them to a Program.
 
-Knows no network by name: one of your own works as long as it is made of operations in LOWERED. What depends on weights alone (such as
-spectral normalisation) is computed now; what depends on the class alone becomes a table with a row for each; what depends on z is written down.
+Works for any network whose operations are in LOWERINGS. Values that depend only on weights (such as spectral
+normalization) are computed during tracing. Values that depend on the class become a table with a row per class.
+Operations on values that depend on z are recorded.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from cardigan.nets.interface import Generator
 
 aten = torch.ops.aten
 TRACE_BATCH_SIZE = 2
-"""Pictures in the pass that is watched, where there are no classes; z is on the meta device, so nothing of it is computed."""
+"""Batch size of the traced pass of an unconditional generator. z is on the meta device, so it costs nothing."""
 
 
 @torch.no_grad()
 def lower_generator(generator: Generator, latent_size: int, classes: int) -> Program:
-    """Return the program of a generator in evaluation mode; raises CardiganError for one with a part that a page cannot run."""
+    """Return the program of a generator in evaluation mode; raises CardiganError for an unsupported operation."""
     batch_size = classes or TRACE_BATCH_SIZE
     labels = torch.arange(classes, device=next(generator.parameters()).device) if classes else None
     z = torch.zeros(batch_size, latent_size, device="meta")
@@ -39,13 +40,13 @@ def lower_generator(generator: Generator, latent_size: int, classes: int) -> Pro
             images = generator(z, labels)
     if recorder.value_indices.get(id(images)) != len(recorder.operations):
         raise CardiganError(
-            "This generator's picture is not what it computes last, so a page cannot run it: export it as onnx or pt2 instead."
+            "This generator's last operation does not output its image, so a page cannot run it: export as onnx or pt2."
         )
     return fold_affine(Program(tuple(recorder.operations), tuple(recorder.tensors), latent_size, classes))
 
 
 class OperationRecorder(TorchDispatchMode):
-    """Follows every operation of a pass: computes what does not depend on z, writes down what does."""
+    """Intercepts every operation of a pass: computes those that do not depend on z, records those that do."""
 
     def __init__(self, z: Tensor, labels: Tensor | None) -> None:
         super().__init__()
@@ -53,9 +54,9 @@ class OperationRecorder(TorchDispatchMode):
         self.operations: list[Operation] = []
         self.tensors: list[Tensor] = []
         self.value_indices: dict[int, int] = {id(z): 0}
-        """By a tensor's id, the number of its value."""
+        """Value index by tensor id."""
         self.class_tensor_ids = set() if labels is None else {id(labels)}
-        self.live_tensors: list[Any] = [z, labels]  # an id says nothing once its tensor is gone
+        self.live_tensors: list[Any] = [z, labels]  # keeps tensors alive, because ids are reused
         self.module_stack: list[str] = []
 
     def push_module(self, name: str) -> Callable[..., None]:
@@ -83,7 +84,7 @@ class OperationRecorder(TorchDispatchMode):
         return result
 
     def _lower(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> int:
-        """Return the number of the value that this operation gives."""
+        """Record an operation and return the index of its output value."""
         name = func.overloadpacket.__name__
         lower = LOWERINGS.get(name.removesuffix("_") if name != "_" else name)
         is_batched = out.shape[:1] == (self.batch_size,) and out.dtype == torch.float32
@@ -91,8 +92,8 @@ class OperationRecorder(TorchDispatchMode):
         if value_index is None:
             module_name = self.module_stack[-1] if self.module_stack else "the generator"
             raise CardiganError(
-                f"A page cannot run {name!r} of {module_name} on what it is given there: export this generator as onnx or pt2 instead, "
-                "or teach src/cardigan/exports/webpage/lowering.py the operation."
+                f"A page cannot run {name!r} of {module_name} with these arguments: export this generator as onnx or "
+                "pt2, or add the operation to src/cardigan/exports/webpage/lowering.py."
             )
         return value_index
 
@@ -116,7 +117,10 @@ class OperationRecorder(TorchDispatchMode):
         return id(tensor) in self.value_indices or id(tensor) in self.class_tensor_ids
 
     def value_index(self, tensor: Tensor, num_axes: int) -> int | None:
-        """Return the number of a tensor's value, written down now if it does not depend on z; None if it has no place beside `num_axes` axes."""
+        """Return a tensor's value index; None if it does not broadcast with `num_axes` axes.
+
+        Records a tensor that does not depend on z as a constant or an embedding.
+        """
         if id(tensor) not in self.value_indices:
             if id(tensor) in self.class_tensor_ids:
                 value_index = self.add_operation("embedding", (), tensor, (tensor,))
@@ -137,7 +141,7 @@ def _lower_identity(recorder: OperationRecorder, args: Any, kwargs: Any, out: Te
 
 
 def _lower_unary(kind: str) -> Callable[[OperationRecorder, Any, Any, Tensor], int | None]:
-    """Return the writing of an operation on one value without settings."""
+    """Return the lowering of an operation on one value without settings."""
     return lambda recorder, args, kwargs, out: recorder.add_operation(kind, (recorder.value_indices[id(args[0])],), out)
 
 
@@ -155,7 +159,7 @@ def _lower_relu(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor
 
 
 def _lower_linear(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
-    """Write down x @ W and b + x @ W."""
+    """Lower x @ W and b + x @ W."""
     bias, x, weight = (None, *args) if len(args) == 2 else args[:3]
     if (
         kwargs
@@ -194,9 +198,8 @@ def _lower_convolution(recorder: OperationRecorder, args: Any, kwargs: Any, out:
 def _lower_batch_norm(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
     x, weight, bias, mean, variance = args[:5]
     eps = args[-1]
-    if (
-        mean is None or variance is None or args[5] is True or x.dim() != 4
-    ):  # statistics of the batch: a picture would depend on its neighbours
+    # With batch statistics an image would depend on the others in its batch.
+    if mean is None or variance is None or args[5] is True or x.dim() != 4:
         return None
     scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
@@ -204,7 +207,7 @@ def _lower_batch_norm(recorder: OperationRecorder, args: Any, kwargs: Any, out: 
 
 
 def _lower_binary(kind: str, sign: float = 1.0) -> Callable[[OperationRecorder, Any, Any, Tensor], int | None]:
-    """Return the writing of a sum, a difference or a product of two values, or of a value and a number."""
+    """Return the lowering of a sum, difference or product of two values, or of a value and a number."""
 
     def lower(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
         one, other = args[:2]
@@ -299,7 +302,7 @@ def _lower_softmax(recorder: OperationRecorder, args: Any, kwargs: Any, out: Ten
 
 
 def _lower_pool(kind: str) -> Callable[[OperationRecorder, Any, Any, Tensor], int | None]:
-    """Return the writing of a pooling in windows that do not overlap."""
+    """Return the lowering of pooling over non-overlapping windows."""
 
     def lower(recorder: OperationRecorder, args: Any, kwargs: Any, out: Tensor) -> int | None:
         window, stride, padding, *extra_arguments = (*args[1:], *(None,) * 3)[:4]
@@ -347,4 +350,4 @@ LOWERINGS: dict[str, Callable[[OperationRecorder, Any, Any, Tensor], int | None]
     "max_pool2d_with_indices": _lower_pool("max_pool2d"),
     "avg_pool2d": _lower_pool("avg_pool2d"),
 }
-"""How each of PyTorch's operations is written down; an answer of None is that it cannot be, as it is used."""
+"""The lowering of each PyTorch operation. None means that it is unsupported with these arguments."""

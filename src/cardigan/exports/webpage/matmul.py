@@ -1,7 +1,7 @@
-"""The one hot loop of a page's engine: a matrix product in 128-bit vectors, written in WebAssembly.
+"""The hot loop of the page's engine: a matrix product in WebAssembly with 128-bit vectors.
 
-It multiplies A, in blocks of 4 rows, with B, in panels of 8 columns, so that its inner loop reads both from end to end and keeps a
-4 x 8 piece of C in registers. `engine.js` has the same function in plain JavaScript, for where there are no vectors.
+It multiplies A, in blocks of 4 rows, with B, in panels of 8 columns. The inner loop reads both sequentially and keeps a
+4 x 8 tile of C in registers. `engine.js` has the same function in JavaScript, for browsers without SIMD.
 """
 
 from cardigan.exports.webpage.wasm import assemble_module
@@ -11,7 +11,7 @@ TILE = [[f"c{row}{half}" for half in "lr"] for row in range(ROWS)]
 
 
 def matmul_module() -> bytes:
-    """Return a module with `matmul(a, b, c, depth, blocks, panels)`: addresses in bytes of A, B and C, then their sizes.
+    """Return a module with `matmul(a, b, c, depth, blocks, panels)`: byte addresses of A, B and C, then the sizes.
 
     A is [blocks][depth][4], B is [panels][depth][8], C is [panels][4 * blocks][8]; all float32.
     """
@@ -27,7 +27,7 @@ def matmul_module() -> bytes:
 
 
 def _assembly() -> str:
-    """For each block of rows, for each panel: C's piece = the sum over depth of A's 4 numbers times B's 8."""
+    """For each block of rows and each panel: C's tile = sum over depth of A's 4 values times B's 8 values."""
     return "\n".join(
         [
             "loop",
@@ -91,7 +91,7 @@ def _multiply(local: str, factor: int) -> list[str]:
 
 
 def _increment_and_branch(counter: str, count: str) -> list[str]:
-    """Add one and begin the loop again, unless that was the last."""
+    """Increment the counter and continue the loop until it reaches the count."""
     return [
         f"local.get {counter}",
         "i32.const 1",

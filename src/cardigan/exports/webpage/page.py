@@ -1,6 +1,6 @@
-"""One HTML page that runs a generator: offline, from disk, in any browser, with nothing loaded and nothing sent.
+"""Writes one HTML page that runs a generator offline, in any browser, without network access.
 
-Knows what is in the page, not how its pictures are computed: `lowering` writes the program, `paper/` is the page.
+`lowering` produces the program, `static/` contains the page's files.
 """
 
 import base64
@@ -34,9 +34,9 @@ from cardigan.nets.interface import Generator
 from cardigan.shapes import Images, Labels, Latents
 
 TOLERANCE = 2e-2
-"""Largest difference from PyTorch, in [-1, 1], of a page whose weights are floats; what 8-bit weights cost is reported instead."""
+"""Largest allowed difference from PyTorch, for images in [-1, 1] and float weights. For int8 it is only reported."""
 MAX_PAGE_BYTES = 400 * 2**20
-"""Browsers hold no text longer than 512 MiB."""
+"""Browsers limit strings to 512 MiB."""
 NUM_SLIDERS = 6
 """Principal directions that get a slider."""
 ENGINE_FILES = ("engine.js", "worker.js")
@@ -44,10 +44,10 @@ SCRIPT_FILES = ("latents.js", "interpolation.js", "markdown.js", "page.js")
 
 
 def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "float16") -> float:
-    """Write a page that runs this generator; return the largest difference from PyTorch, in [-1, 1], that its steps make with whole weights.
+    """Write a page that runs this generator; return the largest difference of its fp32 program from PyTorch.
 
-    `card` is Markdown, shown in a fold. `weights` is float16, int8 or float32. Raises CardiganError for a generator with a part that the page's
-    engine does not know (naming it), for weights that do not fit, and for pictures that come out different; nothing is written then.
+    `card` is Markdown, shown in a collapsed section. `weights` is float16, int8 or float32. Raises CardiganError, and
+    writes nothing, for an unsupported operation, for weights out of range, and for images that differ.
     """
     program = snapshot_program(snapshot)
     tensors, weight_block = pack_tensors(program.tensors, weights)
@@ -60,32 +60,32 @@ def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "fl
     )
     if not exact_difference <= TOLERANCE or (not difference <= TOLERANCE and weights != "int8"):
         raise CardiganError(
-            f"With {weights} weights a page would draw up to {difference:.2g} beside PyTorch on a scale from -1 to 1, "
-            f"and at most {TOLERANCE} is allowed: keep them as float32, or export the generator as onnx or safetensors instead."
+            f"With {weights} weights the page's images differ from PyTorch's by up to {difference:.2g} (tolerance "
+            f"{TOLERANCE}, images in [-1, 1]): use float32 weights, or export as onnx or safetensors."
         )
     page = page_html(snapshot, page_data(snapshot, program, tensors, card, weights, difference), weight_block).encode()
     if len(page) > MAX_PAGE_BYTES:
         raise CardiganError(
-            f"The page would have {len(page) / 2**20:.0f} MiB, and browsers read at most {MAX_PAGE_BYTES // 2**20}: "
-            "keep the weights as int8, or export the generator as onnx or safetensors instead."
+            f"The page would have {len(page) / 2**20:.0f} MiB, but the maximum is {MAX_PAGE_BYTES // 2**20}: "
+            "use int8 weights, or export as onnx or safetensors."
         )
     atomic.write_bytes(out, page)
     return exact_difference
 
 
 def snapshot_program(snapshot: Snapshot) -> Program:
-    """Return the steps that a generator draws by; raises CardiganError for a part that the page's engine does not know."""
+    """Return a generator's program; raises CardiganError for an unsupported operation."""
     return lower_generator(snapshot.generator.eval(), snapshot.config.latent.size, snapshot.spec.num_classes)
 
 
 def quantized_page_snapshot(snapshot: Snapshot, weights: str) -> Snapshot:
-    """Return what a page draws with, its weights stored in so many bits."""
+    """Return a snapshot that runs the page's program with quantized weights."""
     program = snapshot_program(snapshot)
     return program_snapshot(snapshot, replace(program, tensors=unpack_tensors(*pack_tensors(program.tensors, weights))))
 
 
 def program_snapshot(snapshot: Snapshot, program: Program) -> Snapshot:
-    """Return a snapshot that draws by a program's steps, on the CPU."""
+    """Return a snapshot that runs a program on the CPU."""
     return replace(snapshot, generator=ProgramGenerator(program))
 
 
@@ -95,12 +95,11 @@ class ProgramGenerator(Generator):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self._program = program
-        self.device_parameter = nn.Parameter(
-            torch.empty(0), requires_grad=False
-        )  # where it computes, which callers ask of a parameter
+        # Callers read the device from a parameter.
+        self.device_parameter = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(self, z: Latents, labels: Labels | None = None) -> Images:
-        """Return pictures in [-1, 1], clipped: what lies beyond is never shown."""
+        """Return images clipped to [-1, 1]."""
         classes = None if labels is None else one_hot(labels, self._program.classes).float()
         return run_program(self._program, z, classes).clamp(-1, 1)
 
@@ -108,7 +107,7 @@ class ProgramGenerator(Generator):
 def page_data(
     snapshot: Snapshot, program: Program, tensors: list[dict[str, Any]], card: str, weights: str, difference: float
 ) -> dict[str, Any]:
-    """Return what the page's script is told of the model."""
+    """Return the model data for the page's script."""
     config, spec = snapshot.config, snapshot.spec
     has_directions, latent_size = type(snapshot.generator) in FEATURE_MODULES, program.latent_size
     directions = (
@@ -146,19 +145,19 @@ def page_data(
 
 
 def data_title(snapshot: Snapshot) -> str:
-    """Return what the pictures are called: their source's own name, without the folders it lies in unless it is a mere number."""
-    source = snapshot.config.data.source or "other pictures"
+    """Return the data source's name, preceded by its parent folder if the name is a number."""
+    source = snapshot.config.data.source or "other images"
     name = default_run_name(source)
     parent = default_run_name(str(Path(source.rstrip("/")).parent)) if name.isdecimal() else ""
     return f"{parent}/{name}" if parent else name or snapshot.config.recipe
 
 
 def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> str:
-    """Return the whole page. Text from outside stands in it as escaped HTML or as JSON without a `<`, so none of it can end an element."""
+    """Return the page. External text is escaped HTML, or JSON without `<`, so it cannot close an element."""
     title = f"What a network learned from {data['name']}"
     lead = (
-        f"None of these pictures exists anywhere else. A neural network of {data['parameters']:,} numbers makes each of them up, "
-        "on your own device, the moment you ask for it."
+        f"None of these images is real. A neural network with {data['parameters']:,} parameters generates them on your "
+        "device, on demand."
     )
     engine, script, theme = read_assets(ENGINE_FILES), read_assets(SCRIPT_FILES), read_assets(("theme.js",))
     style = fill_template(read_assets(("page.css",)), {"font": data_url("font/woff2", studio_asset("plex.woff2"))})
@@ -182,7 +181,7 @@ def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> 
 
 
 def content_security_policy(scripts: list[str], style: str) -> str:
-    """Return a content security policy under which the page can load nothing and run only these scripts."""
+    """Return a content security policy that allows only these scripts and no network access."""
     script_sources = " ".join(f"'{csp_digest(script)}'" for script in scripts)
     directives = {
         "default-src": "'none'",
@@ -202,7 +201,7 @@ def csp_digest(text: str) -> str:
 
 
 def fill_template(template: str, values: dict[str, str]) -> str:
-    """Return the template with each {{name}} replaced, once: what is put in is not looked at again."""
+    """Return the template with each {{name}} replaced once. Inserted text is not scanned again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
@@ -212,7 +211,7 @@ def read_assets(names: tuple[str, ...]) -> str:
 
 
 def studio_asset(name: str) -> bytes:
-    """Return one of the files that the studio shows too: its type and its mark."""
+    """Return a font or logo file that the page shares with the studio."""
     return (resources.files("cardigan") / "studio" / "static" / name).read_bytes()
 
 

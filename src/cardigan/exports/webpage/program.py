@@ -1,23 +1,23 @@
-"""A generator as a short list of steps and the tensors they use: what a page can run without PyTorch. Does not know where it came from.
+"""A generator as a list of operations and their tensors, which a page can run without PyTorch.
 
-Value 0 is z; value n is what step n - 1 gives. Shapes are of one picture: every value has one such block for each picture of a batch.
+Value 0 is z; value n is the output of operation n - 1. Shapes are per image, without the batch axis.
 
-| kind | gives | settings | tensors |
+| kind | output | settings | tensors |
 |---|---|---|---|
-| constant | the same numbers for every picture | | values |
-| embedding | the table's rows, mixed by each picture's class weights | | table [classes, ...] |
+| constant | the same values for every image | | values |
+| embedding | sum of the table's rows, weighted by each image's class weights | | table [classes, ...] |
 | linear | W x + b along the last axis | | weight [out, in], bias |
 | conv2d | as `torch.nn.functional.conv2d` | stride, padding, groups | weight, bias |
 | conv_transpose2d | as `conv_transpose2d` | stride, padding, output_padding | weight, bias |
 | channel_affine | each channel times its scale, plus its shift | | scale, shift |
-| leaky_relu | x, or negative_slope x where that is negative | negative_slope | |
+| leaky_relu | x if x > 0, else negative_slope * x | negative_slope | |
 | tanh, sigmoid, softmax | softmax along the last axis | | |
-| upsample_nearest | the nearest pixel at another size | | |
-| avg_pool2d, max_pool2d | of windows that do not overlap | kernel_size | |
+| upsample_nearest | nearest-neighbor resize | | |
+| avg_pool2d, max_pool2d | pooling over non-overlapping windows | kernel_size | |
 | add, multiply | two values, broadcast | | |
-| scalar_affine | factor x + offset | factor, offset | |
+| scalar_affine | factor * x + offset | factor, offset | |
 | concatenate, slice | along an axis | axis; start | |
-| reshape, transpose, matmul | transpose exchanges the last two axes | | |
+| reshape, transpose, matmul | transpose swaps the last two axes | | |
 """
 
 import dataclasses
@@ -34,17 +34,17 @@ class Operation:
 
     kind: str
     inputs: tuple[int, ...]
-    """Numbers of the values it reads."""
+    """Indices of the input values."""
     shape: tuple[int, ...]
-    """Of what it gives, for one picture."""
+    """Output shape, without the batch axis."""
     settings: dict[str, Setting] = field(default_factory=dict)
     tensors: tuple[int | None, ...] = ()
-    """Numbers of the tensors it uses, in the table's order; None for a bias that is not there."""
+    """Indices of the tensors, in the order of the table above; None for a missing bias."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A generator; the last step gives the picture."""
+    """A generator. The last operation outputs the image."""
 
     operations: tuple[Operation, ...]
     tensors: tuple[Tensor, ...]
@@ -53,14 +53,13 @@ class Program:
 
 
 def fold_affine(program: Program) -> Program:
-    """Return the program with every `channel_affine` taken into the convolution right before it, where nothing else reads that."""
+    """Fold every `channel_affine` into the convolution directly before it, if nothing else reads that output."""
     value_uses = [number for operation in program.operations for number in operation.inputs]
     tensors, operations, new_positions = list(program.tensors), [], {0: 0}
     for number, step in enumerate(program.operations, start=1):
         position = new_positions[step.inputs[0]] if step.kind == "channel_affine" else 0
-        previous = (
-            operations[-1] if position and position == len(operations) else None
-        )  # none where other steps lie between
+        # None if other operations lie in between.
+        previous = operations[-1] if position and position == len(operations) else None
         if (
             previous is not None
             and previous.kind in {"conv2d", "conv_transpose2d"}

@@ -1,29 +1,29 @@
-"""A small assembler for WebAssembly: one function over a memory that the page owns, from lines of text to the bytes of a module.
+"""A minimal WebAssembly assembler: turns the text of one function into a binary module.
 
-Knows the few instructions that `matmul.py` needs, each by its number in the WebAssembly 2.0 specification (sections 5.4 and 5.5).
+Supports the instructions that `matmul.py` needs. Opcodes: WebAssembly 2.0 specification, sections 5.4 and 5.5.
 """
 
 from collections.abc import Iterable, Sequence
 
 I32, V128 = 0x7F, 0x7B
 SIMD = 0xFD
-"""Comes before the number of an instruction on 128-bit vectors."""
+"""Prefix byte of 128-bit vector instructions."""
 
 OPCODES = {
     **{"loop": 0x03, "end": 0x0B, "br_if": 0x0D, "local.get": 0x20, "local.set": 0x21, "local.tee": 0x22},
     **{"i32.const": 0x41, "i32.ne": 0x47, "i32.add": 0x6A, "i32.mul": 0x6C},
 }
 EMPTY_BLOCK_TYPE = b"\x40"
-"""What a block leaves behind."""
+"""Result type of a block without a result."""
 SIMD_OPCODES = {"i32x4.splat": 17, "f32x4.add": 228, "f32x4.mul": 230}
 MEMORY_OPCODES = {"v128.load": (0, 4), "v128.load32_splat": (9, 2), "v128.store": (11, 4)}
-"""Their numbers, and the base-2 logarithms of the alignments they are told (hints; nothing depends on them)."""
+"""Opcodes, and the base-2 logarithms of their alignment hints."""
 
 
 def assemble_module(
     name: str, parameters: Sequence[str], i32_locals: Sequence[str], v128_locals: Sequence[str], code: str
 ) -> bytes:
-    """Return a module that imports the memory `host.memory` and exports one function of these 32-bit parameters, with further locals."""
+    """Return a module that imports the memory `host.memory` and exports one function with i32 parameters."""
     local_indices = {local: number for number, local in enumerate([*parameters, *i32_locals, *v128_locals])}
     body = (
         unsigned_leb128(2)
@@ -51,7 +51,7 @@ def assemble_module(
 
 
 def encode_instruction(tokens: list[str], locals_: dict[str, int]) -> bytes:
-    """Return the bytes of one line, e.g. `local.get a`, `v128.load 16` (an offset), `br_if 0` (so many blocks out)."""
+    """Return the bytes of one line, e.g. `local.get a`, `v128.load 16` (an offset), `br_if 0` (a block depth)."""
     name, *operands = tokens
     if name in MEMORY_OPCODES:
         number, alignment = MEMORY_OPCODES[name]
@@ -66,27 +66,27 @@ def encode_instruction(tokens: list[str], locals_: dict[str, int]) -> bytes:
 
 
 def encode_operand(name: str, token: str, locals_: dict[str, int]) -> bytes:
-    """Return what follows an instruction's number: a local's own number, a constant, or how many blocks out."""
+    """Return the bytes of an operand: a local's index, a constant, or a block depth."""
     if name in {"local.get", "local.set", "local.tee"}:
         return unsigned_leb128(locals_[token])
     return signed_leb128(int(token)) if name == "i32.const" else unsigned_leb128(int(token))
 
 
 def unsigned_leb128(number: int) -> bytes:
-    """Return a number in seven bits a byte, the least first (LEB128)."""
+    """Return an unsigned integer in LEB128: seven bits per byte, least significant first."""
     low, rest = number & 0x7F, number >> 7
     return bytes([low]) if not rest else bytes([low | 0x80]) + unsigned_leb128(rest)
 
 
 def signed_leb128(number: int) -> bytes:
-    """Return a number that may be negative in the same way; the last byte's second bit is its sign."""
+    """Return a signed integer in LEB128. Bit 6 of the last byte is the sign."""
     low, rest = number & 0x7F, number >> 7
     is_last = (rest == 0 and not low & 0x40) or (rest == -1 and low & 0x40)
     return bytes([low]) if is_last else bytes([low | 0x80]) + signed_leb128(rest)
 
 
 def encode_vector(items: Iterable[bytes]) -> bytes:
-    """Return a count and the parts."""
+    """Return the number of items, then the items."""
     encoded = list(items)
     return unsigned_leb128(len(encoded)) + b"".join(encoded)
 

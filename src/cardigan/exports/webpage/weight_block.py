@@ -1,7 +1,4 @@
-"""One block of bytes for all of a program's numbers, as 16-bit floats, 8-bit integers or 32-bit floats, and what a reader finds where.
-
-Does not know what the tensors are for.
-"""
+"""Packs a program's tensors into one block of bytes, as float16, int8 or float32, and unpacks them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,23 +11,23 @@ from cardigan.errors import CardiganError, unknown
 
 WEIGHT_DTYPES = ("float16", "int8", "float32")
 FLOAT16_MAX = 65504.0
-"""The largest 16-bit float."""
+"""Largest finite float16."""
 
 
 def pack_tensors(tensors: Sequence[Tensor], dtype: str) -> tuple[list[dict[str, Any]], bytes]:
-    """Return for each tensor where it lies (dtype, shape, byte offsets), and the block.
+    """Return an entry per tensor (dtype, shape, byte offsets), and the block.
 
-    Tensors of one axis (biases, scales) are few and stay 32-bit. `int8` has one 32-bit scale for each row, the tensor's first axis: value =
-    integer x scale. Raises CardiganError for an unknown kind, and for numbers that the kind cannot hold.
+    One-dimensional tensors (biases, scales) stay float32. `int8` has one float32 scale per row (the first axis):
+    value = integer * scale. Raises CardiganError for an unknown dtype, and for values outside its range.
     """
     if dtype not in WEIGHT_DTYPES:
-        raise unknown("kind of weights", dtype, WEIGHT_DTYPES)
+        raise unknown("weights dtype", dtype, WEIGHT_DTYPES)
     entries, block = [], bytearray()
     for tensor in tensors:
         values = tensor.detach().float().cpu().numpy()
         if not np.isfinite(values).all():
             raise CardiganError(
-                "This generator has weights that are no finite numbers, so it draws nothing: export an earlier checkpoint."
+                "This generator has non-finite weights, so it generates no images: export an earlier checkpoint."
             )
         stored_dtype = dtype if values.ndim > 1 else "float32"
         entry: dict[str, Any] = {"dtype": stored_dtype, "shape": list(values.shape), "offset": 0}
@@ -42,8 +39,8 @@ def pack_tensors(tensors: Sequence[Tensor], dtype: str) -> tuple[list[dict[str, 
         else:
             if stored_dtype == "float16" and np.abs(values).max(initial=0) > FLOAT16_MAX:
                 raise CardiganError(
-                    f"This generator has weights up to {np.abs(values).max():.3g}, and 16-bit floats end at {FLOAT16_MAX:.0f}: "
-                    "keep them as float32, or export it as onnx or safetensors instead."
+                    f"This generator has weights up to {np.abs(values).max():.3g}, but the float16 maximum is "
+                    f"{FLOAT16_MAX:.0f}: use float32, or export as onnx or safetensors."
                 )
             stored = values.astype("<f2" if stored_dtype == "float16" else "<f4")
         entry["offset"] = _append(block, stored.tobytes())
@@ -52,7 +49,7 @@ def pack_tensors(tensors: Sequence[Tensor], dtype: str) -> tuple[list[dict[str, 
 
 
 def unpack_tensors(entries: Sequence[dict[str, Any]], block: bytes) -> tuple[Tensor, ...]:
-    """Return the tensors that a reader of the block finds."""
+    """Return the tensors of a packed block."""
     numpy_dtypes = {"float16": "<f2", "float32": "<f4", "int8": "i1"}
     tensors = []
     for entry in entries:
@@ -70,7 +67,7 @@ def unpack_tensors(entries: Sequence[dict[str, Any]], block: bytes) -> tuple[Ten
 
 
 def _append(block: bytearray, content: bytes) -> int:
-    """Put the content at the end of the block, aligned to 4 bytes, and return where."""
+    """Append the content to the block, aligned to 4 bytes, and return its offset."""
     block.extend(bytes(-len(block) % 4))
     offset = len(block)
     block.extend(content)

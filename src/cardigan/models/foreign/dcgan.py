@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cardigan.config import AdamConfig, Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig
+from cardigan.config import Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig, OptimizerConfig
 from cardigan.data.source import image_spec
 from cardigan.models.foreign.tensor_storage import UnsupportedFile
 from cardigan.nets.stages import channels_per_stage, stages
@@ -151,7 +151,7 @@ def _config(converted: dict[str, torch.Tensor], num_upsamplings: int, foreign: F
     network = NetworkConfig(
         width=width, normalization="batch-no-scale" if has_fixed_gamma else "batch", initialization="dcgan"
     )
-    adam = AdamConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
+    adam = OptimizerConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999)
     return Config(
         recipe=foreign.recipe,
         data=DataConfig(source=foreign.training_data, height=size, width=size, channels=num_channels, resize="crop"),

@@ -1,6 +1,6 @@
-// The server's answers, pictures included, and the run's events as they happen.
+// Requests to the server, and the live events of a run.
 
-/** Build an address; empty parameters are left out. */
+/** Build a URL. Empty parameters are left out. */
 export function address(path, parameters = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) if (value !== null && value !== undefined && value !== "") query.set(name, value);
@@ -14,11 +14,11 @@ async function request(path, parameters, options) {
     response = await fetch(address(path, parameters), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The studio's server does not answer: is it still running?");
+    throw new Error("The studio's server does not respond: is it still running?");
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  const error = new Error(body.error || `The server answered ${response.status}.`);
+  const error = new Error(body.error || `The server responded with status ${response.status}.`);
   error.status = response.status;
   throw error;
 }
@@ -28,24 +28,24 @@ export const upload = async (path, parameters, file, signal) => (await request(p
 export const fetchImage = async (path, parameters, signal) => createImageBitmap(await (await request(path, parameters, { signal })).blob());
 
 /**
- * Wrap an asynchronous task so that only one is under way and only the newest request waits: a dragged handle never queues old positions.
- * A busy server (429) is asked again shortly.
+ * Wrap an asynchronous task: only one call runs at a time, and only the newest waits, so dragging a handle queues no old positions.
+ * Retries after a short delay if the server is busy (429).
  */
 export function latestOnly(task, onError) {
   let running = false, waiting = null;
-  return async function run(...given) {
-    waiting = given;
+  return async function run(...args) {
+    waiting = args;
     if (running) return;
     running = true;
     while (waiting) {
-      const now = waiting;
+      const current = waiting;
       waiting = null;
       try {
-        await task(...now);
+        await task(...current);
       } catch (error) {
         if (error.status === 429) {
           await new Promise((done) => setTimeout(done, 250));
-          waiting ??= now;
+          waiting ??= current;
         } else if (error.name !== "AbortError") onError(error);
       }
     }
@@ -56,8 +56,9 @@ export function latestOnly(task, onError) {
 const EVENT_NAMES = ["progress", "samples", "checkpoint", "fault", "start", "resume", "rollback", "stop", "deleted", "malformed-line"];
 
 /**
- * Follow a run's journal from an offset on: `onEvent(kind, line)` for every event, `onState("live" | "lost" | "paused")` as the connection changes.
- * A lost connection is made again from the last event heard, ever more patiently; a hidden tab lets its connection go, since browsers allow only six to one address.
+ * Follow a run's journal from an offset: `onEvent(kind, line)` for every event, `onState("live" | "lost" | "paused")` for changes of the connection.
+ * A lost connection is reopened after the last received event, with increasing delays. A hidden tab closes its connection, because browsers
+ * allow only six per host.
  */
 export function followEvents(id, from, onEvent, onState, signal) {
   let source = null, last = from, timer = 0, retryDelay = 500, isDeleted = false;
@@ -69,7 +70,7 @@ export function followEvents(id, from, onEvent, onState, signal) {
     source.onopen = () => ((retryDelay = 500), onState("live"));
     source.onerror = () => {
       onState("lost");
-      if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself, from the last id
+      if (source.readyState !== EventSource.CLOSED) return; // the browser reconnects by itself, from the last id
       timer = setTimeout(open, retryDelay);
       retryDelay = Math.min(15000, retryDelay * 2);
     };
@@ -80,7 +81,7 @@ export function followEvents(id, from, onEvent, onState, signal) {
         let line = {};
         try {
           line = JSON.parse(event.data);
-        } catch { /* `deleted` may carry no words */ }
+        } catch { /* `deleted` may have no data */ }
         onEvent(kind, line);
       });
   };

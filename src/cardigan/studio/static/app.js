@@ -1,4 +1,4 @@
-// Which view stands on the page: the address after # says so, and nothing else remembers it.
+// Shows the view that the URL's fragment (after #) names. The fragment holds all state of the page.
 import { address, followEvents, json, latestOnly } from "./api.js";
 import { formatDuration, h, notice, formatNumber, announce, formatCompact, isTyping, formatInteger } from "./dom.js";
 import { compare, runs } from "./runs.js";
@@ -11,27 +11,26 @@ const VIEWS = {
 };
 const KEYS = [
   ["1 2 3 4", "Live, History, Discriminator, Latent space"], ["r", "all runs"], ["/", "filter the runs"], ["t", "light or dark"], ["?", "this list"],
-  ["← →", "History, Discriminator: one checkpoint back or on; on a chart: along its points; on the pad: move (Shift: further)"],
-  ["Home End", "first or last moment"], ["Space", "History: play or pause; on a picture: pick it"], ["+ −", "on a chart: zoom around the point"], ["Esc", "on a chart: the whole range again"],
+  ["← →", "History, Discriminator: previous or next sheet; on a chart: previous or next point; on the interpolation pad: move (Shift: further)"],
+  ["Home End", "first or last sheet"], ["Space", "History: play or pause; on an image: select it"], ["+ −", "on a chart: zoom in or out at the point"], ["Esc", "on a chart: show the whole range"],
 ];
 
 const main = document.getElementById("main");
 const tabs = document.getElementById("tabs");
 let page = new AbortController();
-let shown = { route: null, frame: null };
 
-/** Split `#/run/a/b/live?x=1` into the place's parts and its parameters. Run names may hold slashes: the view is the last part. */
+/** Split `#/run/a/b/live?x=1` into view, run id and parameters. A run id may contain slashes: the view is the last part. */
 function parseHash() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  const parts = path.split("/").map(decoded);
+  const parts = path.split("/").map(decodePart);
   const parameters = Object.fromEntries(new URLSearchParams(query));
   if (parts[0] === "run" && parts.length > 2 && parts.at(-1) in VIEWS) return { view: parts.at(-1), id: parts.slice(1, -1).join("/"), parameters };
   if (parts[0] === "run" && parts.length > 1) return { view: "live", id: parts.slice(1).join("/"), parameters };
   return { view: parts[0] === "compare" ? "compare" : "runs", id: null, parameters };
 }
 
-/** A part of the address as it was meant; as it stands where it is no encoding. */
-function decoded(part) {
+/** Decode a part of the URL. Return it unchanged if it is not validly encoded. */
+function decodePart(part) {
   try {
     return decodeURIComponent(part);
   } catch {
@@ -41,16 +40,16 @@ function decoded(part) {
 
 export const link = (id, view, parameters = {}) => address(`#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`, parameters);
 
-/** The parameters of the view that stands on the page, as one object that writes itself into the address. */
+/** The parameters of the current view, as an object that writes changes to the URL. */
 function urlState(parameters) {
   let timer = 0;
   const path = location.hash.split("?")[0] || "#/runs";
   const write = () => history.replaceState(null, "", address(path, parameters));
   page.signal.addEventListener("abort", () => clearTimeout(timer));
   return {
-    get: (name, otherwise) => parameters[name] ?? otherwise,
-    number: (name, otherwise) => (parameters[name] !== undefined && Number.isFinite(Number(parameters[name])) ? Number(parameters[name]) : otherwise),
-    /** Change some; a value equal to null or "" is forgotten. Written at most five times a second, since browsers limit it. */
+    get: (name, defaultValue) => parameters[name] ?? defaultValue,
+    number: (name, defaultValue) => (parameters[name] !== undefined && Number.isFinite(Number(parameters[name])) ? Number(parameters[name]) : defaultValue),
+    /** Change parameters; null or "" removes one. The URL is written at most five times a second, because browsers limit it. */
     set(changes) {
       for (const [name, value] of Object.entries(changes)) {
         if (value === null || value === undefined || value === "") delete parameters[name];
@@ -86,12 +85,12 @@ async function show() {
 async function showRun(route, context) {
   const { id, view } = route;
   document.title = `${VIEWS[view][0]} · ${id} · Cardigan studio`;
-  tabs.replaceChildren(...Object.entries(VIEWS).map(([name, [words]]) => h("a", { href: link(id, name), "aria-current": name === view ? "page" : null }, words)));
+  tabs.replaceChildren(...Object.entries(VIEWS).map(([name, [title]]) => h("a", { href: link(id, name), "aria-current": name === view ? "page" : null }, title)));
   delete main.dataset.ready;
   const [run, { mount }] = await Promise.all([json("/api/run", { run: id }, context.signal), VIEWS[view][1]()]);
   if (context.signal.aborted) return;
   if (run.state === "model_file") {
-    if (view !== "latent") return location.replace(link(id, "latent")); // there is no training to look at
+    if (view !== "latent") return location.replace(link(id, "latent")); // a model file has no training to show
     tabs.replaceChildren(tabs.lastElementChild);
   }
   main.toggleAttribute("data-alpha", run.size.endsWith("x4"));
@@ -101,33 +100,33 @@ async function showRun(route, context) {
   if (run.state !== "model_file") followEvents(id, run.offset, (kind, line) => {
     if (kind === "progress") Object.assign(run, { images_seen: line.images_seen, elapsed_seconds: line.elapsed_seconds, images_per_second: line.images_per_second ?? run.images_per_second });
     if (kind === "samples" && !run.sheets.includes(line.images_seen)) run.sheets.push(line.images_seen);
-    if (kind === "deleted") head.showError("This run's folder was deleted while you were looking: what is shown is what was read before.");
+    if (kind === "deleted") head.showError("This run's folder was deleted. The page shows what was read before.");
     head.update(run);
     events.dispatchEvent(new CustomEvent(kind, { detail: line }));
     if (["checkpoint", "fault", "stop", "resume", "rollback", "start"].includes(kind)) refresh();
   }, head.connection, context.signal);
-  const refresh = latestOnly(async () => { // after a night in the background hundreds of events come at once
+  const refresh = latestOnly(async () => { // hundreds of events arrive at once after a long time in the background
     const { sheets, ...facts } = await json("/api/run", { run: id }, context.signal);
-    run.sheets.splice(0, run.sheets.length, ...sheets); // views hold on to the list
+    run.sheets.splice(0, run.sheets.length, ...sheets); // in place: views hold references to the list
     Object.assign(run, facts);
     head.update(run);
     events.dispatchEvent(new CustomEvent("run", { detail: run }));
-  }, () => null); // the run's own events say what is wrong
+  }, () => null); // errors are reported by the run's events
   await mount({ ...context, id, run, events });
 }
 
-const STATES = { training: "training", finished: "finished", stopped: "stopped", interrupted: "interrupted", unreadable: "unreadable", model_file: "a model alone", waiting: "waiting for its first step" };
+const STATES = { training: "training", finished: "finished", stopped: "stopped", interrupted: "interrupted", unreadable: "unreadable", model_file: "model file", waiting: "waiting for its first step" };
 export const stateBadge = (state) => h("span", { class: `state ${state}` }, STATES[state] ?? state);
 
-/** The run's name and its readings, which keep their places while the numbers change. */
+/** The run's name, state and current numbers. */
 function runHeader(run) {
   const fields = [
     ["images", (each) => formatInteger(each.images_seen), (each) => (each.images_goal ? `of ${formatInteger(each.images_goal)}` : each.minutes_goal ? `of ${each.minutes_goal} min` : "")],
     ["images / s", (each) => formatNumber(each.images_per_second), () => ""],
     ["time", (each) => formatDuration(each.elapsed_seconds), () => ""],
     ["best score", (each) => formatNumber(each.best_score), (each) => (each.best_score_images_seen ? `at ${formatCompact(each.best_score_images_seen)}` : "")],
-    ["last score", (each) => formatNumber(each.latest_score), () => ""],
-    ["pictures", (each) => each.size.replaceAll("x", "×"), (each) => (each.conditional ? "by class" : "")],
+    ["latest score", (each) => formatNumber(each.latest_score), () => ""],
+    ["image size", (each) => each.size.replaceAll("x", "×"), (each) => (each.conditional ? "conditional" : "")],
   ];
   const cells = fields.map(([name]) => {
     const value = h("b"), rest = h("small");
@@ -137,19 +136,19 @@ function runHeader(run) {
   const element = h("section", { class: "heading", "aria-label": "Run" },
     h("div", { class: "title" }, h("p", { class: "crumb" }, h("a", { href: "#/runs" }, "Runs")), h("h1", {}, run.id), mark, connection, h("span", { class: "recipe" }, [run.recipe, run.source?.split("/").slice(-2).join("/")].filter(Boolean).join(" · "))),
     warning, h("dl", { class: "readings" }, cells.map((cell) => cell.element)));
-  const update = (now) => {
-    mark.replaceChildren(stateBadge(now.state));
+  const update = (current) => {
+    mark.replaceChildren(stateBadge(current.state));
     fields.forEach(([, value, rest], index) => {
-      cells[index].value.textContent = value(now);
-      cells[index].rest.textContent = rest(now);
+      cells[index].value.textContent = value(current);
+      cells[index].rest.textContent = rest(current);
     });
   };
   update(run);
-  const words = { live: "", lost: "connection lost, trying again", paused: "" };
+  const connectionTexts = { live: "", lost: "connection lost, reconnecting", paused: "" };
   return {
     element, update,
-    showError: (sentence) => ((warning.textContent = sentence), (warning.hidden = false)),
-    connection: (state) => ((connection.textContent = words[state]), (connection.dataset.state = state)),
+    showError: (message) => ((warning.textContent = message), (warning.hidden = false)),
+    connection: (state) => ((connection.textContent = connectionTexts[state]), (connection.dataset.state = state)),
   };
 }
 
@@ -166,7 +165,7 @@ function switchTheme() {
   document.documentElement.dataset.theme = currentTheme() === "dark" ? "light" : "dark";
   try {
     localStorage.setItem("theme", currentTheme());
-  } catch { /* it then holds until the page is closed */ }
+  } catch { /* storage is blocked: the theme lasts until the page is closed */ }
   labelThemeButton();
   document.dispatchEvent(new Event("theme"));
 }

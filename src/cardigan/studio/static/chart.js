@@ -1,14 +1,14 @@
-// Curves on a canvas: a mean with its least and greatest values, exact numbers under the pointer, zoom by dragging. Knows no run.
+// Line charts on a canvas: mean with minimum and maximum, exact values at the pointer, zoom by dragging.
 import { h, formatNumber, formatCompact } from "./dom.js";
 
 const HEIGHT = 188, LEFT = 46, RIGHT = 10, TOP = 8, BOTTOM = 22;
-/** The share of a band's ends that may lie beyond the axis. */
+/** Fraction of a band's lowest and highest values that may lie beyond the axis. */
 const CLIPPED_FRACTION = 0.01;
 
-/** A colour of the theme in force. */
+/** A color of the current theme. */
 export const themeColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** Round numbers that cut [low, high] into about `count` parts. */
+/** Round numbers that divide [low, high] into about `count` parts. */
 export function ticks(low, high, count) {
   const raw = (high - low) / count;
   if (!(raw > 0) || !Number.isFinite(raw)) return [low];
@@ -25,7 +25,7 @@ function logTicks(low, high) {
   return inside.length > 5 ? inside.filter((value) => Math.abs(Math.log10(value) % 1) < 1e-9) : inside;
 }
 
-/** Average with what came before, the older the less; the first values are not pulled to zero. `amount` from 0 (none) to 0.99. */
+/** Exponential moving average without bias toward zero at the start. `amount` is the decay, 0 (none) to 0.99. */
 export function exponentialMovingAverage(values, amount) {
   if (!amount) return values;
   let sum = 0, weight = 0;
@@ -49,8 +49,8 @@ export function nearestIndex(xs, x) {
 }
 
 /**
- * One chart. `lines` are [{name, label, color}], and others after `setLines(lines)`; `setData({x, series: {name: {mean, low, high}}, marks})` gives it numbers;
- * `setView({smooth, log, range, axis})` says how to show them. `onZoom([from, to] | null)` and `onPoint(x | null)` report what the user did.
+ * One chart. `lines` are [{name, label, color}], replaced by `setLines(lines)`. `setData({x, series: {name: {mean, low, high}}, marks})` sets the values,
+ * `setView({smooth, log, range, axis})` their display. `onZoom([from, to] | null)` and `onPoint(x | null)` report the user's actions.
  */
 export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = "" }) {
   const canvas = h("canvas", { height: HEIGHT, "aria-hidden": "true" });
@@ -80,7 +80,7 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     due = requestAnimationFrame(() => ((due = 0), redraw()));
   };
 
-  const smoothOf = (line) => (smooth[line.name] ??= exponentialMovingAverage(data.series[line.name].mean, dots ? 0 : view.smooth)); // single measurements are shown as they are
+  const smoothOf = (line) => (smooth[line.name] ??= exponentialMovingAverage(data.series[line.name].mean, dots ? 0 : view.smooth)); // single measurements are not smoothed
 
   function extent(first, last) {
     let low = Infinity, high = -Infinity;
@@ -94,14 +94,14 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
       if (!each) continue;
       const mean = smoothOf(line);
       for (let index = first; index <= last; index++) widen(mean[index]);
-      for (const [list, part] of [[each.low, CLIPPED_FRACTION], [each.high, 1 - CLIPPED_FRACTION]]) { // one wild reading must not flatten all others
+      for (const [list, part] of [[each.low, CLIPPED_FRACTION], [each.high, 1 - CLIPPED_FRACTION]]) { // outliers must not flatten the rest
         const sorted = list.slice(first, last + 1).filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
         widen(sorted[Math.round(part * (sorted.length - 1))]);
       }
     }
     if (low > high) return null;
     if (view.log) return low === high ? [low / 2, high * 2] : [low * 0.9, high * 1.1];
-    const span = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high)) ? high - low : 0; // rounding is no change
+    const span = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high)) ? high - low : 0; // ignore rounding errors
     const room = (span || Math.abs(high) || 1) * 0.06;
     return [low - room, high + room];
   }
@@ -124,7 +124,7 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     if (!range) {
       ctx.fillStyle = ink;
       ctx.textAlign = "center";
-      ctx.fillText(view.log ? "nothing above zero here" : "not measured yet", width / 2, HEIGHT / 2);
+      ctx.fillText(view.log ? "no positive values" : "no values yet", width / 2, HEIGHT / 2);
       scale = null;
       return;
     }
@@ -181,19 +181,19 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     const mean = smoothOf(line);
     const tint = themeColor(line.color), columns = bucketed(each, mean, first, last, x);
     if (!columns.length) return;
-    const sure = (value) => (view.log && value <= 0 ? null : value);
+    const drawable = (value) => (view.log && value <= 0 ? null : value);
     ctx.fillStyle = tint;
     ctx.globalAlpha = 0.16;
     ctx.beginPath();
-    columns.forEach(([at, , , high], index) => ctx[index ? "lineTo" : "moveTo"](at, y(sure(high) ?? 1e-12)));
-    for (let index = columns.length - 1; index >= 0; index--) ctx.lineTo(columns[index][0], Math.min(HEIGHT, y(sure(columns[index][2]) ?? 1e-12)));
+    columns.forEach(([at, , , high], index) => ctx[index ? "lineTo" : "moveTo"](at, y(drawable(high) ?? 1e-12)));
+    for (let index = columns.length - 1; index >= 0; index--) ctx.lineTo(columns[index][0], Math.min(HEIGHT, y(drawable(columns[index][2]) ?? 1e-12)));
     ctx.fill();
     ctx.globalAlpha = 1;
     ctx.strokeStyle = tint;
     ctx.lineWidth = 1.6;
     ctx.lineJoin = "round";
     ctx.beginPath();
-    columns.forEach(([at, value], index) => sure(value) !== null && ctx[index ? "lineTo" : "moveTo"](at, y(value)));
+    columns.forEach(([at, value], index) => drawable(value) !== null && ctx[index ? "lineTo" : "moveTo"](at, y(value)));
     ctx.stroke();
     if (dots || columns.length === 1) for (const [at, value] of columns) {
       ctx.beginPath();
@@ -202,7 +202,7 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     }
   }
 
-  /** At most one [x, mean, least, greatest] a pixel: 100,000 points draw as fast as 500. */
+  /** At most one [x, mean, minimum, maximum] per pixel, so that 100,000 points draw as fast as 500. */
   function bucketed(each, mean, first, last, x) {
     const columns = [];
     let pixel = -Infinity, count = 0, now = null;
@@ -324,7 +324,7 @@ export function formatElapsed(seconds) {
   return `${Number((seconds / 3600).toPrecision(3))} h`;
 }
 
-/** Index of the last number in a list, -1 for none. */
+/** Index of the last number in a list, -1 if there is none. */
 function lastValueIndex(values) {
   let index = values.length - 1;
   while (index >= 0 && values[index] === null) index--;

@@ -1,4 +1,4 @@
-// D's side of it: what it thinks of real and generated pictures, and what it wants changed.
+// The discriminator: its logits of real and generated images, and its input gradients.
 import { json, latestOnly, fetchImage } from "./api.js";
 import { selectField, integerField, h, helpNote, notice, formatNumber, replaceOptions, announce, segmented, formatCompact, slider, isTyping, formatInteger } from "./dom.js";
 import { reproduce } from "./reproduce.js";
@@ -8,7 +8,7 @@ import { imageCanvas, layoutOf, paintTile } from "./images.js";
 const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
 
 export async function mount({ host, signal, state, id, run, events }) {
-  host.append(h("h2", { class: "visually-hidden" }, "Discriminator"), h("p", { class: "lead" }, "Two networks play. ", h("b", { class: "fake" }, "G"), " draws pictures out of random numbers; ", h("b", { class: "real" }, "D"), " says of each picture whether it is real or drawn. G learns from what D says, and D from being fooled."));
+  host.append(h("h2", { class: "visually-hidden" }, "Discriminator"), h("p", { class: "lead" }, "A GAN trains two networks. The generator ", h("b", { class: "fake" }, "G"), " maps random numbers to images. The discriminator ", h("b", { class: "real" }, "D"), " classifies images as real or generated. G learns from D's gradients, D from its errors."));
   const logitsSection = h("section", { class: "block" }), table = h("section", { class: "block" });
   host.append(logitsSection);
   await logitHistograms(logitsSection, { signal, state, id, events });
@@ -18,26 +18,26 @@ export async function mount({ host, signal, state, id, run, events }) {
 
 async function logitHistograms(host, { signal, state, id, events }) {
   let data = await json("/api/logits", { run: id }, signal);
-  const title = h("h2", {}, "What D believes, over time");
+  const title = h("h2", {}, "D's logits over training");
   const explained = helpNote("How to read this",
-    "D answers each picture with one number, its logit. To the right of the dashed line D calls a picture real, to the left it calls it generated; the further out, the surer it is.",
-    "At a good moment the two hills overlap: D is often wrong, so G can still learn from it. Hills far apart mean that D wins without effort; hills on top of each other mean that D can tell nothing any more.",
-    "The band below is the same over the whole run: every column is one moment, higher means more real, stronger colour means more pictures.");
+    "D outputs one number per image, its logit. Right of the dashed line D classifies an image as real, left of it as generated. A larger distance means higher confidence.",
+    "In healthy training the two histograms overlap in part: D is often wrong, and G can learn from it. Separate histograms mean that D wins easily. Identical histograms mean that D cannot tell real from generated.",
+    "The band below shows the same over the whole run. Each column is one sheet, higher means more real, and stronger color means more images.");
   const column = h("div", { class: "logits" });
   host.append(title, h("div", { class: "with-help" }, column, explained));
   const histogram = h("canvas", { class: "plot logit-histogram", role: "img" }), historyBand = h("canvas", { class: "plot logit-history", "aria-hidden": "true" });
   const caption = h("p", { class: "readout", "aria-live": "polite" });
-  const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": "Moment" });
+  const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": "Sheet" });
   let index = 0;
 
   const draw = () => {
-    const moment = data.history[index];
-    if (!moment) return;
+    const entry = data.history[index];
+    if (!entry) return;
     scrub.value = String(index);
-    caption.replaceChildren(h("b", {}, `${formatInteger(moment.images_seen)} images`), h("span", { class: "real" }, `real: ${formatNumber(moment.real_mean)} on average, ${fractionCalledReal(data, moment.real)} called real`), h("span", { class: "fake" }, `generated: ${formatNumber(moment.fake_mean)} on average, ${fractionCalledReal(data, moment.fake)} called real`));
-    scrub.setAttribute("aria-valuetext", `${formatInteger(moment.images_seen)} images`);
+    caption.replaceChildren(h("b", {}, `${formatInteger(entry.images_seen)} images`), h("span", { class: "real" }, `real: ${formatNumber(entry.real_mean)} on average, ${fractionCalledReal(data, entry.real)} classified as real`), h("span", { class: "fake" }, `generated: ${formatNumber(entry.fake_mean)} on average, ${fractionCalledReal(data, entry.fake)} classified as real`));
+    scrub.setAttribute("aria-valuetext", `${formatInteger(entry.images_seen)} images`);
     histogram.setAttribute("aria-label", caption.textContent);
-    drawHistogram(histogram, data, moment);
+    drawHistogram(histogram, data, entry);
     drawHistory(historyBand, data, index);
   };
   const go = (next) => {
@@ -46,11 +46,11 @@ async function logitHistograms(host, { signal, state, id, events }) {
     draw();
   };
   const build = () => {
-    if (!data.history.length) return column.replaceChildren(notice("This run's journal does not tell what D thought at each sheet: it was trained before that was written down, or no sheet has been saved yet. The opinions below are D's present ones."));
+    if (!data.history.length) return column.replaceChildren(notice("This run's journal has no logits: no sheet has been saved yet, or it was trained with an older version. The logits below are those of the current networks."));
     scrub.max = data.history.length - 1;
-    const key = h("ul", { class: "legend" }, h("li", { data: { color: "real" } }, h("span", { class: "name" }, "real")), h("li", { data: { color: "fake" } }, h("span", { class: "name" }, "generated")), h("li", {}, h("span", { class: "dash" }), h("span", { class: "name" }, "the decision line")));
+    const key = h("ul", { class: "legend" }, h("li", { data: { color: "real" } }, h("span", { class: "name" }, "real")), h("li", { data: { color: "fake" } }, h("span", { class: "name" }, "generated")), h("li", {}, h("span", { class: "dash" }), h("span", { class: "name" }, "decision boundary")));
     column.replaceChildren(key, histogram, caption, historyBand, scrub);
-    const found = data.history.findIndex((moment) => moment.images_seen === state.number("at", NaN));
+    const found = data.history.findIndex((entry) => entry.images_seen === state.number("at", NaN));
     index = found < 0 ? data.history.length - 1 : found;
     draw();
   };
@@ -70,16 +70,16 @@ async function logitHistograms(host, { signal, state, id, events }) {
     go(next);
     announce(caption.textContent);
   }, { signal });
-  const again = latestOnly(async () => {
+  const reload = latestOnly(async () => {
     const last = index >= data.history.length - 1, seen = data.history[index]?.images_seen;
     data = await json("/api/logits", { run: id }, signal);
-    if (last || !data.history.length || data.history[index]?.images_seen !== seen) build(); // many moments are thinned anew
+    if (last || !data.history.length || data.history[index]?.images_seen !== seen) build(); // the server has downsampled the history again
     else ((scrub.max = data.history.length - 1), draw());
   }, () => null);
-  events.addEventListener("samples", () => again(), { signal });
+  events.addEventListener("samples", () => reload(), { signal });
 }
 
-/** How many percent of the counted pictures lie on D's real side. */
+/** Percentage of the counted images that D classifies as real. */
 function fractionCalledReal(data, counts) {
   const total = counts.reduce((sum, each) => sum + each, 0);
   const right = counts.reduce((sum, each, index) => sum + ((data.edges[index] + data.edges[index + 1]) / 2 > data.decision_boundary ? each : 0), 0);
@@ -96,25 +96,25 @@ function sized(canvas, height) {
   return [ctx, width];
 }
 
-/** The logits' range with the decision line well inside. The wild first tenth of a run does not count, unless it is what is looked at. */
+/** The range of the logits, with the decision boundary well inside. Ignores the unstable first tenth of a run, except the shown entry. */
 function logitRange(data, shown) {
   const late = data.history.slice(Math.ceil(data.history.length / 10)), counted = shown ? [...late, shown] : late.length ? late : data.history;
-  const used = data.edges.slice(0, -1).map((_, bin) => counted.some((moment) => moment.real[bin] || moment.fake[bin]));
+  const used = data.edges.slice(0, -1).map((_, bin) => counted.some((entry) => entry.real[bin] || entry.fake[bin]));
   const low = Math.min(data.edges[Math.max(0, used.indexOf(true))], data.decision_boundary), high = Math.max(data.edges[used.lastIndexOf(true) + 1] ?? data.edges.at(-1), data.decision_boundary);
   const room = 0.25 * (high - low || 1);
   return [Math.min(low, data.decision_boundary - room), Math.max(high, data.decision_boundary + room)];
 }
 
-function drawHistogram(canvas, data, moment) {
+function drawHistogram(canvas, data, entry) {
   const height = 220, [ctx, width] = sized(canvas, height), middle = height / 2;
   if (!width) return;
-  const [low, high] = logitRange(data, moment), x = (value) => ((value - low) / (high - low)) * (width - 24) + 12;
-  const most = Math.max(1, ...moment.real, ...moment.fake);
+  const [low, high] = logitRange(data, entry), x = (value) => ((value - low) / (high - low)) * (width - 24) + 12;
+  const most = Math.max(1, ...entry.real, ...entry.fake);
   for (const [name, sign] of [["real", -1], ["fake", 1]]) {
     ctx.fillStyle = themeColor(name);
-    moment[name].forEach((count, index) => {
-      const left = x(data.edges[index]), right = x(data.edges[index + 1]), tall = (count / most) * (middle - 26);
-      ctx.fillRect(left + 0.5, sign < 0 ? middle - 9 - tall : middle + 9, Math.max(1, right - left - 1), tall);
+    entry[name].forEach((count, index) => {
+      const left = x(data.edges[index]), right = x(data.edges[index + 1]), barHeight = (count / most) * (middle - 26);
+      ctx.fillRect(left + 0.5, sign < 0 ? middle - 9 - barHeight : middle + 9, Math.max(1, right - left - 1), barHeight);
     });
   }
   ctx.fillStyle = themeColor("muted");
@@ -132,22 +132,22 @@ function drawHistogram(canvas, data, moment) {
   ctx.setLineDash([]);
   ctx.fillStyle = themeColor("ink");
   ctx.textBaseline = "top";
-  const tight = width < 480;
+  const isNarrow = width < 480;
   ctx.textAlign = "right";
-  ctx.fillText(tight ? "← generated" : "← D says generated", x(data.decision_boundary) - 8, 0);
+  ctx.fillText(isNarrow ? "← generated" : "← D: generated", x(data.decision_boundary) - 8, 0);
   ctx.textAlign = "left";
-  ctx.fillText(tight ? "real →" : "D says real →", x(data.decision_boundary) + 8, 0);
+  ctx.fillText(isNarrow ? "real →" : "D: real →", x(data.decision_boundary) + 8, 0);
 }
 
 function drawHistory(canvas, data, index) {
   const height = 150, [ctx, width] = sized(canvas, height), [low, high] = logitRange(data, null);
   if (!width) return;
   const y = (value) => height - ((value - low) / (high - low)) * height, step = width / data.history.length;
-  data.history.forEach((moment, at) => {
+  data.history.forEach((entry, at) => {
     for (const name of ["real", "fake"]) {
-      const most = Math.max(1, ...moment[name]);
+      const most = Math.max(1, ...entry[name]);
       ctx.fillStyle = themeColor(name);
-      moment[name].forEach((count, bin) => {
+      entry[name].forEach((count, bin) => {
         if (!count) return;
         ctx.globalAlpha = 0.12 + 0.78 * (count / most);
         const left = at * step + (name === "real" ? 0 : step / 2);
@@ -169,7 +169,7 @@ function drawHistory(canvas, data, index) {
 async function discriminatorImages(host, { signal, state, id, run, events }) {
   const many = () => state.number("count", 16), first = () => state.number("seed", 0);
   const queryParameters = () => ({ run: id, seed: first(), count: many(), checkpoint: state.get("checkpoint") });
-  const trouble = h("div");
+  const errorBox = h("div");
   const order = () => state.get("order", "seed");
   const views = { fake: imageRow("Generated", "fake"), real: imageRow("Real", "real") };
   const detailView = detail();
@@ -181,10 +181,10 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
     const [fake, gradient, real] = await Promise.all(["fake", "gradient", "real"].map((kind) => fetchImage("/api/discriminator.png", { ...parameters, kind }, signal).catch((error) => (kind === "real" ? null : Promise.reject(error)))));
     data = found;
     bitmaps = { fake, gradient, real };
-    trouble.replaceChildren();
+    errorBox.replaceChildren();
     show();
   }, (error) => {
-    trouble.replaceChildren(notice(error.message, "error"));
+    errorBox.replaceChildren(notice(error.message, "error"));
     body.hidden = true;
   });
 
@@ -206,17 +206,17 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
       element: h("div", { class: "image-row" }, h("h3", {}, name), caption, grid),
       show(indices, logits, probability, layout, bitmap, over) {
         const known = logits.length > 0;
-        caption.textContent = known ? `D calls ${logits.filter((logit) => logit > 0).length} of ${logits.length} real` : kind === "real" && indices.length ? "D's opinion of these was not written down" : "";
+        caption.textContent = known ? `D classifies ${logits.filter((logit) => logit > 0).length} of ${logits.length} as real` : kind === "real" && indices.length ? "the journal has no logits of these" : "";
         grid.style.setProperty("--columns", Math.max(3, Math.min(8, Math.ceil(Math.sqrt(layout.count)))));
         if (grid.children.length !== indices.length) grid.replaceChildren(...indices.map(() => cell(kind, layout)));
         const size = { ...layout, ...(kind === "real" ? layoutOf(layout.count, layout.width, layout.height) : {}) };
         indices.forEach((index, at) => {
           const button = grid.children[at], logit = logits[index];
           const words = logit === undefined ? "–" : probability ? `${Math.round(100 * sigmoid(logit))} %` : formatNumber(logit);
-          button.dataset.says = logit === undefined ? "" : logit > 0 ? "real" : "fake";
-          button.style.setProperty("--sure", `${logit === undefined ? 0 : Math.round(100 * Math.min(1, Math.abs(probability ? 2 * sigmoid(logit) - 1 : logit / 4)))}%`);
+          button.dataset.prediction = logit === undefined ? "" : logit > 0 ? "real" : "fake";
+          button.style.setProperty("--confidence", `${logit === undefined ? 0 : Math.round(100 * Math.min(1, Math.abs(probability ? 2 * sigmoid(logit) - 1 : logit / 4)))}%`);
           button.querySelector("span").textContent = words;
-          const sentence = `${kind === "fake" ? `Generated, seed ${first()}, number ${index}` : `Real picture ${index + 1}`}: D says ${logit === undefined ? "nothing" : `${logit > 0 ? "real" : "generated"}, ${words}`}`;
+          const sentence = `${kind === "fake" ? `Generated, seed ${first()}, number ${index}` : `Real image ${index + 1}`}: D's prediction is ${logit === undefined ? "unknown" : `${logit > 0 ? "real" : "generated"}, ${words}`}`;
           button.setAttribute(kind === "fake" ? "aria-label" : "title", sentence);
           if (kind === "fake") {
             button.setAttribute("aria-pressed", index === chosen);
@@ -234,19 +234,19 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
   }
 
   function detail() {
-    const [sample, gradient, both] = ["The picture", "What D wants changed", "One over the other"].map((name) => [imageCanvas(1, 1, name), name]);
+    const [sample, gradient, both] = ["Image", "Input gradient", "Overlay"].map((name) => [imageCanvas(1, 1, name), name]);
     const words = h("p", { class: "readout" });
-    const mix = slider({ label: "How much of the map", min: 0, max: 1, step: 0.05, value: state.number("mix", 0.5), format: (value) => `${Math.round(100 * value)} %`, onChange: (value) => (state.set({ mix: value }), overlay()) });
-    const overlay = () => both[0].parentElement.style.setProperty("--mix", state.number("mix", 0.5));
+    const opacity = slider({ label: "Gradient opacity", min: 0, max: 1, step: 0.05, value: state.number("opacity", 0.5), format: (value) => `${Math.round(100 * value)} %`, onChange: (value) => (state.set({ opacity: value }), overlay()) });
+    const overlay = () => both[0].parentElement.style.setProperty("--opacity", state.number("opacity", 0.5));
     const under = imageCanvas(1, 1, "");
     const figure = ([canvas, name], extra) => h("figure", {}, h("figcaption", {}, name), h("div", { class: "image-frame stack" }, extra, canvas));
-    const element = h("div", { class: "detail" }, h("div", { class: "triple" }, figure(sample), figure(gradient), figure(both, under)), words, mix.element);
+    const element = h("div", { class: "detail" }, h("div", { class: "triple" }, figure(sample), figure(gradient), figure(both, under)), words, opacity.element);
     overlay();
     return {
       element,
       show(index) {
         const logit = data.fake[index];
-        words.textContent = `Picture ${index}: D's logit is ${formatNumber(logit)}${data.has_probabilities ? `, which means ${Math.round(100 * sigmoid(logit))} % real` : ""}.`;
+        words.textContent = `Image ${index}: D's logit is ${formatNumber(logit)}${data.has_probabilities ? `, a probability of ${Math.round(100 * sigmoid(logit))} % for real` : ""}.`;
         for (const [canvas, bitmap] of [[sample[0], bitmaps.fake], [gradient[0], bitmaps.gradient], [under, bitmaps.fake], [both[0], bitmaps.gradient]]) paintTile(canvas, bitmap, data.layout, index);
       },
     };
@@ -254,18 +254,18 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
 
   const seed = integerField("Seed", first(), 0, 1e9, (value) => (state.set({ seed: value }), draw()));
   const body = h("div", { class: "table", hidden: true }, h("div", { class: "with-help" }, h("div", { class: "image-rows" }, views.fake.element, views.real.element),
-    helpNote("How to read this", "Every picture has a frame in the colour of what D says of it: teal for real, plum for generated, paler the less sure it is. The number below is D's belief that the picture is real.", "Generated pictures in a teal frame have fooled D. Look for what they have that the others lack: that is what D has learned to look for.", "A loss that gives logits no scale has no percentages; the logit itself stands there instead.")),
-  h("h2", {}, "What the judge wants changed"), h("div", { class: "with-help" }, detailView.element,
-    helpNote("How to read this", "This is all that G ever gets to know: for every pixel, whether D would find the picture more real if it were brighter (orange) or darker (blue). Pale pixels do not matter to D.", "G never sees a real picture. It follows this map, a little with every step, by changing how it draws.", "Good maps point at shapes: an edge, a stroke that is too thin. A map that looks like noise means that D has little to teach here.")));
+    helpNote("How to read this", "The frame of an image shows D's prediction: teal for real, plum for generated, paler for lower confidence. The number below is D's probability that the image is real.", "Generated images with a teal frame fool D. Compare them with the others to find the features that D relies on.", "Losses without a probability, such as WGAN, show the logit instead.")),
+  h("h2", {}, "D's input gradient"), h("div", { class: "with-help" }, detailView.element,
+    helpNote("How to read this", "The gradient of D's logit with respect to the pixels: D's logit rises if an orange pixel gets brighter or a blue one darker. Pale pixels have little effect.", "G never sees a real image. This gradient is its only training signal.", "A useful gradient marks shapes, such as an edge or a stroke that is too thin. A gradient that looks like noise teaches G little.")));
   const checkpointOptions = () => [["", "newest"], ...run.checkpoints.map((each) => [each.images_seen, `${formatCompact(each.images_seen)}${each.best ? ", best" : ""}`])];
   const networksField = selectField("Networks of", checkpointOptions(), state.get("checkpoint", ""), (value) => (state.set({ checkpoint: value }), draw()));
   events.addEventListener("run", () => replaceOptions(networksField, checkpointOptions(), state.get("checkpoint", "")), { signal });
-  host.append(h("h2", {}, "What D thinks of each picture"),
+  host.append(h("h2", {}, "D's prediction for each image"),
     h("div", { class: "controls" }, seed.element, h("button", { type: "button", on: { click: () => (seed.set(first() + 1), state.set({ seed: first() + 1 }), draw()) } }, "Next seed"),
-      selectField("Pictures", [[9, "9"], [16, "16"], [36, "36"], [64, "64"]], many(), (value) => (state.set({ count: value }), draw())),
+      selectField("Images", [[9, "9"], [16, "16"], [36, "36"], [64, "64"]], many(), (value) => (state.set({ count: value }), draw())),
       networksField,
-      segmented("Order", [["seed", "as drawn"], ["logit", "most real first"]], order(), (value) => (state.set({ order: value }), data && show())),
-      segmented("Show", [["", "pictures"], ["1", "heat maps"]], state.get("gradient", ""), (value) => (state.set({ gradient: value }), data && show()))),
-    trouble, body, reproduce(id, () => ({ view: "discriminator", seed: first(), count: many(), checkpoint: state.get("checkpoint") })));
+      segmented("Order", [["seed", "by seed"], ["logit", "most real first"]], order(), (value) => (state.set({ order: value }), data && show())),
+      segmented("Show", [["", "images"], ["1", "gradients"]], state.get("gradient", ""), (value) => (state.set({ gradient: value }), data && show()))),
+    errorBox, body, reproduce(id, () => ({ view: "discriminator", seed: first(), count: many(), checkpoint: state.get("checkpoint") })));
   await draw();
 }

@@ -1,6 +1,6 @@
-// Elements, numbers as people read them, and small parts that every view uses. Knows no run.
+// DOM elements, number formats and controls that all views share.
 
-/** Make an element. `on` holds listeners, `data` the dataset; null and false leave an attribute out; children may be text, nodes or nested lists. */
+/** Create an element. `on` has listeners, `data` the dataset; null and false omit an attribute; children are text, nodes or nested lists. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,7 +16,7 @@ export function h(tag, attributes = {}, ...children) {
 
 export const formatInteger = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
 
-/** 4 significant digits, never 0.00000123 as 0.000. */
+/** 4 significant digits; scientific notation for small numbers. */
 export function formatNumber(value) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value);
@@ -26,7 +26,7 @@ export function formatNumber(value) {
   return Number(value.toPrecision(4)).toString();
 }
 
-/** 250048 -> 250 k, for axes and narrow places. */
+/** 250048 -> 250 k. */
 export function formatCompact(value) {
   const size = Math.abs(value);
   const [divisor, unit] = size >= 1e9 ? [1e9, " G"] : size >= 1e6 ? [1e6, " M"] : size >= 1e4 ? [1e3, " k"] : [1, ""];
@@ -41,7 +41,7 @@ export function formatDuration(seconds) {
   return `${Math.floor(seconds / 86400)} d ${Math.round((seconds % 86400) / 3600)} h`;
 }
 
-/** How long ago a unix time was. */
+/** Time since a Unix timestamp. */
 export function formatAge(time) {
   const seconds = Math.max(0, Date.now() / 1000 - time);
   if (seconds < 60) return "now";
@@ -50,13 +50,13 @@ export function formatAge(time) {
 }
 
 let announceTimer = 0;
-/** Tell a screen reader; only the last of a quick series is spoken. */
+/** Announce a text to screen readers. Only the last of several quick calls is spoken. */
 export function announce(words) {
   clearTimeout(announceTimer);
   announceTimer = setTimeout(() => (document.getElementById("announcer").textContent = words), 250);
 }
 
-/** A labelled slider whose value stands beside it. `format` words the value; `onChange` gets every change as a number. */
+/** A labeled slider with its value. `format` formats the value; `onChange` gets every change as a number. */
 export function slider({ label, min, max, step, value, format = formatNumber, onChange, hint }) {
   const output = h("output", {}, format(value));
   const input = h("input", { type: "range", min, max, step, value: String(value), title: hint });
@@ -74,7 +74,7 @@ export function slider({ label, min, max, step, value, format = formatNumber, on
   return { element, input, set: (next) => ((input.value = String(next)), updateOutput()) };
 }
 
-/** One of a few: a row of radio buttons that looks like one control. `options` are [value, words]. */
+/** Radio buttons as one segmented control. `options` are [value, text]. */
 export function segmented(label, options, value, onChange) {
   const name = `s${Math.random().toString(36).slice(2)}`;
   const radios = options.map(([each, words]) =>
@@ -85,35 +85,35 @@ export function segmented(label, options, value, onChange) {
 
 const optionElements = (options, value) => options.map(([each, words]) => h("option", { value: each, selected: String(each) === String(value) }, words));
 
-/** A labelled drop-down. */
+/** A labeled drop-down. */
 export function selectField(label, options, value, onChange) {
   const select = h("select", { on: { change: () => onChange(select.value) } }, optionElements(options, value));
   return h("label", { class: "field" }, h("span", {}, label), select);
 }
 
-/** Offer other options in a drop-down, which keeps its place and its focus; a chosen one that is offered no longer stays as long as it is chosen. */
+/** Replace the options of a drop-down, which keeps its focus. A selected option that is gone stays until another is selected. */
 export function replaceOptions(field, options, value) {
   const known = options.some(([each]) => String(each) === String(value));
-  field.querySelector("select").replaceChildren(...optionElements(known ? options : [...options, [value, `${value}, gone`]], value));
+  field.querySelector("select").replaceChildren(...optionElements(known ? options : [...options, [value, `${value}, deleted`]], value));
 }
 
-/** A labelled whole number. */
+/** A labeled integer input. */
 export function integerField(label, value, min, max, changed) {
-  const format = (what) => (typeof what === "number" ? String(what) : ""); // what is no number is a picture that was found, until a seed is typed
+  const format = (what) => (typeof what === "number" ? String(what) : ""); // a latent from an inversion is not a number: its field is empty until a seed is typed
   const input = h("input", { type: "number", min, max, step: 1, value: format(value), placeholder: "found", inputmode: "numeric" });
   input.addEventListener("change", () => {
-    const given = Math.round(Number(input.value));
-    input.value = String(Math.min(max, Math.max(min, Number.isFinite(given) ? given : min)));
+    const number = Math.round(Number(input.value));
+    input.value = String(Math.min(max, Math.max(min, Number.isFinite(number) ? number : min)));
     changed(Number(input.value));
   });
   return { element: h("label", { class: "field" }, h("span", {}, label), input), set: (next) => (input.value = format(next)) };
 }
 
-/** A sentence about what cannot be shown, in the place where it would stand. */
+/** A message in place of content that cannot be shown. */
 export const notice = (words, kind = "") => h("p", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, words);
 
-/** What a beginner should know about the view beside it. */
+/** An explanation of a view for beginners. */
 export const helpNote = (title, ...paragraphs) => h("div", { class: "help-note", role: "note" }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));
 
-/** Whether a key belongs to the element it was pressed in, not to the view. */
-export const isTyping = (event) => event.ctrlKey || event.metaKey || event.altKey || Boolean(event.target.closest?.("input, select, textarea, [contenteditable], dialog, .tiles, .pad, .chart"));
+/** Whether a key press belongs to the focused element, not to the view. */
+export const isTyping = (event) => event.ctrlKey || event.metaKey || event.altKey || Boolean(event.target.closest?.("input, select, textarea, [contenteditable], dialog, .tiles, .interpolation-pad, .chart"));

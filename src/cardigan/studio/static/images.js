@@ -1,9 +1,9 @@
-// Pictures on canvases: cut out of sheets, enlarged in sharp pixels, picked by mouse or keyboard.
+// Images on canvases: tiles of sheets, sharp enlargement, selection by mouse or keyboard.
 import { h } from "./dom.js";
 
 /**
- * Draw a part of a bitmap so that it fills the canvas's box. Small pixels stay sharp: they are enlarged by a whole factor first, and what is left of the
- * way to the box's size is smooth.
+ * Draw a part of a bitmap so that it fills the canvas's box. It is enlarged by an integer factor first, so that pixels stay sharp, and scaled smoothly
+ * to the box's size.
  */
 export function paint(canvas, bitmap, left = 0, top = 0, width = bitmap.width, height = bitmap.height) {
   const box = canvas.clientWidth * devicePixelRatio || width;
@@ -17,12 +17,12 @@ export function paint(canvas, bitmap, left = 0, top = 0, width = bitmap.width, h
   canvas.dataset.drawn = "";
 }
 
-/** Where picture `index` of a grid lies, in the sheet's pixels. */
+/** Top left corner of image `index` of a grid, in pixels. */
 export const tileOrigin = (layout, index) => [(index % layout.columns) * (layout.width + layout.gap), Math.floor(index / layout.columns) * (layout.height + layout.gap)];
 
 export const gridSize = (layout) => [layout.columns * (layout.width + layout.gap) - layout.gap, layout.rows * (layout.height + layout.gap) - layout.gap];
 
-/** The grid that `count` pictures make (figures/layout.py). */
+/** The layout of a grid of `count` images (as figures/layout.py). */
 export function layoutOf(count, width, height) {
   const columns = Math.ceil(Math.sqrt(count));
   return { count, columns, rows: Math.ceil(count / columns), width, height, gap: 2 };
@@ -38,16 +38,16 @@ export function paintTile(canvas, bitmap, layout, index, offset = 0) {
   paint(canvas, bitmap, left + offset, top, layout.width, layout.height);
 }
 
-/** A canvas that has its shape before its picture arrives, so that nothing moves. Without a label it is hidden from screen readers: something beside it speaks. */
+/** A canvas with its final shape before the image arrives, to avoid layout shifts. Without a label it is hidden from screen readers. */
 export function imageCanvas(width, height, label) {
-  const canvas = h("canvas", { class: "picture", width, height, ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
+  const canvas = h("canvas", { class: "image", width, height, ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
   canvas.style.aspectRatio = `${width} / ${height}`;
   return canvas;
 }
 
 /**
- * A grid of pictures, each of which can be picked. Arrow keys move, Enter or space picks.
- * `label(index)` names a picture to a screen reader, `markText(index)` returns a short text to show on it, or "".
+ * A grid of selectable images. Arrow keys move, Enter or space selects.
+ * `label(index)` is an image's name for screen readers, `markText(index)` a short text to show on it, or "".
  */
 export function tileGrid(layout, { label, onPick, markText = () => "" }) {
   const canvas = imageCanvas(...gridSize(layout), "");

@@ -1,32 +1,32 @@
-// One run as it is now: what it draws beside what it learns from, whether it is well, and its curves.
+// The current state of one run: samples beside real images, health, curves.
 import { address, json, latestOnly, fetchImage } from "./api.js";
 import { h, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
 import { lineChart, nearestIndex } from "./chart.js";
 import { imageCanvas, gridSize, paintSheetHalf } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
-/** [title, [[series, words, colour]...], what it means]. What a run measures beyond these is shown after them under its own name. */
+/** [title, [[series, label, color]...]]. Other metrics of a run follow under their own names. */
 const CHARTS = [
   ["Losses", [["discriminator_loss", "D", "real"], ["generator_loss", "G", "fake"]]],
-  ["How real D finds them", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after_update", "after D's step", "third"]]],
-  ["D's margin, which has no scale", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
-  ["Score at checkpoints, ± 2 standard errors (less is better)", [["score", "score", "fake"]]],
-  ["Diversity (1: as different as real ones)", [["diversity", "diversity", "fake"], ["duplicate_rate", "with a twin", "third"]]],
-  ["Overfitting", [["holdout_gap", "held-out gap", "real"], ["nearest_distance_ratio", "nearest_distance_ratio", "fake"]]],
+  ["Probabilities of D", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after_update", "after D's update", "third"]]],
+  ["D's logits (unbounded)", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
+  ["Score at checkpoints, ± 2 standard errors (lower is better)", [["score", "score", "fake"]]],
+  ["Diversity (1: as diverse as real images)", [["diversity", "diversity", "fake"], ["duplicate_rate", "duplicate rate", "third"]]],
+  ["Overfitting", [["holdout_gap", "holdout gap", "real"], ["nearest_distance_ratio", "nearest distance ratio", "fake"]]],
   ["D's logit margin", [["logit_margin", "real − generated", "real"]]],
-  ["Lengths of the gradients", [["discriminator_gradient_norm", "D", "real"], ["generator_gradient_norm", "G", "fake"]]],
+  ["Gradient norms", [["discriminator_gradient_norm", "D", "real"], ["generator_gradient_norm", "G", "fake"]]],
   ["Penalties", [["r1", "R1", "real"], ["r2", "R2", "fake"], ["wgan_gp", "WGAN-GP", "third"], ["dragan", "DRAGAN", "third"]]],
-  ["Augmentation: how likely each change is", [["augment_probability", "probability", "real"], ["real_margin_sign", "sign of D(x)", "third"]]],
+  ["Augmentation probability", [["augment_probability", "probability", "real"], ["real_margin_sign", "sign of D(x)", "third"]]],
   ["Learning rates", [["discriminator_learning_rate", "D", "real"], ["generator_learning_rate", "G", "fake"]]],
-  ["Values at the ends of the range", [["saturated_fraction", "generated", "fake"], ["saturated_fraction_real", "real", "real"]]],
+  ["Saturated pixel values", [["saturated_fraction", "generated", "fake"], ["saturated_fraction_real", "real", "real"]]],
   ["Images per second", [["images_per_second", "speed", "ink"]]],
   ["Memory, MB", [["memory_megabytes", "memory", "ink"]]],
 ];
-/** Signs of health: [series, words, what a beginner should know]. */
+/** Health metrics: [series, label, meaning]. */
 const HEALTH_METRICS = [
-  ["diversity", "diversity", "1: as different from each other as real ones"], ["duplicate_rate", "pictures with a twin", "0 is good, a quarter is a collapse"],
-  ["d_fake", "D believes generated ones", "0: D wins easily; 0.5: it cannot tell"], ["holdout_gap", "held-out gap", "above 0.5: D knows its pictures by heart"],
-  ["nearest_distance_ratio", "nearest_distance_ratio", "below 0.5: G copies training pictures"],
+  ["diversity", "diversity", "1: as diverse as real images"], ["duplicate_rate", "duplicate rate", "0 is good, 0.25 is a mode collapse"],
+  ["d_fake", "D's probability for generated", "0: D wins easily; 0.5: D cannot tell"], ["holdout_gap", "holdout gap", "above 0.5: D has memorized its images"],
+  ["nearest_distance_ratio", "nearest distance ratio", "below 0.5: G copies training images"],
 ];
 const MAX_POINTS = 1200, RELOAD_AFTER_APPENDS = 400;
 
@@ -40,26 +40,26 @@ export async function mount({ host, signal, state, id, run, events }) {
   showHealth([]);
   events.addEventListener("progress", ({ detail }) => curves.append(detail), { signal });
   events.addEventListener("samples", ({ detail }) => sheet.draw(detail.images_seen), { signal });
-  const damaged = notice("", "error");
-  damaged.hidden = true;
-  charts.before(damaged);
-  const count = (left) => {
-    damaged.hidden = !left;
-    damaged.textContent = `The journal held ${left === 1 ? "a line that is" : `${left} lines that are`} damaged: left out, the rest is as it was written.`;
+  const malformedNotice = notice("", "error");
+  malformedNotice.hidden = true;
+  charts.before(malformedNotice);
+  const showMalformed = (numLines) => {
+    malformedNotice.hidden = !numLines;
+    malformedNotice.textContent = `The journal has ${numLines === 1 ? "a malformed line" : `${numLines} malformed lines`}, which the curves leave out.`;
   };
   events.addEventListener("malformed-line", () => curves.read(), { signal });
   events.addEventListener("run", () => showHealth(curves.faults()), { signal });
   for (const kind of ["checkpoint", "fault", "rollback", "resume", "stop"]) events.addEventListener(kind, () => curves.read(), { signal });
   events.addEventListener("fault", ({ detail }) => announce(`${detail.name}: ${detail.message ?? ""}`), { signal });
   document.addEventListener("theme", curves.redraw, { signal });
-  curves.onFaults((faults, left) => (showHealth(faults), count(left)));
+  curves.onFaults((faults, numMalformed) => (showHealth(faults), showMalformed(numMalformed)));
   sheet.draw(run.sheets.at(-1));
   await curves.read();
 }
 
 function sheets(id, run, signal) {
   const { layout } = run;
-  const [generated, real] = ["Generated", "Real"].map((name) => imageCanvas(...gridSize(layout), `${name} pictures, ${layout.count} of them`));
+  const [generated, real] = ["Generated", "Real"].map((name) => imageCanvas(...gridSize(layout), `${layout.count} ${name.toLowerCase()} images`));
   const caption = h("span", { class: "count" });
   const draw = latestOnly(async (at) => {
     if (at === undefined) return;
@@ -71,29 +71,29 @@ function sheets(id, run, signal) {
   }, (error) => (caption.textContent = error.message));
   if (!run.sheets.length) caption.textContent = "no sheet yet";
   const half = (canvas, name, words) => h("figure", { class: `sheet ${name.toLowerCase()}` }, h("figcaption", {}, h("h3", {}, name), words), h("div", { class: "image-frame" }, canvas));
-  return { draw, element: h("div", { class: "pair" }, half(generated, "Generated", caption), half(real, "Real", h("span", { class: "count" }, "what it learns from"))) };
+  return { draw, element: h("div", { class: "pair" }, half(generated, "Generated", caption), half(real, "Real", h("span", { class: "count" }, "training images"))) };
 }
 
-/** The verdict in words: what was seen, the numbers that show it, what to try. */
+/** The diagnosis: faults, the metrics that show them, and advice. */
 function healthElements(run, faults, last) {
   const known = [...new Map(faults.map((fault) => [fault.name, fault])).values()].reverse();
-  const title = { ok: "Nothing wrong has been seen", warning: "Something to look at", fatal: "This run is in trouble" }[run.health] ?? run.health;
+  const title = { ok: "No problems found", warning: "Warning", fatal: "Fatal problem" }[run.health] ?? run.health;
   const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title)];
-  const signs = h("dl", { class: "health-metrics" }, HEALTH_METRICS.filter(([name]) => last(name) !== null).map(([name, words, meaning]) => h("div", {}, h("dt", {}, words), h("dd", {}, formatNumber(last(name))), h("dd", {}, meaning))));
+  const metrics = h("dl", { class: "health-metrics" }, HEALTH_METRICS.filter(([name]) => last(name) !== null).map(([name, label, meaning]) => h("div", {}, h("dt", {}, label), h("dd", {}, formatNumber(last(name))), h("dd", {}, meaning))));
   if (!known.length)
     return [...head, h("p", {}, run.state === "training"
-      ? "While it trains, D's and G's losses, their gradients, how varied the pictures are and how D takes to unseen real ones are looked at every two seconds."
-      : "Losses, gradients, how varied the pictures were and how D took to unseen real ones were looked at all along."), signs, ending(run)];
+      ? "Losses, gradients, the diversity of the images and D's logits on holdout images are checked every two seconds."
+      : "Losses, gradients, the diversity of the images and D's logits on holdout images were checked during training."), metrics, stopReason(run)];
   return [...head, ...known.map((fault) => h("article", { class: `fault ${fault.fatal ? "fatal" : "warning"}` },
     h("h4", {}, fault.name, h("small", {}, `at ${formatInteger(fault.images_seen)} images`)), h("p", {}, sentence(fault.message)),
     h("dl", { class: "facts" }, Object.entries(fault.evidence ?? {}).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value === "number" ? formatNumber(value) : value)))),
-    fault.advice && h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), signs, ending(run)];
+    fault.advice && h("p", { class: "advice" }, h("b", {}, "Try: "), fault.advice))), metrics, stopReason(run)];
 }
 
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
-/** The words of a fault as a sentence; a damaged line may have none. */
+/** A fault's message as a sentence. A damaged line may have none. */
 const sentence = (words) => (typeof words === "string" && words ? `${capital(words)}.` : "");
-const ending = (run) => (run.state !== "training" && run.reason ? h("p", { class: "ending" }, `It ended by ${run.reason}.`) : "");
+const stopReason = (run) => (run.state !== "training" && run.reason ? h("p", { class: "stop-reason" }, `Stop reason: ${run.reason}.`) : "");
 
 function createCurves({ id, state, signal, charts }) {
   let data = { images_seen: [], elapsed_seconds: [], series: {}, scores: [], faults: [], events: [], num_readings: 0, is_downsampled: false }, appended = 0, notifyFaults = () => {};
@@ -128,9 +128,9 @@ function createCurves({ id, state, signal, charts }) {
     const order = [...CHARTS, ...others].filter(([, lines]) => lines.some(([name]) => names.includes(name)));
     for (const [title, lines] of order) {
       const known = chartsByTitle.get(title);
-      const here = lines.filter(([name]) => names.includes(name) || known?.has(name)).map(([name, words, tint]) => ({ name, label: words, color: tint }));
+      const here = lines.filter(([name]) => names.includes(name) || known?.has(name)).map(([name, label, color]) => ({ name, label, color }));
       if (known) {
-        if (here.some(({ name }) => !known.has(name))) known.setLines(here); // a number that was measured later than its neighbours
+        if (here.some(({ name }) => !known.has(name))) known.setLines(here); // a metric that was first measured later than the others
         continue;
       }
       chartsByTitle.set(title, lineChart({ title, lines: here, onZoom: zoom, onPoint: point, dots: here[0].name === "score" }));
@@ -143,12 +143,12 @@ function createCurves({ id, state, signal, charts }) {
     const names = Object.keys(data.series).filter((name) => data.series[name].mean.some((value) => value !== null));
     if (data.scores.length) names.push("score");
     chartsFor(names);
-    if (!names.length) charts.replaceChildren(notice("No numbers yet: the first line comes a few seconds after the first step."));
+    if (!names.length) charts.replaceChildren(notice("No metrics yet: the first ones come a few seconds after the first step."));
     const at = (event) => (state.get("axis") === "seconds" ? event.elapsed_seconds : event.images_seen);
     const marks = [...data.faults.map((fault) => ({ x: at(fault), color: fault.fatal ? "fatal" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), color: "muted" }))];
     const scoreXs = data.scores.map(at), within = (errors) => data.scores.map(({ score, error }) => score + errors * (error ?? 0));
     chartsByTitle.forEach((chart, title) => chart.setData(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [] } : { x: xs(), series: data.series, marks }));
-    amount.textContent = `${formatInteger(data.num_readings)} readings${data.is_downsampled ? `, drawn as ${formatInteger(data.images_seen.length)}; bands show the least and greatest` : ""}`;
+    amount.textContent = `${formatInteger(data.num_readings)} readings${data.is_downsampled ? `, drawn as ${formatInteger(data.images_seen.length)}; bands show minimum and maximum` : ""}`;
     applyView();
   }
 
@@ -160,7 +160,7 @@ function createCurves({ id, state, signal, charts }) {
   }, (error) => (amount.textContent = error.message));
 
   function append(line) {
-    if (state.get("from")) return; // a zoomed view stands still
+    if (state.get("from")) return; // a zoomed view does not follow the run
     if (data.images_seen.length && line.images_seen <= data.images_seen.at(-1)) return;
     data.images_seen.push(line.images_seen);
     data.elapsed_seconds.push(line.elapsed_seconds);

@@ -1,17 +1,17 @@
-// "Copy the command / the Python": what makes the same pictures without the studio.
+// "Copy the command / the Python": code that reproduces a view's images without the studio.
 import { json } from "./api.js";
 import { h, announce } from "./dom.js";
 
-/** A panel for one view. `parameters()` returns {view, ...} as the server's pictures take them; it is asked when the user asks. */
+/** A panel for one view. `parameters()` returns {view, ...} as for the image endpoints; it is called on each click. */
 export function reproduce(id, parameters) {
   const code = h("code");
-  const box = h("pre", { class: "code", tabindex: 0, role: "region", "aria-label": "Code that makes this again", hidden: true }, code);
+  const box = h("pre", { class: "code", tabindex: 0, role: "region", "aria-label": "Code that reproduces this view", hidden: true }, code);
   const buttons = [["command", "Copy the command"], ["python", "Copy the Python"]].map(([kind, words]) => {
     const button = h("button", { type: "button", class: "small" }, words);
     button.addEventListener("click", async () => {
       try {
-        const made = await json("/api/reproduce", { run: id, ...parameters() });
-        code.textContent = made[kind] || "# No single command makes this: copy the Python.";
+        const response = await json("/api/reproduce", { run: id, ...parameters() });
+        code.textContent = response[kind] || "# No single command reproduces this view: copy the Python.";
       } catch (error) {
         code.textContent = error.message;
         box.hidden = false;
@@ -25,7 +25,7 @@ export function reproduce(id, parameters) {
     });
     return button;
   });
-  return h("div", { class: "reproduce" }, h("div", { class: "row" }, h("span", { class: "label" }, "Make it again"), buttons), box);
+  return h("div", { class: "reproduce" }, h("div", { class: "row" }, h("span", { class: "label" }, "Reproduce"), buttons), box);
 }
 
 async function copy(code) {
@@ -33,7 +33,7 @@ async function copy(code) {
     await navigator.clipboard.writeText(code.textContent);
     return true;
   } catch {
-    getSelection().selectAllChildren(code); // an address that is neither https nor local may not write the clipboard
+    getSelection().selectAllChildren(code); // the clipboard needs https or localhost
     return false;
   }
 }

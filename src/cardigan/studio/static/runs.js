@@ -1,4 +1,4 @@
-// The table of all runs, and up to four of them side by side.
+// The table of all runs, and the comparison of up to four of them.
 import { json, latestOnly, fetchImage } from "./api.js";
 import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger } from "./dom.js";
 import { imageCanvas, gridSize, layoutOf, paint } from "./images.js";
@@ -18,16 +18,16 @@ export async function runs({ host, signal, state }) {
   let all = [], showAll = false;
   const chosen = new Set((state.get("chosen") ?? "").split(",").filter(Boolean));
   const rows = new Map();
-  const filter = h("input", { id: "filter", type: "search", placeholder: "Filter: a name, a recipe, training, warning …", "aria-label": "Filter the runs", value: state.get("filter", "") });
+  const filter = h("input", { id: "filter", type: "search", placeholder: "Filter: name, recipe, training, warning …", "aria-label": "Filter the runs", value: state.get("filter", "") });
   const count = h("p", { class: "count", role: "status" });
   const body = h("tbody");
   const heads = COLUMNS.map(([name, title, , kind]) => h("th", { scope: "col", class: kind ?? null, data: { name } }, h("button", { type: "button", on: { click: () => sortBy(name) } }, title)));
   const go = h("a", { class: "button", href: "#/compare" }, "Compare");
   const clear = h("button", { type: "button", class: "quiet", on: { click: () => (chosen.clear(), draw()) } }, "Clear");
-  const named = h("span");
-  const selection = h("div", { class: "selection", role: "region", "aria-label": "Chosen runs", hidden: true }, named, go, clear);
+  const selectedNames = h("span");
+  const selection = h("div", { class: "selection", role: "region", "aria-label": "Selected runs", hidden: true }, selectedNames, go, clear);
   const more = h("button", { type: "button", hidden: true, on: { click: () => ((showAll = true), draw()) } });
-  const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Choose to compare")), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Newest samples")), heads)), body);
+  const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Select to compare")), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Newest samples")), heads)), body);
   const empty = h("div", { class: "empty", hidden: true });
   host.append(h("div", { class: "toolbar" }, h("h1", {}, "Runs"), count, filter), table, empty, more, selection);
 
@@ -41,7 +41,7 @@ export async function runs({ host, signal, state }) {
   }
 
   function draw() {
-    const asked = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const filterWords = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const [sort, down] = [state.get("sort", "age"), Boolean(state.get("down"))];
     const key = (COLUMNS.find(([name]) => name === sort) ?? COLUMNS[7])[2];
     const order = (a, b) => {
@@ -51,37 +51,37 @@ export async function runs({ host, signal, state }) {
       if (y == null) return -1;
       return (x < y ? -1 : 1) * (down ? -1 : 1);
     };
-    const kept = all.filter((run) => asked.every((word) => searchText(run).includes(word))).sort(order);
+    const matching = all.filter((run) => filterWords.every((word) => searchText(run).includes(word))).sort(order);
     heads.forEach((head) => head.setAttribute("aria-sort", head.dataset.name !== sort ? "none" : down ? "descending" : "ascending"));
-    const visible = showAll ? kept : kept.slice(0, PAGE_SIZE);
+    const visible = showAll ? matching : matching.slice(0, PAGE_SIZE);
     for (const run of visible) if (!rows.has(run.id)) {
       rows.set(run.id, row(run));
       seen.observe(rows.get(run.id).element);
     }
     const wanted = visible.map((run) => (rows.get(run.id).update(run, chosen), rows.get(run.id).element));
-    const held = body.contains(document.activeElement) ? document.activeElement : null; // rows that move would lose it
+    const focused = body.contains(document.activeElement) ? document.activeElement : null; // moving rows would lose the focus
     if (wanted.length !== body.children.length || wanted.some((element, index) => body.children[index] !== element)) body.replaceChildren(...wanted);
-    if (held?.isConnected && held !== document.activeElement) held.focus({ preventScroll: true });
-    more.hidden = kept.length <= visible.length;
-    more.textContent = `Show all ${formatInteger(kept.length)}`;
+    if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
+    more.hidden = matching.length <= visible.length;
+    more.textContent = `Show all ${formatInteger(matching.length)}`;
     const training = all.filter((run) => run.state === "training").length;
-    count.textContent = `${kept.length === all.length ? formatInteger(all.length) : `${formatInteger(kept.length)} of ${formatInteger(all.length)}`}${training ? `, ${training} training` : ""}`;
+    count.textContent = `${matching.length === all.length ? formatInteger(all.length) : `${formatInteger(matching.length)} of ${formatInteger(all.length)}`}${training ? `, ${training} training` : ""}`;
     table.hidden = !all.length;
-    empty.hidden = Boolean(kept.length);
+    empty.hidden = Boolean(matching.length);
     selection.hidden = !chosen.size;
     go.href = `#/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
-    go.textContent = chosen.size === 1 ? "Look at 1 run with set latents" : `Compare ${chosen.size} runs`;
-    named.textContent = [...chosen].join(", ");
+    go.textContent = chosen.size === 1 ? "Show 1 run at fixed latents" : `Compare ${chosen.size} runs`;
+    selectedNames.textContent = [...chosen].join(", ");
     state.set({ chosen: [...chosen].join(",") });
   }
 
   function row(run) {
-    const box = h("input", { type: "checkbox", "aria-label": `Choose ${run.id} to compare`, disabled: run.state === "unreadable" });
+    const box = h("input", { type: "checkbox", "aria-label": `Select ${run.id} to compare`, disabled: run.state === "unreadable" });
     box.addEventListener("change", () => {
       if (box.checked && chosen.size >= MAX_COMPARED) {
         box.checked = false;
-        announce(`At most ${MAX_COMPARED} runs side by side`);
-        count.textContent = `at most ${MAX_COMPARED} side by side`;
+        announce(`At most ${MAX_COMPARED} runs can be compared`);
+        count.textContent = `at most ${MAX_COMPARED} can be compared`;
         return;
       }
       chosen[box.checked ? "add" : "delete"](run.id);
@@ -90,22 +90,22 @@ export async function runs({ host, signal, state }) {
     const canvas = imageCanvas(1, 1, `Newest samples of ${run.id}`);
     const cells = COLUMNS.map(([name, title, , kind]) => (name === "name" ? h("th", { scope: "row", data: { title } }) : h("td", { class: kind ?? null, data: { title } })));
     const element = h("tr", { data: { id: run.id } }, h("td", { class: "box" }, box), h("td", { class: "thumb" }, canvas), cells);
-    let drawn = null, now = run, visible = false;
+    let drawn = null, current = run, visible = false;
     const thumbnail = async () => {
       visible = true;
-      if (now.latest_sheet === null || now.latest_sheet === undefined || drawn === now.latest_sheet) return;
-      drawn = now.latest_sheet;
+      if (current.latest_sheet === null || current.latest_sheet === undefined || drawn === current.latest_sheet) return;
+      drawn = current.latest_sheet;
       try {
-        const sheet = await fetchImage("/api/sample-sheet", { run: now.id, images_seen: now.latest_sheet }, signal);
-        const [width, height] = now.size.split("x").map(Number);
-        const columns = Math.round(((sheet.width - 8) / 2 + 2) / (width + 2)); // generated | bar of 8 | real, gaps of 2
+        const sheet = await fetchImage("/api/sample-sheet", { run: current.id, images_seen: current.latest_sheet }, signal);
+        const [width, height] = current.size.split("x").map(Number);
+        const columns = Math.round(((sheet.width - 8) / 2 + 2) / (width + 2)); // generated | divider of 8 | real, gaps of 2
         const some = Math.min(columns, width >= 128 ? 1 : 3);
         paint(canvas, sheet, 0, 0, some * (width + 2) - 2, Math.min(sheet.height, some * (height + 2) - 2));
         sheet.close();
       } catch { drawn = null; }
     };
     const update = (fresh) => {
-      now = fresh;
+      current = fresh;
       box.checked = chosen.has(fresh.id);
       const folder = fresh.id.includes("/") ? fresh.id.slice(0, fresh.id.lastIndexOf("/") + 1) : "";
       const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, fresh.state === "model_file" ? "latent" : "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
@@ -128,7 +128,7 @@ export async function runs({ host, signal, state }) {
   const read = async () => {
     const found = await json("/api/runs", {}, signal);
     all = found.runs;
-    empty.replaceChildren(all.length ? notice("No run matches the filter.") : h("div", {}, h("h2", {}, "No runs here yet"), h("p", {}, "Nothing in ", h("code", {}, found.folder), " is a run. Start one, and it appears here by itself:"), h("pre", { class: "code" }, "cardigan train mnist --minutes 2")));
+    empty.replaceChildren(all.length ? notice("No run matches the filter.") : h("div", {}, h("h2", {}, "No runs here yet"), h("p", {}, "There are no runs in ", h("code", {}, found.folder), ". Start one, and it appears here:"), h("pre", { class: "code" }, "cardigan train mnist --minutes 2")));
     draw();
   };
   await read();
@@ -136,7 +136,7 @@ export async function runs({ host, signal, state }) {
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 
-/** Put new content into cells whose text has changed, so that focus stays where it is. */
+/** Replace the content of cells whose text has changed, so that the others keep the focus. */
 function updateCells(cells, contents) {
   cells.forEach((cell, index) => {
     const fresh = h("td", {}, contents[index]);
@@ -146,29 +146,29 @@ function updateCells(cells, contents) {
 
 const IGNORED_SETTINGS = new Set(["images_seen"]);
 
-/** Up to four runs, the same latents, what their settings differ in. */
+/** Up to four runs at the same latents, and the differences of their settings. */
 export async function compare({ host, signal, state }) {
   const ids = [...new Set((state.get("runs") ?? "").split(",").filter(Boolean))].slice(0, MAX_COMPARED);
-  if (!ids.length) throw new Error("Choose runs in the table first, then compare them.");
+  if (!ids.length) throw new Error("Select runs in the table first, then compare them.");
   const found = await Promise.all(ids.map((id) => json("/api/run", { run: id }, signal).catch((error) => ({ id, error: error.message }))));
   const names = found.find((run) => run.class_names?.length)?.class_names;
   const classes = Math.max(0, ...found.map((run) => run.classes ?? 0));
   const first = () => state.number("first", 0), count = () => state.number("count", 16);
-  const asked = () => ({ seeds: `${first()}-${first() + count() - 1}`, truncation: state.get("truncation"), label: state.get("label") });
+  const sampling = () => ({ seeds: `${first()}-${first() + count() - 1}`, truncation: state.get("truncation"), label: state.get("label") });
   const columns = found.map((run) => {
     if (run.error) return { element: h("section", { class: "run-column" }, h("h2", {}, run.id), notice(run.error, "error")), draw: () => {} };
     const [width, height] = run.size.split("x").map(Number);
-    const canvas = imageCanvas(...gridSize(layoutOf(count(), width, height)), `Pictures of ${run.id}`), trouble = h("p", { class: "notice error", hidden: true });
+    const canvas = imageCanvas(...gridSize(layoutOf(count(), width, height)), `Images of ${run.id}`), trouble = h("p", { class: "notice error", hidden: true });
     const draw = latestOnly(async () => {
-      const drawn = await fetchImage("/api/seeds.png", { run: run.id, ...asked(), label: run.classes ? asked().label : null }, signal);
+      const bitmap = await fetchImage("/api/seeds.png", { run: run.id, ...sampling(), label: run.classes ? sampling().label : null }, signal);
       trouble.hidden = true;
-      paint(canvas, drawn);
+      paint(canvas, bitmap);
     }, (error) => ((trouble.textContent = error.message), (trouble.hidden = false)));
     const facts = [["images", formatInteger(run.images_seen)], ["best score", formatNumber(run.best_score)], ["images / s", formatNumber(run.images_per_second)], ["health", run.health]];
     return {
       draw,
       element: h("section", { class: "run-column" }, h("h2", {}, h("a", { href: link(run.id, "live") }, run.id)), h("div", { class: "image-frame" }, canvas), trouble,
-        h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), reproduce(run.id, () => ({ view: "seeds", ...asked(), label: run.classes ? asked().label : null }))),
+        h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), reproduce(run.id, () => ({ view: "seeds", ...sampling(), label: run.classes ? sampling().label : null }))),
     };
   });
   const redraw = (changes = {}) => (state.set(changes), columns.forEach((column) => column.draw()));
@@ -181,10 +181,10 @@ export async function compare({ host, signal, state }) {
   const runColumns = h("div", { class: "run-columns" }, columns.map((column) => column.element));
   runColumns.style.setProperty("--num-columns", columns.length);
   host.append(
-    h("div", { class: "toolbar" }, h("h1", {}, "Side by side"), h("p", { class: "count" }, "Every run starts from the same random numbers: picture 3 here is picture 3 there.")),
+    h("div", { class: "toolbar" }, h("h1", {}, "Compare"), h("p", { class: "count" }, "All runs use the same seeds: image 3 of every run has the same latent.")),
     h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => step(-1) } }, "Previous seeds"), seed.element, h("button", { type: "button", on: { click: () => step(1) } }, "Next seeds"),
-      selectField("Pictures", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
-      classes ? selectField("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
+      selectField("Images", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
+      classes ? selectField("Class", [["", "random per seed"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
       slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), onChange: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
     runColumns, differences(found));
   redraw();
@@ -195,8 +195,8 @@ function differences(found) {
   if (readable.length < 2) return "";
   const names = Object.keys(Object.assign({}, ...readable.map((run) => run.settings))).filter((name) => !IGNORED_SETTINGS.has(name) && new Set(readable.map((run) => JSON.stringify(run.settings[name]))).size > 1);
   const shown = (value) => (value === undefined ? "–" : value === null ? "none" : typeof value === "string" ? value || "“”" : JSON.stringify(value));
-  return h("section", { class: "block" }, h("h2", {}, "What their settings differ in"), names.length
+  return h("section", { class: "block" }, h("h2", {}, "Differing settings"), names.length
     ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Differing settings" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"), readable.map((run) => h("th", { scope: "col" }, run.id)))),
       h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, name), readable.map((run) => h("td", {}, shown(run.settings[name]))))))))
-    : notice("Nothing: they were trained with the same settings."));
+    : notice("None: all runs have the same settings."));
 }

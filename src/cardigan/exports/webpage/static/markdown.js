@@ -30,7 +30,7 @@ function renderMarkdown(text) {
     } else if (line.startsWith(">")) elements.push(h("blockquote", {}, inline(takeLines((next) => next.startsWith(">")).map((each) => each.replace(/^> ?/, "")).join(" "))));
     else elements.push(h("p", {}, inline(takeLines((next) => next.trim() && !/^(#{1,4} |```|\s*\||>|\s*[-*+] )/.test(next)).join(" "))));
   }
-  if (front) elements.push(h("h4", {}, "For machines"), h("pre", { tabindex: 0 }, front));
+  if (front) elements.push(h("h4", {}, "Metadata"), h("pre", { tabindex: 0 }, front));
   return elements;
 }
 

@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 const CORNERS = ["top left", "top right", "bottom left", "bottom right"];
 const SHEET = 24, SEED_LABEL = -1, SECONDS_A_SIDE = 3;
 const FEW_CLASSES = 24;
-const SLOW = 20; // milliseconds a picture
+const SLOW = 20; // milliseconds per image
 
 /** What is state: everything that is drawn follows from it. `label` is a class, or SEED_LABEL for each seed's own. */
 const state = { corners: [0, 1, 2, 3], x: 0.5, y: 0.5, grid: 4, span: 0.6, label: SEED_LABEL, truncation: 1, amounts: [], first: 0n, next: 0 };
@@ -121,7 +121,7 @@ function latestOnly(work) {
 }
 
 function showError(error) {
-  $("error").textContent = `Nothing could be drawn: ${error.message}. A newer browser, or a device with more memory, may do it.`;
+  $("error").textContent = `The images could not be generated: ${error.message}. Try a newer browser, or a device with more memory.`;
   $("error").hidden = false;
 }
 
@@ -138,7 +138,7 @@ const drawGrid = latestOnly(async () => {
     tiles.style.setProperty("--columns", Math.sqrt(count));
   }
   [...tiles.children].forEach((canvas, i) => paint(canvas, pixels, i));
-  tiles.setAttribute("aria-label", `${count === 1 ? "The picture" : `${count} pictures around the place`} ${positionText()}`);
+  tiles.setAttribute("aria-label", `${count === 1 ? "The image" : `${count} images around the position`} ${positionText()}`);
   redraws += 1;
 });
 
@@ -202,7 +202,7 @@ function readSeed(input, taken) {
   const text = input.value.trim(), good = /^\d{1,19}$/.test(text) && BigInt(text) < 2n ** 63n;
   input.setAttribute("aria-invalid", String(!good));
   if (good) taken(BigInt(text));
-  else announce("A seed is a whole number from 0 to 2^63 - 1.");
+  else announce("A seed is an integer from 0 to 2^63 - 1.");
 }
 
 function setCorner(corner, seed) {
@@ -223,7 +223,7 @@ function buildSheet() {
       const corner = state.next, seed = state.first + BigInt(i);
       state.next = (corner + 1) % 4;
       setCorner(corner, seed);
-      announce(`Seed ${seed} is at the pad's ${CORNERS[corner]} now.`);
+      announce(`Seed ${seed} is now at the pad's ${CORNERS[corner]}.`);
     });
     sheetTiles.push({ canvas, name, button });
   }
@@ -234,7 +234,7 @@ function updateSeedLabels() {
   sheetTiles.forEach(({ name, button }, i) => {
     const seed = state.first + BigInt(i), corner = state.corners.findIndex((each) => BigInt(each) === seed);
     name.textContent = String(seed);
-    button.setAttribute("aria-label", `Put seed ${seed} at the pad's ${CORNERS[state.next]}${corner < 0 ? "" : `; it is at the ${CORNERS[corner]} now`}`);
+    button.setAttribute("aria-label", `Put seed ${seed} at the pad's ${CORNERS[state.next]}${corner < 0 ? "" : `; it is now at the ${CORNERS[corner]}`}`);
     button.toggleAttribute("data-chosen", corner >= 0);
   });
   $("sheet-hint").textContent = `Click one to put it on the pad, at the ${CORNERS[state.next]}.`;
@@ -275,7 +275,7 @@ function buildSettings() {
   const withRedraw = (change) => (value, quiet) => { change(value); if (!quiet) drawAll(); };
   $("sliders").append(
     slider({ label: "Truncation", min: 0, max: 1, step: 0.01, start: 1, onChange: withRedraw((value) => { state.truncation = value; }) }),
-    slider({ label: "How far apart", min: 0.05, max: 1, step: 0.05, start: state.span, onChange: (value, quiet) => { state.span = value; if (!quiet) drawGrid(); } }),
+    slider({ label: "Extent", min: 0.05, max: 1, step: 0.05, start: state.span, onChange: (value, quiet) => { state.span = value; if (!quiet) drawGrid(); } }),
   );
   model.directions.explained_variance_ratio.forEach((share, i) => {
     state.amounts.push(0);
@@ -288,7 +288,7 @@ function buildSettings() {
 
 function buildClasses() {
   const nameOf = (label) => model.class_names[label] ?? String(label), choose = (label) => { state.label = Number(label); drawAll(); };
-  const choices = [[SEED_LABEL, "Each its own"], ...Array.from({ length: classes }, (_, label) => [label, nameOf(label)])];
+  const choices = [[SEED_LABEL, "By seed"], ...Array.from({ length: classes }, (_, label) => [label, nameOf(label)])];
   $("class").hidden = false;
   if (classes <= FEW_CLASSES) return segmented($("class"), "class", choices, state.label, choose);
   const select = h("select", { "aria-label": "Class" }, choices.map(([value, words]) => h("option", { value }, words)));
@@ -345,9 +345,9 @@ const shellQuote = (word) => (/^[\w.-]+$/.test(word) ? word : `'${word.replaceAl
 const announce = (words) => { $("announcer").textContent = words; };
 
 function updateFacts() {
-  const kinds = { 1: "grey", 3: "colour", 4: "colour, transparent" };
-  const facts = [["Pictures", `${width} × ${height} ${kinds[channels] ?? ""}`], ["Learned numbers", model.parameters.toLocaleString("en")],
-    ["Images seen in training", model.images_seen.toLocaleString("en")], ["Kept as", model.weights], ["Engine", engine.kind]];
+  const kinds = { 1: "gray", 3: "RGB", 4: "RGBA" };
+  const facts = [["Images", `${width} × ${height} ${kinds[channels] ?? ""}`], ["Parameters", model.parameters.toLocaleString("en")],
+    ["Images seen in training", model.images_seen.toLocaleString("en")], ["Weights", model.weights], ["Engine", engine.kind]];
   $("facts").replaceChildren(...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   $("rounding").textContent = `the largest difference from PyTorch was ${model.max_difference.toPrecision(2)} on a scale from -1 to 1.`;
 }
