@@ -1,10 +1,11 @@
-"""What it costs several processes to agree on gradients: measured on this machine, and by arithmetic for clusters.
+"""Cost of all-reducing gradients: measured between processes of this machine, calculated for clusters.
 
     python benchmarks/all_reduce.py [--processes 2] [--step-ms 3.6] [--link-gbytes 50] [--latency-us 20]
 
-The measurement is one flat all-reduce of each recipe's gradients (gloo) between processes of this machine, in fp32 and bf16. The arithmetic
-takes a GPU's step time and the bandwidth of its slowest link as given: a ring sends 2 (N - 1) / N times the bytes through each link, and a
-tree adds 2 log2(N) latencies. Both players' gradients travel once per iteration, after their backward passes: nothing hides the time.
+The measurement is one flat all-reduce of each recipe's gradients (gloo) in fp32 and bf16. The calculation takes a
+GPU's step time and the bandwidth of its slowest link as given: a ring sends 2 (N - 1) / N times the bytes through
+each link, and a tree adds 2 log2(N) latencies. The gradients of both networks are reduced once per iteration, after
+their backward passes, with no overlap.
 """
 
 import argparse
@@ -45,7 +46,8 @@ def main() -> None:
     ]
     subprocess.run(launcher, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     print(
-        f"\nby arithmetic, at {options.step_ms} ms a step, {options.link_gbytes} GB/s, {options.latency_us} us a hop (efficiency: the step's share)"
+        f"\ncalculated, at {options.step_ms} ms per step, {options.link_gbytes} GB/s, {options.latency_us} us per hop "
+        "(in parentheses: efficiency)"
     )
     for recipe in RECIPES:
         for wire, size in (("fp32", 4), ("bf16", 2)):
@@ -53,24 +55,25 @@ def main() -> None:
             cells = []
             for count in CLUSTERS:
                 milliseconds = all_reduce_ms(megabytes, count, options.link_gbytes, options.latency_us)
-                cells.append(
-                    f"{count} GPUs {milliseconds:.2f} ms ({100 * options.step_ms / (options.step_ms + milliseconds):.0f} %)"
-                )
+                efficiency = options.step_ms / (options.step_ms + milliseconds)
+                cells.append(f"{count} GPUs {milliseconds:.2f} ms ({100 * efficiency:.0f} %)")
             print(f"{recipe:9} {wire} {megabytes:6.1f} MB: {', '.join(cells)}")
 
 
 def all_reduce_ms(megabytes: float, count: int, gbytes_per_second: float, latency_us: float) -> float:
-    """Return the time of both players' all-reduces together."""
+    """Return the total time of the all-reduces of both networks."""
     return 2 * (count - 1) / count * megabytes / gbytes_per_second + 2 * 2 * math.log2(count) * latency_us / 1e3
 
 
 def num_parameters(recipe: str) -> int:
-    """Return how many gradients an iteration exchanges, of both players together."""
+    """Return the number of gradients per iteration, of both networks."""
     config = RECIPES[recipe].config()
     spec = build.build_spec(config, build.build_source(config))
     with torch.device("meta"):
         networks = (build_generator(config, spec), build_discriminator(config, spec))
-    return sum(parameter.numel() for role in networks for parameter in role.parameters() if parameter.requires_grad)
+    return sum(
+        parameter.numel() for network in networks for parameter in network.parameters() if parameter.requires_grad
+    )
 
 
 def measure_all_reduce() -> None:
@@ -91,7 +94,7 @@ def measure_all_reduce() -> None:
                     end="",
                 )
                 print(f"{1e3 * statistics.median(seconds):.1f} ms (median of {len(seconds)})")
-    time.sleep(0.1)  # gloo's threads let go of their last tensors a moment after answering
+    time.sleep(0.1)  # gloo's threads release their last tensors a moment after the collective
     distributed.destroy_process_group()
 
 

@@ -1,8 +1,8 @@
-"""How fast a folder of pictures becomes batches: listing, the first pass, later passes, streaming; prints JSON.
+"""Measure how fast a folder of images becomes batches: listing, first pass, later passes, streaming; prints JSON.
 
-    python benchmarks/decoding.py [--pictures 10000] [--side 256] [--size 64] [--workers N] [--files 0] [--out FILE.json]
+    python benchmarks/decoding.py [--images 10000] [--side 256] [--size 64] [--workers N] [--files 0] [--out FILE.json]
 
-Makes JPEGs of photograph-like noise in a temporary folder. With --files N also lists a folder of so many empty files.
+Makes JPEGs of photograph-like noise in a temporary folder. With --files N it also lists a folder of N empty files.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BATCH = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--workers", type=int)
@@ -36,10 +36,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         os.environ["CARDIGAN_CACHE"] = f"{place}/cache"
-        folder = Path(place) / "pictures"
-        kilobytes = write_images(folder, options.pictures, options.side)
+        folder = Path(place) / "images"
+        kilobytes = write_images(folder, options.images, options.side)
         result = {
-            "pictures": options.pictures,
+            "pictures": options.images,
             "side": options.side,
             "size": options.size,
             "kilobytes_each": kilobytes,
@@ -53,19 +53,19 @@ def main() -> None:
 
 
 def write_images(folder: Path, count: int, side: int) -> float:
-    """Write pictures whose detail falls off towards small scales as in photographs; return their mean size in kB."""
+    """Write images with a photograph-like spectrum (less contrast at small scales); return their mean size in kB."""
     folder.mkdir()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(count):
-        scales = [chance.normal(size=(side >> step, side >> step, 3)) * 2**step for step in range(1, 7)]
-        whole = np.sum(
+        scales = [rng.normal(size=(side >> step, side >> step, 3)) * 2**step for step in range(1, 7)]
+        total = np.sum(
             [
                 np.kron(scale, np.ones((1 << step, 1 << step, 1)))
                 for step, scale in zip(range(1, 7), scales, strict=True)
             ],
             axis=0,
         )
-        Image.fromarray((128 + 1.2 * whole).clip(0, 255).astype(np.uint8)).save(folder / f"{number:06}.jpg", quality=90)
+        Image.fromarray((128 + 1.2 * total).clip(0, 255).astype(np.uint8)).save(folder / f"{number:06}.jpg", quality=90)
     return round(sum(entry.stat().st_size for entry in os.scandir(folder)) / count / 1000, 1)
 
 
@@ -82,7 +82,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     first = timed(lambda: open_datasets(data))
     second = timed(lambda: open_datasets(data))
     batches = Batches(open_datasets(data).train, data, seed=0)
-    steps = options.pictures // BATCH
+    steps = options.images // BATCH
     later = timed(lambda: [batches.batch_at(step * BATCH, BATCH) for step in range(steps)])
     streamed = open_datasets(DataConfig(**{**vars(data), "cache": "none"})).make_stream
     assert streamed is not None
@@ -91,7 +91,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     streaming = timed(lambda: [next(stream) for _ in range(steps)])
     stream.close()
     return {
-        **{"listing_seconds": round(listing, 3), "first_pass_images_per_second": round(options.pictures / first)},
+        **{"listing_seconds": round(listing, 3), "first_pass_images_per_second": round(options.images / first)},
         **{"second_opening_seconds": round(second, 3), "later_passes_images_per_second": round(steps * BATCH / later)},
         **{"streaming_images_per_second": round(steps * BATCH / streaming), "threads": torch.get_num_threads()},
     }
@@ -106,10 +106,10 @@ def time_listing(folder: Path, count: int) -> dict[str, float]:
     return {"files": count, "listing_them_seconds": round(timed(lambda: open_reader(str(folder))), 2)}
 
 
-def timed(deed: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    deed()
-    return time.perf_counter() - began
+def timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How well `cardigan diagnose` does: on logs of real runs, with every number of its rule changed, and on healthy seeds of a recipe.
+"""Evaluate `cardigan diagnose` on logs of real runs, with varied thresholds, and on healthy seeds of a recipe.
 
     python benchmarks/diagnosis.py published_runs.csv.gz       columns run,step,d_loss,g_loss,fid
     python benchmarks/diagnosis.py --healthy-seeds 10 [--images 300000]
     python benchmarks/diagnosis.py --cost
 
-A run has collapsed if it ended above 1.5 times its own best score. Spent: the share of the steps from its best to its end that came before the stop.
-Too early: stopped before it reached 1.05 times its eventual best.
+A run has collapsed if it ended above 1.5 times its best score. "Spent" is the fraction of the steps between its best
+and its end that came before the stop. "Too early" means stopped before it reached 1.05 times its eventual best.
 """
 
 import argparse
@@ -19,20 +19,20 @@ from cardigan.cli.diagnose import Reading, diagnose, read_csv
 from cardigan.health import score_trend
 
 VARIED_THRESHOLDS = (
-    "WORSE",
-    "EVIDENCE",
-    "WITNESSES",
-    "USUAL_NOISE",
-    "SMALLEST_NOISE",
-    "WEIGHT_OF_USUAL",
-    "FIRST",
+    "LOG_WORSENING",
+    "LOG_LIKELIHOOD_THRESHOLD",
+    "MIN_BAD_EVALUATIONS",
+    "PRIOR_NOISE",
+    "MIN_NOISE",
+    "PRIOR_WEIGHT",
+    "MIN_EVALUATIONS",
     "ALLOWANCE",
 )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run, and where it was stopped."""
+    """A run and where it was stopped."""
 
     name: str
     diagnosis: str
@@ -52,15 +52,15 @@ class Outcome:
         return self.stop is not None and self.stop < self.reached
 
 
-def run_outcome(name: str, readings: list[Reading], losses_alone: bool) -> Outcome:
+def run_outcome(name: str, readings: list[Reading], losses_only: bool) -> Outcome:
     scores = [(step, values["score"]) for step, values in readings if "score" in values]
     lowest = min(score for _, score in scores)
-    shown = (
+    used = (
         [(step, {key: value for key, value in values.items() if key != "score"}) for step, values in readings]
-        if losses_alone
+        if losses_only
         else readings
     )
-    found = diagnose(shown, has_scores=not losses_alone)
+    found = diagnose(used, has_scores=not losses_only)
     best = next(step for step, score in scores if score == lowest)
     reached = next(step for step, score in scores if score <= 1.05 * lowest)
     return Outcome(name, found.diagnosis, found.stop_step, best, reached, readings[-1][0], scores[-1][1] > 1.5 * lowest)
@@ -75,16 +75,16 @@ def summary(outcomes: list[Outcome]) -> str:
     of_stopped = sum(each.spent for each in stopped) / max(1, len(stopped))
     early = sum(each.early for each in outcomes)
     return (
-        f"stopped {len(stopped)} of {len(collapsed)} collapsed; spent {summed:6.1%} summed, {mean:6.1%} mean, {of_stopped:6.1%} mean of the stopped; "
-        f"too early {early} of {len(outcomes)}"
+        f"stopped {len(stopped)} of {len(collapsed)} collapsed; spent {summed:6.1%} summed, {mean:6.1%} mean, "
+        f"{of_stopped:6.1%} mean of the stopped; too early {early} of {len(outcomes)}"
     )
 
 
 def report_table(path: Path) -> None:
     runs, _ = read_csv(path)
 
-    def outcomes(losses_alone: bool = False) -> list[Outcome]:
-        return [run_outcome(name, readings, losses_alone) for name, readings in runs.items()]
+    def outcomes(losses_only: bool = False) -> list[Outcome]:
+        return [run_outcome(name, readings, losses_only) for name, readings in runs.items()]
 
     for each in outcomes():
         if each.collapsed or each.stop is not None:
@@ -92,16 +92,17 @@ def report_table(path: Path) -> None:
                 "stopped too early" if each.early else f"{each.spent:.0%} spent"
             )
             print(
-                f"{each.name:<40} {each.diagnosis:<17} best {each.best:>7,} stop {each.stop or '-':>7} end {each.end:>7,}  {mark}"
+                f"{each.name:<40} {each.diagnosis:<17} best {each.best:>7,} "
+                f"stop {each.stop or '-':>7} end {each.end:>7,}  {mark}"
             )
     print(f"\nwith scores          {summary(outcomes())}")
-    print(f"from losses alone    {summary(outcomes(losses_alone=True))}\n")
+    print(f"losses only          {summary(outcomes(losses_only=True))}\n")
     for name in VARIED_THRESHOLDS:
-        usual = getattr(score_trend, name)
-        for times in (0.7, 0.8, 1.2, 1.3):
-            value = round(usual * times) if isinstance(usual, int) else usual * times
+        default = getattr(score_trend, name)
+        for factor in (0.7, 0.8, 1.2, 1.3):
+            value = round(default * factor) if isinstance(default, int) else default * factor
             with patch.object(score_trend, name, value):
-                print(f"{name:<16} x {times} = {value:<8.3g} {summary(outcomes())}")
+                print(f"{name:<24} x {factor} = {value:<8.3g} {summary(outcomes())}")
 
 
 def report_seeds(count: int, images: int) -> None:
@@ -126,12 +127,13 @@ def report_seeds(count: int, images: int) -> None:
                 out=Path(folder) / "run",
                 on_event=listen,
             )
-            told = f"best score {min(scores):.2f}, last {scores[-1]:.2f}, {scores[-1] / min(scores):.2f} times it"
-            print(f"seed {seed}: {run.images_seen:,} images, faults: {', '.join(faults) or 'none'}; {told}", flush=True)
+            ratio = scores[-1] / min(scores)
+            text = f"best score {min(scores):.2f}, last {scores[-1]:.2f} ({ratio:.2f} times the best)"
+            print(f"seed {seed}: {run.images_seen:,} images, faults: {', '.join(faults) or 'none'}; {text}", flush=True)
 
 
 def report_cost() -> None:
-    """Time a look and a step of the recipe in turns, and what is looked at in every step."""
+    """Time a probe, a training step and the gradient norms of the recipe in turn."""
     import torch
 
     from cardigan import config_for
@@ -145,36 +147,42 @@ def report_cost() -> None:
 
     config = config_for("mnist")
     devices, source = open_devices(config), build.build_source(config)
-    state, rules = (
+    state, step_config = (
         build.build_state(config, build.build_spec(config, source), devices),
         build.build_step_config(config, devices),
     )
     batches, probe = (
         Batches(source, config.data, 0),
-        TrainingProbe(config, Batches(source, config.data, 0), source, rules),
+        TrainingProbe(config, Batches(source, config.data, 0), source, step_config),
     )
-    trial = Trainer(
-        config, batches, rules, make_step(state, batches, rules), Budget(config, devices.process_group, Clock()), None
+    trainer = Trainer(
+        config,
+        batches,
+        step_config,
+        make_step(state, batches, step_config),
+        Budget(config, devices.process_group, Clock()),
+        None,
     )
     gradients = [
         torch.randn_like(parameter)
-        for role in (state.networks.generator, state.networks.discriminator)
-        for parameter in role.parameters()
+        for network in (state.networks.generator, state.networks.discriminator)
+        for parameter in network.parameters()
     ]
     probe(state)
-    steps, looks, lengths = [], [], []
+    steps, probes, norms = [], [], []
     for _ in range(20):
-        for seconds, deed in (
-            (steps, lambda state=state: run_step(trial, state)),
-            (looks, lambda state=state: probe(state)),
-            (lengths, lambda: bool(gradient_norm(gradients).isfinite())),
+        for seconds, function in (
+            (steps, lambda state=state: run_step(trainer, state)),
+            (probes, lambda state=state: probe(state)),
+            (norms, lambda: bool(gradient_norm(gradients).isfinite())),
         ):
             began = time.perf_counter()
-            deed()
+            function()
             seconds.append(time.perf_counter() - began)
-    step, look, length = (sorted(each)[len(each) // 2] * 1000 for each in (steps, looks, lengths))
+    step, probe_ms, norm = (sorted(each)[len(each) // 2] * 1000 for each in (steps, probes, norms))
     print(
-        f"step {step:.1f} ms; a look {look:.1f} ms, every 2 s {look / 2000:.2%}; gradient lengths {length:.2f} ms, {length / step:.2%} of a step"
+        f"step {step:.1f} ms; probe {probe_ms:.1f} ms, every 2 s {probe_ms / 2000:.2%}; "
+        f"gradient norms {norm:.2f} ms, {norm / step:.2%} of a step"
     )
 
 
@@ -189,7 +197,7 @@ def main() -> None:
         report_table(options.table)
     if options.healthy_seeds:
         report_seeds(options.healthy_seeds, options.images)
-    if options.quantization:
+    if options.cost:
         report_cost()
 
 

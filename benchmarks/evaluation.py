@@ -1,10 +1,11 @@
-"""Time the judge: 10,000 samples of a trained model with every number of the digit extractor, and a stream through the neighbour test.
+"""Time the evaluation of 10,000 samples with all metrics of the digit extractor, and the 1-NN test on a stream.
 
     python benchmarks/evaluation.py MODEL [--samples 10000] [--stream 0] [--out FILE.json]
 
-Prints the seconds of a first judgement (an empty cache: real statistics and real baselines are computed too) and of a second one (they are cached),
-drawing the samples included, and the seconds of each number. With --stream N also the neighbour test on N real digits drawn with
-replacement, with the process's peak memory: what N samples of a generator cost beyond drawing them.
+Prints the seconds of a first evaluation with an empty cache, which also computes real statistics and real baselines,
+of a second one with a full cache, and of each metric. Sampling is included. With --stream N it also runs the 1-NN
+test on N real digits sampled with replacement and prints the peak memory: the cost of N samples apart from generating
+them.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def stream_nn_error(reference: Reference, count: int) -> dict[str, float]:
-    """Return the neighbour test's error, seconds and peak memory on a stream of real digits."""
+    """Return error, seconds and peak memory of the 1-NN test on a stream of real digits."""
 
     def chunks() -> Iterator[LabeledChunk]:
         for start in range(0, count, CHUNK_SIZE):

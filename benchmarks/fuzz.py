@@ -1,10 +1,10 @@
-"""How every reader of foreign bytes bears damaged files: a hundred thousand of them each, in a process with limits; prints JSON.
+"""Fuzz every reader of foreign files with 100,000 damaged files each, in a process with limits; prints JSON.
 
     python benchmarks/fuzz.py [--cases 100000] [--readers "pth,npz"] [--seed 0] [--out FILE.json]
 
-A case is a valid file after one to four pieces of damage (tests/fuzz/mutations.py). It is accepted, refused in one sentence, or a failure: any
-other exception, a death of the process, more than a gigabyte, or more than ten seconds of a processor. Equal seeds make equal cases; `failures`
-names them.
+A case is a valid file with one to four mutations (tests/fuzz/mutations.py). It is accepted, refused with a one-line
+error, or a failure: any other exception, a crash of the process, more than 1 GB of memory, or more than 10 s of CPU
+time. Equal seeds give equal cases. `failures` lists the failures.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from cardigan.errors import CardiganError
 MEMORY_LIMIT = 2**30
 SECONDS_PER_CASE = 10.0
 MAX_SHOWN = 8
-"""Different failures that are told of each reader."""
+"""Maximum number of distinct failures reported per reader."""
 HERE = struct.Struct("<q")
 
 
 class CaseTimeout(BaseException):
-    """A case took longer than it may; no reader takes this for damage."""
+    """A case exceeded its time limit. A BaseException, so that no reader catches it."""
 
 
 def main() -> None:
@@ -60,20 +60,20 @@ def main() -> None:
 
 
 def fuzz_target(subject: FuzzTarget, cases: int, seed: int) -> dict[str, object]:
-    """Return what became of the cases; a process that dies is followed by another, which goes on behind the case that killed it."""
+    """Return the counts of outcomes. If the process crashes, a new one continues after the case that crashed it."""
     shared = mmap.mmap(-1, HERE.size)
     HERE.pack_into(shared, 0, -1)
     total: Counter[str] = Counter()
     failures: dict[str, int] = {}
     slowest, largest, first, began = 0.0, 0, 0, time.monotonic()
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as temporary:
         while first < cases:
             read_end, write_end = os.pipe()
             child = os.fork()
             if child == 0:
                 os.close(read_end)
-                _run(subject, range(first, cases), seed, Path(place), shared, write_end)
+                _run(subject, range(first, cases), seed, Path(temporary), shared, write_end)
             os.close(write_end)
             with os.fdopen(read_end) as file:
                 found = [json.loads(line) for line in file]
@@ -102,31 +102,30 @@ def fuzz_target(subject: FuzzTarget, cases: int, seed: int) -> dict[str, object]
     }
 
 
-def _run(subject: FuzzTarget, numbers: range, seed: int, place: Path, shared: mmap.mmap, told: int) -> None:
-    """Read the cases and end the process; what became of them is told a thousand at a time."""
+def _run(subject: FuzzTarget, numbers: range, seed: int, parent: Path, shared: mmap.mmap, write_end: int) -> None:
+    """Read the cases and exit the process; results are written every thousand cases."""
     try:
         warnings.simplefilter("ignore")
         signal.signal(signal.SIGPROF, _raise_timeout)
-        folder = Path(tempfile.mkdtemp(dir=place))
+        folder = Path(tempfile.mkdtemp(dir=parent))
         seeds = list(subject.seed_files(folder))
         for content in seeds:
-            diagnosis = _classify_outcome(
-                subject, folder, content
-            )  # what is imported late is imported, before memory is bounded
-            if diagnosis != "accepted":
-                raise RuntimeError(f"a valid file is not accepted: {diagnosis}")
+            # This also runs lazy imports before memory is limited.
+            outcome = _classify_outcome(subject, folder, content)
+            if outcome != "accepted":
+                raise RuntimeError(f"a valid file is not accepted: {outcome}")
         resource.setrlimit(resource.RLIMIT_AS, (_memory_bytes("VmSize") + MEMORY_LIMIT, resource.RLIM_INFINITY))
         counts, failures, slowest, largest = Counter(), {}, 0.0, 0
         for number in numbers:
             HERE.pack_into(shared, 0, number)
             content = mutated_case(subject, seeds, seed, number)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory
             before, began = _memory_bytes("VmRSS"), time.process_time()
-            diagnosis = _classify_outcome(subject, folder, content)
+            outcome = _classify_outcome(subject, folder, content)
             slowest, largest = max(slowest, time.process_time() - began), max(largest, _memory_bytes("VmHWM") - before)
-            counts[diagnosis if diagnosis in ("accepted", "refused") else "crashes"] += 1
-            if diagnosis not in ("accepted", "refused"):
-                failures.setdefault(diagnosis, number)
+            counts[outcome if outcome in ("accepted", "refused") else "crashes"] += 1
+            if outcome not in ("accepted", "refused"):
+                failures.setdefault(outcome, number)
             if number % 1000 == 999 or number == numbers[-1]:
                 part = {
                     "counts": counts,
@@ -135,7 +134,7 @@ def _run(subject: FuzzTarget, numbers: range, seed: int, place: Path, shared: mm
                     "largest": largest,
                     "next": number + 1,
                 }
-                os.write(told, json.dumps(part).encode() + b"\n")
+                os.write(write_end, json.dumps(part).encode() + b"\n")
                 counts, failures = Counter(), {}
         os._exit(0)
     except BaseException:  # noqa: BLE001 - nothing may return from a forked process
@@ -150,7 +149,7 @@ def _classify_outcome(subject: FuzzTarget, folder: Path, content: bytes) -> str:
         return "accepted"
     except (CardiganError, UnreadableImage) as error:
         return "refused" if "\n" not in str(error) else f"more than one line: {str(error)[:80]!r}"
-    except BaseException as error:  # noqa: BLE001 - whatever is left is a failure, to be told
+    except BaseException as error:  # noqa: BLE001 - any other exception is a reported failure
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "cardigan" in frame.filename]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         return f"{type(error).__name__} at {where}: {str(error)[:120]}"

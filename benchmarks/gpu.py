@@ -1,23 +1,23 @@
-"""Check and measure Cardigan on one GPU: one command, at most nine minutes, one JSON file.
+"""Check and benchmark Cardigan on one GPU: one command, at most nine minutes, one JSON file.
 
     python benchmarks/gpu.py [--device cuda] [--only equality,speed] [--out FILE.json]
     python benchmarks/gpu.py --device cpu --tiny
 
-It needs one GPU with 40 GB or more. Every part runs in a process of its own with its own time limit, so a failure, a
-crash or a hang ends that part only. The file is written anew after each part. The exit code is 1 if any part failed,
-a missed target included, and 2 if there is no such device. `--tiny` runs every part with tiny networks and few steps, also on a CPU: it tests this
-program and measures nothing. The parts (gpu_check/table.py):
+It needs one GPU with 40 GB or more. Every part runs in a separate process with its own time limit, so a failure, a
+crash or a hang ends only that part. The file is rewritten after each part. The exit code is 1 if a part failed or
+missed a target, and 2 if there is no such device. `--tiny` runs every part with tiny networks and few steps, also on
+a CPU: it tests this program and measures nothing. The parts (gpu_check/table.py):
 
-    devices        the machine, and what the names of devices mean
-    equality       recorded == eager == resumed steps, to the bit, for every recipe and every option
+    devices        the machine, and the meaning of device names
+    equality       recorded, eager and resumed steps are bit-identical, for every recipe and option
     tests          the tests with the marker `gpu`
     kill           `kill -9` and resume: the same bytes
-    rollback       back to the best checkpoint: the same bits, recorded, eager and resumed
-    out-of-memory  a batch that does not fit is computed in parts
-    sampling       GPU against CPU, at most one grey level; twice the same
-    serving        images over HTTP: right ones, how many a second
+    rollback       return to the best checkpoint: the same bits, recorded, eager and resumed
+    out-of-memory  a batch that does not fit is computed in microbatches
+    sampling       GPU against CPU, at most one gray level apart; repeatable
+    serving        images over HTTP: correctness and images per second
     speed          training: recorded, eager, the plain loop, the compiled plain loop, the machine's bf16 product
-    promise        seconds of `mnist` to the `fd_digits` that its recipe promises
+    promise        seconds until `mnist` reaches the `fd_digits` that its recipe promises
     memory         flat over 500 iterations
     profile        the ten kernels that take the most time
 """
@@ -41,11 +41,11 @@ from gpu_check.part import PartSkipped, Result, Settings, write_json
 from gpu_check.table import PARTS
 
 TINY_PATIENCE = 6
-"""How many times its limit a part may take in a tiny run, whose machine may be slow and busy."""
+"""Factor on the time limits in a tiny run, whose machine may be slow and busy."""
 KILLED_AFTER = 3.0
-"""Seconds that an ended part has to leave before it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 TAIL = 4_000
-"""Characters of a failed part's output that are kept."""
+"""Characters kept of a failed part's output."""
 
 
 def main() -> int:
@@ -53,9 +53,9 @@ def main() -> int:
     if options.part:
         return run_here(options)
     if missing := missing_device(options.device):
-        print(f"gpu.py: {missing} (--device cpu --tiny tries this program out on a CPU)", file=sys.stderr)
+        print(f"gpu.py: {missing} (--device cpu --tiny tests this program on a CPU)", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running part
     content: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         "date": str(datetime.date.today()),
@@ -72,9 +72,7 @@ def main() -> int:
 
 
 def missing_device(name: str) -> str:
-    """Return in one sentence why there is no such device, "" if there is one. Looked up in a process of its own: this one
-    must hold nothing on a GPU while the parts measure it.
-    """
+    """Return why there is no such device, or "". A separate process checks, so that this one does not use the GPU."""
     program = "import sys; from cardigan.hardware.device import find_device; find_device(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=False)
     return done.stderr.strip().splitlines()[-1].rpartition("CardiganError: ")[2] if done.returncode else ""
@@ -83,7 +81,7 @@ def missing_device(name: str) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
-    parser.add_argument("--tiny", action="store_true", help="tiny networks and few steps, to try this program out")
+    parser.add_argument("--tiny", action="store_true", help="tiny networks and few steps, to test this program")
     parser.add_argument(
         "--only",
         type=lambda text: text.split(","),
@@ -102,7 +100,7 @@ def parsed() -> argparse.Namespace:
 
 
 def run_here(options: argparse.Namespace) -> int:
-    """Run one part in this process; its result is in its file."""
+    """Run one part in this process; it writes its result file."""
     result = Result(options.result)
     result.write()
     try:
@@ -110,13 +108,13 @@ def run_here(options: argparse.Namespace) -> int:
         result.finish()
     except PartSkipped as reason:
         result.skip_all(str(reason))
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is the result
+    except Exception as error:  # noqa: BLE001 - any exception is the result
         result.finish("".join(traceback.format_exception(error))[-TAIL:])
     return 0
 
 
 def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one part in a process of its own, and return what came of it."""
+    """Run one part in a separate process and return its result."""
     limit = PARTS[name].limit_seconds * (TINY_PATIENCE if options.tiny else 1)
     folder, began = Path(tempfile.mkdtemp(prefix="cardigan-gpu-")), time.monotonic()
     try:
@@ -129,7 +127,7 @@ def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def started(name: str, options: argparse.Namespace, folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a part, as the leader of a group of processes; a tiny one gains nothing from a second thread."""
+    """Start a part as the leader of a process group; a tiny one with a single thread."""
     words = ["--part", name, "--device", options.device, *(["--tiny"] if options.tiny else [])]
     places = ["--folder", str(folder / "work"), "--result", str(folder / "result.json")]
     return subprocess.Popen(
@@ -143,7 +141,7 @@ def started(name: str, options: argparse.Namespace, folder: Path, output: IO[byt
 
 
 def waited(process: subprocess.Popen[bytes], limit: float) -> int | None:
-    """Return the exit code of a process, None if the time ran out; nothing that it started is left behind."""
+    """Return the exit code of a process, or None on timeout. Ends all processes that it started."""
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -153,7 +151,7 @@ def waited(process: subprocess.Popen[bytes], limit: float) -> int | None:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started; the second signal cannot be ignored."""
+    """End a process and all its children, with SIGTERM and then SIGKILL."""
     for number, seconds in ((signal.SIGTERM, KILLED_AFTER), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
@@ -165,13 +163,13 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def outcome(folder: Path, ended: int | None, limit: int) -> dict[str, Any]:
-    """Return a part's result file; a part that did not finish says how it ended."""
+    """Return the content of a part's result file, with the way it ended if it did not finish."""
     file = folder / "result.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"status": "unfinished", "failures": []}
     if ended != 0 or found["status"] == "unfinished":
         found["status"] = "timed out" if ended is None else "failed"
-        how = f"not finished within its {limit} s" if ended is None else f"its process ended with exit code {ended}"
-        found["failures"] = [*found["failures"], how]
+        reason = f"not finished within its {limit} s" if ended is None else f"its process ended with exit code {ended}"
+        found["failures"] = [*found["failures"], reason]
     if is_failure(found):
         found["output"] = (folder / "output").read_text(errors="replace")[-TAIL:]
     return found
@@ -182,10 +180,12 @@ def is_failure(part: dict[str, Any]) -> bool:
 
 
 def line(name: str, part: dict[str, Any]) -> str:
-    """Return one line about a part: its status, its seconds, and the first thing that went wrong or was skipped."""
-    said = [text.strip().splitlines()[-1] for text in part.get("failures", [])[:1]]
-    said += [f"{len(part['skipped'])} skipped" for _ in range(bool(part.get("skipped")))]
-    return " ".join([f"{name:14}{part['status']:10}{part['seconds']:7.1f} s", *(f" {text}" for text in said)]).rstrip()
+    """Return one line about a part: status, seconds, the first failure, and the number of skipped cases."""
+    details = [text.strip().splitlines()[-1] for text in part.get("failures", [])[:1]]
+    details += [f"{len(part['skipped'])} skipped" for _ in range(bool(part.get("skipped")))]
+    return " ".join(
+        [f"{name:14}{part['status']:10}{part['seconds']:7.1f} s", *(f" {text}" for text in details)]
+    ).rstrip()
 
 
 def table(parts: dict[str, dict[str, Any]]) -> str:

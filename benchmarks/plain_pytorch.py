@@ -1,7 +1,7 @@
-"""The baseline of `speed.py`: a GAN loop the way tutorials write it, in eager fp32, for the networks of a recipe.
+"""The baseline of `speed.py`: a GAN training loop as tutorials write it, in eager fp32, for the networks of a recipe.
 
-Nothing of cardigan's training is used; only the recipe's numbers are read, its loss and penalties included. No layout,
-no fused optimizer, no frozen player, no tricks; also no waste: pictures lie in memory, resized once.
+It reads the recipe's settings, loss and penalties, but uses nothing of cardigan's training: no memory format, no
+fused optimizer, no frozen network. Images are resized once and kept in memory.
 """
 
 import copy
@@ -15,7 +15,7 @@ from cardigan.config import Config
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 MIN_MAP_SIZE = 4
-"""Side of the picture the generator starts from, at 32x32 and 64x64."""
+"""Side of the first feature map of the generator, at 32x32 and 64x64."""
 
 
 def norm_layer(kind: str, channels: int) -> list[nn.Module]:
@@ -48,7 +48,7 @@ def discriminator(config: Config) -> nn.Sequential:
 
 
 class PlainLoop:
-    """Both players and their pictures; `step` is one iteration."""
+    """Both networks and the training images; `step` runs one iteration."""
 
     def __init__(self, config: Config, images: torch.Tensor) -> None:
         self.config, self.images, self.steps = config, images, 0
@@ -67,7 +67,7 @@ class PlainLoop:
         ]
 
     def compile(self, backend: str | None = None) -> None:
-        """Compile both networks at their first step; a GPU also records them. Another backend has no mode."""
+        """Compile both networks at their first step, on a GPU with CUDA graphs. Another backend gets no mode."""
         mode = None if backend else "reduce-overhead"
         self.run_generator = torch.compile(self.generator, backend=backend or "inductor", mode=mode)
         self.run_discriminator = torch.compile(self.discriminator, backend=backend or "inductor", mode=mode)
@@ -75,54 +75,58 @@ class PlainLoop:
 
     def step(self) -> float:
         if self.marks_steps:
-            torch.compiler.cudagraph_mark_step_begin()  # what the last step returned is no longer needed
+            torch.compiler.cudagraph_mark_step_begin()  # the last step's outputs may be overwritten
         config, batch = self.config, self.config.batch_size
         real = self.images[torch.randint(len(self.images), (batch,), device=self.images.device)]
         fake = self.run_generator(torch.randn(batch, config.latent.size, 1, 1, device=real.device))
         self.discriminator.zero_grad()
-        penalise = config.objective.penalties.get("r1", 0.0) > 0 and self.steps % config.objective.penalty_interval == 0
-        loss = self.discriminator_loss(real.requires_grad_(penalise), fake.detach().requires_grad_(penalise), penalise)
+        penalize = config.objective.penalties.get("r1", 0.0) > 0 and self.steps % config.objective.penalty_interval == 0
+        loss = self.discriminator_loss(real.requires_grad_(penalize), fake.detach().requires_grad_(penalize), penalize)
         loss.backward()
         self.optimizers[0].step()
         self.generator.zero_grad()
         if config.objective.loss == "relativistic":
-            cost = softplus(self.run_discriminator(real.detach()).detach() - self.run_discriminator(fake)).mean()
+            generator_loss = softplus(
+                self.run_discriminator(real.detach()).detach() - self.run_discriminator(fake)
+            ).mean()
         else:
-            cost = softplus(-self.run_discriminator(fake)).mean()
-        cost.backward()
+            generator_loss = softplus(-self.run_discriminator(fake)).mean()
+        generator_loss.backward()
         self.optimizers[1].step()
         if config.ema.half_life_images:
             with torch.no_grad():
-                for kept, new in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-                    kept.lerp_(new, 0.01)
+                for averaged, live in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                    averaged.lerp_(live, 0.01)
         self.steps += 1
         return loss.item()  # tutorials print it
 
-    def discriminator_loss(self, real: torch.Tensor, fake: torch.Tensor, penalise: bool) -> torch.Tensor:
-        judge = self.discriminator if penalise else self.run_discriminator  # torch.compile has no second derivatives
-        real_logits, fake_logits = judge(real), judge(fake)
+    def discriminator_loss(self, real: torch.Tensor, fake: torch.Tensor, penalize: bool) -> torch.Tensor:
+        # torch.compile has no second derivatives
+        network = self.discriminator if penalize else self.run_discriminator
+        real_logits, fake_logits = network(real), network(fake)
         if self.config.objective.loss == "relativistic":
             loss = softplus(fake_logits - real_logits).mean()
         else:
             loss = softplus(fake_logits).mean() + softplus(-real_logits).mean()
-        if penalise:
+        if penalize:
             for logits, images, strength in (
                 (real_logits, real, self.config.objective.penalties.get("r1", 0.0)),
                 (fake_logits, fake, self.config.objective.penalties.get("r2", 0.0)),
             ):
-                (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+                (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
                 loss = (
-                    loss + strength * self.config.objective.penalty_interval / 2 * slope.square().sum((1, 2, 3)).mean()
+                    loss
+                    + strength * self.config.objective.penalty_interval / 2 * gradient.square().sum((1, 2, 3)).mean()
                 )
         return loss
 
     @torch.no_grad()
     def sample(self, num: int) -> torch.Tensor:
-        """Return pictures as uint8, drawn 64 at a time."""
+        """Return images as uint8, generated in batches of 64."""
         network = self.average if self.config.ema.half_life_images else self.generator
         network.eval()
-        drawn = [
+        batches = [
             network(torch.randn(64, self.config.latent.size, 1, 1, device=self.images.device)) for _ in range(num // 64)
         ]
         network.train()
-        return torch.cat([((part + 1) * 127.5).round().to(torch.uint8).cpu() for part in drawn])
+        return torch.cat([((part + 1) * 127.5).round().to(torch.uint8).cpu() for part in batches])

@@ -1,11 +1,12 @@
-"""Train a recipe of digits and print the `fd_digits` it reaches.
+"""Train a digit recipe and print the `fd_digits` that it reaches.
 
     python benchmarks/recipe_scores.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/quality]
                                  [--set '{"data.height": 32}']
 
-The distance is over the embedded digit judge's 128 features, 5,000 samples (seed 1) against the 10,000 test digits; the real baseline is what
-5,000 real training digits score. Without --minutes and --images a run takes the recipe's own budget. For digits one at a time: `stacked-mnist` has a
-table of its own (benchmarks/result_tables.py stacked-mnist), and what `images` promises is in docs/results.md, "Icons".
+`fd_digits` is the Frechet distance over the 128 features of the embedded digit classifier, between 5,000 samples
+(seed 1) and the 10,000 test digits. The real baseline is the distance of 5,000 training digits. Without --minutes and
+--images a run has the recipe's budget. Only for single digits: for `stacked-mnist` see benchmarks/result_tables.py
+stacked-mnist, for `images` see docs/results.md, "Icons".
 """
 
 import argparse
@@ -33,9 +34,7 @@ def main() -> None:
     parser.add_argument("--set", type=json.loads, default={}, help="settings to override, as JSON by dotted name")
     options = parser.parse_args()
     if options.recipe in NON_DIGIT_RECIPES:
-        parser.error(
-            f"--recipe {options.recipe} is not judged by the distance of digits: see the head of this file for what is."
-        )
+        parser.error(f"--recipe {options.recipe} is not evaluated with fd_digits: see the docstring of this file.")
     print(f"real baseline: {digit_frechet_distance(digit_features(cardigan.load_mnist('train').pixels[:SAMPLES])):.2f}")
     rows = [
         train_and_score(
@@ -54,20 +53,20 @@ def main() -> None:
 
 
 def train_and_score(
-    out: Path, recipe: str, minutes: float | None, images: int | None, settings: dict[str, Any]
+    out: Path, recipe: str, minutes: float | None, num_images: int | None, settings: dict[str, Any]
 ) -> dict[str, float]:
-    """Train one run and return what it reached."""
-    run = cardigan.train("mnist", recipe=recipe, minutes=minutes, images=images, overrides=settings, out=out)
+    """Train one run and return its score."""
+    run = cardigan.train("mnist", recipe=recipe, minutes=minutes, images=num_images, overrides=settings, out=out)
     model = cardigan.load(run.path)
-    pictures = torch.from_numpy(model.sample(SAMPLES, seed=1)).permute(0, 3, 1, 2)
-    features = digit_features(to_mnist_shape(pictures, model.config.data))
-    shares = torch.bincount(predict_digits(features), minlength=10) / SAMPLES
+    images = torch.from_numpy(model.sample(SAMPLES, seed=1)).permute(0, 3, 1, 2)
+    features = digit_features(to_mnist_shape(images, model.config.data))
+    frequencies = torch.bincount(predict_digits(features), minlength=10) / SAMPLES
     distance = round(digit_frechet_distance(features), 2)
     return {
         "seed": run.config.seed,
         "images": run.images_seen,
         "distance": distance,
-        "rarest_digit_share": round(float(shares.min()), 4),
+        "rarest_digit_share": round(float(frequencies.min()), 4),
     }
 
 

@@ -1,16 +1,18 @@
-"""The tables of docs/results.md, one command each; prints a line of JSON a run, and the same into --out.
+"""The tables of docs/results.md, one command each; prints one line of JSON per run, and writes them to --out.
 
-    python benchmarks/result_tables.py time          [--seeds 0,1,2]   `fd_digits` of `mnist` at 30 s, 1, 2, 5 and 10 minutes
-    python benchmarks/result_tables.py evaluation    [--recipe R]      metrics of `cardigan evaluate`, 10,000 samples (`mnist` for 2 minutes, others whole)
-    python benchmarks/result_tables.py nn-error      [--minutes 10]    1-NN test error of digits drawn by class, at 50,000 samples and more
-    python benchmarks/result_tables.py resolutions   [--seeds 0]       the same of 50,000 real digits, and their distance, brought to a size and back
-    python benchmarks/result_tables.py stacked-mnist [--minutes 20]    modes and divergence of stacked MNIST, 26,000 samples
-    python benchmarks/result_tables.py ablation      [--images N]      the same for each loss and choice of penalties, at equal images
-    python benchmarks/result_tables.py linear-probe  [--model RUN]     a linear classifier on D's features, trained without labels
-    python benchmarks/result_tables.py small-dataset [--images N]      100 and 1,000 digits (or --digits), with and without augmentation (or --augmentation)
-    python benchmarks/result_tables.py collapse      [--recipe R]      ten seeds (or --seeds, more than three): last score over best, and faults
+    python benchmarks/result_tables.py TABLE [options]
 
-Runs are kept under --runs and used again if they are there already: a table that was interrupted goes on.
+    time           [--seeds 0,1,2]  `fd_digits` of `mnist` at 30 s, 1, 2, 5 and 10 minutes
+    evaluation     [--recipe R]     metrics of `cardigan evaluate`, 10,000 samples (`mnist` 2 minutes, others whole)
+    nn-error       [--minutes 10]   1-NN test error of class-conditional digits, at 50,000 samples and more
+    resolutions    [--seeds 0]      1-NN test error and `fd_digits` of real digits, resized to a size and back
+    stacked-mnist  [--minutes 20]   modes and KL divergence of stacked MNIST, 26,000 samples
+    ablation       [--images N]     the same for each loss and set of penalties, at equal images
+    linear-probe   [--model RUN]    a linear classifier on the features of an unconditional D
+    small-dataset  [--images N]     100 and 1,000 digits (--digits), with and without augmentation (--augmentation)
+    collapse       [--recipe R]     ten seeds (or --seeds with more than three): last score over best, and faults
+
+Runs are kept under --runs and reused: an interrupted table continues.
 """
 
 import argparse
@@ -56,7 +58,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     },
 }
 SIDES = (28, 64, 32, 24, 20, 16, 14)
-HEALTH_SIGNALS = {"SIGINT", "SIGTERM"}
+SIGNALS = {"SIGINT", "SIGTERM"}
 Row = dict[str, Any]
 
 
@@ -67,25 +69,23 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--images", type=int)
     parser.add_argument("--recipe")
-    parser.add_argument("--model", type=Path, help="judge this run instead of training one")
-    parser.add_argument("--samples", type=int, action="append", help="how many samples; may be given more than once")
+    parser.add_argument("--model", type=Path, help="evaluate this run instead of training one")
+    parser.add_argument("--samples", type=int, action="append", help="number of samples; may be repeated")
     parser.add_argument(
-        "--truncation", type=float, action="append", help="from 1, as trained, to 0; may be given more than once"
+        "--truncation", type=float, action="append", help="1 samples as trained, 0 gives the average; may be repeated"
     )
+    parser.add_argument("--digits", type=int, action="append", help="number of training digits; may be repeated")
     parser.add_argument(
-        "--digits", type=int, action="append", help="how many digits are trained on; may be given more than once"
-    )
-    parser.add_argument(
-        "--augmentation", choices=AUGMENTATIONS, action="append", help="with this one; may be given more than once"
+        "--augmentation", choices=AUGMENTATIONS, action="append", help="augmentation to use; may be repeated"
     )
     parser.add_argument(
         "--set",
         type=json.loads,
         default={},
-        help="settings of every run beside the table's own, as JSON by dotted name",
+        help="additional settings of every run, as JSON by dotted name",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
-    parser.add_argument("--out", type=Path, help="write the rows here too")
+    parser.add_argument("--out", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     rows = []
     for row in TABLES[options.table](options):
@@ -104,12 +104,12 @@ def train_rows(
     minutes: float | None,
     images: int | None,
 ) -> Path:
-    """Return a finished run of these settings, trained now unless it is there; one that a signal stopped goes on, and stops the table again."""
+    """Return a finished run of these settings; train or resume it if necessary. A signal stops the whole table."""
     settings = {**settings, **options.set}
-    told = [table, recipe, *(f"{key.split('.')[-1]}={value}" for key, value in settings.items())]
-    path = options.runs / "-".join([*told, f"{minutes:g}min" if minutes else f"{images}"]).replace(",", "+")
+    parts = [table, recipe, *(f"{key.split('.')[-1]}={value}" for key, value in settings.items())]
+    path = options.runs / "-".join([*parts, f"{minutes:g}min" if minutes else f"{images}"]).replace(",", "+")
     events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
-    if has_failed(path) or (events and events[-1].kind == "stop" and events[-1].values["reason"] not in HEALTH_SIGNALS):
+    if has_failed(path) or (events and events[-1].kind == "stop" and events[-1].values["reason"] not in SIGNALS):
         return path
     try:
         run = cardigan.train(
@@ -118,14 +118,14 @@ def train_rows(
     except cardigan.CardiganError:
         if not has_failed(path):
             raise
-        return path  # that is a result too
-    if run.stopped_by in HEALTH_SIGNALS:
+        return path  # a failed run is a result too
+    if run.stopped_by in SIGNALS:
         raise KeyboardInterrupt
     return path
 
 
 def has_failed(path: Path) -> bool:
-    """Return whether a run ended because a number was no longer finite."""
+    """Return whether a run ended with a non-finite number."""
     events = read_events(path / "journal.jsonl") if (path / "journal.jsonl").exists() else []
     return bool(events) and events[-1].kind == "fault" and events[-1].values["name"] == "non-finite"
 
@@ -137,7 +137,7 @@ def scores(path: Path) -> list[Event]:
 
 
 def measure(path: Path, count: int, metrics: tuple[str, ...] | None, seed: int = 0, truncation: float = 1.0) -> Row:
-    """Return what the judge says of a run's generator, and how long its training took."""
+    """Return the metrics of a run's generator and its training time."""
     snapshot = read_snapshot(path)
     reference = load_reference(snapshot.config)
     report = evaluate(
@@ -194,19 +194,19 @@ def resolutions(options: argparse.Namespace) -> Iterator[Row]:
     train, test = load_mnist("train"), load_mnist("test")
     for seed, side in itertools.product(options.seeds, SIDES):
         data = DataConfig(height=side, width=side, resize="stretch")
-        drawn = to_mnist_shape(encode(to_training_shape(train.pixels, data)), data)
+        resized = to_mnist_shape(encode(to_training_shape(train.pixels, data)), data)
         different = torch.randperm(len(train), generator=stream(seed, "different digits", 0))[:50_000]
         replaced = torch.randint(len(train), (50_000,), generator=stream(seed, "digits drawn again", 0))
         for name, chosen in {"different": different, "with replacement": replaced}.items():
-            error, spread = mean_with_error(
-                nn_errors(test.pixels, test.labels, [(drawn[chosen], train.labels[chosen])])
+            error, standard_error = mean_with_error(
+                nn_errors(test.pixels, test.labels, [(resized[chosen], train.labels[chosen])])
             )
-            distance = digit_frechet_distance(digit_features(drawn[chosen[:5_000]]))
+            distance = digit_frechet_distance(digit_features(resized[chosen[:5_000]]))
             yield {
                 "seed": seed,
                 "side": side,
                 "digits": name,
-                "nn_error": [error, spread],
+                "nn_error": [error, standard_error],
                 "distance": round(distance, 2),
             }
 
@@ -220,7 +220,7 @@ def stacked(options: argparse.Namespace) -> Iterator[Row]:
 def train_and_evaluate(
     options: argparse.Namespace, table: str, source: str, recipe: str, minutes: float, metric: str, count: int
 ) -> Iterator[Row]:
-    """Yield one number of each seed's generator at each count of samples; `minutes` and `count` are what it takes where none are given."""
+    """Yield one metric per seed, number of samples and truncation. `minutes` and `count` are the defaults."""
     for seed in options.seeds:
         budget = None if options.images else options.minutes or minutes
         path = options.model or train_rows(options, table, source, recipe, {"seed": seed}, budget, options.images)
@@ -282,8 +282,8 @@ def collapse(options: argparse.Namespace) -> Iterator[Row]:
     for seed in options.seeds if len(options.seeds) > 3 else range(10):
         settings = {"seed": seed, "on_failure": "stop"}
         path = train_rows(options, "collapse", source, recipe, settings, None, images)
-        kept, events = scores(path), read_events(path / "journal.jsonl")
-        found = [event.values["score"] for event in kept]
+        checkpoints, events = scores(path), read_events(path / "journal.jsonl")
+        found = [event.values["score"] for event in checkpoints]
         faults = [event.values["name"] for event in events if event.kind == "fault"]
         reason = next((event.values["reason"] for event in events if event.kind == "stop"), "non-finite")
         yield {
@@ -296,13 +296,14 @@ def collapse(options: argparse.Namespace) -> Iterator[Row]:
             },
             "seconds": round(events[-1].elapsed_seconds, 1),
             "scores": [
-                [event.images_seen, round(event.elapsed_seconds, 1), round(event.values["score"], 3)] for event in kept
+                [event.images_seen, round(event.elapsed_seconds, 1), round(event.values["score"], 3)]
+                for event in checkpoints
             ],
         }
 
 
 def probe(options: argparse.Namespace) -> Iterator[Row]:
-    """The DCGAN paper's protocol (arXiv:1511.06434, section 5.1): every layer of D max-pooled to 4x4, one linear classifier on all of it."""
+    """The protocol of arXiv:1511.06434, section 5.1: all layers of D, max-pooled to 4x4, and one linear classifier."""
     train, test = load_mnist("train"), load_mnist("test")
     for seed in options.seeds:
         settings = {"seed": seed, "conditional": False}
@@ -313,12 +314,14 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
         config = networks.snapshot.config
         if config.conditional:
             raise cardigan.CardiganError(
-                f"{path} was told classes: the probe is of what is learned without them; give another run."
+                f"{path} is class-conditional, but the probe needs an unconditional run: give another one."
             )
         pixels = [encode(to_training_shape(split.pixels, config.data)) for split in (train, test)]
-        for name, looking in {"D": networks, "random D": untrained_networks(networks), "pixels": None}.items():
+        for name, feature_networks in {"D": networks, "random D": untrained_networks(networks), "pixels": None}.items():
             ours, theirs = (
-                each.flatten(1).float() / 127.5 - 1 if looking is None else discriminator_features(looking, each)
+                each.flatten(1).float() / 127.5 - 1
+                if feature_networks is None
+                else discriminator_features(feature_networks, each)
                 for each in pixels
             )
             for labels in (100, 1_000, 60_000):

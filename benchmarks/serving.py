@@ -1,14 +1,17 @@
-"""What serving costs: pictures a second over HTTP beside those of the bare generator, in turns; how long answers take; and whether each is right.
+"""Measure the cost of serving: images per second over HTTP and of the bare generator, latencies, and correctness.
 
-    python benchmarks/serving.py MODEL [--clients 32] [--per-request 16] [--kind application/x-npz] [--images 100000] [--out FILE.json]
+    python benchmarks/serving.py MODEL [--clients 32] [--per-request 16] [--kind application/x-npz] [--images 100000]
+                                 [--out FILE.json]
 
-Every picture is asked for by a seed of its own, and compared with what `cardigan.load(MODEL).sample_seeds` draws in this process. Rounds of the
-bare generator (batches of 64 latents that lie ready, to pixels) alternate with rounds of the server, so that both see the same machine and the
-same cores: run it all under `taskset`. The clients are one process with a connection each, asking again as soon as they are answered; on one core
-they take their time from the server, and on a machine of their own they would not. So there are two ratios. `ratio_by_clock` is pictures a second
-of the wall clock, the clients' work on the server's account. `ratio_by_processor` is pictures per second of processor time, which does not see
-other programs on the same cores: with the clients' time, and without it. The bare generator keeps the memory that it frees, as the server does
-(`hardware/memory.py`); what it does without that is told too. An npz holds the pixels as they are; a PNG is pressed, at a cost of its own.
+Every image has its own seed and is compared with the result of `cardigan.load(MODEL).sample_seeds` in this process.
+Rounds of the bare generator (batches of 64 prepared latents, to pixels) alternate with rounds of the server, so that
+both see the same machine and cores: run the whole command under `taskset`. The clients are one process with one
+connection per client. Each client sends its next request as soon as it has an answer. On one core the clients take
+CPU time from the server; on a separate machine they would not. So there are two ratios. `ratio_by_clock` compares
+images per second of wall time and counts the clients' work against the server. `ratio_by_processor` compares images
+per second of CPU time, which excludes other programs on the same cores, with and without the clients' time. The bare
+generator keeps freed memory, as the server does (`hardware/memory.py`); its speed without that is reported too. An
+npz stores raw pixels; a PNG also costs compression.
 """
 
 import argparse
@@ -49,17 +52,18 @@ def main() -> None:
         choices=["application/x-npz", "image/png"],
         help="image/png with --per-request 1",
     )
-    parser.add_argument("--images", type=int, default=100_000, help="that are asked for and checked, in all rounds")
+    parser.add_argument("--images", type=int, default=100_000, help="images requested and checked, in all rounds")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a round of the bare generator")
-    parser.add_argument("--serve", default="", help="more options of `cardigan serve`")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a round of the bare generator")
+    parser.add_argument("--serve", default="", help="additional options of `cardigan serve`")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.kind == "image/png" and options.per_request != 1:
-        parser.error("a PNG of several is a sheet: ask for 1 each")
+        parser.error("a PNG of several images is a grid: use --per-request 1")
     result = {
         "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, "
+        f"torch {torch.__version__}",
         "threads": torch.get_num_threads(),
         "load_before": os.getloadavg()[0],
         **measure(options),
@@ -71,7 +75,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the rows of all rounds, and what follows from them."""
+    """Return the summary and the rows of all rounds."""
     model = cardigan.load(options.model)
     expected = np.concatenate(
         [
@@ -82,33 +86,33 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     server, port = start_server(options)
     try:
         rounds, latencies, faults = [], [], []
-        share = options.images // options.rounds // options.per_request * options.per_request
+        images_per_round = options.images // options.rounds // options.per_request * options.per_request
         request_over_http(port, options, expected[: min(len(expected), options.clients * options.per_request * 2)], 0)
         for number in range(options.rounds):
             usual, bare = (
-                generate_directly(model, options.seconds / 2, kept=False),
+                generate_directly(model, options.seconds / 2, keep_memory=False),
                 generate_directly(model, options.seconds),
             )
             before = processor_seconds(server.pid)
-            first = number * share
-            load = request_over_http(port, options, expected[first : first + share], first)
+            first = number * images_per_round
+            load = request_over_http(port, options, expected[first : first + images_per_round], first)
             load |= {"server_processor_seconds": processor_seconds(server.pid) - before}
             latencies += load.pop("latencies")
             faults += load.pop("faults")
             rounds.append({"usual": usual, "bare": bare, "served": load})
     finally:
         server.terminate()
-        said, _ = server.communicate(timeout=60)
+        server_output, _ = server.communicate(timeout=60)
     return {
-        **summary(rounds, latencies, faults, share * options.rounds),
+        **summary(rounds, latencies, faults, images_per_round * options.rounds),
         "exit_code": server.returncode,
-        "server_said": said.splitlines(),
+        "server_said": server_output.splitlines(),
         "rounds": rounds,
     }
 
 
 def summary(rounds: list[dict[str, Any]], latencies: list[float], faults: list[str], wanted: int) -> dict[str, Any]:
-    """Return the ratios (medians of the pairs of rounds), the times of answers, and the count of right pictures."""
+    """Return the ratios (medians over pairs of rounds), the latencies, and the number of correct images."""
 
     def median(of: Any) -> float:
         return round(statistics.median(of(pair["bare"], pair["served"]) for pair in rounds), 4)
@@ -161,44 +165,44 @@ def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[str], in
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     found = re.search(r":(\d+)/", server.stdout.readline())
-    assert found, "the server said no address"
+    assert found, "the server printed no address"
     return server, int(found[1])
 
 
-def generate_directly(model: cardigan.Model, seconds: float, kept: bool = True) -> dict[str, float]:
-    """Draw batches of latents that lie ready, for so long; with freed memory kept, as the server keeps it, or as Python does."""
+def generate_directly(model: cardigan.Model, seconds: float, keep_memory: bool = True) -> dict[str, float]:
+    """Generate batches of prepared latents for `seconds`, with freed memory kept as in the server, or not."""
     snapshot = model.snapshot
     z = torch.randn(64, snapshot.config.latent.size)
     labels = torch.arange(64) % snapshot.spec.num_classes if snapshot.spec.num_classes else None
     generate_pixels(snapshot.generator, z, labels)
     began, spent, images = time.monotonic(), time.process_time(), 0
-    with keep_freed_memory() if kept else nullcontext():
+    with keep_freed_memory() if keep_memory else nullcontext():
         while time.monotonic() - began < seconds:
             images += len(generate_pixels(snapshot.generator, z, labels))
         return {"images": images, "seconds": time.monotonic() - began, "processor_seconds": time.process_time() - spent}
 
 
 def processor_seconds(process: int) -> float:
-    """Return the processor time of another process and all its threads."""
+    """Return the CPU time of another process with all its threads."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def request_over_http(port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> dict[str, Any]:
-    """Ask for these pictures in a process of its own; return what came of it."""
+    """Request these images from a separate process; return its result."""
     context = get_context("fork")
-    here, there = context.Pipe()
-    process = context.Process(target=_run_clients, args=(there, port, options, expected, first))
+    receiver, sender = context.Pipe()
+    process = context.Process(target=_run_clients, args=(sender, port, options, expected, first))
     process.start()
-    there.close()
-    result = here.recv()
+    sender.close()
+    result = receiver.recv()
     process.join()
     return result
 
 
 @dataclass
 class Client:
-    """One connection, and the request it waits for."""
+    """One connection and its pending request."""
 
     connection: socket.socket
     start: int = 0
@@ -212,7 +216,7 @@ class Client:
         self.connection.sendall(head.encode() + body)
 
     def receive(self) -> tuple[int, bytes] | None:
-        """Return status and body once they are whole."""
+        """Return status and body if the response is complete, else None."""
         head = self.received.find(b"\r\n\r\n")
         if head < 0:
             return None
@@ -222,7 +226,7 @@ class Client:
         return (int(self.received[9:12]), bytes(self.received[head + 4 : end])) if len(self.received) >= end else None
 
 
-def _run_clients(there: Any, port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> None:
+def _run_clients(sender: Any, port: int, options: argparse.Namespace, expected: np.ndarray, first: int) -> None:
     spent, began = time.process_time(), time.monotonic()
     starts = iter(range(0, len(expected), options.per_request))
     selector, latencies, faults, images = selectors.DefaultSelector(), [], [], 0
@@ -231,10 +235,10 @@ def _run_clients(there: Any, port: int, options: argparse.Namespace, expected: n
     while selector.get_map():
         for key, _ in selector.select():
             client: Client = key.data
-            came = client.connection.recv(1 << 20)
-            client.received += came
+            chunk = client.connection.recv(1 << 20)
+            client.received += chunk
             answer = client.receive()
-            if answer is None and came:
+            if answer is None and chunk:
                 continue
             selector.unregister(client.connection)
             if answer is None:
@@ -249,7 +253,7 @@ def _run_clients(there: Any, port: int, options: argparse.Namespace, expected: n
             _send_next(selector, client, starts, options, first)
     seconds = time.monotonic() - began
     spent = time.process_time() - spent
-    there.send(
+    sender.send(
         {
             "images": images,
             "seconds": seconds,
@@ -273,7 +277,7 @@ def _send_next(
 
 
 def _is_expected(kind: str, body: bytes, expected: np.ndarray) -> bool:
-    """Return whether an answer holds exactly these pixels."""
+    """Return whether a response contains exactly these pixels."""
     if kind == "image/png":
         found = np.asarray(Image.open(io.BytesIO(body)))
         return np.array_equal(found.reshape(expected.shape[1:]), expected[0])

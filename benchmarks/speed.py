@@ -1,12 +1,12 @@
-"""Measure how fast Cardigan trains and samples, in turns with a plain PyTorch loop and the machine's matrix product.
+"""Measure how fast Cardigan trains and samples, in turn with a plain PyTorch loop and a matrix product.
 
     python benchmarks/speed.py [--recipes tutorial,mnist] [--batches own,256] [--windows 7] [--seconds 6]
                                [--device cpu] [--out FILE.json]
 
-Three processes are kept (`speed_workers.py`): a plain eager fp32 loop (`plain_pytorch.py`), Cardigan, and one that multiplies
-matrices. They take turns, window after window, one at work while the others wait, so that a slow minute of the
-machine hits all of them. Images/s are medians over the windows with the lowest and highest; the ratio is the median
-of the windows' ratios. FLOP/s are counted from the networks (`nets/table.py`, `summarize_model`).
+There are three worker processes (`speed_workers.py`): a plain eager fp32 loop (`plain_pytorch.py`), Cardigan, and a
+matrix product. They run in turn, window after window, so that a slow minute of the machine affects all of them.
+Images/s are medians over the windows with minimum and maximum; the ratio is the median of the windows' ratios. FLOP/s
+are counted from the networks (`nets/table.py`, `summarize_model`).
 """
 
 import argparse
@@ -54,16 +54,17 @@ def main() -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for recipe in options.recipes.split(","):
-        own = find_recipe(recipe).config().batch_size
-        for batch in dict.fromkeys(own if word == "own" else int(word) for word in options.batches.split(",")):
-            result["rows"].append(compare(recipe, batch, options))
-            options.out.write_text(json.dumps(result, indent=1) + "\n")  # after every row: what is measured is not lost
+        recipe_batch_size = find_recipe(recipe).config().batch_size
+        sizes = [recipe_batch_size if text == "own" else int(text) for text in options.batches.split(",")]
+        for batch_size in dict.fromkeys(sizes):
+            result["rows"].append(compare(recipe, batch_size, options))
+            options.out.write_text(json.dumps(result, indent=1) + "\n")  # after every row, so that no row is lost
     print(table(result))
     print(f"\nWritten to {options.out}")
 
 
 def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return one row: both loops on one recipe at one batch size, window by window in turn."""
+    """Return one row: both loops on one recipe at one batch size, in alternating windows."""
     settings = {"recipe": recipe, "batch_size": batch, "device": options.device}
     plain, ours, matrix = Worker("plain", settings), Worker("cardigan", settings), Worker("matrix", settings)
     steps = dict.fromkeys((plain, ours), 1)
@@ -76,12 +77,12 @@ def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, A
             speeds[name].append(steps[worker] * batch / worker.ask(steps=steps[worker])["seconds"])
         for name, rate in matrix.ask(rates=["bf16", "fp32"]).items():
             speeds[name].append(rate)
-    drawn: dict[str, list[float]] = {"plain": [], "cardigan": []}
+    samples: dict[str, list[float]] = {"plain": [], "cardigan": []}
     for worker in (plain, ours):
         worker.ask(samples=128)
     for _ in range(options.windows):
         for name, worker in (("plain", plain), ("cardigan", ours)):
-            drawn[name].append(SAMPLES / worker.ask(samples=SAMPLES)["seconds"])
+            samples[name].append(SAMPLES / worker.ask(samples=SAMPLES)["seconds"])
     memory = {
         name: round(worker.ask(memory=True)["megabytes"]) for name, worker in (("plain", plain), ("cardigan", ours))
     }
@@ -92,7 +93,7 @@ def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, A
     return {
         "recipe": recipe,
         "batch_size": batch,
-        "images_per_second": {name: spread(values) for name, values in speeds.items() if name in drawn},
+        "images_per_second": {name: spread(values) for name, values in speeds.items() if name in samples},
         "ratio": spread([ours / plain for ours, plain in zip(speeds["cardigan"], speeds["plain"], strict=True)]),
         "flop_per_image": flop,
         "gflop_per_second": {
@@ -104,7 +105,7 @@ def compare(recipe: str, batch: int, options: argparse.Namespace) -> dict[str, A
             [s * flop / 1e9 / r for s, r in zip(speeds["cardigan"], speeds["bf16"], strict=True)]
         ),
         "peak_megabytes": memory,
-        "samples_per_second": {name: spread(values) for name, values in drawn.items()},
+        "samples_per_second": {name: spread(values) for name, values in samples.items()},
     }
 
 
@@ -118,30 +119,29 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def flop_per_image(config: Config) -> float:
-    """Return the floating-point operations of one iteration for one picture.
+    """Return the floating-point operations of one iteration for one image.
 
-    A backward pass costs a forward pass for each of the two gradients it computes. G: forward, both gradients. D:
-    forward and both gradients on fake and on real pictures; forward and one gradient in G's step, and once more
-    forward where the loss compares. A penalty adds the gradient with respect to the picture and, behind it, both
-    gradients of that and of the forward pass it went through, less what is there anyway: 4.
+    A backward pass costs one forward pass per gradient (weights, inputs). G: forward, both gradients. D: forward and
+    both gradients on fake and on real images; forward and one gradient in G's step; one more forward pass if the loss
+    needs real logits there. A penalty adds the input gradient and its double backward, in total 4 passes.
     """
     with torch.device("meta"):
         spec = build.build_spec(config, build.build_source(config))
         networks = [build_generator(config, spec), build_discriminator(config, spec)]
-    generator, discriminator = (summarize_model(role, spec, config.latent.size).multiply_adds for role in networks)
-    compares = config.objective.loss == "relativistic"
+    generator, discriminator = (
+        summarize_model(network, spec, config.latent.size).multiply_adds for network in networks
+    )
+    needs_real_logits = config.objective.loss == "relativistic"
     penalties = (
         4
         * ((config.objective.penalties.get("r1", 0.0) > 0) + (config.objective.penalties.get("r2", 0.0) > 0))
         / config.objective.penalty_interval
     )
-    return 2 * (3 * generator + (8 + compares + penalties) * discriminator)
+    return 2 * (3 * generator + (8 + needs_real_logits + penalties) * discriminator)
 
 
 def startup_seconds() -> dict[str, dict[str, float]]:
-    """Return seconds from a command to its answer: the help, the first picture of a training run, its first optimizer
-    step.
-    """
+    """Return seconds from the start of a command to the help, the first image and the first optimizer step."""
     seconds: dict[str, list[float]] = {"help": [], "first picture": [], "first step": []}
     for _ in range(5):
         began = time.perf_counter()
@@ -204,7 +204,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in result["rows"]:
-        speed, memory, drawn = row["images_per_second"], row["peak_megabytes"], row["samples_per_second"]
+        speed, memory, samples = row["images_per_second"], row["peak_megabytes"], row["samples_per_second"]
         fraction = {name: 100 * value for name, value in row["fraction_of_bf16_product"].items()}
         cells = [
             f"`{row['recipe']}`",
@@ -219,7 +219,7 @@ def table(result: dict[str, Any]) -> str:
         ]
         cells += [
             f"{memory['plain']} / {memory['cardigan']}",
-            f"{drawn['plain']['median']:g} / {drawn['cardigan']['median']:g}",
+            f"{samples['plain']['median']:g} / {samples['cardigan']['median']:g}",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     starts = ", ".join(f"{name} {cell(value)} s" for name, value in result["start"].items())

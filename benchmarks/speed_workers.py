@@ -1,9 +1,9 @@
-"""The processes that are measured in turns: each trains, draws or multiplies when asked, and answers with its seconds.
+"""Worker processes that are measured in turn: each trains, samples or multiplies on request and returns its seconds.
 
     python benchmarks/speed_workers.py KIND SETTINGS
 
-`speed.py` and `gpu.py` start them. Each has a process of its own, so that none changes the other's memory, caches or
-flags. Nothing is built before the first question, so that many can be started at once.
+`speed.py` and `gpu.py` start them. Separate processes do not change each other's memory, caches or flags. Nothing is
+built before the first request, so that many workers can start at once.
 """
 
 import json
@@ -38,19 +38,19 @@ from cardigan.training.schedule import step_kinds
 from plain_pytorch import PlainLoop
 
 SIDE = {"cpu": 4096, "cuda": 8192}
-"""Of the matrices whose product is timed."""
+"""Side of the matrices whose product is timed."""
 Settings = dict[str, Any]
 """recipe, batch and device; `overrides` by dotted name; `side` of the matrices."""
 Parts = tuple[Callable[[int], object], Callable[[int], object]]
-"""What trains for so many steps, and what draws so many images."""
+"""A function that trains for n steps, and one that generates n images."""
 
 
 class WorkerEnded(Exception):
-    """A worker gave no answer: it failed, or it took too long."""
+    """A worker did not answer: it failed or took too long."""
 
 
 class Worker:
-    """One of the processes that take turns."""
+    """A worker process."""
 
     def __init__(self, kind: str, settings: Settings) -> None:
         self.kind, self._errors = kind, tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
@@ -68,7 +68,7 @@ class Worker:
         self.end()
 
     def send(self, **question: Any) -> None:
-        """Ask, without waiting for the answer."""
+        """Send a request without waiting for the answer."""
         assert self.process.stdin
         try:
             self.process.stdin.write(json.dumps(question) + "\n")
@@ -77,7 +77,7 @@ class Worker:
             raise self._ended() from None
 
     def receive(self, seconds: float | None = None) -> dict[str, float]:
-        """Return the answer to the last question; raises WorkerEnded where none comes, or none in time."""
+        """Return the answer to the last request; raises WorkerEnded if there is none in time."""
         assert self.process.stdout
         if seconds is not None and not select.select([self.process.stdout], [], [], seconds)[0]:
             self.process.kill()
@@ -92,7 +92,7 @@ class Worker:
         return self.receive()
 
     def end(self) -> None:
-        """Let the process leave: it does so when nothing more can be asked."""
+        """Close the process's standard input, which makes it exit."""
         assert self.process.stdin and self.process.stdout
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -108,11 +108,11 @@ class Worker:
         code = self.process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return WorkerEnded(f"{self.kind}: ended with exit code {code}: {lines[-1] if lines else 'without a word'}")
+        return WorkerEnded(f"{self.kind}: ended with exit code {code}: {lines[-1] if lines else 'no output'}")
 
 
 def config_of(settings: Settings) -> Config:
-    """Return the recipe's config without classes, which the plain loop does not have."""
+    """Return the recipe's unconditional config; the plain loop has no classes."""
     config = replace(
         find_recipe(settings["recipe"]).config(),
         batch_size=settings["batch_size"],
@@ -123,14 +123,12 @@ def config_of(settings: Settings) -> Config:
 
 
 def warm_up_steps(config: Config) -> int:
-    """Return how many steps come before anything is timed; on a GPU every kind of step is recorded in them, and
-    replayed.
-    """
+    """Return the number of steps before timing. On a GPU they record and replay every kind of step."""
     return 1 if config.device == "cpu" else (WARMUP_STEPS + 2) * config.objective.penalty_interval * config.n_critic
 
 
 def serve(kind: str, settings: Settings) -> None:
-    """Do what standard input asks, line by line, and answer with the seconds it took."""
+    """Serve the requests on standard input, line by line, and answer with the seconds taken."""
     config, answers = config_of(settings), os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout = sys.stderr  # libraries may print
     on_gpu = config.device.startswith("cuda")
@@ -160,22 +158,22 @@ def answer(question: dict[str, Any], parts: Parts, on_gpu: bool, settings: Setti
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         )
         return {"megabytes": peak}
-    train, draw = parts
-    if on_gpu:  # the memory that was given back below is fetched again outside of the time
-        train(1) if "steps" in question else draw(64)
+    train, sample = parts
+    if on_gpu:  # allocate the memory that was released below outside of the timed part
+        train(1) if "steps" in question else sample(64)
         torch.cuda.synchronize()
     began = time.perf_counter()
-    train(question["steps"]) if "steps" in question else draw(question["samples"])
+    train(question["steps"]) if "steps" in question else sample(question["samples"])
     if on_gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     if on_gpu:
-        torch.cuda.empty_cache()  # while the others have their turn they may need it
+        torch.cuda.empty_cache()  # the other workers may need it
     return {"seconds": seconds}
 
 
 def plain_parts(config: Config, settings: Settings, tf32: bool = True) -> Parts:
-    """The plain loop with PyTorch's own flags, except that TF32 is wholly on or wholly off."""
+    """The plain loop with PyTorch's default flags, except that TF32 is completely on or off."""
     loop = plain_loop(config)
     allow_tf32(tf32)
     return (lambda steps: [loop.step() for _ in range(steps)]), loop.sample
@@ -186,7 +184,7 @@ def plain_without_tf32_parts(config: Config, settings: Settings) -> Parts:
 
 
 def compiled_parts(config: Config, settings: Settings) -> Parts:
-    """The plain loop, compiled for the least overhead: PyTorch records its graphs too."""
+    """The plain loop, compiled with reduce-overhead, which uses CUDA graphs."""
     loop = plain_loop(config)
     loop.compile()
     allow_tf32(True)
@@ -201,16 +199,16 @@ def plain_loop(config: Config) -> PlainLoop:
 def cardigan_parts(config: Config, settings: Settings, recorded: bool = True) -> Parts:
     devices, source = open_devices(config), build.build_source(config)
     spec = build.build_spec(config, source)
-    state, rules = build.build_state(config, spec, devices), build.build_step_config(config, devices)
+    state, step_config = build.build_state(config, spec, devices), build.build_step_config(config, devices)
     batches = Batches(source.to(devices.device), config.data, config.seed)
-    work = make_step(state, batches, rules)
-    step = cuda_graph_step(work, devices.device, 1, step_kinds(config)) if recorded else work
-    trial = Trainer(config, batches, rules, step, Budget(config, devices.process_group, Clock()), None)
+    eager_step = make_step(state, batches, step_config)
+    step = cuda_graph_step(eager_step, devices.device, 1, step_kinds(config)) if recorded else eager_step
+    trainer = Trainer(config, batches, step_config, step, Budget(config, devices.process_group, Clock()), None)
     states = [state]
 
     def train(steps: int) -> None:
         for _ in range(steps):
-            states[0], _ = run_step(trial, states[0])
+            states[0], _ = run_step(trainer, states[0])
 
     return train, lambda num: sample_pixels(Snapshot(state.ema_generator, config, spec, 0), sample_keys(num, 0))
 
@@ -231,11 +229,11 @@ KINDS: dict[str, Callable[[Config, Settings], Parts]] = {
     "eager": eager_parts,
     "matrix": matrix_parts,
 }
-"""`cardigan` is recorded where it can be, as every run is."""
+"""`cardigan` uses CUDA graphs where possible, as every run does."""
 
 
 def rate(dtype: torch.dtype, settings: Settings) -> float:
-    """Return the GFLOP/s of a large square matrix product, the best of eight."""
+    """Return the GFLOP/s of a large square matrix product, best of eight."""
     device = settings["device"]
     on_gpu = device.startswith("cuda")
     side = settings.get("side", SIDE["cuda" if on_gpu else "cpu"])

@@ -1,11 +1,11 @@
-"""Stream synthetic pictures from tar shards, to see that memory does not grow with their number, and how fast they come.
+"""Stream synthetic images from tar shards; measure the speed, and that memory does not grow with their number.
 
     python benchmarks/streaming.py [--images 100000] [--per-shard 10000] [--bytes 2000] [--pace 4000] [--folder FOLDER]
         [--out FILE.json]
 
-Writes the shards first (small JPEGs, all the same bytes, each with its class), then takes one epoch from them, at most `--pace` a second as a
-training would, and tells for each tenth of it the least and the most memory the process held, and how many entries came in a second. Nothing is
-decoded. The disk needs about (bytes + 2,000) x images.
+Writes the shards first: small JPEGs with equal bytes, each with a class. Then reads one epoch, at most `--pace`
+entries per second as a training would. Reports for each tenth of the epoch the minimum and maximum memory of the
+process and the entries per second. Nothing is decoded. Needs about (bytes + 2,000) x images of disk space.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from PIL import Image
 from cardigan.data.webdataset.shards import open_shards
 
 NUM_REPORTS = 10
-POLL_SECONDS = 100
-"""Entries between two looks at the memory."""
+POLL_INTERVAL = 100
+"""Entries between two memory measurements."""
 MEGABYTE = 1e6
 
 
@@ -35,9 +35,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--per-shard", type=int, default=10_000)
-    parser.add_argument("--bytes", type=int, default=2000, help="size of a picture, about")
-    parser.add_argument("--pace", type=float, default=4000, help="entries taken in a second, at most")
-    parser.add_argument("--folder", type=Path, help="where the shards are written; nothing is a temporary folder")
+    parser.add_argument("--bytes", type=int, default=2000, help="approximate size of an image")
+    parser.add_argument("--pace", type=float, default=4000, help="maximum entries per second")
+    parser.add_argument(
+        "--folder", type=Path, help="parent folder of the shards (default: the system's temporary folder)"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -58,7 +60,7 @@ def main() -> None:
 
 
 def jpeg(size: int) -> bytes:
-    """Return a picture of noise of about this many bytes."""
+    """Return a JPEG of noise of about this many bytes."""
     side, content = 8, b""
     while len(content) < size:
         file = io.BytesIO()
@@ -68,7 +70,7 @@ def jpeg(size: int) -> bytes:
 
 
 def write_shards(folder: Path, images: int, per_shard: int, image: bytes) -> str:
-    """Write the shards; returns the source that names them."""
+    """Write the shards; return the source that names them."""
     shards = -(-images // per_shard)
     for shard in range(shards):
         with tarfile.open(folder / f"train-{shard:05}.tar", "w") as archive:
@@ -81,21 +83,25 @@ def write_shards(folder: Path, images: int, per_shard: int, image: bytes) -> str
 
 
 def stream_epoch(source: str, images: int, pace: float, counts: Path) -> dict[str, object]:
-    """Take one epoch's entries; returns memory and speed in each tenth, and how long going on from the middle takes."""
+    """Read one epoch; return memory and speed in each tenth, and the time to resume from the middle."""
     shards = open_shards(source, counts)
     entries = shards.entries(0, 0)
     before, begun = resident_megabytes(), time.monotonic()
     parts, last = [], begun
     for part in range(NUM_REPORTS):
         start, end = images * part // NUM_REPORTS, images * (part + 1) // NUM_REPORTS
-        held = []
+        memory = []
         for seen, _ in enumerate(itertools.islice(entries, end - start), start + 1):
-            if seen % POLL_SECONDS == 0:
-                held.append(resident_megabytes())
+            if seen % POLL_INTERVAL == 0:
+                memory.append(resident_megabytes())
                 time.sleep(max(0.0, begun + seen / pace - time.monotonic()))
         now = time.monotonic()
         parts.append(
-            {"images": end, "rss_mb": [min(held), max(held)], "entries_per_second": round((end - start) / (now - last))}
+            {
+                "images": end,
+                "rss_mb": [min(memory), max(memory)],
+                "entries_per_second": round((end - start) / (now - last)),
+            }
         )
         last = now
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE)
@@ -114,7 +120,7 @@ def stream_epoch(source: str, images: int, pace: float, counts: Path) -> dict[st
 
 
 def resident_megabytes() -> int:
-    """Return the memory the process holds now; Linux only."""
+    """Return the resident memory of this process (Linux only)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * resource.getpagesize() / MEGABYTE)
 

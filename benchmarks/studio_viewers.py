@@ -1,13 +1,13 @@
-"""Let fifty pages look at one run while it trains: how long an event takes to reach them, and what the training loses by it.
+"""Connect fifty viewers to one run while it trains; measure the latency of events and the slowdown of the training.
 
     python benchmarks/studio_viewers.py [--viewers 50] [--rounds 4] [--seconds 20] [--threads 1] [--out FILE.json]
 
-One training of digits runs all the time. Rounds with a studio (as `cardigan train --studio` starts it) and its viewers alternate with rounds
-without, so that both see the same machine; the pace of each round is what the journal says, and the loss is of the medians. A round's first
-seconds, in which processes start, count for neither. The viewers are one process, which on a machine of its own would not be there: what it
-takes from the processor counts against the studio. An event's time runs from when its line is in the journal (looked at every 2 ms, in rounds of
-both kinds: the measuring is no work of the studio's) until the viewer has all of it. `curves` is how long a journal of 100,000 lines takes to be
-read and answered, and how large the answer is.
+One training of digits runs all the time. Rounds with a studio (as `cardigan train --studio` starts it) and its
+viewers alternate with rounds without, so that both see the same machine. The speed of a round comes from the journal;
+the slowdown compares the medians. The first seconds of a round, in which processes start, are not counted. The
+viewers are one process on the same machine, so their CPU time counts against the studio. The latency of an event runs
+from its line in the journal (polled every 2 ms in both kinds of rounds) until a viewer has received all of it.
+`curves` is the time to read and answer a journal of 100,000 lines, and the size of the answer.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from cardigan.studio.curves import curves
 from cardigan.studio.run_series import RunSeries
 
 WARM_UP = 4.0
-"""Seconds of a round that do not count."""
+"""Seconds at the start of a round that are not counted."""
 POLL_SECONDS = 0.002
 LINES = 100_000
 
@@ -40,15 +40,16 @@ LINES = 100_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--viewers", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=4, help="with and without a studio, each so often")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a round, that count")
-    parser.add_argument("--threads", type=int, default=1, help="of the training")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds with and without a studio, each")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured seconds per round")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the training")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = {
             "command": " ".join(["python", *sys.argv]),
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
+            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+            f"Python {platform.python_version()}",
             **measure_viewers(Path(folder) / "run", options.viewers, options.rounds, options.seconds, options.threads),
             "curves": write_long_journal(Path(folder)),
         }
@@ -60,17 +61,17 @@ def main() -> None:
 
 
 def measure_viewers(run: Path, viewers: int, rounds: int, seconds: float, threads: int) -> dict[str, Any]:
-    """Return the training's pace with and without viewers, and how long events took."""
+    """Return the speed of the training with and without viewers, and the latencies of events."""
     words = ["train", "mnist", "--minutes", "600", "--out", str(run), "--quiet", "--device", "cpu"]
     training = subprocess.Popen(
         [sys.executable, "-m", "cardigan", *words], env={**os.environ, "OMP_NUM_THREADS": str(threads)}
     )
-    watch = JournalWatcher(run / "journal.jsonl")
+    watcher = JournalWatcher(run / "journal.jsonl")
     try:
         while not (run / "journal.jsonl").exists() or b"progress" not in (run / "journal.jsonl").read_bytes():
             time.sleep(0.5)
         time.sleep(5)
-        watch.start()
+        watcher.start()
         alone: list[float] = []
         watched: list[float] = []
         delays: list[float] = []
@@ -79,40 +80,40 @@ def measure_viewers(run: Path, viewers: int, rounds: int, seconds: float, thread
             time.sleep(WARM_UP)
             alone.append(images_per_second(run, seconds))
             with Studio(run) as studio:
-                looking = ViewerThread(run, studio.port, viewers, watch.arrived)
-                looking.start()
+                viewer_thread = ViewerThread(run, studio.port, viewers, watcher.arrived)
+                viewer_thread.start()
                 time.sleep(WARM_UP)
-                looking.delays.clear()
+                viewer_thread.delays.clear()
                 before = studio.processor_seconds()
                 watched.append(images_per_second(run, seconds))
                 used.append((studio.processor_seconds() - before) / seconds)
-                looking.stop()
-            delays += looking.delays
+                viewer_thread.stop()
+            delays += viewer_thread.delays
     finally:
-        watch.stop()
+        watcher.stop()
         training.terminate()
         training.wait()
-    least, most = statistics.median(alone), statistics.median(watched)
+    alone_median, watched_median = statistics.median(alone), statistics.median(watched)
     return {
         "viewers": viewers,
         "events": len(delays),
-        "event_ms": {f"p{share}": round(1000 * percentile(delays, share), 1) for share in (50, 95, 99, 100)},
+        "event_ms": {f"p{percent}": round(1000 * percentile(delays, percent), 1) for percent in (50, 95, 99, 100)},
         "images_per_second": {
             "alone": [round(value, 1) for value in alone],
             "watched": [round(value, 1) for value in watched],
         },
         "studio_of_a_core_percent": round(100 * statistics.median(used), 2),
-        "training_slower_percent": round(100 * (1 - most / least), 2),
+        "training_slower_percent": round(100 * (1 - watched_median / alone_median), 2),
     }
 
 
-def percentile(values: list[float], share: int) -> float:
+def percentile(values: list[float], percent: int) -> float:
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 def images_per_second(run: Path, seconds: float) -> float:
-    """Return images a second, by the journal's own clock, between the first and the last line of so many seconds."""
+    """Return images per second by the journal's clock, between the first and the last line of the next `seconds`."""
     before = len(read_events(run / "journal.jsonl"))
     time.sleep(seconds)
     lines = [event for event in read_events(run / "journal.jsonl")[before:] if event.kind == "progress"]
@@ -120,13 +121,13 @@ def images_per_second(run: Path, seconds: float) -> float:
 
 
 class Studio:
-    """A studio in a process of its own, as a training starts it; to be used when it answers."""
+    """A studio in a separate process, as a training starts it. The context starts when it answers."""
 
     def __init__(self, run: Path) -> None:
         self.run, self.port = run, free_port()
 
     def processor_seconds(self) -> float:
-        """Return how long it has computed so far."""
+        """Return its CPU time so far."""
         words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -144,12 +145,12 @@ class Studio:
 
 
 class JournalWatcher:
-    """A thread that notes when each line was in the journal."""
+    """A thread that records when each line appeared in the journal."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
         self.arrived: dict[int, float] = {}
-        """By the journal's size after the line, in the seconds of `time.monotonic`."""
+        """`time.monotonic` of each line, by the journal's size after it."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._poll)
 
@@ -172,7 +173,7 @@ class JournalWatcher:
 
 
 class ViewerThread:
-    """The viewers, in one thread of asyncio."""
+    """The viewers, in one thread with asyncio."""
 
     def __init__(self, run: Path, port: int, viewers: int, arrived: dict[int, float]) -> None:
         self.run, self.port, self.viewers = run, port, viewers
@@ -209,20 +210,20 @@ class ViewerThread:
 
 
 def write_long_journal(folder: Path) -> dict[str, Any]:
-    """Return seconds to read 100,000 lines of 22 numbers for the first time, and to answer then and later; bytes of the answer."""
+    """Return the seconds of first and later answers about 100,000 lines of 22 numbers, and the answer's bytes."""
     path = folder / "long.jsonl"
-    names = [f"number_{place}" for place in range(22)]
+    names = [f"number_{index}" for index in range(22)]
     with path.open("w") as file:
         for row in range(LINES):
-            values = {name: round(0.5 + 1e-5 * (row * (place + 3) % 7919), 6) for place, name in enumerate(names)}
+            values = {name: round(0.5 + 1e-5 * (row * (index + 3) % 7919), 6) for index, name in enumerate(names)}
             file.write(
                 json.dumps({"kind": "progress", "images_seen": 64 * row, "elapsed_seconds": row / 10, **values}) + "\n"
             )
-    track, times, answer = RunSeries(path), [], b""
+    series, times, answer = RunSeries(path), [], b""
     for _ in range(6):
         began = time.monotonic()
-        track.update()
-        answer = json.dumps(curves(track, 1_200)).encode()
+        series.update()
+        answer = json.dumps(curves(series, 1_200)).encode()
         times.append(time.monotonic() - began)
     return {
         "lines": LINES,

@@ -1,8 +1,10 @@
-"""Train the judge of digits on the MNIST training digits and write its embedded weights.
+"""Train the digit classifier on the MNIST training digits and write its embedded weights.
 
-    python benchmarks/train_digit_classifier.py [--epochs 10] [--out src/cardigan/backbones/digit_classifier.safetensors]
+    python benchmarks/train_digit_classifier.py [--epochs 10]
+                                                [--out src/cardigan/backbones/digit_classifier.safetensors]
 
-Three minutes on two CPU cores. Prints its accuracy on the test digits and the distance real training digits score: the real baseline of `fd_digits`.
+Takes three minutes on two CPU cores. Prints the accuracy on the test digits, and the distance of real training
+digits: the real baseline of `fd_digits`.
 """
 
 import argparse
@@ -26,16 +28,18 @@ BATCH = 128
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path(digit_classifier.__file__).with_name("digits.safetensors"))
+    parser.add_argument(
+        "--out", type=Path, default=Path(digit_classifier.__file__).with_name("digit_classifier.safetensors")
+    )
     options = parser.parse_args()
     began = time.monotonic()
-    judge = train_classifier(options.epochs)
+    classifier = train_classifier(options.epochs)
     test = load_mnist("test")
     with torch.no_grad():
-        features = torch.cat([judge.features(decode(chunk)) for chunk in test.pixels.split(500)])
-        accuracy = float((judge.fc(features).argmax(1) == test.labels).float().mean())
+        features = torch.cat([classifier.features(decode(chunk)) for chunk in test.pixels.split(500)])
+        accuracy = float((classifier.fc(features).argmax(1) == test.labels).float().mean())
     reference = fit_gaussian(features)
-    tensors = {f"classifier.{name}": value for name, value in judge.state_dict().items()}
+    tensors = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
     write_tensors(
         options.out,
         {**tensors, "reference.mean": reference.mean, "reference.root": reference.root},
@@ -45,17 +49,18 @@ def main() -> None:
     for start in (0, 5_000, 10_000):
         real = load_mnist("train").pixels[start : start + 5_000]
         with torch.no_grad():
-            floor = frechet_distance(
-                fit_gaussian(torch.cat([judge.features(decode(chunk)) for chunk in real.split(500)])), reference
+            distance = frechet_distance(
+                fit_gaussian(torch.cat([classifier.features(decode(chunk)) for chunk in real.split(500)])), reference
             )
-        print(f"training digits {start}..{start + len(real)}: distance {floor:.2f}")
+        print(f"training digits {start}..{start + len(real)}: distance {distance:.2f}")
 
 
 def train_classifier(epochs: int) -> DigitClassifier:
-    """Return a judge trained on augmented training digits; deterministic for equal hardware and thread count."""
+    """Return a classifier trained on augmented training digits; deterministic for equal hardware and thread count."""
     torch.manual_seed(0)
-    judge = DigitClassifier().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.02, fused=True)
+    classifier = DigitClassifier()
+    classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=0.02, fused=True)
     source = load_mnist("train")
     steps = len(source) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * steps)
@@ -66,19 +71,19 @@ def train_classifier(epochs: int) -> DigitClassifier:
             indices = order[step * BATCH : (step + 1) * BATCH]
             images = distort(decode(source.pixels[indices]), stream(0, "judge distortion", epoch * steps + step))
             with torch.autocast("cpu", torch.bfloat16):
-                features = torch.relu(judge.embedding(dropout(judge.flat_features(images), 0.3)))
-                logits = judge.fc(dropout(features, 0.4))
+                features = torch.relu(classifier.embedding(dropout(classifier.flat_features(images), 0.3)))
+                logits = classifier.fc(dropout(features, 0.4))
             loss = cross_entropy(logits.float(), source.labels[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
         print(f"epoch {epoch + 1}/{epochs}: loss {float(loss):.4f}", flush=True)
-    return judge.eval()
+    return classifier.eval()
 
 
 def distort(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return the digits a little rotated, scaled, sheared and shifted, as another hand might have written them."""
+    """Return the digits slightly rotated, scaled, sheared and shifted."""
     count = len(images)
 
     def random_shift(width: float) -> torch.Tensor:

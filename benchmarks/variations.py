@@ -2,7 +2,7 @@
 
     override(config_for("mnist"), {**SMALL, **VARIATIONS["loss hinge"], "device": "cpu"})
 
-`benchmarks/gpu.py` compares recorded, eager and resumed steps of each of them on a GPU; the tests do the same on a CPU.
+`benchmarks/gpu.py` compares recorded, eager and resumed steps of each of them on a GPU. The tests do so on a CPU.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _EVERY_STEP = {"objective.penalty_interval": 1}
 _NO_PENALTY = {"objective.penalties": {}, **_EVERY_STEP}
 _OTHER_NETWORK = {"generator.normalization": "none", "generator.initialization": "torch"}
 """Settings of the recipe's DCGAN that the other networks do not have."""
-_COLOUR = {"data.channels": 3}
+_COLOR = {"data.channels": 3}
 
 
 def _network(name: str) -> dict[str, Any]:
@@ -45,14 +45,14 @@ _NETWORKS = {
     "network dcgan, depth 2": {"generator.depth": 2, "discriminator.depth": 2},
     "network dcgan, its paper's weights in both": {"discriminator.initialization": "dcgan"},
     "network dcgan, no normalization": {"generator.normalization": "none"},
-    "network dcgan, batch normalisation in both": {"discriminator.normalization": "batch"},
-    "network dcgan, batch normalisation without scale": {"generator.normalization": "batch-no-scale"},
+    "network dcgan, batch normalization in both": {"discriminator.normalization": "batch"},
+    "network dcgan, batch normalization without scale": {"generator.normalization": "batch-no-scale"},
     "network resnet, batch normalization": {**_network("resnet"), "generator.normalization": "batch"},
     "spectral dcgan": {"discriminator.spectral_norm": True},
     "spectral resnet": {**_network("resnet"), "generator.spectral_norm": True, "discriminator.spectral_norm": True},
     "spectral mlp": {**_network("mlp"), "discriminator.spectral_norm": True},
     "attention": {**_network("resnet"), "generator.attention_resolution": 16, "discriminator.attention_resolution": 16},
-    "minibatch deviation": {"discriminator.minibatch_stddev": 4},
+    "minibatch stddev": {"discriminator.minibatch_stddev": 4},
     "pac": {"pac": 2, "conditional": False},
 }
 _STEPS = {
@@ -72,7 +72,7 @@ _STEPS = {
         "discriminator_optimizer.decay_start_images": 96,
     },
     "adam beta1 0.5": {"generator_optimizer.beta1": 0.5, "discriminator_optimizer.beta1": 0.5},
-    "all of it": {
+    "combined options": {
         **{"gradient_accumulation": 2, "pac": 2, "conditional": False, "n_critic": 2},
         **{"augment.operations": "translation,cutout", "augment.probability": 0.5, "ema.rampup_ratio": 0.0},
     },
@@ -86,7 +86,7 @@ _AUGMENTATION = {
         "augment.ramp_images": 320,
     },
     "ada all operations": {
-        **_COLOUR,
+        **_COLOR,
         **{
             "augment.operations": ",".join(ADA),
             "augment.probability": 0.2,
@@ -94,9 +94,9 @@ _AUGMENTATION = {
             "augment.ramp_images": 320,
         },
     },
-    "diffaugment": {**_COLOUR, "augment.operations": ",".join(DIFF_AUGMENT), "augment.probability": 1.0},
+    "diffaugment": {**_COLOR, "augment.operations": ",".join(DIFF_AUGMENT), "augment.probability": 1.0},
     **{
-        f"augmentation {name}": {**_COLOUR, "augment.operations": name, "augment.probability": 0.5}
+        f"augmentation {name}": {**_COLOR, "augment.operations": name, "augment.probability": 0.5}
         for name in (*ADA, *DIFF_AUGMENT)
     },
 }
@@ -108,8 +108,8 @@ _CLASSES = {
 }
 _DATA = {
     "latents uniform": {"latent.distribution": "uniform"},
-    "mirror": {"data.horizontal_flip": True},
-    "colour, not square": {**_COLOUR, "data.height": 32, "data.width": 48, "data.resize": "crop"},
+    "horizontal flip": {"data.horizontal_flip": True},
+    "color, not square": {**_COLOR, "data.height": 32, "data.width": 48, "data.resize": "crop"},
     "stretched": {"data.height": 24, "data.width": 24, "data.resize": "stretch"},
 }
 _PRECISION = {f"precision {name}": {"precision": name} for name in ("fp32", "tf32", "bf16")}

@@ -1,4 +1,4 @@
-"""Types are enforced in every test run: shapes in signatures are checked by beartype as functions are called."""
+"""Enable type checks in all tests: beartype checks the array shapes in signatures at every call."""
 
 from jaxtyping import install_import_hook
 

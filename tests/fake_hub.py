@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: the few endpoints that fetching and sending a model ask for, over a folder of commits."""
+"""A fake Hugging Face hub: the endpoints that downloading and uploading a model use."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class FakeHub:
-    """`models[name][commit][file]` is what it holds, `asked` every request it got."""
+    """`models[name][commit][file]` is the content of a file; `requests` lists all requests."""
 
     def __init__(self) -> None:
         self.models: dict[str, dict[str, dict[str, bytes]]] = {}
@@ -20,13 +20,13 @@ class FakeHub:
         self.requests: list[str] = []
         self.error_status = 0
         self.on_request: Callable[[], object] | None = None
-        """Done once, as soon as a config.json was fetched."""
+        """Called once, after a config.json was downloaded."""
 
     def commit(self, name: str, files: dict[str, bytes], branch: str = "main") -> str:
-        kept = self.models.setdefault(name, {})
-        before = kept.get(self.refs.get((name, branch), ""), {})
-        commit = hashlib.sha1(f"{name} {branch} {len(kept)}".encode()).hexdigest()
-        kept[commit] = {**before, **files}
+        commits = self.models.setdefault(name, {})
+        before = commits.get(self.refs.get((name, branch), ""), {})
+        commit = hashlib.sha1(f"{name} {branch} {len(commits)}".encode()).hexdigest()
+        commits[commit] = {**before, **files}
         self.refs[name, branch] = self.refs[name, commit] = commit
         return commit
 
@@ -48,7 +48,7 @@ class FakeHubHandler(BaseHTTPRequestHandler):
         elif self.path == "/api/repos/create":
             wanted = json.loads(content)
             name = f"{wanted['organization']}/{wanted['name']}"
-            if name not in self.hub.models:  # one that is there stays as it is
+            if name not in self.hub.models:  # an existing one is not changed
                 self.hub.private[name] = wanted.get("private", wanted.get("visibility"))
             self.hub.models.setdefault(name, {})
             self._json({"url": f"http://{self.headers['Host']}/{name}"})
@@ -124,18 +124,18 @@ class FakeHubHandler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def fake_hub():
-    """Yield a stand-in and its address."""
-    standin = FakeHub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (FakeHubHandler,), {"hub": standin}))
+    """Yield a fake hub and its address."""
+    hub = FakeHub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (FakeHubHandler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield standin, f"http://127.0.0.1:{server.server_address[1]}"
+        yield hub, f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""Parts by themselves: data, networks at any size, losses, penalties, distances."""
+"""Single components: data, networks at any size, losses, penalties, distances."""
 
 import time
 
@@ -35,21 +35,21 @@ def test_mnist():
 
 
 def test_pixels_round_trip():
-    every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(encode(decode(every)), every)
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(encode(decode(values)), values)
 
 
 def test_epoch_is_a_seeded_permutation_of_images():
     source = load_mnist("test")
     batches = cardigan.Batches(source, DataConfig(), seed=1)
-    seen = torch.cat([batches.sampler.indices_at(start, 1000) for start in range(0, 10_000, 1000)])
-    assert torch.equal(seen.sort().values, torch.arange(10_000))
+    indices = torch.cat([batches.sampler.indices_at(start, 1000) for start in range(0, 10_000, 1000)])
+    assert torch.equal(indices.sort().values, torch.arange(10_000))
     again = cardigan.Batches(source, DataConfig(), seed=1)
     assert torch.equal(
         again.sampler.indices_at(9_990, 64),
         torch.cat([batches.sampler.indices_at(9_990, 10), batches.sampler.indices_at(10_000, 54)]),
     )
-    assert not torch.equal(cardigan.Batches(source, DataConfig(), seed=2).sampler.indices_at(0, 1000), seen[:1000])
+    assert not torch.equal(cardigan.Batches(source, DataConfig(), seed=2).sampler.indices_at(0, 1000), indices[:1000])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_frechet_distance_against_scipy():
 
 
 def test_digit_classifier_accuracy():
-    """99.65 % on the test digits, and real training digits at a distance of 1.5: the figures of README and lab book."""
+    """99.65 % on the test digits, and real training digits at a distance of 1.5: the numbers in README and lab book."""
     test = load_mnist("test")
     features = digit_features(test.pixels)
     accuracy = (predict_digits(features) == test.labels).float().mean().item()
@@ -119,11 +119,11 @@ def test_to_mnist_shape_inverts_to_training_shape(resize):
     pixels = load_mnist("test").pixels[:16]
     data = DataConfig(height=40, width=33, channels=3, resize=resize)
     back = to_mnist_shape(encode(to_training_shape(pixels, data)), data)
-    off = (back.float() - pixels.float()).abs().mean().item()
-    assert off == 0 if resize == "pad" else off < 8  # stretching blurs; 8 of 255 grey levels on average
+    error = (back.float() - pixels.float()).abs().mean().item()
+    assert error == 0 if resize == "pad" else error < 8  # stretching blurs; 8 of 255 gray levels on average
 
 
 def test_ema_with_zero_decay_is_a_copy():
-    kept, live = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
-    update_ema(kept, live, 1.0)
-    assert torch.equal(kept.weight, live.weight)
+    averaged, live = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    update_ema(averaged, live, 1.0)
+    assert torch.equal(averaged.weight, live.weight)

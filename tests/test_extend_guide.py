@@ -1,4 +1,4 @@
-"""The page about extending Cardigan, run as it is written, from outside the package."""
+"""The code of the extension guide runs as written, outside the package."""
 
 import re
 import subprocess
@@ -22,6 +22,5 @@ def test_extend_guide_runs(tmp_path):
     for run in (loss, flat):
         assert read_events(run / "journal.jsonl")[-1].values["reason"] == "images"
     first = next(event.values for event in read_events(loss / "journal.jsonl") if event.kind == "progress")
-    assert (
-        first["discriminator_loss"] > 1
-    )  # the smoothed game: two cross entropies near ln 2, not the relativistic one's single one
+    # The smoothed loss has two cross entropies near ln 2, the relativistic loss only one.
+    assert first["discriminator_loss"] > 1

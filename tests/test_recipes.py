@@ -1,4 +1,4 @@
-"""Recipes and what they promise."""
+"""Recipes and their promises."""
 
 import inspect
 import re
@@ -41,5 +41,5 @@ def test_non_digit_recipes_are_not_scored_as_digits(recipe, tmp_path):
         str(tmp_path / "runs"),
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "not judged by the distance of digits" in done.stderr
+    assert done.returncode == 2 and "not evaluated with fd_digits" in done.stderr
     assert not (tmp_path / "runs").exists()

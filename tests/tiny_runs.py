@@ -1,4 +1,4 @@
-"""Small generators without a training, as files and as run directories."""
+"""Small untrained generators, as files and as run directories."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from cardigan.nets.table import build_generator
 
 
 def small_snapshot(classes: int = 0, images_seen: int = 32, **settings) -> Snapshot:
-    """Return an untrained generator of 32x32 grey pictures that differ from each other, always the same."""
+    """Return a deterministic untrained generator of distinct 32x32 grayscale images."""
     names = {name.replace("__", "."): value for name, value in settings.items()}
     config = override(
         Config(), {"generator.width": 8, "generator.initialization": "torch", "conditional": classes > 0, **names}
@@ -28,7 +28,7 @@ def small_snapshot(classes: int = 0, images_seen: int = 32, **settings) -> Snaps
 
 
 def small_run(path: Path, snapshot: Snapshot) -> Path:
-    """Write what a finished run would have left: config, journal, generator and a sheet of samples."""
+    """Write the files of a finished run: config, journal, generator and a sample grid."""
     (path / "samples").mkdir(parents=True)
     (path / "checkpoints").mkdir()
     (path / "config.json").write_text(json.dumps({"format": 2, "config": to_dict(snapshot.config), "provenance": {}}))

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/gpu.py`: what is checked and measured on one GPU, one part a file."""
+"""The parts of `benchmarks/gpu.py`: checks and measurements on one GPU, one part per file."""

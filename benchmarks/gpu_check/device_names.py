@@ -1,4 +1,4 @@
-"""The machine, and what the names of devices mean on it."""
+"""The machine, and the meaning of device names on it."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ def run(settings: Settings, result: Result) -> None:
     )
     result.check(find_device(str(device)) == device, f"{str(device)!r} is {find_device(str(device))}")
     for name in ("cuda:63", "no-device", *([] if torch.cuda.is_available() else ["cuda"])):
-        result.check(is_refused(name), f"{name!r} is not refused in one sentence")
+        result.check(is_refused(name), f"{name!r} is not refused with a one-line error")
     if not settings.on_gpu:
         result.skip("cuda", "no GPU is used")
         return
@@ -33,12 +33,12 @@ def run(settings: Settings, result: Result) -> None:
     result.check(flags.deterministic and not flags.benchmark, "cuDNN may choose kernels that are not deterministic")
     result.check(
         not (flags.allow_tf32 or torch.backends.cuda.matmul.allow_tf32),
-        "TF32 is allowed, although nothing has asked for it",
+        "TF32 is allowed, although no config requests it",
     )
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return the names and sizes of what this machine computes with."""
+    """Return the hardware and library versions of this machine."""
     facts: dict[str, Any] = {"cores": os.cpu_count(), "system": platform.system(), "torch": torch.__version__}
     facts |= {"bf16 natively": multiplies_bf16(device), "tf32": multiplies_tf32(device)}
     if device.type == "cuda":

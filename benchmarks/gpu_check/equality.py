@@ -1,6 +1,6 @@
-"""Recorded, eager and resumed steps give the same bits: for every recipe, and for every variation of options.
+"""Recorded, eager and resumed steps give the same bits, for every recipe and every variation of options.
 
-On a CPU nothing is recorded: there a second eager run takes the place of the recorded one.
+"Recorded" means captured as CUDA graphs. On a CPU a second eager run takes the place of the recorded one.
 """
 
 import os
@@ -21,7 +21,7 @@ from gpu_check.small_training import SmallTraining, cycle_of, different_bits
 from variations import SMALL, VARIATIONS
 
 REPLAYED_CYCLES = 2
-"""How often each kind of step is replayed at least, after it was recorded."""
+"""Minimum number of replays of each kind of step."""
 TINY = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4}
 TINY_CASES = (
     "recipe mnist",
@@ -31,7 +31,7 @@ TINY_CASES = (
     "precision tf32",
 )
 SENT = "images sent step by step"
-MOST_WORKERS = 4
+MAX_WORKERS = 4
 
 
 def run(settings: Settings, result: Result) -> None:
@@ -41,7 +41,7 @@ def run(settings: Settings, result: Result) -> None:
     }
     if settings.tiny:
         left_out = [name for name in cases if name not in (*TINY_CASES, SENT)]
-        result.skip(f"{len(left_out)} of {len(cases)} cases", "a tiny run compares a few of each sort")
+        result.skip(f"{len(left_out)} of {len(cases)} cases", "a tiny run compares only a few cases")
         cases = {name: config for name, config in cases.items() if name not in left_out}
     result.add(cases=len(cases))
     for name, report in reports_of(cases, settings):
@@ -51,12 +51,12 @@ def run(settings: Settings, result: Result) -> None:
         result.checks += report["checks"]
         result.add(compared=len(reports), steps=sum(each["steps"] for each in reports.values()))
     if not settings.on_gpu:
-        result.skip("recorded steps", "no GPU, and only a GPU records: two eager runs are compared instead")
+        result.skip("recorded steps", "no GPU: two eager runs are compared instead")
     result.check(len(reports) == len(cases), f"{len(cases) - len(reports)} cases were not compared")
 
 
 def all_cases(settings: Settings) -> dict[str, Config]:
-    """Return every recipe and every variation, small."""
+    """Return the reduced configs of all recipes and variations."""
     small = {**SMALL, **(TINY if settings.tiny else {}), "device": settings.device}
     recipes = {f"recipe {name}": override(recipe.config(), small) for name, recipe in RECIPES.items()}
     options = {name: override(config_for("mnist"), {**small, **changes}) for name, changes in VARIATIONS.items()}
@@ -71,10 +71,8 @@ def is_skipped(name: str, config: Config, settings: Settings, result: Result) ->
 
 
 def reports_of(cases: dict[str, Config], settings: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the report of each case as it is done; several at once on a GPU, whose steps wait for the
-    host most of the time.
-    """
-    workers = min(MOST_WORKERS, (os.cpu_count() or 1) // 2) if settings.on_gpu else 1
+    """Yield name and report of each finished case. On a GPU several run at once: steps mostly wait for the host."""
+    workers = min(MAX_WORKERS, (os.cpu_count() or 1) // 2) if settings.on_gpu else 1
     if workers <= 1:
         yield from ((name, compared(config, name == SENT)) for name, config in cases.items())
         return
@@ -89,10 +87,10 @@ def reports_of(cases: dict[str, Config], settings: Settings) -> Iterator[tuple[s
 
 
 def compared(config: Config, sent: bool) -> dict[str, Any]:
-    """Return the report of one case: how many checks, how many steps, which failures."""
+    """Return the report of one case: number of checks, number of steps, failures."""
     try:
         return _compared(config, sent)
-    except Exception as error:  # noqa: BLE001 - a case that cannot run is a failure of its own, and the others go on
+    except Exception as error:  # noqa: BLE001 - a case that cannot run is a failure; the others go on
         return {
             "checks": 0,
             "steps": 0,
@@ -106,7 +104,7 @@ def _compared(config: Config, sent: bool) -> dict[str, Any]:
     with training(config, recorded=False, sent=sent) as eager:
         measured, tensors = eager.advance(first + rest), eager.tensors()
     failures, checks = (
-        [] if bool(torch.isfinite(measured).all()) else ["an eager step measures a number that is not finite"],
+        [] if bool(torch.isfinite(measured).all()) else ["an eager step has a non-finite measurement"],
         1,
     )
     with training(config, recorded=True, sent=sent) as straight:
@@ -136,9 +134,9 @@ def training(config: Config, recorded: bool, sent: bool) -> Iterator[SmallTraini
 
 
 def step_counts(config: Config, on_gpu: bool) -> tuple[int, int]:
-    """Return how many steps are done before the state is saved, and how many after it.
+    """Return the number of steps before and after saving the state.
 
-    The state is saved in the middle of a cycle. After it every kind of step is run, recorded and replayed.
+    The state is saved in the middle of a cycle. Afterwards every kind of step is run, recorded and replayed.
     """
     cycle = cycle_of(config)
     return cycle + 1, cycle * (WARMUP_STEPS + REPLAYED_CYCLES) if on_gpu else cycle + 1
@@ -147,7 +145,7 @@ def step_counts(config: Config, on_gpu: bool) -> tuple[int, int]:
 def differences(
     what: str, ours: tuple[torch.Tensor, dict[str, torch.Tensor]], theirs: tuple[torch.Tensor, dict[str, torch.Tensor]]
 ) -> list[str]:
-    """Return what differs between two trainings: measurements and state tensors, to the bit."""
+    """Return the differences between two trainings in measurements and state tensors, to the bit."""
     steps = [
         number
         for number, rows in enumerate(zip(ours[0], theirs[0], strict=True))

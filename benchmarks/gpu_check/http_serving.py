@@ -1,4 +1,4 @@
-"""A server on this machine: whether it gives the right images, how many a second, and how long answers take."""
+"""A server on this machine: correctness of the images, images per second, and latencies."""
 
 import argparse
 import re
@@ -21,18 +21,18 @@ from variations import SMALL
 
 CLIENTS, PER_REQUEST, ROUNDS = 16, 16, 3
 IMAGES, TINY_IMAGES = 24_000, 192
-"""In all rounds."""
+"""Images in all rounds."""
 STOP_SECONDS = 20
 
 
 def run(settings: Settings, result: Result) -> None:
     path = settings.folder / "model.safetensors"
     model = written_model(path, settings).to(settings.device)
-    share = (TINY_IMAGES if settings.tiny else IMAGES) // ROUNDS
-    expected = model.sample_seeds(range(share))
+    images_per_round = (TINY_IMAGES if settings.tiny else IMAGES) // ROUNDS
+    expected = model.sample_seeds(range(images_per_round))
     server, port = started(path, settings.device)
     try:
-        answer(port, expected[: 2 * PER_REQUEST])  # nothing is new to the server when it is timed
+        answer(port, expected[: 2 * PER_REQUEST])  # warms up the server
         rounds = [
             (generate_directly(model, 0.1 if settings.tiny else 1.0), answer(port, expected)) for _ in range(ROUNDS)
         ]
@@ -53,17 +53,19 @@ def run(settings: Settings, result: Result) -> None:
         **{
             "p50_seconds": p50,
             "p99_seconds": p99,
-            "images_wanted": ROUNDS * share,
+            "images_wanted": ROUNDS * images_per_round,
             "images_right": right,
             "exit_code": server.returncode,
         },
     )
-    result.check(right == ROUNDS * share, f"{right} of {ROUNDS * share} images are the right ones: {faults[:2]}")
+    result.check(
+        right == ROUNDS * images_per_round, f"{right} of {ROUNDS * images_per_round} images are correct: {faults[:2]}"
+    )
     result.check(server.returncode == 0, f"the server ended with exit code {server.returncode}")
 
 
 def written_model(path: Path, settings: Settings) -> cardigan.Model:
-    """Return a small generator of digits after two steps, read from the file that is served."""
+    """Return a small generator of digits after two steps, read from the file to serve."""
     small = {**SMALL, "device": settings.device, **({} if settings.tiny else {"generator.width": 32})}
     config = override(config_for("mnist"), small)
     training = SmallTraining(config, recorded=False)
@@ -79,7 +81,7 @@ def started(model: Path, device: str) -> tuple[subprocess.Popen[str], int]:
     assert server.stdout is not None
     first = server.stdout.readline()
     found = re.search(r":(\d+)/", first)
-    assert found, f"the server gives no address: {first!r}"
+    assert found, f"the server printed no address: {first!r}"
     return server, int(found[1])
 
 

@@ -1,4 +1,4 @@
-"""One pass of `tutorial` under PyTorch's profiler: the ten dearest kernels, and how busy the GPU is."""
+"""Steps of `tutorial` under PyTorch's profiler: the ten most expensive kernels, and the utilization of the GPU."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from gpu_check.small_training import SmallTraining, cycle_of
 from variations import SMALL
 
 STEPS = 10
-DEAREST = 10
+NUM_KERNELS = 10
 
 
 def run(settings: Settings, result: Result) -> None:
@@ -32,18 +32,19 @@ def run(settings: Settings, result: Result) -> None:
         report = profiled(lambda training=training: training.advance(steps), steps, settings.on_gpu)
         result.add(**{name: report})
         result.check(
-            len(report["dearest"]) == DEAREST, f"{name}: the profiler saw {len(report['dearest'])} kernels or operators"
+            len(report["dearest"]) == NUM_KERNELS,
+            f"{name}: the profiler saw {len(report['dearest'])} kernels or operators",
         )
         result.check(
             0 < report["busy_seconds"] <= 1.2 * report["seconds"],
             f"{name}: {report['busy_seconds']} s busy of {report['seconds']} s",
         )
     if not settings.on_gpu:
-        result.skip("kernels of the GPU", "no GPU: the ten dearest operators of the CPU are listed instead")
+        result.skip("kernels of the GPU", "no GPU: the ten most expensive CPU operators are listed instead")
 
 
 def profiled(work: Callable[[], object], steps: int, on_gpu: bool) -> dict[str, Any]:
-    """Return the times of some steps; `seconds` is the wall clock, the profiler's own cost included."""
+    """Return the times of some steps; `seconds` is wall time, including the profiler's overhead."""
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
         began = time.perf_counter()
         work()
@@ -55,7 +56,7 @@ def profiled(work: Callable[[], object], steps: int, on_gpu: bool) -> dict[str, 
     spent = {row.key: (row.self_device_time_total if on_gpu else row.self_cpu_time_total) / 1e6 for row in rows}
     busy = sum(spent.values())
     counts = {row.key: row.count for row in rows}
-    dearest = sorted(spent, key=lambda name: spent[name], reverse=True)[:DEAREST]
+    most_expensive = sorted(spent, key=lambda name: spent[name], reverse=True)[:NUM_KERNELS]
     return {
         "steps": steps,
         "seconds": round(seconds, 4),
@@ -69,6 +70,6 @@ def profiled(work: Callable[[], object], steps: int, on_gpu: bool) -> dict[str, 
                 "fraction": round(spent[name] / max(busy, 1e-9), 3),
                 "microseconds": round(1e6 * spent[name]),
             }
-            for name in dearest
+            for name in most_expensive
         ],
     }

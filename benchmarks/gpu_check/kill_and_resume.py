@@ -1,6 +1,6 @@
-"""A training that is killed (`kill -9`) and resumed ends with the bytes of one that was left alone.
+"""A training that is killed (`kill -9`) and resumed ends with the same bytes as an uninterrupted one.
 
-Every training is a process of its own (`small_runs.py`), whose checkpoints are not judged.
+Every training is a separate process (`small_runs.py`) that does not compute scores.
 """
 
 import json
@@ -24,10 +24,10 @@ TINY: dict[str, Any] = {
     **{"generator.width": 4, "discriminator.width": 4},
 }
 KILLS = 2
-LONGEST_PAUSE = 0.3
-"""Seconds between a checkpoint and the kill, at most."""
-LONGEST_WAIT = 25.0
-"""Seconds after which a process is killed without the checkpoint that is waited for; more in a tiny run."""
+MAX_PAUSE = 0.3
+"""Maximum seconds between a checkpoint and the kill."""
+MAX_WAIT = 25.0
+"""Seconds after which a process is killed even without the expected checkpoint; more in a tiny run."""
 
 
 def run(settings: Settings, result: Result) -> None:
@@ -35,9 +35,9 @@ def run(settings: Settings, result: Result) -> None:
     changes = {**changes, "device": settings.device}
     whole, killed = settings.folder / "whole", settings.folder / "killed"
     undisturbed, moments, kills = started(whole, images, changes), random.Random(0), 0
-    wanted, longest = (1, 8 * LONGEST_WAIT) if settings.tiny else (KILLS, LONGEST_WAIT)
+    wanted, longest = (1, 8 * MAX_WAIT) if settings.tiny else (KILLS, MAX_WAIT)
     for number in range(wanted):
-        after, pause = images * number // (2 * wanted), moments.uniform(0, LONGEST_PAUSE)
+        after, pause = images * number // (2 * wanted), moments.uniform(0, MAX_PAUSE)
         kills += is_killed(started(killed, images, changes), killed, after, pause, longest)
         result.add(kills=kills)
     last = started(killed, images, changes).wait()
@@ -46,21 +46,19 @@ def run(settings: Settings, result: Result) -> None:
     resumed = [event.images_seen for event in read_events(killed / "journal.jsonl") if event.kind == "resume"]
     result.add(images=images, resumed_at=resumed)
     result.check(kills > 0, "no process was killed: every run had ended before")
-    result.check(
-        bool(resumed) and 0 < max(resumed) < images, f"no resumption began in the middle of the run: {resumed}"
-    )
+    result.check(bool(resumed) and 0 < max(resumed) < images, f"no run was resumed in the middle: {resumed}")
     same = bytes_of(killed) == bytes_of(whole)
     result.check(same, "the killed and resumed run has another generator.safetensors than the undisturbed one")
 
 
 def started(out: Path, images: int, changes: dict[str, Any]) -> subprocess.Popen[bytes]:
-    """Start a training, or go on with it."""
+    """Start or resume a training."""
     words = [sys.executable, "-m", "gpu_check.small_runs", str(out), str(images), json.dumps(changes)]
     return subprocess.Popen(words, cwd=BENCHMARKS, stdout=subprocess.DEVNULL)
 
 
 def is_killed(running: subprocess.Popen[bytes], out: Path, after: int, pause: float, longest: float) -> bool:
-    """Kill a run `pause` seconds after it has a checkpoint beyond so many images; return whether it still ran."""
+    """Kill a run `pause` seconds after its first checkpoint beyond `after` images; return whether it still ran."""
     deadline = time.monotonic() + longest
     while running.poll() is None and time.monotonic() < deadline and newest(out) <= after:
         time.sleep(0.005)
@@ -70,7 +68,7 @@ def is_killed(running: subprocess.Popen[bytes], out: Path, after: int, pause: fl
 
 
 def newest(out: Path) -> int:
-    """Return how many images the newest checkpoint has seen, 0 where there is none."""
+    """Return the images seen of the newest checkpoint, or 0."""
     return max((int(path.name) for path in list_checkpoints(out / "checkpoints")), default=0)
 
 

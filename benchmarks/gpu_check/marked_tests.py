@@ -1,4 +1,4 @@
-"""The tests with the marker `gpu`, run by pytest; how many passed and failed."""
+"""The tests with the marker `gpu`, run by pytest."""
 
 import subprocess
 import sys

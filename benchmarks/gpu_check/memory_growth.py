@@ -1,4 +1,4 @@
-"""Memory stays flat over 500 iterations of a whole run: steps, sample sheets, checkpoints and their scores."""
+"""Memory stays flat over 500 iterations of a whole run: steps, sample grids, checkpoints and their scores."""
 
 import resource
 from contextlib import nullcontext
@@ -14,49 +14,53 @@ from gpu_check.part import Result, Settings
 from gpu_check.small_runs import scripted_scores
 
 FIRST, ITERATIONS, EVERY = 100, 500, 50
-"""Iterations that are not looked at, those that are, and between two looks."""
+"""Iterations before the first measurement, measured iterations, and iterations between two measurements."""
 TINY = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4}
-MOST_GROWTH = {"gpu_allocated": 2.0, "gpu_reserved": 64.0, "resident": 32.0}
-"""In MB, from the largest of the first half of the looks to the largest of the second half."""
+MAX_GROWTH = {"gpu_allocated": 2.0, "gpu_reserved": 64.0, "resident": 32.0}
+"""In MB, from the maximum of the first half of the measurements to the maximum of the second half."""
 
 
 def run(settings: Settings, result: Result) -> None:
     device = find_device(settings.device)
     first, iterations, every = (10, 40, 10) if settings.tiny else (FIRST, ITERATIONS, EVERY)
-    looks = looked_at(settings, device, first, iterations, every)
+    looks = memory_at_checkpoints(settings, device, first, iterations, every)
     result.add(iterations=iterations, looks=len(looks))
     result.add(megabytes={name: [round(each[name], 1) for each in looks] for name in looks[0]})
-    result.check(len(looks) >= iterations // every, f"only {len(looks)} looks at the memory")
+    result.check(len(looks) >= iterations // every, f"only {len(looks)} memory measurements")
     half = len(looks) // 2
     for name in looks[0]:
         growth = max(each[name] for each in looks[half:]) - max(each[name] for each in looks[:half])
         result.add(**{f"{name}_growth_megabytes": round(growth, 2)})
-        result.check(growth <= MOST_GROWTH[name], f"{name}: grew by {growth:.1f} MB over {iterations} iterations")
+        result.check(growth <= MAX_GROWTH[name], f"{name}: grew by {growth:.1f} MB over {iterations} iterations")
     if device.type != "cuda":
         result.skip("memory of the GPU", "no GPU")
 
 
-def looked_at(
+def memory_at_checkpoints(
     settings: Settings, device: torch.device, first: int, iterations: int, every: int
 ) -> list[dict[str, float]]:
-    """Train, and return the memory at every checkpoint after the first iterations; a tiny run judges nothing."""
+    """Train, and return the memory at every checkpoint after the first iterations. A tiny run computes no scores."""
     batch, looks = (TINY["batch_size"] if settings.tiny else 64), list[dict[str, float]]()
 
-    def look(event: Event) -> None:
+    def measure(event: Event) -> None:
         if event.kind == "checkpoint" and event.images_seen >= first * batch:
-            looks.append(held(device))
+            looks.append(memory_megabytes(device))
 
     cadence = {"checkpoint_every_images": every * batch, "sample_every_images": 2 * every * batch}
     changes: dict[str, Any] = {"device": str(device), **cadence, **(TINY if settings.tiny else {})}
     with scripted_scores({}, otherwise=1.0) if settings.tiny else nullcontext():
         cardigan.train(
-            "mnist", out=settings.folder / "run", images=(first + iterations) * batch, overrides=changes, on_event=look
+            "mnist",
+            out=settings.folder / "run",
+            images=(first + iterations) * batch,
+            overrides=changes,
+            on_event=measure,
         )
     return looks
 
 
-def held(device: torch.device) -> dict[str, float]:
-    """Return what this process holds, in MB."""
+def memory_megabytes(device: torch.device) -> dict[str, float]:
+    """Return the memory of this process, in MB."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
     if device.type != "cuda":
         return {"resident": resident}

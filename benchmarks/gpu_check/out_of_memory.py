@@ -1,7 +1,6 @@
-"""A batch that does not fit into memory is computed in parts, and a recording that does not fit is left out.
+"""A batch that does not fit into memory is computed in microbatches; a CUDA graph that does not fit is left out.
 
-An error that is raised on purpose shows that the result is exact; on a GPU a limit on PyTorch's memory shows that
-real errors are recognised.
+Injected errors show that the result is exact. On a GPU a limit on PyTorch's memory shows that real errors are detected.
 """
 
 import gc
@@ -14,8 +13,8 @@ from gpu_check.part import Result, Settings
 from gpu_check.small_runs import last_tensors, memory_that_runs_out, messages_of, trained
 from gpu_check.small_training import different_bits
 
-SHARE = 0.6
-"""Of the memory that the whole batch needs, which is what the limited run gets."""
+MEMORY_FRACTION = 0.6
+"""Memory of the limited run, as a fraction of what the whole batch needs."""
 STEPS = 24
 
 
@@ -30,7 +29,7 @@ def run(settings: Settings, result: Result) -> None:
 
 
 def injected(settings: Settings, result: Result) -> None:
-    """Compare a run that halves its parts twice with one that computes as many parts from the beginning."""
+    """Compare a run that halves its microbatch twice with one that starts with that microbatch."""
     images = 16 * (4 if settings.tiny else STEPS)
     small = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
     with memory_that_runs_out(lambda count: count > 4):
@@ -41,14 +40,14 @@ def injected(settings: Settings, result: Result) -> None:
         f"a batch of 16 is computed in {halved.config.gradient_accumulation} parts, not in 4 of 4 images",
     )
     result.check(halved.images_seen == images, f"ended after {halved.images_seen} images")
-    told = [message for message in messages_of(halved) if "memory" in message]
-    result.check(bool(told), "the run does not say that memory ran out")
+    memory_messages = [message for message in messages_of(halved) if "memory" in message]
+    result.check(bool(memory_messages), "the run does not report that memory ran out")
     parts = trained(settings.folder / "parts", images, {**small, "gradient_accumulation": 4})
     alike(result, "parts chosen by the run", halved, parts)
 
 
 def without_recording(settings: Settings, result: Result) -> None:
-    """Compare a run whose recording runs out of memory with one that records."""
+    """Compare a run whose graph capture runs out of memory with one that captures."""
     small = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": settings.device}
     with memory_that_runs_out(lambda _: torch.cuda.is_current_stream_capturing()):
         eager = trained(settings.folder / "not-recorded", 16 * STEPS, small)
@@ -60,7 +59,7 @@ def without_recording(settings: Settings, result: Result) -> None:
 
 
 def limited(settings: Settings, result: Result) -> None:
-    """Train `tutorial` in full width with less memory than one of its batches needs."""
+    """Train the networks of `tutorial` at full width with less memory than a batch needs."""
     batch, images = 512, 512 * 8
     changes: dict[str, Any] = {
         "batch_size": batch,
@@ -75,14 +74,14 @@ def limited(settings: Settings, result: Result) -> None:
     needed, total = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(settings.device).total_memory
     gc.collect()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(SHARE * needed / total)
+    torch.cuda.set_per_process_memory_fraction(MEMORY_FRACTION * needed / total)
     try:
         small = trained(settings.folder / "limited", images, changes)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     numbers = {
         "whole_batch_megabytes": round(needed / 1e6),
-        "limit_megabytes": round(SHARE * needed / 1e6),
+        "limit_megabytes": round(MEMORY_FRACTION * needed / 1e6),
         "gradient_accumulation": small.config.gradient_accumulation,
     }
     result.add(limited={**numbers, "messages": messages_of(small)})

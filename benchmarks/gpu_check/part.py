@@ -1,6 +1,6 @@
-"""What one part is given, and what it found: numbers, checks, skipped cases and targets.
+"""Settings and results of one part: numbers, checks, skipped cases and targets.
 
-Does not know what is measured, nor how a part is started.
+Independent of what is measured and of how a part is started.
 """
 
 import json
@@ -16,14 +16,14 @@ NOT_APPLICABLE = "only for a GPU at full size"
 
 @dataclass(frozen=True)
 class Settings:
-    """Where a part runs, and how large."""
+    """Where and at what size a part runs."""
 
     device: str
     """cpu, cuda or cuda:1."""
     tiny: bool
     """Tiny networks, batches and step counts: for a test of the program itself on a CPU."""
     folder: Path
-    """An empty folder of this part alone; it is removed afterwards."""
+    """An empty folder for this part, removed afterwards."""
 
     @property
     def on_gpu(self) -> bool:
@@ -36,7 +36,7 @@ class PartSkipped(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A number that is aimed for. `met` is None where it does not apply."""
+    """A target for a number. `met` is None if it does not apply."""
 
     target: str
     value: float | None
@@ -45,26 +45,26 @@ class Target:
 
 @dataclass
 class Result:
-    """What a part has found so far, written after every change: a part that is ended early keeps what it measured."""
+    """The results of a part so far. Written after every change, so that an aborted part keeps them."""
 
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Reasons by what was skipped."""
+    """Reasons by skipped case."""
     targets: list[Target] = field(default_factory=list)
     checks: int = 0
     status: str = "unfinished"
     began: float = field(default_factory=time.monotonic)
 
     def add(self, **values: Any) -> None:
-        """Keep these numbers."""
-        assert not RESERVED & values.keys(), f"{RESERVED & values.keys()} is what every part has"
+        """Add these numbers."""
+        assert not RESERVED & values.keys(), f"{RESERVED & values.keys()} is reserved"
         self.values.update(values)
         self.write()
 
     def check(self, holds: bool, failure: str) -> bool:
-        """Count a check; `failure` says what went wrong if it does not hold. Return whether it holds."""
+        """Count a check, with the message `failure` if it does not hold. Return whether it holds."""
         self.checks += 1
         if not holds:
             self.failures.append(failure)
@@ -72,7 +72,7 @@ class Result:
         return holds
 
     def skip(self, what: str, reason: str) -> None:
-        """Say what cannot run here, and why."""
+        """Record a case that cannot run here, and why."""
         self.skipped[what] = reason
         self.write()
 
@@ -85,12 +85,12 @@ class Result:
         self.check(met, f"target missed: {text}; measured {'nothing' if value is None else f'{value:g}'}")
 
     def without_target(self, text: str, value: float | None) -> None:
-        """Name a target that does not apply to this run, with the number that was measured."""
+        """Record a target that does not apply to this run, with the measured number."""
         self.targets.append(Target(f"{text} ({NOT_APPLICABLE})", value, None))
         self.write()
 
     def finish(self, error: str = "") -> None:
-        """Give the part its status. A part without a single check has failed: it would pass whatever happened."""
+        """Set the status. A part without a check fails, because it would pass whatever happened."""
         if error:
             self.failures.append(error)
         if not self.checks and not error:
@@ -103,7 +103,7 @@ class Result:
         self.write()
 
     def write(self) -> None:
-        """Write everything so far; a reader sees the old file or the new one."""
+        """Write the results so far atomically."""
         content = {"status": self.status, "seconds": round(time.monotonic() - self.began, 2), "checks": self.checks}
         content |= {
             "failures": self.failures,
@@ -114,7 +114,7 @@ class Result:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that it appears whole or not at all."""
+    """Write a JSON file atomically."""
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     with temporary.open("w") as file:
         json.dump(content, file, indent=1)

@@ -1,6 +1,6 @@
-"""Back to the best checkpoint: the run goes on with the same bits, recorded or eager, and resumed afterwards.
+"""Rollback to the best checkpoint: the run continues with the same bits, recorded, eager, or resumed afterwards.
 
-The scores are given, so that every run gets worse at the same two checkpoints.
+The scores are scripted, so that every run gets worse at the same two checkpoints.
 """
 
 from pathlib import Path
@@ -15,9 +15,9 @@ from gpu_check.small_training import different_bits
 
 BATCH = 16
 STEPS = 8
-"""Between two checkpoints: every kind is recorded before the best one, and replayed before and after the return."""
+"""Steps between checkpoints. Every kind is recorded before the best one, and replayed before and after the rollback."""
 CHECKPOINTS, INTERRUPTED = 12, 9
-"""Of the whole run, and of the one that is resumed."""
+"""Checkpoints of the whole run, and of the interrupted one."""
 
 
 def run(settings: Settings, result: Result) -> None:
@@ -29,7 +29,7 @@ def run(settings: Settings, result: Result) -> None:
     result.add(rollbacks=len(back), images_seen=whole.images_seen, learning_rate_factor=factor_of(whole))
     result.check(
         [(event.images_seen, event.values["rolled_back_from"]) for event in back] == [(5 * every, 7 * every)],
-        f"rolled back otherwise: {back}",
+        f"unexpected rollbacks: {back}",
     )
     result.check(whole.images_seen == CHECKPOINTS * every, f"ended after {whole.images_seen} images")
     result.check(factor_of(whole) == 0.5, f"the learning rates are multiplied by {factor_of(whole)}, not by 0.5")
@@ -47,7 +47,7 @@ def run(settings: Settings, result: Result) -> None:
 def scored(
     out: Path, every: int, checkpoints: int, changes: dict[str, Any], resume: bool = False, good: bool = False
 ) -> Run:
-    """Train with given scores: better until the fifth checkpoint, then far worse twice, unless the run is good."""
+    """Train with scores that improve until the fifth checkpoint and are then far worse twice, unless `good`."""
     better = {every * number: [100.0 - 10 * number] for number in range(1, 6)}
     scores = {**better, 6 * every: [600.0], 7 * every: [600.0]}
     return trained(out, every * checkpoints, changes, resume, {} if good else scores)

@@ -1,4 +1,4 @@
-"""Images of every recipe: a GPU draws those of the CPU to within one grey level, and the same ones twice."""
+"""Samples of every recipe: GPU and CPU differ by at most one gray level, and sampling is repeatable."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from variations import SMALL
 
 STEPS = 8
 IMAGES = 96
-MOST_LEVELS = 1
+MAX_LEVELS = 1
 TINY_RECIPES = ("mnist", "gan2014", "stacked-mnist", "r3gan")
 
 
@@ -20,7 +20,7 @@ def run(settings: Settings, result: Result) -> None:
     largest: dict[str, int] = {}
     names = TINY_RECIPES if settings.tiny else tuple(RECIPES)
     if settings.tiny:
-        result.skip(f"{len(RECIPES) - len(names)} of {len(RECIPES)} recipes", "a tiny run draws from a few")
+        result.skip(f"{len(RECIPES) - len(names)} of {len(RECIPES)} recipes", "a tiny run samples from a few")
     for name in names:
         model = trained_model(name, settings)
         on_cpu = model.sample(IMAGES, seed=1)
@@ -33,7 +33,7 @@ def run(settings: Settings, result: Result) -> None:
         )
         if settings.on_gpu:
             largest[name] = int(np.abs(ours.astype(int) - on_cpu.astype(int)).max())
-            result.check(largest[name] <= MOST_LEVELS, f"{name}: GPU and CPU differ by {largest[name]} grey levels")
+            result.check(largest[name] <= MAX_LEVELS, f"{name}: GPU and CPU differ by {largest[name]} gray levels")
     result.add(images=IMAGES, recipes=len(names))
     if settings.on_gpu:
         result.add(largest_difference_in_grey_levels=largest)
@@ -42,7 +42,7 @@ def run(settings: Settings, result: Result) -> None:
 
 
 def trained_model(recipe: str, settings: Settings) -> cardigan.Model:
-    """Return a generator in its recipe's own size after a few steps, read from a file as a user would."""
+    """Return a generator of its recipe's size after a few steps, read from a file."""
     small = (
         {**SMALL, "generator.width": 4}
         if settings.tiny

@@ -1,6 +1,6 @@
-"""Short runs of `cardigan.train` in which scores, memory or the recording of steps are replaced.
+"""Short runs of `cardigan.train` with patched scores, memory or graph capture.
 
-Started in benchmarks/, this trains, or goes on with a run:
+Run in benchmarks/, this trains or resumes a run:
 
     python -m gpu_check.small_runs FOLDER IMAGES SETTINGS
 """
@@ -18,37 +18,35 @@ import torch
 from torch import nn
 
 import cardigan
-from cardigan.experiment import build as assemble
-from cardigan.experiment import session
+from cardigan.experiment import build, session
 from cardigan.models.snapshot import Snapshot
 from cardigan.run.checkpoint import load_latest_checkpoint
+from cardigan.run.journal import read_events
 from cardigan.training.recorder import Callbacks
 
 Refuse = Callable[[int], bool]
-"""Given how many images are drawn at once, whether memory runs out."""
+"""Returns whether memory runs out for a number of images per batch."""
 
 
 @contextmanager
 def scripted_scores(scores: dict[int, list[float]], otherwise: float) -> Iterator[None]:
-    """Inside the block, the checkpoint at n images gets the first score left in scores[n], or `otherwise`; no report
-    is written at the end.
-    """
-    usual = assemble.build_callbacks
+    """In the block, the checkpoint at n images gets the next of scores[n], or `otherwise`. No report is written."""
+    original = build.build_callbacks
 
     def scripted(*arguments: Any) -> Callbacks:
-        def judge(snapshot: Snapshot) -> dict[str, float]:
-            left = scores.get(snapshot.images_seen, [])
-            return {"score": left.pop(0) if left else otherwise}
+        def evaluate(snapshot: Snapshot) -> dict[str, float]:
+            remaining = scores.get(snapshot.images_seen, [])
+            return {"score": remaining.pop(0) if remaining else otherwise}
 
-        return replace(usual(*arguments), evaluate=judge, write_report=lambda _: None)
+        return replace(original(*arguments), evaluate=evaluate, write_report=lambda _: None)
 
-    with patch.object(assemble, "build_callbacks", scripted):
+    with patch.object(build, "build_callbacks", scripted):
         yield
 
 
 @contextmanager
 def eager_steps() -> Iterator[None]:
-    """Inside the block, no step is recorded."""
+    """In the block, no CUDA graph is captured."""
 
     def eager(work: Any, *_: Any) -> Any:
         return work
@@ -59,26 +57,26 @@ def eager_steps() -> Iterator[None]:
 
 @contextmanager
 def memory_that_runs_out(refuse: Refuse) -> Iterator[None]:
-    """Inside the block, the generators of new trainings raise PyTorch's out-of-memory error where `refuse` says so."""
-    usual = assemble.build_state
+    """In the block, new generators raise PyTorch's out-of-memory error if `refuse` returns True."""
+    original = build.build_state
 
-    def check(_: nn.Module, given: tuple[Any, ...]) -> None:
-        if torch.is_grad_enabled() and refuse(len(given[0])):
+    def check(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled() and refuse(len(inputs[0])):
             raise torch.OutOfMemoryError("out of memory: raised on purpose")
 
-    def build(*arguments: Any) -> Any:
-        state = usual(*arguments)
+    def patched(*arguments: Any) -> Any:
+        state = original(*arguments)
         state.networks.generator.register_forward_pre_hook(check)
         return state
 
-    with patch.object(assemble, "build_state", build):
+    with patch.object(build, "build_state", patched):
         yield
 
 
 def trained(
     out: Path, images: int, settings: dict[str, Any], resume: bool = False, scores: dict[int, list[float]] | None = None
 ) -> session.Run:
-    """Train on digits, with given scores: 55 where none is given for a checkpoint."""
+    """Train on digits with the given scores; the default score is 55."""
     with scripted_scores(scores or {}, otherwise=55.0):
         return cardigan.train("mnist", out=out, images=images, overrides=settings, resume=resume)
 
@@ -90,12 +88,12 @@ def last_tensors(run: session.Run) -> dict[str, torch.Tensor]:
 
 
 def messages_of(run: session.Run) -> list[str]:
-    """Return the sentences that a run's journal tells at its starts and in between."""
-    told = [
+    """Return the messages of a run's journal."""
+    messages = [
         event.values.get("messages", event.values.get("message", []))
-        for event in session.read_events(run.path / "journal.jsonl")
+        for event in read_events(run.path / "journal.jsonl")
     ]
-    return [sentence for sentences in told for sentence in ([sentences] if isinstance(sentences, str) else sentences)]
+    return [text for texts in messages for text in ([texts] if isinstance(texts, str) else texts)]
 
 
 if __name__ == "__main__":

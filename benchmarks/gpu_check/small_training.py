@@ -1,6 +1,6 @@
-"""A training without a run directory: the steps of `cardigan train`, recorded or eager, straight or from saved tensors.
+"""A training without a run directory: the steps of `cardigan train`, recorded or eager, from the start or resumed.
 
-Writes nothing and prints nothing.
+Writes and prints nothing.
 """
 
 import math
@@ -27,42 +27,47 @@ Tensors = dict[str, torch.Tensor]
 
 @lru_cache(maxsize=8)
 def images_of(data: DataConfig) -> ImageSource:
-    """Return the training images; opened once for all configs that use them."""
+    """Return the training images, cached for all configs that use them."""
     return open_datasets(data).train
 
 
 class SmallTraining:
-    """A training that is advanced by hand."""
+    """A training that is advanced step by step."""
 
     def __init__(self, config: Config, recorded: bool, sent: bool = False) -> None:
-        """With `sent` the images do not lie on the device: they are sent step by step."""
+        """With `sent` the images are not stored on the device but sent step by step."""
         devices, source = open_devices(config), images_of(config.data)
         self.config, self.kinds, self.messages = config, step_kinds(config), list[str]()
         self.spec = build.build_spec(config, source)
-        self.state, rules = build.build_state(config, self.spec, devices), build.build_step_config(config, devices)
+        self.state, step_config = (
+            build.build_state(config, self.spec, devices),
+            build.build_step_config(config, devices),
+        )
         batches = Batches(source.to(devices.device), config.data, config.seed)
-        self.feed = (
+        self.prefetcher = (
             Prefetcher(build._host_batches(source, config, slice(0, config.batch_size)), config.batch_size)
             if sent
             else None
         )
-        work = make_step(self.state, batches, rules)
-        self.step = cuda_graph_step(work, devices.device, 1, self.kinds, self.messages.append) if recorded else work
-        self.trial = Trainer(
+        eager_step = make_step(self.state, batches, step_config)
+        self.step = (
+            cuda_graph_step(eager_step, devices.device, 1, self.kinds, self.messages.append) if recorded else eager_step
+        )
+        self.trainer = Trainer(
             config,
             batches,
-            rules,
+            step_config,
             self.step,
             Budget(config, devices.process_group, Clock()),
             None,
-            prefetcher=self.feed,
+            prefetcher=self.prefetcher,
         )
 
     def advance(self, steps: int) -> torch.Tensor:
-        """Train for so many steps; return their measurements, [steps, measure], on the CPU."""
+        """Train for `steps` steps; return their measurements, [steps, measure], on the CPU."""
         measured = []
         for _ in range(steps):
-            self.state, numbers = run_step(self.trial, self.state)
+            self.state, numbers = run_step(self.trainer, self.state)
             measured.append(numbers)
         return torch.stack(measured).cpu()
 
@@ -71,27 +76,27 @@ class SmallTraining:
         return {name: tensor.detach().cpu().clone() for name, tensor in state_tensors(self.state).items()}
 
     def load(self, tensors: Tensors, images_seen: int) -> None:
-        """Go on from saved tensors."""
+        """Continue from saved tensors."""
         load_state_tensors(self.state, tensors)
         self.state = replace(self.state, images_seen=images_seen)
 
     def replays_every_kind(self) -> bool:
-        """Return whether each kind of step is replayed from a recording by now."""
+        """Return whether each kind of step is replayed from a CUDA graph by now."""
         return isinstance(self.step, CudaGraphStep) and set(self.step._graphs) == set(self.kinds)
 
     def close(self) -> None:
-        """Let go of whatever sends images."""
-        if self.feed is not None:
-            self.feed.close()
+        """Close the prefetcher, if any."""
+        if self.prefetcher is not None:
+            self.prefetcher.close()
 
 
 def cycle_of(config: Config) -> int:
-    """Return after how many steps the kinds of steps repeat."""
+    """Return the number of steps after which the kinds of steps repeat."""
     return math.lcm(config.objective.penalty_interval, config.n_critic)
 
 
 def different_bits(ours: Tensors, theirs: Tensors) -> str:
-    """Return a sentence about the first tensors that differ in any bit, "" where none does."""
+    """Return a message about the first tensors that differ in any bit, or ""."""
     if ours.keys() != theirs.keys():
         return f"other tensors: {sorted(ours.keys() ^ theirs.keys())[:3]}"
     names = [name for name in ours if not same_bits(ours[name], theirs[name])]

@@ -1,6 +1,6 @@
-"""One case of the speed part: a recipe at a batch size, trained in several ways, window by window in turn.
+"""One case of the speed part: a recipe at a batch size, trained by several workers in alternating windows.
 
-Does not know which cases there are, nor what they aim for.
+Independent of the list of cases and their targets.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ OURS = ("recorded", "eager")
 
 @dataclass
 class Case:
-    """A recipe at a batch size, and a process for each way to train it; one that fails leaves, and the others go on."""
+    """A recipe at a batch size, with one worker per training variant. A failed worker is removed; the others go on."""
 
     name: str
     settings: dict[str, Any]
-    """What the workers are told (`speed_workers.Settings`)."""
+    """Settings of the workers (`speed_workers.Settings`)."""
     workers: dict[str, Worker]
     result: Result
 
     def wait_for_compiled(self, seconds: float) -> None:
-        """Wait for the compiled loop; on a machine that cannot compile it, measure the others and say why."""
+        """Wait for the compiled loop. If it cannot be compiled, record why and go on with the others."""
         try:
             self.workers["compiled"].receive(seconds)
         except WorkerEnded as error:
@@ -32,7 +32,7 @@ class Case:
             self.workers.pop("compiled").end()
 
     def row(self, product: Worker, windows: int, seconds: float) -> dict[str, Any]:
-        """Return one row: images a second of every way, ratios, and shares of the matrix product."""
+        """Return one row: images/s of every variant, ratios, and fractions of the matrix product."""
         self.build()
         steps = self.steps_of_a_window(seconds)
         config = config_of(self.settings)
@@ -45,7 +45,7 @@ class Case:
             products.append(product.ask(rates=["bf16"])["bf16"])
         speeds = {kind: speeds[kind] for kind in steps if kind in self.workers}
         megabytes = {kind: round(answer["megabytes"]) for kind in speeds for answer in self.asked(kind, memory=True)}
-        self.result.check(not speeds.keys() ^ steps.keys(), f"{self.name}: not every way was measured")
+        self.result.check(not speeds.keys() ^ steps.keys(), f"{self.name}: not every variant was measured")
         return {
             "recipe": config.recipe,
             "batch_size": config.batch_size,
@@ -56,14 +56,14 @@ class Case:
         }
 
     def build(self) -> None:
-        """Have all processes build what they need at the same time: a few images take little memory."""
+        """Let all workers build their networks at the same time, by generating a few images."""
         for worker in self.workers.values():
             worker.send(samples=64)
         for kind in list(self.workers):
             self.answers(kind)
 
     def steps_of_a_window(self, seconds: float) -> dict[str, int]:
-        """Return how many steps fill one window, by the ways that work; each is warm then."""
+        """Warm up the workers, and return the steps per window of those that work."""
         warm_up, steps = warm_up_steps(config_of(self.settings)), dict[str, int]()
         for kind in list(self.workers):
             if self.asked(kind, steps=warm_up):
@@ -72,23 +72,23 @@ class Case:
         return steps
 
     def asked(self, kind: str, **question: Any) -> list[dict[str, float]]:
-        """Return the answer of one process, as a list: an empty one, and a failure, where it has ended."""
+        """Return the answer of one worker as a list. If it has ended, record a failure and return an empty list."""
         if kind not in self.workers:
             return []
         try:
             self.workers[kind].send(**question)
         except WorkerEnded as error:
-            return self.left(kind, error)
+            return self._remove(kind, error)
         return self.answers(kind)
 
     def answers(self, kind: str) -> list[dict[str, float]]:
-        """Return the answer to what one process was sent last."""
+        """Return the answer to the last request of one worker."""
         try:
             return [self.workers[kind].receive()]
         except WorkerEnded as error:
-            return self.left(kind, error)
+            return self._remove(kind, error)
 
-    def left(self, kind: str, error: WorkerEnded) -> list[dict[str, float]]:
+    def _remove(self, kind: str, error: WorkerEnded) -> list[dict[str, float]]:
         self.result.check(False, f"{self.name}: {error}")
         self.workers.pop(kind).end()
         return []
@@ -99,15 +99,15 @@ class Case:
 
 
 def compared(speeds: dict[str, list[float]], products: list[float], flop: float) -> dict[str, Any]:
-    """Return the ratios of our steps to every other way, and their shares of the matrix product."""
+    """Return the ratios of our steps to every other variant, and the fractions of the matrix product."""
     ratios = {
         f"{ours} / {kind}": spread([one / other for one, other in zip(speeds[ours], values, strict=True)])
         for ours in OURS
         for kind, values in speeds.items()
         if ours in speeds and kind != ours
     }
-    shares = {
+    fractions = {
         kind: spread([speed * flop / 1e9 / product for speed, product in zip(speeds[kind], products, strict=True)])
         for kind in speeds
     }
-    return {"ratios": ratios, "flop_per_image": flop, "fraction_of_bf16_product": shares}
+    return {"ratios": ratios, "flop_per_image": flop, "fraction_of_bf16_product": fractions}

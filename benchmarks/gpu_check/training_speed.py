@@ -1,7 +1,7 @@
-"""Training, in images a second: recorded, eager, and the plain loop with TF32, without it and compiled, in turns.
+"""Training speed in images/s: recorded, eager, and the plain loop with TF32, without TF32 and compiled, in turn.
 
-Each is a process of its own (`speed_workers.py`). Medians of the windows with the lowest and highest; ratios are
-medians of the windows' ratios.
+Each is a separate process (`speed_workers.py`). Medians over the windows with minimum and maximum; ratios are medians
+of the windows' ratios.
 """
 
 import time
@@ -13,7 +13,7 @@ from gpu_check.speed_row import Case
 from speed_workers import Worker
 
 CASES = (("tutorial", 64), ("mnist", 64), ("tutorial", 1024), ("tutorial", 256))
-"""The cases of the targets come first: what the time does not suffice for is missing at the end."""
+"""The cases with targets come first, because the last ones may run out of time."""
 WAYS = {
     "recorded": "cardigan",
     "eager": "eager",
@@ -21,11 +21,11 @@ WAYS = {
     "plain without TF32": "plain without TF32",
     "compiled": "compiled",
 }
-"""What each way is called in `speed_workers.py`."""
+"""Worker kinds of `speed_workers.py`, by variant."""
 GPU_ONLY = ("recorded", "plain without TF32")
 WINDOWS, SECONDS = 5, 0.4
 COMPILE_SECONDS = 50.0
-"""From the start, how long compiled loops are waited for."""
+"""Seconds from the start to wait for compiled loops."""
 TINY = {"generator.width": 4, "discriminator.width": 4, "data.max_images": 2_048}
 RATIOS = {"plain": 1.5, "plain without TF32": 5.0}
 FRACTION = 0.4
@@ -34,10 +34,10 @@ FRACTION = 0.4
 def run(settings: Settings, result: Result) -> None:
     ways = {way: kind for way, kind in WAYS.items() if settings.on_gpu or way not in GPU_ONLY}
     for way in WAYS.keys() - ways.keys():
-        result.skip(way, "a CPU records nothing and has no TF32")
+        result.skip(way, "a CPU has no CUDA graphs and no TF32")
     if settings.tiny:
         ways.pop("compiled")
-        result.skip("compiled", "to compile takes longer than all of a tiny run")
+        result.skip("compiled", "compiling takes longer than a tiny run")
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         cases = [started(case, ways, settings, result, stack) for case in (CASES[1:2] if settings.tiny else CASES)]
@@ -58,15 +58,15 @@ def run(settings: Settings, result: Result) -> None:
 
 def started(case: tuple[str, int], ways: dict[str, str], settings: Settings, result: Result, stack: ExitStack) -> Case:
     recipe, batch = case
-    told: dict[str, Any] = {"recipe": recipe, "batch_size": batch, "device": settings.device}
+    worker_settings: dict[str, Any] = {"recipe": recipe, "batch_size": batch, "device": settings.device}
     if settings.tiny:
-        told |= {"batch_size": 8, "overrides": TINY}
-    workers = {way: stack.enter_context(Worker(kind, told)) for way, kind in ways.items()}
-    return Case(f"{recipe} at batch {batch}", told, workers, result)
+        worker_settings |= {"batch_size": 8, "overrides": TINY}
+    workers = {way: stack.enter_context(Worker(kind, worker_settings)) for way, kind in ways.items()}
+    return Case(f"{recipe} at batch {batch}", worker_settings, workers, result)
 
 
 def compile_all(cases: list[Case]) -> None:
-    """Have the compiled loops of all cases compiled at the same time, before anything is measured."""
+    """Compile the compiled loops of all cases at the same time, before any measurement."""
     deadline = time.monotonic() + COMPILE_SECONDS
     for case in cases:
         case.workers["compiled"].send(steps=4)
@@ -75,14 +75,14 @@ def compile_all(cases: list[Case]) -> None:
 
 
 def aims(rows: list[dict[str, Any]]) -> list[tuple[str, float | None, float]]:
-    """Return the targets: their words, what was measured, and the least that is aimed for."""
+    """Return the targets: text, measured value and minimum."""
     found = {(row["recipe"], row["batch_size"]): row for row in rows}
     small, large = (found.get(("tutorial", batch), {}) for batch in (64, 1024))
     ratios = [
         (f"recorded `tutorial` at batch 64: at least {least:g} times the {kind} loop", f"recorded / {kind}", least)
         for kind, least in RATIOS.items()
     ]
-    share = large.get("fraction_of_bf16_product", {}).get("recorded", {}).get("median")
+    fraction = large.get("fraction_of_bf16_product", {}).get("recorded", {}).get("median")
     words = f"recorded `tutorial` at batch 1024: at least {FRACTION:g} of the bf16 product"
     medians = [(text, small.get("ratios", {}).get(name, {}).get("median"), least) for text, name, least in ratios]
-    return [*medians, (words, share, FRACTION)]
+    return [*medians, (words, fraction, FRACTION)]

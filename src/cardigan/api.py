@@ -31,6 +31,7 @@ from cardigan.latents.sampling import training_latents as training_latents
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
+from cardigan.plugins import load_plugins
 from cardigan.recipes import config_for as config_for
 from cardigan.rng import stream as stream
 from cardigan.run.journal import Event
@@ -93,3 +94,6 @@ def train(
 
 def _no_callback(_: Event) -> None:
     """Ignore the event."""
+
+
+load_plugins()  # last: a plug-in may use anything that is imported above

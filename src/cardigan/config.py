@@ -91,7 +91,7 @@ class LatentConfig:
 
     size: int = 64
     """How many numbers make one picture."""
-    distribution: Literal["normal", "uniform"] = "normal"
+    distribution: str = "normal"
     """N(0, 1), or uniform on [-1, 1] as in the DCGAN paper."""
 
     def __post_init__(self) -> None:

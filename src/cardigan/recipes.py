@@ -32,7 +32,7 @@ def mnist() -> Config:
     | `--minutes 2` | AVX-512 bf16 | 200,000 | 5,000 | 3.55 (3.43-3.69) |
     | `--minutes 2 --no-conditional` | AVX-512 bf16 | 230,000-290,000 | 5,000 | 12.6 (10.0-16.3) |
 
-    The last two rows were measured before the learning rates were made to decay; the last one at three times of day.
+    The third row was measured with constant learning rates; the fourth at three times of day.
     Commands: `python benchmarks/recipe_scores.py --recipe mnist --minutes 2`; for 10 minutes
     `python benchmarks/result_tables.py time`.
     """
@@ -101,7 +101,8 @@ def mnist_conditional() -> Config:
     | 1-NN test error of real training digits, sampled with replacement | 50,000 | 3.66 % |
 
     Command (see docs/results.md):
-    `python benchmarks/result_tables.py nn-error --seeds 0 --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
+    `python benchmarks/result_tables.py nn-error --seeds 0 --images 3000000
+    --samples 50000 --samples 500000 --samples 1000000`.
     """
     return replace(
         mnist(),
@@ -129,7 +130,8 @@ def mnist_coarse() -> Config:
     | 1,000,000 | 1.83 % |
 
     Command:
-    `python benchmarks/result_tables.py nn-error --recipe mnist-coarse --images 3000000 --samples 50000 --samples 500000 --samples 1000000`.
+    `python benchmarks/result_tables.py nn-error --recipe mnist-coarse --images 3000000
+    --samples 50000 --samples 500000 --samples 1000000`.
     """
     config = mnist_conditional()
     adam = replace(config.generator_optimizer, learning_rate=8e-4)
@@ -351,8 +353,8 @@ RECIPES = {
         "digits by class, good enough to train a classifier on",
         "cardigan train mnist --recipe mnist-conditional",
         "39 minutes on one CPU core (AVX-512 bf16), 3,000,000 images",
-        "1-NN test error 3.52 ± 0.18 % from 50,000 samples, 2.29 ± 0.15 % from a million (1 seed; 50,000 real digits 3.66 %); "
-        "fd_digits 3.3 (2,000 samples)",
+        "1-NN test error 3.52 ± 0.18 % from 50,000 samples, 2.29 ± 0.15 % from a million "
+        "(1 seed; 50,000 real digits 3.66 %); fd_digits 3.3 (2,000 samples)",
     ),
     "mnist-coarse": Recipe(
         mnist_coarse,

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py` without a GPU: every part runs, tiny; what fails or hangs ends alone; checks can fail."""
+"""`benchmarks/gpu.py` without a GPU: every part runs tiny; a failing or hanging part ends alone; checks can fail."""
 
 import json
 import os
@@ -29,10 +29,10 @@ from speed_workers import Worker
 from variations import SMALL, VARIATIONS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-APART = (("kill", "devices"), ("serving", "speed"))
-"""Parts that start processes: run by the command, both rows at the same time, so that two cores are used."""
-HERE = ("equality", "rollback", "out-of-memory", "sampling", "memory", "promise", "profile")
-"""Parts that need no process of their own on a CPU."""
+SUBPROCESS_PARTS = (("kill", "devices"), ("serving", "speed"))
+"""Parts that start processes. The command runs them, both rows at the same time, to use two cores."""
+IN_PROCESS_PARTS = ("equality", "rollback", "out-of-memory", "sampling", "memory", "promise", "profile")
+"""Parts that need no separate process on a CPU."""
 NETWORKS = ("generator", "discriminator")
 UNVARIED = {
     *("recipe", "seed", "batch_size", "latent.size", "all_reduce_dtype"),
@@ -41,7 +41,7 @@ UNVARIED = {
     *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("name", "learning_rate", "beta2")),
     "generator.minibatch_stddev",
 }
-"""Settings that no variation changes: sizes, numbers, which images there are, and what a generator does not have."""
+"""Settings that no variation changes: sizes, numbers, data, and options that a generator does not have."""
 
 
 def started(*words: str) -> subprocess.Popen[str]:
@@ -55,45 +55,47 @@ def clean_environment() -> dict[str, str]:
 
 
 def is_running(process: int) -> bool:
-    """Return whether a process still does something; one that has ended may wait for somebody to ask how."""
+    """Return whether a process still runs; a zombie does not."""
     stat = Path(f"/proc/{process}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Compute in one thread, as a tiny run does: tiny tensors gain nothing from a second one."""
-    usual = torch.get_num_threads()
+    """Compute in one thread, as a tiny run does."""
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(usual)
+    torch.set_num_threads(previous)
 
 
-def test_a_device_that_is_not_there_is_one_sentence_and_no_file(tmp_path):
+def test_missing_device_gives_one_line_error_and_no_file(tmp_path):
     command = started(str(BENCHMARKS / "gpu.py"), "--device", "cuda:63", "--out", str(tmp_path / "gpu.json"))
-    said = command.communicate()[0]
-    assert command.returncode == 2 and said.count("\n") == 1 and "device is 'cuda:63'" in said
+    output = command.communicate()[0]
+    assert command.returncode == 2 and output.count("\n") == 1 and "device is 'cuda:63'" in output
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_the_command_runs_its_parts_tiny_on_a_cpu(tmp_path):
-    files = [tmp_path / f"{number}.json" for number in range(len(APART))]
-    options = [("--only", ",".join(names), "--out", str(file)) for names, file in zip(APART, files, strict=True)]
+def test_command_runs_parts_tiny_on_cpu(tmp_path):
+    files = [tmp_path / f"{number}.json" for number in range(len(SUBPROCESS_PARTS))]
+    options = [
+        ("--only", ",".join(names), "--out", str(file)) for names, file in zip(SUBPROCESS_PARTS, files, strict=True)
+    ]
     running = [started(str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--tiny", *words) for words in options]
-    said = [process.communicate()[0] for process in running]
+    outputs = [process.communicate()[0] for process in running]
     found = {name: part for file in files for name, part in json.loads(file.read_text())["parts"].items()}
-    assert [process.returncode for process in running] == [0, 0], (said, found)
+    assert [process.returncode for process in running] == [0, 0], (outputs, found)
     assert {name: part["status"] for name, part in found.items()} == dict.fromkeys(found, "passed")
     assert found.keys() == {"kill", "devices", "serving", "speed"}
     assert found["kill"]["kills"] == 1 and 0 < found["kill"]["resumed_at"][0] < found["kill"]["images"]
     assert found["serving"]["images_right"] == found["serving"]["images_wanted"] > 0
     (row,) = found["speed"]["rows"]
     assert row["images_per_second"].keys() == {"eager", "plain"}
-    assert [target["met"] for target in found["speed"]["targets"]] == [None] * 3  # nothing is claimed
+    assert [target["met"] for target in found["speed"]["targets"]] == [None] * 3  # no target applies
 
 
-@pytest.mark.parametrize("name", HERE)
-def test_a_part_passes_tiny_on_a_cpu(tmp_path, one_thread, name):
+@pytest.mark.parametrize("name", IN_PROCESS_PARTS)
+def test_part_passes_tiny_on_cpu(tmp_path, one_thread, name):
     (tmp_path / "work").mkdir()
     result = Result(tmp_path / "result.json")
     PARTS[name].run(Settings("cpu", True, tmp_path / "work"), result)
@@ -111,7 +113,7 @@ def test_a_part_passes_tiny_on_a_cpu(tmp_path, one_thread, name):
     assert expected[name](json.loads((tmp_path / "result.json").read_text()))
 
 
-def test_the_marked_tests_are_counted(tmp_path, monkeypatch):
+def test_marked_tests_are_counted(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["gpu: needs a GPU"]\n')
     tests = {"good": "pass", "bad": "assert False", "left_out": "pytest.skip('no GPU')"}
@@ -130,13 +132,13 @@ def test_the_marked_tests_are_counted(tmp_path, monkeypatch):
     assert result.failures == ["pytest ended with exit code 1", "failed: tests.test_some::test_bad"]
 
 
-def test_every_part_is_tried_here():
-    assert sorted([*APART[0], *APART[1], *HERE, "tests"]) == sorted(PARTS)
+def test_every_part_is_tested():
+    assert sorted([*SUBPROCESS_PARTS[0], *SUBPROCESS_PARTS[1], *IN_PROCESS_PARTS, "tests"]) == sorted(PARTS)
 
 
 FAKES = {
     "passes": "result.check(True, '')",
-    "fails": "result.check(1 + 1 == 3, 'one and one are not three')",
+    "fails": "result.check(1 + 1 == 3, '1 + 1 is not 3')",
     "misses": "result.target('a large number', 1.0, at_least=2.0)",
     "raises": "raise ValueError('no such thing')",
     "crashes": "result.add(measured=7); os.kill(os.getpid(), signal.SIGSEGV)",
@@ -148,7 +150,7 @@ FAKES = {
 }
 
 
-def test_a_part_that_fails_crashes_or_hangs_ends_alone(tmp_path):
+def test_failing_part_does_not_affect_others(tmp_path):
     for name, work in FAKES.items():
         lines = [
             "import atexit, os, signal, subprocess",
@@ -171,14 +173,14 @@ sys.exit(gpu.main())
 """)
     out = tmp_path / "out.json"
     running = started(str(script), "--device", "cpu", "--only", ",".join(FAKES), "--out", str(out))
-    said = running.communicate()[0]
-    assert running.returncode == 1, said
+    output = running.communicate()[0]
+    assert running.returncode == 1, output
     found = json.loads(out.read_text())["parts"]
     status = {name: part["status"] for name, part in found.items()}
     failed = dict.fromkeys(("fails", "misses", "raises", "crashes", "crashes-at-its-end", "checks-nothing"), "failed")
     skipped = {"leaves-out": "skipped: no such machine"}
-    assert status == {"passes": "passed", "hangs": "timed out", "passes-last": "passed", **failed, **skipped}, said
-    assert found["fails"]["failures"] == ["one and one are not three"]
+    assert status == {"passes": "passed", "hangs": "timed out", "passes-last": "passed", **failed, **skipped}, output
+    assert found["fails"]["failures"] == ["1 + 1 is not 3"]
     assert found["misses"]["targets"] == [{"target": "a large number", "value": 1.0, "met": False}]
     assert "ValueError: no such thing" in found["raises"]["failures"][0]
     assert (
@@ -187,20 +189,20 @@ sys.exit(gpu.main())
     assert 3 <= found["hangs"]["seconds"] < 20
     assert not is_running(found["hangs"]["child"])
     assert found["checks-nothing"]["failures"] == ["nothing was checked"]
-    assert "hangs         timed out" in said and "| a large number | 1.0 | no |" in said
+    assert "hangs         timed out" in output and "| a large number | 1.0 | no |" in output
 
 
-def test_an_unknown_part_is_named_before_anything_runs(tmp_path):
+def test_unknown_part_is_rejected_first(tmp_path):
     running = started(str(BENCHMARKS / "gpu.py"), "--only", "speeds", "--out", str(tmp_path / "out.json"))
     assert "--only has 'speeds': expected some of devices, equality" in running.communicate()[0]
     assert running.returncode == 2 and not (tmp_path / "out.json").exists()
 
 
-def test_all_parts_together_take_nine_minutes_at_most():
+def test_time_limits_sum_to_nine_minutes():
     assert sum(part.limit_seconds for part in PARTS.values()) <= MOST_SECONDS == 540
 
 
-def test_the_variations_hold_every_loss_penalty_network_operation_and_setting():
+def test_variations_cover_every_option():
     start = override(config_for("mnist"), SMALL)
     configs = {name: override(start, changes) for name, changes in VARIATIONS.items()}
     assert {config.objective.loss for config in configs.values()} == LOSSES.keys()
@@ -232,24 +234,24 @@ def tiny(**changes: object):
     return override(config_for("mnist"), {**small, **changes})
 
 
-def test_a_state_that_is_not_wholly_restored_is_noticed(monkeypatch):
+def test_incomplete_restore_is_detected(monkeypatch):
     config = tiny(**{"data.height": 8, "data.width": 8})
     assert equality.compared(config, sent=False)["failures"] == []
-    usual = SmallTraining.load
+    original_load = SmallTraining.load
 
-    def forgetful(self: SmallTraining, tensors, images_seen):
-        usual(
+    def incomplete_load(self: SmallTraining, tensors, images_seen):
+        original_load(
             self,
             {name: 0 * tensor if name.endswith("exp_avg_sq") else tensor for name, tensor in tensors.items()},
             images_seen,
         )
 
-    monkeypatch.setattr(SmallTraining, "load", forgetful)
+    monkeypatch.setattr(SmallTraining, "load", incomplete_load)
     failures = equality.compared(config, sent=False)["failures"]
     assert len(failures) == 2 and all(failure.startswith("a resumed run: ") for failure in failures)
 
 
-def test_a_single_bit_is_a_difference():
+def test_single_bit_is_a_difference():
     one, other = torch.tensor([1.0, 0.0, float("nan")]), torch.tensor([1.0, -0.0, float("nan")])
     assert same_bits(one, one.clone()) and not same_bits(one, other)
     assert "1 of 2 tensors differ" in different_bits({"a": one, "b": one}, {"a": one, "b": other})
@@ -269,18 +271,18 @@ for line in sys.stdin:
 """
 
 
-def test_a_way_to_train_that_fails_leaves_the_others_measured(tmp_path, monkeypatch):
-    """Processes that only answer: one of them ends at its first step, and one never gets compiled."""
+def test_failing_worker_leaves_others_measured(tmp_path, monkeypatch):
+    """Workers that only answer: one ends at its first step, and one never finishes compiling."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     monkeypatch.setattr(speed_workers, "__file__", str(script))
-    told: dict[str, Any] = {"recipe": "mnist", "batch_size": 64, "device": "cpu"}
+    settings: dict[str, Any] = {"recipe": "mnist", "batch_size": 64, "device": "cpu"}
     result = Result(tmp_path / "result.json")
     kinds = {"eager": "answers", "plain": "ends", "compiled": "hangs"}
-    case = Case("mnist at batch 64", told, {way: Worker(kind, told) for way, kind in kinds.items()}, result)
+    case = Case("mnist at batch 64", settings, {way: Worker(kind, settings) for way, kind in kinds.items()}, result)
     case.workers["compiled"].send(steps=4)
     case.wait_for_compiled(0.2)
-    with Worker("answers", told) as product:
+    with Worker("answers", settings) as product:
         row = case.row(product, windows=3, seconds=1.0)
     case.end()
     assert row["images_per_second"] == {"eager": {"median": 1024.0, "low": 1024.0, "high": 1024.0}}  # 8 steps in 0.5 s
@@ -289,19 +291,19 @@ def test_a_way_to_train_that_fails_leaves_the_others_measured(tmp_path, monkeypa
     assert result.failures == ["mnist at batch 64: ends: ended with exit code 1: no memory is left"]
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_the_compiled_plain_loop_trains_as_the_plain_loop(one_thread):
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
+def test_compiled_plain_loop_equals_plain_loop(one_thread):
     config, losses = tiny(conditional=False), []
     for compiled in (False, True):
         torch.manual_seed(0)
         loop = PlainLoop(config, torch.rand(16, 1, 32, 32))
         if compiled:
-            loop.compile("eager")  # traced and run: the compiler itself takes longer than this whole test
+            loop.compile("eager")  # traces only; compiling takes longer than this test
         losses.append([loop.step() for _ in range(5)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_targets_are_those_of_the_recorded_steps():
+def test_targets_use_recorded_steps():
     speeds = {
         "recorded": [300.0, 320.0],
         "eager": [100.0, 100.0],
@@ -311,17 +313,17 @@ def test_targets_are_those_of_the_recorded_steps():
     row = {"recipe": "tutorial", "batch_size": 64, **compared(speeds, [1000.0, 1000.0], 1e9)}
     assert [(value, least) for _, value, least in aims([row])] == [(1.55, 1.5), (7.0, 5.0), (None, 0.4)]
     assert [value for _, value, _ in aims([{**row, "batch_size": 1024}])] == [None, None, 0.31]
-    del speeds["recorded"]  # a recorded loop that failed meets nothing by its eager speed
+    del speeds["recorded"]  # without recorded steps no target is met
     assert [value for _, value, _ in aims([{**row, **compared(speeds, [1000.0, 1000.0], 1e9)}])] == [None] * 3
 
 
 @pytest.mark.parametrize(("value", "met"), [(1.5, True), (1.49, False), (None, False)])
-def test_a_missing_number_misses_its_target(tmp_path, value, met):
+def test_missing_number_misses_target(tmp_path, value, met):
     result = Result(tmp_path / "result.json")
     result.target("speed", value, at_least=1.5)
     result.finish()
     assert (result.targets[0].met, result.status) == (met, "passed" if met else "failed")
 
 
-def test_settings_know_a_gpu_by_its_name(tmp_path):
+def test_settings_on_gpu(tmp_path):
     assert [Settings(name, False, tmp_path).on_gpu for name in ("cpu", "cuda", "cuda:1")] == [False, True, True]

@@ -1,4 +1,4 @@
-"""`cardigan diagnose`: the same verdict after the fact, from tables and journals; bad ones refused in a sentence."""
+"""`cardigan diagnose`: the same diagnosis after training, from tables and journals; bad input gives an error."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from cardigan.errors import CardiganError
 
 
 def write_table(path, runs, columns=("step", "d_loss", "g_loss", "fid")):
-    """Write made-up runs: losses every 10 steps, a score every 100; `bad` ones are ruined from step 3,000 on."""
+    """Write synthetic runs: losses every 10 steps, a score every 100. `bad` runs degrade from step 3,000 on."""
     lines = ["run," + ",".join(columns)]
     for name, bad in runs.items():
         numbers = random.Random(name)
@@ -68,17 +68,17 @@ def test_single_run_json_and_text(tmp_path, capsys):
 )
 def test_bad_tables_raise(tmp_path, text, expected):
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(CardiganError) as refused:
+    with pytest.raises(CardiganError) as error:
         diagnose_path(tmp_path / "table.csv")
-    assert expected in str(refused.value)
+    assert expected in str(error.value)
 
 
 def test_other_inputs_raise(tmp_path):
     (tmp_path / "journal.jsonl").write_text("no journal")
     (tmp_path / "not.csv.gz").write_text("no gzip")
     for path, expected in (
-        ("missing", "holds no journal"),
-        ("journal.jsonl", "no line of a training"),
+        ("missing", "has no journal"),
+        ("journal.jsonl", "no training records"),
         ("not.csv.gz", "Cannot read"),
         ("no.csv", "Cannot"),
     ):

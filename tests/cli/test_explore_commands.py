@@ -1,4 +1,4 @@
-"""walk, mix, invert and probe: what they write, and what they refuse."""
+"""walk, mix, invert and probe: outputs and errors."""
 
 import csv
 import shutil
@@ -28,11 +28,11 @@ def test_walk_writes_animation_through_its_seeds(model, tmp_path, capsys):
     assert command(words) == 0
     assert "5 frames through 2 seeds, 0.5 s" in capsys.readouterr().out
     stops = cardigan.load(model).sample_seeds([3, 7], 4)
-    with Image.open(out) as film:
-        assert film.n_frames == 5
+    with Image.open(out) as animation:
+        assert animation.n_frames == 5
         for frame, stop in ((0, stops[0]), (4, stops[1])):
-            film.seek(frame)
-            shown = np.asarray(film.convert("L"))
+            animation.seek(frame)
+            shown = np.asarray(animation.convert("L"))
             factor = shown.shape[0] // 32
             assert np.array_equal(shown[::factor, ::factor], stop[:, :, 0])
     assert command(words) == 2 and "--overwrite" in capsys.readouterr().err
@@ -58,8 +58,8 @@ def test_parallel_walks_start_at_consecutive_seeds(model, tmp_path):
     ]
     assert command(words) == 0
     stops = cardigan.load(model).sample_seeds([3, 7], 4)
-    with Image.open(out) as film:
-        shown = np.asarray(film.convert("L"))
+    with Image.open(out) as animation:
+        shown = np.asarray(animation.convert("L"))
     factor = shown.shape[0] // 32
     assert np.array_equal(
         shown[::factor, ::factor], np.concatenate([stops[0], np.zeros((32, 2, 1), np.uint8), stops[1]], axis=1)[:, :, 0]
@@ -100,7 +100,7 @@ def test_mix_ablate_box(model, tmp_path, capsys):
         command(["mix", str(model), "--ablate-box", "3:0,0,32,10", "--seeds", "0-4", "--label", "7", "--out", str(out)])
         == 0
     )
-    assert "of G's features are drawn there; 5 pictures" in capsys.readouterr().out
+    assert "features of G are active there; 5 images" in capsys.readouterr().out
     shown = np.asarray(Image.open(out))
     assert shown.shape == (2 * 34 - 2, 5 * 34 - 2)
     assert np.array_equal(shown[:32, :32], cardigan.load(model).sample_seeds([0], 7)[0, :, :, 0])
@@ -125,9 +125,9 @@ def test_invert_images(model, tmp_path, capsys):
         )
         == 0
     )
-    told = capsys.readouterr().out
-    assert "grey levels off, class" in told
-    point = next(line.strip() for line in told.splitlines() if line.startswith("  z"))
+    output = capsys.readouterr().out
+    assert "gray levels, class" in output
+    point = next(line.strip() for line in output.splitlines() if line.startswith("  z"))
     assert (
         command(
             [
@@ -155,12 +155,12 @@ def test_invert_images(model, tmp_path, capsys):
 
 
 def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     digits = cardigan.load_mnist("test").pixels[:60].reshape(60, 28, 28).numpy()
     for number, digit in enumerate(digits):
-        place = folder / str(number % 2)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digit).save(place / f"{number:02}.png")
+        class_folder = folder / str(number % 2)
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digit).save(class_folder / f"{number:02}.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)).save(folder / "0" / "noise.png")
     words = [
         "probe",
@@ -176,8 +176,8 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
     assert command(words) == 0
     printed = capsys.readouterr().out
     assert (
-        "61 pictures compared with 200 pictures of mnist; the strangest: 0/noise.png" in printed
-        and "a linear classifier" in printed
+        "61 images compared with 200 images of mnist; strongest outlier: 0/noise.png" in printed
+        and "linear classifier" in printed
     )
     with (tmp_path / "probe" / "outliers.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -195,7 +195,7 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["walk", "RUN", "--seeds", "1"], "give at least two"),
         (["walk", "RUN", "--seeds", "a"], "--seeds is 'a'"),
@@ -205,13 +205,13 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         (["walk", "RUN", "--directions", "x"], "--directions is 'x'"),
         (["walk", "RUN", "--fps", "0"], "more than 0"),
         (["walk", "RUN", "--columns", "5"], "expected 1..4"),
-        (["mix", "RUN"], "not both and not neither"),
+        (["mix", "RUN"], "Expected exactly one of"),
         (["mix", "RUN", "--corners", "1,2,3"], "expected four"),
         (["mix", "RUN", "--corners", "1,2,3,4", "--position", "2,0"], "--position is '2,0'"),
-        (["mix", "RUN", "--add", "1", "--corners", "1,2,3,4"], "not both"),
+        (["mix", "RUN", "--add", "1", "--corners", "1,2,3,4"], "Expected exactly one of"),
         (["mix", "RUN", "--add", "1", "--truncation", "3"], "truncation is 3"),
-        (["invert", "RUN", "no.png"], "no.png is no picture that can be read"),
-        (["invert", "RUN", "RUN/config.json"], "config.json is no picture"),
+        (["invert", "RUN", "no.png"], "no.png cannot be read as an image"),
+        (["invert", "RUN", "RUN/config.json"], "config.json cannot be read as an image"),
         (["invert", "RUN", "RUN/samples/00000032.png", "--steps", "0"], "steps is 0"),
         (["probe", "RUN", "no-such-folder"], "no-such-folder"),
         (["probe", "RUN/generator.safetensors", "mnist"], "holds no discriminator"),
@@ -219,11 +219,11 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         (["probe", "RUN", "mnist", "--out", "RUN"], "never replaced"),
     ],
 )
-def test_bad_arguments_give_one_line_error(model, tmp_path, monkeypatch, capsys, words, told):
+def test_bad_arguments_give_one_line_error(model, tmp_path, monkeypatch, capsys, words, expected):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model, tmp_path / "RUN")
     before = set(tmp_path.iterdir())
     assert command(words) == 2
-    said = capsys.readouterr().err
-    assert told in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert expected in message and message.count("\n") == 1
     assert set(tmp_path.iterdir()) == before

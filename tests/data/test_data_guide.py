@@ -1,4 +1,4 @@
-"""Every source of docs/guides/data.md, trained on by the guide's own command with small data made for it."""
+"""Every command in the source table of docs/guides/data.md trains on small generated data."""
 
 import io
 import re
@@ -129,7 +129,7 @@ def test_guide_command_trains(tmp_path, monkeypatch, capsys, command):
     words = command.split()
     SOURCE_MAKERS[words[2]](tmp_path / words[2])
     monkeypatch.chdir(tmp_path)
-    workers = [] if words[2] == "mnist" else ["--data.num_workers", "0"]  # digits lie ready: there is nothing to decode
+    workers = [] if words[2] == "mnist" else ["--data.num_workers", "0"]  # built-in digits are not decoded
     assert run([*words[1:], *QUICK_OPTIONS, *workers, "--out", "run"]) == 0
     assert (tmp_path / "run" / "generator.safetensors").exists()
     assert words[2] == "mnist" or "images: 12" in capsys.readouterr().out

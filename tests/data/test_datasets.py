@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from cardigan.config import DataConfig
-from cardigan.data import cache
-from cardigan.data import workers as loading
+from cardigan.data import cache, workers
 from cardigan.data.datasets import dataset_stats, open_datasets
 from cardigan.data.decoding import decode_image, decode_spec
 from cardigan.data.formats.detection import open_reader
@@ -27,7 +26,7 @@ SIDE = 16
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def isolated_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / "cache"))
 
 
@@ -42,16 +41,16 @@ def random_image(number: int, size=(20, 24), mode="RGB") -> Image.Image:
 
 def image_folder(path, count=10, classes=0):
     for number in range(count):
-        place = path / f"class{number % classes}" if classes else path
-        place.mkdir(parents=True, exist_ok=True)
-        random_image(number).save(place / f"{number:03}.png")
+        folder = path / f"class{number % classes}" if classes else path
+        folder.mkdir(parents=True, exist_ok=True)
+        random_image(number).save(folder / f"{number:03}.png")
     return path
 
 
 def expected_images(path) -> dict[bytes, str]:
-    """Return the name of every image by its pixels in the frame."""
-    reader, frame = open_reader(str(path)), decode_spec(data_config(path))
-    return {decode_image(reader.read(index), frame).tobytes(): reader.entry_name(index) for index in range(len(reader))}
+    """Return the name of every image by its decoded pixels."""
+    reader, spec = open_reader(str(path)), decode_spec(data_config(path))
+    return {decode_image(reader.read(index), spec).tobytes(): reader.entry_name(index) for index in range(len(reader))}
 
 
 def image_keys(pixels: torch.Tensor, known: dict[bytes, str]) -> list[str]:
@@ -62,9 +61,9 @@ def test_cache_and_holdout_partition_the_source(tmp_path):
     path = image_folder(tmp_path / "photos")
     known = expected_images(path)
     found = open_datasets(data_config(path, holdout=3))
-    training, held_out = image_keys(found.train.pixels, known), image_keys(found.holdout.pixels, known)
-    assert len(training) == 7 and len(held_out) == 3
-    assert sorted(training + held_out) == sorted(known.values())
+    train_keys, holdout_keys = image_keys(found.train.pixels, known), image_keys(found.holdout.pixels, known)
+    assert len(train_keys) == 7 and len(holdout_keys) == 3
+    assert sorted(train_keys + holdout_keys) == sorted(known.values())
     again = open_datasets(data_config(path, holdout=3))
     assert torch.equal(found.train.pixels, again.train.pixels)
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 1
@@ -72,12 +71,12 @@ def test_cache_and_holdout_partition_the_source(tmp_path):
 
 def test_second_open_uses_the_cache(tmp_path, monkeypatch):
     path = image_folder(tmp_path / "photos")
-    heard = []
-    open_datasets(data_config(path), on_progress=lambda done, of: heard.append((done, of)))
-    assert heard[-1] == (10, 10)
-    heard.clear()
-    open_datasets(data_config(path), on_progress=lambda done, of: heard.append(done))
-    assert heard == []
+    progress = []
+    open_datasets(data_config(path), on_progress=lambda done, total: progress.append((done, total)))
+    assert progress[-1] == (10, 10)
+    progress.clear()
+    open_datasets(data_config(path), on_progress=lambda done, total: progress.append(done))
+    assert progress == []
 
 
 def test_truncated_cache_is_rebuilt(tmp_path):
@@ -90,7 +89,7 @@ def test_truncated_cache_is_rebuilt(tmp_path):
 
 @pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
 def test_stream_epoch_is_a_permutation_and_can_start_anywhere(tmp_path, monkeypatch, num_workers, forks):
-    monkeypatch.setattr(loading, "CAN_FORK", forks)
+    monkeypatch.setattr(workers, "CAN_FORK", forks)
     path = image_folder(tmp_path / "photos")
     known = expected_images(path)
     found = open_datasets(replace(data_config(path, cache="none", holdout=2), num_workers=num_workers))
@@ -259,7 +258,7 @@ def shards(path, count=3, each=20):
 
 @pytest.mark.parametrize(("num_workers", "forks"), [(0, True), (2, True), (2, False)])
 def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monkeypatch, num_workers, forks):
-    monkeypatch.setattr(loading, "CAN_FORK", forks)
+    monkeypatch.setattr(workers, "CAN_FORK", forks)
     source = shards(tmp_path / "shards")
     found = open_datasets(replace(data_config(source), num_workers=num_workers))
     assert found.train.num_classes == 4 and len(found.train.pixels) == 60
@@ -288,13 +287,13 @@ def test_shard_stream_yields_whole_epochs_and_can_start_anywhere(tmp_path, monke
 
 def test_shards_reject_max_images_and_unknown_classes(tmp_path):
     source = shards(tmp_path / "shards")
-    for changes, told in (
+    for changes, message in (
         ({"max_images": 5}, "data.max_images is 5"),
-        ({"holdout": 41}, "none would be left"),
+        ({"holdout": 41}, "would be left to train on"),
         ({"labels": "folders"}, "data.labels is"),
         ({"cache": "disk"}, "data.cache is"),
     ):
-        with pytest.raises(CardiganError, match=told):
+        with pytest.raises(CardiganError, match=message):
             open_datasets(data_config(source, **changes))
     found = open_datasets(data_config(source, num_classes=2))
     assert found.num_unlabeled == 30
@@ -314,7 +313,7 @@ def test_holdout_takes_whole_shards(tmp_path):
     stream = found.make_stream(seed=3, batch_size=10, rank_slice=slice(0, 10))(0)
     seen = {each.permute(1, 2, 0).contiguous().numpy().tobytes() for _ in range(4) for each in next(stream)[0]}
     stream.close()
-    assert len(held) == 25 and len(seen) == 20 and len(known) == 60  # twice the only shard that is left
+    assert len(held) == 25 and len(seen) == 20 and len(known) == 60  # twice the only remaining shard
     assert not seen & held and seen | held < known
     assert (
         found.source_fingerprint["fingerprint"] == open_datasets(data_config(source)).source_fingerprint["fingerprint"]
@@ -323,10 +322,10 @@ def test_holdout_takes_whole_shards(tmp_path):
 
 def test_concurrent_cache_builds(tmp_path, monkeypatch):
     path = image_folder(tmp_path / "photos")
-    usual = cache._write_cache
+    write_cache = cache._write_cache
 
     def build_in_other_process(temporary, *arguments):
-        usual(temporary, *arguments)
+        write_cache(temporary, *arguments)
         shutil.copytree(temporary, temporary.with_name(temporary.name.rpartition("-")[2]))
 
     monkeypatch.setattr(cache, "_write_cache", build_in_other_process)
@@ -338,10 +337,10 @@ def test_missing_shard_raises_data_lost(tmp_path):
     found = open_datasets(replace(data_config(source), num_workers=1))
     (tmp_path / "shards" / "train-001.tar").write_bytes(b"gone wrong" * 100)
     stream = found.make_stream(seed=0, batch_size=30, rank_slice=slice(0, 30))(0)
-    with pytest.raises(CardiganError, match=r"train-001.tar") as told:
+    with pytest.raises(CardiganError, match=r"train-001.tar") as caught:
         for _ in range(4):
             next(stream)
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(caught.value)
 
 
 def test_source_fingerprint_json_round_trip(tmp_path):

@@ -1,4 +1,4 @@
-"""`cardigan train FOLDER`: what is chosen, what is told, what is refused, and that a run goes on bit for bit."""
+"""`cardigan train FOLDER`: automatic settings and their reasons, errors, and bit-exact resume."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from cardigan.config import override
 from cardigan.data.formats.detection import open_reader
 from cardigan.data.stats import DatasetStats
 from cardigan.errors import CardiganError
-from cardigan.experiment import build as assemble
+from cardigan.experiment import build as experiment_build
 from cardigan.experiment.auto import auto_config
 from cardigan.metrics import quick
 from cardigan.recipes import config_for
@@ -43,7 +43,7 @@ SMALL_ARGUMENTS = [word for name, value in SMALL.items() for word in (f"--{name}
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def isolated_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(quick, "MIN_SAMPLES", 8)
 
@@ -84,11 +84,8 @@ def test_train_on_folder_prints_and_saves_chosen_settings(tmp_path, folder):
         assert reason in done.stdout
     config = read_config(RunDirectory(tmp_path / "run"))
     assert (config.recipe, config.data.source, config.images) == ("images", str(folder), 16)
-    assert (config.data.height, config.data.width, config.data.channels) == (
-        24,
-        32,
-        3,
-    )  # all of one shape, which is kept
+    shape = (config.data.height, config.data.width, config.data.channels)
+    assert shape == (24, 32, 3)  # all images have the same aspect ratio, which is kept
     assert config.augment.probability == 1.0
     start = next(event for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "start")
     assert any("DiffAugment" in message for message in start.values["messages"])
@@ -116,18 +113,18 @@ def test_resume_is_bit_exact(tmp_path, folder, cache, num_workers):
 
 
 def test_worker_count_does_not_change_training(tmp_path, folder):
-    waited = []
+    wait_fractions = []
     overrides = {**SMALL, "data.cache": "none", "data.num_workers": 1}
 
     def listen(event: Event) -> None:
-        waited.extend([event.values["data_wait_fraction"]] if "data_wait_fraction" in event.values else [])
+        wait_fractions.extend([event.values["data_wait_fraction"]] if "data_wait_fraction" in event.values else [])
 
     cardigan.train(folder, images=32, out=tmp_path / "streamed", overrides=overrides, on_event=listen)
-    assert waited and all(0 <= share <= 1 for share in waited)
-    one_by_one = cardigan.train(
+    assert wait_fractions and all(0 <= fraction <= 1 for fraction in wait_fractions)
+    single_process = cardigan.train(
         folder, images=32, out=tmp_path / "alone", overrides={**overrides, "data.num_workers": 0}
     )
-    assert one_by_one.images_seen == 32
+    assert single_process.images_seen == 32
     assert tensors_equal(weights(tmp_path / "streamed"), weights(tmp_path / "alone"))
 
 
@@ -146,7 +143,7 @@ def test_changed_source_is_rejected_on_resume(tmp_path, folder):
 def test_resume_keeps_chosen_settings(tmp_path, folder, monkeypatch):
     first = cardigan.train(folder, images=16, out=tmp_path / "run", overrides={**SMALL})
     monkeypatch.setattr(
-        assemble, "measure_throughput", lambda config, devices: pytest.fail("nothing is to be chosen again")
+        experiment_build, "measure_throughput", lambda config, devices: pytest.fail("settings were chosen again")
     )
     again = cardigan.train(folder, images=32, out=tmp_path / "run", overrides={**SMALL}, resume=True)
     assert replace(again.config, images=16) == first.config
@@ -171,25 +168,25 @@ def test_train_on_arrays_and_datasets(tmp_path):
 
 
 def test_out_of_memory_halves_the_microbatch(tmp_path, folder, monkeypatch):
-    """A device on which more than two images at a time do not fit."""
-    build = assemble.build_state
+    """The device has memory for at most two images at a time."""
+    build = experiment_build.build_state
 
-    def small(config, spec, devices):
+    def build_limited(config, spec, devices):
         state = build(config, spec, devices)
 
-        def refuse(_, given):
-            if len(given[0]) > 2 and torch.is_grad_enabled():
+        def raise_out_of_memory(_, inputs):
+            if len(inputs[0]) > 2 and torch.is_grad_enabled():
                 raise torch.OutOfMemoryError("no room")
 
-        state.networks.generator.register_forward_pre_hook(refuse)
+        state.networks.generator.register_forward_pre_hook(raise_out_of_memory)
         return state
 
-    monkeypatch.setattr(assemble, "build_state", small)
-    monkeypatch.setattr(assemble, "measure_throughput", lambda config, devices: 100.0)
-    told = []
-    run = cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL}, on_event=told.append)
+    monkeypatch.setattr(experiment_build, "build_state", build_limited)
+    monkeypatch.setattr(experiment_build, "measure_throughput", lambda config, devices: 100.0)
+    events = []
+    run = cardigan.train(folder, images=24, out=tmp_path / "run", overrides={**SMALL}, on_event=events.append)
     assert run.images_seen == 24 and run.config.gradient_accumulation == 4 and run.config.batch_size == 8
-    messages = [message for event in told if event.kind == "start" for message in event.values["messages"]]
+    messages = [message for event in events if event.kind == "start" for message in event.values["messages"]]
     assert any("4 images at a time do not fit into memory, so it is 2 now" in message for message in messages)
     assert read_config(RunDirectory(tmp_path / "run")).gradient_accumulation == 4
 
@@ -198,8 +195,8 @@ def test_out_of_memory_error_is_one_line(tmp_path, folder, monkeypatch):
     def out_of_memory(*_):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(assemble, "build_state", out_of_memory)
-    monkeypatch.setattr(assemble, "measure_throughput", lambda config, devices: 100.0)
+    monkeypatch.setattr(experiment_build, "build_state", out_of_memory)
+    monkeypatch.setattr(experiment_build, "measure_throughput", lambda config, devices: 100.0)
     with pytest.raises(
         CardiganError, match=r"images of 16x16 at a time do not fit into memory: make the networks narrower"
     ):
@@ -212,9 +209,11 @@ def dataset_stats(**changes) -> DatasetStats:
     )
 
 
-def auto_settings(survey: DatasetStats, device="cpu", pace=500.0, given=frozenset(), **settings):
+def auto_settings(stats: DatasetStats, device="cpu", images_per_second=500.0, given=frozenset(), **settings):
     config = override(config_for("anything"), settings)
-    return auto_config(config, {*given, *settings}, survey, device, lambda tried: pace * 32 / tried.generator.width)
+    return auto_config(
+        config, {*given, *settings}, stats, device, lambda config: images_per_second * 32 / config.generator.width
+    )
 
 
 def test_auto_settings_fit_images():
@@ -237,12 +236,12 @@ def test_auto_settings_fit_images():
         and auto_settings(dataset_stats(num_images=50_000, num_shards=19))[0].data.holdout == 0
     )
     assert auto_settings(dataset_stats(height=28, width=28, channels=1))[0].data.height == 32
-    told = "classes: found but not used; --conditional trains on them"
-    assert told in auto_settings(dataset_stats(), **{"data.labels": "folders"})[1] and told not in reasons
-    assert told not in auto_settings(dataset_stats(), **{"data.labels": "folders", "conditional": True})[1]
+    reason = "classes: found but not used; --conditional trains on them"
+    assert reason in auto_settings(dataset_stats(), **{"data.labels": "folders"})[1] and reason not in reasons
+    assert reason not in auto_settings(dataset_stats(), **{"data.labels": "folders", "conditional": True})[1]
     assert (
         auto_settings(dataset_stats(num_images=50_000), **{"data.max_images": 300})[0].augment.probability == 1.0
-    )  # what is not trained on does not count
+    )  # only the training images count
     wide, _ = auto_settings(dataset_stats(height=48, width=96, same_aspect_ratio=True))
     assert (wide.data.height, wide.data.width) == (48, 96)
     assert (
@@ -254,9 +253,9 @@ def test_auto_settings_fit_images():
 def test_auto_settings_fit_machine():
     assert auto_settings(dataset_stats())[0].generator.width == 32
     assert (
-        auto_settings(dataset_stats(), pace=50.0)[0].generator.width == 24
-    )  # a slow machine's hour is too short for more
-    assert auto_settings(dataset_stats(), "cuda", pace=2000.0)[0].generator.width == 64
+        auto_settings(dataset_stats(), images_per_second=50.0)[0].generator.width == 24
+    )  # an hour on a slow machine is too short for a wider network
+    assert auto_settings(dataset_stats(), "cuda", images_per_second=2000.0)[0].generator.width == 64
     assert 20_000 <= auto_settings(dataset_stats())[0].sample_every_images <= 60_000
 
 
@@ -296,7 +295,7 @@ def test_auto_setting_reasons():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["train", "no-such-folder"], "no-such-folder"),
         (["train", "mnst"], "mnist"),
@@ -313,11 +312,11 @@ def test_auto_setting_reasons():
         (["train", "mnist", "--data.cache", "none"], "data.cache is 'none', which mnist does not read"),
     ],
 )
-def test_bad_arguments_give_one_line_error(tmp_path, folder, words, told):
+def test_bad_arguments_give_one_line_error(tmp_path, folder, words, expected):
     (tmp_path / "empty").mkdir()
     done = command(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
-    assert told in done.stderr and "Traceback" not in done.stderr
+    assert expected in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -331,27 +330,28 @@ def test_existing_run_is_rejected_first(tmp_path, folder):
 
 def test_source_fingerprint_is_saved_with_run(tmp_path, folder):
     cardigan.train(folder, images=16, out=tmp_path / "run", overrides=SMALL)
-    facts = json.loads((tmp_path / "run" / "source.json").read_bytes())
-    assert facts["num_images"] == 24 and facts["names"][0] == "left/00.png"
+    metadata = json.loads((tmp_path / "run" / "source.json").read_bytes())
+    assert metadata["num_images"] == 24 and metadata["names"][0] == "left/00.png"
 
 
 def test_dead_worker_saves_and_stops(tmp_path, folder):
-    """An image that is asked for after a while kills the worker."""
-    whole, parent, asked = open_reader(str(folder)), os.getpid(), []
+    """Reading an image kills the worker after a while."""
+    reader, parent, num_reads = open_reader(str(folder)), os.getpid(), 0
 
     def kill_worker(index):
-        asked.append(index)
-        if os.getpid() != parent and len(asked) > 100:
+        nonlocal num_reads
+        num_reads += 1
+        if os.getpid() != parent and num_reads > 100:
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole.read(index)
+        return reader.read(index)
 
-    source = replace(whole, read=kill_worker)
+    source = replace(reader, read=kill_worker)
     overrides = {**SMALL, "data.cache": "none", "data.num_workers": 1, "checkpoint_every_images": 10_000}
     with pytest.raises(CardiganError, match=r"A process that decodes images of .* died .*data.num_workers"):
         cardigan.train(source, images=800, out=tmp_path / "run", overrides=overrides)
     assert cardigan.load(tmp_path / "run").images_seen > 0
     again = cardigan.train(
-        whole, images=160, out=tmp_path / "run", overrides={**overrides, "data.num_workers": 0}, resume=True
+        reader, images=160, out=tmp_path / "run", overrides={**overrides, "data.num_workers": 0}, resume=True
     )
     assert again.images_seen == 160
 
@@ -472,12 +472,10 @@ def test_config_file_and_recipe_override_auto_settings(tmp_path, folder):
         == 0
     )
     config = read_config(RunDirectory(tmp_path / "file"))
-    assert (config.generator.width, config.data.height) == (
-        64,
-        16,
-    )  # what happens to be the recipe's own is given all the same
+    # A setting in the file counts as given, even if it equals the recipe's value.
+    assert (config.generator.width, config.data.height) == (64, 16)
     by_name = auto_config(
-        config_for("anything", "gan2014"), set(), dataset_stats(), "cpu", lambda tried: 100.0, recipe_given=True
+        config_for("anything", "gan2014"), set(), dataset_stats(), "cpu", lambda config: 100.0, recipe_given=True
     )[0]
     assert (
         by_name.generator.width == 1200
@@ -497,13 +495,15 @@ def test_mlp_width_follows_image_size():
     sizes = {(28, 28, 1): 1_200, (8, 8, 1): 300, (64, 64, 3): 2_400}
     for (height, width, channels), expected in sizes.items():
         shape = {"data.height": height, "data.width": width, "data.channels": channels}
-        config, _ = auto_settings(dataset_stats(), pace=1e9, **networks, **shape)
+        config, _ = auto_settings(dataset_stats(), images_per_second=1e9, **networks, **shape)
         assert (config.generator.width, config.discriminator.width) == (expected, expected)
-    slow, _ = auto_settings(dataset_stats(), pace=1.0, **networks, **shape)
+    slow, _ = auto_settings(dataset_stats(), images_per_second=1.0, **networks, **shape)
     assert (slow.generator.width, slow.discriminator.width) == (1_200, 1_200)
-    mixed, _ = auto_settings(dataset_stats(), pace=1e9, **{**networks, **shape, "discriminator.network": "dcgan"})
+    mixed, _ = auto_settings(
+        dataset_stats(), images_per_second=1e9, **{**networks, **shape, "discriminator.network": "dcgan"}
+    )
     assert (mixed.generator.width, mixed.discriminator.width) == (2_400, 32)
-    mixed, _ = auto_settings(dataset_stats(), pace=1e9, **{**networks, **shape, "generator.width": 77})
+    mixed, _ = auto_settings(dataset_stats(), images_per_second=1e9, **{**networks, **shape, "generator.width": 77})
     assert (mixed.generator.width, mixed.discriminator.width) == (77, 2_400)
 
 

@@ -1,4 +1,4 @@
-"""What a trained model has learned: paths, sums, directions, inversion, D's features and wishes; each against what it must be by definition."""
+"""Exploration tools against their definitions: interpolation, arithmetic, directions, inversion, saliency, features."""
 
 import gc
 import math
@@ -47,7 +47,7 @@ SMALL = {
         "generator.initialization": "torch",
         "ema.half_life_images": 0,
         "ema.rampup_ratio": 0.0,
-    },  # so that untrained pictures differ
+    },  # so that images of untrained networks differ
 }
 NETWORKS = {
     "dcgan": {"conditional": False},
@@ -84,14 +84,14 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def color_runs(tmp_path_factory):
-    """A run on pictures that are not square, with transparency; and the folder they are in."""
-    folder = tmp_path_factory.mktemp("colourful")
-    (folder / "pictures").mkdir()
-    chance = np.random.default_rng(0)
+    """A run on non-square RGBA images, and the folder of the images."""
+    folder = tmp_path_factory.mktemp("color")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
     for number in range(24):
-        shade = np.full((24, 16, 4), chance.integers(100, 156, 4), np.uint8)
-        shade[..., 3] = 200
-        Image.fromarray(shade).save(folder / "pictures" / f"{number:02}.png")
+        image = np.full((24, 16, 4), rng.integers(100, 156, 4), np.uint8)
+        image[..., 3] = 200
+        Image.fromarray(image).save(folder / "images" / f"{number:02}.png")
     size = {
         "data.height": 24,
         "data.width": 16,
@@ -99,11 +99,11 @@ def color_runs(tmp_path_factory):
         "augment.operations": "",
         "augment.probability": 0.0,
     }
-    run = cardigan.train(folder / "pictures", out=folder / "run", images=160, overrides={**SMALL, **size})
-    return run.path, folder / "pictures"
+    run = cardigan.train(folder / "images", out=folder / "run", images=160, overrides={**SMALL, **size})
+    return run.path, folder / "images"
 
 
-def networks_of(path):
+def networks_and_images(path):
     networks = load_networks(path)
     count = 12
     pixels = sample_pixels(networks.snapshot, sample_keys(count, 5))
@@ -119,22 +119,20 @@ def test_slerp_and_lerp():
     assert torch.equal(arc[0], a[0]) and torch.equal(arc[2], b[0])
     assert torch.allclose(arc[1], torch.full((2,), 4 / math.sqrt(2)))  # half the angle, the mean length
     back = slerp(a, -a, torch.tensor([0.5]))
-    assert (
-        abs(float(back.norm()) - 3) < 1e-5 and abs(float((back * a).sum())) < 1e-5
-    )  # even opposite points have an arc
+    assert abs(float(back.norm()) - 3) < 1e-5 and abs(float((back * a).sum())) < 1e-5  # opposite points have an arc too
 
 
 def test_walks_and_grids_pass_their_latents(runs):
     config = cardigan.load(runs["dcgan"]).config
     stops = point_latents(config, [3, 1, 4])
-    way = walk_latents(config, stops, 9)
-    assert len(way) == 9 and torch.equal(way[[0, 4, 8]], stops)
+    walk = walk_latents(config, stops, 9)
+    assert len(walk) == 9 and torch.equal(walk[[0, 4, 8]], stops)
     assert torch.equal(walk_latents(config, stops, 9, loop=True)[[0, 3, 6]], stops)
     corners = point_latents(config, [0, 1, 2, 3])
-    places = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    positions = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
     assert all(
-        torch.equal(interpolate_corners(config, corners, *place)[0], corner)
-        for place, corner in zip(places, corners, strict=True)
+        torch.equal(interpolate_corners(config, corners, *position)[0], corner)
+        for position, corner in zip(positions, corners, strict=True)
     )
     assert torch.equal(
         point_latents(config, [0, encode_latent(corners[1:2]), encode_latent(corners[2:3], 7)]), corners[:3]
@@ -195,39 +193,39 @@ def test_directions_of_linear_layer_are_singular_vectors(runs):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_discriminator_logits_and_input_gradient(runs, name):
-    """Going a little way along the change it asks for raises D's logit, by the length of the gradient."""
-    networks, pixels, labels = networks_of(runs[name])
-    change = input_gradient(networks, pixels, labels)
-    slope = change.square().flatten(1).sum(1)
-    assert (slope > 0).all()
-    far = (0.002 / slope)[:, None, None, None]  # to raise every logit by 0.002, far above rounding
+    """A small step along the input gradient raises D's logit by step size times squared gradient norm."""
+    networks, pixels, labels = networks_and_images(runs[name])
+    gradient = input_gradient(networks, pixels, labels)
+    squared_norm = gradient.square().flatten(1).sum(1)
+    assert (squared_norm > 0).all()
+    step = (0.002 / squared_norm)[:, None, None, None]  # raises every logit by 0.002, far above rounding
     with torch.no_grad():
         before, after = (
-            networks.discriminator(decode(pixels) + way * far * change, labels).flatten() for way in (0, 1)
+            networks.discriminator(decode(pixels) + scale * step * gradient, labels).flatten() for scale in (0, 1)
         )
     assert torch.allclose(discriminator_logits(networks, pixels, labels), before, atol=1e-5)
     assert torch.allclose(after - before, torch.full((12,), 0.002), rtol=0.1)
-    assert signed_heatmap(change).shape == (12, 3, 32, 32)
+    assert signed_heatmap(gradient).shape == (12, 3, 32, 32)
 
 
 def test_saliency_colors():
-    change = torch.zeros(1, 1, 8, 8)
-    change[0, 0, 0, 0], change[0, 0, 7, 7] = -1.0, 1.0
-    image = signed_heatmap(change)[0].int()
+    gradient = torch.zeros(1, 1, 8, 8)
+    gradient[0, 0, 0, 0], gradient[0, 0, 7, 7] = -1.0, 1.0
+    image = signed_heatmap(gradient)[0].int()
     assert image[2, 0, 0] > image[0, 0, 0] and image[0, 7, 7] > image[2, 7, 7]
-    assert len(image[:, 3, 3].unique()) <= 2  # the rest is paper
+    assert len(image[:, 3, 3].unique()) <= 2  # the rest is neutral
 
 
 def test_guided_backpropagation_closed_form(runs):
-    """The same by hand for the strongest place of one feature of the first layer: what is positive, through one rectifier."""
-    networks, pixels, _ = networks_of(runs["dcgan"])
+    """Equals a manual computation through one rectifier, for the strongest position of one feature."""
+    networks, pixels, _ = networks_and_images(runs["dcgan"])
     convs, layer = networks.discriminator.down_convs, 1
     images = decode(pixels).requires_grad_()
     first = convs[0](images)
     second = convs[1](torch.nn.functional.leaky_relu(first, 0.2))
     strongest = second[:, 3].flatten(1).amax(1)
     (above,) = torch.autograd.grad(strongest.sum(), first, retain_graph=True)
-    above = torch.where(first > 0, above, above / 0.2)  # what comes to the rectifier, before its slope
+    above = torch.where(first > 0, above, above / 0.2)  # gradient at the rectifier's output
     (expected,) = torch.autograd.grad(first, images, above.clamp(min=0) * (first > 0))
     found = guided_backpropagation(networks, pixels, None, feature=3, layer=layer)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-7) and found.abs().max() > 0
@@ -238,17 +236,17 @@ def test_guided_backpropagation_closed_form(runs):
 
 @pytest.mark.parametrize("name", ["dcgan", "classes", "resnet", "r3gan"])
 def test_feature_visualization(runs, name):
-    networks, pixels, labels = networks_of(runs[name])
-    strength = max_activations(networks, pixels, labels)
+    networks, pixels, labels = networks_and_images(runs[name])
+    activations = max_activations(networks, pixels, labels)
     rows = feature_rows(networks, pixels, labels)
-    assert all(row.shape == (12, 1, 32, 32) for row in rows) and len(rows) == min(8, strength.shape[1])
+    assert all(row.shape == (12, 1, 32, 32) for row in rows) and len(rows) == min(8, activations.shape[1])
     assert any(row[6:].float().std() > 0 for row in rows)
     with pytest.raises(CardiganError, match="feature is 9999"):
         guided_backpropagation(networks, pixels, labels, 9999)
 
 
 def test_guided_backpropagation_rejects_maxout(runs):
-    networks, pixels, labels = networks_of(runs["mlp"])
+    networks, pixels, labels = networks_and_images(runs["mlp"])
     with pytest.raises(CardiganError, match="maxout"):
         guided_backpropagation(networks, pixels, labels, 0)
 
@@ -258,9 +256,9 @@ def test_ablating_no_or_all_channels(runs, name):
     snapshot = cardigan.load(runs[name]).snapshot
     z = point_latents(snapshot.config, range(4))
     labels = torch.zeros(4, dtype=torch.long) if snapshot.spec.num_classes else None
-    whole = sample_pixels(snapshot, [(seed, 0) for seed in range(4)], labels)
-    assert torch.equal(ablate_channels(snapshot, z, labels, [], 0), whole)
-    assert not torch.equal(ablate_channels(snapshot, z, labels, [0, 1, 2], 0), whole)
+    original = sample_pixels(snapshot, [(seed, 0) for seed in range(4)], labels)
+    assert torch.equal(ablate_channels(snapshot, z, labels, [], 0), original)
+    assert not torch.equal(ablate_channels(snapshot, z, labels, [0, 1, 2], 0), original)
     rows = ablation_rows(snapshot, [0, 1])
     assert torch.equal(rows[0], sample_pixels(snapshot, [(0, 0), (1, 0)])) and not torch.equal(rows[-1], rows[0])
     with pytest.raises(CardiganError, match="channel is 100000"):
@@ -270,15 +268,15 @@ def test_ablating_no_or_all_channels(runs, name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_ablation_removes_box_content(runs, name):
     snapshot = cardigan.load(runs[name]).snapshot
-    windows = [SeedBox(0, 0, 0, 32, 12), SeedBox(3, 0, 4, 32, 12)]
+    boxes = [SeedBox(0, 0, 0, 32, 12), SeedBox(3, 0, 4, 32, 12)]
     if name == "mlp":
         with pytest.raises(CardiganError, match="no positions"):
-            box_channels(snapshot, windows)
+            box_channels(snapshot, boxes)
         return
-    channels = box_channels(snapshot, windows)
-    whole, without = without_channels(snapshot, [0, 3], channels)
-    assert torch.equal(whole, sample_pixels(snapshot, [(0, 0), (3, 0)])) and not torch.equal(whole, without)
-    assert channels == box_channels(snapshot, windows)
+    channels = box_channels(snapshot, boxes)
+    original, ablated = without_channels(snapshot, [0, 3], channels)
+    assert torch.equal(original, sample_pixels(snapshot, [(0, 0), (3, 0)])) and not torch.equal(original, ablated)
+    assert channels == box_channels(snapshot, boxes)
     elsewhere = box_channels(snapshot, [SeedBox(0, 0, 20, 32, 32), SeedBox(3, 0, 20, 32, 32)])
     assert set(channels) != set(elsewhere)
     for wrong, words in (
@@ -291,18 +289,18 @@ def test_ablation_removes_box_content(runs, name):
 
 
 def test_box_channels_are_those_active_in_the_box(runs):
-    """Channel 2 is made strong in the upper half of the last maps but one, and channel 5 in the lower half: the upper window's are 2, not 5."""
+    """Channel 2 is raised in the upper half of the feature maps, channel 5 in the lower: an upper box selects 2."""
     snapshot = cardigan.load(runs["dcgan"]).snapshot
     layer = snapshot.generator.norms[-2]
 
-    def painted(module, given, out):
+    def raise_channels(module, inputs, out):
         out = 0.01 * out
         middle = out.shape[2] // 2
         out[:, 2, :middle] += 1
         out[:, 5, middle:] += 1
         return out
 
-    hook = layer.register_forward_hook(painted)
+    hook = layer.register_forward_hook(raise_channels)
     try:
         channels = box_channels(snapshot, [SeedBox(1, 0, 0, 32, 16)])
     finally:
@@ -322,8 +320,8 @@ def test_inversion_recovers_generated_image(runs, name):
     images = sample_pixels(snapshot, sample_keys(8, 99))
     found, again = (invert(snapshot, images[:1], steps=60) for _ in range(2))
     assert torch.equal(found.z, again.z) and found.rmse == again.rmse
-    usual = (images[1:].double() - images[:1].double()).square().mean().sqrt()
-    assert found.rmse <= 0.5 * usual, (found.rmse, usual)
+    between_images = (images[1:].double() - images[:1].double()).square().mean().sqrt()
+    assert found.rmse <= 0.5 * between_images, (found.rmse, between_images)
     assert found.rmse < 0.8 * invert(snapshot, images[:1], steps=1).rmse
     assert (found.label is None) == (snapshot.spec.num_classes == 0)
 
@@ -341,53 +339,52 @@ def test_inversion_rejects_unsupported_input(runs):
 
 
 def test_noise_among_digits_is_an_outlier(runs):
-    """Real digits are compared with others; noise and exchanged brightness come first."""
+    """Among real digits, noise and inverted digits have the largest scores."""
     networks = load_networks(runs["dcgan"])
     digits = encode(cardigan.load_mnist("train").images_at(torch.arange(300), networks.snapshot.config.data))
     noise = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     odd = torch.cat([noise, 255 - digits[:3]])
-    known, given = (
+    reference, query = (
         discriminator_features(networks, digits[:200]),
         discriminator_features(networks, torch.cat([digits[200:], odd])),
     )
-    order = local_outlier_factor(known, given).argsort(descending=True).tolist()
+    order = local_outlier_factor(reference, query).argsort(descending=True).tolist()
     assert set(order[:6]) == set(range(100, 106))
-    alone = local_outlier_factor(known, known, same_rows=True)
-    assert (alone > 0).all() and (local_outlier_factor(known, known) < alone).all()
+    same_rows = local_outlier_factor(reference, reference, same_rows=True)
+    assert (same_rows > 0).all() and (local_outlier_factor(reference, reference) < same_rows).all()
     with pytest.raises(CardiganError, match="at least 6"):
-        local_outlier_factor(known[:5], given)
+        local_outlier_factor(reference[:5], query)
 
 
 def test_local_outlier_factor_closed_form():
     line = torch.arange(100.0)[:, None]
     far = (149.0 - torch.arange(95.0, 100)).mean() / torch.tensor(
         [1.8, 1.8, 1.8, 2.2, 3.0]
-    ).mean()  # of 95, ... 99 themselves
+    ).mean()  # mean distances of 95, ..., 99
     assert torch.allclose(
         local_outlier_factor(line, torch.tensor([[50.5], [149.0]])),
         torch.stack([torch.tensor(1.3 / 1.8), far]),
         rtol=1e-4,
     )
     assert torch.allclose(local_outlier_factor(line, line, same_rows=True)[20:80], torch.ones(60), rtol=1e-4)
-    simple, elaborate = torch.randn(200, 20, generator=torch.Generator().manual_seed(0)).split(100)
-    known = torch.cat([simple * 0.1, elaborate + 5])
-    scores = local_outlier_factor(known, torch.cat([known[100:], torch.full((1, 20), 0.5)]))
-    assert (
-        int(scores.argmax()) == 100
-    )  # nearer to its neighbours than elaborate pictures to theirs, but far for a simple one
+    dense, sparse = torch.randn(200, 20, generator=torch.Generator().manual_seed(0)).split(100)
+    reference = torch.cat([dense * 0.1, sparse + 5])
+    scores = local_outlier_factor(reference, torch.cat([reference[100:], torch.full((1, 20), 0.5)]))
+    # Closer to its neighbors than rows of the sparse cluster are to theirs, but far for the dense one.
+    assert int(scores.argmax()) == 100
     copies = torch.cat([line, torch.zeros(50, 1)])
     assert torch.isfinite(local_outlier_factor(copies, line)).all()
 
 
 def test_probe_resizes_digits_as_in_training(runs, tmp_path):
-    """Padded, not enlarged, whether they come as a file or among others; of other sources, as data/decoding.py does."""
+    """Digits are padded, not enlarged, as a single file and in a folder; other sources follow data/decoding.py."""
     config = cardigan.load(runs["dcgan"]).config
     digits = cardigan.load_mnist("test")
     expected = encode(digits.images_at(torch.arange(8), config.data))
     for number in range(8):
         Image.fromarray(digits.pixels[number, 0].numpy()).save(tmp_path / f"{number}.png")
     assert torch.equal(preprocess_image((tmp_path / "0.png").read_bytes(), config.data), expected[:1])
-    (tmp_path / "8.png").write_bytes(b"no picture")
+    (tmp_path / "8.png").write_bytes(b"not an image")
     found = load_probe_images(config, str(tmp_path), "", 20)
     assert torch.equal(found.pixels, expected) and found.titles == [f"{number}.png" for number in range(8)]
     Image.new("RGB", (90, 60), "white").save(tmp_path / "large.png")
@@ -404,7 +401,7 @@ def test_linear_probe_learns_from_features(runs, name):
     source = cardigan.load_mnist("train")
     rows = discriminator_features(networks, encode(source.images_at(torch.arange(400), networks.snapshot.config.data)))
     error = linear_probe_error(rows[:300], source.labels[:300], rows[300:], source.labels[300:400])
-    assert error < 0.8  # guessing errs on nine of ten
+    assert error < 0.8  # guessing has an error of 0.9
 
 
 def test_probe_rejects_one_hot_conditioned_discriminator(tmp_path):
@@ -417,9 +414,9 @@ def test_probe_rejects_one_hot_conditioned_discriminator(tmp_path):
 
 def test_probed_images_are_spread_over_the_source(runs, tmp_path):
     for number in range(60):
-        place = tmp_path / f"class{number // 6}"
-        place.mkdir(exist_ok=True)
-        Image.new("L", (28, 28), number).save(place / f"{number:02}.png")
+        folder = tmp_path / f"class{number // 6}"
+        folder.mkdir(exist_ok=True)
+        Image.new("L", (28, 28), number).save(folder / f"{number:02}.png")
     found = load_probe_images(cardigan.load(runs["dcgan"]).config, str(tmp_path), "folders", 20)
     assert len(found.titles) == 20 and sorted(set(found.labels.tolist())) == list(range(10))
 
@@ -437,15 +434,15 @@ def test_images_of_any_shape_and_channels(color_runs):
 @pytest.mark.parametrize("kind", ["webp", "gif"])
 def test_animation_frame_durations(tmp_path, kind):
     frames = (torch.arange(6)[:, None, None, None] * 40).expand(6, 1, 20, 12).to(torch.uint8)
-    (tmp_path / f"film.{kind}").write_bytes(encode_animation(frames, 10.0, kind))
-    with Image.open(tmp_path / f"film.{kind}") as shown:
+    (tmp_path / f"animation.{kind}").write_bytes(encode_animation(frames, 10.0, kind))
+    with Image.open(tmp_path / f"animation.{kind}") as shown:
         assert shown.n_frames == 6 and min(shown.size) >= 192
-        seen = []
+        values = []
         for frame in range(6):
             shown.seek(frame)
-            seen.append(int(np.asarray(shown.convert("L"))[5, 5]))
+            values.append(int(np.asarray(shown.convert("L"))[5, 5]))
             assert shown.info["duration"] == 100
-    assert seen == [0, 40, 80, 120, 160, 200]
+    assert values == [0, 40, 80, 120, 160, 200]
 
 
 @pytest.mark.filterwarnings(
@@ -456,8 +453,8 @@ def test_mp4_is_padded_to_even_size_and_deterministic(tmp_path):
     frames = (torch.arange(6)[:, None, None, None] * 40).expand(6, 4, 201, 199).to(torch.uint8)
     content = encode_animation(frames, 10.0, "mp4")
     assert content == encode_animation(frames, 10.0, "mp4")
-    (tmp_path / "film.mp4").write_bytes(content)
-    reader = ffmpeg.read_frames(str(tmp_path / "film.mp4"))
+    (tmp_path / "animation.mp4").write_bytes(content)
+    reader = ffmpeg.read_frames(str(tmp_path / "animation.mp4"))
     facts = next(reader)
     assert facts["size"] == (200, 202) and facts["fps"] == 10
     shown = [np.frombuffer(frame, np.uint8).reshape(202, 200, 3)[100, 100] for frame in reader]
@@ -499,10 +496,10 @@ def test_packed_discriminator_is_rejected(tmp_path):
     ).path
     networks = load_networks(run)
     pixels = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
-    for ask in (
+    for call in (
         lambda: discriminator_logits(networks, pixels, None),
         lambda: input_gradient(networks, pixels, None),
         lambda: discriminator_features(networks, pixels),
     ):
         with pytest.raises(CardiganError, match="packs of 2"):
-            ask()
+            call()

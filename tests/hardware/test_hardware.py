@@ -1,4 +1,4 @@
-"""Devices by name, their arithmetic and memory. GPUs are absent here: PyTorch's own checks of a device's index are what is tested against."""
+"""Devices by name, their arithmetic and memory. Tests need no GPU; device indices are checked by PyTorch itself."""
 
 import pytest
 import torch
@@ -27,61 +27,61 @@ from tiny_runs import small_run, small_snapshot
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Let PyTorch report one GPU and accept tensors on it; a device's index is checked as PyTorch checks it."""
-    chosen: list[int] = []
+    """Let PyTorch report one GPU and accept tensors on it. Device indices are checked as PyTorch does."""
+    selected_devices: list[int] = []
     empty = torch.empty
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(_get_device_index(device)))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: selected_devices.append(_get_device_index(device)))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch, "empty", lambda size, device: empty(size))
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    yield chosen
+    yield selected_devices
     torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
-def test_a_gpu_is_found_with_its_index(gpu, name):
+def test_gpu_has_an_index(gpu, name):
     devices = open_devices(override(config_for("mnist"), {"device": name}))
     assert devices.device == torch.device("cuda", 0) and gpu == [0]
     assert devices.arithmetic == "bf16" and devices.is_async
 
 
-def test_a_process_of_several_takes_its_own_gpu(gpu):
+def test_local_rank_selects_gpu(gpu):
     assert find_device("cuda", local_rank=3) == torch.device("cuda", 3)
     assert find_device("cuda:1", local_rank=3) == torch.device("cuda", 1)
 
 
-def test_a_gpu_that_samples_uses_the_same_kernels_as_one_that_trains(gpu):
-    """The one function that finds devices sets them, whether for training, `Model.to`, serving or the studio."""
+def test_find_device_sets_deterministic_kernels(gpu):
+    """Training, `Model.to`, serving and the studio all use this function."""
     torch.backends.cudnn.deterministic = False
     allow_tf32(True)
     find_device("cuda")
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark and not tf32_allowed()
 
 
-@pytest.mark.parametrize("user", ["Model.to", "serve", "studio"])
-def test_whoever_samples_finds_its_device_by_that_function(tmp_path, monkeypatch, user):
-    """So that sampling, serving and the studio have its deterministic kernels; before, only training set them."""
-    path, asked = small_run(tmp_path / "run", small_snapshot()), []
+@pytest.mark.parametrize("caller", ["Model.to", "serve", "studio"])
+def test_inference_uses_find_device(tmp_path, monkeypatch, caller):
+    """Sampling, serving and the studio therefore use deterministic kernels, like training."""
+    path, requested_names = small_run(tmp_path / "run", small_snapshot()), []
 
     def found(name: str) -> torch.device:
-        asked.append(name)
+        requested_names.append(name)
         return torch.device("cpu")
 
-    module = {"Model.to": model, "serve": serve_model, "studio": model_views}[user]
+    module = {"Model.to": model, "serve": serve_model, "studio": model_views}[caller]
     monkeypatch.setattr(module, "find_device", found)
-    if user == "Model.to":
+    if caller == "Model.to":
         cardigan.load(path).to("cuda:1")
-    elif user == "serve":
+    elif caller == "serve":
         serve_model.open_served_model(path, "pytorch", "cuda:1", 8)
     else:
         model_views.ModelViews(RunReader(open_runs_folder(tmp_path)), "cuda:1")
-    assert asked == ["cuda:1"]
+    assert requested_names == ["cuda:1"]
 
 
-def test_the_pace_is_measured_as_the_run_will_go(monkeypatch):
-    """Recorded where one process has a GPU, and over whole rounds after every kind has been recorded; with several processes, eager."""
+def test_throughput_is_measured_like_the_run(monkeypatch):
+    """One process on a GPU is measured over whole cycles after recording; several processes run without graphs."""
     tiny = {
         "batch_size": 4,
         "generator.width": 2,
@@ -90,35 +90,35 @@ def test_the_pace_is_measured_as_the_run_will_go(monkeypatch):
         "objective.penalty_interval": 2,
     }
     config = override(config_for("mnist"), tiny)
-    given: list[tuple[int, tuple[object, ...]]] = []
+    calls: list[tuple[int, tuple[object, ...]]] = []
     steps: list[object] = []
 
-    def recorded(work, device, num_processes, kinds, tell=None):
-        given.append((num_processes, kinds))
+    def recorded(work, device, num_processes, kinds, on_message=None):
+        calls.append((num_processes, kinds))
         return lambda inputs, kind: steps.append(kind) or work(inputs, kind)
 
     monkeypatch.setattr(build, "cuda_graph_step", recorded)
     devices = open_devices(config)
     build.measure_throughput(config, devices)
-    assert given == [(1, step_kinds(config))] and len(steps) == 2 + 2
+    assert calls == [(1, step_kinds(config))] and len(steps) == 2 + 2
     steps.clear()
     monkeypatch.setattr(Devices, "is_async", True)
     build.measure_throughput(config, devices)
     assert len(steps) == 2 * (WARMUP_STEPS + 1) + 2 * build.THROUGHPUT_CYCLES
     monkeypatch.setenv("WORLD_SIZE", "2")
     build.measure_throughput(config, devices)
-    assert given[-1][0] == 2
+    assert calls[-1][0] == 2
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:7", "meta", "tpu"])
-def test_a_device_that_is_not_there_is_told_in_one_sentence(name):
+def test_unavailable_device_error(name):
     if torch.cuda.is_available() and name == "cuda":
-        pytest.skip("this machine has one")
+        pytest.skip("this machine has a GPU")
     with pytest.raises(CardiganError, match=f"device is '{name}', .* use auto or cpu"):
         find_device(name)
 
 
-def test_each_precision_means_one_arithmetic(gpu, monkeypatch):
+def test_resolve_arithmetic(gpu, monkeypatch):
     gpu_device, cpu = torch.device("cuda", 0), torch.device("cpu")
     assert [resolve_arithmetic(name, gpu_device) for name in ("fp32", "tf32", "bf16", "auto")] == [
         "fp32",
@@ -134,20 +134,20 @@ def test_each_precision_means_one_arithmetic(gpu, monkeypatch):
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False), ("auto", False)])
-def test_tf32_is_allowed_exactly_where_it_is_asked_for(gpu, precision, allowed):
+def test_tf32_is_allowed_only_if_requested(gpu, precision, allowed):
     allow_tf32(not allowed)
     open_devices(override(config_for("mnist"), {"device": "cuda", "precision": precision}))
     assert torch.backends.cudnn.allow_tf32 is allowed and torch.backends.cuda.matmul.allow_tf32 is allowed
 
 
-def test_samples_are_ieee_fp32_also_while_training_in_tf32(gpu):
+def test_ieee_fp32_disables_tf32(gpu):
     allow_tf32(True)
     with ieee_fp32(torch.device("cuda", 0)):
         assert not tf32_allowed()
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
 
 
-def test_a_run_tells_its_arithmetic_and_a_resumed_one_that_it_changed(tmp_path):
+def test_resumed_run_reports_changed_arithmetic(tmp_path):
     settings = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**settings, "precision": "auto"})
     from cardigan.cli.info import describe_path
@@ -190,17 +190,17 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:40])
-def test_out_of_memory_is_recognised(error):
+def test_out_of_memory_is_recognized(error):
     assert is_out_of_memory(error)
 
 
-def test_out_of_memory_behind_another_error_is_recognised():
-    """A recording that ends before its time raises an error of its own."""
+def test_chained_out_of_memory_is_recognized():
+    """An aborted graph capture raises another error."""
     try:
         try:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         except torch.OutOfMemoryError:
-            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904 - as PyTorch raises it
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904 - as PyTorch
     except RuntimeError as error:
         assert is_out_of_memory(error)
 
@@ -216,24 +216,24 @@ def test_other_errors_are_not_out_of_memory(error):
 @pytest.mark.parametrize(
     "message", ["CUDNN_STATUS_ALLOC_FAILED", "GET was unable to find an engine to execute this computation"]
 )
-def test_training_goes_on_in_smaller_parts_after_any_of_them(tmp_path, monkeypatch, message):
+def test_training_continues_with_microbatches_after_out_of_memory(tmp_path, monkeypatch, message):
     from cardigan.experiment import session
 
-    whole, failed = session.fit, []
+    original_fit, failures = session.fit, []
 
-    def failing(trial, state):
-        if trial.config.gradient_accumulation == 1:
-            failed.append(message)
+    def failing(trainer, state):
+        if trainer.config.gradient_accumulation == 1:
+            failures.append(message)
             raise RuntimeError(f"cuDNN error: {message}")
-        return whole(trial, state)
+        return original_fit(trainer, state)
 
     monkeypatch.setattr(session, "fit", failing)
     settings = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides=settings)
-    assert failed == [message] and run.config.gradient_accumulation == 2
+    assert failures == [message] and run.config.gradient_accumulation == 2
 
 
-def test_memory_that_the_cache_holds_unused_counts_as_free(monkeypatch):
+def test_unused_cache_counts_as_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 100))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
@@ -245,19 +245,17 @@ def test_memory_that_the_cache_holds_unused_counts_as_free(monkeypatch):
             "bytes", torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.long), 0
         )
 
-    assert build._fits_on_device(
-        source(24), device
-    )  # 24 of 0.4 * 60; by the memory that is free at this moment it would be 24 of 4
+    assert build._fits_on_device(source(24), device)  # 24 of 0.4 * 60; without the cache it would be 24 of 4
     assert not build._fits_on_device(source(25), device)
 
 
-def test_metal_refuses_what_has_no_way_around(monkeypatch):
+def test_refuse_on_metal(monkeypatch):
     with pytest.raises(CardiganError, match=r"device is 'mps', where bf16 .*#139390.*: use --precision fp32"):
         metal.refuse_on_metal("bf16", torch.device("mps"), "use --precision fp32")
     metal.refuse_on_metal("bf16", torch.device("cpu"), "use --precision fp32")
 
 
-def test_each_limit_of_metal_tells_its_source_and_what_is_done_instead():
+def test_metal_limits_have_source_and_workaround():
     for limit in metal.LIMITS.values():
         assert limit.source and limit.what
         assert limit.instead == "refused" or "(" in limit.instead or "CPU" in limit.instead

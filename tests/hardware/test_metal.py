@@ -1,4 +1,4 @@
-"""What is done instead on Apple's Metal, tried on a CPU that is taken for it: the same numbers."""
+"""The workarounds for Apple's Metal give the same numbers, tested on a CPU that the code takes for Metal."""
 
 import pytest
 import torch
@@ -16,73 +16,73 @@ from cardigan.training.devices import Devices
 
 
 @pytest.fixture
-def as_metal(monkeypatch):
+def cpu_as_metal(monkeypatch):
     for module in (augment, convolution, devices, probe):
         monkeypatch.setattr(module, "is_metal", lambda device: True)
 
 
 def second_gradients(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     x = x.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(layer(x).sin().sum(), x, create_graph=True)
-    return list(torch.autograd.grad(slope.square().sum(), list(layer.parameters())))
+    (gradient,) = torch.autograd.grad(layer(x).sin().sum(), x, create_graph=True)
+    return list(torch.autograd.grad(gradient.square().sum(), list(layer.parameters())))
 
 
 @pytest.mark.parametrize(
     "layer", [FastConv2d(4, 6, 4, 2, 1), FastConv2d(4, 8, 3, padding=1, groups=2), TransposedConvolution(4, 6, 4, 2, 1)]
 )
-def test_convolutions_are_given_contiguous_tensors_and_the_same_second_gradients(monkeypatch, layer):
+def test_convolutions_use_contiguous_tensors_with_the_same_second_gradients(monkeypatch, layer):
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
     expected = second_gradients(layer, x)
-    given: list[bool] = []
+    are_contiguous: list[bool] = []
     contiguous = convolution._contiguous_on_metal
 
-    def watched(*tensors):
+    def recording(*tensors):
         found = contiguous(*tensors)
-        given.extend(tensor.is_contiguous() for tensor in found)
+        are_contiguous.extend(tensor.is_contiguous() for tensor in found)
         return found
 
     monkeypatch.setattr(convolution, "is_metal", lambda device: True)
     monkeypatch.setattr(convolution, "_use_explicit_gradients", lambda *arguments: True)
-    monkeypatch.setattr(convolution, "_contiguous_on_metal", watched)
-    for mine, theirs in zip(second_gradients(layer, x), expected, strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
-    assert len(given) >= 8 and all(given)
+    monkeypatch.setattr(convolution, "_contiguous_on_metal", recording)
+    for actual, reference in zip(second_gradients(layer, x), expected, strict=True):
+        assert torch.allclose(actual, reference, rtol=1e-4, atol=1e-5)
+    assert len(are_contiguous) >= 8 and all(are_contiguous)
 
 
-def test_attention_has_second_derivatives_by_an_operation_that_has_them():
+def test_attention_uses_max_pool_with_indices():
     layer = SelfAttention(8)
     torch.nn.init.ones_(layer.gamma)
     names: set[str] = set()
 
-    class Names(TorchDispatchMode):
+    class OperationNames(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             names.add(func.overloadpacket.__name__)
             return func(*args, **(kwargs or {}))
 
-    with Names():
+    with OperationNames():
         found = second_gradients(layer, torch.randn(2, 8, 8, 8))
     assert "max_pool2d_with_indices_backward" in names and all(each.isfinite().all() for each in found)
 
 
-def test_networks_keep_the_contiguous_layout(as_metal):
+def test_networks_stay_contiguous(cpu_as_metal):
     network = Devices(torch.device("cpu")).prepare(torch.nn.Conv2d(3, 4, 3))
     assert network.weight.is_contiguous() and not network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_warps_gradient_and_thumbnails_are_the_same(as_metal, monkeypatch):
+def test_warp_gradient_and_thumbnails_are_unchanged(cpu_as_metal, monkeypatch):
     images, numbers = torch.rand(4, 3, 24, 20).requires_grad_(), torch.rand(4, augment.num_draws(("rotate",)))
 
     def found() -> list[torch.Tensor]:
         warped = augment.augment(images, ("rotate", "translation"), numbers, torch.tensor(1.0))
         return [*torch.autograd.grad(warped.square().sum(), images), probe.thumbnails(images.detach())]
 
-    there = found()
+    on_metal = found()
     for module in (augment, probe):
         monkeypatch.setattr(module, "is_metal", lambda device: False)
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(there, found(), strict=True))
+    assert all(torch.equal(actual, reference) for actual, reference in zip(on_metal, found(), strict=True))
 
 
-def test_bf16_and_several_processes_are_refused(monkeypatch):
+def test_bf16_and_several_processes_raise(monkeypatch):
     monkeypatch.setattr(devices, "find_device", lambda name, local_rank: torch.device("mps"))
     config = override(config_for("mnist"), {"device": "mps", "precision": "bf16"})
     with pytest.raises(CardiganError, match="bf16 transposed convolutions"):

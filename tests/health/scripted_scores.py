@@ -1,4 +1,4 @@
-"""A training whose scores are read from a script, so that it goes bad where a test wants it to; also run by torchrun as a program.
+"""A training run with given scores, so that it gets worse where a test needs it. torchrun also runs this file.
 
 python -m torch.distributed.run --nproc-per-node 2 tests/health/scripted_scores.py OUT ON_FAILURE
 """
@@ -22,31 +22,31 @@ SMALL = {
     "checkpoint_every_images": CHECKPOINT_INTERVAL,
 }
 IMPROVING_SCORES = {CHECKPOINT_INTERVAL * index: 100.0 - 10 * index for index in range(1, 6)}
-"""Five checkpoints that get better; the fifth, at 160 images, is the best."""
+"""Five checkpoints that get better. The fifth, at 160 images, is the best."""
 
 
 def train_with_scores(
     out: Path, scores: dict[int, list[float]], images: int, resume: bool = False, **changes: object
 ) -> Run:
-    """Train; the checkpoint at n images gets the first of the scores[n] that are left, 55 where none are."""
-    whole = build.build_callbacks
+    """Train. The checkpoint at n images gets the next score of scores[n], or 55 if none is left."""
+    original = build.build_callbacks
 
     def scripted_callbacks(*arguments) -> Callbacks:
         def score(snapshot) -> dict[str, float]:
-            left = scores.get(snapshot.images_seen, [])
-            return {"score": left.pop(0) if left else 55.0}
+            remaining = scores.get(snapshot.images_seen, [])
+            return {"score": remaining.pop(0) if remaining else 55.0}
 
-        return replace(whole(*arguments), evaluate=score)
+        return replace(original(*arguments), evaluate=score)
 
     build.build_callbacks = scripted_callbacks
     try:
         return cardigan.train("mnist", out=out, images=images, resume=resume, overrides={**SMALL, **changes})
     finally:
-        build.build_callbacks = whole
+        build.build_callbacks = original
 
 
 def degrading_scores() -> dict[int, list[float]]:
-    """Better until 160 images, then twice ten times worse; better again the second time these places are reached."""
+    """Scores that improve until 160 images, then are over ten times worse twice; after a rollback they are normal."""
     return {**{at: [score] for at, score in IMPROVING_SCORES.items()}, 192: [600.0], 224: [600.0]}
 
 

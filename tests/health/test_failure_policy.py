@@ -1,4 +1,4 @@
-"""What a run does about its faults: warns, stops, goes back to its best with halved learning rates, loses patience."""
+"""The reaction of a run to faults: warn, stop, roll back with halved learning rates, run out of patience."""
 
 import os
 import subprocess
@@ -17,20 +17,20 @@ TRAINING_SCRIPT = Path(__file__).with_name("scripted_scores.py")
 
 
 def learning_rate_factor(out: Path) -> float:
-    found = load_latest_checkpoint(out / "checkpoints")
-    assert found is not None
-    return found[1].learning_rate_factor
+    latest = load_latest_checkpoint(out / "checkpoints")
+    assert latest is not None
+    return latest[1].learning_rate_factor
 
 
 def test_warn_changes_nothing(tmp_path):
     run = train_with_scores(tmp_path / "run", degrading_scores(), images=480)
     assert (run.stopped_by, run.images_seen, learning_rate_factor(run.path)) == ("images", 480, 1.0)
-    told = [
+    fatal_faults = [
         event for event in read_events(run.path / "journal.jsonl") if event.kind == "fault" and event.values["fatal"]
     ]
-    assert [(event.images_seen, event.values["name"]) for event in told] == [(224, "mode collapse")]
-    untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480)
-    assert (run.path / "generator.safetensors").read_bytes() == (untroubled.path / "generator.safetensors").read_bytes()
+    assert [(event.images_seen, event.values["name"]) for event in fatal_faults] == [(224, "mode collapse")]
+    unaffected = train_with_scores(tmp_path / "untroubled", {}, images=480)
+    assert (run.path / "generator.safetensors").read_bytes() == (unaffected.path / "generator.safetensors").read_bytes()
 
 
 def test_stop_keeps_best(tmp_path):
@@ -50,7 +50,7 @@ def test_patience_keeps_best(tmp_path):
 
 
 def test_patience_waits_for_next_score(tmp_path):
-    """Checkpoints are 32 images apart: with less patience than that the run goes on to the first one that is no better."""
+    """Checkpoints are 32 images apart. With less patience the run continues until the first score that is no better."""
     run = train_with_scores(
         tmp_path / "run", {at: [score] for at, score in IMPROVING_SCORES.items()}, images=960, patience_images=1
     )
@@ -61,12 +61,12 @@ def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
     whole = train_with_scores(tmp_path / "whole", degrading_scores(), images=480, on_failure="rollback")
     assert (whole.stopped_by, whole.images_seen, learning_rate_factor(whole.path)) == ("images", 480, 0.5)
     events = read_events(whole.path / "journal.jsonl")
-    (back,) = [event for event in events if event.kind == "rollback"]
+    (rollback,) = [event for event in events if event.kind == "rollback"]
     assert (
-        back.images_seen,
-        back.values["rolled_back_from"],
-        back.values["learning_rate_factor"],
-        back.values["fault"],
+        rollback.images_seen,
+        rollback.values["rolled_back_from"],
+        rollback.values["learning_rate_factor"],
+        rollback.values["fault"],
     ) == (
         160,
         224,
@@ -75,24 +75,24 @@ def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
     )
     assert [event.images_seen for event in events] == sorted(event.images_seen for event in events)
 
-    untroubled = train_with_scores(tmp_path / "untroubled", {}, images=480, on_failure="rollback")
-    assert (untroubled.path / "generator.safetensors").read_bytes() != (
+    unaffected = train_with_scores(tmp_path / "untroubled", {}, images=480, on_failure="rollback")
+    assert (unaffected.path / "generator.safetensors").read_bytes() != (
         whole.path / "generator.safetensors"
     ).read_bytes()
 
     train_with_scores(tmp_path / "broken", degrading_scores(), images=320, on_failure="rollback")
     resumed = train_with_scores(tmp_path / "broken", {}, images=480, resume=True, on_failure="rollback")
-    ours, theirs = (load_latest_checkpoint(run.path / "checkpoints") for run in (resumed, whole))
-    assert ours is not None and theirs is not None and ours[0].keys() == theirs[0].keys()
-    assert all(torch.equal(ours[0][name], value) for name, value in theirs[0].items())
+    resumed_state, whole_state = (load_latest_checkpoint(run.path / "checkpoints") for run in (resumed, whole))
+    assert resumed_state is not None and whole_state is not None and resumed_state[0].keys() == whole_state[0].keys()
+    assert all(torch.equal(resumed_state[0][name], value) for name, value in whole_state[0].items())
     assert (resumed.path / "generator.safetensors").read_bytes() == (whole.path / "generator.safetensors").read_bytes()
 
 
 def test_resume_after_rollback_keeps_halved_learning_rates(tmp_path):
     run = train_with_scores(tmp_path / "run", degrading_scores(), images=480, on_failure="rollback")
     for path in list_checkpoints(run.path / "checkpoints"):
-        facts, _ = read_checkpoint_metadata(path)
-        assert facts.learning_rate_factor == (0.5 if facts.images_seen >= 160 else 1.0)
+        metadata, _ = read_checkpoint_metadata(path)
+        assert metadata.learning_rate_factor == (0.5 if metadata.images_seen >= 160 else 1.0)
 
 
 def test_stops_after_three_rollbacks(tmp_path):
@@ -105,7 +105,7 @@ def test_stops_after_three_rollbacks(tmp_path):
 
 @pytest.mark.parametrize(("on_failure", "images", "expected"), [("stop", 240, 1.0), ("rollback", 480, 0.5)])
 def test_two_processes_agree_on_policy(tmp_path, on_failure, images, expected):
-    words = [
+    command = [
         sys.executable,
         "-m",
         "torch.distributed.run",
@@ -116,11 +116,10 @@ def test_two_processes_agree_on_policy(tmp_path, on_failure, images, expected):
         str(tmp_path / "run"),
         on_failure,
     ]
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(  # noqa: PLW1510 - the assertion shows its output
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    assert done.returncode == 0, done.stderr
-    assert (
-        int(list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name) == images
-    )  # one step later than a single process would
+    assert process.returncode == 0, process.stderr
+    last_checkpoint = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    assert int(last_checkpoint.name) == images  # one step later than with one process
     assert learning_rate_factor(tmp_path / "run") == expected

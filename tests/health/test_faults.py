@@ -1,4 +1,4 @@
-"""Faults provoked in real trainings, seconds each: every one is named rightly, healthy ones raise nothing."""
+"""Faults provoked in real training runs of a few seconds are detected; healthy runs have none."""
 
 from dataclasses import replace
 
@@ -16,13 +16,13 @@ SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "devi
 
 @pytest.fixture(autouse=True)
 def frequent_probing(monkeypatch):
-    """So short a training is looked at after every step, which also makes it the same on every machine."""
+    """Probe after every step, so that the result does not depend on the machine's speed."""
     monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "MAX_PROBE_FRACTION", 1.0)
 
 
 def faults_of_run(out, images: int, recipe: str = "mnist", **changes) -> list[str]:
-    """Train, and return the names of the faults that were told of, in order."""
+    """Train, and return the names of the reported faults in order."""
     events: list[Event] = []
     overrides = {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}}
     cardigan.train("mnist", recipe=recipe, out=out, images=images, overrides=overrides, on_event=events.append)
@@ -53,16 +53,16 @@ def test_unnormalized_generator_with_high_learning_rate_collapses(tmp_path):
 
 
 def test_dead_generator_is_a_collapse(tmp_path, monkeypatch):
-    alive = build.build_state
+    original = build.build_state
 
-    def dead(*arguments):
-        state = alive(*arguments)
+    def dead_generator_state(*arguments):
+        state = original(*arguments)
         for module in state.networks.generator.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.constant_(module.bias, -20.0)
         return state
 
-    monkeypatch.setattr(build, "build_state", dead)
+    monkeypatch.setattr(build, "build_state", dead_generator_state)
     assert faults_of_run(tmp_path / "run", 800)[0] == "mode collapse"
 
 
@@ -76,30 +76,30 @@ def test_four_images_are_memorized(tmp_path):
 
 @pytest.mark.parametrize("role", ["generator", "discriminator"])
 def test_non_finite_step_is_neither_applied_nor_saved(tmp_path, monkeypatch, role):
-    """The loss of one player becomes NaN in the tenth step."""
-    rules_of, calls, weights = build.build_step_config, [], []
+    """The loss of one network becomes NaN in the tenth step."""
+    original_step_config, calls, states = build.build_step_config, [], []
 
-    def nan_loss_session(config, devices):
-        rules = rules_of(config, devices)
-        whole = getattr(rules.loss, role)
+    def step_config_with_nan_loss(config, devices):
+        step_config = original_step_config(config, devices)
+        original_loss = getattr(step_config.loss, role)
 
         def loss(real, fake):
             calls.append(1)
-            return whole(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
+            return original_loss(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
 
-        return replace(rules, loss=replace(rules.loss, **{role: loss}))
+        return replace(step_config, loss=replace(step_config.loss, **{role: loss}))
 
-    state_of = build.build_state
+    original_state = build.build_state
 
-    def saved_tensors(*arguments):
-        weights.append(state_of(*arguments))
-        return weights[0]
+    def recorded_state(*arguments):
+        states.append(original_state(*arguments))
+        return states[0]
 
-    monkeypatch.setattr(build, "build_step_config", nan_loss_session)
-    monkeypatch.setattr(build, "build_state", saved_tensors)
+    monkeypatch.setattr(build, "build_step_config", step_config_with_nan_loss)
+    monkeypatch.setattr(build, "build_state", recorded_state)
     with pytest.raises(CardiganError, match=r"Training failed before 160 images: .*was not applied"):
         faults_of_run(tmp_path / "run", 1_600, checkpoint_every_images=64)
-    for network in (weights[0].networks.generator, weights[0].networks.discriminator, weights[0].ema_generator):
+    for network in (states[0].networks.generator, states[0].networks.discriminator, states[0].ema_generator):
         assert all(parameter.isfinite().all() for parameter in network.parameters())
     assert max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == 128
     last = read_events(tmp_path / "run" / "journal.jsonl")[-1]
@@ -107,22 +107,22 @@ def test_non_finite_step_is_neither_applied_nor_saved(tmp_path, monkeypatch, rol
     assert cardigan.load(tmp_path / "run").images_seen == 128
 
 
-def test_no_sheet_is_drawn_from_a_step_that_was_refused(tmp_path, monkeypatch):
-    """On a GPU numbers are read late; a sheet that is due meanwhile would show the batch statistics of the refused step."""
+def test_no_samples_after_a_skipped_update(tmp_path, monkeypatch):
+    """On a GPU metrics are read late. Samples due before that would use the batch statistics of the skipped step."""
     monkeypatch.setattr(loop, "nonfinite_metrics", lambda measured: {})
     monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 1e9)
-    rules_of, calls = build.build_step_config, []
+    original_step_config, calls = build.build_step_config, []
 
-    def poisoned(config, devices):
-        rules = rules_of(config, devices)
+    def step_config_with_nan_loss(config, devices):
+        step_config = original_step_config(config, devices)
 
         def loss(real, fake):
             calls.append(1)
-            return rules.loss.generator(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
+            return step_config.loss.generator(real, fake) * (float("nan") if len(calls) == 10 else 1.0)
 
-        return replace(rules, loss=replace(rules.loss, generator=loss))
+        return replace(step_config, loss=replace(step_config.loss, generator=loss))
 
-    monkeypatch.setattr(build, "build_step_config", poisoned)
+    monkeypatch.setattr(build, "build_step_config", step_config_with_nan_loss)
     with pytest.raises(CardiganError, match=r"Training failed before 160 images"):
         faults_of_run(tmp_path / "run", 1_600, checkpoint_every_images=10_000, sample_every_images=80)
     assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == ["00000000.png", "00000080.png"]

@@ -1,4 +1,4 @@
-"""The monitor on synthetic runs: healthy, noisy, collapsing, flat; numbers in, names out, never looking ahead."""
+"""The monitor on synthetic runs: healthy, noisy, collapsing, flat."""
 
 import math
 import random
@@ -10,12 +10,12 @@ from cardigan.health.score_trend import ScoreTrend
 
 
 def simulated_scores(kind: str, seed: int, noise: float = 0.03, length: int = 60) -> list[float]:
-    """A made-up run: its score falls from 100 to 10, and after 30 evaluations may go wrong."""
-    numbers, values = random.Random(seed), []
+    """A synthetic run: its score falls from 100 to 10 and may get worse after 30 evaluations."""
+    rng, values = random.Random(seed), []
     for index in range(length):
-        late = max(0, index - 29)
-        log = math.log(10) + math.log(10) * math.exp(-index / 8) + numbers.gauss(0, noise)
-        log += {"healthy": 0.0, "mode collapse": 1.5 * (late > 0), "decay": 0.05 * late}[kind]
+        steps_after_fault = max(0, index - 29)
+        log = math.log(10) + math.log(10) * math.exp(-index / 8) + rng.gauss(0, noise)
+        log += {"healthy": 0.0, "mode collapse": 1.5 * (steps_after_fault > 0), "decay": 0.05 * steps_after_fault}[kind]
         values.append(math.exp(log))
     return values
 
@@ -29,7 +29,7 @@ def stop_index(values: list[float]) -> int | None:
 def test_score_trend_detects_degrading_runs(seed):
     assert stop_index(simulated_scores("healthy", seed)) is None
     assert stop_index(simulated_scores("mode collapse", seed)) == 31  # the second bad evaluation
-    assert 32 <= stop_index(simulated_scores("decay", seed)) <= 42  # worse by a tenth to by four fifths
+    assert 32 <= stop_index(simulated_scores("decay", seed)) <= 42  # between 10 % and 80 % worse
 
 
 def test_one_bad_evaluation_does_not_stop():
@@ -56,23 +56,23 @@ def test_noisier_run_needs_more_evidence():
 def test_score_faults_by_severity():
     for kind, name in (("mode collapse", "mode collapse"), ("decay", "partial mode collapse")):
         monitor = Monitor(has_scores=True)
-        found = [
+        faults = [
             fault
             for index, value in enumerate(simulated_scores(kind, 0))
             for fault in monitor.observe(index, {"score": value})
         ]
-        assert found[0].name == name and found[0].fatal
-        assert found[0].evidence["best_step"] == monitor.score_trend.best_step < found[0].step
+        assert faults[0].name == name and faults[0].fatal
+        assert faults[0].evidence["best_step"] == monitor.score_trend.best_step < faults[0].step
 
 
 def test_plateau_reports_best_position():
     monitor = Monitor(has_scores=True)
     falling = [*range(100, 80, -1), *([81.5] * 30)]
-    found = [
+    faults = [
         fault for index, value in enumerate(falling) for fault in monitor.observe(100 * index, {"score": float(value)})
     ]
-    assert [fault.name for fault in found] == ["plateau"]
-    assert found[0].evidence["best_step"] == 1900 and "best was at 1,900" in found[0].message and not found[0].fatal
+    assert [fault.name for fault in faults] == ["plateau"]
+    assert faults[0].evidence["best_step"] == 1900 and "best was at 1,900" in faults[0].message and not faults[0].fatal
 
 
 HEALTHY = {
@@ -110,21 +110,21 @@ def test_rules_need_sustained_evidence(change, name):
     for index in range(30, 32):
         assert not monitor.observe(1000 * index, {**HEALTHY, **change})
     assert not monitor.observe(32_000, HEALTHY)
-    found = [fault.name for index in range(33, 40) for fault in monitor.observe(1000 * index, {**HEALTHY, **change})]
-    assert found[0] == name
-    assert found.count(name) == 1  # told once
+    faults = [fault.name for index in range(33, 40) for fault in monitor.observe(1000 * index, {**HEALTHY, **change})]
+    assert faults[0] == name
+    assert faults.count(name) == 1  # reported once
 
 
 def test_non_finite_is_reported_at_once():
-    (found,) = Monitor(has_scores=False).observe(64, {**HEALTHY, "generator_loss": math.nan})
-    assert found.name == "non-finite" and found.fatal
+    (fault,) = Monitor(has_scores=False).observe(64, {**HEALTHY, "generator_loss": math.nan})
+    assert fault.name == "non-finite" and fault.fatal
 
 
 def test_loss_rules_are_overruled_by_score():
     rows = [{"discriminator_loss": 1.3, "generator_loss": 0.8}] * 20 + [
         {"discriminator_loss": 0.01, "generator_loss": 6.0}
     ] * 40
-    for judged in (False, True):
-        monitor = Monitor(judged)
-        found = [fault for index, row in enumerate(rows) for fault in monitor.observe(index, row)]
-        assert [(fault.name, fault.fatal) for fault in found] == [("discriminator too strong", not judged)]
+    for has_scores in (False, True):
+        monitor = Monitor(has_scores)
+        faults = [fault for index, row in enumerate(rows) for fault in monitor.observe(index, row)]
+        assert [(fault.name, fault.fatal) for fault in faults] == [("discriminator too strong", not has_scores)]

@@ -1,4 +1,4 @@
-"""A model in Python: pipeline calls, devices, notebook previews; hostile files are rejected in bounded time and memory."""
+"""A model in Python: pipeline calls, devices, previews; hostile files are rejected in bounded time and memory."""
 
 import json
 import re

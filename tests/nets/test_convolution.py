@@ -1,4 +1,4 @@
-"""Our forms of the convolution and its gradients against PyTorch's, to the second derivative."""
+"""Convolution layers and their first and second gradients against PyTorch's."""
 
 import copy
 from itertools import product
@@ -36,7 +36,7 @@ def doubles(*shape):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Two threads would wait for each other most of the time: the convolutions here are tiny."""
+    """Convolutions here are too small for two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,8 +44,8 @@ def one_thread():
 
 
 @pytest.fixture
-def own_forms(monkeypatch):
-    """Every layer runs our functions when a gradient is recorded, as on a GPU."""
+def explicit_gradients(monkeypatch):
+    """Every layer uses the explicit gradients if autograd is on, as on a GPU."""
     monkeypatch.setattr(convolution, "_use_explicit_gradients", lambda *_: torch.is_grad_enabled())
 
 
@@ -53,39 +53,41 @@ def pytorch_forward(layer, x):
     return (nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d).forward(layer, x)
 
 
-def close(mine, exact):
-    return len(mine) == len(exact) and all((a - b).norm() <= 1e-10 * b.norm() for a, b in zip(mine, exact, strict=True))
+def close(actual, exact):
+    return len(actual) == len(exact) and all(
+        (a - b).norm() <= 1e-10 * b.norm() for a, b in zip(actual, exact, strict=True)
+    )
 
 
 def derivatives(forward, layer, x):
-    """Return the output, its first gradients, the gradients of a penalty and those of a sum of all first gradients."""
+    """Return the output, its first gradients, the gradients of a penalty, and those of a sum of all first gradients."""
     inputs = [x, *layer.parameters()]
     output = forward(layer, x)
     score = (output.sin() * torch.linspace(0.5, 1.5, output.numel(), dtype=x.dtype).view_as(output)).sum()
     first = torch.autograd.grad(score, inputs, create_graph=True)
-    (slope,) = torch.autograd.grad(score, x, create_graph=True)
-    penalty = torch.autograd.grad(slope.square().sum(), inputs, retain_graph=True, allow_unused=True)
+    (gradient,) = torch.autograd.grad(score, x, create_graph=True)
+    penalty = torch.autograd.grad(gradient.square().sum(), inputs, retain_graph=True, allow_unused=True)
     mixed = torch.autograd.grad(sum(gradient.square().sum() * (i + 1) for i, gradient in enumerate(first)), inputs)
-    found = [output, *first, slope, *penalty, *mixed]
+    found = [output, *first, gradient, *penalty, *mixed]
     assert all(gradient is not None for gradient in found)
     return [gradient.detach() for gradient in found]
 
 
 @pytest.mark.parametrize("stride", STRIDES, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
-def test_convolution_has_the_derivatives_of_autograd(kernel, stride, own_forms):
+def test_convolution_derivatives(kernel, stride, explicit_gradients):
     torch.manual_seed(0)
     x = doubles(2, 4, 11, 10).requires_grad_()
     for padding, dilation, groups, bias in product([0, (1, 2)], [1, 2], [1, 2, 4], [True, False]):
         layer = FastConv2d(4, 8, kernel, stride, padding, dilation, groups, bias, dtype=torch.float64)
         assert type(layer(x).grad_fn).__name__ == "StridedConvBackward"
-        mine, exact = (derivatives(forward, layer, x) for forward in (FastConv2d.forward, pytorch_forward))
-        assert close(mine, exact), (padding, dilation, groups, bias)
+        actual, exact = (derivatives(forward, layer, x) for forward in (FastConv2d.forward, pytorch_forward))
+        assert close(actual, exact), (padding, dilation, groups, bias)
 
 
 @pytest.mark.parametrize("stride", STRIDES, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
-def test_transposed_convolution_has_the_derivatives_of_autograd(kernel, stride, own_forms):
+def test_transposed_convolution_derivatives(kernel, stride, explicit_gradients):
     torch.manual_seed(0)
     x = doubles(2, 4, 5, 6).requires_grad_()
     ends = [0, (1, 0)] if stride != 1 else [0]
@@ -94,12 +96,12 @@ def test_transposed_convolution_has_the_derivatives_of_autograd(kernel, stride, 
             4, 8, kernel, stride, padding, end, groups, bias, dilation, dtype=torch.float64
         )  # fmt: skip
         assert type(layer(x).grad_fn).__name__ == "TransposedConvBackward"
-        mine, exact = (derivatives(forward, layer, x) for forward in (TransposedConvolution.forward, pytorch_forward))
-        assert close(mine, exact), (padding, end, groups, bias, dilation)
+        actual, exact = (derivatives(forward, layer, x) for forward in (TransposedConvolution.forward, pytorch_forward))
+        assert close(actual, exact), (padding, end, groups, bias, dilation)
 
 
 @pytest.mark.parametrize("layer", [FastConv2d(4, 6, 3, 2, 1, groups=2), TransposedConvolution(4, 6, 3, 2, 1, 1, 2)])
-def test_channels_last_layouts_have_the_same_derivatives(layer, own_forms):
+def test_channels_last_derivatives(layer, explicit_gradients):
     x = doubles(2, 4, 7, 7).requires_grad_()
     layer = copy.deepcopy(layer).double()
     exact = derivatives(pytorch_forward, layer, x)
@@ -110,8 +112,8 @@ def test_channels_last_layouts_have_the_same_derivatives(layer, own_forms):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_functions_are_each_others_derivatives_to_the_second(transposed):
-    """gradgradcheck compares with finite differences, so nothing here trusts PyTorch's double backward."""
+def test_functions_pass_gradgradcheck(transposed):
+    """gradgradcheck compares with finite differences, not with PyTorch's double backward."""
     torch.manual_seed(0)
     geometry = Geometry((2, 1), (1, 0), (1, 2), 2, (1, 0), transposed)
     x, w, g = (tensor.requires_grad_() for tensor in (doubles(1, 2, 4, 4), doubles(4, 1, 3, 2), doubles(1, 4, 2, 2)))
@@ -119,11 +121,11 @@ def test_functions_are_each_others_derivatives_to_the_second(transposed):
     of_maps, of_image = (None, bias) if transposed else (bias, None)
     like_x, like_w = x.detach(), w.detach()
     checked = [
-        (lambda *given: StridedConv.apply(*given, geometry), (x, w, of_maps)),
-        (lambda *given: TransposedConv.apply(*given, geometry, None), (g, w, of_image)),
-        (lambda *given: TransposedConv.apply(*given, None, geometry, like_x), (g, w)),
-        (lambda *given: WeightGradient.apply(*given, True, geometry, like_w), (x, g)),
-        (lambda *given: WeightGradient.apply(*given, False, geometry, like_w)[0], (x, g)),
+        (lambda *tensors: StridedConv.apply(*tensors, geometry), (x, w, of_maps)),
+        (lambda *tensors: TransposedConv.apply(*tensors, geometry, None), (g, w, of_image)),
+        (lambda *tensors: TransposedConv.apply(*tensors, None, geometry, like_x), (g, w)),
+        (lambda *tensors: WeightGradient.apply(*tensors, True, geometry, like_w), (x, g)),
+        (lambda *tensors: WeightGradient.apply(*tensors, False, geometry, like_w)[0], (x, g)),
     ]
     for function, inputs in checked:
         assert torch.autograd.gradcheck(function, inputs)
@@ -132,7 +134,7 @@ def test_functions_are_each_others_derivatives_to_the_second(transposed):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_matrix_products_are_the_convolution(shape, layout):
+def test_matrix_products_equal_convolution(shape, layout):
     batch, narrow, wide, height, width = shape
     x = doubles(batch, narrow, height, width).to(memory_format=layout)
     w, g = doubles(wide, narrow, 4, 4), doubles(batch, wide, height // 2, width // 2).to(memory_format=layout)
@@ -146,7 +148,7 @@ def test_matrix_products_are_the_convolution(shape, layout):
 
 
 def recorded(name, function, used):
-    """Return the function; it adds its name to `used` when it is called."""
+    """Return a function that adds its name to `used` when called."""
 
     def call(*inputs):
         used.add(name)
@@ -156,7 +158,7 @@ def recorded(name, function, used):
 
 
 @pytest.mark.parametrize("layer", [FastConv2d(2, 3, 4, 2, 1), TransposedConvolution(3, 2, 4, 2, 1)])
-def test_matrix_products_have_the_derivatives_of_autograd(layer, own_forms, monkeypatch):
+def test_matrix_product_derivatives(layer, explicit_gradients, monkeypatch):
     limits = {"MIN_WEIGHTS_FOR_MATMUL": 0, "MAX_ROW_FOR_MATMUL": 99, "GRADIENT_WEIGHTS": 0, "PIXELS_PER_CHANNEL": 10**6}
     for name, limit in limits.items():
         monkeypatch.setattr(convolution, name, limit)
@@ -173,8 +175,11 @@ LAYERS = {
     "halves, large weights": (FastConv2d(256, 512, 4, 2, 1), (4, 256, 8, 8)),
     "halves, middle weights": (FastConv2d(128, 256, 4, 2, 1, bias=False), (4, 128, 16, 16)),
     "halves, small weights": (FastConv2d(8, 16, 4, 2, 1), (4, 8, 16, 16)),
-    "halves, odd picture": (FastConv2d(256, 512, 4, 2, 1), (2, 256, 9, 8)),
-    "ends": (FastConv2d(64, 1, 4), (64, 64, 4, 4)),  # of few results most may lie near zero, where errors weigh more
+    "halves, odd image": (FastConv2d(256, 512, 4, 2, 1), (2, 256, 9, 8)),
+    "ends": (
+        FastConv2d(64, 1, 4),
+        (64, 64, 4, 4),
+    ),  # many outputs, since a few could all be near 0, where relative errors are large
     "ends, not square": (FastConv2d(64, 3, (4, 5)), (64, 64, 4, 5)),
     "keeps one axis": (FastConv2d(16, 32, (4, 3), (2, 1), 1), (4, 16, 8, 5)),
     "keeps, grouped": (FastConv2d(16, 32, 3, padding=1, groups=4), (4, 16, 8, 5)),
@@ -188,22 +193,22 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_bf16_layers_equal_fp32_within_bf16_rounding(name):
-    """bf16 keeps 8 bits: inputs, weights and results are rounded by up to 2^-9 each, and sums of them add to that."""
+    """bf16 has 8 bits: inputs, weights and results are rounded by up to 2^-9 each, and sums add more rounding."""
     torch.manual_seed(0)
     layer, shape = LAYERS[name]
     layer = copy.deepcopy(layer).to(memory_format=torch.channels_last)
     layer.reset_parameters()
     x = torch.randn(shape).to(memory_format=torch.channels_last).requires_grad_()
     expected = pytorch_forward(layer, x)
-    direction = torch.rand_like(expected)  # positive: a bias receives its sum, which must not cancel
+    direction = torch.rand_like(expected)  # positive: the bias gradient is its sum, which must not cancel
     inputs = [x, *layer.parameters()]
-    wanted = [expected.detach(), *torch.autograd.grad(expected, inputs, direction)]
+    expected_values = [expected.detach(), *torch.autograd.grad(expected, inputs, direction)]
     with torch.autocast("cpu", torch.bfloat16):
-        drawn = layer(x)
-    assert drawn.dtype == torch.bfloat16
-    got = [drawn.detach(), *torch.autograd.grad(drawn.float(), inputs, direction)]
-    for mine, exact in zip(got, wanted, strict=True):
-        error = (mine.float() - exact).norm() / exact.norm()
+        output_bf16 = layer(x)
+    assert output_bf16.dtype == torch.bfloat16
+    actual_values = [output_bf16.detach(), *torch.autograd.grad(output_bf16.float(), inputs, direction)]
+    for actual, exact in zip(actual_values, expected_values, strict=True):
+        error = (actual.float() - exact).norm() / exact.norm()
         assert 0 < error < 2**-7, error
 
 
@@ -214,20 +219,20 @@ def test_autocast_leaves_float64_alone():
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_fp32_is_pytorch_to_the_bit(name, layout, own_forms):
+def test_fp32_equals_pytorch_bitwise(name, layout, explicit_gradients):
     torch.manual_seed(0)
     layer, shape = LAYERS[name]
     layer = copy.deepcopy(layer).to(memory_format=layout)
     x = torch.randn(shape).to(memory_format=layout).requires_grad_()
-    mine, exact = layer(x), pytorch_forward(layer, x)
-    assert torch.equal(mine, exact)
+    actual, exact = layer(x), pytorch_forward(layer, x)
+    assert torch.equal(actual, exact)
     inputs, direction = [x, *layer.parameters()], torch.randn_like(exact)
-    mine, exact = (torch.autograd.grad(output, inputs, direction) for output in (mine, exact))
-    for ours, theirs in zip(mine, exact, strict=True):
-        assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+    actual, exact = (torch.autograd.grad(output, inputs, direction) for output in (actual, exact))
+    for actual_gradient, reference in zip(actual, exact, strict=True):
+        assert torch.equal(actual_gradient, reference) and actual_gradient.stride() == reference.stride()
 
 
-def test_state_is_that_of_pytorch_layers():
+def test_state_dict_matches_pytorch_layers():
     assert FastConv2d(2, 3, 4).state_dict().keys() == nn.Conv2d(2, 3, 4).state_dict().keys()
     TransposedConvolution(2, 3, 4).load_state_dict(nn.ConvTranspose2d(2, 3, 4).state_dict())
 
@@ -242,26 +247,26 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_unusual_layers_are_pytorch_own(name):
+def test_unusual_layers_use_pytorch_operations(name):
     layer, shape = UNUSUAL[name]
     x = torch.randn(shape, requires_grad=True)
     assert type(layer(x).grad_fn) is type(pytorch_forward(layer, x).grad_fn)
     assert torch.equal(layer(x), pytorch_forward(layer, x))
 
 
-def test_output_size_is_that_of_pytorch(own_forms):
+def test_output_size_matches_pytorch(explicit_gradients):
     layer, x = TransposedConvolution(2, 4, 3, 2, 1), torch.randn(1, 2, 5, 5, requires_grad=True)
     assert torch.equal(layer(x, [10, 9]), nn.ConvTranspose2d.forward(layer, x, [10, 9]))
 
 
-def test_on_a_cpu_only_layers_that_gain_use_our_functions():
+def test_explicit_gradients_on_cpu():
     x = torch.randn(1, 4, 5, 5, requires_grad=True)
     grouped, pointwise, dense = FastConv2d(4, 4, 3, groups=2), FastConv2d(4, 4, 1), FastConv2d(4, 4, 3)
     nodes = [type(layer(x).grad_fn).__name__ for layer in (grouped, pointwise, dense)]
     assert nodes == ["StridedConvBackward", "StridedConvBackward", "ConvolutionBackward0"]
 
 
-def test_exported_graphs_have_pytorch_own_convolutions():
+def test_exported_graphs_use_pytorch_convolutions():
     layers = nn.Sequential(FastConv2d(2, 4, 1), TransposedConvolution(4, 4, 3, groups=2))
     with torch.enable_grad():
         graph = torch.export.export(layers, (torch.randn(1, 2, 5, 5),)).graph
@@ -269,7 +274,7 @@ def test_exported_graphs_have_pytorch_own_convolutions():
     assert called == ["aten.conv2d.default", "aten.conv_transpose2d.input"]
 
 
-class Reads(nn.Module):
+class CountingParametrization(nn.Module):
     """Doubles a weight and counts how often it is read."""
 
     def __init__(self):
@@ -283,17 +288,17 @@ class Reads(nn.Module):
 
 @pytest.mark.parametrize("layer", [FastConv2d(4, 4, 1), FastConv2d(4, 4, 3), TransposedConvolution(4, 4, 1)])
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_weight_is_read_once_a_call(layer, recorded):
-    layer, reads = copy.deepcopy(layer), Reads()
-    register_parametrization(layer, "weight", reads)
-    reads.count = 0
+def test_weight_is_read_once_per_call(layer, recorded):
+    layer, parametrization = copy.deepcopy(layer), CountingParametrization()
+    register_parametrization(layer, "weight", parametrization)
+    parametrization.count = 0
     with torch.set_grad_enabled(recorded):
         layer(torch.randn(1, 4, 5, 5))
-    assert reads.count == 1
+    assert parametrization.count == 1
 
 
-class Convolutions(TorchDispatchMode):
-    """Records the convolutions that are computed, and the filters they use."""
+class ConvolutionCounter(TorchDispatchMode):
+    """Counts convolutions and records the filters they use."""
 
     def __init__(self):
         super().__init__()
@@ -309,30 +314,34 @@ class Convolutions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_gradient_of_the_input_alone_computes_no_weight_gradient(own_forms):
+def test_input_gradient_computes_no_weight_gradient(explicit_gradients):
     layer, x = FastConv2d(4, 4, 3), torch.randn(1, 4, 5, 5, requires_grad=True)
     of_weight = ([layer.weight], [layer.bias], [layer.weight, layer.bias])
-    wanted = [([x], (1, 1, 0)), ([x, layer.weight], (1, 1, 1)), *((inputs, (1, 0, 1)) for inputs in of_weight)]
-    for inputs, counts in wanted:
-        with Convolutions() as seen:
+    expected_values = [([x], (1, 1, 0)), ([x, layer.weight], (1, 1, 1)), *((inputs, (1, 0, 1)) for inputs in of_weight)]
+    for inputs, counts in expected_values:
+        with ConvolutionCounter() as counter:
             torch.autograd.grad(layer(x).sum(), inputs, create_graph=True)
-        assert (seen.num_forward, seen.num_input, seen.num_weight) == counts
-    with Convolutions() as seen:
+        assert (counter.num_forward, counter.num_input, counter.num_weight) == counts
+    with ConvolutionCounter() as counter:
         layer(x).sum().backward()
-    assert (seen.num_forward, seen.num_input, seen.num_weight) == (1, 1, 1)
+    assert (counter.num_forward, counter.num_input, counter.num_weight) == (1, 1, 1)
 
 
-def test_a_gradient_penalty_is_made_of_convolutions_of_the_layers_own_kind():
+def test_gradient_penalty_uses_convolutions_of_the_same_kind():
     """PyTorch's double backward would loop over groups and use filters as large as the image."""
     network = NetworkConfig(network="r3gan", width=16)
     discriminator = build_discriminator(Config(discriminator=network), ImageSpec(1, 16, 16, 0))
     num_layers = sum(isinstance(module, FastConv2d) for module in discriminator.modules())
     images = torch.randn(4, 1, 16, 16, requires_grad=True)
-    with Convolutions() as seen:
+    with ConvolutionCounter() as counter:
         logits = discriminator(images)
-        (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-        torch.autograd.grad(slope.square().sum() + logits.square().sum(), list(discriminator.parameters()))
-    assert seen.filters <= {(1, 1, 1, 1), (3, 3, 1, 1)}
-    # A layer computes its output, its gradients of input and weight, and both gradients of the gradient of its input.
-    assert seen.num_forward <= 2 * num_layers and seen.num_input <= 2 * num_layers and seen.num_weight <= 2 * num_layers
-    assert seen.num_forward + seen.num_input + seen.num_weight >= 5 * num_layers
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        torch.autograd.grad(gradient.square().sum() + logits.square().sum(), list(discriminator.parameters()))
+    assert counter.filters <= {(1, 1, 1, 1), (3, 3, 1, 1)}
+    # A layer computes its output, its input and weight gradients, and both gradients of its input gradient.
+    assert (
+        counter.num_forward <= 2 * num_layers
+        and counter.num_input <= 2 * num_layers
+        and counter.num_weight <= 2 * num_layers
+    )
+    assert counter.num_forward + counter.num_input + counter.num_weight >= 5 * num_layers

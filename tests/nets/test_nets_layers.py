@@ -1,4 +1,4 @@
-"""Parts of networks against their formulas."""
+"""Layers of networks against their formulas."""
 
 import copy
 
@@ -78,7 +78,7 @@ def test_training_forward_is_one_power_iteration_step(name, bf16):
 
 
 def test_gradient_of_spectral_norm():
-    """With u held, sigma = |W'u|, and v, which is held as a constant, adds nothing to its derivative: finite differences must agree."""
+    """With u constant, sigma = |W'u|, and a constant v adds nothing to its derivative: finite differences agree."""
     weight = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     norm = SpectralNorm(weight.float(), 0).double().eval()
     assert torch.autograd.gradcheck(norm, weight)
@@ -94,26 +94,26 @@ def test_spectral_norm_allows_two_forwards_before_backward():
 
 
 @pytest.mark.parametrize(("batch", "group", "size"), [(8, 4, 4), (6, 4, 3), (4, 8, 4), (7, 4, 1), (1, 4, 1)])
-@pytest.mark.parametrize("place", [(), (3, 2)])
-def test_minibatch_stddev(batch, group, size, place):
-    features = torch.randn(batch, 5, *place)
+@pytest.mark.parametrize("spatial_shape", [(), (3, 2)])
+def test_minibatch_stddev(batch, group, size, spatial_shape):
+    features = torch.randn(batch, 5, *spatial_shape)
     expected = [
         features[first : first + size].std(dim=0, correction=0).mean().item()
         for first in range(0, batch, size)
         for _ in range(size)
     ]
     assert minibatch_stddev(features, group).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    more = append_minibatch_stddev(features, group)
-    assert more.shape == (batch, 6, *place)
-    assert torch.equal(more[:, :5], features)
-    assert torch.allclose(more[:, 5:].flatten(1), torch.tensor(expected)[:, None], rtol=1e-4, atol=1e-6)
+    extended = append_minibatch_stddev(features, group)
+    assert extended.shape == (batch, 6, *spatial_shape)
+    assert torch.equal(extended[:, :5], features)
+    assert torch.allclose(extended[:, 5:].flatten(1), torch.tensor(expected)[:, None], rtol=1e-4, atol=1e-6)
 
 
 def test_minibatch_stddev_of_equal_images():
     features = torch.ones(4, 2, requires_grad=True)
-    deviation = minibatch_stddev(features, 4)
-    deviation.sum().backward()
-    assert deviation.tolist() == pytest.approx([0.0] * 4, abs=2e-4) and features.grad.isfinite().all()
+    stddev = minibatch_stddev(features, 4)
+    stddev.sum().backward()
+    assert stddev.tolist() == pytest.approx([0.0] * 4, abs=2e-4) and features.grad.isfinite().all()
 
 
 def test_self_attention_starts_as_identity():
@@ -177,9 +177,9 @@ def test_r3gan_resampling_is_bilinear():
         )
     large = torch.randn(2, 3, 8, 12)
     row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-    edged = pad(large, (1, 1, 1, 1), mode="replicate")
-    wanted = nn.functional.conv2d(edged, (row[:, None] * row).expand(3, 1, 4, 4), stride=2, groups=3)
-    assert torch.allclose(downsample(large, square), wanted, atol=1e-6)
+    padded = pad(large, (1, 1, 1, 1), mode="replicate")
+    expected = nn.functional.conv2d(padded, (row[:, None] * row).expand(3, 1, 4, 4), stride=2, groups=3)
+    assert torch.allclose(downsample(large, square), expected, atol=1e-6)
     odd = Stage((9, 12), (4, 6))
     ones = torch.ones(1, 1, 9, 12)
     assert torch.allclose(downsample(ones, odd), ones[:, :, :4, :6]) and torch.allclose(
@@ -188,9 +188,9 @@ def test_r3gan_resampling_is_bilinear():
 
 
 def test_projection_head_logit_difference():
-    diagnosis, features = Head(6, 3), torch.randn(2, 6)
-    first, second = (diagnosis(features, torch.tensor([label, label])) for label in (0, 2))
-    table = diagnosis.projection.embedding.weight
+    head, features = Head(6, 3), torch.randn(2, 6)
+    first, second = (head(features, torch.tensor([label, label])) for label in (0, 2))
+    table = head.projection.embedding.weight
     assert torch.allclose(first - second, features @ (table[0] - table[2]), atol=1e-5)
 
 
@@ -226,14 +226,14 @@ def test_conditional_batch_norm():
 @pytest.mark.parametrize(("classes", "learned", "size"), [(0, True, 6), (4, False, 10), (4, True, 10), (9, True, 12)])
 def test_conditional_latent(classes, learned, size):
     latent, z = ConditionalLatent(6, classes, learned), torch.randn(2, 6)
-    given = latent(z, torch.tensor([1, 3]) if classes else None)
-    assert latent.out_features == size and given.shape == (2, size) and torch.equal(given[:, :6], z)
+    features = latent(z, torch.tensor([1, 3]) if classes else None)
+    assert latent.out_features == size and features.shape == (2, size) and torch.equal(features[:, :6], z)
     if classes:
-        assert torch.equal(given[:, 6:], latent.embedding.weight[[1, 3]] if learned else torch.eye(4)[[1, 3]])
+        assert torch.equal(features[:, 6:], latent.embedding.weight[[1, 3]] if learned else torch.eye(4)[[1, 3]])
 
 
-class HostReads(TorchDispatchMode):
-    """Counts the values that are read on the host, for which a GPU is waited for."""
+class HostReadCounter(TorchDispatchMode):
+    """Counts the values read on the host, for which a GPU would have to finish."""
 
     count = 0
 
@@ -242,9 +242,9 @@ class HostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_class_rows_are_one_hot_and_read_nothing_on_the_host():
+def test_one_hot_labels_do_not_synchronize_with_the_host():
     labels = torch.tensor([2, 0, 1, 2])
-    with HostReads() as seen:
+    with HostReadCounter() as seen:
         rows = one_hot_labels(labels, 4)
     assert torch.equal(rows, one_hot(labels, 4).float()) and rows.dtype == torch.float32
     assert seen.count == 0
@@ -271,6 +271,6 @@ def test_maxout():
     ],
 )
 def test_downsampling_stages(sides, count, small):
-    found = stages(*sides, count)
-    assert [step.small_size for step in found] == small
-    assert [step.large_size for step in found] == [sides, *small[:-1]]
+    result = stages(*sides, count)
+    assert [step.small_size for step in result] == small
+    assert [step.large_size for step in result] == [sides, *small[:-1]]

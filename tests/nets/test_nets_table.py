@@ -141,7 +141,7 @@ def test_every_option_is_supported_by_some_network():
         (
             {"network": "dcgan", "depth": 5},
             0,
-            "{player}.depth is 5, but pictures of 48x24 can be halved 4 times: set it to 4 or less",
+            "{player}.depth is 5, but images of 48x24 can be halved 4 times: set it to 4 or less",
         ),
         (
             {"network": "resnet", "attention_resolution": 10},

@@ -1,4 +1,4 @@
-"""Every network at any size, with any of its options: shapes, derivatives, precisions, copies."""
+"""Every network at any size and with any option: shapes, derivatives, precision, copies."""
 
 import copy
 
@@ -51,8 +51,8 @@ def discriminator(network, spec, **options):
 
 
 @torch.no_grad()
-def stepped(network):
-    """Move every weight a little, as training would: some begin at 0."""
+def perturbed(network):
+    """Change every weight a little, as training would: some start at 0."""
     for parameter in network.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return network
@@ -66,16 +66,18 @@ def inputs(classes):
 
 
 def check_derivatives(g, d, z, labels):
-    """All weights get finite gradients: G's through D, and D's through its own gradient, as penalties need."""
+    """All weights get finite gradients: G's through D, and D's through its input gradient, as penalties need."""
     assert all_finite(
         torch.autograd.grad(d(g(z, labels), labels).sum(), [p for p in g.parameters() if p.requires_grad])
     )
     images, weights = g(z, labels).detach().requires_grad_(), list(d.parameters())
     logits = d(images, labels)
-    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    penalty = slope.square().sum()
-    (bend,) = torch.autograd.grad(penalty, next(weight for weight in weights if weight.dim() > 1), retain_graph=True)
-    assert all_finite([slope, bend]) and bend.abs().max() > 0
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    penalty = gradient.square().sum()
+    (second_gradient,) = torch.autograd.grad(
+        penalty, next(weight for weight in weights if weight.dim() > 1), retain_graph=True
+    )
+    assert all_finite([gradient, second_gradient]) and second_gradient.abs().max() > 0
     assert all_finite(torch.autograd.grad(logits.sum() + penalty, weights))
 
 
@@ -90,23 +92,23 @@ def all_finite(tensors):
 def test_any_image_size(network, size, channels, classes):
     torch.manual_seed(0)
     spec = ImageSpec(channels, *size, classes)
-    g, d = stepped(generator(network, spec)), stepped(discriminator(network, spec))
-    z, (labels, others) = inputs(classes)
+    g, d = perturbed(generator(network, spec)), perturbed(discriminator(network, spec))
+    z, (labels, other_labels) = inputs(classes)
     images = g(z, labels)
     logits = d(images, labels)
     assert images.shape == (BATCH, channels, *size) and logits.shape == (BATCH,)
     assert images.isfinite().all() and images.std(dim=0).max() > 0
     check_derivatives(g, d, z, labels)
     with torch.autocast("cpu", torch.bfloat16):
-        rough_images, rough_logits = g(z, labels), d(images, labels)
-    assert rough_logits.dtype == torch.float32
-    assert (rough_images.float() - images).norm() < 0.1 * images.norm()
-    assert (rough_logits - logits).norm() < 0.1 * (logits.norm() + 1)
+        bf16_images, bf16_logits = g(z, labels), d(images, labels)
+    assert bf16_logits.dtype == torch.float32
+    assert (bf16_images.float() - images).norm() < 0.1 * images.norm()
+    assert (bf16_logits - logits).norm() < 0.1 * (logits.norm() + 1)
     if classes:
-        same = labels == others
-        assert (g(z, others) - images).abs().flatten(1).amax(dim=1)[~same].min() > 0
-        assert (d(images, others) - logits)[~same].abs().min() > 0
-        assert torch.equal(d(images, others)[same], logits[same])
+        same = labels == other_labels
+        assert (g(z, other_labels) - images).abs().flatten(1).amax(dim=1)[~same].min() > 0
+        assert (d(images, other_labels) - logits)[~same].abs().min() > 0
+        assert torch.equal(d(images, other_labels)[same], logits[same])
 
 
 @pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
@@ -116,10 +118,12 @@ def test_generator_options(network, options, classes):
     g = generator(
         network, spec, **{name: value for name, value in options.items() if classes or name != "conditioning"}
     )
-    z, (labels, others) = inputs(classes)
-    check_derivatives(stepped(g), stepped(discriminator("dcgan", spec)), z, labels)
+    z, (labels, other_labels) = inputs(classes)
+    check_derivatives(perturbed(g), perturbed(discriminator("dcgan", spec)), z, labels)
     check_copies(g, lambda: g(z, labels))
-    assert not classes or (g(z, labels) - g(z, others)).abs().amax(dim=(1, 2, 3))[labels != others].min() > 0
+    assert (
+        not classes or (g(z, labels) - g(z, other_labels)).abs().amax(dim=(1, 2, 3))[labels != other_labels].min() > 0
+    )
 
 
 @pytest.mark.parametrize(("network", "options"), DISCRIMINATOR_OPTIONS, ids=str)
@@ -131,7 +135,7 @@ def test_discriminator_options(network, options, classes):
     )
     z, (labels, _) = inputs(classes)
     images = torch.randn(BATCH, 3, 16, 20)
-    check_derivatives(generator("dcgan", spec), stepped(d), z, labels)
+    check_derivatives(generator("dcgan", spec), perturbed(d), z, labels)
     check_copies(d, lambda: d(images, labels))
     with torch.autocast("cpu", torch.bfloat16):
         assert d(images, labels).dtype == torch.float32
@@ -157,27 +161,27 @@ def test_spectral_norm_covers_every_weight(network, role):
 @pytest.mark.parametrize("network", NETS)
 def test_logits_depend_on_batch_only_with_minibatch_stddev(network):
     images = torch.randn(BATCH, 1, 16, 16)
-    alone = images[:1].expand(BATCH, -1, -1, -1)
+    repeated = images[:1].expand(BATCH, -1, -1, -1)
     for group in (0, BATCH):
-        d = stepped(discriminator(network, ImageSpec(1, 16, 16, 0), minibatch_stddev=group))
-        assert torch.allclose(d(images)[0], d(alone)[0], rtol=1e-4, atol=1e-5) == (group == 0)
+        d = perturbed(discriminator(network, ImageSpec(1, 16, 16, 0), minibatch_stddev=group))
+        assert torch.allclose(d(images)[0], d(repeated)[0], rtol=1e-4, atol=1e-5) == (group == 0)
 
 
-def check_copies(network, answer):
-    """Channels-last, a deep copy and its state in a network that was built on no device: the same answers; and asking draws no random number."""
+def check_copies(network, forward):
+    """Copies, loaded weights and the channels-last layout give the same output. Evaluation uses no random numbers."""
     network.eval()
-    dice = torch.random.get_rng_state()
-    expected = answer()
-    assert torch.equal(torch.random.get_rng_state(), dice)
+    rng_state = torch.random.get_rng_state()
+    expected = forward()
+    assert torch.equal(torch.random.get_rng_state(), rng_state)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    copied = copy.deepcopy(network)
-    assert copied.state_dict().keys() == state.keys()
-    stepped(copied)
-    assert torch.equal(answer(), expected), "a copy shares weights"
-    stepped(network).load_state_dict(state)
-    assert torch.equal(answer(), expected)
+    copied_network = copy.deepcopy(network)
+    assert copied_network.state_dict().keys() == state.keys()
+    perturbed(copied_network)
+    assert torch.equal(forward(), expected), "a copy shares weights"
+    perturbed(network).load_state_dict(state)
+    assert torch.equal(forward(), expected)
     network.to(memory_format=torch.channels_last)
-    assert torch.allclose(answer(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(forward(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
@@ -192,7 +196,7 @@ def test_meta_device_generator_loads_weights(network, options):
 
 
 def test_dcgan_state_dict_is_stable():
-    """Checkpoints and the tutorial depend on them: these were computed before there were other networks."""
+    """Checkpoints and the tutorial depend on these names and values."""
     spec = ImageSpec(1, 16, 16, 2)
     torch.manual_seed(0)
     g = generator("dcgan", spec, normalization="batch", initialization="dcgan", conditioning="one-hot")

@@ -1,4 +1,4 @@
-"""Every operation against a slow independent one, and what all of them promise: chance from outside alone, gradients, exactness, bounds."""
+"""Each operation against a slow independent one, and common properties: determinism, gradients, exactness, bounds."""
 
 import math
 from itertools import accumulate
@@ -29,7 +29,7 @@ def random_images(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def draws_of(name: str, row: torch.Tensor) -> list[float]:
-    """Return what an operation makes of a row of numbers, without the first, which says whether it is applied."""
+    """Return an operation's columns of a row, without the first, which decides whether it is applied."""
     return row[START[name] + 1 : START[name] + OPERATIONS[name]].tolist()
 
 
@@ -59,37 +59,41 @@ def test_probability_zero_is_identity(pipeline, channels):
             assert torch.equal(augment(images, pipeline, numbers, NEVER), images)
 
 
-# ADA's geometry, from the paper's forward matrices in double precision.
+# ADA's geometric operations, from the paper's forward matrices in double precision.
 
 
-def moved(x: float, y: float) -> np.ndarray:
+def translation_matrix(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=float)
 
 
-def scaled(x: float, y: float) -> np.ndarray:
+def scale_matrix(x: float, y: float) -> np.ndarray:
     return np.diag([x, y, 1.0])
 
 
-def rotated(angle: float) -> np.ndarray:
+def rotation_matrix(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
 
 
 def forward(names: tuple[str, ...], row: torch.Tensor, height: int, width: int) -> np.ndarray:
-    """Return the transformation of appendix B's pseudo-code, in pixels from the centre."""
-    drawn = {name: draws_of(name, row) for name in OPERATIONS}
-    angle_before, _, angle_after = drawn["rotate"]
-    t_x, t_y = drawn["integer-translation"]
+    """Return the transformation of appendix B's pseudo-code, in pixels from the center."""
+    draws = {name: draws_of(name, row) for name in OPERATIONS}
+    angle_before, _, angle_after = draws["rotate"]
+    t_x, t_y = draws["integer-translation"]
     steps = {
-        "x-flip": lambda: scaled(1 - 2 * int(drawn["x-flip"][0] >= 0.5), 1),
-        "rotate90": lambda: rotated(-math.pi / 2 * int(4 * drawn["rotate90"][0])),
-        "integer-translation": lambda: moved(np.round((t_x - 0.5) / 4 * width), np.round((t_y - 0.5) / 4 * height)),
-        "isotropic-scale": lambda: scaled(*[np.exp(0.2 * np.log(2) * norm.ppf(drawn["isotropic-scale"][0]))] * 2),
-        "before": lambda: rotated(-math.pi * (2 * angle_before - 1)),
-        "anisotropic-scale": lambda: scaled(
-            *np.exp(np.array([1, -1]) * 0.2 * np.log(2) * norm.ppf(drawn["anisotropic-scale"][0]))
+        "x-flip": lambda: scale_matrix(1 - 2 * int(draws["x-flip"][0] >= 0.5), 1),
+        "rotate90": lambda: rotation_matrix(-math.pi / 2 * int(4 * draws["rotate90"][0])),
+        "integer-translation": lambda: translation_matrix(
+            np.round((t_x - 0.5) / 4 * width), np.round((t_y - 0.5) / 4 * height)
         ),
-        "after": lambda: rotated(-math.pi * (2 * angle_after - 1)),
-        "fractional-translation": lambda: moved(*(0.125 * norm.ppf(drawn["fractional-translation"]) * (width, height))),
+        "isotropic-scale": lambda: scale_matrix(*[np.exp(0.2 * np.log(2) * norm.ppf(draws["isotropic-scale"][0]))] * 2),
+        "before": lambda: rotation_matrix(-math.pi * (2 * angle_before - 1)),
+        "anisotropic-scale": lambda: scale_matrix(
+            *np.exp(np.array([1, -1]) * 0.2 * np.log(2) * norm.ppf(draws["anisotropic-scale"][0]))
+        ),
+        "after": lambda: rotation_matrix(-math.pi * (2 * angle_after - 1)),
+        "fractional-translation": lambda: translation_matrix(
+            *(0.125 * norm.ppf(draws["fractional-translation"]) * (width, height))
+        ),
     }
     total = np.eye(3)
     for step, matrix in steps.items():
@@ -108,7 +112,11 @@ def test_geometry_is_affine_about_center(names, size):
     result = augment(images, names, numbers, ALWAYS)
     for image, row, new in zip(images, numbers, result, strict=True):
         inverse = np.linalg.inv(forward(names, row, height, width))[[1, 0, 2]][:, [1, 0, 2]]  # scipy's axes are (y, x)
-        inverse = moved((height - 1) / 2, (width - 1) / 2) @ inverse @ moved((1 - height) / 2, (1 - width) / 2)
+        inverse = (
+            translation_matrix((height - 1) / 2, (width - 1) / 2)
+            @ inverse
+            @ translation_matrix((1 - height) / 2, (1 - width) / 2)
+        )
         expected = [affine_transform(channel, inverse, order=1, mode="reflect") for channel in image.double().numpy()]
         np.testing.assert_allclose(new.numpy(), np.stack(expected), atol=2e-4)
     assert not torch.allclose(result, images, atol=0.1)
@@ -125,8 +133,8 @@ def test_blitting_is_exact(size):
     assert torch.equal(augment(images, ("rotate90",), numbers, ALWAYS), images.flip(2, 3))
     if height == width:
         numbers[:4, START["rotate90"] + 1] = torch.tensor([0.1, 0.3, 0.6, 0.8])
-        turned = augment(images[:4], ("rotate90",), numbers[:4], ALWAYS)
-        assert torch.equal(turned, torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(images[:4])]))
+        rotated = augment(images[:4], ("rotate90",), numbers[:4], ALWAYS)
+        assert torch.equal(rotated, torch.stack([image.rot90(k, (1, 2)) for k, image in enumerate(images[:4])]))
     shifted = augment(images, ("integer-translation",), numbers, ALWAYS)
     for image, row, new in zip(images, numbers, shifted, strict=True):
         x, y = (
@@ -138,9 +146,12 @@ def test_blitting_is_exact(size):
 
 
 def test_rotation_leaks_only_at_probability_one():
-    """At p = 1 pictures and turned ones look alike on average, so that G could draw either; below, their difference shrinks to 1 - p."""
-    upright = random_images(1, 1, 6, 6)
-    lying = upright.rot90(1, (2, 3))
+    """Below p = 1, the mean of augmented images differs from that of rotated ones by 1 - p times the difference.
+
+    At p = 1 both means are equal, so G could generate rotated images (a leak).
+    """
+    image_upright = random_images(1, 1, 6, 6)
+    rotated_image = image_upright.rot90(1, (2, 3))
     numbers = torch.full((400, sum(OPERATIONS.values())), 0.5)
     lattice = (torch.arange(20) + 0.5) / 20
     numbers[:, START["rotate90"]], numbers[:, START["rotate90"] + 1] = (
@@ -150,27 +161,27 @@ def test_rotation_leaks_only_at_probability_one():
     for p in (0.25, 0.75, 1.0):
         means = [
             augment(image.expand(400, -1, -1, -1), ("rotate90",), numbers, torch.tensor(p)).mean(0)
-            for image in (upright, lying)
+            for image in (image_upright, rotated_image)
         ]
-        torch.testing.assert_close(means[0] - means[1], (1 - p) * (upright - lying)[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(means[0] - means[1], (1 - p) * (image_upright - rotated_image)[0], atol=1e-5, rtol=0)
 
 
-# ADA's colour, from the paper's 4x4 matrices in double precision.
+# ADA's color operations, from the paper's 4x4 matrices in double precision.
 
 
 def color_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
-    drawn = {name: draws_of(name, row)[0] for name in COLOR}
-    z = {name: norm.ppf(draw) for name, draw in drawn.items()}
+    draws = {name: draws_of(name, row)[0] for name in COLOR}
+    z = {name: norm.ppf(draw) for name, draw in draws.items()}
     v = np.array([1, 1, 1, 0]) / np.sqrt(3)
     along = np.outer(v, v)
     contrast, factor, angle = (
         np.exp(0.5 * np.log(2) * z["contrast"]),
         np.exp(np.log(2) * z["saturation"]),
-        math.pi * (2 * drawn["hue"] - 1),
+        math.pi * (2 * draws["hue"] - 1),
     )
     red, green = np.array([1, -1, 0, 0]) / np.sqrt(2), np.array([1, 1, -2, 0]) / np.sqrt(6)
-    # v, red and green are a right-handed orthonormal frame: hue turns red towards green.
-    turned = (
+    # v, red and green are a right-handed orthonormal basis: hue rotates red towards green.
+    rotated = (
         along
         + np.outer(red * np.cos(angle) + green * np.sin(angle), red)
         + np.outer(green * np.cos(angle) - red * np.sin(angle), green)
@@ -179,8 +190,8 @@ def color_matrix(names: tuple[str, ...], row: torch.Tensor) -> np.ndarray:
     matrices = {
         "brightness": np.eye(4) + 0.2 * z["brightness"] * np.outer([1, 1, 1, 0], [0, 0, 0, 1]),
         "contrast": np.diag([contrast, contrast, contrast, 1]),
-        "luma-flip": np.eye(4) - 2 * int(drawn["luma-flip"] >= 0.5) * along,
-        "hue": turned + corner,
+        "luma-flip": np.eye(4) - 2 * int(draws["luma-flip"] >= 0.5) * along,
+        "hue": rotated + corner,
         "saturation": along + (np.eye(4) - along - corner) * factor + corner,
     }
     total = np.eye(4)
@@ -219,7 +230,7 @@ def test_luma_flip_keeps_hue_and_saturation():
     torch.testing.assert_close(inverted - inverted.mean(0), images[1] - images[1].mean(0))
 
 
-# DiffAugment, by loops.
+# DiffAugment, with loops.
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -243,14 +254,14 @@ def test_translation_pads_zeros_and_is_uniform(size, most):
     numbers[:, START["translation"] + 1 :] = ((torch.arange(210) + 0.5) / 210)[:, None]
     numbers[:, START["translation"] + 2] = numbers[:, START["translation"] + 2].roll(99)
     result = augment(images, ("translation",), numbers, ALWAYS).numpy()
-    seen = []
+    offsets = []
     for image, row, new in zip(images.numpy(), numbers, result, strict=True):
         y, x = (math.floor(draw * (2 * m + 1)) - m for draw, m in zip(draws_of("translation", row), most, strict=True))
         padded = np.pad(image, ((0, 0), (3, 3), (3, 3)))
         np.testing.assert_array_equal(new, padded[:, 3 - y : 3 - y + height, 3 - x : 3 - x + width])
-        seen.append((y, x))
+        offsets.append((y, x))
     for axis, m in enumerate(most):
-        assert {step: [s[axis] for s in seen].count(step) for step in range(-m, m + 1)} == dict.fromkeys(
+        assert {step: [s[axis] for s in offsets].count(step) for step in range(-m, m + 1)} == dict.fromkeys(
             range(-m, m + 1), 210 // (2 * m + 1)
         )
 
@@ -277,7 +288,7 @@ def test_cutout_size_and_clipping(size):
         np.testing.assert_allclose(cut.float().mean(0), expected, atol=1e-3)
 
 
-# What all of them promise.
+# Common properties.
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -285,14 +296,14 @@ def test_cutout_size_and_clipping(size):
 def test_fraction_of_augmented_images_equals_probability(name, p):
     num = 2000
     images, numbers = random_images(num, 3, 8, 8), torch.full((num, sum(OPERATIONS.values())), 0.9)
-    own = slice(START[name], START[name] + OPERATIONS[name])
+    columns = slice(START[name], START[name] + OPERATIONS[name])
     gates = (START[name], START[name] + 2) if name == "rotate" else (START[name],)
     for gate in gates:
         numbers[:, gate] = uniform(num, seed=gate)[:, gate]
     changed = (augment(images, (name,), numbers, torch.tensor(p)) - images).abs().amax((1, 2, 3)) > 0
     assert abs(int(changed.sum()) - num * p) <= 4 * math.sqrt(num * p * (1 - p))
     if name != "rotate":
-        assert torch.equal(changed, numbers[:, own][:, 0] < p)
+        assert torch.equal(changed, numbers[:, columns][:, 0] < p)
 
 
 @pytest.mark.parametrize("pipeline", [ADA, DIFF_AUGMENT])
@@ -310,11 +321,11 @@ def test_images_are_augmented_independently(pipeline):
 
 def test_operation_draws_do_not_depend_on_pipeline():
     images, numbers = random_images(BATCH, 3, 9, 9), uniform()
-    alone = images
+    sequential = images
     for name in ("x-flip", "contrast", "translation", "cutout"):
-        alone = augment(alone, (name,), numbers, ALWAYS)
-    together = augment(images, ("cutout", "contrast", "x-flip", "translation"), numbers, ALWAYS)
-    assert torch.equal(together, alone)
+        sequential = augment(sequential, (name,), numbers, ALWAYS)
+    combined = augment(images, ("cutout", "contrast", "x-flip", "translation"), numbers, ALWAYS)
+    assert torch.equal(combined, sequential)
 
 
 def test_augmentation_is_deterministic_given_draws():
@@ -327,13 +338,13 @@ def test_augmentation_is_deterministic_given_draws():
 
 
 def test_augmentation_has_no_host_sync():
-    """Meta tensors hold no numbers: whatever would read one, or shape itself by one, raises."""
+    """Meta tensors have no values: reading one, or a shape that depends on one, raises."""
     images, numbers = torch.empty(BATCH, 3, 8, 9, device="meta", requires_grad=True), uniform().to("meta")
     p = next_probability(torch.empty((), device="meta"), torch.empty((), device="meta"), 0.6, 64, 1000)
     result = augment(images, tuple(OPERATIONS), numbers, p)
-    (slope,) = torch.autograd.grad(result.square().sum(), images, create_graph=True)
-    (second,) = torch.autograd.grad(slope.square().sum(), images)
-    assert result.shape == slope.shape == second.shape == images.shape
+    (gradient,) = torch.autograd.grad(result.square().sum(), images, create_graph=True)
+    (second_gradient,) = torch.autograd.grad(gradient.square().sum(), images)
+    assert result.shape == gradient.shape == second_gradient.shape == images.shape
 
 
 @pytest.mark.parametrize("extreme", [0.0, 1 - 2**-24])
@@ -353,8 +364,8 @@ def test_augmentation_has_second_derivatives(pipeline):
         return augment(x, pipeline, numbers, p)
 
     def penalty(x):
-        (slope,) = torch.autograd.grad(augmented(x).tanh().sum(), x, create_graph=True)
-        return slope.square().sum()
+        (gradient,) = torch.autograd.grad(augmented(x).tanh().sum(), x, create_graph=True)
+        return gradient.square().sum()
 
     assert torch.autograd.gradcheck(augmented, images, fast_mode=True)
     assert torch.autograd.gradgradcheck(augmented, images, fast_mode=True)
@@ -363,7 +374,7 @@ def test_augmentation_has_second_derivatives(pipeline):
 
 
 def scatter_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return pixels' neighbours and weights such that thousands share four old pixels, and a gradient of many magnitudes."""
+    """Return neighbors and weights with which thousands of pixels share four, and a gradient of many magnitudes."""
     generator = torch.Generator().manual_seed(0)
     neighbors = torch.randint(4, (2, 4, 4096), generator=generator)
     weights = torch.rand(2, 4, 4096, generator=generator)
@@ -391,14 +402,14 @@ def test_gradients_are_deterministic():
     reordered = torch.zeros(2, 4).scatter_add_(
         1, neighbors[..., order].flatten(1), (weights * gradient)[..., order].flatten(1)
     )
-    assert not torch.equal(plain, reordered)  # or this test could not fail
+    assert not torch.equal(plain, reordered)  # otherwise this test could not fail
 
 
-@pytest.mark.parametrize("spoiled", [math.nan, math.inf, -math.inf])
-def test_non_finite_gradient_stays_local(spoiled):
+@pytest.mark.parametrize("nonfinite", [math.nan, math.inf, -math.inf])
+def test_non_finite_gradient_stays_local(nonfinite):
     neighbors, weights, gradient = scatter_inputs()
     clean = input_gradient(neighbors, weights, gradient)
-    gradient[1, 0, 7] = spoiled
+    gradient[1, 0, 7] = nonfinite
     result = input_gradient(neighbors, weights, gradient)
     assert torch.equal(result[0], clean[0]) and not result[1].isfinite().all()
 
@@ -408,17 +419,17 @@ def test_zero_gradient_stays_zero():
     assert torch.equal(input_gradient(neighbors, weights, 0 * gradient), torch.zeros(2, 1, 64, 64))
 
 
-# The controller.
+# ADA's controller.
 
 
 def test_ada_probability_moves_towards_target():
-    def moved_from(p: float, sign: float) -> float:
+    def updated(p: float, sign: float) -> float:
         return float(next_probability(torch.tensor(p), torch.tensor(sign), 0.6, 100, 1000))
 
-    assert moved_from(0.5, 0.61) == pytest.approx(0.6)
-    assert moved_from(0.5, 0.59) == pytest.approx(0.4)
-    assert moved_from(0.5, 0.6) == pytest.approx(0.5)
-    assert moved_from(0.95, 1.0) == 1 and moved_from(0.05, -1.0) == 0
+    assert updated(0.5, 0.61) == pytest.approx(0.6)
+    assert updated(0.5, 0.59) == pytest.approx(0.4)
+    assert updated(0.5, 0.6) == pytest.approx(0.5)
+    assert updated(0.95, 1.0) == 1 and updated(0.05, -1.0) == 0
 
 
 def test_ada_ramp_images():

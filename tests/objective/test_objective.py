@@ -1,4 +1,4 @@
-"""Losses and penalties against their papers' formulas, on numbers worked out by hand or by numpy."""
+"""Losses and penalties against the formulas in their papers, computed by hand or with NumPy."""
 
 import math
 
@@ -36,19 +36,17 @@ def test_losses_match_papers(name):
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_losses_are_adversarial(name):
-    """D lowers its loss by raising real logits and lowering fake ones, G by raising fake ones; margins and beliefs read the same way."""
+    """D lowers its loss by raising real and lowering fake logits, G by raising fake ones. Margins agree with that."""
     loss = find_loss(name)
     real, fake = torch.zeros(8, requires_grad=True), torch.zeros(8, requires_grad=True)
-    for_real, for_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
-    (for_generator,) = torch.autograd.grad(loss.generator(real.detach(), fake), [fake])
-    assert (for_real < 0).all() and (for_generator < 0).all()
-    assert (for_fake > 0).all() or name == "least-squares"  # 0 is its target for generated pictures already
-    sure, lost = torch.full((8,), 3.0), torch.full((8,), -3.0)
-    assert (loss.margin(sure, lost) > 0).all() and (loss.margin(lost, sure) < 0).all()
+    grad_real, grad_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
+    (grad_generator,) = torch.autograd.grad(loss.generator(real.detach(), fake), [fake])
+    assert (grad_real < 0).all() and (grad_generator < 0).all()
+    assert (grad_fake > 0).all() or name == "least-squares"  # whose target for fake logits is 0
+    high, low = torch.full((8,), 3.0), torch.full((8,), -3.0)
+    assert (loss.margin(high, low) > 0).all() and (loss.margin(low, high) < 0).all()
     if loss.probability is not None:
-        assert (
-            0.9 < float(loss.mean_probability(sure, lost)) <= 1 and 0 <= float(loss.mean_probability(lost, sure)) < 0.1
-        )
+        assert 0.9 < float(loss.mean_probability(high, low)) <= 1 and 0 <= float(loss.mean_probability(low, high)) < 0.1
 
 
 def value(tensor: torch.Tensor) -> float:
@@ -60,18 +58,18 @@ def linear(weight: torch.Tensor):
 
 
 def test_penalties_of_linear_critic_closed_form():
-    """Its slope is its weight, everywhere."""
+    """Its input gradient is its weight, everywhere."""
     weight = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
     real, fake = torch.rand(6, 2, 5, 4, requires_grad=True), torch.rand(6, 2, 5, 4)
     squared = float(weight.square().sum())
     assert float(zero_centered_penalty(linear(weight)(real), real)) == pytest.approx(squared, rel=1e-5)
-    one_centerd = (math.sqrt(squared) - 1) ** 2
-    assert float(gradient_penalty(linear(weight), real, fake, torch.rand(6))) == pytest.approx(one_centerd, rel=1e-5)
-    assert float(dragan_penalty(linear(weight), real, torch.randn(6, 2, 5, 4))) == pytest.approx(one_centerd, rel=1e-5)
+    one_centered = (math.sqrt(squared) - 1) ** 2
+    assert float(gradient_penalty(linear(weight), real, fake, torch.rand(6))) == pytest.approx(one_centered, rel=1e-5)
+    assert float(dragan_penalty(linear(weight), real, torch.randn(6, 2, 5, 4))) == pytest.approx(one_centered, rel=1e-5)
 
 
 def test_gradient_penalty_interpolates_and_dragan_perturbs():
-    """For D(x) = |x|^2 / 2 the slope is x itself, so that the penalty tells where it was taken."""
+    """For D(x) = |x|^2 / 2 the input gradient is x itself, so the penalty shows where it was computed."""
 
     def square(images: torch.Tensor) -> torch.Tensor:
         return images.square().sum(dim=(1, 2, 3)) / 2
@@ -87,7 +85,7 @@ def test_gradient_penalty_interpolates_and_dragan_perturbs():
 
 def test_penalties_of_packs():
     real = torch.rand(6, 1, 4, 4, requires_grad=True)
-    logits = real.reshape(3, -1).sum(dim=1)  # two pictures a logit, slope 1 in each of 32 values
+    logits = real.reshape(3, -1).sum(dim=1)  # two images per logit, an input gradient of 1 in each of 32 values
     assert float(zero_centered_penalty(logits, real)) == pytest.approx(32)
 
 

@@ -1,4 +1,4 @@
-"""The run directory's promises: what is kept, who may write, what a hostile header can do."""
+"""The run directory: which checkpoints are kept, who may write, and hostile headers."""
 
 import json
 import struct
@@ -37,15 +37,15 @@ def test_run_lock(tmp_path):
 
 def test_run_names_of_one_second_differ(tmp_path):
     runs = tmp_path / "deep" / "runs"
-    with reserve_run(runs, "gan") as one, reserve_run(runs, "gan") as other:
-        assert one.path != other.path
-        assert one.path.is_dir()
-        other.config.touch()
-    assert list(runs.iterdir()) == [other.path]
+    with reserve_run(runs, "gan") as first, reserve_run(runs, "gan") as second:
+        assert first.path != second.path
+        assert first.path.is_dir()
+        second.config.touch()
+    assert list(runs.iterdir()) == [second.path]
     (tmp_path / "file").touch()
-    (tmp_path / "astray").symlink_to(tmp_path / "nowhere")
-    for wrong, words in (("file", "Cannot write"), ("astray", "choose another folder")):
-        with pytest.raises(CardiganError, match=words), reserve_run(tmp_path / wrong, "gan"):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name, message in (("file", "Cannot write"), ("dangling", "choose another folder")):
+        with pytest.raises(CardiganError, match=message), reserve_run(tmp_path / name, "gan"):
             pass
 
 
@@ -53,13 +53,13 @@ def test_trainings_of_one_second_get_different_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = cardigan.config_for("mnist")
     with (
-        session._run_directory(config, None, resume=False) as one,
-        session._run_directory(config, None, resume=False) as other,
+        session._run_directory(config, None, resume=False) as first,
+        session._run_directory(config, None, resume=False) as second,
     ):
-        assert one.path.is_dir() and other.path.is_dir() and one.path != other.path
+        assert first.path.is_dir() and second.path.is_dir() and first.path != second.path
         monkeypatch.setenv("RANK", "1")
-        with session._run_directory(config, None, resume=False) as told_later:
-            assert not told_later.path.exists()
+        with session._run_directory(config, None, resume=False) as worker_run:
+            assert not worker_run.path.exists()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("RANK")
     with pytest.raises(CardiganError, match="depth is 9"):
@@ -76,7 +76,7 @@ def test_latest_run_matches_name_exactly(tmp_path):
         latest_run(tmp_path, "tutorial")
 
 
-def test_journal_drops_torn_and_repeated_lines(tmp_path):
+def test_journal_drops_incomplete_and_undone_lines(tmp_path):
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)
     for images_seen in (0, 64, 128):
@@ -111,27 +111,27 @@ def generator(tmp_path_factory):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda facts: facts.pop("config"),
-        lambda facts: facts.update(format=99),
-        lambda facts: facts.update(num_classes="many"),
-        lambda facts: facts.update(num_classes=-200),
-        lambda facts: facts.update(images_seen=None),
-        lambda facts: facts.update(config=[]),
-        lambda facts: facts["config"]["generator"].update(width=10**9),
-        lambda facts: facts["config"]["generator"].update(width=10**18),
-        lambda facts: facts["config"]["generator"].update(width=64),
-        lambda facts: facts["config"]["data"].update(height=10**6, width=10**6),
-        lambda facts: facts["config"]["latent"].update(size=2**62),
-        lambda facts: facts["config"]["generator"].update(network="os.system"),
+        lambda metadata: metadata.pop("config"),
+        lambda metadata: metadata.update(format=99),
+        lambda metadata: metadata.update(num_classes="many"),
+        lambda metadata: metadata.update(num_classes=-200),
+        lambda metadata: metadata.update(images_seen=None),
+        lambda metadata: metadata.update(config=[]),
+        lambda metadata: metadata["config"]["generator"].update(width=10**9),
+        lambda metadata: metadata["config"]["generator"].update(width=10**18),
+        lambda metadata: metadata["config"]["generator"].update(width=64),
+        lambda metadata: metadata["config"]["data"].update(height=10**6, width=10**6),
+        lambda metadata: metadata["config"]["latent"].update(size=2**62),
+        lambda metadata: metadata["config"]["generator"].update(network="os.system"),
     ],
 )
 def test_hostile_header_raises(generator, tmp_path, change):
     content = generator.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    facts = json.loads(header["__metadata__"]["cardigan"])
-    change(facts)
-    header["__metadata__"]["cardigan"] = json.dumps(facts)
+    metadata = json.loads(header["__metadata__"]["cardigan"])
+    change(metadata)
+    header["__metadata__"]["cardigan"] = json.dumps(metadata)
     text = json.dumps(header).encode()
     (tmp_path / "hostile.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     with pytest.raises(CardiganError):

@@ -1,4 +1,4 @@
-"""Small models without a training, and a server in front of them."""
+"""Small untrained models, and a server for them."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ NAMES = ("cat", "dog", "10")
 
 
 def save_random_model(path: Path, classes: int = 10, names: tuple[str, ...] = (), channels: int = 1) -> Path:
-    """Write a generator that has learned nothing, but draws different pictures."""
+    """Write an untrained generator with distinct images per seed."""
     config = from_dict({"generator": {"width": 8}, "data": {"channels": channels}, "conditional": classes > 0})
     assert isinstance(config, Config)
     spec: ImageSpec = image_spec(config.data, classes, names)
@@ -36,7 +36,7 @@ def save_random_model(path: Path, classes: int = 10, names: tuple[str, ...] = ()
 
 
 def slow_down(served: ServedModel, seconds: float) -> tuple[ServedModel, list[int]]:
-    """Return the model with a pause in each batch, and the sizes of the batches as they are computed."""
+    """Return the model with a delay per batch, and a list that collects the batch sizes."""
     sizes: list[int] = []
 
     def compute(z, labels):
@@ -56,24 +56,26 @@ def running_server(
     model: ServedModel,
     limits: RequestLimits | None = None,
     token: str | None = None,
-    grace: int = 5,
+    shutdown_timeout: int = 5,
     origins: tuple[str, ...] = (),
     stopped: list | None = None,
 ):
-    """Yield port and `SamplingService` of a real server, in a thread of this process; to `ended` is added whether all was answered."""
-    listening, here = open_endpoint("127.0.0.1", [0])
-    door, servers, serving = (
-        Endpoint(here.host, here.port, token),
+    """Yield the port and `SamplingService` of a server in a thread. `run_server`'s result is appended to `stopped`."""
+    listening_socket, local_endpoint = open_endpoint("127.0.0.1", [0])
+    endpoint, servers, service = (
+        Endpoint(local_endpoint.host, local_endpoint.port, token),
         [],
         SamplingService(model, limits or RequestLimits()),
     )
     stopped = [] if stopped is None else stopped
     thread = threading.Thread(
-        target=lambda: stopped.append(run_server(serving, listening, door, origins, grace, servers.append))
+        target=lambda: stopped.append(
+            run_server(service, listening_socket, endpoint, origins, shutdown_timeout, servers.append)
+        )
     )
     thread.start()
     try:
-        yield door.port, serving
+        yield endpoint.port, service
     finally:
         servers[0].should_exit = True
         thread.join(20)
@@ -88,9 +90,9 @@ def http_request(
     path: str = "/v1/images",
     **headers: str,
 ):
-    """Return status, headers and content of one answer; a body is JSON unless it is bytes."""
+    """Return status, headers and content of a response. The body is sent as JSON unless it is bytes."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         connection.request(method, path, content, {"accept": accept, **headers})
-        with connection.getresponse() as answer:
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        with connection.getresponse() as response:
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()

@@ -1,4 +1,4 @@
-"""What makes no sense, or is too much, is answered in one sentence; nobody else notices."""
+"""Invalid and oversized requests get a one-sentence error and do not affect other requests."""
 
 import json
 import socket
@@ -117,14 +117,14 @@ values = st.recursive(
 @example(b'{"\\ud800":1}')
 def test_any_body_parses_or_returns_error(conditional, body):
     try:
-        order = parse_sample_request(body, conditional, 100)
+        request = parse_sample_request(body, conditional, 100)
     except (BadRequest, TooManyImages) as error:
         json.dumps({"error": str(error)}).encode()
         assert len(str(error)) < 400
     else:
-        assert 1 <= order.count <= 100
-        z, labels = order.latents_and_labels(0, order.count, conditional)
-        assert len(z) == order.count == len(labels)
+        assert 1 <= request.count <= 100
+        z, labels = request.latents_and_labels(0, request.count, conditional)
+        assert len(z) == request.count == len(labels)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [
@@ -189,15 +189,15 @@ def test_client_that_does_not_read_is_disconnected(tmp_path, monkeypatch):
         connection.settimeout(20)
         connection.connect(("127.0.0.1", port))
         body = b'{"n":3000}'
-        head = f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/x-npz\r\nContent-Length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body)
+        host = f"Host: 127.0.0.1:{port}\r\nAccept: application/x-npz\r\n"
+        connection.sendall(f"POST /v1/images HTTP/1.1\r\n{host}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         connection.recv(1)
         time.sleep(2)
-        came = 0
+        num_received = 0
         with suppress(ConnectionResetError):
             while part := connection.recv(65_536):
-                came += len(part)
-        assert came < 3_000 * 32 * 32 * 3
+                num_received += len(part)
+        assert num_received < 3_000 * 32 * 32 * 3
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "192.168.1.5:8000", ""])
@@ -213,12 +213,12 @@ def test_cross_origin_requests(port, conditional):
     with running_server(conditional, origins=("http://localhost:3000",)) as (open_port, _):
         status, headers, _ = http_request(open_port, {"seed": 0}, origin="http://localhost:3000")
         assert (status, headers["access-control-allow-origin"]) == (200, "http://localhost:3000")
-        asking = {
+        preflight_headers = {
             "origin": "http://localhost:3000",
             "access-control-request-method": "POST",
             "access-control-request-headers": "content-type",
         }
-        assert http_request(open_port, method="OPTIONS", **asking)[0] == 200
+        assert http_request(open_port, method="OPTIONS", **preflight_headers)[0] == 200
         assert http_request(open_port, {"seed": 0}, origin="http://evil.example")[0] == 403
 
 

@@ -1,4 +1,4 @@
-"""What is served is what the model draws: bit for bit, whoever else asks, in every kind."""
+"""Served images are bit-identical to the model's, under any load and in every media type."""
 
 import base64
 import io
@@ -47,7 +47,7 @@ def decode_image(content):
 def test_seed_and_index_equal_sample(port, model):
     found = generated_images(port, {"n": 5, "seed": 3, "truncation": 0.5})
     assert np.array_equal(found["images"], model.sample(5, seed=3, truncation=0.5))
-    assert len(np.unique(found["images"])) > 50  # the pictures say something
+    assert len(np.unique(found["images"])) > 50  # the images are not flat
     assert found["seed"] == 3
     assert found["labels"].shape == (5,)
 
@@ -142,21 +142,21 @@ def test_class_names(tmp_path):
 
 
 def test_image_does_not_depend_on_batch(path, model):
-    """Forty requests of all sizes at once, so that batches hold parts of several: each is as if it had been alone."""
+    """Forty concurrent requests of different sizes share batches; each gets the same images as when alone."""
     slow, sizes = slow_down(load_served_model(path), 0.01)
-    wrong, orders = (
+    wrong, requests = (
         [],
         [
             {"n": 1 + number * 7 % 90, "seed": number, "labels": number % 10, "truncation": 1 - number / 100}
             for number in range(40)
         ],
     )
-    expected = [model.sample(order["n"], order["seed"], order["labels"], order["truncation"]) for order in orders]
-    with running_server(slow, RequestLimits(max_queued_images=4_000)) as (port, serving):
+    expected = [model.sample(body["n"], body["seed"], body["labels"], body["truncation"]) for body in requests]
+    with running_server(slow, RequestLimits(max_queued_images=4_000)) as (port, service):
         del sizes[:]
 
         def check(number):
-            if not np.array_equal(generated_images(port, orders[number])["images"], expected[number]):
+            if not np.array_equal(generated_images(port, requests[number])["images"], expected[number]):
                 wrong.append(number)
 
         threads = [threading.Thread(target=check, args=(number,)) for number in range(40)]
@@ -164,8 +164,8 @@ def test_image_does_not_depend_on_batch(path, model):
             thread.start()
         for thread in threads:
             thread.join()
-        total = sum(order["n"] for order in orders)
-        text = serving.metrics.render().decode()
+        total = sum(body["n"] for body in requests)
+        text = service.metrics.render().decode()
     assert wrong == []
     assert len(sizes) < 1.5 * total / 64 + 8  # they shared their batches
     assert f'cardigan_images_total{{media_type="application/x-npz"}} {float(total)}' in text

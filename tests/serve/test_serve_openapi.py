@@ -1,4 +1,4 @@
-"""What the server says of itself: the description fits the routes, its examples run, the deployment files are what they say."""
+"""The OpenAPI description matches the routes, its examples run, and the deployment files match the guide."""
 
 import json
 from pathlib import Path
@@ -26,57 +26,56 @@ def model(request, tmp_path_factory):
 
 
 def test_openapi_matches_routes_and_examples_run(model):
-    with running_server(model) as (port, serving):
+    with running_server(model) as (port, service):
         description = json.loads(http_request(port, method="GET", path="/openapi.json")[2])
         assert description["openapi"].startswith("3.1")
         for path, methods in description["paths"].items():
-            ((method, told),) = methods.items()
+            ((method, operation),) = methods.items()
             status, headers, content = http_request(port, method=method.upper(), path=path, accept="application/json")
             assert status == 200
-            assert headers["content-type"].split(";")[0] in told["responses"]["200"]["content"]
-            assert (told.get("security") == []) == (path in PUBLIC_PATHS)
-        asked = description["paths"]["/v1/images"]["post"]
-        assert list(asked["responses"]["200"]["content"]) == sorted(
-            ENCODERS, key=list(asked["responses"]["200"]["content"]).index
-        )
-        told = asked["requestBody"]["content"]["application/json"]
-        jsonschema.Draft202012Validator.check_schema(told["schema"])
-        answer = asked["responses"]["200"]["content"]["application/json"]["schema"]
-        for example in told["examples"].values():
-            jsonschema.validate(example["value"], told["schema"])
+            assert headers["content-type"].split(";")[0] in operation["responses"]["200"]["content"]
+            assert (operation.get("security") == []) == (path in PUBLIC_PATHS)
+        operation = description["paths"]["/v1/images"]["post"]
+        media_types = list(operation["responses"]["200"]["content"])
+        assert media_types == sorted(ENCODERS, key=media_types.index)
+        request = operation["requestBody"]["content"]["application/json"]
+        jsonschema.Draft202012Validator.check_schema(request["schema"])
+        response_schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        for example in request["examples"].values():
+            jsonschema.validate(example["value"], request["schema"])
             status, _, content = http_request(port, example["value"])
             assert status == 200, content
-            jsonschema.validate(json.loads(content), answer)
+            jsonschema.validate(json.loads(content), response_schema)
         for wrong in ({"n": 0}, {"n": 257}, {"seed": -1}, {"x": 1}, {"truncation": 2}):
             with pytest.raises(jsonschema.ValidationError):
-                jsonschema.validate(wrong, told["schema"])
+                jsonschema.validate(wrong, request["schema"])
             status = http_request(port, wrong)[0]
-            assert str(status) in asked["responses"]
-        assert {route.path for route in documented_routes(serving)} == set(description["paths"])
+            assert str(status) in operation["responses"]
+        assert {route.path for route in app_routes(service)} == set(description["paths"])
 
 
-def documented_routes(serving):
+def app_routes(service):
     from cardigan.http.endpoint import Endpoint
     from cardigan.serve.app import build_app
 
-    return build_app(serving, Endpoint("127.0.0.1", 1)).routes
+    return build_app(service, Endpoint("127.0.0.1", 1)).routes
 
 
 def test_model_endpoint(model):
     with running_server(model) as (port, _):
-        told = json.loads(http_request(port, method="GET", path="/v1/model")[2])
-    assert (told["height"], told["width"], told["channels"], told["classes"]) == (32, 32, 1, model.spec.num_classes)
-    assert told["class_names"] == list(model.spec.class_names)
-    assert (told["images_seen"], len(told["sha256"]), told["limits"]["max_images"]) == (64, 64, 256)
-    assert told["config"]["generator.width"] == 8
+        info = json.loads(http_request(port, method="GET", path="/v1/model")[2])
+    assert (info["height"], info["width"], info["channels"], info["classes"]) == (32, 32, 1, model.spec.num_classes)
+    assert info["class_names"] == list(model.spec.class_names)
+    assert (info["images_seen"], len(info["sha256"]), info["limits"]["max_images"]) == (64, 64, 256)
+    assert info["config"]["generator.width"] == 8
 
 
 def test_onnx_serving_gives_equal_images(tmp_path):
     pytest.importorskip("onnxruntime")
     path = save_random_model(tmp_path / "generator.safetensors")
     export_onnx(cardigan.load(path).snapshot, tmp_path / "model.onnx")
-    mine = open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
-    with running_server(mine) as (port, _):
+    model = open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+    with running_server(model) as (port, _):
         import io
 
         import numpy as np
@@ -86,15 +85,15 @@ def test_onnx_serving_gives_equal_images(tmp_path):
         alone = np.load(
             io.BytesIO(http_request(port, {"seeds": [2], "labels": 4, "truncation": 0.5}, "application/x-npz")[2])
         )["images"]
-        told = json.loads(http_request(port, method="GET", path="/v1/model")[2])
+        info = json.loads(http_request(port, method="GET", path="/v1/model")[2])
     expected = cardigan.load(path).sample_seeds([1, 2, 3], labels=[3, 4, 5], truncation=0.5)
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert np.array_equal(alone[0], found[1])
-    assert (told["backend"], told["classes"]) == ("onnx", 10)
+    assert (info["backend"], info["classes"]) == ("onnx", 10)
 
 
 def export_onnx(snapshot, path):
-    """Write the generator as `cardigan export --format onnx` does: inputs z, labels, truncation, our header in the metadata."""
+    """Write the generator like `cardigan export --format onnx`: inputs z, labels, truncation; Cardigan's metadata."""
     import warnings
 
     import onnx
@@ -108,12 +107,12 @@ def export_onnx(snapshot, path):
             return self.generator(z * truncation, labels)
 
     size, batch = snapshot.config.latent.size, torch.export.Dim("N")
-    given = (torch.randn(3, size), torch.arange(3), torch.tensor(1.0))
+    inputs = (torch.randn(3, size), torch.arange(3), torch.tensor(1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            Graph().eval(), given, input_names=["z", "labels", "truncation"], output_names=["images"], dynamo=True, verbose=False,
-            dynamic_shapes=({0: batch}, {0: batch}, None),
+            Graph().eval(), inputs, input_names=["z", "labels", "truncation"], output_names=["images"], dynamo=True,
+            verbose=False, dynamic_shapes=({0: batch}, {0: batch}, None),
         )  # fmt: skip
     proto = program.model_proto
     proto.metadata_props.add(
@@ -138,8 +137,8 @@ def test_foreign_onnx_raises(tmp_path, axes, facts, sentence):
     pytest.importorskip("onnxruntime")
     import onnx
 
-    given, drawn = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in ("z", "images"))
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["z"], ["images"])], "graph", [given], [drawn])
+    z, images = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in ("z", "images"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["z"], ["images"])], "graph", [z], [images])
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     proto.metadata_props.add(key="cardigan", value=facts)
     onnx.save(proto, tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser, where a token is needed: it says so, draws, and leads on to the description."""
+"""The demo page in a real browser with a token: error without it, generated images, link to the API description."""
 
 import shutil
 

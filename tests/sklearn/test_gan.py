@@ -23,7 +23,7 @@ def random_images(shape=(24, 8, 8), seed=0):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
+def temporary_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CARDIGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(quick, "MIN_SAMPLES", 8)
@@ -118,7 +118,7 @@ def test_save_and_load_without_pickle(fitted_gan, tmp_path):
         (folder / "estimator.json").write_text(json.dumps(wrong))
         with pytest.raises(CardiganError, match=words):
             cardigan.GAN.load(folder)
-    with pytest.raises(CardiganError, match="contains no estimator.json"):
+    with pytest.raises(CardiganError, match=r"contains no estimator\.json"):
         cardigan.GAN.load(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Dispatch modes that watch every operation of a training step: what a CPU can prove of a step on a GPU."""
+"""Dispatch modes that check every operation of a training step: what a CPU can prove about a step on a GPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,20 +17,21 @@ READS = {
     "is_nonzero",
     "_cudnn_rnn",
 }
-"""Operations whose result, or the shape of it, depends on values: on a GPU the host would wait for them."""
+"""Operations that return a value or a shape to the host. On a GPU the host would wait for them."""
 
 
 class OnlyOn(TorchDispatchMode):
-    """Fails at an operation that takes or gives a tensor of another device: in a GPU step it would be a copy, or a number frozen in a graph."""
+    """Fails at an operation with a tensor on another device.
+
+    In a GPU step it would be a copy, or a constant in a graph.
+    """
 
     def __init__(self, device: str) -> None:
         super().__init__()
         self.device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        without_meta_kernel = (
-            func is torch.ops.aten._fused_adam_.tensor_lr
-        )  # it changes its arguments and gives nothing
+        without_meta_kernel = func is torch.ops.aten._fused_adam_.tensor_lr  # in place, without a result
         result = None if without_meta_kernel else func(*args, **(kwargs or {}))
         for tensor in tensors_of((args, kwargs, result)):
             assert tensor.device.type == self.device, f"{func} has a tensor on {tensor.device}"
@@ -38,7 +39,7 @@ class OnlyOn(TorchDispatchMode):
 
 
 class NoHostReads(TorchDispatchMode):
-    """Fails at an operation that reads a value on the host, selects by a boolean mask, draws a random number or copies from elsewhere."""
+    """Fails at an operation that reads a value on the host, uses a boolean mask or samples random numbers."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -51,7 +52,7 @@ class NoHostReads(TorchDispatchMode):
 
 
 class Tape(TorchDispatchMode):
-    """Records operations with the tensors they read and write, as a CUDA graph does, and runs them again without any Python of the step."""
+    """Records operations with their tensors, like a CUDA graph, and replays them without the Python code."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The recipe `tutorial` against what the MXNet tutorial's own program computed (golden/tutorial_iterations.npz, width 8, batch 16)."""
+"""The recipe `tutorial` against results of the MXNet tutorial (golden/tutorial_iterations.npz, width 8, batch 16)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from cardigan.recipes import tutorial
 from cardigan.training.devices import Devices
 from cardigan.training.steps import RandomDraws, discriminator_forward, train_step
 
-pytestmark = pytest.mark.alone  # the order of its sums, and so its rounding, is that of all cores
+pytestmark = pytest.mark.alone  # the order of sums, and so the rounding, depends on the number of cores
 
 RECORDED_ITERATIONS = np.load(Path(__file__).parents[1] / "golden" / "tutorial_iterations.npz")
 DEVICES = Devices(torch.device("cpu"))
@@ -29,7 +29,7 @@ def config() -> Config:
 
 
 def mxnet_name(key: str, role: str) -> str | None:
-    """The name MXNet's program gave to the parameter we call `key`; None for what it has not (running statistics)."""
+    """Return MXNet's name of the parameter `key`, or None if it has none (running statistics)."""
     layer, *rest = key.split(".")
     if layer == "from_latent":
         return "g1_weight"
@@ -50,9 +50,9 @@ def load(network: torch.nn.Module, role: str, prefix: str) -> None:
             parameter.copy_(torch.from_numpy(RECORDED_ITERATIONS[f"{prefix}/{mxnet_name(key, role)}"]))
 
 
-def relative(ours: torch.Tensor, theirs: np.ndarray) -> float:
-    expected = torch.from_numpy(theirs)
-    return float((ours.detach() - expected).norm() / expected.norm())
+def relative(actual: torch.Tensor, reference: np.ndarray) -> float:
+    expected = torch.from_numpy(reference)
+    return float((actual.detach() - expected).norm() / expected.norm())
 
 
 @pytest.fixture
@@ -73,19 +73,21 @@ def z(step: int) -> torch.Tensor:
 
 
 def test_resize_matches_tutorial_within_one_gray_level():
-    ours = to_training_shape(torch.from_numpy(RECORDED_ITERATIONS["digits"].reshape(-1, 1, 28, 28)), config().data)
-    theirs = decode(torch.from_numpy(RECORDED_ITERATIONS["resized"].reshape(-1, 1, 64, 64))).expand(-1, 3, -1, -1)
-    off = (ours - theirs).abs() * 127.5
-    assert off.max() < 1.01
-    assert (off > 0.5).float().mean() < 0.025  # cv2 counts in 11-bit fixed point
+    actual = to_training_shape(torch.from_numpy(RECORDED_ITERATIONS["digits"].reshape(-1, 1, 28, 28)), config().data)
+    reference = decode(torch.from_numpy(RECORDED_ITERATIONS["resized"].reshape(-1, 1, 64, 64))).expand(-1, 3, -1, -1)
+    error = (actual - reference).abs() * 127.5
+    assert error.max() < 1.01
+    assert (error > 0.5).float().mean() < 0.025  # cv2 computes in 11-bit fixed point
 
 
 def test_first_images_and_gradients(networks_and_config):
-    networks, rules = networks_and_config
+    networks, step_config = networks_and_config
     fake = networks.generator(z(0))
     assert (fake - torch.from_numpy(RECORDED_ITERATIONS["fake_0"])).abs().max() <= 1e-5
-    judged = discriminator_forward(networks.discriminator, rules, real(0).images, fake, None, apply_penalties=True)
-    for key, gradient in gradients(judged.loss, networks.discriminator):
+    output = discriminator_forward(
+        networks.discriminator, step_config, real(0).images, fake, None, apply_penalties=True
+    )
+    for key, gradient in gradients(output.loss, networks.discriminator):
         assert relative(gradient, RECORDED_ITERATIONS[f"grad_d/{mxnet_name(key, 'd')}"]) <= 1e-3, key
 
 
@@ -95,13 +97,13 @@ def gradients(loss: torch.Tensor, network: torch.nn.Module):
 
 
 def test_generator_gradients_use_updated_discriminator(networks_and_config):
-    networks, rules = networks_and_config
+    networks, step_config = networks_and_config
     before = {key: parameter.clone() for key, parameter in networks.generator.named_parameters()}
-    descent = torch.optim.SGD(
+    sgd = torch.optim.SGD(
         [p for p in networks.generator.parameters() if p.requires_grad], lr=1.0
     )  # its step is the gradient itself
-    networks = replace(networks, generator_optimizer=descent)
-    train_step(networks, rules, [(real(0), RandomDraws(z(0)))])
+    networks = replace(networks, generator_optimizer=sgd)
+    train_step(networks, step_config, [(real(0), RandomDraws(z(0)))])
     for key, parameter in networks.generator.named_parameters():
         if parameter.requires_grad:
             assert (
@@ -111,24 +113,26 @@ def test_generator_gradients_use_updated_discriminator(networks_and_config):
 
 
 def test_five_iterations_match_tutorial_probabilities(networks_and_config):
-    networks, rules = networks_and_config
+    networks, step_config = networks_and_config
     for step in range(5):
-        seen: list[torch.Tensor] = []
-        watch = networks.discriminator.register_forward_hook(
-            lambda module, given, logits, seen=seen: seen.append(torch.sigmoid(logits.detach()))
+        probabilities: list[torch.Tensor] = []
+        hook = networks.discriminator.register_forward_hook(
+            lambda module, given, logits, probabilities=probabilities: probabilities.append(
+                torch.sigmoid(logits.detach())
+            )
         )
-        train_step(networks, rules, [(real(step), RandomDraws(z(step)))])
-        watch.remove()
+        train_step(networks, step_config, [(real(step), RandomDraws(z(step)))])
+        hook.remove()
         tolerance = 1e-4 if step == 0 else 3e-2
-        for ours, name in zip(seen, ("p_fake", "p_real", "p_gen"), strict=True):
-            assert relative(ours, RECORDED_ITERATIONS[f"{name}_{step}"]) <= tolerance, (step, name)
+        for actual, name in zip(probabilities, ("p_fake", "p_real", "p_gen"), strict=True):
+            assert relative(actual, RECORDED_ITERATIONS[f"{name}_{step}"]) <= tolerance, (step, name)
 
 
 def test_five_iterations_match_tutorial_weights(networks_and_config):
-    networks, rules = networks_and_config
+    networks, step_config = networks_and_config
     for step in range(5):
-        train_step(networks, rules, [(real(step), RandomDraws(z(step)))])
+        train_step(networks, step_config, [(real(step), RandomDraws(z(step)))])
     for role, network, prefix in (("g", networks.generator, "gT"), ("d", networks.discriminator, "dT")):
         for key, parameter in network.named_parameters():
-            theirs = torch.from_numpy(RECORDED_ITERATIONS[f"{prefix}/{mxnet_name(key, role)}"])
-            assert (parameter - theirs).abs().mean() < 1e-4, key
+            reference = torch.from_numpy(RECORDED_ITERATIONS[f"{prefix}/{mxnet_name(key, role)}"])
+            assert (parameter - reference).abs().mean() < 1e-4, key

@@ -1,4 +1,4 @@
-"""Recording: on the CPU with a tape in place of CUDA graphs; on a GPU as it is."""
+"""Recording of steps: on the CPU with a tape instead of CUDA graphs, on a GPU with CUDA graphs."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -34,14 +34,14 @@ SMALL = {
 
 
 class Recordings:
-    """CUDA's part in recording, played by tapes: what is recorded changes nothing, and is run again by `replay`."""
+    """Replaces CUDA graphs by tapes: recording changes no tensor, and `replay` runs the operations again."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fits: int = 99) -> None:
         self.state: TrainState | None = None
         self.opened: list[tuple[object, str]] = []
         self.replays = 0
         self.fits = fits
-        """How many recordings there is memory for."""
+        """The number of recordings for which there is memory."""
         stream = SimpleNamespace(wait_stream=lambda other: None)
         fakes = {
             "Stream": lambda device: stream,
@@ -71,11 +71,11 @@ class Recording:
         for name, tensor in state_tensors(self.recordings.state).items():
             tensor.copy_(self.before[name])
         if len(self.recordings.opened) > self.recordings.fits:
-            # as CUDA does: the recording ends with an error of its own, in whose context the cause is
+            # like CUDA: the capture raises another error, with the cause as its context
             try:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             except torch.OutOfMemoryError:
-                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904 - as PyTorch raises it
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904 - as PyTorch
         self.graph.replay = self.replay
 
     def replay(self) -> None:
@@ -83,27 +83,27 @@ class Recording:
         self.tape.replay()
 
 
-def trained(config: Config, steps: int, recordings: Recordings | None = None, tell=None):
-    """Return the state's tensors and all measurements after so many steps; recorded ones with `recordings`, or on a GPU with "gpu"."""
+def train_steps(config: Config, steps: int, recordings: Recordings | None = None, on_message=None):
+    """Return the state's tensors and all metrics. With `recordings`, or "gpu" on a GPU, record graphs."""
     devices, source = open_devices(config), build_source(config)
-    state, rules = build_state(config, build_spec(config, source), devices), build_step_config(config, devices)
+    state, step_config = build_state(config, build_spec(config, source), devices), build_step_config(config, devices)
     batches = Batches(source.to(devices.device), config.data, config.seed)
-    play = make_step(state, batches, rules)
+    step_function = make_step(state, batches, step_config)
     if recordings is not None:
-        play = CudaGraphStep(play, devices.device, step_kinds(config), tell)
+        step_function = CudaGraphStep(step_function, devices.device, step_kinds(config), on_message)
     if isinstance(recordings, Recordings):
         recordings.state = state
-    trial = Trainer(config, batches, rules, play, Budget(config, devices.process_group, Clock()), None)
-    measured = []
+    trainer = Trainer(config, batches, step_config, step_function, Budget(config, devices.process_group, Clock()), None)
+    metrics = []
     for _ in range(steps):
-        state, numbers = run_step(trial, state)
-        measured.append(numbers.clone())
-    return {name: tensor.cpu() for name, tensor in state_tensors(state).items()}, torch.stack(measured).cpu()
+        state, numbers = run_step(trainer, state)
+        metrics.append(numbers.clone())
+    return {name: tensor.cpu() for name, tensor in state_tensors(state).items()}, torch.stack(metrics).cpu()
 
 
-def assert_equal(ours, theirs) -> None:
-    assert torch.equal(ours[1], theirs[1])
-    assert all(torch.equal(ours[0][name], value) for name, value in theirs[0].items())
+def assert_equal(actual, reference) -> None:
+    assert torch.equal(actual[1], reference[1])
+    assert all(torch.equal(actual[0][name], value) for name, value in reference[0].items())
 
 
 def config_of(**changes: object) -> Config:
@@ -111,53 +111,53 @@ def config_of(**changes: object) -> Config:
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch):
+def async_device(monkeypatch):
     monkeypatch.setattr(Devices, "is_async", True)
 
 
-def test_recorded_steps_train_as_steps_kernel_by_kernel(monkeypatch, as_on_a_gpu):
-    """Four kinds of step, rates that change: equal bits; all recorded at once, in one memory pool, with other threads left alone."""
+def test_graphs_give_the_same_bits_as_eager_steps(monkeypatch, async_device):
+    """Four kinds of step with changing learning rates: equal bits, one memory pool, no effect on other threads."""
     config = config_of(**{"objective.penalty_interval": 2, "n_critic": 3})
     assert len(step_kinds(config)) == 4
     steps = 6 * WARMUP_STEPS + 13
     recordings = Recordings(monkeypatch)
-    assert_equal(trained(config, steps, recordings), trained(config, steps))
+    assert_equal(train_steps(config, steps, recordings), train_steps(config, steps))
     assert recordings.replays >= 12
     pools, modes = zip(*recordings.opened, strict=True)
     assert len(recordings.opened) == 4 and len(set(pools)) == 1 and set(modes) == {"thread_local"}
 
 
-def test_nothing_is_recorded_before_every_kind_has_run(monkeypatch, as_on_a_gpu):
-    """A recording keeps its memory: a kind that first ran beside it would need as much again."""
+def test_recording_waits_until_every_kind_has_run(monkeypatch, async_device):
+    """A graph keeps its memory: a kind that first ran after the recording would need as much again."""
     config, recordings = config_of(**{"objective.penalty_interval": 4}), Recordings(monkeypatch)
-    trained(config, 4 * (WARMUP_STEPS - 1) + 1, recordings)
+    train_steps(config, 4 * (WARMUP_STEPS - 1) + 1, recordings)
     assert recordings.opened == []
-    trained(config, 4 * (WARMUP_STEPS - 1) + 2, recordings)
+    train_steps(config, 4 * (WARMUP_STEPS - 1) + 2, recordings)
     assert len(recordings.opened) == 2
 
 
 @pytest.mark.parametrize("fits", [0, 1])
-def test_what_fits_step_by_step_runs_on_where_it_cannot_be_recorded(monkeypatch, as_on_a_gpu, fits):
-    config, told = config_of(), []
+def test_training_continues_eagerly_if_recording_runs_out_of_memory(monkeypatch, async_device, fits):
+    config, messages = config_of(), []
     recordings = Recordings(monkeypatch, fits)
-    assert_equal(trained(config, 20, recordings, told.append), trained(config, 20))
-    assert told == [NOT_RECORDED] and recordings.replays == 0 and len(recordings.opened) == fits + 1
+    assert_equal(train_steps(config, 20, recordings, messages.append), train_steps(config, 20))
+    assert messages == [NOT_RECORDED] and recordings.replays == 0 and len(recordings.opened) == fits + 1
 
 
-def test_a_run_tells_that_it_is_not_recorded(tmp_path, monkeypatch, capsys):
-    """In the journal, at the images seen when it happened, and on the screen."""
+def test_run_reports_that_recording_failed(tmp_path, monkeypatch, capsys):
+    """In the journal, with the current images_seen, and on the screen."""
 
-    def recorded(work, device, num_processes, kinds, tell):
+    def eager_step_with_message(work, device, num_processes, kinds, on_message):
         steps = iter(range(100))
 
         def step(inputs, kind):
             if next(steps) == 2:
-                tell(NOT_RECORDED)
+                on_message(NOT_RECORDED)
             return work(inputs, kind)
 
         return step
 
-    monkeypatch.setattr(session, "cuda_graph_step", recorded)
+    monkeypatch.setattr(session, "cuda_graph_step", eager_step_with_message)
     config = config_of()
     with progress_view(config, quiet=False) as report:
         cardigan.train("mnist", out=tmp_path / "run", images=48, config=replace(config, images=None), on_event=report)
@@ -166,17 +166,17 @@ def test_a_run_tells_that_it_is_not_recorded(tmp_path, monkeypatch, capsys):
     assert f"cardigan: {NOT_RECORDED}" in capsys.readouterr().out
 
 
-def test_another_error_of_a_recording_is_raised(monkeypatch, as_on_a_gpu):
+def test_other_recording_errors_are_raised(monkeypatch, async_device):
     recordings = Recordings(monkeypatch)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(
         Recording, "__enter__", lambda self: (_ for _ in ()).throw(RuntimeError("CUDA error: invalid argument"))
     )
     with pytest.raises(RuntimeError, match="invalid argument"):
-        trained(config_of(), 20, recordings)
+        train_steps(config_of(), 20, recordings)
 
 
-def test_only_a_single_gpu_process_records():
+def test_graphs_require_one_gpu_process():
     def work(inputs, kind):
         return inputs.z
 
@@ -184,10 +184,10 @@ def test_only_a_single_gpu_process_records():
     assert cuda_graph_step(work, torch.device("cuda", 0), 2, []) is work
 
 
-def test_all_kinds_of_step_are_known_beforehand():
+def test_step_kinds_lists_all_kinds():
     config = config_of(**{"objective.penalty_interval": 4, "n_critic": 6})
-    seen = {(kind.apply_penalties, kind.update_generator) for kind in step_kinds(config)}
-    assert seen == {
+    kinds = {(kind.apply_penalties, kind.update_generator) for kind in step_kinds(config)}
+    assert kinds == {
         (True, False),
         (False, False),
         (False, True),
@@ -200,7 +200,7 @@ def test_all_kinds_of_step_are_known_beforehand():
     reason="needs a GPU: shows that a replayed CUDA graph gives the bits of eager kernels",
 )
 @pytest.mark.parametrize("recipe", ["mnist", "tutorial"])
-def test_replayed_steps_equal_eager_ones_on_a_gpu(recipe):
-    """24 steps of the recipe: both kinds of step (with and without penalties) are recorded and replayed, and the learning rate changes."""
+def test_replayed_graphs_equal_eager_steps_on_gpu(recipe):
+    """24 steps of the recipe: steps with and without penalties are replayed, and learning rates change."""
     config = override(config_for("mnist", recipe), {"device": "cuda", "generator_optimizer.warmup_images": 640})
-    assert_equal(trained(config, 24, "gpu"), trained(config, 24))
+    assert_equal(train_steps(config, 24, "gpu"), train_steps(config, 24))

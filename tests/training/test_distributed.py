@@ -1,4 +1,4 @@
-"""Several processes on gloo: the weights of one with the same global batch (1e-5), no divergence unseen, no work lost with a killed one."""
+"""Several processes on gloo give the weights of one (1e-5), detect divergence, and survive a killed process."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SMALL = ["--batch-size=16", "--precision=fp32", "--quiet", "--generator.width=4"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def command(out: Path, num_processes: int, images: int, *more: str) -> list[str]:
+def command(out: Path, num_processes: int, images: int, *options: str) -> list[str]:
     words = [
         sys.executable,
         "-m",
@@ -32,32 +32,33 @@ def command(out: Path, num_processes: int, images: int, *more: str) -> list[str]
         str(out),
         f"--devices={num_processes}",
     ]
-    return [*words, *SMALL, *more]
+    return [*words, *SMALL, *options]
 
 
-def train(out: Path, num_processes: int, images: int, *more: str) -> dict[str, torch.Tensor]:
-    done = subprocess.run(  # noqa: PLW1510 - what it printed is the message
-        command(out, num_processes, images, *more), capture_output=True, text=True, timeout=300, env=ENVIRONMENT
+def train(out: Path, num_processes: int, images: int, *options: str) -> dict[str, torch.Tensor]:
+    process = subprocess.run(  # noqa: PLW1510 - the assertion shows its output
+        command(out, num_processes, images, *options), capture_output=True, text=True, timeout=300, env=ENVIRONMENT
     )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    assert process.returncode == 0, process.stderr
+    assert not process.stderr
     return final_state(out)
 
 
 def final_state(out: Path) -> dict[str, torch.Tensor]:
-    found = load_latest_checkpoint(out / "checkpoints")
-    assert found is not None
-    return found[0]
+    latest = load_latest_checkpoint(out / "checkpoints")
+    assert latest is not None
+    return latest[0]
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_two_processes_equal_one(tmp_path, norm):
-    """Equal weights also mean equal pictures in equal order: the world size changes nothing but who computes what."""
+    """Equal weights also mean equal images in the same order, for any world size."""
     settings = [f"--{role}.normalization={norm}" for role in ("generator", "discriminator")]
-    # Adam divides a gradient by its own size, so where the true gradient is nearly zero its step amplifies rounding; a small rate keeps that apart.
+    # Adam divides a gradient by its magnitude, so it amplifies rounding where the true gradient is nearly 0. A small
+    # learning rate limits that.
     settings += [
-        f"--{player}-optimizer.{name}"
-        for player in ("generator", "discriminator")
+        f"--{role}-optimizer.{name}"
+        for role in ("generator", "discriminator")
         for name in ("learning-rate=1e-4", "beta1=0.5")
     ]
     one, two = train(tmp_path / "one", 1, 96, *settings), train(tmp_path / "two", 2, 96, *settings)
@@ -67,7 +68,7 @@ def test_two_processes_equal_one(tmp_path, norm):
 
 
 def test_bf16_all_reduce_differs_by_rounding(tmp_path):
-    """After one step D's first moment is its gradient (beta1 is 0): the sum of two halves, each rounded to 8 bits, rounded again."""
+    """After one step D's first moment is its gradient (beta1 is 0): a rounded sum of two halves rounded to 8 bits."""
     exact, rounded = train(tmp_path / "fp32", 2, 16), train(tmp_path / "bf16", 2, 16, "--all-reduce-dtype=bf16")
     names = [name for name in exact if name.startswith("discriminator_optimizer.") and name.endswith(".weight.exp_avg")]
     assert len(names) == 5  # four convolutions and the projection of classes
@@ -86,9 +87,9 @@ def test_killed_rank_stops_all_and_resume_is_bit_exact(tmp_path):
         workers = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
         assert len(workers) == 2
         os.kill(int(workers[1]), signal.SIGKILL)
-        _, said = launcher.communicate(timeout=60)
+        _, stderr = launcher.communicate(timeout=60)
     assert launcher.returncode == 128 + signal.SIGKILL
-    assert "Process 1 of the run was killed (signal 9)" in said and "--resume" in said and "Traceback" not in said
+    assert "Process 1 of the run was killed (signal 9)" in stderr and "--resume" in stderr and "Traceback" not in stderr
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert int(list_checkpoints(broken / "checkpoints")[-1].name) < 4800
     resumed = train(broken, 2, 4800, "--checkpoint-every-images=320", "--resume")
@@ -96,9 +97,9 @@ def test_killed_rank_stops_all_and_resume_is_bit_exact(tmp_path):
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
-def wait_until(happened, launcher, seconds=60):
+def wait_until(condition, launcher, seconds=60):
     start = time.monotonic()
-    while not happened():
+    while not condition():
         assert launcher.poll() is None and time.monotonic() - start < seconds
         time.sleep(0.01)
 
@@ -110,8 +111,8 @@ def test_signal_to_launcher_saves_and_stops_all(tmp_path):
             lambda: (out / "journal.jsonl").exists() and "progress" in (out / "journal.jsonl").read_text(), launcher
         )
         launcher.terminate()
-        _, said = launcher.communicate(timeout=60)
-    assert launcher.returncode == 128 + signal.SIGTERM, said
+        _, stderr = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGTERM, stderr
     assert '"reason": "SIGTERM"' in (out / "journal.jsonl").read_text().splitlines()[-1]
     assert int(list_checkpoints(out / "checkpoints")[-1].name) > 0
 
@@ -121,17 +122,17 @@ import torch
 from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.training.devices import open_devices
-processes = open_devices(Config(device="cpu")).processes
-same = {"generator.a": torch.arange(6.0), "generator.b": torch.zeros(2, 3), "generator.c": torch.ones(3)}
-processes.check_replicas(same, 640)
-same["generator.b"][1, 2] = 1e-30 * processes.rank
-same["generator.c"][0] += processes.rank
+process_group = open_devices(Config(device="cpu")).process_group
+tensors = {"generator.a": torch.arange(6.0), "generator.b": torch.zeros(2, 3), "generator.c": torch.ones(3)}
+process_group.check_replicas(tensors, 640)
+tensors["generator.b"][1, 2] = 1e-30 * process_group.rank
+tensors["generator.c"][0] += process_group.rank
 try:
-    processes.check_replicas(same, 1280)
+    process_group.check_replicas(tensors, 1280)
 except CardiganError as error:
     print(error)
-processes.wait()
-processes.leave()
+process_group.barrier()
+process_group.destroy()
 """
 
 
@@ -139,9 +140,9 @@ def test_divergence_error_names_first_tensor(tmp_path):
     script = tmp_path / "diverging.py"
     script.write_text(DIVERGING)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(launcher, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, check=True)
-    assert done.stdout.count("no longer agree after 1,280 images: generator.b is the first of 2 tensors") == 2
-    assert "640 images" not in done.stdout
+    process = subprocess.run(launcher, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, check=True)
+    assert process.stdout.count("no longer agree after 1,280 images: generator.b is the first of 2 tensors") == 2
+    assert "640 images" not in process.stdout
 
 
 def test_checksum_covers_every_bit_and_position():
@@ -150,33 +151,31 @@ def test_checksum_covers_every_bit_and_position():
     changed.view(torch.int32)[2, 3] ^= 1
     swapped[[0, 1]] = swapped[[1, 0]]
     assert torch.equal(checksum(tensor), checksum(tensor.clone()))
-    assert torch.equal(
-        checksum(tensor), checksum(tensor.t().contiguous().t())
-    )  # the values count, not how they lie in memory
+    assert torch.equal(checksum(tensor), checksum(tensor.t().contiguous().t()))  # independent of the memory layout
     assert not torch.equal(checksum(tensor), checksum(changed))
     assert not torch.equal(checksum(tensor), checksum(swapped))
     assert checksum(torch.tensor(3)).shape == checksum(torch.tensor([1, 2], dtype=torch.uint8)).shape == (2,)
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["--devices=3"], "batch_size is 16 over 3 processes: expected a multiple of 3."),
         (["--devices=0"], "--devices is 0: expected 1..64"),
         (["--devices=2", "--device=cuda:9"], "device is 'cuda:9'"),
     ],
 )
-def test_invalid_device_counts_raise(tmp_path, words, sentence):
+def test_invalid_device_counts_raise(tmp_path, words, message):
     out = tmp_path / "run"
-    done = subprocess.run(  # noqa: PLW1510
+    process = subprocess.run(  # noqa: PLW1510
         [*command(out, 1, 32)[:-6], *SMALL, "--out", str(out), *words],
         capture_output=True,
         text=True,
         timeout=120,
         env=ENVIRONMENT,
     )
-    assert done.returncode == 2, done.stderr
-    assert sentence in done.stderr and "Traceback" not in done.stderr
+    assert process.returncode == 2, process.stderr
+    assert message in process.stderr and "Traceback" not in process.stderr
     assert not out.exists()
 
 

@@ -1,6 +1,7 @@
-"""Did the numbers move? The measurements of each recipe's first steps, small and in fp32, against what they were when it was measured.
+"""Golden values: the metrics of each recipe's first steps, with small networks in fp32.
 
-If you meant to change them: `python tests/training/test_golden.py` prints the new ones; say in the changelog why they moved.
+After an intended change, `python tests/training/test_golden.py` prints the new values. State the reason in the
+changelog.
 """
 
 import pytest
@@ -77,7 +78,7 @@ NAMES = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
     *("r1", "r2", "discriminator_gradient_norm", "generator_gradient_norm", "wgan_gp", "dragan"),
 )
-"""What the columns are: every measure but the two that jump or are switched off here."""
+"""The columns: every metric except the two that are not smooth or not used here."""
 
 
 def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
@@ -87,26 +88,26 @@ def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
     )
     source, devices = build_source(config), Devices(torch.device("cpu"))
     state = build_state(config, build_spec(config, source), devices)
-    batches, rules, rows = Batches(source, config.data, config.seed), build_step_config(config, devices), []
-    play = make_step(state, batches, rules)
+    batches, step_config, rows = Batches(source, config.data, config.seed), build_step_config(config, devices), []
+    step_function = make_step(state, batches, step_config)
     for step in range(num_steps):
         set_learning_rates(state.networks, config, step * BATCH)
         kind = StepKind(apply_penalties=step == 0, update_generator=True)
-        measured = play(step_inputs(config, batches, step * BATCH, devices), kind)
-        rows.append(dict(zip(metric_names(config.objective), measured.tolist(), strict=True)))
+        metrics = step_function(step_inputs(config, batches, step * BATCH, devices), kind)
+        rows.append(dict(zip(metric_names(config.objective), metrics.tolist(), strict=True)))
     return rows
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_first_steps_match_golden_losses(recipe):
-    for ours, expected in zip(first_steps(recipe), GOLDEN[recipe], strict=True):
-        assert set(ours) == {*BASE_METRICS, *RECIPES[recipe].config().objective.penalties}
-        assert [ours.get(name, 0.0) for name in NAMES] == pytest.approx(expected, rel=2e-3, abs=1e-6)
+    for metrics, expected in zip(first_steps(recipe), GOLDEN[recipe], strict=True):
+        assert set(metrics) == {*BASE_METRICS, *RECIPES[recipe].config().objective.penalties}
+        assert [metrics.get(name, 0.0) for name in NAMES] == pytest.approx(expected, rel=2e-3, abs=1e-6)
 
 
 if __name__ == "__main__":
     for name in sorted(RECIPES):
         print(
             name,
-            [[float(f"{value:.6g}") for value in (row[measure] for measure in NAMES)] for row in first_steps(name)],
+            [[float(f"{value:.6g}") for value in (row.get(name, 0.0) for name in NAMES)] for row in first_steps(name)],
         )

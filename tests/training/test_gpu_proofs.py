@@ -1,6 +1,6 @@
-"""What a CPU can prove of steps on a GPU: they read no value, draw nothing, leave nothing on the host, and can be recorded.
+"""What a CPU can prove about steps on a GPU: no value is read, no random number sampled, no host tensor used.
 
-Every recipe and every option, small; every kind of step of each.
+Tests every recipe, option and kind of step in small, and that steps can be recorded.
 """
 
 from collections.abc import Iterator
@@ -53,8 +53,8 @@ def config(request: pytest.FixtureRequest) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the branches of a device whose host runs ahead of it, and whose convolutions have their own derivatives."""
+def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the branches for asynchronous devices, with explicit gradients of convolutions."""
     monkeypatch.setattr(Devices, "is_async", True)
     monkeypatch.setattr(
         convolution,
@@ -64,15 +64,15 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class MetaDevices(Devices):
-    """The meta device, which holds no values, so that reading one fails. It has no autocast of its own; fp32 needs none."""
+    """The meta device has no values, so that reading one fails. It has no autocast either; fp32 needs none."""
 
     def autocast(self) -> torch.autocast:
         return torch.autocast("cpu", enabled=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def read_once() -> Iterator[None]:
-    """Unpack the digits once for all cases."""
+def cached_datasets() -> Iterator[None]:
+    """Load the digits once for all cases."""
     with pytest.MonkeyPatch.context() as patch:
         for name, read in datasets.BUILTIN_DATASETS.items():
             patch.setitem(datasets.BUILTIN_DATASETS, name, cache(read))
@@ -80,14 +80,14 @@ def read_once() -> Iterator[None]:
 
 
 class Training:
-    """A training whose steps a test takes one by one."""
+    """A training run whose steps a test runs one by one."""
 
     def __init__(self, config: Config, devices: Devices) -> None:
         source = build_source(config)
         self.config, self.devices = config, devices
         self.state = build_state(config, build_spec(config, source), devices)
         self.batches = Batches(source.to(devices.device), config.data, config.seed)
-        self.play = make_step(self.state, self.batches, build_step_config(config, devices))
+        self.step_function = make_step(self.state, self.batches, build_step_config(config, devices))
 
     def inputs(self, step: int):
         images_seen = step * self.config.batch_size
@@ -98,10 +98,10 @@ class Training:
         return step_kind(self.config, step * self.config.batch_size)
 
     def step(self, number: int) -> torch.Tensor:
-        return self.play(self.inputs(number), self.kind(number))
+        return self.step_function(self.inputs(number), self.kind(number))
 
     def steps_of_each_kind(self, first: int) -> list[int]:
-        """Return for each kind of step the first number from `first` on."""
+        """Return the first step number from `first` on for each kind of step."""
         numbers = range(first, first + 1000)
         return [next(number for number in numbers if self.kind(number) == kind) for kind in step_kinds(self.config)]
 
@@ -109,11 +109,11 @@ class Training:
         return state_tensors(self.state)
 
 
-def test_nothing_reads_a_value_and_nothing_sits_on_the_host(config, monkeypatch):
-    """On the meta device there are no values, and a host tensor in any operation fails."""
+def test_step_reads_no_value_and_uses_no_host_tensor(config, monkeypatch):
+    """The meta device has no values, and a host tensor in any operation fails."""
     monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
     with monkeypatch.context() as patch:
-        patch.setattr(Devices, "is_async", False)  # Adam's constructor looks at the value of a rate that is a tensor
+        patch.setattr(Devices, "is_async", False)  # Adam's constructor reads the value of a tensor learning rate
         training = Training(config, MetaDevices(torch.device("meta")))
     for adam in (training.state.networks.generator_optimizer, training.state.networks.discriminator_optimizer):
         adam.param_groups[0].update(lr=torch.empty((), device="meta"), capturable=True)
@@ -121,42 +121,44 @@ def test_nothing_reads_a_value_and_nothing_sits_on_the_host(config, monkeypatch)
     for number in training.steps_of_each_kind(0):
         inputs, kind = training.inputs(number), training.kind(number)
         with OnlyOn("meta"):
-            assert training.play(inputs, kind).is_meta
+            assert training.step_function(inputs, kind).is_meta
 
 
-def test_a_step_can_be_recorded_and_gives_the_same_numbers(config):
-    """On the CPU, by the optimizer's branch of a GPU: each kind of step once as it is, once taped, once replayed from the tape with other
-    inputs and rates. Taped, it reads no value, draws no random number and selects by no mask; no tensor of the state ever moves; every
-    measurement and every tensor has the bits of a training without tapes.
+def test_recorded_step_gives_the_same_bits(config):
+    """Each kind of step runs once eagerly, once recorded on a tape, and once replayed with other inputs and rates.
+
+    On the CPU, with the optimizer's branch for GPUs. A recorded step reads no value, samples no random number and uses
+    no boolean mask. No tensor of the state changes its address. Metrics and tensors have the bits of training without
+    tapes.
     """
     recorded, eager = (Training(config, Devices(torch.device("cpu"))) for _ in range(2))
     numbers, rounds = [], 3
     for _ in range(rounds):
         numbers += recorded.steps_of_each_kind(max(numbers, default=-1) + 1)
-    place, tapes, addresses = recorded.inputs(0), {}, []
+    static_inputs, tapes, addresses = recorded.inputs(0), {}, []
     for position, number in enumerate(numbers):
-        place.buffer.copy_(recorded.inputs(number).buffer)
+        static_inputs.buffer.copy_(recorded.inputs(number).buffer)
         kind = recorded.kind(number)
         if position < len(numbers) / rounds:
-            measured = recorded.play(place, kind)
+            metrics = recorded.step_function(static_inputs, kind)
         elif kind in tapes:
-            tape, measured = tapes[kind]
+            tape, metrics = tapes[kind]
             tape.replay()
         else:
             addresses.append({name: tensor.data_ptr() for name, tensor in recorded.tensors().items()})
             with NoHostReads(), Tape() as tape:
-                measured = recorded.play(place, kind)
-            tapes[kind] = tape, measured
-        assert measured.isfinite().all()
-        assert torch.equal(measured, eager.step(number)), number
+                metrics = recorded.step_function(static_inputs, kind)
+            tapes[kind] = tape, metrics
+        assert metrics.isfinite().all()
+        assert torch.equal(metrics, eager.step(number)), number
     assert len(tapes) == len(step_kinds(config))
     after = recorded.tensors()
-    assert all(places == {name: tensor.data_ptr() for name, tensor in after.items()} for places in addresses)
+    assert all(pointers == {name: tensor.data_ptr() for name, tensor in after.items()} for pointers in addresses)
     assert all(torch.equal(after[name], tensor) for name, tensor in eager.tensors().items())
 
 
 @pytest.mark.parametrize(
-    ("what", "step"),
+    ("message", "step"),
     [
         ("reads values", lambda x: x * x.sum().item()),
         ("reads values", lambda x: x if x.sum() > 0 else -x),
@@ -164,18 +166,18 @@ def test_a_step_can_be_recorded_and_gives_the_same_numbers(config):
         ("boolean mask", lambda x: x[x > 0]),
     ],
 )
-def test_the_watching_mode_notices(what, step):
-    with NoHostReads(), pytest.raises(AssertionError, match=what):
+def test_no_host_reads_detects(message, step):
+    with NoHostReads(), pytest.raises(AssertionError, match=message):
         step(torch.ones(3))
 
 
-def test_a_number_left_on_the_host_is_noticed():
+def test_only_on_detects_host_tensor():
     with OnlyOn("meta"), pytest.raises(AssertionError, match="has a tensor on cpu"):
         torch.empty(3, device="meta") * torch.tensor(2.0)
 
 
-def test_a_tape_shows_a_number_that_was_frozen_into_it():
-    """What the tape is for: a Python number read while it was recorded stays what it was then."""
+def test_tape_keeps_python_numbers_constant():
+    """A Python number that was read during recording keeps its value in a replay."""
     x, y = torch.ones(3), torch.ones(3)
     with Tape() as tape:
         right, frozen = x * y[0], x * float(2 * y[0])

@@ -1,4 +1,4 @@
-"""What a step starts from: one buffer, one copy, and the same numbers for any number of processes and parts."""
+"""Inputs of a step: one buffer, one copy, and the same numbers for any number of processes and microbatches."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def batches_of(config: Config) -> Batches:
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["what mnist needs", "everything"])
-def test_all_tensors_are_views_of_one_buffer_and_none_overlap(changes):
+def test_inputs_are_disjoint_views_of_one_buffer(changes):
     config = small(**changes)
     inputs = step_inputs(config, batches_of(config), 24, CPU)
     place, bounds = inputs.buffer.untyped_storage().data_ptr(), []
@@ -53,42 +53,43 @@ def test_all_tensors_are_views_of_one_buffer_and_none_overlap(changes):
     assert sum(tensor.nbytes for tensor in inputs[:-1]) <= inputs.buffer.nbytes
 
 
-def test_packing_and_sending_change_no_number():
+def test_pack_and_to_device_keep_values():
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(size, generator=generator) for size in ((3, 5), (), (0,), (7,), (2, 1, 3), (1,), (0,))]
-    given = StepInputs(
+    original = StepInputs(
         torch.arange(3), torch.randint(0, 256, (3, 1, 5, 7), dtype=torch.uint8), torch.arange(3), *values
     )
-    for inputs in (pack(given, pinned=False), to_device(pack(given, pinned=False), torch.device("cpu"))):
-        for ours, theirs in zip(inputs[:-1], given[:-1], strict=True):
-            assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-    there = to_device(pack(given, pinned=False), torch.device("meta"))
-    assert [tensor.shape for tensor in there[:-1]] == [tensor.shape for tensor in given[:-1]] and there.z.is_meta
+    for inputs in (pack(original, pinned=False), to_device(pack(original, pinned=False), torch.device("cpu"))):
+        for actual, reference in zip(inputs[:-1], original[:-1], strict=True):
+            assert actual.dtype == reference.dtype and torch.equal(actual, reference)
+    on_meta = to_device(pack(original, pinned=False), torch.device("meta"))
+    assert [tensor.shape for tensor in on_meta[:-1]] == [tensor.shape for tensor in original[:-1]] and on_meta.z.is_meta
 
 
-def test_a_new_buffer_of_the_same_layout_is_read_through_the_same_views():
-    """As a recorded step does: its views stay, the bytes below them change."""
+def test_views_read_a_new_buffer_of_the_same_layout():
+    """A recorded step does this: its views stay, the bytes in the buffer change."""
     config = small(**EVERYTHING)
     batches = batches_of(config)
     first, second = step_inputs(config, batches, 0, CPU), step_inputs(config, batches, 8, CPU)
     views = unpack(first.buffer.clone(), first)
     views.buffer.copy_(second.buffer)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(views[:-1], second[:-1], strict=True))
+    assert all(torch.equal(actual, reference) for actual, reference in zip(views[:-1], second[:-1], strict=True))
     assert not torch.equal(first.z, second.z)
 
 
-def test_processes_and_parts_share_the_numbers_of_the_whole_batch():
+def test_ranks_and_microbatches_share_the_batch_draws():
     config = small(**EVERYTHING)
     batches = batches_of(config)
     whole = step_inputs(config, batches, 16, CPU)
     for rank in range(2):
-        own = step_inputs(config, batches, 16, replace(CPU, process_group=ProcessGroup(rank, 2)))
+        rank_inputs = step_inputs(config, batches, 16, replace(CPU, process_group=ProcessGroup(rank, 2)))
         rows = slice(4 * rank, 4 * rank + 4)
         for name in PER_IMAGE:
             assert torch.equal(
-                getattr(own, name), getattr(whole, name)[rows] if getattr(whole, name).numel() else getattr(whole, name)
+                getattr(rank_inputs, name),
+                getattr(whole, name)[rows] if getattr(whole, name).numel() else getattr(whole, name),
             )
-    (_, together), parts = *split_microbatches(whole, batches, 1), split_microbatches(whole, batches, 4)
-    assert together.noise is not None and together.noise.shape == (8, 1, 32, 32)
+    (_, whole_draws), parts = *split_microbatches(whole, batches, 1), split_microbatches(whole, batches, 4)
+    assert whole_draws.noise is not None and whole_draws.noise.shape == (8, 1, 32, 32)
     for name in ("z", "noise", "interpolation", "augment_real", "augment_fake"):
-        assert torch.equal(torch.cat([getattr(draws, name) for _, draws in parts]), getattr(together, name))
+        assert torch.equal(torch.cat([getattr(draws, name) for _, draws in parts]), getattr(whole_draws, name))

@@ -1,4 +1,4 @@
-"""One player's step: only it learns, and the right weights move, however its gradient lies in memory."""
+"""Gradient steps and schedules: only one network is updated, with any memory layout of the gradients."""
 
 import copy
 
@@ -14,14 +14,14 @@ DEVICES = Devices(torch.device("cpu"))
 
 
 def test_fused_adam_updates_right_weights_after_penalty():
-    """A double backward gives contiguous gradients beside channels-last weights; fused Adam reads both as raw memory."""
+    """A double backward gives contiguous gradients for channels-last weights; fused Adam reads both as raw memory."""
     fused = torch.nn.Conv2d(3, 8, 4).to(memory_format=torch.channels_last)
     plain = copy.deepcopy(fused)
     images = torch.randn(4, 3, 8, 8, requires_grad=True)
 
     def penalty(network):
-        (slope,) = torch.autograd.grad(network(images).sigmoid().sum(), images, create_graph=True)
-        return slope.square().sum()
+        (input_gradient,) = torch.autograd.grad(network(images).sigmoid().sum(), images, create_graph=True)
+        return input_gradient.square().sum()
 
     (gradient,) = torch.autograd.grad(penalty(fused), [fused.weight])
     assert gradient.stride() != fused.weight.stride()  # otherwise this test proves nothing
@@ -33,12 +33,14 @@ def test_fused_adam_updates_right_weights_after_penalty():
 
 
 def test_only_one_network_is_updated():
-    role, opponent = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
-    before = copy.deepcopy(role.weight), copy.deepcopy(opponent.weight)
-    apply_gradients(role, torch.optim.SGD(role.parameters(), lr=0.1), [opponent(role(torch.ones(1, 2))).sum()], DEVICES)
-    assert not torch.equal(role.weight, before[0])
+    network, opponent = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    before = copy.deepcopy(network.weight), copy.deepcopy(opponent.weight)
+    apply_gradients(
+        network, torch.optim.SGD(network.parameters(), lr=0.1), [opponent(network(torch.ones(1, 2))).sum()], DEVICES
+    )
+    assert not torch.equal(network.weight, before[0])
     assert torch.equal(opponent.weight, before[1])
-    assert all(parameter.grad is None for parameter in [*role.parameters(), *opponent.parameters()])
+    assert all(parameter.grad is None for parameter in [*network.parameters(), *opponent.parameters()])
 
 
 def test_learning_rate_schedule():

@@ -1,4 +1,4 @@
-"""`fit` against an independent oracle: the 120 lines of plain PyTorch that the tutorial shows. Equal bits, fp32."""
+"""`fit` against an independent implementation: the 120 lines of plain PyTorch of the tutorial. Equal bits in fp32."""
 
 import importlib.util
 from pathlib import Path
@@ -34,12 +34,12 @@ def test_training_equals_plain_pytorch(tmp_path):
         ours = [value for key, value in sorted_layers(tensors, role)]
         theirs = [parameter for parameter in network.parameters() if parameter.dim() == 4]
         assert len(ours) == len(theirs) == 5
-        for mine, yours in zip(ours, theirs, strict=True):
-            assert torch.equal(mine, yours)
+        for actual, expected in zip(ours, theirs, strict=True):
+            assert torch.equal(actual, expected)
 
 
 def sorted_layers(tensors, role):
-    """The convolutions' weights in the order they are applied."""
+    """Return the weights of the convolutions in the order of application."""
     order = {"from_latent": 0, "up_convs": 1, "down_convs": 1, "head": 9}
     convolutions = {key: value for key, value in tensors.items() if key.startswith(f"{role}.") and value.dim() == 4}
     return sorted(convolutions.items(), key=lambda item: (order[item[0].split(".")[1]], item[0]))

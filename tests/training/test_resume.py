@@ -1,4 +1,4 @@
-"""Stop and go: killed anywhere, same end. Real processes, real `kill -9`."""
+"""Killed and resumed runs end with the same bytes. Real processes, real `kill -9`."""
 
 import random
 import signal
@@ -28,8 +28,8 @@ SMALL = [
 ]
 
 
-def command(out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "cardigan", "train", "mnist", *SMALL, "--out", str(out), *more]
+def command(out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "cardigan", "train", "mnist", *SMALL, "--out", str(out), *options]
 
 
 def checkpoints(out: Path) -> list[str]:
@@ -45,16 +45,16 @@ def uninterrupted_run(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_and_resumed_run_is_byte_identical(uninterrupted_run, tmp_path, seed):
-    """Each process is killed some time after it has gone further than the one before: in a step, a save, a sample sheet, wherever that falls."""
-    out, moments = tmp_path / "killed", random.Random(seed)
+    """Each process is killed at a random time after it has passed the previous one: in a step, a save or sampling."""
+    out, rng = tmp_path / "killed", random.Random(seed)
     for further_than in ("00000000", "00000192", "00000480"):
-        running = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not any(name >= further_than for name in checkpoints(out)):
             time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.3))
-        running.send_signal(signal.SIGKILL)
-        assert running.wait() in (-signal.SIGKILL, 0)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() in (-signal.SIGKILL, 0)
     subprocess.run(command(out, "--resume"), check=True, capture_output=True)
     assert (out / "generator.safetensors").read_bytes() == (uninterrupted_run / "generator.safetensors").read_bytes()
 
@@ -74,14 +74,14 @@ def test_damaged_checkpoint_falls_back(uninterrupted_run, tmp_path):
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_exit(tmp_path, signal_number, code):
     out = tmp_path / "run"
-    running = subprocess.Popen([*command(out), "--images", "1000000"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command(out), "--images", "1000000"], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and "00000096" not in checkpoints(out):
         time.sleep(0.05)
-    running.send_signal(signal_number)
-    assert running.wait(timeout=10) == code
-    seen = cardigan.load(out).images_seen
-    assert f"{seen:08d}" in checkpoints(out)
+    process.send_signal(signal_number)
+    assert process.wait(timeout=10) == code
+    images_seen = cardigan.load(out).images_seen
+    assert f"{images_seen:08d}" in checkpoints(out)
 
 
 def test_other_settings_and_existing_folders_raise(uninterrupted_run):

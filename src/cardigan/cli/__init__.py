@@ -1,1 +1,1 @@
-"""The command line: parses, calls `cardigan.api`, prints. One file a command; nothing here imports torch before parsing is done."""
+"""The command line: parses options, calls `cardigan.api`, prints. One file per command; imports torch after parsing."""

@@ -1,4 +1,4 @@
-"""`cardigan check SOURCE`: what is in a source of pictures, what is wrong with it, and what to do."""
+"""`cardigan check SOURCE`: contents and problems of a source of images, and recommendations."""
 
 import dataclasses
 import json
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
     from cardigan.data.quality.scan import ProgressFn
 
 MAX_LISTED = 10
-"""Unreadable pictures that the text names; JSON names all."""
+"""Unreadable images that the text lists; JSON lists all."""
 NUM_EXAMPLES = 3
 EXIT_UNTRAINABLE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """Look at every picture of a source and say what is there, what is wrong, and how to train on it.
+    """Read every image of a source and report its contents, problems and recommendations.
 
-    Changes nothing. The exit code is 0 if the source can be trained on, 1 if something must be mended first (more than 1 picture in 100 is
-    unreadable, or fewer than 2 are readable), 2 if it could not be checked.
+    Changes nothing. The exit code is 0 if the source can be trained on, 1 if it must be fixed first (more than 1 image
+    in 100 is unreadable, or fewer than 2 are readable), and 2 if it could not be checked.
     """
 
     source: Annotated[str, tyro.conf.Positional]
-    """Your pictures: a folder, archive, array, table or dataset, as for `cardigan train`."""
+    """The images: a folder, archive, array, table or dataset, as for `cardigan train`."""
     labels: str = ""
-    """Where classes come from: folders, a column, or FILE or FILE:COLUMN; nothing is the source's own, if it has any."""
+    """Source of class labels: folders, a column, FILE or FILE:COLUMN. Default: the source's own labels, if any."""
     num_workers: int | None = None
-    """Processes that look; nothing is one for each core, 0 is this one."""
+    """Worker processes. Default: one per core; 0 decodes in this process."""
     max_pixels: int = DataConfig().max_pixels
-    """Pictures of more pixels count as unreadable, as in training."""
+    """Images with more pixels count as unreadable, as in training."""
     contact_sheet: Path | None = None
-    """Write a hundred of the pictures, and the worst, on one sheet: this PNG."""
+    """Write a contact sheet with 100 images and the worst ones to this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --contact-sheet if it is there; --write-clean never replaces one."""
+    """Replace the file --contact-sheet if it exists. --write-clean never replaces a file."""
     write_clean: Path | None = None
-    """Write what can be trained on, without blank and equal pictures, to this zip file."""
+    """Write the trainable images, without blank images and duplicates, to this zip file."""
     drop_near_duplicates: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Of pictures that are nearly the same, mirrored or not, write only the largest."""
+    """Of each group of near duplicates, mirrored or not, write only the largest image."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print JSON: everything, with every name."""
+    """Print JSON with all findings and all file names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOutputs:
-    """What a check left behind."""
+    """Files that a check wrote."""
 
     contact_sheet: str | None = None
     clean_archive: str | None = None
@@ -63,7 +63,7 @@ class CheckOutputs:
 
 
 def main(argv: list[str]) -> int:
-    """Check what the words name; return the exit code."""
+    """Check the source; return the exit code."""
     options = parse(CheckOptions, argv, "cardigan check")
 
     from cardigan.data.quality import check, clean
@@ -85,13 +85,13 @@ def main(argv: list[str]) -> int:
 
 
 def _check_outputs(options: CheckOptions) -> None:
-    """Raise CardiganError for what could not be written, before minutes are spent on looking."""
+    """Raise CardiganError for outputs that cannot be written, before the check, which can take minutes."""
     from cardigan.data.quality.check import check_sheet_path
     from cardigan.data.quality.clean import check_clean_path
 
     if options.drop_near_duplicates and options.write_clean is None:
         raise CardiganError(
-            "--drop-near-duplicates is about what --write-clean writes: give --write-clean OUT.zip too, or leave it out."
+            "--drop-near-duplicates has no effect without --write-clean: add --write-clean OUT.zip, or leave it out."
         )
     if options.contact_sheet is not None:
         check_sheet_path(options.contact_sheet, options.source, options.overwrite)
@@ -100,13 +100,13 @@ def _check_outputs(options: CheckOptions) -> None:
 
 
 def _progress_fn() -> "ProgressFn | None":
-    """Return what shows on a terminal how far the looking is; nothing where nobody watches."""
+    """Return a progress display for a terminal, or None if stderr is not one."""
     if not sys.stderr.isatty():
         return None
 
     def show_progress(num_done: int, total: int) -> None:
         end = "\r" if num_done < total else "\r\x1b[K"
-        print(f"looking at picture {num_done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
+        print(f"checking image {num_done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
     return show_progress
 
@@ -123,7 +123,7 @@ def _print_findings(options: CheckOptions, findings: "Findings", outputs: CheckO
 
 
 def findings_json(findings: "Findings", recommendation: "Advice", outputs: CheckOutputs) -> dict[str, Any]:
-    """Return everything as plain JSON values."""
+    """Return all findings as plain JSON values."""
     return {
         **dataclasses.asdict(findings),
         "trainable": findings.trainable,
@@ -135,8 +135,8 @@ def findings_json(findings: "Findings", recommendation: "Advice", outputs: Check
 
 
 def findings_text(findings: "Findings", recommendation: "Advice", outputs: CheckOutputs) -> str:
-    """Return everything as lines for people: what is there, what is wrong, what to do."""
-    problems = list(_problem_lines(findings)) or ["Nothing."]
+    """Return all findings as text: contents, problems, recommendations."""
+    problems = list(_problem_lines(findings)) or ["None."]
     lines = [
         "Contents",
         *_indent(_content_lines(findings)),
@@ -146,11 +146,11 @@ def findings_text(findings: "Findings", recommendation: "Advice", outputs: Check
         "",
         "Recommendations",
     ]
-    lines += [*_indent(f"- {word}" for word in _advice_lines(findings, recommendation)), ""]
+    lines += [*_indent(f"- {line}" for line in _advice_lines(findings, recommendation)), ""]
     if outputs.contact_sheet:
-        lines.append(f"The sheet is {outputs.contact_sheet}")
+        lines.append(f"Contact sheet: {outputs.contact_sheet}")
     if outputs.clean_archive:
-        lines.append(f"{outputs.clean_archive} holds the {outputs.num_clean_images:,} pictures that are left")
+        lines.append(f"{outputs.clean_archive} holds the {outputs.num_clean_images:,} images that remain")
     return "\n".join([*lines, *recommendation.commands]).rstrip()
 
 
@@ -161,7 +161,7 @@ def _indent(lines: Iterable[str]) -> list[str]:
 def _content_lines(findings: "Findings") -> Iterator[str]:
     from cardigan.data.quality.advice import format_bytes, pluralize
 
-    yield f"{pluralize(findings.num_images, 'picture')} in {findings.source}, {format_bytes(findings.num_bytes)}"
+    yield f"{pluralize(findings.num_images, 'image')} in {findings.source}, {format_bytes(findings.num_bytes)}"
     if findings.skipped:
         yield f"skipped       {_counts_text(findings.skipped)}"
     if findings.sizes is None:
@@ -172,7 +172,7 @@ def _content_lines(findings: "Findings") -> Iterator[str]:
         yield f"conversions   {_counts_text(findings.conversions)}"
     yield from _size_lines(findings.sizes)
     if findings.num_exif_rotated:
-        yield f"rotated       {findings.num_exif_rotated:,} are set upright, as their EXIF says"
+        yield f"rotated       {findings.num_exif_rotated:,} are turned upright by their EXIF orientation"
     if findings.class_balance is not None:
         yield f"classes       {_class_line(findings.class_balance)}"
 
@@ -184,7 +184,10 @@ def _size_lines(sizes: "SizeStats") -> Iterator[str]:
         return
     yield f"sizes         {sizes.num_distinct:,}, from {small} to {large}, median {middle} (width x height)"
     if sizes.max_aspect_ratio > sizes.min_aspect_ratio:
-        yield f"shapes        width / height from {sizes.min_aspect_ratio:.2f} to {sizes.max_aspect_ratio:.2f}, median {sizes.median_aspect_ratio:.2f}"
+        yield (
+            f"aspect ratio  width / height from {sizes.min_aspect_ratio:.2f} to {sizes.max_aspect_ratio:.2f}, "
+            f"median {sizes.median_aspect_ratio:.2f}"
+        )
 
 
 def _class_line(labels: "ClassBalance") -> str:
@@ -194,7 +197,8 @@ def _class_line(labels: "ClassBalance") -> str:
         if small == large
         else f"smallest {labels.smallest_class!r} with {small:,}, largest {labels.largest_class!r} with {large:,}"
     )
-    return f"{len(labels.counts):,}, {balance}{f'; {labels.num_unlabeled:,} pictures have none' if labels.num_unlabeled else ''}"
+    unlabeled = f"; {labels.num_unlabeled:,} images have no class" if labels.num_unlabeled else ""
+    return f"{len(labels.counts):,}, {balance}{unlabeled}"
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
@@ -209,10 +213,12 @@ def _problem_lines(findings: "Findings") -> Iterator[str]:
         if len(unreadable) > MAX_LISTED:
             yield f"  and {len(unreadable) - MAX_LISTED:,} more (--json lists all)"
     if findings.blank:
-        yield f"{len(findings.blank):,} are blank (one color or nearly so): {_examples_text([entry.name for entry in findings.blank])}"
+        names = [entry.name for entry in findings.blank]
+        yield f"{len(names):,} are blank (one color or nearly so): {_examples_text(names)}"
     if findings.duplicates:
         num_duplicates = sum(len(group.members) - 1 for group in findings.duplicates)
-        yield f"{num_duplicates:,} are equal to another, in {_groups_text([group.members for group in findings.duplicates], ' = ')}"
+        groups = _groups_text([group.members for group in findings.duplicates], " = ")
+        yield f"{num_duplicates:,} are duplicates, in {groups}"
     num_class_conflicts = sum(not group.same_class for group in findings.duplicates)
     if num_class_conflicts:
         yield f"{num_class_conflicts:,} of these groups have members of different classes"
@@ -220,13 +226,14 @@ def _problem_lines(findings: "Findings") -> Iterator[str]:
         num_mirrored = sum(sum(group.flipped) for group in findings.near_duplicates)
         mirrored_text = f" ({num_mirrored:,} of them mirrored)" if num_mirrored else ""
         groups = _groups_text([group.members for group in findings.near_duplicates], " ~ ")
-        yield f"{len(findings.near_duplicate_indices):,} are nearly the same as another{mirrored_text}, in {groups}"
+        yield f"{len(findings.near_duplicate_indices):,} are near duplicates{mirrored_text}, in {groups}"
 
 
 def _groups_text(groups: "Sequence[Sequence[ImageRef]]", separator: str) -> str:
     from cardigan.data.quality.advice import pluralize
 
-    return f"{pluralize(len(groups), 'group')}: {_examples_text([separator.join(entry.name for entry in group[:NUM_EXAMPLES]) for group in groups])}"
+    examples = [separator.join(entry.name for entry in group[:NUM_EXAMPLES]) for group in groups]
+    return f"{pluralize(len(groups), 'group')}: {_examples_text(examples)}"
 
 
 def _examples_text(names: Sequence[str]) -> str:
@@ -235,12 +242,13 @@ def _examples_text(names: Sequence[str]) -> str:
 
 def _advice_lines(findings: "Findings", recommendation: "Advice") -> Iterator[str]:
     if not findings.num_readable:
-        yield "Nothing here can be read: look at the reasons above."
+        yield "No image can be read: see the reasons above."
     elif not findings.trainable:
         unreadable_fraction = len(findings.unreadable) / findings.num_images
         yield (
-            f"This cannot be trained on as it is: {unreadable_fraction:.0%} of the pictures are unreadable, and 1 % is the most that training passes over."
+            f"This source cannot be trained on as it is: {unreadable_fraction:.0%} of the images are unreadable, "
+            "and training skips at most 1 %."
             if findings.num_readable > 1
-            else "One picture is not enough to train on."
+            else "One image is not enough to train on."
         )
     yield from recommendation.recommendations

@@ -1,4 +1,4 @@
-"""`cardigan compare RUN RUN...`: several models judged by one protocol, which is best, and whether the difference exceeds the errors."""
+"""`cardigan compare RUN RUN...`: evaluate several models under one protocol and find significant differences."""
 
 import json
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(ProtocolOptions):
-    """Judge several generators by the same protocol and say which is best at what."""
+    """Evaluate several generators under the same protocol and report the best one for each metric."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Two or more run directories, checkpoint folders, generator.safetensors, or models of the hub, hf:user/name."""
+    """Two or more run directories, checkpoint folders, generator.safetensors, or models on the hub, hf:user/name."""
 
 
 def main(argv: list[str]) -> int:
-    """Compare as the words say; return the exit code."""
+    """Print the comparison; return the exit code."""
     options = parse(CompareOptions, argv, "cardigan compare")
     if len(options.models) < 2:
-        raise CardiganError("One model cannot be compared: give two or more, or judge it with cardigan evaluate.")
+        raise CardiganError("One model cannot be compared: give two or more, or use cardigan evaluate.")
     reports = [evaluate_model(model, options)[0] for model in options.models]
     if len({report.protocol.reference_sha256 for report in reports}) > 1:
         names = ", ".join(
             f"{model}: {report.protocol.reference}" for model, report in zip(options.models, reports, strict=True)
         )
         raise CardiganError(
-            f"These models are judged by different real pictures ({names}): compare models of the same data."
+            f"These models are evaluated on different real images ({names}): compare models of the same data."
         )
     if options.json:
         print(
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def comparison_text(names: list[str], reports: "list[Report]") -> str:
-    """Return the table of all numbers that every report has, and what it says."""
+    """Return the table of the metrics that all reports have, with the best model of each."""
     from cardigan.metrics.protocol import direction
 
     common = [name for name in reports[0].metrics if all(name in report.metrics for report in reports)]
@@ -76,13 +76,13 @@ def comparison_text(names: list[str], reports: "list[Report]") -> str:
 
 
 def _best_text(name: str, reports: "list[Report]") -> str:
-    """Return the number of the best report, and whether the second differs from it by more than twice the error of the difference."""
+    """Return the number of the best report, and of the second if it is within twice the error of the difference."""
     from cardigan.metrics.protocol import differs_significantly, direction
 
     if direction(name) == "neither":
         return ""
     order = sorted(
-        range(len(reports)), key=lambda place: reports[place].metrics[name].value, reverse=direction(name) == "higher"
+        range(len(reports)), key=lambda index: reports[index].metrics[name].value, reverse=direction(name) == "higher"
     )
     first, second = (reports[index].metrics[name] for index in order[:2])
     if first.value == second.value:

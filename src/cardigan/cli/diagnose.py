@@ -1,6 +1,6 @@
-"""`cardigan diagnose RUN|journal.jsonl|FILE.csv`: what went wrong in a training that is over, and where it should have been stopped.
+"""`cardigan diagnose RUN|journal.jsonl|FILE.csv`: find what went wrong in a finished training, and where to stop it.
 
-Reads rows in order through the same monitor that watches live runs. Knows no torch.
+Reads the rows in order through the monitor that also watches live runs. Imports no torch.
 """
 
 import csv
@@ -27,30 +27,30 @@ METRIC_BY_COLUMN = {"d_loss": "discriminator_loss", "g_loss": "generator_loss", 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions:
-    """Say what went wrong in a training, from its journal or from a table of its losses."""
+    """Find out what went wrong in a training, from its journal or from a table of its losses."""
 
     path: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a journal.jsonl, or a .csv (also .csv.gz) with columns step,d_loss,g_loss and, if there are, fid and run."""
+    """A run directory, a journal.jsonl, or a .csv or .csv.gz with columns step,d_loss,g_loss[,fid][,run]."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print JSON: diagnosis, stop_step, best_step and evidence; a list of them, each with its run, for a table with a run column."""
+    """Print JSON: diagnosis, stop_step, best_step and evidence; a list of them for a table with a run column."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the monitor said of one run."""
+    """The monitor's diagnosis of one run."""
 
     diagnosis: str
-    """The fault that should have stopped it; else the last of the lesser ones; else healthy."""
+    """The name of the fatal fault, else of the last other fault, else healthy."""
     stop_step: int | None
-    """Where to stop: steps of a table, images of a journal; None if nothing was fatal."""
+    """Where to stop, in steps (table) or images (journal); None without a fatal fault."""
     best_step: int | None
-    """Where the best score was, of those read until then; None without scores."""
+    """Position of the best score up to there; None without scores."""
     evidence: dict[str, Any]
     fault: Fault | None
 
 
 def main(argv: list[str]) -> int:
-    """Diagnose what the words name; return the exit code."""
+    """Print the diagnosis; return the exit code."""
     options = parse(DiagnoseOptions, argv, "cardigan diagnose")
     diagnoses = diagnose_path(options.path)
     if options.json:
@@ -64,26 +64,26 @@ def main(argv: list[str]) -> int:
 
 
 def diagnose_path(path: Path) -> dict[str, Diagnosis]:
-    """Return the diagnosis of each run in a file or folder by its name, "" where there is one run without a name.
+    """Return the diagnosis of each run in a file or folder, by run name ("" for a single run without a name).
 
-    Raises CardiganError for what cannot be read.
+    Raises CardiganError for input that cannot be read.
     """
     if path.name.endswith((".csv", ".csv.gz")):
         runs, has_scores = read_csv(path)
         return {name: diagnose(readings, has_scores) for name, readings in runs.items()}
     journal = path / "journal.jsonl" if path.is_dir() else path
     if not journal.is_file():
-        raise CardiganError(f"{path} holds no journal: give a run directory, a journal.jsonl or a .csv.")
+        raise CardiganError(f"{path} has no journal: give a run directory, a journal.jsonl or a .csv.")
     readings = list(_journal_readings(journal))
     if not readings:
         raise CardiganError(
-            f"{journal} holds no line of a training: give the journal.jsonl that `cardigan train` wrote, or a .csv."
+            f"{journal} has no training records: give the journal.jsonl that `cardigan train` wrote, or a .csv."
         )
     return {"": diagnose(readings, any("score" in values for _, values in readings))}
 
 
 def diagnose(readings: Iterable[Reading], has_scores: bool) -> Diagnosis:
-    """Read until the first fatal fault and return what is known there; `has_scores` says that scores belong to these readings."""
+    """Return the diagnosis at the first fatal fault, or at the end. `has_scores`: the readings have scores."""
     monitor, last_fault = Monitor(has_scores), None
     for position, values in readings:
         for fault in monitor.observe(position, values):
@@ -112,7 +112,7 @@ def _journal_readings(path: Path) -> Iterator[Reading]:
 
 
 def _finite_or_infinite(values: object) -> dict[str, float]:
-    """Return what is a number among named values, however large: one beyond the largest float is infinite."""
+    """Return the numeric values by name. Integers beyond the largest float become infinite."""
     items = values.items() if isinstance(values, dict) else ()
     return {name: _to_float(value) for name, value in items if isinstance(value, int | float)}
 
@@ -125,7 +125,7 @@ def _to_float(value: int | float) -> float:
 
 
 def read_csv(path: Path) -> tuple[dict[str, list[Reading]], bool]:
-    """Return the readings of each run in a table, and whether it has scores."""
+    """Return the readings of each run in a table, and whether the table has scores."""
     runs: dict[str, list[Reading]] = {}
     try:
         with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
@@ -134,7 +134,7 @@ def read_csv(path: Path) -> tuple[dict[str, list[Reading]], bool]:
             missing = [name for name in ("step", "d_loss", "g_loss") if name not in columns]
             if missing:
                 raise CardiganError(
-                    f"{path} has no column {missing[0]}: expected step,d_loss,g_loss and, if there are, fid and run."
+                    f"{path} has no column {missing[0]}: expected step,d_loss,g_loss and optionally fid and run."
                 )
             for row in rows:
                 readings = runs.setdefault(row.get("run") or "", [])
@@ -145,7 +145,7 @@ def read_csv(path: Path) -> tuple[dict[str, list[Reading]], bool]:
             f"Cannot read {path}: {reason.lower()}. Give a run directory, a journal.jsonl or a .csv."
         ) from error
     if not runs:
-        raise CardiganError(f"{path} has no rows: expected one for each step that was logged.")
+        raise CardiganError(f"{path} has no rows: expected one per logged step.")
     return runs, "fid" in columns
 
 
@@ -155,7 +155,8 @@ def _parse_row(row: Mapping[str, str | None], location: str, previous_step: int 
         raise CardiganError(f"{location}: step is {row.get('step')!r}, expected a whole number.")
     if previous_step is not None and step <= previous_step:
         raise CardiganError(
-            f"{location}: step {step:g} follows step {previous_step}; expected rows in the order of training, with a column run if there are several."
+            f"{location}: step {step:g} follows step {previous_step}; expected rows in training order, "
+            "and a column run if there are several runs."
         )
     values = {
         metric: value
@@ -188,7 +189,7 @@ def _diagnosis_text(name: str, diagnosis: Diagnosis) -> str:
     best = "" if diagnosis.best_step is None else f" Best score at {diagnosis.best_step:,}."
     title = f"{name}: " if name else ""
     if diagnosis.fault is None:
-        return f"{title}healthy: nothing was found.{best}"
+        return f"{title}healthy: no fault was found.{best}"
     numbers = ", ".join(
         f"{key} {value if isinstance(value, str) else format(value, ',')}"
         for key, value in diagnosis.fault.evidence.items()
@@ -196,6 +197,9 @@ def _diagnosis_text(name: str, diagnosis: Diagnosis) -> str:
     action = (
         f"stop at {diagnosis.stop_step:,}"
         if diagnosis.stop_step is not None
-        else f"noticed at {diagnosis.fault.step:,}, no reason to stop"
+        else f"detected at {diagnosis.fault.step:,}, no reason to stop"
     )
-    return f"{title}{diagnosis.diagnosis} ({action}): {diagnosis.fault.message}.{best}\n  shown by   {numbers}\n  what to try   {diagnosis.fault.advice}"
+    return (
+        f"{title}{diagnosis.diagnosis} ({action}): {diagnosis.fault.message}.{best}\n"
+        f"  evidence   {numbers}\n  advice     {diagnosis.fault.advice}"
+    )

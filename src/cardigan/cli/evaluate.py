@@ -1,4 +1,4 @@
-"""`cardigan evaluate MODEL`: how good a generator is, number by number, with errors, real baselines and the protocol."""
+"""`cardigan evaluate MODEL`: metrics of a generator, with standard errors, real baselines and the protocol."""
 
 import json
 from dataclasses import dataclass
@@ -17,42 +17,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolOptions:
-    """How to judge: the protocol, the same for one generator and for several."""
+    """The evaluation protocol, shared by `evaluate` and `compare`."""
 
     metrics: str | None = None
-    """Only these, e.g. frechet,prdc: frechet, kernel, prdc, classes, classifier_score, nn_error, memorization, parzen, stacked_mnist."""
+    """Metrics to compute, e.g. frechet,prdc. Default: all that apply.
+
+    Known: frechet, kernel, prdc, classes, classifier_score, nn_error, memorization, parzen, stacked_mnist.
+    """
     samples: int = 10_000
-    """How many pictures to judge; numbers of different counts cannot be compared."""
+    """Number of images to evaluate. Results of different counts are not comparable."""
     seed: int = 0
-    """Which pictures: equal seeds give equal ones."""
+    """Random seed. Equal seeds give equal images."""
     truncation: float = 1.0
-    """From 1 (as trained) to 0 (the average picture): below 1 most generators draw cleaner pictures, and fewer kinds of them."""
+    """1 samples as trained, 0 gives the average image; below 1 most generators give cleaner but less varied images."""
     extractor: str | None = None
-    """What distances are taken over: digits, pixels, efficientnet-lite0, inception, dinov2; nothing is what suits the pictures."""
+    """Feature extractor: digits, pixels, efficientnet-lite0, inception or dinov2. Default: chosen for the images."""
     weights: str | None = None
-    """For inception and dinov2: a .safetensors file, or https://...#sha256=HASH."""
+    """Weights of inception or dinov2: a .safetensors file, or https://...#sha256=HASH."""
     baseline: bool = True
-    """Also judge as many real pictures (once; kept in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
+    """Also compute the metrics of as many real images (cached in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(ProtocolOptions):
-    """Judge a trained generator. The same command prints the same numbers; each stands beside its error and what real pictures score."""
+    """Evaluate a trained generator. The same command prints the same metrics, each with its error and real baseline."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     reference: str | None = None
-    """Real pictures to judge it by, for a generator that does not know its own: mnist, or a folder, archive, array, table or dataset."""
+    """Real images for a model without a recorded source: mnist, a folder, archive, array, table or dataset."""
     nearest_png: Path | None = None
-    """Write the samples nearest to training pictures beside those, as this PNG."""
+    """Write the samples that are nearest to training images, with those images, to this PNG."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --nearest-png if it is there."""
+    """Replace the file --nearest-png if it exists."""
 
 
 def main(argv: list[str]) -> int:
-    """Judge as the words say; return the exit code."""
+    """Print the report; return the exit code."""
     options = parse(EvaluateOptions, argv, "cardigan evaluate")
     if options.nearest_png is not None:
         check_nearest_png(options.nearest_png, options.overwrite)
@@ -66,7 +69,10 @@ def main(argv: list[str]) -> int:
 def evaluate_model(
     model: Path, options: ProtocolOptions, reference_source: str | None = None
 ) -> "tuple[Report, Sampler, Reference]":
-    """Return the report on one model, and what it was made from; `reference_source` names the real pictures of one that does not know them."""
+    """Return the report on one model, with its sampler and reference.
+
+    `reference_source` names the real images of a model without a recorded source.
+    """
     from cardigan.config import override
     from cardigan.data.source_names import absolute_source
     from cardigan.files.disk_cache import download
@@ -77,11 +83,11 @@ def evaluate_model(
 
     if not 0 <= options.seed < 2**63:
         raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")
-    metrics = None if options.metrics is None else [word.strip() for word in options.metrics.split(",")]
+    metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     snapshot = read_snapshot(model)
     if reference_source is not None and snapshot.config.data.source:
         raise CardiganError(
-            f"{model} was trained on {snapshot.config.data.source!r} and is judged by that: leave --reference out."
+            f"{model} was trained on {snapshot.config.data.source!r} and is compared with that: leave --reference out."
         )
     config = (
         snapshot.config
@@ -103,7 +109,7 @@ def evaluate_model(
 
 
 def report_text(report: "Report") -> str:
-    """Return a report as lines for people."""
+    """Return a report as text."""
     from cardigan.metrics.protocol import direction
 
     arrows = {"higher": "up", "lower": "down", "neither": ""}
@@ -121,20 +127,25 @@ def report_text(report: "Report") -> str:
         )
     lines = aligned_lines(rows)
     if report.class_frequencies:
-        lines += ["", "share of each class: " + " ".join(f"{share:.3f}" for share in report.class_frequencies)]
+        lines += [
+            "",
+            "frequency of each class: " + " ".join(f"{frequency:.3f}" for frequency in report.class_frequencies),
+        ]
     lines += ["", *(f"{name} is unavailable: {reason}" for name, reason in report.unavailable.items())]
     return "\n".join([*lines, *protocol_lines(report), f"{report.seconds:.0f} s"])
 
 
 def protocol_lines(report: "Report") -> list[str]:
-    """Return what must be equal for two reports to be comparable."""
+    """Return the protocol, which must be equal for two reports to be comparable."""
     protocol = report.protocol
     weights = f", weights {protocol.extractor_sha256[:12]}" if protocol.extractor_sha256 else ""
     truncation_text = f", truncation {protocol.truncation:g}" if protocol.truncation != 1 else ""
     return [
-        f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed}{truncation_text} ({protocol.image_resize}) against {protocol.num_reference:,} of "
+        f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed}{truncation_text} "
+        f"({protocol.image_resize}) against {protocol.num_reference:,} of "
         f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}),",
-        f"          extractor {protocol.extractor}{weights}, resizer {protocol.extractor_resize}, cardigan {protocol.cardigan_version}",
+        f"          extractor {protocol.extractor}{weights}, resizer {protocol.extractor_resize}, "
+        f"cardigan {protocol.cardigan_version}",
     ]
 
 
@@ -151,7 +162,7 @@ def check_nearest_png(out: Path, overwrite: bool) -> None:
         raise CardiganError(f"{out} exists already: add --overwrite to replace it, or choose another --nearest-png.")
     if not out.absolute().parent.is_dir():
         raise CardiganError(
-            f"There is no folder {out.absolute().parent} to write into: make it, or choose another --nearest-png."
+            f"There is no folder {out.absolute().parent} to write into: create it, or choose another --nearest-png."
         )
 
 

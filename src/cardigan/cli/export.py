@@ -1,4 +1,4 @@
-"""`cardigan export MODEL --format F`: files that run elsewhere, each checked against PyTorch before it is kept, with a model card."""
+"""`cardigan export MODEL --format F`: write a generator in other formats, verified against PyTorch, with a card."""
 
 import signal
 import sys
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Export a trained generator. Nothing is kept that draws other pictures than PyTorch, and every export carries a model card."""
+    """Export a trained generator with a model card. An export is kept only if its images match those of PyTorch."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     format: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """safetensors, onnx, pt2, html or samples; several times for several, which then lie in one folder."""
+    """safetensors, onnx, pt2, html or samples. Repeat it to write several formats into one folder."""
     out: Path | None = None
-    """The file to write, or for several formats the folder; samples are a folder, .zip, .npz or .parquet. By default the model's name."""
+    """The output file; a folder for several formats; samples: a folder, .zip, .npz or .parquet."""
     weights: Literal["float32", "float16", "int8"] | None = None
-    """Store weights as float32, float16 or int8; nothing is float16 for html and float32 for all others."""
+    """Data type of the stored weights. Default: float16 for html, float32 for all others."""
     samples: int | None = None
-    """For samples: how many pictures; nothing is 1,000."""
+    """For samples: number of images. Default: 1,000."""
     seed: int | None = None
-    """For samples: which ones; nothing is 0."""
+    """For samples: random seed. Default: 0."""
     truncation: float | None = None
-    """For samples: from 1, as trained (which nothing is), down to 0, the average picture."""
+    """For samples: 1 samples as trained, 0 gives the average image. Default: 1."""
     label: str | None = None
-    """For samples: the class of all of them, by its name or number; nothing is a random one for each."""
+    """For samples: the class of all images, by name or number. Default: random classes."""
     evaluate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Judge the pictures as `cardigan evaluate` does, before and after rounding, and tell it in the card."""
+    """Add the metrics of `cardigan evaluate` to the card, before and after rounding the weights."""
     evaluate_samples: int | None = None
-    """How many pictures to judge; nothing is 10,000."""
+    """Number of images to evaluate. Default: 10,000."""
     data_license: str = ""
-    """The license of the pictures it was trained on, for the card, e.g. cc-by-4.0."""
+    """License of the training images, for the card, e.g. cc-by-4.0."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --out if it is there; a folder is never replaced."""
+    """Replace the file --out if it exists. Folders are never replaced."""
 
 
 SAMPLES_ONLY = ("samples", "seed", "truncation", "label")
 
 
 def main(argv: list[str]) -> int:
-    """Export as the words say; return the exit code."""
+    """Write the exports; return the exit code."""
     options = parse(ExportOptions, argv, "cardigan export")
     formats = list(dict.fromkeys(options.format))
     if not formats:
@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
     if options.evaluate_samples is not None and not options.evaluate:
         raise CardiganError("--evaluate-samples has no effect without --evaluate: add it, or leave it out.")
     if len(formats) > 1 and options.overwrite:
-        raise CardiganError("--overwrite has no effect for several formats, which lie in a new folder: leave it out.")
+        raise CardiganError(
+            "--overwrite has no effect for several formats, which are written to a new folder: leave it out."
+        )
 
     from cardigan.exports.export import export, export_all
     from cardigan.exports.interface import ExportSettings
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
         if options.evaluate_samples is None
         else options.evaluate_samples
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-written stays behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no partial file stays behind
     sample_options = {
         "num_samples": options.samples,
         "seed": options.seed,
@@ -109,12 +111,13 @@ def _export_lines(exported_file: "ExportedFile") -> list[str]:
 
     size = f"{exported_file.num_bytes / 1e6:,.1f} MB"
     quantization_text = (
-        f", fewer bits change it by {exported_file.quantization_difference:.1e}"
+        f", quantization changes it by {exported_file.quantization_difference:.1e}"
         if exported_file.weights != "float32"
         else ""
     )
     weights_text = "" if exported_file.format == "samples" else f", {exported_file.weights}"
     lines = [
-        f"{exported_file.path}: {size}{weights_text}, largest difference from PyTorch {exported_file.difference:.1e}{quantization_text}, sha256 {exported_file.sha256[:16]}"
+        f"{exported_file.path}: {size}{weights_text}, largest difference from PyTorch {exported_file.difference:.1e}"
+        f"{quantization_text}, sha256 {exported_file.sha256[:16]}"
     ]
     return [*lines, *(["", *quantization_lines(exported_file.quantization), ""] if exported_file.quantization else [])]

@@ -1,4 +1,4 @@
-"""`cardigan info RUN`: what a run or a model is, and how it went."""
+"""`cardigan info RUN`: settings, progress, checkpoints and size of a run or a model."""
 
 import json
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from cardigan.config import Config, experiment_settings, flatten
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
-    """Say what a run or a model is: settings, progress, checkpoints, size."""
+    """Describe a run or a model: settings, progress, checkpoints, size."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     layers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Also list both players' layers: what each gives out, its parameters and its multiply-adds for one picture."""
+    """Also list the layers of G and D: output shape, parameters and multiply-adds per image."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
 
 def main(argv: list[str]) -> int:
-    """Describe what the words name; return the exit code."""
+    """Print the description; return the exit code."""
     options = parse(InfoOptions, argv, "cardigan info")
     summary = describe_path(options.model)
     if options.layers:
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 
 def describe_path(path: Path) -> dict[str, Any]:
-    """Return what is known of a run or a model as plain JSON values."""
+    """Return the description of a run or a model as plain JSON values."""
     from cardigan.models.snapshot import read_snapshot
     from cardigan.nets.table import summarize_model
 
@@ -43,7 +43,7 @@ def describe_path(path: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "path": str(path),
         "recipe": snapshot.config.recipe,
-        "images_seen": "not known: another program trained it" if snapshot.foreign else snapshot.images_seen,
+        "images_seen": "unknown: trained by another program" if snapshot.foreign else snapshot.images_seen,
         "image_shape": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
         "classes": snapshot.spec.num_classes,
         **({"class_names": list(snapshot.spec.class_names)} if snapshot.spec.class_names else {}),
@@ -55,14 +55,13 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 
 def _sampling_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that its pictures follow from: all that weights alone tell."""
+    """Return the settings that determine the images, which are all that foreign weights contain."""
     relevant = ("generator.network", "generator.width", "generator.normalization", "latent.size", "latent.distribution")
     return {name: value for name, value in flatten(config).items() if name in relevant}
 
 
 def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return every layer of both players, in the order they are done, as plain JSON values; the discriminator's is the one trained against, where it
-    was trained here."""
+    """Return the layers of G and, unless the model is foreign, of D, in execution order, as plain JSON values."""
     import dataclasses
 
     import torch
@@ -125,7 +124,7 @@ def _summary_text(summary: dict[str, Any]) -> str:
 
 
 def _layer_table(network: str, layers: list[dict[str, Any]]) -> list[str]:
-    rows = [(network, "kind", "gives", "parameters", "multiply-adds")]
+    rows = [(network, "kind", "output", "parameters", "multiply-adds")]
     rows += [
         (
             layer["name"],
@@ -137,7 +136,7 @@ def _layer_table(network: str, layers: list[dict[str, Any]]) -> list[str]:
         for layer in layers
     ]
     parameters, multiply_adds = (sum(layer[name] for layer in layers) for name in ("parameters", "multiply_adds"))
-    rows.append(("together", "", "", f"{parameters:,}", f"{multiply_adds:,}"))
+    rows.append(("total", "", "", f"{parameters:,}", f"{multiply_adds:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
         "  ".join(

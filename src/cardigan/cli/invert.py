@@ -1,4 +1,4 @@
-"""`cardigan invert MODEL IMAGE...`: the latents whose pictures come nearest to given ones."""
+"""`cardigan invert MODEL IMAGE...`: find the latents whose images are nearest to given ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +15,29 @@ SUFFIXES = {".png", ".npz"}
 
 @dataclass(frozen=True, kw_only=True)
 class InvertOptions:
-    """Find the latent that draws a picture best: what the generator makes of it, and what it cannot draw."""
+    """Find the latent that reconstructs an image best. The remaining error shows what the generator cannot generate."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     images: Annotated[list[Path], tyro.conf.Positional]
-    """Picture files, of any size; each is brought into the run's frame as training pictures were."""
+    """Image files of any size. Each is resized as the training images were."""
     steps: int = 200
-    """Steps of the search; more find a little more."""
+    """Optimization steps. More steps improve the result slightly."""
     seed: int = 0
-    """Of the random starts."""
+    """Random seed of the starting points."""
     label: str | None = None
-    """The class of all pictures, by its name or number; by default every class is tried."""
+    """The class of all images, by name or number. Default: try every class."""
     out: Path = Path("inverted.png")
-    """NAME.png is a grid of pairs, given and found; NAME.npz holds z, labels, errors and the pictures found."""
+    """NAME.png is a grid of pairs, given and reconstructed; NAME.npz holds z, labels, errors and reconstructions."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --out if it is there."""
+    """Replace the file --out if it exists."""
 
 
 def main(argv: list[str]) -> int:
-    """Search as the words say; return the exit code."""
+    """Invert the images; return the exit code."""
     options = parse(InvertOptions, argv, "cardigan invert")
     if not options.images:
-        raise CardiganError("No picture was given: name the files to invert after the model.")
+        raise CardiganError("No image was given: name the files to invert after the model.")
     check_output_path(options.out, SUFFIXES, options.overwrite)
 
     import io
@@ -64,17 +64,18 @@ def main(argv: list[str]) -> int:
         except (OSError, UnreadableImage) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise CardiganError(
-                f"{path} is no picture that can be read ({reason}): give PNG, JPEG, WebP and the like."
+                f"{path} cannot be read as an image ({reason}): give PNG, JPEG, WebP and the like."
             ) from error
     results = []
     for path, image in zip(options.images, inputs, strict=True):
         results.append(invert(snapshot, image, label, options.steps, options.seed))
         class_text = "" if results[-1].label is None else f", class {results[-1].label}"
         print(
-            f"{path}: {results[-1].error:.1f} grey levels off{class_text}\n  {encode_latent(results[-1].z, results[-1].label)}"
+            f"{path}: RMSE {results[-1].error:.1f} gray levels{class_text}\n"
+            f"  {encode_latent(results[-1].z, results[-1].label)}"
         )
     if options.out.suffix == ".png":
-        pairs = [torch.cat([picture, result.pixels]) for picture, result in zip(inputs, results, strict=True)]
+        pairs = [torch.cat([image, result.pixels]) for image, result in zip(inputs, results, strict=True)]
         atomic.write_bytes(options.out, png_bytes(stack_rows(pairs)))
     else:
         buffer = io.BytesIO()
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> int:
         np.savez_compressed(buffer, **arrays)
         atomic.write_bytes(options.out, buffer.getvalue())
     print(
-        f"{len(results)} pictures in {options.out}; `cardigan mix --corners` and `cardigan walk --seeds` take each z:... as they take a seed"
+        f"{len(results)} images in {options.out}; "
+        "`cardigan mix --corners` and `cardigan walk --seeds` accept each z:... in place of a seed"
     )
     return 0

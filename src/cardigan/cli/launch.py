@@ -1,6 +1,6 @@
-"""`cardigan train ... --devices N`: PyTorch's own launcher (torchrun), started from here, once per process of the run.
+"""`cardigan train ... --devices N`: starts the processes of a run with PyTorch's launcher (torchrun).
 
-Does not know what the processes do, only how they may end.
+Maps their exit codes to one exit code.
 """
 
 import logging
@@ -13,9 +13,9 @@ from cardigan.errors import CardiganError
 
 
 def launch(argv: list[str], num_processes: int) -> int:
-    """Run `cardigan train` with these words in `num_processes` processes on this machine; return its exit code.
+    """Run `cardigan train` with these arguments in `num_processes` processes on this machine; return the exit code.
 
-    On CPU the cores are divided among them, unless OMP_NUM_THREADS says otherwise.
+    On CPU the cores are divided among the processes, unless OMP_NUM_THREADS is set.
     """
     import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -24,10 +24,11 @@ def launch(argv: list[str], num_processes: int) -> int:
 
     if torch.cuda.is_available() and num_processes > torch.cuda.device_count():
         raise CardiganError(
-            f"--devices is {num_processes} but this machine has {torch.cuda.device_count()} GPUs: give that many or fewer."
+            f"--devices is {num_processes} but this machine has {torch.cuda.device_count()} GPUs: "
+            "give that many or fewer."
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
-    logging.disable(logging.CRITICAL)  # the launcher's own reports repeat, at length, what the processes have said
+    logging.disable(logging.CRITICAL)  # the launcher repeats the processes' errors at length
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -48,16 +49,16 @@ def launch(argv: list[str], num_processes: int) -> int:
 
 
 def _failure_exit_code(codes: dict[int, int]) -> int:
-    """Return what the run ended with, from the codes of the processes that failed; of one that was killed a person has yet to be told."""
-    # The launcher ends with SIGTERM whoever is left when one process fails: that one is not the cause.
+    """Return the exit code of the run from those of the failed processes. Prints a message if one was killed."""
+    # When one process fails, the launcher stops the others with SIGTERM: those are not the cause.
     signal_by_rank = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
     if not signal_by_rank:
         error_codes = [code for code in codes.values() if code > 0]
         return max(error_codes, default=128 + signal.SIGTERM)
     rank, signal_number = next(iter(signal_by_rank.items()))
     print(
-        f"cardigan: Process {rank} of the run was killed (signal {signal_number}), and the others stopped with it. "
-        "Everything up to the last checkpoint is saved: the same command with --resume goes on from there.",
+        f"cardigan: Process {rank} of the run was killed (signal {signal_number}), and the others were stopped. "
+        "Everything up to the last checkpoint is saved: the same command with --resume continues from there.",
         file=sys.stderr,
     )
     return 128 + signal_number

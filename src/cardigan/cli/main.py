@@ -1,6 +1,6 @@
-"""The command `cardigan`: dispatch on the first word, one place where a user's mistake becomes one sentence and exit code 2.
+"""The command `cardigan`: dispatches to the subcommands and turns a CardiganError into one line and exit code 2.
 
-Knows the commands by name and purpose; each command's file knows its options.
+Holds the names and purposes of the commands; the file of each command defines its options.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from cardigan.errors import CardiganError, CollectiveError, unknown
+from cardigan.plugins import load_plugins
 
 
 def _train(argv: list[str]) -> int:
@@ -115,31 +116,34 @@ def _serve(argv: list[str]) -> int:
 
 
 STARTED_AT = time.monotonic()
-"""When the command began: a budget of minutes counts from here."""
+"""When the process started. A budget of minutes counts from here."""
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "train": (_train, "train a GAN on a source of pictures"),
-    "check": (_check, "your pictures: what is there, what is wrong, how to train on them"),
-    "sample": (_sample, "draw pictures from a trained generator"),
-    "evaluate": (_evaluate, "how good a generator is, with errors and the protocol"),
-    "compare": (_compare, "several models judged by one protocol"),
-    "report": (_report, "a run as one page: samples, curves, metrics, settings"),
-    "diagnose": (_diagnose, "what went wrong in a run, and where to stop it"),
-    "walk": (_walk, "a film of the way from one picture to another"),
-    "mix": (_mix, "sums, differences and in-betweens of pictures"),
-    "invert": (_invert, "the latent that draws a given picture"),
-    "probe": (_probe, "what a run's discriminator makes of pictures"),
-    "push": (_push, "a model to the Hugging Face hub"),
-    "export": (_export, "a generator as safetensors, onnx, pt2, a page or samples, each with a card"),
-    "studio": (_studio, "runs in the browser, live or afterwards; explore what was learned"),
-    "serve": (_serve, "a model's pictures over HTTP, for many who ask at once"),
-    "info": (_info, "what a run or a model is, and how it went"),
-    "recipes": (_recipes, "the named experiments, with what to expect of them"),
+    "train": (_train, "train a GAN on a source of images"),
+    "check": (_check, "inspect a source of images: contents, problems, recommendations"),
+    "sample": (_sample, "generate images with a trained generator"),
+    "evaluate": (_evaluate, "compute metrics of a generator, with errors and the protocol"),
+    "compare": (_compare, "compare several models under one protocol"),
+    "report": (_report, "write a run as one HTML page: samples, curves, metrics, settings"),
+    "diagnose": (_diagnose, "find out what went wrong in a run, and where to stop it"),
+    "walk": (_walk, "animate an interpolation between images"),
+    "mix": (_mix, "latent arithmetic, interpolation and ablation"),
+    "invert": (_invert, "find the latent of a given image"),
+    "probe": (_probe, "inspect images with a run's discriminator"),
+    "push": (_push, "upload a model to the Hugging Face hub"),
+    "export": (_export, "export a generator as safetensors, onnx, pt2, html or samples, with a card"),
+    "studio": (_studio, "view runs in the browser, during or after training; explore the model"),
+    "serve": (_serve, "serve a model's images over HTTP to many clients"),
+    "info": (_info, "describe a run or a model"),
+    "recipes": (_recipes, "list the recipes, with expected times and scores"),
 }
 
 
 def main() -> None:
-    """Run the command line of this process and exit: 0 done, 2 a user's mistake, 130 or 143 stopped by Ctrl-C or SIGTERM."""
+    """Run this process's command line and exit.
+
+    Exit codes: 0 success, 1 untrainable source (`check`), 2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    """
     sys.exit(run(sys.argv[1:]))
 
 
@@ -154,6 +158,7 @@ def run(argv: list[str]) -> int:
             return 0
         if argv[0] not in COMMANDS:
             raise unknown("command", argv[0], COMMANDS)
+        load_plugins()
         return COMMANDS[argv[0]][0](argv[1:])
     except CardiganError as error:
         rank = os.environ.get("RANK", "0")
@@ -164,7 +169,7 @@ def run(argv: list[str]) -> int:
         print("cardigan: stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away (`cardigan info RUN | head`): nothing to tell anybody
+        sys.stderr.close()  # the reader closed the pipe (`cardigan info RUN | head`)
         return 0
 
 
@@ -174,12 +179,12 @@ def _help() -> str:
         [
             "usage: cardigan COMMAND ...",
             "",
-            "Trains, judges and ships image GANs.",
+            "Trains, evaluates and exports image GANs.",
             "",
             *lines,
             "",
             "Start with:        cardigan train mnist --minutes 2",
-            "Options of each:   cardigan COMMAND --help",
+            "Options:           cardigan COMMAND --help",
             "Version:           cardigan --version",
         ]
     )

@@ -1,4 +1,4 @@
-"""`cardigan mix MODEL`: sums and differences of pictures' latents, or what lies between four of them."""
+"""`cardigan mix MODEL`: latent arithmetic, interpolation between four seeds, or ablation of features."""
 
 import re
 from dataclasses import dataclass, field
@@ -22,40 +22,40 @@ SUFFIXES = {".png"}
 
 @dataclass(frozen=True, kw_only=True)
 class MixOptions:
-    """Add averages of pictures and subtract others, as the DCGAN paper does with faces; or draw what lies between four seeds; or forget a thing."""
+    """Add and subtract average latents, as the DCGAN paper does; or interpolate four seeds; or ablate features."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     add: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """A group of seeds, e.g. 1,2,3, whose average is added; may be given more than once."""
+    """A group of seeds, e.g. 1,2,3, whose average latent is added. May be repeated."""
     subtract: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """A group of seeds whose average is subtracted; may be given more than once."""
+    """A group of seeds whose average latent is subtracted. May be repeated."""
     corners: str | None = None
-    """Instead: four seeds, the corners of a square, e.g. 0,1,2,3 (top left, top right, bottom left, bottom right)."""
+    """Interpolate instead: four seeds as the corners of a square: top left, top right, bottom left, bottom right."""
     position: str = "0.5,0.5"
-    """Where in that square, across and down, 0 to 1."""
+    """Position in the square, across and down, each 0 to 1."""
     grid: int = 1
-    """Draw so many places across and down, around that one."""
+    """Number of positions across and down, centered on --position."""
     extent: float = 0.5
-    """How much of the square they cover, 0 to 1."""
+    """Fraction of the square's side that the grid covers, 0 to 1."""
     ablate_box: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
-    """Instead: a seed and a box in its picture (left, top, right, bottom), e.g. 3:10,5,20,18, to forget; may be given more than once."""
+    """Ablate instead: a seed and a box in its image (left, top, right, bottom), e.g. 3:10,5,20,18. May be repeated."""
     seeds: str = "0-9"
-    """With --ablate-box: the pictures to draw, above as they are, below without it."""
+    """With --ablate-box: the seeds to generate, unchanged in the upper row and ablated in the lower row."""
     directions: str = ""
-    """Principal directions to go along, and how far in their spreads, e.g. 0:1.5,3:-2."""
+    """Principal directions to move along and how far, in standard deviations, e.g. 0:1.5,3:-2."""
     label: str | None = None
-    """The class of all pictures, by its name or number; by default that of the first seed."""
+    """The class of all images, by name or number. Default: the class of the first seed."""
     truncation: float = 1.0
-    """From 1, as trained, down to 0, the average picture."""
+    """1 samples as trained, 0 gives the average image."""
     out: Path = Path("mix.png")
-    """NAME.png: a row for each group, with its average at the end, and the result with what lies around it; or the grid."""
+    """NAME.png: one row per group with its average at the end, then the result and its neighborhood; or the grid."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --out if it is there."""
+    """Replace the file --out if it exists."""
 
 
 def main(argv: list[str]) -> int:
-    """Mix as the words say; return the exit code."""
+    """Write the mixed images; return the exit code."""
     options = parse(MixOptions, argv, "cardigan mix")
     check_output_path(options.out, SUFFIXES, options.overwrite)
     add, subtract = (
@@ -66,10 +66,11 @@ def main(argv: list[str]) -> int:
     boxes = list(options.ablate_box)
     if [bool(add), corners is not None, bool(boxes)].count(True) != 1 or (subtract and not add):
         raise CardiganError(
-            "Expected one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, or --ablate-box 3:10,5,20,18; not both and not neither."
+            "Expected exactly one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, "
+            "or --ablate-box 3:10,5,20,18."
         )
     if corners is not None and len(corners) != 4:
-        raise CardiganError(f"--corners are {len(corners)} seeds: expected four, such as 0,1,2,3.")
+        raise CardiganError(f"--corners has {len(corners)} seeds: expected four, such as 0,1,2,3.")
     position, amounts = parse_position(options.position), parse_direction_amounts(options.directions)
 
     from cardigan.explore.views import (
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> int:
                 snapshot, corners, position, options.grid, options.extent, sampling_options, directions
             )
         )
-        description = f"{options.grid * options.grid} pictures"
+        description = f"{options.grid * options.grid} images"
     else:
         sheet = stack_rows(arithmetic_rows(snapshot, add, subtract, sampling_options, directions))
         description = f"{len(add) + len(subtract)} groups and their sum"
@@ -107,24 +108,22 @@ def main(argv: list[str]) -> int:
 
 
 def _ablation_rows(snapshot: "Snapshot", boxes: list[str], options: MixOptions) -> "list[ImageRow]":
-    """Return the pictures as they are, and below them without what the windows mark."""
+    """Return the images unchanged, and a second row without the features that the boxes mark."""
     from cardigan.explore.ablation import box_channels, parse_box, without_channels
 
     if options.directions or options.truncation != 1:
         raise CardiganError(
-            "--ablate-box goes with --seeds and --label alone: leave --directions and --truncation out."
+            "--ablate-box works with --seeds and --label only: leave --directions and --truncation out."
         )
     label = options.label or ""
     channels = box_channels(snapshot, [parse_box(box) for box in boxes], label=label)
     seeds = parse_seeds(options.seeds, max_count=256)
-    print(
-        f"{len(channels)} of G's features are drawn there; {len(seeds)} pictures with and without them in {options.out}"
-    )
+    print(f"{len(channels)} features of G are active there; {len(seeds)} images with and without them in {options.out}")
     return list(without_channels(snapshot, seeds, channels, label=label))
 
 
 def parse_position(text: str) -> tuple[float, float]:
-    """Return the two numbers of a place such as `0.3,0.7`, each 0 to 1."""
+    """Return the two numbers of a position such as `0.3,0.7`, each 0 to 1."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*", text)
     position = (float(match[1]), float(match[2])) if match else (2.0, 2.0)
     if max(position) > 1:

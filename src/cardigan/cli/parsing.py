@@ -1,6 +1,6 @@
-"""Options from words: tyro parses, this file turns its complaints into one sentence.
+"""Parses command-line options with tyro and turns its errors into one sentence.
 
-Does not know any command.
+Knows no particular command.
 """
 
 import ast
@@ -19,9 +19,9 @@ Options = TypeVar("Options")
 
 
 def parse(options_class: type[Options], argv: Sequence[str], prog: str, default: Options | None = None) -> Options:
-    """Return the options in `argv` as an instance of the dataclass `options_class`; raises CardiganError for words that make no sense.
+    """Return the options in `argv` as an instance of the dataclass `options_class`.
 
-    Prints the help and exits if it is asked for.
+    Prints the help and exits for --help. Raises CardiganError for invalid options.
     """
     stderr = io.StringIO()
     tyro_arguments: dict[str, Any] = {} if default is None else {"default": default}
@@ -34,17 +34,17 @@ def parse(options_class: type[Options], argv: Sequence[str], prog: str, default:
         if exit_error.code in (0, None):
             raise
         raise CardiganError(f"{_error_sentence(stderr.getvalue())} (see {prog} --help)") from exit_error
-    unknown_flag = next((word for word in unknown_arguments if word.startswith("-")), None)
+    unknown_flag = next((argument for argument in unknown_arguments if argument.startswith("-")), None)
     if unknown_flag is not None:
         raise unknown("option", unknown_flag.split("=")[0], option_flags(options_class, prog, tyro_arguments))
     if unknown_arguments:
-        raise CardiganError(f"{prog} does not know what to do with {unknown_arguments[0]!r}: see {prog} --help.")
+        raise CardiganError(f"{prog} takes no argument {unknown_arguments[0]!r}: see {prog} --help.")
     return options
 
 
 @contextlib.contextmanager
 def cached_source_parsing() -> Iterator[None]:
-    """Inside the block, remember parsed source texts: for the help of a dataclass, Python 3.11 parses the whole file it is in, once a class."""
+    """Cache `ast.parse` inside the block: for the help of each dataclass, Python 3.11 parses the whole source file."""
     original_parse, ast.parse = ast.parse, cache(ast.parse)
     try:
         yield
@@ -53,7 +53,7 @@ def cached_source_parsing() -> Iterator[None]:
 
 
 def flag_value(flag: str, argv: Sequence[str]) -> str | None:
-    """Return the value of an option in the words, written `--flag value` or `--flag=value`, before anything is parsed; None if it is not there."""
+    """Return the value of an option in unparsed arguments, written `--flag value` or `--flag=value`, or None."""
     for argument, next_argument in zip(argv, [*argv[1:], ""], strict=False):
         if argument == flag:
             return next_argument
@@ -63,7 +63,7 @@ def flag_value(flag: str, argv: Sequence[str]) -> str | None:
 
 
 def option_flags(options_class: type, prog: str, tyro_arguments: dict[str, Any]) -> list[str]:
-    """Return every option of a command, as it is written in its help."""
+    """Return all option flags in the help of a command."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         tyro.cli(options_class, prog=prog, args=["--help"], **tyro_arguments)
@@ -71,10 +71,10 @@ def option_flags(options_class: type, prog: str, tyro_arguments: dict[str, Any])
 
 
 def _error_sentence(message: str) -> str:
-    """Return the words of tyro's framed complaint, without frame, colours, and the pointer to the help."""
+    """Return tyro's error message without frame, colors and the hint to the help."""
     without_colors = re.sub(r"\x1b\[[0-9;]*m", "", message)
     lines = [line.strip(" │╭╮╰╯─━┃|") for line in without_colors.splitlines()]
     sentence = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Parsing error")))
     sentence = re.sub(r"^(Value error|Invalid choice|Parsing error|Required options?) ?(Error parsing )?", "", sentence)
     sentence = re.sub(r" Argument helptext:.*", "", sentence)
-    return re.sub(r"\s+", " ", sentence).rstrip(".") or "These options make no sense"
+    return re.sub(r"\s+", " ", sentence).rstrip(".") or "These options are invalid"

@@ -1,4 +1,4 @@
-"""`cardigan probe RUN DATA`: what a run's discriminator makes of pictures, and what its features are."""
+"""`cardigan probe RUN DATA`: outliers, linear probe and features of a run's discriminator on given images."""
 
 import csv
 import io
@@ -22,22 +22,22 @@ ABLATION_SEEDS = list(range(10))
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """Ask a run's discriminator about pictures: which are strange to it, how well its features tell their classes, and what they look at."""
+    """Inspect images with a run's discriminator: outliers, linear probe, and feature visualizations."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run directory or one of its checkpoints; a lone generator.safetensors holds no discriminator."""
+    """A run directory or one of its checkpoints. A generator.safetensors alone has no discriminator."""
     data: Annotated[str, tyro.conf.Positional]
-    """The pictures: mnist (its test digits), a folder, an archive, an array, a table, as for training."""
+    """The images: mnist (its test digits), a folder, an archive, an array or a table, as for training."""
     labels: str = ""
-    """Where their classes come from, if they have any: folders, a column, a file (docs/guides/data.md)."""
+    """Where their class labels come from, if any: folders, a column or a file (docs/guides/data.md)."""
     max_images: int = 10_000
-    """Look at so many pictures, and compare with so many that were trained on."""
+    """Maximum number of images, and of training images to compare them with."""
     out: Path = Path("probe")
-    """A new folder for outliers.csv, outliers.png, features.png beside those of D before training, and ablation.png."""
+    """A new folder for outliers.csv, outliers.png, features.png, features-untrained.png and ablation.png."""
 
 
 def main(argv: list[str]) -> int:
-    """Probe as the words say; return the exit code."""
+    """Write the probe's files; return the exit code."""
     options = parse(ProbeOptions, argv, "cardigan probe")
     check_output_path(options.out, {""}, overwrite=False)
 
@@ -57,12 +57,13 @@ def main(argv: list[str]) -> int:
         for name, content in files.items():
             (folder / name).write_bytes(content)
     print(
-        f"{len(result.images.titles):,} pictures compared with {result.compared_with}; the strangest: {_top_outlier(result)}"
+        f"{len(result.images.titles):,} images compared with {result.compared_with}; "
+        f"strongest outlier: {_top_outlier(result)}"
     )
     if result.linear_probe_error is not None and result.pixel_probe_error is not None:
         print(
-            f"a linear classifier on D's features, fitted to {result.num_labeled:,} of them, errs on {result.linear_probe_error:.1%} of the others; "
-            f"on raw pixels {result.pixel_probe_error:.1%}"
+            f"linear classifier, fitted to {result.num_labeled:,} of them: error {result.linear_probe_error:.1%} "
+            f"on D's features, {result.pixel_probe_error:.1%} on raw pixels"
         )
     print(f"{', '.join(files)} in {options.out}")
     return 0
@@ -92,14 +93,14 @@ def _outliers_png(result: "ProbeResult") -> bytes:
 
     order = _outlier_order(result)
     sections = []
-    for title, indices in (("the strangest", order[:NUM_OUTLIERS]), ("the most usual", order[::-1][:NUM_OUTLIERS])):
+    for title, indices in (("strongest outliers", order[:NUM_OUTLIERS]), ("most typical", order[::-1][:NUM_OUTLIERS])):
         images = upscale(drop_alpha(result.images.pixels[indices]), 64).permute(0, 2, 3, 1).contiguous().numpy()
         sections.append(Section(title, list(images)))
     return contact_sheet(sections, max(sections[0].images[0].shape[:2]))
 
 
 def _feature_pngs(networks: "RunNetworks", result: "ProbeResult") -> dict[str, bytes]:
-    """Return the sheets that this network allows; D with classes is told the picture's own, or the first where there is none."""
+    """Return the sheets that this network supports. A conditional D gets each image's label, or class 0 without one."""
     from cardigan.explore.ablation import ablation_rows
     from cardigan.explore.saliency import feature_rows
     from cardigan.explore.views import stack_rows
@@ -119,7 +120,7 @@ def _feature_pngs(networks: "RunNetworks", result: "ProbeResult") -> dict[str, b
         files["features-untrained.png"] = png_bytes(
             stack_rows(feature_rows(untrained_networks(networks), images.pixels[:1000], labels))
         )
-    except CardiganError as error:  # a network without rectifiers has no guided gradients; the rest can be shown
-        print(f"features.png is left out: {error}")
+    except CardiganError as error:  # a network without rectifiers has no guided gradients
+        print(f"features.png was not written: {error}")
     files["ablation.png"] = png_bytes(stack_rows(ablation_rows(networks.snapshot, ABLATION_SEEDS)))
     return files

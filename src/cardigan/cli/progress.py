@@ -1,6 +1,6 @@
-"""What a person sees while a run trains: a live screen in a terminal, a plain line every few seconds elsewhere.
+"""Training progress: a live screen in a terminal, a plain line every few seconds elsewhere.
 
-Reads events and the sample sheets in the run directory; can change nothing.
+Reads events and the sample sheets in the run directory; changes nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,19 +25,19 @@ from cardigan.run.journal import Event
 LINE_INTERVAL_SECONDS = 5.0
 SCORE_NAMES = {
     "mnist": ("distance", "to the test digits"),
-    "stacked-mnist": ("divergence", "of the modes drawn from even ones"),
+    "stacked-mnist": ("KL divergence", "of the modes from uniform"),
 }
-"""What a source's score is called, and what it is."""
+"""Name and meaning of the score, by source."""
 SLOW_DATA_FRACTION = 0.1
-"""A training that waits longer than this share of its time is held up by its data."""
+"""Waiting for data longer than this fraction of the time is reported."""
 METRIC_ROWS = (
-    ("discriminator_loss", "D loss", "what D pays for its errors"),
-    ("generator_loss", "G loss", "what G pays for being found out"),
-    ("d_real", "D(x)", "how real D finds real pictures; 0.5 is a guess"),
-    ("d_fake", "D(G(z))", "how real it finds generated ones"),
-    ("d_fake_after_update", "  after D's step", "the same pictures, once D has learned from them"),
-    ("margin_real", "margin", "how much more real D finds real pictures; it has no scale"),
-    ("augment_probability", "augmented", "how likely each change is to what D sees"),
+    ("discriminator_loss", "D loss", "loss of the discriminator"),
+    ("generator_loss", "G loss", "loss of the generator"),
+    ("d_real", "D(x)", "D's mean probability that real images are real"),
+    ("d_fake", "D(G(z))", "the same for generated images"),
+    ("d_fake_after_update", "  after D's step", "the same images, after D has learned from them"),
+    ("margin_real", "margin", "how much higher D's logits are on real images; no fixed scale"),
+    ("augment_probability", "augmented", "probability of each augmentation of D's input"),
 )
 LINE_METRICS = (
     *(("discriminator_loss", "D loss"), ("generator_loss", "G loss"), ("d_real", "D(x)"), ("d_fake", "D(G(z))")),
@@ -47,7 +47,7 @@ LINE_METRICS = (
 
 @contextmanager
 def progress_view(config: Config, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """Yield what `train` reports its events to."""
+    """Yield the callback for `train`'s events."""
     console = Console()
     if quiet:
         yield lambda event: None
@@ -61,7 +61,7 @@ def progress_view(config: Config, quiet: bool) -> Iterator[Callable[[Event], Non
 
 @dataclass
 class ProgressScreen:
-    """The live screen; redrawn after every event."""
+    """The live screen, redrawn after every event."""
 
     config: Config
     console: Console
@@ -74,7 +74,7 @@ class ProgressScreen:
     preview: RenderableType = ""
 
     def update(self, event: Event) -> RenderableType:
-        """Return the screen once this event has happened."""
+        """Return the screen after this event."""
         self.images_seen, self.elapsed = event.images_seen, event.elapsed_seconds
         if event.kind == "decoding":
             self.notes = [decoding_progress_text(event)]
@@ -106,7 +106,7 @@ class ProgressScreen:
         if self.best_checkpoint is not None:
             name, meaning = score_name_and_meaning(self.config)
             numbers.add_row(name, score_text(self.best_checkpoint), Text(f"best so far, {meaning}", style="dim"))
-        progress_bar = Table.grid()  # a bare bar ends without a line break
+        progress_bar = Table.grid()  # a ProgressBar alone has no line break at its end
         progress_bar.add_row(
             ProgressBar(
                 total=1.0,
@@ -134,7 +134,7 @@ class ProgressScreen:
 
 @dataclass
 class ProgressLines:
-    """For logs: one line at most every few seconds."""
+    """Progress for logs: at most one line every few seconds."""
 
     config: Config
     last_printed_at: float = float("-inf")
@@ -148,7 +148,7 @@ class ProgressLines:
             print(f"cardigan: {decoding_progress_text(event)}", flush=True)
         elif event.kind in {"start", "resume"}:
             self.config, self.last_printed_at = read_config(RunDirectory(Path(event.values["run"]))), float("-inf")
-            action = "training" if event.kind == "start" else f"going on from {event.images_seen:,} images"
+            action = "training" if event.kind == "start" else f"resuming at {event.images_seen:,} images"
             print(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
             for message in event.values.get("messages", []):
                 print(f"cardigan: {message}", flush=True)
@@ -174,55 +174,60 @@ class ProgressLines:
 
 
 def decoding_progress_text(event: Event) -> str:
-    """Return how far the pictures are decoded, and how fast."""
+    """Return how many images are decoded, and how fast."""
     num_done, total = event.values["done"], event.values["total"]
     images_per_second = num_done / max(event.elapsed_seconds - event.values["started_at_seconds"], 1e-9)
-    return f"decoding pictures, once for all: {num_done:,} of {total:,}, {images_per_second:,.0f} a second"
+    return f"decoding images (once, then cached): {num_done:,} of {total:,}, {images_per_second:,.0f} images/s"
 
 
 def score_text(event: Event) -> str:
-    """Return a judged checkpoint's score with its standard error."""
+    """Return a checkpoint's score with its standard error."""
     score, error = event.values["score"], event.values.get("score_standard_error")
     return f"{score:.3g}" if error is None else format_with_error(score, error)
 
 
 def score_name_and_meaning(config: Config) -> tuple[str, str]:
-    return SCORE_NAMES.get(config.data.source, ("score", "the lower the better"))
+    return SCORE_NAMES.get(config.data.source, ("score", "lower is better"))
 
 
 def event_text(event: Event) -> str:
-    """Return a fault or a rollback in words."""
+    """Return the text of a fault or rollback event."""
     values = event.values
     if event.kind == "fault":
         return f"{values['name']} at {event.images_seen:,} images: {values['message']}. {values['advice']}"
     reason = f" ({values['fault']}: {values['message']})" if "fault" in values else ""
     factor = values["learning_rate_factor"]
-    message = f"back from {values['rolled_back_from']:,} to the best checkpoint, {event.images_seen:,} images{reason}"
-    return f"{message}; learning rates are now {factor:g} of the config's."
+    return (
+        f"rolled back from {values['rolled_back_from']:,} to the best checkpoint at {event.images_seen:,} images{reason}; "
+        f"learning rates are now {factor:g} times the config's."
+    )
 
 
 def budget_fraction(config: Config, images_seen: int, elapsed: float) -> float:
-    """Return the share of the budget that is spent, 0..1."""
+    """Return the fraction of the budget that is spent, 0..1."""
     fractions = [images_seen / config.images] if config.images is not None else []
     fractions += [elapsed / (config.minutes * 60)] if config.minutes is not None else []
     return min(1.0, max(fractions, default=0.0))
 
 
 def progress_text(config: Config, images_seen: int, elapsed: float, values: dict[str, Any]) -> str:
-    """Return how far, how fast, how long still, in one line."""
+    """Return images seen, speed, elapsed and remaining time as one line."""
     images_per_second = float(values.get("images_per_second", 0.0))
     remaining = [] if config.minutes is None else [config.minutes * 60 - elapsed]
     if config.images is not None and images_per_second:
         remaining.append((config.images - images_seen) / images_per_second)
-    remaining_text = f", {duration_text(max(0.0, min(remaining)))} to go" if remaining else ""
+    remaining_text = f", {duration_text(max(0.0, min(remaining)))} left" if remaining else ""
     total = f" of {config.images:,}" if config.images is not None else ""
     waiting_fraction = float(values.get("data_wait_fraction", 0.0))
     waiting_text = (
-        f", {waiting_fraction:.0%} of the time spent waiting for pictures"
+        f", {waiting_fraction:.0%} of the time spent waiting for images"
         if waiting_fraction > SLOW_DATA_FRACTION
         else ""
     )
-    return f"{images_seen:,}{total} images, {images_per_second:,.0f} images/s{waiting_text}, {duration_text(elapsed)} so far{remaining_text}"
+    return (
+        f"{images_seen:,}{total} images, {images_per_second:,.0f} images/s{waiting_text}, "
+        f"{duration_text(elapsed)} elapsed{remaining_text}"
+    )
 
 
 def duration_text(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`cardigan push MODEL user/name`: a model to the Hugging Face hub, or what would be sent."""
+"""`cardigan push MODEL user/name`: upload a model to the Hugging Face hub, or show what would be uploaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions:
-    """Send a model to the Hugging Face hub: its weights, what describes them, and its card. Log in once with `hf auth login`, or set HF_TOKEN."""
+    """Upload a model to the Hugging Face hub: weights, config and card.
+
+    Log in once with `hf auth login`, or set HF_TOKEN.
+    """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     name: Annotated[str, tyro.conf.Positional]
-    """What it is to be called there: user/name, or user/name@branch; made if there is none, a new commit if there is."""
+    """The repository: user/name, or user/name@branch. It is created if it does not exist, else it gets a new commit."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Make a new one private, seen by you alone; without it, as your account is set."""
+    """Make a new repository private. Default: the setting of your account."""
     message: str = "Share a generator trained with Cardigan"
-    """What the commit says."""
+    """The commit message."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Send nothing: show the files, and the card as it would be."""
+    """Upload nothing: show the files and the card."""
 
 
 def main(argv: list[str]) -> int:
-    """Send as the words say; return the exit code."""
+    """Upload the model; return the exit code."""
     options = parse(PushOptions, argv, "cardigan push")
 
     from cardigan.inference.model import load
@@ -40,18 +43,20 @@ def main(argv: list[str]) -> int:
     model = load(options.model)
     if options.dry_run:
         print(
-            f"Nothing was sent. To {url}{f', branch {hub_address.revision}' if hub_address.revision else ''} would go:\n{_dry_run_text(model)}"
+            f"Nothing was sent. Files for {url}{f', branch {hub_address.revision}' if hub_address.revision else ''}:\n"
+            f"{_dry_run_text(model)}"
         )
         return 0
-    print(
-        f"Sent: {model.push_to_hub(hub_address.repo_id, options.private or None, None, options.message, hub_address.revision)}"
+    commit_url = model.push_to_hub(
+        hub_address.repo_id, options.private or None, None, options.message, hub_address.revision
     )
-    print(f"Whoever may see it can now do this: cardigan sample {hub_address}")
+    print(f"Sent: {commit_url}")
+    print(f"To sample from it: cardigan sample {hub_address}")
     return 0
 
 
 def _dry_run_text(model: "Model") -> str:
-    """Return the files with their sizes and the beginnings of their hashes, and the card."""
+    """Return the files with their sizes and hashes, and the card."""
     import tempfile
 
     from cardigan.models.hub import CARD_FILE

@@ -1,4 +1,4 @@
-"""`cardigan recipes`: the named experiments, with what to expect of them."""
+"""`cardigan recipes`: list the recipes, with expected times and scores."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cardigan.recipes import RECIPES
 
 @dataclass(frozen=True, kw_only=True)
 class RecipesOptions:
-    """List the named experiments: what each is for, how long it takes, what it reaches."""
+    """List the recipes: purpose, command, expected time and score."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""

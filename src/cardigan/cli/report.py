@@ -1,4 +1,4 @@
-"""`cardigan report RUN`: write the run's report.html, whole, from what the run has left so far."""
+"""`cardigan report RUN`: write the run's full report.html from the files of the run so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from cardigan.cli.parsing import parse
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Write a run's report: samples over time, curves, metrics, settings, the command to do it again. One file that loads nothing."""
+    """Write a run's report: samples over time, curves, metrics, settings, the command. One self-contained HTML file."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory; it may still be training."""

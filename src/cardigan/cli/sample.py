@@ -1,4 +1,4 @@
-"""`cardigan sample MODEL`: pictures to a grid, a folder of PNGs, or an array, by the ending of --out."""
+"""`cardigan sample MODEL`: write images as a grid, a folder of PNGs, or an array, by the extension of --out."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,33 +20,33 @@ SUFFIXES = {".png", ".npy", ".npz", ""}
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """Draw pictures from a trained generator. The same seed gives the same picture, however many are drawn beside it."""
+    """Generate images with a trained generator. The same seed gives the same image, whatever the number of images."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
-    """How many pictures."""
+    """Number of images."""
     seed: int = 0
-    """Which pictures: equal seeds give equal ones."""
+    """Random seed. Equal seeds give equal images."""
     seeds: str | None = None
-    """One picture for each of these seeds instead, e.g. 0-31,40."""
+    """One image for each of these seeds instead, e.g. 0-31,40."""
     label: str | None = None
-    """The class to draw, by its name or number, for a generator trained with classes; by default a random one for each picture."""
+    """For a class-conditional generator: the class of all images, by name or number. Default: random classes."""
     truncation: float = 1.0
-    """From 1, as trained, down to 0, the average picture: less varied, more typical."""
+    """1 samples as trained, 0 gives the average image; between, images are less varied and more typical."""
     out: Path = Path("samples.png")
-    """NAME.png is one grid, NAME.npy and NAME.npz an array uint8 [N, H, W, C], anything else a folder of PNGs."""
+    """NAME.png writes one grid, NAME.npy or NAME.npz an array uint8 [N, H, W, C], any other name a folder of PNGs."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --out if it is there; a folder is never replaced."""
+    """Replace the file --out if it exists. Folders are never replaced."""
 
 
 def main(argv: list[str]) -> int:
-    """Draw as the words say; return the exit code."""
+    """Generate images and write them; return the exit code."""
     options = parse(SampleOptions, argv, "cardigan sample")
     if options.seeds is not None and (
         flag_value("-n", argv) or flag_value("--num-samples", argv) or flag_value("--seed", argv)
     ):
-        raise CardiganError("--seeds names every picture, so -n and --seed have no effect beside it: leave them out.")
+        raise CardiganError("--seeds sets the seed of every image, so -n and --seed have no effect: leave them out.")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     check_output_path(options.out, SUFFIXES, options.overwrite)
 
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     else:
         images = model.sample_seeds(seeds, options.label, options.truncation)
     _write_images(options.out, images, seeds)
-    print(f"{len(images)} pictures in {options.out}")
+    print(f"{len(images)} images in {options.out}")
     return 0
 
 

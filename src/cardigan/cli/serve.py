@@ -1,4 +1,4 @@
-"""`cardigan serve MODEL`: pictures over HTTP, for many who ask at once."""
+"""`cardigan serve MODEL`: serve images over HTTP to many clients."""
 
 import os
 from dataclasses import dataclass
@@ -16,36 +16,39 @@ TOKEN_VARIABLE = "CARDIGAN_TOKEN"
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Serve a generator's pictures over HTTP: requests of all who ask are drawn together, and the same seed gives the same picture to everybody."""
+    """Serve a generator's images over HTTP. Requests are batched; the same seed gives every client the same image."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, a model of the hub, hf:user/name, or an exported NAME.onnx."""
+    """A run directory, checkpoint folder, generator.safetensors, hub model hf:user/name, or exported NAME.onnx."""
     host: str = "127.0.0.1"
-    """Where to listen; anything but this machine itself needs a token."""
+    """Address to listen on. Addresses other than this machine require a token."""
     port: int = 8000
-    """Which port; 0 takes any that is free."""
+    """Port. 0 takes any free port."""
     token: str = ""
-    """What who asks must send; better in the environment as CARDIGAN_TOKEN, since others see options. By default a new one is made and printed."""
+    """Token that clients must send. Prefer the environment variable CARDIGAN_TOKEN. Default: generated and printed."""
     origins: str = ""
-    """Pages of other servers that may ask from a browser, e.g. https://example.org,http://localhost:3000."""
+    """Origins that may send requests from a browser (CORS), e.g. https://example.org,http://localhost:3000."""
     backend: Literal["auto", "pytorch", "onnx"] = "auto"
-    """What computes; auto is onnx for NAME.onnx, pytorch for anything else."""
+    """Inference backend. auto is onnx for NAME.onnx, else pytorch."""
     device: str = "auto"
-    """Where PyTorch computes: auto, cpu, cuda, ..."""
+    """PyTorch device: auto, cpu, cuda, ..."""
     batch_size: int = 64
-    """Pictures are computed so many at a time at most. 64 gives the very bits of `cardigan sample`."""
+    """Maximum images per batch. 64 gives images bit-identical to `cardigan sample`."""
     max_queued_images: int = 2_048
-    """How many pictures may wait to be drawn or encoded, of all who ask; who comes then is told when to come again (429)."""
+    """Maximum queued images of all clients. Further requests get 429 with Retry-After."""
     max_images: int = 256
-    """How many pictures one request may have."""
+    """Maximum images per request."""
     timeout: float = 60.0
-    """Seconds within which a request is answered, or told that it is too late (504)."""
+    """Seconds after which a request gets 504."""
     shutdown_timeout: int = 20
-    """Seconds in which what is begun is finished when the server is stopped."""
+    """Seconds to finish accepted requests when the server is stopped."""
 
 
 def main(argv: list[str]) -> int:
-    """Serve as the words say; return the exit code: 0 when everything begun was answered, 143 when the grace time ended before."""
+    """Run the server until it is stopped; return the exit code.
+
+    The code is 0 if all accepted requests were answered, and 143 if the shutdown timeout ended before.
+    """
     options = parse(ServeOptions, argv, "cardigan serve")
     _check_options(options, argv)
     check_serve_installed()
@@ -60,10 +63,10 @@ def main(argv: list[str]) -> int:
     with listening_socket:
         model = open_served_model(options.model, _backend(options), options.device, options.batch_size)
         service = SamplingService(model, RequestLimits(options.max_images, options.max_queued_images, options.timeout))
-        speed = f"{service.batcher.images_per_second:,.0f} pictures/s by {model.backend} on {model.device}"
+        speed = f"{service.batcher.images_per_second:,.0f} images/s by {model.backend} on {model.device}"
         print(f"{model.name} is served at {base_url(endpoint)}/ ({speed}).", flush=True)
         if endpoint.token and not token:
-            print(f"Who asks must send this token: Authorization: Bearer {endpoint.token}", flush=True)
+            print(f"Clients must send this token: Authorization: Bearer {endpoint.token}", flush=True)
         all_answered = run_server(
             service,
             listening_socket,
@@ -73,22 +76,22 @@ def main(argv: list[str]) -> int:
             lambda _: None,
         )
     print(
-        "Stopped; everything begun was answered."
+        "Stopped; all accepted requests were answered."
         if all_answered
-        else f"Stopped; what took longer than {options.shutdown_timeout} s was broken off."
+        else f"Stopped; requests that took longer than {options.shutdown_timeout} s were aborted."
     )
     return 0 if all_answered else 143
 
 
 def check_serve_installed() -> None:
-    """Raise CardiganError if the packages are missing that only the server needs."""
+    """Raise CardiganError if packages that only the server needs are missing."""
     missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise CardiganError(f"The server needs {' and '.join(missing)} installed: pip install 'cardigan[serve]'.")
 
 
 def _check_options(options: ServeOptions, argv: list[str]) -> None:
-    """Raise CardiganError for numbers out of range, and for settings that have no effect."""
+    """Raise CardiganError for numbers out of range and for options without effect."""
     _check_range("--port", options.port, 0, 65_535)
     _check_range("--batch-size", options.batch_size, 1, 4_096)
     _check_range("--max-images", options.max_images, 1, 100_000)
@@ -99,18 +102,19 @@ def _check_options(options: ServeOptions, argv: list[str]) -> None:
     token = options.token or os.environ.get(TOKEN_VARIABLE, "")
     if token and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
         raise CardiganError(
-            "The token is too easily guessed, or no header can hold it: give 16 or more letters and digits, without spaces."
+            "The token is too short or not valid in a header: give 16 or more letters and digits, without spaces."
         )
     if _backend(options) == "onnx" and flag_value("--device", argv) not in (None, "auto", "cpu"):
         raise CardiganError(
-            f"--device is {options.device!r}, and onnxruntime computes on the cpu here: leave it out, or serve the run directory."
+            f"--device is {options.device!r}, but the onnx backend runs on the cpu: "
+            "leave it out, or serve the run directory."
         )
     _parse_origins(options.origins)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        hint = " (not fewer than --max-images)" if name == "--max-queued-images" else ""
+        hint = " (not less than --max-images)" if name == "--max-queued-images" else ""
         raise CardiganError(f"{name} is {value}: expected {low}..{high}{hint}.")
 
 

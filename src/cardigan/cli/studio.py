@@ -1,4 +1,4 @@
-"""`cardigan studio RUNS`: a page in the browser that shows runs, live or afterwards, and what their generators have learned."""
+"""`cardigan studio RUNS`: a page in the browser that shows runs, live or finished, and explores their models."""
 
 import os
 import sys
@@ -17,27 +17,27 @@ from cardigan.errors import CardiganError
 
 @dataclass(frozen=True, kw_only=True)
 class StudioOptions:
-    """Show runs in the browser: curves and samples live, the game of the two players, and the pictures between the pictures."""
+    """Show runs in the browser: curves and samples live, the training of G and D, and the latent space."""
 
     runs: Annotated[Path, tyro.conf.Positional] = Path("runs")
-    """The folder that the runs lie in, up to three levels deep, or one run, or a lone model's file (NAME.safetensors)."""
+    """The folder of the runs, up to three levels deep, or one run, or a single model file (NAME.safetensors)."""
     host: str = "127.0.0.1"
-    """Where to listen; anything but this machine itself needs the token that is printed."""
+    """Address to listen on. Addresses other than this machine require the printed token."""
     port: int | None = None
-    """Which port; by default 8765 or the next that is free."""
+    """Port. Default: 8765 or the next free one."""
     open: bool = True
-    """Open the page in a browser, where there is a screen."""
+    """Open the page in a browser if there is a display."""
     run: str = ""
-    """Begin with this run, named by its path below RUNS."""
+    """Show this run first, given by its path below RUNS."""
     device: str = "auto"
-    """What pictures are drawn with: auto (a GPU where there is one), cpu, or cuda, cuda:1 and the like."""
+    """Device for generating images: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
 
 
 def main(argv: list[str]) -> int:
-    """Serve as the words say; return the exit code."""
+    """Run the studio until Ctrl-C; return the exit code."""
     options = parse(StudioOptions, argv, "cardigan studio")
     if options.port is not None and not 0 <= options.port < 65_536:
-        raise CardiganError(f"--port is {options.port}: expected 0..65535, where 0 takes any that is free.")
+        raise CardiganError(f"--port is {options.port}: expected 0..65535, where 0 takes any free port.")
     check_studio_installed()
     check_device(options.device)
     try:
@@ -48,7 +48,11 @@ def main(argv: list[str]) -> int:
 
 
 def run_studio_command(options: StudioOptions, stop_at_end_of_input: bool) -> None:
-    """Serve until Ctrl-C or, beside a training and without a word, until the standard input ends, as it does when the training is gone."""
+    """Run the studio until Ctrl-C.
+
+    With `stop_at_end_of_input` it prints nothing and runs until standard input ends, as it does when the training that
+    started it ends.
+    """
     from cardigan.studio.runs_folder import open_runs_folder
     from cardigan.studio.server import open_studio_endpoint, run_studio, studio_url
 
@@ -62,7 +66,7 @@ def run_studio_command(options: StudioOptions, stop_at_end_of_input: bool) -> No
         endpoint, f"/run/{quote(first_run, safe='')}/{'latent' if is_model_file else 'live'}" if first_run else ""
     )
     if not stop_at_end_of_input:
-        print(f"The studio is at {url}\n(Ctrl-C ends it.)", flush=True)
+        print(f"The studio is at {url}\n(Press Ctrl-C to stop it.)", flush=True)
 
     def on_start(server: object) -> None:
         if options.open and _has_display():
@@ -74,26 +78,26 @@ def run_studio_command(options: StudioOptions, stop_at_end_of_input: bool) -> No
 
 
 def check_studio_installed() -> None:
-    """Raise CardiganError if the packages are missing that only the studio needs."""
+    """Raise CardiganError if packages that only the studio needs are missing."""
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise CardiganError(f"The studio needs {' and '.join(missing)} installed: pip install 'cardigan[studio]'.")
 
 
 def check_device(device: str) -> None:
-    """Raise CardiganError for a device that is not here; torch is asked only where it matters."""
+    """Raise CardiganError for a device that this machine does not have. Imports torch only for GPUs."""
     if device in {"auto", "cpu"}:
         return
     import torch
 
     num_gpus = torch.cuda.device_count()
     if device not in {"cuda", *(f"cuda:{number}" for number in range(num_gpus))} or not num_gpus:
-        available = f"cuda:0..cuda:{num_gpus - 1}" if num_gpus else "no GPU is here"
+        available = f"cuda:0..cuda:{num_gpus - 1}" if num_gpus else "this machine has none"
         raise CardiganError(f"--device is {device!r}: expected auto, cpu, or a GPU ({available}).")
 
 
 def _has_display() -> bool:
-    """Return whether a browser would have a window; without one it would take over the terminal."""
+    """Return whether there is a display; without one, a text browser would take over the terminal."""
     return sys.platform in {"darwin", "win32"} or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
@@ -104,6 +108,6 @@ def _open_browser(url: str) -> None:
 
 
 def _stop_at_end_of_input(server: object) -> None:
-    """Wait until the training that started this process is gone, however it went, then stop."""
+    """Stop the server when the training that started this process has ended, in whatever way."""
     sys.stdin.buffer.read()
-    setattr(server, "should_exit", True)  # noqa: B010 - uvicorn's own switch
+    setattr(server, "should_exit", True)  # noqa: B010 - uvicorn's stop flag

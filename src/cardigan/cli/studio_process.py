@@ -1,6 +1,6 @@
-"""`cardigan train ... --studio`: the studio as a process of its own beside the training, from its first event to its end.
+"""`cardigan train ... --studio`: runs the studio in a separate process during the training.
 
-The training only starts it and hangs up on it; the studio reads files, and gives way to the training when both want the processor.
+The training only starts and stops it. The studio reads files and runs at a lower CPU priority.
 """
 
 import os
@@ -17,15 +17,15 @@ from cardigan.cli.studio import StudioOptions, check_studio_installed, run_studi
 from cardigan.run.journal import Event
 
 STUDIO_NICENESS = 10
-"""How much the studio gives way, as of `nice`."""
+"""The studio's `nice` value."""
 STOP_TIMEOUT_SECONDS = 5.0
 
 
 @contextmanager
 def studio_process(on_event: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
-    """Yield what to report to instead: it passes everything on, and starts the studio when the run has begun; in the end the studio ends.
+    """Yield a callback that forwards events to `on_event` and starts the studio at the first; stop the studio at exit.
 
-    Raises CardiganError if the studio's packages are missing, before anything is trained.
+    Raises CardiganError before training if the studio's packages are missing.
     """
     check_studio_installed()
     studios: list[subprocess.Popen[bytes]] = []
@@ -46,22 +46,21 @@ def studio_process(on_event: Callable[[Event], None]) -> Iterator[Callable[[Even
 
 
 def studio_command(run: Path) -> str:
-    """Return the line that tells how to open the studio once more."""
+    """Return the line with the command that opens the studio again."""
     return f"  studio      {shlex.join(['cardigan', 'studio', str(run.parent), '--run', run.name])}"
 
 
 def start_studio(run: Path, port: int) -> "subprocess.Popen[bytes]":
-    """Start a studio that shows a run and its neighbours, and return its process."""
+    """Start a studio that shows a run and its siblings, and return its process."""
     args = [str(run.absolute().parent), run.name, str(port)]
     devnull = subprocess.DEVNULL
-    studio = (
-        subprocess.Popen(  # a session of its own: Ctrl-C is for the training, which ends the studio when it has saved
-            [sys.executable, "-m", "cardigan.cli.studio_process", *args],
-            stdin=subprocess.PIPE,
-            stdout=devnull,
-            stderr=devnull,
-            start_new_session=True,
-        )
+    # A new session: Ctrl-C stops only the training, which stops the studio after it has saved.
+    studio = subprocess.Popen(
+        [sys.executable, "-m", "cardigan.cli.studio_process", *args],
+        stdin=subprocess.PIPE,
+        stdout=devnull,
+        stderr=devnull,
+        start_new_session=True,
     )
     if os.name == "posix":
         os.setpriority(os.PRIO_PROCESS, studio.pid, STUDIO_NICENESS)
@@ -69,7 +68,7 @@ def start_studio(run: Path, port: int) -> "subprocess.Popen[bytes]":
 
 
 def stop_studio(studio: "subprocess.Popen[bytes]") -> None:
-    """Hang up, which is what the studio waits for."""
+    """Close the studio's standard input, which makes it stop."""
     if studio.stdin is not None:
         studio.stdin.close()
     try:
@@ -80,7 +79,7 @@ def stop_studio(studio: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, the studio's usual one if it can be."""
+    """Return a free port, the studio's default one if possible."""
     from cardigan.studio.server import open_studio_endpoint
 
     listening_socket, endpoint = open_studio_endpoint("127.0.0.1", None)

@@ -1,6 +1,6 @@
-"""Pictures in a terminal: two pixels a character, the upper as the colour of a half block, the lower as its background.
+"""Images in a terminal: two pixels per character, the upper as a half block's color, the lower as its background.
 
-Without colours, one of five shades a character. Knows the layout of a run's sample sheets, nothing of runs.
+Without colors, each character is one of five shades. Knows the layout of sample sheets, but not runs.
 """
 
 from pathlib import Path
@@ -14,12 +14,15 @@ from rich.text import Text
 from cardigan.figures.layout import GAP, GridLayout
 
 TILE_SIZE = 14
-"""Pixels a picture is shrunk to, so that a digit stays readable and several fit."""
+"""Side of a shrunk image in pixels: a digit stays readable, and several fit."""
 SHADES = " ░▒▓█"
 
 
 def sheet_preview(sheet: Path, layout: GridLayout, columns: int, rows: int, color: bool) -> Text:
-    """Return the first pictures of a sample sheet, generated on the left and real on the right, at most `columns` by `rows` characters."""
+    """Return the first images of a sample sheet, generated on the left and real on the right.
+
+    The text has at most `columns` by `rows` characters.
+    """
     num_across = max(1, min(layout.columns, (columns // 2 - 2) // (TILE_SIZE + 1)))
     num_down = max(1, min(layout.rows, rows * 2 // (TILE_SIZE + 1)))
     with Image.open(sheet) as image:

@@ -1,4 +1,4 @@
-"""`cardigan train SOURCE`: settings from the recipe, a file and options, then training under a live view."""
+"""`cardigan train SOURCE`: train with settings from the recipe, a file and options, and show the progress."""
 
 import json
 import os
@@ -29,42 +29,42 @@ EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Train a GAN on a source of pictures. With a source alone everything else is chosen by its recipe."""
+    """Train a GAN on a source of images. The recipe of the source sets all other options."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What to train on: mnist, stacked-mnist, or a folder, zip, tar, .npz, .npy, parquet, hf:NAME, tar shards (docs/guides/data.md)."""
+    """Training images: mnist, stacked-mnist, a folder, zip, tar, .npz, .npy, parquet, hf:NAME, shards."""
     size: str | None = None
-    """Side of the training pictures in pixels, or height and width as in 96x64; nothing is chosen for the pictures."""
+    """Side of the training images in pixels, or height and width as in 96x64. Default: chosen for the images."""
     resize: Literal["crop", "pad", "stretch"] | None = None
-    """How pictures of another shape fill it: cut, fill up with black, or stretch."""
+    """How images of another shape are resized: crop, pad with black, or stretch."""
     horizontal_flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Train on every picture's mirror image too."""
+    """Also train on the horizontally flipped images."""
     out: Path | None = None
-    """The run directory; by default runs/<date>-<time>-<name>, after the source or the recipe."""
+    """The run directory. Default: runs/<date>-<time>-<name>, named after the source or the recipe."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on with the run in --out (started if it is not there yet), or with the newest run of that name."""
+    """Continue the run in --out (start it if it does not exist), or the newest run of that name."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print nothing but errors."""
     devices: int = 1
-    """Processes on this machine: one per GPU, or several that divide the CPU's cores."""
+    """Number of processes on this machine: one per GPU, or several that share the CPU's cores."""
     studio: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show the run in the browser while it trains (cardigan studio)."""
+    """Show the run in the browser during training (cardigan studio)."""
     config: Path | None = None
-    """Settings from a JSON or TOML file, on top of the recipe's; the config.json of a run will do."""
+    """JSON or TOML file with settings that override the recipe, such as the config.json of a run."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 def main(argv: list[str], started_at: float) -> int:
-    """Train as the words say; return the exit code."""
+    """Train a GAN; return the exit code."""
     base = _base_settings(argv)
     options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=base))
-    if options.source and options.source != base.data.source:  # some option stood before the source
+    if options.source and options.source != base.data.source:  # an option came before the source
         base = _base_settings([options.source, *argv])
         options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=base))
     if not options.source:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if flag_value("--data.source", argv):
-        raise CardiganError("--data.source is the SOURCE that stands before the options: leave it out.")
+        raise CardiganError("--data.source is the SOURCE argument: leave the option out.")
     if options.devices != 1:
         return _train_distributed(argv, options.devices, options.settings.batch_size)
     quiet = options.quiet or os.environ.get("RANK", "0") != "0"
@@ -92,7 +92,7 @@ def main(argv: list[str], started_at: float) -> int:
 def _with_studio(
     with_studio: bool, on_event: "Callable[[Event], None]"
 ) -> "AbstractContextManager[Callable[[Event], None]]":
-    """Return what to report to, with a studio beside it if that is wanted; of several processes the first one has it."""
+    """Return the event callback, with a studio process if requested. Only the first process starts one."""
     if not with_studio or os.environ.get("RANK", "0") != "0":
         return nullcontext(on_event)
     from cardigan.cli.studio_process import studio_process
@@ -101,7 +101,7 @@ def _with_studio(
 
 
 def _explicit_settings(options: TrainOptions, argv: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that the words and the config file give, by dotted name; what they leave open may still be chosen."""
+    """Return the settings given by options and the config file, by dotted name. Others may be chosen automatically."""
     settings = flatten(options.settings)
     file = flag_value("--config", argv)
     named = set(_read_settings(Path(file))) if file else set()
@@ -138,7 +138,7 @@ def _parse_size(size: str) -> tuple[int, int]:
 
 
 def _train_distributed(argv: list[str], num_processes: int, batch_size: int) -> int:
-    """Train with these words, but for --devices, in as many processes; return the exit code."""
+    """Train in `num_processes` processes with these arguments except --devices; return the exit code."""
     if not 1 <= num_processes <= MAX_DEVICES:
         raise CardiganError(
             f"--devices is {num_processes}: expected 1..{MAX_DEVICES}; for several machines see docs/guides/scale.md."
@@ -159,7 +159,7 @@ def _train_distributed(argv: list[str], num_processes: int, batch_size: int) -> 
 
 
 def _base_settings(argv: list[str]) -> Config:
-    """Return what the options start from: the recipe that is named, or the source's own, with the config file on top."""
+    """Return the settings before options: the given recipe or the source's default one, with the config file on top."""
     recipe = flag_value("--recipe", argv)
     sources = [argument for argument in argv[:1] if not argument.startswith("-")]
     config = config_for(sources[0] if sources else "mnist", recipe)
@@ -168,17 +168,17 @@ def _base_settings(argv: list[str]) -> Config:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings in a JSON or TOML file by dotted name; a run's config.json holds them under `config`."""
+    """Return the settings in a JSON or TOML file by dotted name. A run's config.json holds them under `config`."""
     try:
         text = path.read_text()
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise CardiganError(f"Cannot read the config file {path}: {(error.strerror or str(error)).lower()}.") from error
     except (ValueError, RecursionError) as error:
-        raise CardiganError(f"{path} is no JSON or TOML: {error}.") from error
+        raise CardiganError(f"{path} is not valid JSON or TOML: {error}.") from error
     values = values.get("config", values) if isinstance(values, dict) else values
     if not isinstance(values, dict):
-        raise CardiganError(f"{path} holds no settings: expected names and values, as in a run's config.json.")
+        raise CardiganError(f"{path} has no settings: expected names and values, as in a run's config.json.")
     settings: dict[str, Any] = {}
     for name, value in values.items():
         settings.update(
@@ -192,21 +192,21 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _closing_text(run: "Run", studio: bool) -> str:
     reasons = {
         "images": "Finished",
-        "minutes": "Finished: the time is used up",
+        "minutes": "Finished: the time budget is spent",
         "patience": "Stopped: the score has not improved for longer than --patience-images",
-        "failure": "Stopped: the run has gone bad (cardigan diagnose tells why)",
+        "failure": "Stopped: the run failed (cardigan diagnose shows why)",
         "SIGINT": "Stopped by Ctrl-C",
         "SIGTERM": "Stopped by SIGTERM",
     }
-    best_text = " (of the best checkpoint)" if run.stopped_by in {"patience", "failure"} else ""
+    best_text = " (the best checkpoint)" if run.stopped_by in {"patience", "failure"} else ""
     quoted = shlex.quote(str(run.path))
     lines = [
         f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
-        f"  pictures    {run.path}/samples/",
+        f"  samples     {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors{best_text}",
         f"  report      {run.path}/report.html",
-        f"  draw more   cardigan sample {quoted} -n 64 --out more.png",
-        f"  go on       the same command with --out {quoted} --resume {_resume_budget_option(run)}".rstrip(),
+        f"  sample      cardigan sample {quoted} -n 64 --out more.png",
+        f"  resume      the same command with --out {quoted} --resume {_resume_budget_option(run)}".rstrip(),
     ]
     if studio:
         from cardigan.cli.studio_process import studio_command
@@ -216,7 +216,7 @@ def _closing_text(run: "Run", studio: bool) -> str:
 
 
 def _resume_budget_option(run: "Run") -> str:
-    """Return the option that makes the run go on; after a signal the old budget is still unspent."""
+    """Return the budget option for resuming. After a signal the old budget is not spent yet."""
     if run.stopped_by == "minutes":
         return f"--minutes {2 * (run.config.minutes or 0):g}"
     return f"--images {2 * run.images_seen}" if run.stopped_by == "images" else ""

@@ -1,4 +1,4 @@
-"""`cardigan walk MODEL`: a film of the way from one picture to another, and on."""
+"""`cardigan walk MODEL`: an animation that interpolates between images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,36 +15,36 @@ SUFFIXES = {".webp", ".gif", ".mp4"}
 
 @dataclass(frozen=True, kw_only=True)
 class WalkOptions:
-    """Film a walk through a generator's latents, from seed to seed."""
+    """Animate a walk through a generator's latent space, from seed to seed."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run directory, a checkpoint folder, a generator.safetensors, or a model of the hub, hf:user/name."""
+    """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
     seeds: str = "0-3"
-    """The stops, two or more, e.g. 3,7,1 or 0-3; z:... as `cardigan invert` prints it is one too."""
+    """Two or more seeds to pass through, e.g. 3,7,1 or 0-3; also latents z:... as `cardigan invert` prints them."""
     frames: int = 96
-    """How many pictures the film has."""
+    """Number of frames."""
     fps: float = 24.0
-    """How many of them are shown in a second."""
+    """Frames per second."""
     path: Literal["auto", "linear", "spherical"] = "auto"
-    """Straight lines or arcs; auto is arcs for normal latents, lines for uniform ones."""
+    """Interpolation. auto is spherical for normal latents and linear for uniform ones."""
     loop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Walk on from the last stop to the first, so that the film can repeat without a jump."""
+    """Return from the last seed to the first, so that the animation repeats smoothly."""
     label: str | None = None
-    """The class of all pictures, by its name or number; by default that of the first seed."""
+    """The class of all images, by name or number. Default: the class of the first seed."""
     columns: int = 1
-    """So many walks side by side, each beginning one seed further along."""
+    """Number of walks side by side; each starts one seed later."""
     truncation: float = 1.0
-    """From 1, as trained, down to 0, the average picture."""
+    """1 samples as trained, 0 gives the average image."""
     directions: str = ""
-    """Principal directions to go along, and how far in their spreads, e.g. 0:1.5,3:-2."""
+    """Principal directions to move along and how far, in standard deviations, e.g. 0:1.5,3:-2."""
     out: Path = Path("walk.webp")
     """NAME.webp, NAME.gif, or NAME.mp4 (pip install 'cardigan[video]')."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace the file --out if it is there."""
+    """Replace the file --out if it exists."""
 
 
 def main(argv: list[str]) -> int:
-    """Film as the words say; return the exit code."""
+    """Write the animation; return the exit code."""
     options = parse(WalkOptions, argv, "cardigan walk")
     check_output_path(options.out, SUFFIXES, options.overwrite)
     seeds, amounts = parse_points(options.seeds), parse_direction_amounts(options.directions)

@@ -1,6 +1,6 @@
 """Decoding: from a stored image of any format, mode and size to upright uint8 pixels in the training shape.
 
-Handles one image at a time. Does not know where images come from or which process runs it.
+Handles one image at a time, without torch. Does not know where images come from or which process runs it.
 """
 
 import io
@@ -17,7 +17,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cardigan.config import DataConfig
 from cardigan.data.reader import StoredImage, UnreadableImage
-from cardigan.data.resize import resize_image
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 HIGH_BIT_DEPTH_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
@@ -178,6 +177,37 @@ def to_pixels(image: Image.Image, spec: DecodeSpec) -> np.ndarray:
     if spec.channels == 4:
         pixels[pixels[:, :, 3] == 0] = 0
     return pixels
+
+
+def resize_image(image: Image.Image, width: int, height: int, method: Literal["crop", "pad", "stretch"]) -> Image.Image:
+    """Return a decoded image of this width and height, resized bicubically with antialiasing.
+
+    `stretch` changes the aspect ratio. `crop` fills the shape and cuts off the rest, evenly on both sides.
+    `pad` shows the whole image and fills the rest with 0 (black, or transparent).
+    """
+    target_size, source_size = (width, height), image.size
+    if source_size == target_size:
+        return image
+    if method == "stretch":
+        return image.resize(target_size, Image.Resampling.BICUBIC)
+    scale_x, scale_y = target_size[0] / source_size[0], target_size[1] / source_size[1]
+    if method == "crop":
+        scale = max(scale_x, scale_y)
+        left, top = (source_size[0] - target_size[0] / scale) / 2, (source_size[1] - target_size[1] / scale) / 2
+        box = (
+            max(0.0, left),
+            max(0.0, top),
+            min(source_size[0], source_size[0] - left),
+            min(source_size[1], source_size[1] - top),
+        )
+        return image.resize(target_size, Image.Resampling.BICUBIC, box)
+    scale = min(scale_x, scale_y)
+    resized = image.resize(
+        (max(1, round(source_size[0] * scale)), max(1, round(source_size[1] * scale))), Image.Resampling.BICUBIC
+    )
+    canvas = Image.new(image.mode, target_size)
+    canvas.paste(resized, ((target_size[0] - resized.width) // 2, (target_size[1] - resized.height) // 2))
+    return canvas
 
 
 def _convert_channels(image: Image.Image, channels: int) -> Image.Image:

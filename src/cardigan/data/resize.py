@@ -1,12 +1,10 @@
-"""Resizing to the training shape: stored arrays by torch, decoded files by Pillow.
+"""Resizing of stored tensors to the training shape.
 
-Both follow `data.resize`. They differ on purpose. The built-in digits are resized bilinearly, as the tutorial does, and
-`pad` does not enlarge them. Image files are resized bicubically with antialiasing, and `pad` enlarges small ones."""
-
-from typing import Literal
+It differs from `decoding.resize_image` on purpose. Stored digits are resized bilinearly, as the tutorial does, and
+`pad` does not enlarge them. Image files are resized bicubically with antialiasing, and `pad` enlarges small ones.
+"""
 
 import torch
-from PIL import Image
 from torch.nn.functional import interpolate, pad
 
 from cardigan.config import DataConfig
@@ -65,34 +63,3 @@ def _resize_crop(pixels: StoredPixels, height: int, width: int) -> Pixels:
     )
     top, left = (resized.shape[2] - height) // 2, (resized.shape[3] - width) // 2
     return resized[:, :, top : top + height, left : left + width]
-
-
-def resize_image(image: Image.Image, width: int, height: int, method: Literal["crop", "pad", "stretch"]) -> Image.Image:
-    """Return a decoded image of this width and height, resized bicubically with antialiasing.
-
-    `stretch` changes the aspect ratio. `crop` fills the shape and cuts off the rest, evenly on both sides.
-    `pad` shows the whole image and fills the rest with 0 (black, or transparent).
-    """
-    target_size, source_size = (width, height), image.size
-    if source_size == target_size:
-        return image
-    if method == "stretch":
-        return image.resize(target_size, Image.Resampling.BICUBIC)
-    scale_x, scale_y = target_size[0] / source_size[0], target_size[1] / source_size[1]
-    if method == "crop":
-        scale = max(scale_x, scale_y)
-        left, top = (source_size[0] - target_size[0] / scale) / 2, (source_size[1] - target_size[1] / scale) / 2
-        box = (
-            max(0.0, left),
-            max(0.0, top),
-            min(source_size[0], source_size[0] - left),
-            min(source_size[1], source_size[1] - top),
-        )
-        return image.resize(target_size, Image.Resampling.BICUBIC, box)
-    scale = min(scale_x, scale_y)
-    resized = image.resize(
-        (max(1, round(source_size[0] * scale)), max(1, round(source_size[1] * scale))), Image.Resampling.BICUBIC
-    )
-    canvas = Image.new(image.mode, target_size)
-    canvas.paste(resized, ((target_size[0] - resized.width) // 2, (target_size[1] - resized.height) // 2))
-    return canvas

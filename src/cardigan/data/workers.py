@@ -217,5 +217,5 @@ def unreadable_error(name: str, count: int, unreadable: dict[str, str]) -> Cardi
     rest = "" if len(unreadable) == 1 else f", and {len(unreadable) - 1:,} more"
     return CardiganError(
         f"{len(unreadable):,} of the {count:,} images of {name} cannot be used ({entry_name} {reason}{rest}), more "
-        f"than 1 %: list them with `cardigan check {name}`, write a copy without them with --write-clean, and train on that."
+        f"than 1 %: list them with `cardigan check {name}`, write a copy without them (--write-clean), and train on it."
     )

@@ -134,9 +134,7 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
         settings = {"augment.operations": operations, "augment.probability": 1.0}
         return AutoChoice(
             settings,
-            [
-                f"augmentation: DiffAugment, because there are fewer than {SMALL_DATASET:,} images (--augment.operations)"
-            ],
+            [f"augmentation: DiffAugment, for fewer than {SMALL_DATASET:,} images (--augment.operations)"],
         )
     if stats.num_images < ADA_MAX_IMAGES:
         settings = {
@@ -146,13 +144,9 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
         }
         return AutoChoice(
             settings,
-            [
-                f"augmentation: adaptive (ADA), because there are fewer than {ADA_MAX_IMAGES:,} images (--augment.target)"
-            ],
+            [f"augmentation: adaptive (ADA), for fewer than {ADA_MAX_IMAGES:,} images (--augment.target)"],
         )
-    return AutoChoice(
-        {}, [f"augmentation: none, because there are at least {ADA_MAX_IMAGES:,} images (--augment.operations)"]
-    )
+    return AutoChoice({}, [f"augmentation: none, for at least {ADA_MAX_IMAGES:,} images (--augment.operations)"])
 
 
 def _choose_holdout(_: Config, stats: DatasetStats, __: str) -> AutoChoice:

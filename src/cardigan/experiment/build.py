@@ -23,6 +23,7 @@ from cardigan.figures.grid import png_bytes, side_by_side
 from cardigan.files.atomic import write_bytes
 from cardigan.hardware.memory import free_device_bytes, is_out_of_memory, release_memory
 from cardigan.hardware.metal import is_metal
+from cardigan.latents.sampling import find_latent
 from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
@@ -47,7 +48,7 @@ from cardigan.training.state import TrainState
 from cardigan.training.steps import Networks, StepConfig
 
 MAX_GPU_MEMORY_FRACTION = 0.4
-"""Fraction of a GPU's free memory that the images may take. Larger data sets stay on the host and are copied per step."""
+"""Fraction of a GPU's free memory that the images may take. Larger data sets are copied per step."""
 
 THROUGHPUT_CYCLES = 16
 """Cycles of all step kinds over which a GPU's throughput is measured. One cycle takes a few milliseconds."""
@@ -105,8 +106,8 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
         )
     if config.conditional and not source.num_classes:
         raise CardiganError(
-            f"conditional is on, but the images of {source.name!r} have no classes: turn it off (--no-conditional), or say "
-            "where the labels are with data.labels (folders, a file, a column)."
+            f"conditional is on, but the images of {source.name!r} have no classes: turn it off (--no-conditional), "
+            "or say where the labels are with data.labels (folders, a file, a column)."
         )
     return (
         image_spec(config.data, source.num_classes, source.class_names)
@@ -133,16 +134,18 @@ def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState
 def build_step_config(config: Config, devices: Devices) -> StepConfig:
     """Return the configuration of the training steps.
 
-    Raises CardiganError for an unknown loss or penalty, for a penalty that is meaningless under D's normalization, and
-    for a loss without a minimum if nothing bounds D's gradient.
+    Raises CardiganError for an unknown loss, penalty or latent distribution, for a penalty that is meaningless under
+    D's normalization, and for a loss without a minimum if nothing bounds D's gradient.
     """
     loss = find_loss(config.objective.loss)
+    find_latent(config.latent.distribution)
     discriminator = config.discriminator
     for name, weight in config.objective.penalties.items():
         if find_penalty(name).forbids_batch_norm and discriminator.normalization != "none":
             raise CardiganError(
-                f"objective.penalties.{name} is {weight} and discriminator.normalization {discriminator.normalization!r}, "
-                "which makes each logit depend on the whole batch, so the penalty would mean nothing "
+                f"objective.penalties.{name} is {weight} and discriminator.normalization "
+                f"{discriminator.normalization!r}, "
+                "which makes each logit depend on the whole batch, so the penalty is meaningless "
                 "(arXiv:1704.00028, section 4): set discriminator.normalization to 'none'."
             )
     # Batch normalization and attention have unbounded learned scales.
@@ -151,9 +154,9 @@ def build_step_config(config: Config, devices: Devices) -> StepConfig:
     )
     if not (loss.bounded_below or config.objective.penalties or is_lipschitz):
         raise CardiganError(
-            f"objective.loss is {config.objective.loss!r} and nothing bounds D's gradient, so the loss has no minimum: set "
-            "objective.penalties.wgan_gp (the paper's is 10), another penalty, or discriminator.spectral_norm, with "
-            "discriminator.normalization 'none' and attention_resolution 0."
+            f"objective.loss is {config.objective.loss!r} and nothing bounds D's gradient, so the loss has no minimum: "
+            "set objective.penalties.wgan_gp (the paper's is 10), another penalty, or discriminator.spectral_norm, "
+            "with discriminator.normalization 'none' and attention_resolution 0."
         )
     return StepConfig(loss, config.objective, config.conditional, devices, config.gradient_accumulation)
 

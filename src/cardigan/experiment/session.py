@@ -25,6 +25,7 @@ from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
 from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
 from cardigan.inference import preview
+from cardigan.plugins import missing_plugins
 from cardigan.recipes import GENERIC_RECIPE, config_for
 from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import load_latest_checkpoint
@@ -103,6 +104,8 @@ def run_training(
     settings = override(settings, explicit_settings)
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
+        if resume and run.config.exists() and (missing := missing_plugins(read_provenance(run).get("plugins", {}))):
+            raise CardiganError(f"{run.path} cannot go on here. {missing}")
         reasons: list[str] = []
         if config is None and (reader is not None or name not in BUILTIN_DATASETS):
             if resume and run.config.exists():
@@ -147,7 +150,7 @@ def _name_and_reader(
 def _auto_config(
     config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
 ) -> tuple[Config, list[str]]:
-    """Return the settings chosen for these images and this machine, and the reasons. The main process chooses for all."""
+    """Return settings chosen for these images and this machine, and the reasons. The main process chooses for all."""
     devices = open_devices(config)
     single_process_devices = replace(devices, process_group=ProcessGroup())
     throughputs: dict[Config, float] = {}
@@ -220,16 +223,16 @@ def _train_with_smaller_microbatches(
                 raise
             if world_size() > 1:
                 raise CardiganError(
-                    f"{config.batch_size // config.gradient_accumulation // world_size()} images at a time do not fit into the "
-                    f"memory of one process: set gradient_accumulation to {2 * config.gradient_accumulation}, "
+                    f"{config.batch_size // config.gradient_accumulation // world_size()} images at a time do not fit "
+                    f"into the memory of one process: set gradient_accumulation to {2 * config.gradient_accumulation}, "
                     "or make the images or networks smaller."
                 ) from error
             smaller = build.halve_microbatch(config)
             if smaller is None:
                 raise CardiganError(
-                    f"Even {config.batch_size // config.gradient_accumulation} images of {config.data.height}x{config.data.width} "
-                    "at a time do not fit into memory: make the networks narrower (generator.width, "
-                    "discriminator.width) or the images smaller (--size)."
+                    f"Even {config.batch_size // config.gradient_accumulation} images of "
+                    f"{config.data.height}x{config.data.width} at a time do not fit into memory: "
+                    "make the networks narrower (generator.width, discriminator.width) or the images smaller (--size)."
                 ) from error
         messages = [
             f"{config.batch_size // config.gradient_accumulation} images at a time do not fit into memory, "

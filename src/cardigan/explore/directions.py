@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import generator_layers, layer_output
-from cardigan.latents.sampling import LATENTS
+from cardigan.latents.sampling import find_latent
 from cardigan.models.sampling import SAMPLE_BATCH_SIZE
 from cardigan.models.snapshot import Snapshot
 from cardigan.rng import stream
@@ -46,7 +46,7 @@ def principal_directions(snapshot: Snapshot, count: int = 8, samples: int = 2000
             f"{count} directions from {samples} samples: expected 1..{size} directions, and more samples than latent "
             f"dimensions ({size})."
         )
-    z = LATENTS[snapshot.config.latent.distribution]((samples, size), stream(seed, "directions", 0))
+    z = find_latent(snapshot.config.latent.distribution)((samples, size), stream(seed, "directions", 0))
     classes = min(snapshot.spec.num_classes, max(1, samples // SAMPLES_PER_CLASS))
     labels = torch.arange(samples) % classes if classes else None
     features = first_layer_features(snapshot, z, labels)

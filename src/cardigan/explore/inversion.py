@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from cardigan.errors import CardiganError
-from cardigan.latents.sampling import LATENTS
+from cardigan.latents.sampling import find_latent
 from cardigan.models.sampling import generate_pixels, validate_labels
 from cardigan.models.snapshot import Snapshot
 from cardigan.pixels import decode
@@ -97,7 +97,7 @@ def _initial_latents(
     """Return the candidates whose images are closest to the target, and their classes."""
     latent, classes = snapshot.config.latent, snapshot.spec.num_classes
     count = max(NUM_CANDIDATES, classes)
-    z = LATENTS[latent.distribution]((count, latent.size), stream(seed, "inversion", 0))
+    z = find_latent(latent.distribution)((count, latent.size), stream(seed, "inversion", 0))
     labels = None
     if classes:
         labels = torch.arange(count) % classes if label is None else torch.full((count,), label)

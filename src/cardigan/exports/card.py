@@ -98,7 +98,8 @@ def _front_matter(snapshot: Snapshot, source: str, data_license: str) -> list[st
     tags = ["gan", "image-generation", kind, snapshot.config.generator.network]
     name = source.removeprefix("hf:").split(":")[0]
     datasets = ["datasets:", f"- {_yaml_quoted(name)}"] if source in LICENSES or source.startswith("hf:") else []
-    return ["---", "library_name: cardigan", f"license: {_license(source, data_license)[0]}", "pipeline_tag: unconditional-image-generation",
+    license_id = _license(source, data_license)[0]
+    return ["---", "library_name: cardigan", f"license: {license_id}", "pipeline_tag: unconditional-image-generation",
             "tags:", *(f"- {tag}" for tag in tags), *datasets, "---"]  # fmt: skip
 
 

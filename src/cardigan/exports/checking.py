@@ -68,6 +68,6 @@ def check_difference(title: str, difference: float, tolerance: float) -> None:
     """Raise CardiganError for an export whose difference from PyTorch exceeds the tolerance."""
     if not difference <= tolerance:
         raise CardiganError(
-            f"The images of the {title} differ from PyTorch's by {difference:.2g} (tolerance {tolerance:.0e}, images in "
-            "[-1, 1]), so nothing was written. Export as safetensors instead, and report this."
+            f"The images of the {title} differ from PyTorch's by {difference:.2g} (tolerance {tolerance:.0e}, for "
+            "images in [-1, 1]), so nothing was written. Export as safetensors instead, and report this."
         )

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, unknown
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Latents
 
@@ -24,17 +24,28 @@ def uniform(shape: tuple[int, int], generator: torch.Generator) -> Latents:
     return torch.rand(shape, generator=generator) * 2 - 1
 
 
-LATENTS: dict[str, Callable[[tuple[int, int], torch.Generator], Latents]] = {"normal": normal, "uniform": uniform}
+LatentFn = Callable[[tuple[int, int], torch.Generator], Latents]
+"""From a shape [batch, latent size] and a random generator to latents."""
+LATENTS: dict[str, LatentFn] = {"normal": normal, "uniform": uniform}
+
+
+def find_latent(distribution: str) -> LatentFn:
+    """Return a latent distribution by its name; raises CardiganError for an unknown one."""
+    if distribution not in LATENTS:
+        raise unknown("latent distribution", distribution, LATENTS)
+    return LATENTS[distribution]
 
 
 def training_latents(distribution: str, batch_size: int, latent_size: int, seed: int, images_seen: int) -> Latents:
     """Return the z of the training step that begins at `images_seen`, shape [batch, size]."""
-    return LATENTS[distribution]((batch_size, latent_size), stream(seed, "latents", images_seen))
+    return find_latent(distribution)((batch_size, latent_size), stream(seed, "latents", images_seen))
 
 
 def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], latent_size: int) -> Latents:
     """Return one z per key (seed, number), each a function of its key alone: asking for more changes none of the first."""
-    return torch.cat([LATENTS[distribution]((1, latent_size), stream(seed, "sample", number)) for seed, number in keys])
+    return torch.cat(
+        [find_latent(distribution)((1, latent_size), stream(seed, "sample", number)) for seed, number in keys]
+    )
 
 
 def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int) -> Labels:
@@ -80,7 +91,7 @@ def _sample_one(
     generator: torch.Generator, distribution: str, latent_size: int, num_classes: int
 ) -> tuple[Latents, Labels]:
     with torch.device(generator.device):  # where its numbers are made; they go to the model's device from there
-        z = LATENTS[distribution]((1, latent_size), generator)
+        z = find_latent(distribution)((1, latent_size), generator)
         return z.cpu(), (
             torch.randint(num_classes, (1,), generator=generator)
             if num_classes > 1

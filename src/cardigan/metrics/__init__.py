@@ -1,1 +1,1 @@
-"""Numbers about pictures: tensors in, numbers out. Knows no training."""
+"""Metrics of generated images. Independent of training."""

@@ -1,4 +1,4 @@
-"""Features, classes and distances of digits, by the embedded classifier."""
+"""Features, classes and Frechet distances of digits, from the bundled digit classifier."""
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -13,33 +13,33 @@ from cardigan.shapes import Pixels
 
 
 def digit_reference() -> Gaussian:
-    """Return the distribution of the judge's features over the 10,000 test digits: the reference of every `fd_digits`."""
+    """Return the Gaussian of the classifier's features over the 10,000 test digits, the reference of `fd_digits`."""
     return Gaussian(digit_classifier_tensors()["reference.mean"], digit_classifier_tensors()["reference.root"])
 
 
 @torch.no_grad()
 def digit_features(pixels: UInt8[Tensor, "batch 1 28 28"]) -> Float[Tensor, "batch 128"]:
-    """Return the judge's features of grey 28x28 pictures."""
+    """Return the classifier's features of gray 28x28 images."""
     return torch.cat([digit_classifier().features(decode(chunk)) for chunk in pixels.split(CHUNK_SIZE)])
 
 
 def stacked_digit_features(pixels: UInt8[Tensor, "batch 3 28 28"]) -> Float[Tensor, "batch 384"]:
-    """Return the judge's features of each channel as a digit of its own, side by side."""
+    """Return the classifier's features of each channel, concatenated."""
     return torch.cat([digit_features(pixels[:, channel : channel + 1]) for channel in range(3)], dim=1)
 
 
 def predict_digits(features: Float[Tensor, "batch 128"]) -> Int64[Tensor, " batch"]:
-    """Return the class the judge sees in each row of features, 0..9."""
+    """Return the predicted class of each row of features, 0..9."""
     return digit_classifier().fc(features).argmax(1)
 
 
 def digit_frechet_distance(features: Float[Tensor, "batch 128"]) -> float:
-    """Return the Frechet distance of these features to the test digits'; 5,000 training digits score about 1.5."""
+    """Return the Frechet distance to the test digits. 5,000 training digits score about 1.5."""
     return frechet_distance(fit_gaussian(features), digit_reference())
 
 
 def to_mnist_shape(pixels: Pixels, data: DataConfig) -> UInt8[Tensor, "batch 1 28 28"]:
-    """Return generated pictures as grey 28x28: the inverse of the frame they were trained in (`data.source.to_training_shape`)."""
+    """Return generated images as gray 28x28, the inverse of `data.source.to_training_shape`."""
     gray = pixels.float().mean(1, keepdim=True)
     if data.resize == "pad" and min(pixels.shape[2:]) >= SIDE:
         top, left = (pixels.shape[2] - SIDE) // 2, (pixels.shape[3] - SIDE) // 2

@@ -1,6 +1,6 @@
-"""The judge: a sampler and real pictures in, a report with its protocol out.
+"""Evaluate a sampler against real images and return a report with its protocol.
 
-Reads snapshots, never trains; what it computes of the real pictures is cached on disk.
+Results for the real images are cached on disk.
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ from cardigan.shapes import Labels, Pixels
 NUM_SAMPLES = 10_000
 MIN_SAMPLES = 100
 BASELINE_FORMAT = 2
-"""Raised when a number changes its meaning, so that no older real baseline is read."""
+"""Increase this when a metric changes, so that cached real baselines are recomputed."""
 
 
 def generator_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, truncation: float = 1.0) -> Sampler:
-    """Return a sampler of a generator's pictures, with the classes they were drawn for if it has any; picture i depends on (seed, i) alone.
+    """Return a sampler of a generator's images, with labels if it is conditional. Image i depends only on (seed, i).
 
-    `truncation` goes from 1 (as trained) to 0 (the average picture); drawing raises CardiganError for others.
+    `truncation` ranges from 1 (as trained) to 0 (the average image). Sampling raises CardiganError for other values.
     """
     config = snapshot.config
 
@@ -61,11 +61,12 @@ def evaluate(
     metrics: Iterable[str] | None = None,
     baseline: bool = True,
 ) -> Report:
-    """Return the judgement of what `sampler` draws.
+    """Return the report on the images of `sampler`.
 
-    `metrics` are names in `METRICS`; by default all, and those that cannot be computed are absent with the reason, while one that was
-    asked for and cannot be is an error. `baseline` puts beside each number what as many real pictures score. The extractor is the
-    reference's own unless another is given. Raises CardiganError for unknown metrics, too few samples, or pictures of another frame.
+    `metrics` are names in `METRICS`. By default all are computed, and `Report.unavailable` gives the reason for each
+    missing one; a requested metric that cannot be computed is an error. `baseline` adds the score of the same number
+    of real images to each metric. `extractor` defaults to the reference's. Raises CardiganError for unknown metrics,
+    too few samples, or images of another shape.
     """
     start = time.monotonic()
     extractor = extractor or find_extractor(reference.extractor, reference.image_shape)
@@ -76,14 +77,14 @@ def evaluate(
     unavailable: dict[str, str] = {}
     for name in names:
         try:
-            found = METRICS[name].compute(inputs)
+            computed = METRICS[name].compute(inputs)
         except CardiganError as error:
             if metrics is not None:
                 raise
             unavailable[name] = str(error)
             continue
         baselines = _baselines(name, reference, extractor, num_samples) if baseline else {}
-        values |= {key: dataclasses.replace(value, **baselines.get(key, {})) for key, value in found.items()}
+        values |= {key: dataclasses.replace(value, **baselines.get(key, {})) for key, value in computed.items()}
     class_frequencies = frequencies(inputs.class_counts).tolist() if "class_kl" in values else []
     return Report(
         values,
@@ -99,10 +100,10 @@ def evaluate(
 def worst_pairs(
     report: Report, sampler: Sampler, reference: Reference, which: str = "memorized"
 ) -> tuple[Pixels, Pixels]:
-    """Return the samples of a report's worst cases and their neighbours, drawn again; raises CardiganError if it has none."""
+    """Return the samples of a report's worst pairs and their neighbors. Raises CardiganError without any."""
     pairs = report.worst.get(which)
     if not pairs:
-        raise CardiganError(f"The report holds no {which!r} samples: evaluate with the metric memorization.")
+        raise CardiganError(f"The report has no {which!r} samples: evaluate with the metric memorization.")
     samples = torch.cat([sampler.draw(sample, sample + 1)[0] for sample, _ in pairs])
     if which == "memorized":
         return samples, reference.train[[other for _, other in pairs]]
@@ -115,26 +116,28 @@ def _check_inputs(sampler: Sampler, reference: Reference, num_samples: int, name
             raise unknown("metric", name, METRICS)
     if num_samples < MIN_SAMPLES:
         raise CardiganError(
-            f"{num_samples} samples: expected at least {MIN_SAMPLES}, and {NUM_SAMPLES:,} for numbers that can be compared with others'."
+            f"{num_samples} samples: expected at least {MIN_SAMPLES}, and {NUM_SAMPLES:,} for results that are comparable "
+            "with others."
         )
     if sampler.num_available is not None and num_samples > sampler.num_available:
         raise CardiganError(
-            f"{num_samples:,} samples were asked for and there are {sampler.num_available:,}: ask for fewer."
+            f"{num_samples:,} samples were requested, but only {sampler.num_available:,} are available: request fewer."
         )
     shape = tuple(sampler.draw(0, 1)[0].shape[1:])
     if shape != reference.image_shape:
         raise CardiganError(
-            f"Pictures of {_shape_text(shape)} beside real ones of {_shape_text(reference.image_shape)}: expected equal sizes and channels."
+            f"Samples of {_shape_text(shape)} and real images of {_shape_text(reference.image_shape)}: "
+            "expected equal sizes and channels."
         )
 
 
 def _baselines(
     name: str, reference: Reference, extractor: FeatureExtractor, num_samples: int
 ) -> dict[str, dict[str, float]]:
-    """Return what real pictures score in the samples' place; nothing where there are not so many."""
+    """Return the real baseline of each metric, or nothing if there are fewer real images than samples."""
     group = METRICS[name]
     if reference.holdout is reference.train:
-        return {}  # none are held out: training pictures would be compared with themselves
+        return {}  # no holdout: training images would be compared with themselves
     real_sampler = train_sampler(reference) if group.baseline == "train" else holdout_sampler(reference)
     if real_sampler.num_available is None or real_sampler.num_available < num_samples:
         return {}

@@ -1,7 +1,4 @@
-"""What turns pictures into the features that distances are taken over, by name: a distance means nothing without its extractor.
-
-Knows pixels and networks that judge; does not know generators.
-"""
+"""Feature extractors by name. A distance is meaningful only with its extractor."""
 
 import hashlib
 from collections.abc import Callable
@@ -33,23 +30,23 @@ ImageShape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """A way from pictures to features, with everything that must be said for its numbers to be comparable."""
+    """A function from images to features, with all facts that make its results comparable."""
 
     name: str
     distance_name: str
-    """What a Frechet distance over these features is called: only Inception's is a FID."""
+    """Name of the Frechet distance over these features. Only Inception's is an FID."""
     weights_sha256: str
-    """SHA-256 of the weights; empty if there are none."""
+    """SHA-256 of the weights. Empty if there are none."""
     num_features: int
     resize: str
-    """How pictures are brought to the size it takes."""
+    """How images are resized to its input size."""
     features: Callable[[Pixels], Features]
     logits: Callable[[Features], ClassLogits] | None = None
-    """Its classifier, from features, if it has one."""
+    """Its classifier, from features to logits, if it has one."""
 
     @property
     def kernel_distance_name(self) -> str:
-        """What a kernel distance over these features is called: only Inception's is a KID."""
+        """Name of the kernel distance over these features. Only Inception's is a KID."""
         return "kid" if self.distance_name == "fid" else self.distance_name.replace("fd_", "kd_")
 
     @property
@@ -58,19 +55,20 @@ class FeatureExtractor:
 
 
 def find_extractor(name: str, image_shape: ImageShape, weights: Path | None = None) -> FeatureExtractor:
-    """Return an extractor for pictures of this frame.
+    """Return an extractor for images of this shape.
 
-    Raises CardiganError for an unknown name, pictures it cannot judge, a missing extra, or weights that are missing, damaged or not wanted.
+    Raises CardiganError for an unknown name, unsupported images, a missing extra, or weights that are missing, damaged
+    or unexpected.
     """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
     needs_weights = name in NEEDS_WEIGHTS
     if needs_weights and weights is None:
         raise CardiganError(
-            f"The extractor {name!r} comes without weights: give its file with --weights FILE.safetensors (docs/guides/evaluation.md)."
+            f"The extractor {name!r} needs a weights file: add --weights FILE.safetensors (docs/guides/evaluation.md)."
         )
     if not needs_weights and weights is not None:
-        raise CardiganError(f"The extractor {name!r} has its own weights, so --weights has no effect: leave it out.")
+        raise CardiganError(f"The extractor {name!r} has its own weights, so --weights has no effect: omit it.")
     return EXTRACTORS[name](image_shape, weights)
 
 
@@ -86,7 +84,8 @@ def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
         )
     if image_shape != (1, SIDE, SIDE):
         raise CardiganError(
-            f"The extractor 'digits' judges grey {SIDE}x{SIDE} digits, these are {_shape_text(image_shape)}: choose another with --extractor."
+            f"The extractor 'digits' needs gray {SIDE}x{SIDE} digits, not {_shape_text(image_shape)}: "
+            "choose another with --extractor."
         )
     classifier = digit_classifier()
     return FeatureExtractor("digits", "fd_digits", _digit_weights_sha256(), 128, "none", digit_features, classifier.fc)
@@ -103,7 +102,7 @@ def _pixels_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
     def features(pixels: Pixels) -> Features:
         if pixels.shape[1] != channels:
             raise CardiganError(
-                f"Pictures of {pixels.shape[1]} channels beside real ones of {channels}: expected equal channels."
+                f"Samples of {pixels.shape[1]} channels and real images of {channels}: expected equal channels."
             )
         return (resize(pixels, height, width) / 255).flatten(1)
 
@@ -145,7 +144,7 @@ def _inception_extractor(image_shape: ImageShape, weights: Path | None) -> Featu
         return (tensorflow_resize(to_rgb(pixels).float(), 299, 299) - 128) / 128
 
     def logits(features: Features) -> ClassLogits:
-        return features @ network.fc.weight.T  # without bias, as the Inception score's program does
+        return features @ network.fc.weight.T  # without bias, as in the reference code of the Inception score
 
     features = _apply_in_chunks(network, preprocess)
     return FeatureExtractor(
@@ -181,29 +180,29 @@ EXTRACTORS: dict[str, Callable[[ImageShape, Path | None], FeatureExtractor]] = {
     "dinov2": _dinov2_extractor,
 }
 NEEDS_WEIGHTS = frozenset({"inception", "dinov2"})
-"""Those whose weights the user gives."""
+"""Extractors that need --weights."""
 
 
 def default_extractor(image_shape: ImageShape) -> str:
-    """Return the name of the extractor for pictures nothing is known of: the photograph backbone if its weights are installed, else the pixels."""
+    """Return the default extractor: EfficientNet-Lite0 if its weights are installed, otherwise pixels."""
     return "efficientnet-lite0" if image_shape[0] in (1, 3, 4) and is_installed() else "pixels"
 
 
 def resize(pixels: Pixels, height: int, width: int) -> Float[Tensor, "batch channel out_height out_width"]:
-    """Return pictures at another size, still 0..255 but not rounded."""
+    """Return resized images, 0..255, not rounded."""
     if pixels.shape[2:] == (height, width):
         return pixels.float()
     return interpolate(pixels.float(), size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def to_rgb(pixels: Pixels) -> UInt8[Tensor, "batch 3 height width"]:
-    """Return pictures with three channels, transparent ones before white; raises CardiganError unless they have one, three or four."""
+    """Return RGB images; RGBA is composited on white. Raises CardiganError unless there are 1, 3 or 4 channels."""
     if pixels.shape[1] == 4:
         rgb, alpha = pixels[:, :3].float(), pixels[:, 3:].float() / 255
         return (rgb * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     if pixels.shape[1] not in (1, 3):
         raise CardiganError(
-            f"Pictures of {pixels.shape[1]} channels: this extractor takes grey, RGB or RGBA, so choose --extractor pixels."
+            f"Images of {pixels.shape[1]} channels: this extractor needs gray, RGB or RGBA, so choose --extractor pixels."
         )
     return pixels.expand(-1, 3, -1, -1)
 
@@ -216,14 +215,15 @@ def _load_weights(network: nn.Module, weights: Path, name: str) -> None:
             key for key in expected if expected[key] != found[key]
         )
         raise CardiganError(
-            f"{weights} does not hold the network {name!r} ({len(mismatched)} tensors differ, such as {mismatched[0]}): see docs/guides/evaluation.md."
+            f"{weights} does not hold the network {name!r} ({len(mismatched)} tensors differ, such as {mismatched[0]}): "
+            "see docs/guides/evaluation.md."
         )
     network.load_state_dict({**network.state_dict(), **tensors})
     network.eval().requires_grad_(False)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    """Return the shape of every tensor but the counters of batch normalisation, which judging does not read and some files leave out."""
+    """Return the shape of every tensor except `num_batches_tracked`, which is unused and missing in some files."""
     return {name: tensor.shape for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
 
 

@@ -1,6 +1,6 @@
 """The Frechet distance between two sets of features (arXiv:1706.08500, section 3: the formula of the FID).
 
-Does not know what the features are; only those of Inception make it an FID.
+Works on any features. Only with Inception features is it an FID.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cardigan.errors import CardiganError
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A normal distribution over features: its mean, and a matrix R with R^T R = its covariance."""
+    """A normal distribution over features: its mean, and a matrix R with R^T R equal to its covariance."""
 
     mean: Float64[Tensor, " feature"]
     root: Float64[Tensor, "rank feature"]
@@ -23,11 +23,11 @@ class Gaussian:
 def fit_gaussian(rows: Float[Tensor, "n feature"]) -> Gaussian:
     """Return the Gaussian of the rows' mean and covariance (n - 1 in the denominator), in float64.
 
-    R is the triangle of a QR decomposition, so nothing is squared and fewer rows than features are no special case.
+    R comes from a QR decomposition, which avoids squaring and also works with fewer rows than features.
     Raises CardiganError for fewer than two rows.
     """
     if len(rows) < 2:
-        raise CardiganError(f"A distribution of {len(rows)} pictures: expected at least 2.")
+        raise CardiganError(f"A distribution of {len(rows)} images: expected at least 2.")
     rows = rows.double()
     mean = rows.mean(0)
     return Gaussian(mean, torch.linalg.qr((rows - mean) / (len(rows) - 1) ** 0.5, mode="r").R)
@@ -36,7 +36,7 @@ def fit_gaussian(rows: Float[Tensor, "n feature"]) -> Gaussian:
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, which stays real and stable when a covariance is singular.
+    tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T. It is real and stable even for singular covariances.
     """
     mean_difference = first.mean - second.mean
     cross = torch.linalg.svdvals(first.root @ second.root.T).sum()
@@ -44,14 +44,15 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def frechet_with_influence_error(rows: Float[Tensor, "n feature"], reference: Gaussian) -> tuple[float, float]:
-    """Return the Frechet distance of the rows to a reference, and its standard error from each row's influence, at the price of one decomposition.
+    """Return the Frechet distance of the rows to a reference, and its standard error by the infinitesimal jackknife.
 
-    The infinitesimal jackknife (Efron 1982, eq. 6.9): the derivative of the distance by the weight of row c (from the mean) is
-    2 (m1 - m2) c + |c|^2 - (n - 1) q U S U^T q, where the centred rows are (n - 1)^(1/2) Q R1 and R1 R2^T = U S V^T: nothing is inverted, so a
-    singular covariance is no special case. With fewer rows than about twice the features it is too large rather than too small (lab book).
+    It costs one decomposition (Efron 1982, eq. 6.9). The derivative of the distance by the weight of the centered row c
+    is 2 (m1 - m2) c + |c|^2 - (n - 1) q U S U^T q. The centered rows are (n - 1)^(1/2) Q R1, q is the row of Q, and
+    R1 R2^T = U S V^T. Nothing is inverted, so singular covariances work. With fewer rows than about twice the number of
+    features, the error is too large rather than too small (lab book).
     """
     if len(rows) < 2:
-        raise CardiganError(f"A distribution of {len(rows)} pictures: expected at least 2.")
+        raise CardiganError(f"A distribution of {len(rows)} images: expected at least 2.")
     rows = rows.double()
     mean = rows.mean(0)
     centered = rows - mean

@@ -1,6 +1,6 @@
-"""The kernel distance (arXiv:1801.01401, section 3: the formula of the KID): squared MMD with a cubic polynomial kernel, unbiased.
+"""The kernel distance, the formula of the KID: unbiased squared MMD with a cubic polynomial kernel.
 
-Does not know what the features are; only those of Inception make it a KID.
+See arXiv:1801.01401, section 3. Works on any features. Only with Inception features is it a KID.
 """
 
 import torch
@@ -12,21 +12,22 @@ from cardigan.metrics.statistics import mean_with_error
 from cardigan.rng import stream
 
 MAX_SUBSET_SIZE = 1_000
-"""Pictures of each side in one subset at most, as in the paper."""
+"""Maximum images per side in one subset, as in the paper."""
 NUM_SUBSETS = 10
-"""Subsets at least, so that the error is known to a quarter; smaller sets have smaller subsets, which the unbiased estimate allows."""
+"""Minimum number of subsets, which gives the error to within a quarter.
+
+Smaller sets have smaller subsets; the unbiased estimate allows this.
+"""
 MIN_IMAGES = 10 * NUM_SUBSETS
 
 
 def kernel_distance(first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"]) -> float:
-    """Return the unbiased estimate of the squared MMD with k(x, y) = (x.y / d + 1)^3 (arXiv:1801.01401, eq. 4); 0 on average for equal ones.
+    """Return the unbiased estimate of the squared MMD with k(x, y) = (x.y / d + 1)^3 (arXiv:1801.01401, eq. 4).
 
-    Raises CardiganError for fewer than two rows on a side.
+    Its mean is 0 for equal distributions. Raises CardiganError for fewer than two rows on a side.
     """
     if min(len(first), len(second)) < 2:
-        raise CardiganError(
-            f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least 2 of each."
-        )
+        raise CardiganError(f"A kernel distance of {len(first)} images to {len(second)}: expected at least 2 of each.")
     first, second = first.double(), second.double()
     return (
         _mean_off_diagonal(_polynomial_kernel(first, first))
@@ -40,18 +41,19 @@ def kernel_distance_with_error(
 ) -> tuple[float, float]:
     """Return the mean of the distance over subsets, and its standard error.
 
-    The subsets share no picture, so their values are independent and the error is honest; drawing a hundred overlapping ones makes
-    it look smaller than it is. Raises CardiganError for fewer than 100 pictures on a side.
+    The subsets are disjoint, so their values are independent. Overlapping subsets would underestimate the error.
+    Raises CardiganError for fewer than 100 images on a side.
     """
     smaller = min(len(first), len(second))
     if smaller < MIN_IMAGES:
         raise CardiganError(
-            f"A kernel distance of {len(first)} pictures to {len(second)}: expected at least {MIN_IMAGES} of each for its error."
+            f"A kernel distance of {len(first)} images to {len(second)}: expected at least {MIN_IMAGES} of each "
+            "for its standard error."
         )
     subset_size = min(MAX_SUBSET_SIZE, smaller // NUM_SUBSETS)
     permutations = [
-        torch.randperm(len(side), generator=stream(seed, "kernel subsets", place))
-        for place, side in enumerate((first, second))
+        torch.randperm(len(side), generator=stream(seed, "kernel subsets", index))
+        for index, side in enumerate((first, second))
     ]
     values = [
         kernel_distance(

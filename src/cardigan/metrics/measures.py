@@ -1,7 +1,4 @@
-"""Each number of a report, from evidence that is gathered once and only if it is asked for.
-
-Knows which number needs what; draws no picture itself and prints nothing.
-"""
+"""The metrics of a report, computed from inputs that are cached and lazy."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,18 +37,18 @@ from cardigan.metrics.statistics import (
 from cardigan.shapes import Labels, Pixels
 
 MAX_SAMPLES_IN_MEMORY = 100_000
-"""Samples that are held in memory at most; only the nearest-neighbour test reads a longer stream."""
+"""Maximum samples in memory. Only `nn_error` streams more."""
 MAX_PAIRWISE = 10_000
-"""Samples that numbers made from all pairs of pictures look at, at most."""
+"""Maximum samples for metrics over all pairs of images."""
 CHUNK_SIZE = 10_000
 DUPLICATE_QUANTILE = 0.001
-"""Samples are called repeated where they are nearer to another one than all but this share of real pictures are."""
+"""A sample is a duplicate if its nearest sample is closer than this quantile of the same distance among real images."""
 NUM_WORST = 32
 
 
 @dataclass
 class MetricInputs:
-    """What is known of the samples and the real pictures; each part computed when it is first needed."""
+    """Samples, real images and their features, each computed on first use."""
 
     sampler: Sampler
     reference: Reference
@@ -60,7 +57,7 @@ class MetricInputs:
     worst: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def chunks(self) -> Iterator[tuple[Pixels, Labels | None]]:
-        """Yield all samples, however many, at most `CHUNK_SIZE` at a time."""
+        """Yield all samples in chunks of at most `CHUNK_SIZE`."""
         for start in range(0, self.num_samples, CHUNK_SIZE):
             yield self.sampler.draw(start, min(start + CHUNK_SIZE, self.num_samples))
 
@@ -68,11 +65,11 @@ class MetricInputs:
     def samples(self) -> tuple[Pixels, Labels | None]:
         if self.num_samples > MAX_SAMPLES_IN_MEMORY:
             raise CardiganError(
-                f"{self.num_samples:,} samples: this number holds at most {MAX_SAMPLES_IN_MEMORY:,}; nn_error alone takes more."
+                f"{self.num_samples:,} samples: expected at most {MAX_SAMPLES_IN_MEMORY:,}; only nn_error takes more."
             )
         chunks = list(self.chunks())
         labels = [chunk[1] for chunk in chunks if chunk[1] is not None]
-        return torch.cat([part[0] for part in chunks]), torch.cat(labels) if labels else None
+        return torch.cat([pixels for pixels, _ in chunks]), torch.cat(labels) if labels else None
 
     @property
     def pixels(self) -> Pixels:
@@ -100,11 +97,11 @@ class MetricInputs:
 
     @cached_property
     def class_counts(self) -> Tensor:
-        """How many samples the extractor's classifier puts into each class of the data."""
+        """Number of samples per class, as predicted by the extractor's classifier."""
         if self.logits.shape[1] != self.reference.num_classes:
             raise CardiganError(
-                f"The classes of {self.extractor.name!r} ({self.logits.shape[1]}) are not the data's ({self.reference.num_classes}): "
-                "a class histogram needs a classifier of the data's own classes."
+                f"{self.extractor.name!r} has {self.logits.shape[1]} classes and the data has {self.reference.num_classes}: "
+                "a class histogram needs a classifier of the data's classes."
             )
         return class_counts(self.logits.argmax(1), self.reference.num_classes)
 
@@ -164,7 +161,7 @@ def classifier_score_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 def stacked_mnist_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     if inputs.reference.num_classes != NUM_STACKED_MODES:
         raise CardiganError(
-            f"The data has {inputs.reference.num_classes} classes: only stacked MNIST has {NUM_STACKED_MODES} modes to count."
+            f"The data has {inputs.reference.num_classes} classes: only stacked MNIST has {NUM_STACKED_MODES} modes."
         )
     counts = class_counts(stacked_modes(inputs.pixels), NUM_STACKED_MODES)
     return _histogram_metrics(inputs, counts, uniform_counts(NUM_STACKED_MODES), "mode_kl", "modes_covered")
@@ -177,7 +174,7 @@ def nn_error_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
         ):
             if labels is None:
                 raise CardiganError(
-                    "The samples have no labels, and a classifier is fitted on them: train a generator with --conditional."
+                    "The samples have no labels to fit a classifier on: train a generator with --conditional."
                 )
             yield pixels, labels
 
@@ -193,7 +190,7 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     real_sampler = train_sampler(reference)
     real_sampler = (
         real_sampler if (real_sampler.num_available or 0) >= len(samples) else holdout_sampler(reference)
-    )  # few pictures to train on
+    )  # the training set is small
     duplicate_distance = load_or_compute_tensors(
         cache_key("duplicate-threshold", reference.sha256, str(len(samples)), str(DUPLICATE_QUANTILE)),
         lambda: {
@@ -202,8 +199,8 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     )["threshold"]
     inputs.worst["memorized"] = neighbors.worst(NUM_WORST)
     inputs.worst["duplicates"] = [
-        (int(place), int(sample_neighbors.index[place]))
-        for place in sample_neighbors.distance.argsort(stable=True)[:NUM_WORST]
+        (int(sample), int(sample_neighbors.index[sample]))
+        for sample in sample_neighbors.distance.argsort(stable=True)[:NUM_WORST]
     ]
     values = {
         "authenticity": (neighbors.authentic, len(reference.train)),
@@ -211,8 +208,8 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
         "duplicate_rate": ((sample_neighbors.distance < duplicate_distance).double(), 0),
     }
     return {
-        name: inputs.metric_value(mean_with_error(each), "samples", len(samples), real)
-        for name, (each, real) in values.items()
+        name: inputs.metric_value(mean_with_error(per_sample), "samples", len(samples), num_reference)
+        for name, (per_sample, num_reference) in values.items()
     }
 
 
@@ -240,11 +237,12 @@ def _histogram_metrics(
 
 @dataclass(frozen=True)
 class MetricGroup:
-    """A group of numbers that are computed together."""
+    """Metrics that are computed together."""
 
     compute: Callable[[MetricInputs], dict[str, MetricValue]]
     baseline: Literal["train", "holdout"] = "train"
-    """Which real pictures stand in for samples to find its real baseline: those trained on, or, where copying is measured, those that were not."""
+    """Real images that replace the samples for the real baseline: the training images, or the holdout if the metric
+    measures copying."""
 
 
 METRICS = {

@@ -1,6 +1,6 @@
-"""Nearest neighbours by the pixels: the DCGAN paper's classification test, memorised and repeated samples.
+"""Nearest neighbors in pixel space: the DCGAN paper's 1-NN test, memorized samples and duplicates.
 
-Exact search over stored pictures, chunk by chunk, so that the samples need not fit in memory. Does not know networks.
+The search is exact and works in chunks, so the samples need not fit in memory.
 """
 
 from collections.abc import Iterable
@@ -14,19 +14,22 @@ from cardigan.errors import CardiganError
 from cardigan.shapes import Labels, Pixels
 
 PixelBatch = UInt8[Tensor, "_ _ _ _"]
-"""Stored pictures whose count and shape need not be those of the others."""
+"""Stored images whose count and shape may differ from the other arguments'."""
 LabeledChunk = tuple[PixelBatch, Int64[Tensor, " _"]]
-"""Labelled samples, a part of many."""
+"""One chunk of labeled samples."""
 
 TILE_SIZE = 2_000
-"""Pictures on each side of one matrix of distances: 16 MB."""
+"""Images on each side of one distance matrix (16 MB)."""
 MAX_EXACT_VALUES = 1_024
-"""With 128 taken off, a product of two pictures of up to 1,024 values stays below 2^24, so float32 holds it, and every partial sum, exactly."""
+"""Maximum values per image for float32.
+
+After subtracting 128, the dot product of two such images and every partial sum stay below 2^24, so float32 is exact.
+"""
 
 
 @dataclass(frozen=True)
 class NearestNeighbors:
-    """For each query its nearest candidate: Euclidean distance in grey levels, and position or label of the candidate."""
+    """The nearest candidate of each query: Euclidean distance in gray levels, and index."""
 
     distance: Float[Tensor, " query"]
     index: Int64[Tensor, " query"]
@@ -34,31 +37,34 @@ class NearestNeighbors:
 
 @dataclass(frozen=True)
 class TrainingNeighbors:
-    """What each sample has to do with the training pictures."""
+    """The relation of each sample to the training images."""
 
     nearest: NearestNeighbors
-    """The nearest training picture of each sample."""
+    """The nearest training image of each sample."""
     spacing: Float[Tensor, " query"]
-    """How far that training picture is from its own nearest training picture."""
+    """The distance from that training image to its own nearest training image."""
 
     @property
     def authentic(self) -> Float[Tensor, " query"]:
-        """1 where a sample is farther from its training picture than another training picture is (arXiv:2102.08921, section 3.3)."""
+        """1 where a sample is farther from its nearest training image than another training image is.
+
+        See arXiv:2102.08921, section 3.3.
+        """
         return (self.nearest.distance > self.spacing).double()
 
     def worst(self, count: int) -> list[tuple[int, int]]:
-        """Return (sample, training picture) of the samples that are nearest to theirs, measured by its spacing; the nearest first."""
+        """Return (sample, training image) index pairs with the smallest distance relative to `spacing`, in order."""
         ratio = self.nearest.distance / self.spacing.clamp(min=1e-9)
-        return [(int(place), int(self.nearest.index[place])) for place in ratio.argsort(stable=True)[:count]]
+        return [(int(sample), int(self.nearest.index[sample])) for sample in ratio.argsort(stable=True)[:count]]
 
 
 def nearest_neighbors(
     queries: PixelBatch, candidates: PixelBatch, self_index: Int64[Tensor, " query"] | None = None
 ) -> NearestNeighbors:
-    """Return each query's nearest candidate; of equally near ones the first tile's.
+    """Return each query's nearest candidate. Ties go to the first tile.
 
-    `self_index` is the position of each query among the candidates, which then is not counted. Raises CardiganError for unequal shapes or
-    nothing to be near to.
+    `self_index` is the index of each query among the candidates, which is then excluded. Raises CardiganError for
+    unequal shapes or too few candidates.
     """
     _check_shapes(queries, candidates, min_candidates=1 if self_index is None else 2)
     rows = _centered(queries)
@@ -69,11 +75,11 @@ def nearest_neighbors(
     for left in range(0, len(candidates), TILE_SIZE):
         columns = _centered(
             candidates[left : left + TILE_SIZE]
-        )  # tile by tile: as floats all candidates can be gigabytes
+        )  # per tile, because all candidates as floats can take gigabytes
         halves = columns.square().sum(1) / 2
         for top in range(0, len(rows), TILE_SIZE):
             tile = slice(top, top + TILE_SIZE)
-            # (|x - y|^2 - |x|^2) / 2: near pairs are whole halves below 2^23 in size, so float32 neither rounds nor swaps them.
+            # (|x - y|^2 - |x|^2) / 2. For near pairs these are multiples of 1/2 below 2^23, exact in float32.
             scores = torch.addmm(halves[None], rows[tile], columns.T, alpha=-1)
             if self_index is not None:
                 self_column = self_index[tile] - left
@@ -90,7 +96,7 @@ def nearest_neighbors(
 
 
 def nn_labels(test: Pixels, chunks: Iterable[LabeledChunk]) -> Labels:
-    """Return the label of each test picture's nearest sample over all chunks, holding one chunk at a time."""
+    """Return the label of each test image's nearest sample over all chunks, holding one chunk at a time."""
     best = torch.full((len(test),), torch.inf, dtype=torch.float64)
     labels = torch.full((len(test),), -1, dtype=torch.int64)
     for pixels, chunk_labels in chunks:
@@ -101,22 +107,24 @@ def nn_labels(test: Pixels, chunks: Iterable[LabeledChunk]) -> Labels:
             torch.where(is_nearer, chunk_labels[neighbors.index], labels),
         )
     if not bool((labels >= 0).all()):
-        raise CardiganError("No labelled sample to be near to: expected at least 1.")
+        raise CardiganError("0 labeled samples: expected at least 1.")
     return labels
 
 
 def nn_errors(test: Pixels, test_labels: Labels, chunks: Iterable[LabeledChunk]) -> Float[Tensor, " batch"]:
-    """Return 1 for each test picture that its nearest sample names wrongly: the mean is the test error of a 1-nearest-neighbour classifier
-    fitted on the samples (arXiv:1511.06434, appendix A)."""
+    """Return 1 for each test image whose nearest sample has another label.
+
+    The mean is the test error of a 1-nearest-neighbor classifier fitted on the samples (arXiv:1511.06434, appendix A).
+    """
     return (nn_labels(test, chunks) != test_labels).double()
 
 
 def training_neighbors(samples: PixelBatch, training: PixelBatch) -> TrainingNeighbors:
-    """Return each sample's nearest training picture, and how far that one is from its own nearest."""
+    """Return each sample's nearest training image, and the distance from that image to its own nearest one."""
     neighbors = nearest_neighbors(samples, training)
-    unique_indices, place = neighbors.index.unique(return_inverse=True)
+    unique_indices, inverse = neighbors.index.unique(return_inverse=True)
     spacing = nearest_neighbors(training[unique_indices], training, self_index=unique_indices).distance
-    return TrainingNeighbors(neighbors, spacing[place])
+    return TrainingNeighbors(neighbors, spacing[inverse])
 
 
 def nearest_samples(samples: Pixels) -> NearestNeighbors:
@@ -127,11 +135,12 @@ def nearest_samples(samples: Pixels) -> NearestNeighbors:
 def _check_shapes(queries: PixelBatch, candidates: PixelBatch, min_candidates: int) -> None:
     if queries.shape[1:] != candidates.shape[1:]:
         raise CardiganError(
-            f"Pictures of {_shape_text(queries)} beside real ones of {_shape_text(candidates)}: neighbours need equal sizes and channels, so resize them first."
+            f"Samples of {_shape_text(queries)} and real images of {_shape_text(candidates)}: "
+            "expected equal sizes and channels, so resize them first."
         )
     if len(candidates) < min_candidates or len(queries) == 0:
         raise CardiganError(
-            f"{len(queries)} pictures and {len(candidates)} to be near to: expected at least 1 and {min_candidates}."
+            f"{len(queries)} queries and {len(candidates)} candidates: expected at least 1 and {min_candidates}."
         )
 
 

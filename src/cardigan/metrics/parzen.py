@@ -1,6 +1,6 @@
 """The Gaussian Parzen log-likelihood (the GAN paper, arXiv:1406.2661, section 5).
 
-Knows pixels. A weak judge of pictures (arXiv:1511.01844 says why); here for comparison with older papers.
+A weak metric of image quality (arXiv:1511.01844 explains why), provided for comparison with older papers.
 """
 
 import math
@@ -13,7 +13,7 @@ from cardigan.errors import CardiganError
 from cardigan.metrics.statistics import mean_with_error
 
 SIGMAS = tuple(10 ** (-1 + step / 9) for step in range(10))
-"""Window widths tried, in units of white: ten from 0.1 to 1 on a logarithmic scale, as the GAN paper's program does."""
+"""Candidate window widths for pixels in [0, 1]: ten from 0.1 to 1, log-spaced, as in the GAN paper's code."""
 TILE_SIZE = 500
 
 
@@ -22,18 +22,19 @@ def parzen_log_likelihood(
     validation: UInt8[Tensor, "validation _ _ _"],
     test: UInt8[Tensor, "test _ _ _"],
 ) -> tuple[float, float, float]:
-    """Return the mean log-likelihood of the test pictures in nats, its standard error over them, and the window's width.
+    """Return the mean log-likelihood of the test images in nats, its standard error, and the window width.
 
-    The density is a mixture of equal Gaussians around the samples, pixels in [0, 1]; its width is the one of `SIGMAS` under which the
-    validation pictures are likeliest. Raises CardiganError for pictures of different shapes or too few.
+    The density is a mixture of equal Gaussians around the samples, with pixels in [0, 1]. Its width is the value in
+    `SIGMAS` that maximizes the likelihood of the validation images. Raises CardiganError for unequal shapes or too few
+    images.
     """
     if not samples.shape[1:] == validation.shape[1:] == test.shape[1:]:
         raise CardiganError(
-            f"Samples of {tuple(samples.shape[1:])} and real pictures of {tuple(test.shape[1:])}: expected equal shapes."
+            f"Samples of {tuple(samples.shape[1:])} and real images of {tuple(test.shape[1:])}: expected equal shapes."
         )
     if len(samples) == 0 or len(validation) == 0:
         raise CardiganError(
-            f"{len(samples)} samples and {len(validation)} validation pictures: expected at least 1 of each."
+            f"{len(samples)} samples and {len(validation)} validation images: expected at least 1 of each."
         )
     validation_distances = squared_distances(_flatten(validation), _flatten(samples))
     sigma = max(
@@ -47,21 +48,22 @@ def parzen_log_likelihood(
     return *mean_with_error(torch.cat(tile_log_likelihoods)), sigma
 
 
-def log_likelihoods(
-    squared: Float[Tensor, "picture sample"], sigma: float, dimensions: int
-) -> Float64[Tensor, " picture"]:
-    """Return log p of each picture from its squared distances to the samples."""
+def log_likelihoods(squared: Float[Tensor, "image sample"], sigma: float, dimensions: int) -> Float64[Tensor, " image"]:
+    """Return log p of each image from its squared distances to the samples."""
     exponents = (squared * (-0.5 / sigma**2)).logsumexp(1).double()
     return exponents - math.log(squared.shape[1]) - 0.5 * dimensions * math.log(2 * math.pi * sigma**2)
 
 
 def squared_distances(
-    images: Float[Tensor, "picture value"], samples: Float[Tensor, "sample value"]
-) -> Float[Tensor, "picture sample"]:
+    images: Float[Tensor, "image value"], samples: Float[Tensor, "sample value"]
+) -> Float[Tensor, "image sample"]:
     norms = images.square().sum(1)[:, None] + samples.square().sum(1)
     return norms.addmm_(images, samples.T, alpha=-2).clamp_(min=0)
 
 
 def _flatten(pixels: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n value"]:
-    """Return pixels in [0, 1], one row a picture, in float32: distances are then good to 1e-4 of some 50, far below the error of the mean."""
+    """Return pixels in [0, 1] as float32, one row per image.
+
+    Distances of about 50 are then accurate to 1e-4, far below the error of the mean.
+    """
     return pixels.flatten(1).float() / 255

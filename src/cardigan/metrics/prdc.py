@@ -1,6 +1,6 @@
-"""Precision, recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797): how much two sets of features overlap.
+"""Precision, recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797) of two sets of features.
 
-Knows balls around pictures that reach to a k-th neighbour; does not know what the features are. Exact, float64, one tile of distances at a time.
+The computation is exact, in float64, one tile of distances at a time.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from torch import Tensor
 from cardigan.errors import CardiganError
 
 TILE_SIZE = 1_000
-"""Rows of distances held at a time."""
+"""Rows of the distance matrix in memory at a time."""
 NUM_NEIGHBORS = 5
-"""The k of all four numbers: what arXiv:2002.09797 recommends; arXiv:1904.06991 used 3."""
+"""k of all four metrics, as arXiv:2002.09797 recommends. arXiv:1904.06991 used 3."""
 
 
 @dataclass(frozen=True)
 class Prdc:
-    """What each picture contributes; the four numbers are the means."""
+    """The contribution of each image. The metrics are the means."""
 
     precision: Float64[Tensor, " generated"]
-    """1 where a generated picture lies in some real ball."""
+    """1 where a generated image lies in a real ball."""
     recall: Float64[Tensor, " real"]
-    """1 where a real picture lies in some generated ball."""
+    """1 where a real image lies in a generated ball."""
     density: Float64[Tensor, " generated"]
-    """In how many real balls a generated picture lies, divided by k: its mean may exceed 1."""
+    """The number of real balls that contain a generated image, divided by k. The mean may exceed 1."""
     coverage: Float64[Tensor, " real"]
-    """1 where a real ball holds some generated picture."""
+    """1 where a real ball contains a generated image."""
 
 
 def prdc(
@@ -36,15 +36,16 @@ def prdc(
     generated: Float[Tensor, "generated feature"],
     num_neighbors: int = NUM_NEIGHBORS,
 ) -> Prdc:
-    """Return each picture's part in precision, recall (arXiv:1904.06991, eq. 1, 2), density and coverage (arXiv:2002.09797, eq. 3, 5).
+    """Return each image's contribution to precision, recall, density and coverage.
 
-    A ball reaches from a picture to its k-th nearest neighbour of the same set, itself not counted; what lies on its surface lies in it.
-    Raises CardiganError for sets too small to have k neighbours.
+    See arXiv:1904.06991, eq. 1 and 2, and arXiv:2002.09797, eq. 3 and 5. A ball around an image reaches to its k-th
+    nearest neighbor in the same set, excluding itself. Balls are closed. Raises CardiganError for sets with fewer than
+    k + 1 images.
     """
     smaller = min(len(real), len(generated))
     if smaller <= num_neighbors:
         raise CardiganError(
-            f"{smaller} pictures: balls that reach to neighbour {num_neighbors} need at least {num_neighbors + 1} on each side."
+            f"{smaller} images: {num_neighbors} nearest neighbors need at least {num_neighbors + 1} on each side."
         )
     real, generated = real.double(), generated.double()
     real_radii, generated_radii = knn_radii(real, num_neighbors), knn_radii(generated, num_neighbors)
@@ -70,9 +71,7 @@ def knn_radii(rows: Float64[Tensor, "n feature"], num_neighbors: int) -> Float64
     for start in range(0, len(rows), TILE_SIZE):
         distances = squared_distances(rows[start : start + TILE_SIZE], rows)
         rows_in_tile = torch.arange(len(distances))
-        distances[rows_in_tile, start + rows_in_tile] = (
-            torch.inf
-        )  # a row is no neighbour of itself, but an equal one is
+        distances[rows_in_tile, start + rows_in_tile] = torch.inf  # excludes the row itself, not duplicates of it
         kth_distances.append(distances.kthvalue(num_neighbors, dim=1).values)
     return torch.cat(kth_distances)
 
@@ -80,6 +79,6 @@ def knn_radii(rows: Float64[Tensor, "n feature"], num_neighbors: int) -> Float64
 def squared_distances(
     first: Float64[Tensor, "n feature"], second: Float64[Tensor, "m feature"]
 ) -> Float64[Tensor, "n m"]:
-    """Return |x - y|^2 for all pairs, by one matrix product; never below 0."""
+    """Return |x - y|^2 for all pairs by one matrix product, clamped to at least 0."""
     norms = first.square().sum(1)[:, None] + second.square().sum(1)
     return norms.addmm_(first, second.T, alpha=-2).clamp_(min=0)

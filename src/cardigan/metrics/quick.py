@@ -1,7 +1,4 @@
-"""The quick score at checkpoints: the score that picks the best checkpoint, and what else is seen on the way.
-
-Knows pictures and classes; draws nothing and trains nothing.
-"""
+"""The quick score at checkpoints, which selects the best checkpoint. A lower score is better."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,27 +34,34 @@ from cardigan.shapes import Pixels
 
 ClassCounts = Int64[Tensor, " class"]
 BUILTIN_NUM_SAMPLES = {"mnist": 2_000, "stacked-mnist": 2_000}
-"""Pictures drawn for the score that picks the best checkpoint; few, so that judging stays cheap."""
+"""Samples for the quick score of built-in sources. A small number keeps it cheap."""
 NUM_SAMPLES = 1_000
-"""The same for other sources, and the most real pictures they are compared with."""
+"""Samples for other sources, and the maximum number of real images to compare with."""
 MIN_SAMPLES = 100
-"""Where there are few real pictures, no more are drawn than there are of them, but so many at least."""
+"""Minimum samples if there are fewer real images than `NUM_SAMPLES`."""
 FEATURE_SIDE = 128
-"""Photographs are looked at in this size: a third of the arithmetic of the usual 224, for a score that is only compared with itself."""
+"""Input side of EfficientNet-Lite0. It takes a third of the arithmetic of the usual 224."""
 THUMBNAIL_SIDE = 8
-"""Where no backbone is installed pictures are compared as thumbnails of this side."""
+"""Side of the thumbnails that are compared if no backbone is installed."""
 
 
 @dataclass(frozen=True)
 class QuickScorer:
-    """How many pictures to draw, and what judges them. A lower `score` is better; `score_standard_error` is its standard error."""
+    """A number of samples and the function that scores them.
+
+    `score` returns at least `score`, for which lower is better, and `score_standard_error`.
+    """
 
     num_samples: int
     score: Callable[[Pixels], dict[str, float]]
 
 
 def quick_scorer(source: ImageSource, data: DataConfig, holdout: ImageSource | None = None) -> QuickScorer:
-    """Return what judges pictures drawn in this frame: digits by digits, others by the source's own held-out pictures, if it has enough, or all."""
+    """Return the quick scorer for images in this shape.
+
+    Digits are compared with the test digits. Other images are compared with the holdout if it is large enough,
+    otherwise with the training images.
+    """
     if source.name == "mnist":
         counts = class_counts(source.labels.cpu(), source.num_classes)
         return QuickScorer(
@@ -72,7 +76,7 @@ def quick_scorer(source: ImageSource, data: DataConfig, holdout: ImageSource | N
 
 @dataclass
 class FeatureDistance:
-    """Scores pictures by the distance of their features to those of real ones, which are computed when they are first needed."""
+    """Score images by the Frechet distance of their features to those of real images, computed on first use."""
 
     real: ImageSource
     data: DataConfig
@@ -87,7 +91,7 @@ class FeatureDistance:
 
 
 def quick_features(pixels: Pixels) -> Float[Tensor, "batch feature"]:
-    """Return features of the photograph backbone, of pictures at most 128 pixels high and wide; without its weights, thumbnails."""
+    """Return EfficientNet-Lite0 features at 128x128, or thumbnails if its weights are not installed."""
     if not is_installed() or pixels.shape[1] not in (1, 3, 4):
         return adaptive_avg_pool2d(pixels.float() / 255, THUMBNAIL_SIDE).flatten(1)
     network, _ = efficientnet_lite0()
@@ -101,16 +105,19 @@ def quick_features(pixels: Pixels) -> Float[Tensor, "batch feature"]:
 
 
 def _score_digits(pixels: Pixels, data: DataConfig, expected: ClassCounts | None) -> dict[str, float]:
-    """Score digits by their distance to the test digits; beside it, how far their classes are from the data's."""
+    """Return the Frechet distance to the test digits, and the KL divergence of the classes from the data's."""
     features = digit_features(to_mnist_shape(pixels, data))
     values = _score_values(frechet_with_influence_error(features, digit_reference()))
-    if expected is not None:  # of a class that the data lacks, pictures would be infinitely far
+    if expected is not None:  # the KL divergence is infinite for a class that the data lacks
         values["class_kl"] = round(class_kl(class_counts(predict_digits(features), len(expected)), expected), 6)
     return values
 
 
 def _score_stacked(pixels: Pixels, data: DataConfig) -> dict[str, float]:
-    """Score stacks by the divergence of their modes from even ones (which so few samples alone raise by about 0.3), and count the modes."""
+    """Return the KL divergence of the modes from uniform, and the modes covered.
+
+    The small sample alone adds about 0.3 to the divergence.
+    """
     counts = class_counts(stacked_modes(to_reference_shape(pixels, data, (3, SIDE, SIDE))), NUM_STACKED_MODES)
     uniform = uniform_counts(NUM_STACKED_MODES)
     error = bootstrap_error(counts, partial(class_kl, reference=uniform), 0)
@@ -122,13 +129,13 @@ def _score_values(value: tuple[float, float]) -> dict[str, float]:
 
 
 MAX_IMAGES = 500
-"""Pictures of each kind: enough to order fits, in seconds."""
+"""Maximum images per side. Enough to rank models in seconds."""
 
 
 def quick_distance(reader: Reader, data: DataConfig, draw: Callable[[int], Pixels]) -> float:
-    """Return the Frechet distance of as many drawn pictures as there are given ones, the first 500 at most, over quick features.
+    """Return the Frechet distance over quick features between given images and as many generated ones, at most 500.
 
-    Given pictures are brought into the frame `data` describes. Raises CardiganError for fewer than two.
+    Given images are resized as `data` describes. Raises CardiganError for fewer than two.
     """
     real = decode_in_memory(
         reader, decode_spec(data), data.num_workers, entries=range(min(MAX_IMAGES, len(reader)))

@@ -1,6 +1,6 @@
-"""The two sides of a judgement: real pictures, some trained on and some held out, and where the judged pictures come from.
+"""The two sides of an evaluation: real images (training and holdout), and a sampler of images to evaluate.
 
-Knows how to bring generated pictures into the frame of the real ones; computes no number.
+Also resizes generated images to the shape of the real ones. Computes no metrics.
 """
 
 import hashlib
@@ -21,25 +21,25 @@ from cardigan.rng import stream
 from cardigan.shapes import Labels, Pixels
 
 NUM_VALIDATION = 1_000
-"""The last training pictures, kept for choosing a Parzen window: no real baseline is drawn from them."""
+"""The last training images, reserved for choosing the Parzen window. Real baselines exclude them."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Real pictures to judge by, in one frame."""
+    """Real images to compare with, all of one shape."""
 
     name: str
     split: str
-    """What the held-out pictures are called."""
+    """Name of the split in `holdout`."""
     train: UInt8[Tensor, "training channel height width"]
     train_labels: Int64[Tensor, " train"]
     holdout: UInt8[Tensor, "holdout channel height width"]
     holdout_labels: Int64[Tensor, " holdout"]
     num_classes: int
     extractor: str = "digits"
-    """What judges such pictures unless another is asked for."""
+    """Default feature extractor."""
     fingerprint: str = ""
-    """A name for exactly these pictures, where one is known without reading them all."""
+    """Identifies these images without reading them all, if known."""
 
     @property
     def image_shape(self) -> ImageShape:
@@ -47,7 +47,7 @@ class Reference:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of all pixels and labels, or of what is known to determine them."""
+        """SHA-256 of all pixels and labels, or of the fingerprint."""
         if self.fingerprint:
             return hashlib.sha256(self.fingerprint.encode()).hexdigest()
         digest = hashlib.sha256()
@@ -58,7 +58,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Where judged pictures come from: `draw(start, stop)` returns those numbered so, in the reference's frame, with labels if they have any."""
+    """A source of images to evaluate.
+
+    `draw(start, stop)` returns the images with these indices in the reference's shape, and their labels if any.
+    """
 
     draw: Callable[[int, int], tuple[Pixels, Labels | None]]
     seed: int = 0
@@ -67,13 +70,13 @@ class Sampler:
     images_seen: int | None = None
     train_split: str = "train"
     num_available: int | None = field(default=None)
-    """How many there are; None is any number."""
+    """Number of images. None: unlimited."""
 
 
 def array_sampler(pixels: Pixels, labels: Int64[Tensor, " label"] | None = None) -> Sampler:
-    """Return a sampler of pictures that are there already, in the reference's frame; raises CardiganError for labels of another count."""
+    """Return a sampler of existing images in the reference's shape. Raises CardiganError for a wrong label count."""
     if labels is not None and len(labels) != len(pixels):
-        raise CardiganError(f"{len(labels)} labels for {len(pixels)} pictures: expected one each.")
+        raise CardiganError(f"{len(labels)} labels for {len(pixels)} images: expected one each.")
     return Sampler(
         lambda start, stop: (pixels[start:stop], None if labels is None else labels[start:stop]),
         num_available=len(pixels),
@@ -81,27 +84,27 @@ def array_sampler(pixels: Pixels, labels: Int64[Tensor, " label"] | None = None)
 
 
 def train_sampler(reference: Reference, seed: int = 0) -> Sampler:
-    """Return a sampler of real training pictures in random order: what a perfect generator would draw."""
+    """Return a sampler of training images in random order, as a perfect generator would produce."""
     order = torch.randperm(max(0, len(reference.train) - NUM_VALIDATION), generator=stream(seed, "floor", 0))
     return _real_sampler(reference.train, reference.train_labels, order, seed)
 
 
 def holdout_sampler(reference: Reference, seed: int = 0) -> Sampler:
-    """Return a sampler of real pictures that were not trained on: what a perfect generator that copies nothing would draw."""
+    """Return a sampler of holdout images, as a perfect generator that copies nothing would produce."""
     order = torch.randperm(len(reference.holdout), generator=stream(seed, "floor", 1))
     return _real_sampler(reference.holdout, reference.holdout_labels, order, seed)
 
 
-def _real_sampler(pixels: Pixels, labels: Labels, order: Int64[Tensor, " place"], seed: int) -> Sampler:
+def _real_sampler(pixels: Pixels, labels: Labels, order: Int64[Tensor, " position"], seed: int) -> Sampler:
     return Sampler(
         lambda start, stop: (pixels[order[start:stop]], labels[order[start:stop]]), seed, num_available=len(order)
     )
 
 
 def to_reference_shape(pixels: Pixels, data: DataConfig, image_shape: ImageShape) -> UInt8[Tensor, "batch _ _ _"]:
-    """Return generated pictures in the frame of the real ones: the inverse of the frame they were trained in.
+    """Return generated images in the shape of the real ones, inverting the resize of training.
 
-    Raises CardiganError where the real ones have another number of channels, unless they are grey digits.
+    Raises CardiganError for another number of channels, unless the real images are gray digits.
     """
     if tuple(pixels.shape[1:]) == image_shape:
         return pixels
@@ -110,7 +113,8 @@ def to_reference_shape(pixels: Pixels, data: DataConfig, image_shape: ImageShape
     channels, height, width = image_shape
     if pixels.shape[1] != channels:
         raise CardiganError(
-            f"Generated pictures of {pixels.shape[1]} channels beside real ones of {channels}: give a reference of equal channels."
+            f"Generated images of {pixels.shape[1]} channels and real images of {channels}: "
+            "use a reference with equal channels."
         )
     if data.resize == "pad" and pixels.shape[2] >= height and pixels.shape[3] >= width:
         top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
@@ -119,7 +123,7 @@ def to_reference_shape(pixels: Pixels, data: DataConfig, image_shape: ImageShape
 
 
 def describe_resize(data: DataConfig, image_shape: ImageShape) -> str:
-    """Return in words what `to_reference_shape` does."""
+    """Return a description of what `to_reference_shape` does."""
     generated_shape = (data.channels, data.height, data.width)
     if generated_shape == image_shape:
         return "as generated"

@@ -1,7 +1,4 @@
-"""Which real pictures a model is judged by: its source's, some trained on and some held out.
-
-Reads sources; computes no number.
-"""
+"""Load the real images to evaluate a model with: the training images and the holdout of its source."""
 
 from pathlib import Path
 
@@ -17,16 +14,16 @@ from cardigan.run.directory import RunDirectory, source_changes, source_fingerpr
 
 
 def load_reference(config: Config, model: Path | None = None) -> Reference:
-    """Return the real pictures that a model of these settings is judged by: held-out ones, or those it was trained on where none were held out.
+    """Return the real images to evaluate a model with this config: the holdout, or the training images if there is none.
 
-    Digits stand as they are stored, other pictures in the frame of the training. `model` is where it lies; if that is in a run, the pictures must be
-    those the run was trained on. Raises CardiganError for a source that is no longer there or has changed.
+    Digits keep their stored shape; other images have the shape of training. `model` is the model's path. If it is in a
+    run, the images must be those of the run. Raises CardiganError for a source that is missing or has changed.
     """
     data = config.data
     if not data.source:
         raise CardiganError(
-            "This generator does not say which pictures it was trained on, and it can only be judged beside real ones: "
-            "name them with `cardigan evaluate MODEL --reference PICTURES`."
+            "This generator does not record its training images, and evaluation needs real images: "
+            "add them with `cardigan evaluate MODEL --reference IMAGES`."
         )
     if data.source in BUILTIN_DATASETS:
         return builtin_reference(data.source, data.max_images)
@@ -36,9 +33,9 @@ def load_reference(config: Config, model: Path | None = None) -> Reference:
 
 
 def builtin_reference(source: str, max_images: int = 0) -> Reference:
-    """Return the digits, or stacks of them, as they are stored: those trained on, all of them or `max_images`, and the test ones."""
+    """Return the training images (all, or `max_images`) and the test images of a built-in source, as stored."""
     train = random_subset(BUILTIN_DATASETS[source]("train"), max_images)
-    name = f"{source} ({max_images:,} to train on)" if max_images else source
+    name = f"{source} ({max_images:,} training images)" if max_images else source
     test = BUILTIN_DATASETS[source]("test")
     return Reference(name, "test", train.pixels, train.labels, test.pixels, test.labels, test.num_classes)
 
@@ -66,7 +63,10 @@ def _reference_from_sources(name: str, train: ImageSource, holdout: ImageSource 
 
 
 def _check_source_unchanged(datasets: Datasets, model: Path | None) -> None:
-    """Raise CardiganError if the pictures are not those the model's run remembers: what was held out then might have been trained on."""
+    """Raise CardiganError if the images differ from those of the model's run.
+
+    Otherwise the holdout might contain training images.
+    """
     folders = [] if model is None or is_hub_address(model) else [model, *model.absolute().parents[:2]]
     run = next((RunDirectory(folder) for folder in folders if (folder / "source.json").exists()), None)
     saved_fingerprint = (
@@ -75,6 +75,6 @@ def _check_source_unchanged(datasets: Datasets, model: Path | None) -> None:
     changes = source_changes(saved_fingerprint, datasets.source_fingerprint) if saved_fingerprint else ""
     if changes:
         raise CardiganError(
-            f"The pictures in {datasets.source_fingerprint['source']} are not those the model was trained on ({changes}), so it cannot be judged by them: "
-            "bring them back."
+            f"The images in {datasets.source_fingerprint['source']} are not those the model was trained on ({changes}), "
+            "so it cannot be evaluated with them: restore them."
         )

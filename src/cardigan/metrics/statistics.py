@@ -1,7 +1,4 @@
-"""Means, covariances and standard errors in float64, gathered chunk by chunk.
-
-Does not know what the rows are.
-"""
+"""Means, covariances and standard errors in float64, computed chunk by chunk."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +15,14 @@ from cardigan.metrics.frechet import Gaussian, frechet_distance
 from cardigan.rng import stream
 
 NUM_BLOCKS = 20
-"""Parts that samples are divided into for a jackknife: the error's own relative error is 1 / sqrt(2 (BLOCKS - 1)), 16 %."""
+"""Blocks of a jackknife. The relative error of the standard error is 1 / sqrt(2 (NUM_BLOCKS - 1)), 16 %."""
 NUM_RESAMPLES = 200
-"""Bootstrap draws for numbers made from counts."""
+"""Bootstrap resamples for metrics of class counts."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """How many rows were seen, their mean, and a triangle R with R^T R = the sum of (row - mean)(row - mean)^T."""
+    """Row count, mean, and an upper triangular R with R^T R equal to the sum of (row - mean)(row - mean)^T."""
 
     count: int
     mean: Float64[Tensor, " feature"]
@@ -33,16 +30,19 @@ class Moments:
 
 
 def moments(rows: Float[Tensor, "n feature"]) -> Moments:
-    """Return the moments of a chunk of rows; raises CardiganError for none."""
+    """Return the moments of a chunk of rows. Raises CardiganError for 0 rows."""
     if len(rows) == 0:
-        raise CardiganError("A distribution of 0 pictures: expected at least 1.")
+        raise CardiganError("A distribution of 0 images: expected at least 1.")
     rows = rows.double()
     mean = rows.mean(0)
     return Moments(len(rows), mean, _qr_factor(rows - mean))
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
-    """Return the moments of both sets of rows together (Chan, Golub, LeVeque 1979, eq. 2.1; in triangles, so nothing is squared)."""
+    """Return the moments of both sets of rows together (Chan, Golub, LeVeque 1979, eq. 2.1).
+
+    QR factors replace covariances, which avoids squaring.
+    """
     count = first.count + second.count
     shift = second.mean - first.mean
     between = shift * math.sqrt(first.count * second.count / count)
@@ -54,33 +54,33 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
 
 
 def streaming_moments(chunks: Iterable[Float[Tensor, "_ feature"]]) -> Moments:
-    """Return the moments of all chunks, holding one at a time; raises CardiganError if there is none."""
+    """Return the moments of all chunks, holding one at a time. Raises CardiganError if there are none."""
     chunk_moments = (moments(chunk) for chunk in chunks)
     first = next(chunk_moments, None)
     if first is None:
-        raise CardiganError("A distribution of 0 pictures: expected at least 1.")
+        raise CardiganError("A distribution of 0 images: expected at least 1.")
     return reduce(merge_moments, chunk_moments, first)
 
 
 def gaussian_from_moments(row_moments: Moments) -> Gaussian:
-    """Return the normal distribution with these moments (n - 1 in the denominator); raises CardiganError for fewer than two rows."""
+    """Return the Gaussian with these moments (n - 1 in the denominator). Raises CardiganError below two rows."""
     if row_moments.count < 2:
-        raise CardiganError(f"A distribution of {row_moments.count} pictures: expected at least 2.")
+        raise CardiganError(f"A distribution of {row_moments.count} images: expected at least 2.")
     return Gaussian(row_moments.mean, row_moments.root / math.sqrt(row_moments.count - 1))
 
 
 def jackknife_blocks(count: int) -> list[slice]:
-    """Return the parts of `count` samples that a jackknife leaves out one by one; raises CardiganError for too few samples."""
+    """Return the blocks of a jackknife over `count` samples. Raises CardiganError for too few samples."""
     if count < 2 * NUM_BLOCKS:
         raise CardiganError(
-            f"{count} samples: a standard error needs at least {2 * NUM_BLOCKS}, so draw more with --samples."
+            f"{count} samples: a standard error needs at least {2 * NUM_BLOCKS}, so increase --samples."
         )
     edges = [count * block // NUM_BLOCKS for block in range(NUM_BLOCKS + 1)]
     return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 def frechet_with_error(rows: Float[Tensor, "n feature"], reference: Gaussian) -> tuple[float, float]:
-    """Return the Frechet distance of the rows to a reference, and its standard error by jackknife over blocks of rows."""
+    """Return the Frechet distance of the rows to a reference, and its standard error by block jackknife."""
     block_moments = [moments(rows[block]) for block in jackknife_blocks(len(rows))]
     prefix_moments, suffix_moments = (
         list(accumulate(block_moments, merge_moments)),
@@ -98,7 +98,7 @@ def frechet_with_error(rows: Float[Tensor, "n feature"], reference: Gaussian) ->
 
 
 def jackknife(rows: Float[Tensor, "n feature"], statistic: Callable[[Tensor], float]) -> tuple[float, float]:
-    """Return a statistic of the rows, and its standard error by leaving out one block of rows at a time."""
+    """Return a statistic of the rows, and its standard error by block jackknife."""
     leave_one_out = [
         statistic(torch.cat([rows[: block.start], rows[block.stop :]])) for block in jackknife_blocks(len(rows))
     ]
@@ -106,25 +106,25 @@ def jackknife(rows: Float[Tensor, "n feature"], statistic: Callable[[Tensor], fl
 
 
 def jackknife_error(leave_one_out: Sequence[float]) -> float:
-    """Return the standard error from the values without each block (Efron 1982, eq. 3.6)."""
+    """Return the standard error from the leave-one-out values (Efron 1982, eq. 3.6)."""
     values = torch.tensor(leave_one_out, dtype=torch.float64)
     return math.sqrt((len(values) - 1) * float(values.var(correction=0)))
 
 
 def bootstrap_error(counts: Int64[Tensor, " class"], statistic: Callable[[Tensor], float], seed: int) -> float:
-    """Return the standard error of a statistic of class counts, the samples redrawn with replacement (Efron 1979)."""
+    """Return the standard error of a statistic of class counts by bootstrap over samples (Efron 1979)."""
     total = int(counts.sum())
-    draws = torch.multinomial(
+    resamples = torch.multinomial(
         counts.double(), total * NUM_RESAMPLES, replacement=True, generator=stream(seed, "bootstrap", 0)
     ).reshape(NUM_RESAMPLES, total)
     values = torch.tensor(
-        [statistic(torch.bincount(draw, minlength=len(counts))) for draw in draws], dtype=torch.float64
+        [statistic(torch.bincount(resample, minlength=len(counts))) for resample in resamples], dtype=torch.float64
     )
     return float(values.std())
 
 
 def mean_with_error(values: Float[Tensor, " n"]) -> tuple[float, float]:
-    """Return the mean of independent values and its standard error; raises CardiganError for fewer than two."""
+    """Return the mean of independent values and its standard error. Raises CardiganError for fewer than two."""
     if len(values) < 2:
         raise CardiganError(f"The mean of {len(values)} values: a standard error needs at least 2.")
     values = values.double()

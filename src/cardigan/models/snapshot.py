@@ -13,6 +13,7 @@ from cardigan.config import Config, experiment_settings, from_dict, to_dict
 from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import read_metadata, read_tensors, write_tensors
+from cardigan.latents.sampling import find_latent
 from cardigan.models.foreign.reader import read_foreign_generator
 from cardigan.models.hub import WEIGHTS_FILE, download_model, is_hub_address, parse_hub_address
 from cardigan.models.limits import check_metadata, check_num_blocks
@@ -20,6 +21,7 @@ from cardigan.models.pretrained import check_sha256, verify_weights
 from cardigan.models.quantize import WeightsDtype, dequantize_state, quantize_state
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
+from cardigan.plugins import load_plugins, missing_plugins
 from cardigan.run.checkpoint import list_checkpoints
 from cardigan.run.directory import RunDirectory
 
@@ -50,6 +52,7 @@ def snapshot_metadata(config: Config, spec: ImageSpec, images_seen: int) -> dict
         "num_classes": spec.num_classes,
         **names,
         "images_seen": images_seen,
+        **({"plugins": plugins} if (plugins := load_plugins()) else {}),
     }
 
 
@@ -95,10 +98,13 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
         config, images_seen = from_dict(metadata["config"]), int(metadata["images_seen"])
         spec = image_spec(config.data, int(metadata["num_classes"]), _class_names(metadata))
         check_num_blocks(config)
+        find_latent(config.latent.distribution)
         with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
             generator = build_generator(config, spec)
     except CardiganError as error:
-        raise CardiganError(f"{file} cannot be read here: {error}") from error
+        plugins = metadata.get("plugins")
+        hint = missing_plugins({str(name): str(plugins[name]) for name in plugins}) if isinstance(plugins, dict) else ""
+        raise CardiganError(f"{file} cannot be read here: {' '.join((str(error), hint)).strip()}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CardiganError(f"{file} has a damaged header: give another copy of it.") from error
     tensors = read_tensors(file, prefix)

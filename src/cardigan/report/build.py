@@ -52,7 +52,7 @@ class Evaluation:
     metrics: Mapping[str, MetricValue]
     protocol: str
     neighbors: Figure | None = None
-    """The samples nearest to training images, beside those."""
+    """The samples nearest to training images, paired with those."""
 
 
 def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:

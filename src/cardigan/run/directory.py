@@ -17,6 +17,9 @@ from cardigan.config import Config, config_diff, from_dict, to_dict
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
 
+CONFIG_FORMAT = 2
+"""The number that config.json carries. It goes up when a setting or a journal key changes its name or meaning."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -145,7 +148,7 @@ def lock_for_training(
     _acquire_lock(run, lock)
     _OPEN_LOCKS.add(lock)
     atomic.remove_temporaries(run.path)
-    content = {"format": 2, "config": to_dict(config), "provenance": provenance}
+    content = {"format": CONFIG_FORMAT, "config": to_dict(config), "provenance": provenance}
     if source_metadata and not run.source.exists():
         atomic.write_bytes(run.source, json.dumps(source_metadata, indent=1).encode())
     atomic.write_bytes(run.config, json.dumps(content, indent=1).encode())
@@ -252,6 +255,11 @@ def _read_config_json(run: RunDirectory) -> dict[str, Any]:
         content = json.loads(run.config.read_bytes())
         if not isinstance(content["config"], dict):
             raise TypeError
+        if content.get("format") != CONFIG_FORMAT:
+            raise CardiganError(
+                f"{run.path} is of another version of Cardigan (format {content.get('format')!r}, this version reads "
+                f"{CONFIG_FORMAT}): use the version that trained it (`provenance` in {run.config.name}), or train again."
+            )
         return content
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CardiganError(

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from cardigan.plugins import load_plugins
+
 
 def provenance(command: list[str], device: torch.device, arithmetic: str) -> dict[str, Any]:
     """Return versions, commit, machine, command line and the networks' arithmetic as plain JSON values."""
@@ -24,6 +26,7 @@ def provenance(command: list[str], device: torch.device, arithmetic: str) -> dic
         "num_threads": torch.get_num_threads(),
         "commit": _commit(),
         "command": command,
+        "plugins": load_plugins(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Classes from folders and files, whatever the order and spelling of their rows; classes as numbers."""
+"""Classes from folders and label files, in any order and spelling of rows, and their encoding as integers."""
 
 import json
 import zipfile
@@ -24,13 +24,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def read_labels(folder: Path, given: str | Path) -> list[str | int | None]:
-    return list(open_reader(str(folder), str(given)).labels)
+def read_labels(folder: Path, labels: str | Path) -> list[str | int | None]:
+    return list(open_reader(str(folder), str(labels)).labels)
 
 
-def error_message(folder: Path, given: str | Path) -> str:
+def error_message(folder: Path, labels: str | Path) -> str:
     with pytest.raises(CardiganError) as caught:
-        open_reader(str(folder), str(given))
+        open_reader(str(folder), str(labels))
     return str(caught.value)
 
 
@@ -48,7 +48,7 @@ def test_common_parent_folders_are_not_classes():
     assert folder_labels("", ["data/a/1.png", "data/b/x/2.png"]) == ["a", "b"]
     assert folder_labels("", ["data/train/1.png", "data/train/2.png"]) == ["train", "train"]
     assert folder_labels("", ["a/1.png", "2.png"]) == ["a", None]
-    with pytest.raises(CardiganError, match="put each class into a sub-folder"):
+    with pytest.raises(CardiganError, match="put each class into a subfolder"):
         folder_labels("", ["1.png"])
 
 
@@ -155,7 +155,7 @@ def test_dataset_json(folder):
 
 
 @pytest.mark.parametrize(
-    ("given", "numbers", "names"),
+    ("labels", "indices", "names"),
     [
         ([], [], []),
         ([None, None], [None, None], []),
@@ -167,5 +167,5 @@ def test_dataset_json(folder):
         (["²", "1"], [1, 0], ["1", "²"]),
     ],
 )
-def test_encode_labels(given, numbers, names):
-    assert encode_labels(given) == (numbers, names)
+def test_encode_labels(labels, indices, names):
+    assert encode_labels(labels) == (indices, names)

@@ -1,4 +1,4 @@
-"""The promises of a Reader, kept by each kind of source made from the same twelve images."""
+"""The guarantees of a Reader, for every format, on the same twelve images."""
 
 import gzip
 import io
@@ -131,10 +131,10 @@ def parquet_folder(place: Path, images: ImageList) -> SourceMaker:
     return lambda: open_reader(str(place))
 
 
-def _huggingface_dataset(pictures: ImageList) -> datasets.Dataset:
+def _huggingface_dataset(images: ImageList) -> datasets.Dataset:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
-    images = [{"bytes": png(image), "path": None} for image in pictures]
-    return datasets.Dataset.from_dict({"image": images, "label": CLASSES[: len(pictures)]}, features=features)
+    encoded = [{"bytes": png(image), "path": None} for image in images]
+    return datasets.Dataset.from_dict({"image": encoded, "label": CLASSES[: len(images)]}, features=features)
 
 
 def saved_dataset(place: Path, images: ImageList) -> SourceMaker:
@@ -261,11 +261,11 @@ def test_reopening_gives_equal_reader(source, tmp_path):
 
 @every_source
 def test_fingerprint_changes_with_images(source, tmp_path):
-    marks = []
+    fingerprints = []
     for images in (IMAGES, [*IMAGES[:-1], IMAGES[0]], IMAGES[:-1]):
-        marks.append(make_source(source, tmp_path, images)().fingerprint)
-        time.sleep(0.02)  # file systems count time in steps of some milliseconds
-    assert len(set(marks)) == 3
+        fingerprints.append(make_source(source, tmp_path, images)().fingerprint)
+        time.sleep(0.02)  # file systems store times in steps of some milliseconds
+    assert len(set(fingerprints)) == 3
 
 
 @every_source
@@ -273,18 +273,18 @@ def test_forked_process_reads_equal_images(source, tmp_path):
     reader = make_source(source, tmp_path)()
     reader.read(0)
     context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    process = context.Process(target=_read_in_reverse, args=(reader, answers))
+    queue = context.Queue()
+    process = context.Process(target=_read_in_reverse, args=(reader, queue))
     process.start()
     before = [
         decode_image(reader.read(index), SPEC).tobytes() for index in range(NUM_IMAGES)
-    ]  # while the other reads too
-    assert answers.get(timeout=60) == before
+    ]  # while the other process also reads
+    assert queue.get(timeout=60) == before
     process.join(timeout=60)
     assert process.exitcode == 0
     assert decode_image(reader.read(3), SPEC).tobytes() == before[3]
 
 
-def _read_in_reverse(reader: Reader, answers: multiprocessing.Queue) -> None:
-    backwards = [decode_image(reader.read(index), SPEC).tobytes() for index in reversed(range(NUM_IMAGES))]
-    answers.put(backwards[::-1])
+def _read_in_reverse(reader: Reader, queue: multiprocessing.Queue) -> None:
+    contents = [decode_image(reader.read(index), SPEC).tobytes() for index in reversed(range(NUM_IMAGES))]
+    queue.put(contents[::-1])

@@ -34,14 +34,14 @@ IMAGE = b"an image, as far as readers know"
 
 
 def error_message(source: Path | str, labels: str = "") -> str:
-    """Return the sentence that a source is refused with."""
+    """Return the error message of an invalid source."""
     with pytest.raises(CardiganError) as caught:
         open_reader(str(source), labels)
     return str(caught.value)
 
 
 def unreadable_reason(reader: Reader, title: str) -> str:
-    """Return why an image is not read."""
+    """Return why an image is unreadable."""
     with pytest.raises(UnreadableImage) as caught:
         reader.read(entry_names(reader).index(title))
     return str(caught.value)
@@ -68,7 +68,7 @@ def test_missing_path_suggests_closest_name(tmp_path):
 
 def test_unknown_file_format(tmp_path):
     assert "has an unknown format: expected a folder" in error_message(write_file(tmp_path / "notes.txt"))
-    assert "give the folder" in error_message(write_file(tmp_path / "one.PNG"))
+    assert "give its folder" in error_message(write_file(tmp_path / "one.PNG"))
 
 
 def test_format_is_detected_by_content(tmp_path):
@@ -183,7 +183,7 @@ def test_folder_without_list_permission(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deny_access)
-    assert "secret' cannot be listed (Permission denied): allow it" in error_message(tmp_path)
+    assert "secret' cannot be listed (Permission denied): make it readable" in error_message(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
@@ -241,7 +241,7 @@ def test_damaged_zip(tmp_path):
         with zipfile.ZipFile(tmp_path / "p.zip", "a") as archive:
             archive.writestr(name, IMAGE * 9, compress_type=zipfile.ZIP_DEFLATED if name == "b.png" else None)
     content = (tmp_path / "p.zip").read_bytes()
-    write_file(tmp_path / "p.zip", content.replace(b"an image, as", b"a pictura, as", 1))
+    write_file(tmp_path / "p.zip", content.replace(b"an image, as", b"an imaga, as", 1))
     reader = open_reader(str(tmp_path / "p.zip"))
     assert unreadable_reason(reader, "a.png") == "is damaged (its checksum is wrong)"
     assert reader.read(1) == IMAGE * 9
@@ -253,7 +253,7 @@ def test_zip_entry_with_huge_declared_size(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(1001))
-    assert "has 1,001 bytes: at most 1,000" in unreadable_reason(open_reader(str(tmp_path / "p.zip")), "a.png")
+    assert "has 1,001 bytes: expected at most 1,000" in unreadable_reason(open_reader(str(tmp_path / "p.zip")), "a.png")
 
 
 def test_zip_with_unsupported_compression(tmp_path):
@@ -416,7 +416,7 @@ def test_npz_array_names(tmp_path):
     assert open_reader(str(tmp_path / "p.npz")).labels == [0, 1, 2, 3]
     assert open_reader(str(tmp_path / "p.npz"), "kind").labels == [9, 10, 11, 12]
     assert "did you mean 'kind'" in error_message(tmp_path / "p.npz", "kinds")
-    np.savez(tmp_path / "p.npz", pictures=np.zeros((4, 5, 5), np.uint8))
+    np.savez(tmp_path / "p.npz", images=np.zeros((4, 5, 5), np.uint8))
     assert open_reader(str(tmp_path / "p.npz")).labels is None
 
 

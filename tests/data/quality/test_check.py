@@ -1,4 +1,4 @@
-"""`cardigan check` and its verbs: a folder of all that can be wrong, what is said of it, and what is written."""
+"""`cardigan check`: findings, text and JSON output, contact sheet and clean copy of a folder with every problem."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def clean_folder(tmp_path) -> Path:
 
 @pytest.fixture
 def damaged_folder(clean_folder) -> Path:
-    """The same with one of each that is wrong."""
+    """The clean folder with one of each problem."""
     (clean_folder / "cat" / "copy.png").write_bytes(png(random_image(0)))
     random_image(1, (80, 80)).save(clean_folder / "cat" / "near.jpg", quality=60)
     random_image(2).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(clean_folder / "dog" / "mirrored.png")
@@ -63,21 +63,21 @@ def arrays(*pixels: np.ndarray, labels=None) -> Reader:
 
 def captured_output(capsys, *words: object) -> tuple[int, str, str]:
     code = run(["check", *map(str, words)])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def test_clean_source(capsys, clean_folder):
-    code, said, _ = captured_output(capsys, clean_folder, "--labels", "folders")
+    code, output, _ = captured_output(capsys, clean_folder, "--labels", "folders")
     assert code == 0
-    assert "60 images in " in said and "60 PNG" in said and "all 40 x 40" in said and "Nothing." in said
-    assert "classes       2, smallest 'dog' with 15, largest 'cat' with 45" in said
-    command = said.strip().splitlines()[-1]
+    assert "60 images in " in output and "60 PNG" in output and "all 40 x 40" in output and "None." in output
+    assert "classes       2, smallest 'dog' with 15, largest 'cat' with 45" in output
+    command = output.strip().splitlines()[-1]
     assert command == f"cardigan train {clean_folder} --data.labels folders"
 
 
 def test_all_problems_are_reported(capsys, damaged_folder):
-    code, said, _ = captured_output(capsys, damaged_folder)
+    code, output, _ = captured_output(capsys, damaged_folder)
     assert code == 1
     for words in (
         *(
@@ -88,9 +88,9 @@ def test_all_problems_are_reported(capsys, damaged_folder):
             "page.jpg is not an image of a known format",
             "cut.png is damaged",
         ),
-        *("1 are blank", "dog/blank.png", "1 are equal to another, in 1 group: cat/copy.png = dog/000.png"),
+        *("1 are blank", "dog/blank.png", "1 are duplicates, in 1 group: cat/copy.png = dog/000.png"),
         *(
-            "2 are nearly the same as another (1 of them mirrored), in 2 groups",
+            "2 are near duplicates (1 of them mirrored), in 2 groups",
             "cat/001.png ~ cat/near.jpg",
             "cat/002.png ~ dog/mirrored.png",
         ),
@@ -100,14 +100,14 @@ def test_all_problems_are_reported(capsys, damaged_folder):
             "cardigan train clean.zip",
         ),
     ):
-        assert words in said, words
+        assert words in output, words
 
 
 def test_json_keys_are_stable(capsys, damaged_folder):
-    code, said, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--num-workers", 0)
-    told = json.loads(said)
-    assert code == 1 and told["trainable"] is False
-    assert list(told) == [
+    code, output, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--num-workers", 0)
+    report = json.loads(output)
+    assert code == 1 and report["trainable"] is False
+    assert list(report) == [
         *(
             "source",
             "num_images",
@@ -135,11 +135,11 @@ def test_json_keys_are_stable(capsys, damaged_folder):
             "written",
         ),
     ]
-    assert list(told["sizes"]) == [
+    assert list(report["sizes"]) == [
         *("num_distinct", "smallest", "median", "largest", "most_common", "median_short_side"),
         *("min_aspect_ratio", "median_aspect_ratio", "max_aspect_ratio", "num_non_square", "smallest_entries"),
     ]
-    assert list(told["advice"]) == [
+    assert list(report["advice"]) == [
         "resolution",
         "channels",
         "num_images",
@@ -149,29 +149,31 @@ def test_json_keys_are_stable(capsys, damaged_folder):
         "recommendations",
         "commands",
     ]
-    assert [entry["name"] for entry in told["unreadable"]] == ["cut.png", "empty.jpg", "page.jpg"]
-    assert told["duplicates"][0]["members"] == [
+    assert [entry["name"] for entry in report["unreadable"]] == ["cut.png", "empty.jpg", "page.jpg"]
+    assert report["duplicates"][0]["members"] == [
         {"index": 45, "name": "cat/copy.png"},
         {"index": 48, "name": "dog/000.png"},
     ]
-    assert told["duplicates"][0]["same_bytes"] is True and told["duplicates"][0]["same_class"] is False
-    assert told["class_balance"]["counts"] == {"cat": 47, "dog": 17} and told["written"] == {
+    assert report["duplicates"][0]["same_bytes"] is True and report["duplicates"][0]["same_class"] is False
+    assert report["class_balance"]["counts"] == {"cat": 47, "dog": 17} and report["written"] == {
         "contact_sheet": None,
         "clean_archive": None,
         "num_clean_images": 0,
     }
-    assert told["sizes"]["largest"] == {"width": 80, "height": 80, "count": 1} and told["decode_seconds_per_epoch"] > 0
+    assert (
+        report["sizes"]["largest"] == {"width": 80, "height": 80, "count": 1} and report["decode_seconds_per_epoch"] > 0
+    )
     again = json.loads(captured_output(capsys, damaged_folder, "--labels", "folders", "--json", "--num-workers", 2)[1])
-    for each in (told, again):
+    for each in (report, again):
         each.pop("decode_seconds_per_epoch")
         each["advice"].pop("recommendations")
-    assert told == again
+    assert report == again
 
 
 def test_clean_archive_keeps_original_bytes(capsys, tmp_path, damaged_folder):
     out = tmp_path / "clean.zip"
-    code, said, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--write-clean", out)
-    assert code == 1 and "holds the 62 images" in said and said.strip().splitlines()[-1] == f"cardigan train {out}"
+    code, output, _ = captured_output(capsys, damaged_folder, "--labels", "folders", "--write-clean", out)
+    assert code == 1 and "holds the 62 images" in output and output.strip().splitlines()[-1] == f"cardigan train {out}"
     with zipfile.ZipFile(out) as archive:
         names = set(archive.namelist())
         assert archive.read("cat/near.jpg") == (damaged_folder / "cat" / "near.jpg").read_bytes()
@@ -184,11 +186,13 @@ def test_clean_archive_keeps_original_bytes(capsys, tmp_path, damaged_folder):
         "cut.png",
     } & names
     assert labels == {name: name[:3] for name in names - {"dataset.json"}}
-    code, said, _ = captured_output(capsys, out)
+    code, output, _ = captured_output(capsys, out)
     assert (
-        code == 0 and "62 images" in said and "classes       2, smallest 'dog' with 15, largest 'cat' with 47" in said
+        code == 0
+        and "62 images" in output
+        and "classes       2, smallest 'dog' with 15, largest 'cat' with 47" in output
     )
-    assert "cannot be read" not in said and "equal to another" not in said and "are blank" not in said
+    assert "cannot be read" not in output and "are duplicates" not in output and "are blank" not in output
 
 
 def test_drop_near_duplicates_keeps_the_largest(tmp_path, damaged_folder):
@@ -272,8 +276,8 @@ def test_clean_archive_is_atomic_and_never_overwrites(capsys, tmp_path, clean_fo
         ["--write-clean", tmp_path / "mine.zip", "--overwrite"],
         ["--contact-sheet", tmp_path / "mine.png"],
     ):
-        code, said, complaint = captured_output(capsys, clean_folder, *option)
-        assert code == 2 and not said and "exists already" in complaint
+        code, output, message = captured_output(capsys, clean_folder, *option)
+        assert code == 2 and not output and "exists already" in message
     assert (tmp_path / "mine.zip").read_text() == (tmp_path / "mine.png").read_text() == "precious"
     stored = {index: png(random_image(index)) for index in range(5)}
     reader = Reader("fleeting", 5, str, lambda index: read_or_raise(stored, index), "")
@@ -342,7 +346,7 @@ INVALID_ARGUMENTS = {
     "no source": (["nowhere"], "There is no 'nowhere'"),
     "built-in": (["mnist"], "is built in"),
     "shards": (["photos-{000..009}.tar"], "is a set of shards"),
-    "near alone": (["good", "--drop-near-duplicates"], "--drop-near-duplicates is about what --write-clean writes"),
+    "near alone": (["good", "--drop-near-duplicates"], "--drop-near-duplicates has no effect without --write-clean"),
     "sheet among the images": (["good", "--contact-sheet", "good/sheet.png"], "lies in the source"),
     "sheet of another kind": (["good", "--contact-sheet", "sheet.jpg"], "ending in .png"),
     "archive of another kind": (["good", "--write-clean", "out.tar"], "ending in .zip"),
@@ -353,11 +357,11 @@ INVALID_ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("words, complaint", INVALID_ARGUMENTS.values(), ids=INVALID_ARGUMENTS.keys())
-def test_bad_input_gives_one_line_error(capsys, monkeypatch, clean_folder, words, complaint):
+@pytest.mark.parametrize("words, message", INVALID_ARGUMENTS.values(), ids=INVALID_ARGUMENTS.keys())
+def test_bad_input_gives_one_line_error(capsys, monkeypatch, clean_folder, words, message):
     monkeypatch.chdir(clean_folder.parent)
-    code, said, told = captured_output(capsys, *words)
-    assert code == 2 and not said and complaint in told and "Traceback" not in told
+    code, output, report = captured_output(capsys, *words)
+    assert code == 2 and not output and message in report and "Traceback" not in report
 
 
 def test_labels_of_open_reader_raise():
@@ -368,11 +372,11 @@ def test_labels_of_open_reader_raise():
 def test_source_without_readable_images(capsys, tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a.png").write_bytes(b"")
-    code, said, _ = captured_output(capsys, tmp_path / "source", "--write-clean", tmp_path / "out.zip")
+    code, output, _ = captured_output(capsys, tmp_path / "source", "--write-clean", tmp_path / "out.zip")
     assert (
         code == 1
-        and "a.png is empty" in said
-        and "Nothing here can be read" in said
+        and "a.png is empty" in output
+        and "No image can be read" in output
         and not (tmp_path / "out.zip").exists()
     )
     found = check_source(str(tmp_path / "source"))
@@ -383,10 +387,10 @@ def test_source_without_readable_images(capsys, tmp_path):
 def test_max_pixels_setting(capsys, tmp_path):
     for seed in range(3):
         (tmp_path / f"{seed}.png").write_bytes(png(random_image(seed)))
-    code, said, _ = captured_output(capsys, tmp_path, "--max-pixels", 1599)
-    assert code == 1 and "has 40 x 40 pixels and data.max_pixels is 1,599" in said
-    code, said, _ = captured_output(capsys, tmp_path, "--max-pixels", 1600)
-    assert code == 0 and said.strip().endswith("--data.max-pixels 1600")
+    code, output, _ = captured_output(capsys, tmp_path, "--max-pixels", 1599)
+    assert code == 1 and "has 40 x 40 pixels and data.max_pixels is 1,599" in output
+    code, output, _ = captured_output(capsys, tmp_path, "--max-pixels", 1600)
+    assert code == 0 and output.strip().endswith("--data.max-pixels 1600")
 
 
 @CAN_FORK
@@ -432,11 +436,11 @@ def test_reader_bug_is_raised():
 def test_help_lists_exit_codes(capsys):
     with pytest.raises(SystemExit) as stop:
         run(["check", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
     assert (
         stop.value.code == 0
-        and "exit code is 0 if the source can be trained on, 1 if" in said
-        and "2 if it could not be checked" in said
+        and "exit code is 0 if the source can be trained on, 1 if" in output
+        and "2 if it could not be checked" in output
     )
 
 

@@ -1,4 +1,4 @@
-"""What the doctor sees in one image, which images it takes for the same, and what it makes of a source."""
+"""Image statistics, near-duplicates, findings and advice."""
 
 import io
 
@@ -24,7 +24,7 @@ MAX_PIXELS = 100_000_000
 
 
 def random_image(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """Return soft spots of color, different for each seed."""
+    """Return an image of soft color spots, different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -36,7 +36,7 @@ def encode(image: Image.Image, format: str = "PNG", **settings) -> bytes:
 
 
 def reader_of(*stored: StoredImage | str, labels=None) -> Reader:
-    """Return a reader of these entries; a string is the reason why one cannot be read."""
+    """Return a reader of these entries. A string is an unreadable entry with that reason."""
 
     def read(index: int) -> StoredImage:
         entry = stored[index]
@@ -61,7 +61,7 @@ def gray_noise(high: int) -> np.ndarray:
 
 
 def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
-    """Return the image with this opacity in its left half."""
+    """Return the image with this alpha in its left half."""
     image = image.convert("RGBA")
     mask = Image.new("L", image.size, 255)
     mask.paste(alpha, (0, 0, image.width // 2, image.height))
@@ -279,7 +279,7 @@ def test_candidate_pairs_are_unique():
 
 
 def with_flipped_bits(bits: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Return the bits, `count` of each row the other way."""
+    """Return the bits with `count` of each row flipped."""
     places = random.permuted(np.tile(np.arange(bits.shape[1]), (len(bits), 1)), axis=1)
     return bits ^ (places < count)
 
@@ -296,7 +296,7 @@ def test_jpeg_noise_does_not_hide_a_duplicate():
 
 def test_fewer_than_two_thumbnails():
     assert near_duplicate_pairs(np.zeros((0,))) == [] and near_duplicate_pairs(np.zeros((1, 16, 18, 3), np.uint8)) == []
-    assert near_duplicate_pairs(np.zeros((3, 16, 18, 3), np.uint8)) == []  # nothing to see, so nothing to compare
+    assert near_duplicate_pairs(np.zeros((3, 16, 18, 3), np.uint8)) == []  # blank thumbnails have no correlation
 
 
 def test_clusters_of_pairs():

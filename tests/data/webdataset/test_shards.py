@@ -36,14 +36,14 @@ def make_tar(files: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> bytes
 
 
 def tar_header(name: str, size: int = 0) -> bytes:
-    """Return what stands before a file in a tar file."""
+    """Return the header of a file in a tar file."""
     member = tarfile.TarInfo(name)
     member.size = size
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
 def numbered_files(shard: int, count: int) -> dict[str, bytes]:
-    """Return the files of some images, of different lengths, each with the number of its shard as its class."""
+    """Return image files of different lengths, each with the index of its shard as its class."""
     files = {}
     for image in range(count):
         files[f"{shard}-{image}.jpg"] = f"image {shard} {image}".encode() * (1 + 90 * (image % 3))
@@ -53,7 +53,7 @@ def numbered_files(shard: int, count: int) -> dict[str, bytes]:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Shards of unequal size, of which a few make a group."""
+    """Shards of different sizes; a few of them form a group."""
     monkeypatch.setattr(shards, "GROUP_IMAGES", 6)
     for number, count in enumerate(SIZES):
         (tmp_path / f"train-{number:03}.tar").write_bytes(make_tar(numbered_files(number, count)))
@@ -66,7 +66,7 @@ def entry_names(source: str, count: int, seed: int = 0, images_seen: int = 0, co
 
 
 def single_shard(tmp_path: Path, content: bytes) -> str:
-    """Return the source of a single shard; a list of one makes it no archive."""
+    """Return a source with a single shard. Braces keep it from being read as an archive."""
     (tmp_path / "only-0.tar").write_bytes(content)
     return f"{tmp_path}/only-{{0..0}}.tar"
 
@@ -111,10 +111,10 @@ def test_is_shards(tmp_path, source):
         and not is_shards("mnist")
         and not is_shards("https://host/a.zip")
     )
-    given = [str(tmp_path / f"train-{number:03}.tar") for number in range(len(SIZES))]
-    for way in (source, str(tmp_path / "*.tar"), str(tmp_path), f"{tmp_path}/train-*[0-9].tar"):
-        assert list(open_shards(way).addresses) == given
-    assert list(open_shards(f"{tmp_path}/train-{{003,001}}.tar").addresses) == [given[3], given[1]]
+    expected = [str(tmp_path / f"train-{number:03}.tar") for number in range(len(SIZES))]
+    for pattern in (source, str(tmp_path / "*.tar"), str(tmp_path), f"{tmp_path}/train-*[0-9].tar"):
+        assert list(open_shards(pattern).addresses) == expected
+    assert list(open_shards(f"{tmp_path}/train-{{003,001}}.tar").addresses) == [expected[3], expected[1]]
     images = tmp_path / "photos"
     images.mkdir()
     for name in ("a.png", "b.png", "old.tar", "older.tar", "._a.tar"):
@@ -142,7 +142,7 @@ def test_images_of_a_group_are_shuffled(source, monkeypatch):
     monkeypatch.setattr(shards, "GROUP_IMAGES", 8192)
     seen = [title.partition("/")[0] for title in entry_names(source, sum(SIZES))]
     assert len(list(itertools.groupby(seen))) > 2 * len(SIZES)
-    monkeypatch.setattr(shards, "GROUP_BYTES", 1)  # full with any image: the shards come one after the other
+    monkeypatch.setattr(shards, "GROUP_BYTES", 1)  # any image fills a group, so shards are read one after another
     seen = [title.partition("/")[0] for title in entry_names(source, sum(SIZES))]
     assert len(list(itertools.groupby(seen))) == sum(size > 0 for size in SIZES)
 
@@ -153,18 +153,18 @@ def test_each_epoch_is_reshuffled(tmp_path):
     assert len(epochs) == 3 and len({tuple(sorted(epoch)) for epoch in epochs}) == 1
 
 
-@pytest.mark.parametrize("bytes_of_a_group", [1 << 29, 3000])
-def test_resume_position_gives_equal_stream(source, tmp_path, monkeypatch, bytes_of_a_group):
-    monkeypatch.setattr(shards, "GROUP_BYTES", bytes_of_a_group)
+@pytest.mark.parametrize("group_bytes", [1 << 29, 3000])
+def test_resume_position_gives_equal_stream(source, tmp_path, monkeypatch, group_bytes):
+    monkeypatch.setattr(shards, "GROUP_BYTES", group_bytes)
     size = sum(SIZES)
     seen = entry_names(source, 3 * size + 12)
-    counts = tmp_path / "kept" / "counts.json"
+    counts = tmp_path / "cache" / "counts.json"
     known = open_shards(source)
     for point in range(3 * size + 1):
         entries = known.entries(0, point)
         assert [entry.name for entry in itertools.islice(entries, 12)] == seen[point : point + 12]
         if point % 7 == 3:
-            assert entry_names(source, 12, images_seen=point) == seen[point : point + 12]  # counted anew
+            assert entry_names(source, 12, images_seen=point) == seen[point : point + 12]  # counted again
             assert entry_names(source, 12, images_seen=point, counts=counts) == seen[point : point + 12]
     assert (
         entry_names(source, 3, images_seen=1_000_000 * size + 5)
@@ -229,7 +229,7 @@ def test_pax_header_size(tmp_path):
     with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
         member = tarfile.TarInfo("a.jpg")
         member.pax_headers = {"size": "3"}
-        archive.addfile(member)  # whose own header says 0, as for sizes that do not fit
+        archive.addfile(member)  # the ustar header says 0, as for sizes that do not fit
         content.write(b"abc".ljust(512, b"\0"))
         archive.offset += 512
         archive.addfile(tarfile.TarInfo("b.jpg"))
@@ -281,13 +281,13 @@ def truncated_tar(size: int) -> bytes:
 )
 def test_damaged_shard_error_names_the_shard(tmp_path, content, words):
     source = single_shard(tmp_path, content)
-    for deed in (
+    for read in (
         lambda opened: next(opened.entries(0, 0)),
         lambda opened: opened.count_images(),
         lambda opened: list(opened.entries(0, 1)),
     ):
         with pytest.raises(CardiganError, match=rf"only-0\.tar {words}"):
-            deed(open_shards(source))
+            read(open_shards(source))
 
 
 def test_truncation_anywhere_is_detected(tmp_path):
@@ -301,7 +301,7 @@ def test_truncation_anywhere_is_detected(tmp_path):
 
 def test_missing_shards_raise(tmp_path, source):
     (tmp_path / "train-003.tar").unlink()
-    with pytest.raises(CardiganError, match=r"train-003\.tar is not there"):
+    with pytest.raises(CardiganError, match=r"train-003\.tar is missing"):
         open_shards(source)
     with pytest.raises(CardiganError, match="names no shards"):
         open_shards(str(tmp_path / "test-*.tar"))
@@ -329,7 +329,7 @@ def test_changed_shard_raises(tmp_path, source):
     for _ in range(sum(SIZES)):
         next(entries)
     (tmp_path / "train-004.tar").write_bytes(make_tar(numbered_files(4, 2)))
-    with pytest.raises(CardiganError, match=r"train-004\.tar was changed: it holds 2 images .* and 3"):
+    with pytest.raises(CardiganError, match=r"train-004\.tar was changed: it holds 2 images .* and it held 3"):
         list(itertools.islice(entries, 2 * sum(SIZES)))
 
 
@@ -344,28 +344,31 @@ def test_fingerprint_covers_names_and_sizes(tmp_path, source):
 def test_shard_counts_cache_survives_damage(tmp_path, source):
     counts = tmp_path / "counts.json"
     size = sum(SIZES)
-    for content in (None, b"", b"[1]", b'{"a": 1}', b'{"a": ["", ["x", 0, {}]]}', b"\xff"):
+    invalid_entry = b'{"a": {"signature": "", "num_images": "x", "num_bytes": 0, "skipped": {}}}'
+    for content in (None, b"", b"[1]", b'{"a": 1}', b'{"a": {}}', invalid_entry, b"\xff"):
         if content is not None:
             counts.write_bytes(content)
         assert open_shards(source, counts).count_images() == size
         assert len(json.loads(counts.read_bytes())) == len(SIZES)
-    kept = json.loads(counts.read_bytes())
-    name = str(tmp_path / "train-000.tar")
-    kept[name][1][0] += 1
-    counts.write_text(json.dumps(kept))
-    assert open_shards(source, counts).count_images() == size + 1  # it was not counted again
+    stored = json.loads(counts.read_bytes())
+    old_format = {address: [entry["signature"], [99, entry["num_bytes"], {}]] for address, entry in stored.items()}
+    counts.write_text(json.dumps(old_format))
+    assert open_shards(source, counts).count_images() == size
+    assert json.loads(counts.read_bytes()) == stored
+    stored[str(tmp_path / "train-000.tar")]["num_images"] += 1
+    counts.write_text(json.dumps(stored))
+    assert open_shards(source, counts).count_images() == size + 1  # not counted again
     (tmp_path / "train-000.tar").write_bytes(make_tar(numbered_files(0, 4)))
-    assert open_shards(source, counts).count_images() == size - 1  # another size: what was kept is of another file
-    assert (
-        open_shards(source, tmp_path / "train-000.tar" / "counts.json").count_images() == size - 1
-    )  # where nothing can be kept
+    assert open_shards(source, counts).count_images() == size - 1  # another size, so it is counted again
+    unwritable = tmp_path / "train-000.tar" / "counts.json"
+    assert open_shards(source, unwritable).count_images() == size - 1
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_shard_changes():
     before = [f"data/train-{number}.tar" for number in range(9)]
     assert shard_changes(before, before) == ""
-    assert shard_changes(before, before[::-1]) == "the same shards stand in another order"
+    assert shard_changes(before, before[::-1]) == "the same shards are in another order"
     assert (
         shard_changes(before, [*before[:4], *before[5:], "data/x.tar", "data/y.tar"])
         == "train-4.tar is gone; 2 new: x.tar, y.tar"
@@ -381,7 +384,7 @@ def background_threads() -> list[threading.Thread]:
 
 
 class ShardHandler(http.server.BaseHTTPRequestHandler):
-    """Serves a folder; breaks off after some bytes as often as it is told to."""
+    """Serves a folder. Each number in `breaks` ends a response after that many bytes."""
 
     folder: Path
     ranges: bool
@@ -426,22 +429,24 @@ def run_server(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[st
 def serve_folder(
     folder: Path, ranges: bool = True, breaks: tuple[int, ...] = ()
 ) -> Iterator[tuple[str, list[str | None]]]:
-    """Serve a folder; `breaks` are the bytes that answers end at, the last one first."""
-    asked: list[str | None] = []
+    """Serve a folder. `breaks` are the sizes of truncated responses, the last one first."""
+    requests: list[str | None] = []
     with run_server(
         type(
-            "Handler", (ShardHandler,), {"folder": folder, "ranges": ranges, "breaks": list(breaks), "requests": asked}
+            "Handler",
+            (ShardHandler,),
+            {"folder": folder, "ranges": ranges, "breaks": list(breaks), "requests": requests},
         )
     ) as address:
-        yield address, asked
+        yield address, requests
 
 
 @contextmanager
-def handler_returning(answer: Callable[[http.server.BaseHTTPRequestHandler, int], object]) -> Iterator[str]:
-    """Give each request, with the number of those before it, to a function."""
+def handler_returning(respond: Callable[[http.server.BaseHTTPRequestHandler, int], object]) -> Iterator[str]:
+    """Pass each request and its index to `respond`."""
     numbers = itertools.count()
     with run_server(
-        type("Handler", (ShardHandler,), {"do_GET": lambda request: answer(request, next(numbers))})
+        type("Handler", (ShardHandler,), {"do_GET": lambda request: respond(request, next(numbers))})
     ) as address:
         yield address
 
@@ -463,37 +468,36 @@ def closing(entries: Generator) -> Iterator[Generator]:
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_http_read_resumes_after_disconnect(tmp_path, source, ranges):
-    here = open_shards(source)
-    with serve_folder(tmp_path, ranges, breaks=(3000, 1500, 2500, 700, 0)) as (address, asked):
-        there = open_shards(f"{address}/train-{{000..006}}.tar?key=secret")
-        with closing(there.entries(3, 0)) as entries:
+    local = open_shards(source)
+    with serve_folder(tmp_path, ranges, breaks=(3000, 1500, 2500, 700, 0)) as (address, requests):
+        remote = open_shards(f"{address}/train-{{000..006}}.tar?key=secret")
+        with closing(remote.entries(3, 0)) as entries:
             found = list(itertools.islice(entries, 2 * sum(SIZES)))
-        assert found == list(itertools.islice(here.entries(3, 0), 2 * sum(SIZES)))
+        assert found == list(itertools.islice(local.entries(3, 0), 2 * sum(SIZES)))
         assert open_shards(f"{address}/train-{{000..006}}.tar").count_images() == sum(SIZES)
-    assert "bytes=700-" in asked
+    assert "bytes=700-" in requests
 
 
 def test_http_error_messages(tmp_path, source):
-    with serve_folder(tmp_path) as (address, asked):
-        with pytest.raises(CardiganError, match=r"none\.tar \(HTTP 404 Not Found\)") as told:
+    with serve_folder(tmp_path) as (address, requests):
+        with pytest.raises(CardiganError, match=r"none\.tar \(HTTP 404 Not Found\)") as caught:
             next(open_shards(f"{address}/none.tar?key=secret").entries(0, 0))
-        assert len(asked) == 1 and "secret" not in str(told.value)
-    with serve_folder(tmp_path, breaks=(600,) * 9) as (address, asked):
+        assert len(requests) == 1 and "secret" not in str(caught.value)
+    with serve_folder(tmp_path, breaks=(600,) * 9) as (address, requests):
         with pytest.raises(CardiganError, match=r"train-000\.tar \(the connection broke after 600 of"):
             open_shards(f"{address}/train-000.tar").count_images()
-        assert asked == [None, "bytes=600-", "bytes=600-", "bytes=600-"]
+        assert requests == [None, "bytes=600-", "bytes=600-", "bytes=600-"]
     with pytest.raises(CardiganError, match=r"train-000\.tar \(Connection refused\)"):
         open_shards(f"{address}/train-000.tar").count_images()
-    with pytest.raises(CardiganError, match="cannot be searched"):
+    with pytest.raises(CardiganError, match="cannot list files"):
         open_shards(f"{address}/train-*.tar")
 
 
 def test_shard_changed_during_http_read_raises(tmp_path, source, monkeypatch):
     whole = (tmp_path / "train-003.tar").read_bytes()
-    changed = (tmp_path / "train-003.tar").write_bytes
-    monkeypatch.setattr(
-        shard_streams.time, "sleep", lambda seconds: changed(whole + bytes(512))
-    )  # between the two requests
+    write = (tmp_path / "train-003.tar").write_bytes
+    # The file changes between the two requests.
+    monkeypatch.setattr(shard_streams.time, "sleep", lambda seconds: write(whole + bytes(512)))
     with (
         serve_folder(tmp_path, breaks=(600,)) as (address, _),
         pytest.raises(CardiganError, match=r"train-003\.tar was changed while it was read"),
@@ -516,10 +520,10 @@ def test_http_timeout(monkeypatch):
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_background_reader_stops_with_iterator(monkeypatch, end, endless):
     monkeypatch.setattr(shards, "GROUP_IMAGES", 1)
-    in_the_middle = threading.Event()
+    second_started = threading.Event()
 
-    def answer(request: http.server.BaseHTTPRequestHandler, number: int) -> None:
-        """Send a whole shard first, then one without an end."""
+    def respond(request: http.server.BaseHTTPRequestHandler, number: int) -> None:
+        """Send a complete shard first, then an endless one."""
         request.send_response(200)
         request.end_headers()
         if number == 0:
@@ -531,20 +535,20 @@ def test_background_reader_stops_with_iterator(monkeypatch, end, endless):
             for written in itertools.count():
                 name = f"{written}.jpg" if endless == "of many images" else "a.jpg"
                 request.wfile.write((bytes(512) if endless == "in one file" else tar_header(name)) * 100)
-                if written == 200:  # more than sockets hold: the reader has taken some of it
-                    in_the_middle.set()
+                if written == 200:  # more than socket buffers hold, so the reader has read some of it
+                    second_started.set()
 
-    with handler_returning(answer) as address:
+    with handler_returning(respond) as address:
         entries = open_shards(f"{address}/{{0,1}}.tar").entries(0, 0)
         next(entries)
-        assert in_the_middle.wait(60) and background_threads()
+        assert second_started.wait(60) and background_threads()
         if end == "close":
             entries.close()
         else:
             del entries
         stopped = time.monotonic()
         while background_threads():
-            assert time.monotonic() - stopped < 10, "the thread goes on"
+            assert time.monotonic() - stopped < 10, "the thread did not stop"
             time.sleep(0.01)
 
 
@@ -554,9 +558,9 @@ def test_fsspec_file_systems(tmp_path, source):
         memory.pipe(f"/shards/{path.name}", path.read_bytes())
     try:
         expected = entry_names(source, 2 * sum(SIZES))
-        for way in ("memory://shards/train-{000..006}.tar", "memory://shards/train-*.tar"):
-            assert is_shards(way) and entry_names(way, 2 * sum(SIZES)) == expected
-            assert open_shards(way).count_images() == sum(SIZES)
+        for pattern in ("memory://shards/train-{000..006}.tar", "memory://shards/train-*.tar"):
+            assert is_shards(pattern) and entry_names(pattern, 2 * sum(SIZES)) == expected
+            assert open_shards(pattern).count_images() == sum(SIZES)
         with pytest.raises(CardiganError, match=r"none\.tar"):
             open_shards("memory://shards/none.tar").count_images()
     finally:
@@ -567,7 +571,7 @@ def test_fsspec_file_systems(tmp_path, source):
 
 @pytest.mark.alone
 def test_read_ahead_is_paced(tmp_path, monkeypatch):
-    """So that memory holds one group's bytes, not two by turns."""
+    """Memory holds the bytes of about one group, not of two."""
     for number in range(6):
         (tmp_path / f"train-{number:03}.tar").write_bytes(
             make_tar({f"{number}-{image}.jpg": bytes(1000) for image in range(50)})
@@ -576,20 +580,20 @@ def test_read_ahead_is_paced(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "READ_AHEAD_BYTES", 5000)
     read = []
 
-    def counted(*given):
-        for image in plain(*given):
+    def counting_read_images(*args):
+        for image in read_images(*args):
             read.append(image.size)
             yield image
 
-    plain = shards.read_images
-    monkeypatch.setattr(shards, "read_images", counted)
+    read_images = shards.read_images
+    monkeypatch.setattr(shards, "read_images", counting_read_images)
     entries = open_shards(f"{tmp_path}/train-{{000..005}}.tar").entries(0, 0)
     held = []
     for taken, _ in zip(range(1, 301), entries, strict=False):
-        time.sleep(0.001)  # the thread has time to read all it may
+        time.sleep(0.001)  # lets the thread read all that is allowed
         held.append(sum(read) - 1000 * taken)
     entries.close()
-    assert max(held) <= 50_000 + 5000 + 1000  # the group, what may be read ahead, and the image that waits for room
+    assert max(held) <= 50_000 + 5000 + 1000  # the group, the read-ahead, and the image that waits for room
     assert min(held) >= 40_000
 
 

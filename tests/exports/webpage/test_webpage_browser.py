@@ -1,4 +1,4 @@
-"""The page in a real browser, from disk: same images as PyTorch, mouse, touch and keyboard input, no network requests."""
+"""The page in a real browser: same images as PyTorch; mouse, touch and keyboard input; no network requests."""
 
 import base64
 import dataclasses
@@ -179,22 +179,24 @@ def test_shown_and_saved_images_equal_sample(open_page_in):
 def test_pointer_and_keyboard_move_the_cursor(open_page_in):
     _, page = open_page_in("conditional")
     box = page.locator("#pad").bounding_box()
-    place = lambda: [
-        float(page.evaluate(f"document.getElementById('pad').style.getPropertyValue('--{axis}')")) for axis in "xy"
-    ]
+
+    def position():
+        style = "document.getElementById('pad').style"
+        return [float(page.evaluate(f"{style}.getPropertyValue('--{axis}')")) for axis in "xy"]
+
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.3, steps=4)
     page.mouse.up()
-    assert place() == pytest.approx([0.8, 0.3], abs=0.02)
+    assert position() == pytest.approx([0.8, 0.3], abs=0.02)
     page.touchscreen.tap(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.6)
-    assert place() == pytest.approx([0.25, 0.6], abs=0.02)
+    assert position() == pytest.approx([0.25, 0.6], abs=0.02)
     page.keyboard.press("ArrowRight")
     page.focus("#pad")
-    before = place()
+    before = position()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowUp")
-    assert place() == pytest.approx([before[0] + 0.02, before[1] - 0.02], abs=1e-6)
+    assert position() == pytest.approx([before[0] + 0.02, before[1] - 0.02], abs=1e-6)
 
 
 def test_walk_plays_and_pauses(open_page_in):
@@ -289,7 +291,7 @@ def test_webpage_makes_no_requests(open_page_in):
     assert "connect-src" not in policy and policy.startswith("default-src 'none'")
 
 
-def own_cpu_fraction():
+def cpu_fraction():
     """Return the fraction of a core that this process currently gets, to correct times on a busy machine."""
     wall_start, cpu_start = time.perf_counter(), time.process_time()
     while time.perf_counter() - wall_start < 0.3:
@@ -303,6 +305,6 @@ def test_mnist_webpage_size_and_latency(open_page_in, pages):
     assert path.stat().st_size <= 4_000_000
     _, page = open_page_in("mnist")
     for grid in (1, 4):
-        rates = [page.evaluate(f"cardigan.redraws({grid}, 1)") / own_cpu_fraction() for _ in range(3)]
+        rates = [page.evaluate(f"cardigan.redraws({grid}, 1)") / cpu_fraction() for _ in range(3)]
         print(f"{grid} x {grid}: {sorted(rates)[1]:.0f} redraws per second on a dedicated core")
         assert max(rates) >= 15

@@ -44,7 +44,7 @@ CASES = [(name, options, classes) for name, choices in OPTIONS.items() for optio
 def random_generator(
     name: str, classes: int, size=(18, 37), channels=1, latent=LATENT, width=8, distribution="normal", **options
 ) -> Snapshot:
-    """Return a generator in which every weight matters: norms have statistics, and zero-initialized weights do not stay 0."""
+    """Return a generator in which every weight matters: norms have statistics, and no weight stays 0."""
     options = {key: value for key, value in options.items() if classes or key != "conditioning"}
     data = DataConfig(source="mnist", height=size[0], width=size[1], channels=channels)
     config = Config(
