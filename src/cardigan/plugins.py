@@ -25,7 +25,7 @@ def load_plugins() -> dict[str, str]:
         name, version = (entry_point.name, "") if package is None else (package.name, package.version)
         try:
             entry_point.load()
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        except Exception as error:
             raise CardiganError(
                 f"The plug-in {name} {version} cannot be imported ({type(error).__name__}: {error}): "
                 f"update it, or remove it (pip uninstall {name})."
