@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["CARDIGAN_CACHE"] = f"{place}/cache"
-        folder = Path(place) / "images"
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["CARDIGAN_CACHE"] = f"{temporary}/cache"
+        folder = Path(temporary) / "images"
         kilobytes = write_images(folder, options.images, options.side)
         result = {
             "pictures": options.images,
@@ -46,7 +46,7 @@ def main() -> None:
             **measure(folder, options),
         }
         if options.files:
-            result |= time_listing(Path(place) / "empty", options.files)
+            result |= time_listing(Path(temporary) / "empty", options.files)
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -99,10 +99,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def time_listing(folder: Path, count: int) -> dict[str, float]:
     for start in range(0, count, 1000):
-        place = folder / f"{start:07}"
-        place.mkdir(parents=True)
+        subfolder = folder / f"{start:07}"
+        subfolder.mkdir(parents=True)
         for number in range(start, min(start + 1000, count)):
-            (place / f"{number:07}.jpg").touch()
+            (subfolder / f"{number:07}.jpg").touch()
     return {"files": count, "listing_them_seconds": round(timed(lambda: open_reader(str(folder))), 2)}
 
 

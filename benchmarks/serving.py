@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         images_per_round = options.images // options.rounds // options.per_request * options.per_request
         request_over_http(port, options, expected[: min(len(expected), options.clients * options.per_request * 2)], 0)
         for number in range(options.rounds):
-            usual, bare = (
+            default_bare, bare = (
                 generate_directly(model, options.seconds / 2, keep_memory=False),
                 generate_directly(model, options.seconds),
             )
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             load |= {"server_processor_seconds": processor_seconds(server.pid) - before}
             latencies += load.pop("latencies")
             faults += load.pop("faults")
-            rounds.append({"usual": usual, "bare": bare, "served": load})
+            rounds.append({"usual": default_bare, "bare": bare, "served": load})
     finally:
         server.terminate()
         server_output, _ = server.communicate(timeout=60)

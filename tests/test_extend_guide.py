@@ -13,7 +13,7 @@ GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "extend.md"
 
 def test_extend_guide_runs(tmp_path):
     program = "\n".join(re.findall(r"```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL))
-    assert program.count("cardigan.train(") == 2
+    assert program.count("cardigan.train(") == 3
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     loss, flat = tmp_path / "runs" / "smoothed", tmp_path / "runs" / "flat"

@@ -23,13 +23,13 @@ MAX_GROWTH = {"gpu_allocated": 2.0, "gpu_reserved": 64.0, "resident": 32.0}
 def run(settings: Settings, result: Result) -> None:
     device = find_device(settings.device)
     first, iterations, every = (10, 40, 10) if settings.tiny else (FIRST, ITERATIONS, EVERY)
-    looks = memory_at_checkpoints(settings, device, first, iterations, every)
-    result.add(iterations=iterations, looks=len(looks))
-    result.add(megabytes={name: [round(each[name], 1) for each in looks] for name in looks[0]})
-    result.check(len(looks) >= iterations // every, f"only {len(looks)} memory measurements")
-    half = len(looks) // 2
-    for name in looks[0]:
-        growth = max(each[name] for each in looks[half:]) - max(each[name] for each in looks[:half])
+    measurements = memory_at_checkpoints(settings, device, first, iterations, every)
+    result.add(iterations=iterations, looks=len(measurements))
+    result.add(megabytes={name: [round(each[name], 1) for each in measurements] for name in measurements[0]})
+    result.check(len(measurements) >= iterations // every, f"only {len(measurements)} memory measurements")
+    half = len(measurements) // 2
+    for name in measurements[0]:
+        growth = max(each[name] for each in measurements[half:]) - max(each[name] for each in measurements[:half])
         result.add(**{f"{name}_growth_megabytes": round(growth, 2)})
         result.check(growth <= MAX_GROWTH[name], f"{name}: grew by {growth:.1f} MB over {iterations} iterations")
     if device.type != "cuda":
@@ -40,11 +40,11 @@ def memory_at_checkpoints(
     settings: Settings, device: torch.device, first: int, iterations: int, every: int
 ) -> list[dict[str, float]]:
     """Train, and return the memory at every checkpoint after the first iterations. A tiny run computes no scores."""
-    batch, looks = (TINY["batch_size"] if settings.tiny else 64), list[dict[str, float]]()
+    batch, measurements = (TINY["batch_size"] if settings.tiny else 64), list[dict[str, float]]()
 
     def measure(event: Event) -> None:
         if event.kind == "checkpoint" and event.images_seen >= first * batch:
-            looks.append(memory_megabytes(device))
+            measurements.append(memory_megabytes(device))
 
     cadence = {"checkpoint_every_images": every * batch, "sample_every_images": 2 * every * batch}
     changes: dict[str, Any] = {"device": str(device), **cadence, **(TINY if settings.tiny else {})}
@@ -56,7 +56,7 @@ def memory_at_checkpoints(
             overrides=changes,
             on_event=measure,
         )
-    return looks
+    return measurements
 
 
 def memory_megabytes(device: torch.device) -> dict[str, float]:

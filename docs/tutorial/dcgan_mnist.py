@@ -10,15 +10,16 @@
 # %% [markdown]
 # # A DCGAN on MNIST, step by step
 #
-# Two networks play a game. The **generator** G turns random numbers into pictures. The **discriminator** D looks at a picture and says
-# how likely it is to be a real one. D learns to tell the two kinds apart; G learns to make D wrong. Nobody ever shows G a real digit: all it
-# gets to know about digits is the direction in which D would have liked its own pictures better.
+# A GAN has two networks. The **generator** G turns random numbers into images. The **discriminator** D takes an image
+# and outputs the probability that it is real. D learns to distinguish real and generated images. G learns to make D
+# wrong. G never sees a real digit: its only signal is the gradient of D with respect to the generated images.
 #
-# The game, for a real picture $x$ and random numbers $z$ (Goodfellow and others, 2014, arXiv:1406.2661):
+# The objective, for a real image $x$ and random numbers $z$ (Goodfellow et al., 2014, arXiv:1406.2661):
 # $\min_G \max_D \; \mathbb E \log D(x) + \mathbb E \log (1 - D(G(z)))$.
 #
-# Here you write the training loop by hand. It is the game of the Apache MXNet tutorial "DCGAN on MNIST"; at the end the same thing is one command.
-# The script runs as it is (`python docs/tutorial/dcgan_mnist.py`), and `jupytext --to ipynb docs/tutorial/dcgan_mnist.py` makes a notebook of it.
+# Here you write the training loop by hand. It trains the model of the Apache MXNet tutorial "DCGAN on MNIST"; at the
+# end one command does the same. The script runs as it is (`python docs/tutorial/dcgan_mnist.py`), and `jupytext --to
+# ipynb docs/tutorial/dcgan_mnist.py` converts it to a notebook.
 
 # %%
 import os
@@ -39,11 +40,11 @@ BATCH, SEED = 64, 0
 # %% [markdown]
 # ## 1. The digits
 #
-# MNIST travels with the package. The 10,000 test digits stay out of the game: they are for judging. A DCGAN's natural size is a power of two,
-# so each 28x28 digit is stretched to 64x64, scaled from 0..255 to [-1, 1] (the range of the generator's last layer, a tanh), and
-# repeated over three channels.
+# MNIST is part of the package. The 10,000 test digits are not used for training, but for evaluation. The size of a
+# DCGAN is usually a power of two, so each 28x28 digit is resized to 64x64, scaled from 0..255 to [-1, 1] (the range
+# of the generator's last layer, a tanh), and repeated over three channels.
 #
-# A batch is a function of how many images were seen before it. Nothing has to remember where the last epoch stopped.
+# A batch is a function of the number of images seen before it, so the data loader has no state to save.
 
 # %%
 config = cardigan.override(
@@ -54,8 +55,8 @@ real = batches.batch_at(images_seen=0, batch_size=BATCH).images
 print(real.shape, float(real.min()), float(real.max()))
 
 # %% [markdown]
-# Your own pictures come in the same way: anything you can turn into a uint8 tensor [N, channels, height, width] is an `ImageSource`, and
-# `Batches` shuffles it, stretches it and scales it as above. Here, only the sevens:
+# Your own images work the same way: an `ImageSource` holds any uint8 tensor [N, channels, height, width], and `Batches`
+# shuffles, resizes and scales it as above. Here, only the sevens:
 
 # %%
 digits = cardigan.load_mnist("train")
@@ -66,9 +67,9 @@ print(len(sevens), cardigan.Batches(sevens, config.data, SEED).batch_at(0, BATCH
 # %% [markdown]
 # ## 2. Your own source of random numbers
 #
-# A hundred draws from N(0, 1) for each picture. `stream(seed, purpose, step)` gives a fresh generator of random numbers that depends on its arguments
-# and nothing else: step 500 draws the same numbers whether you came from step 499 or from a checkpoint.
-# To try another distribution, change this function. The DCGAN paper used `2 * torch.rand(...) - 1`.
+# Each image starts from 100 samples of N(0, 1). `stream(seed, purpose, step)` returns a new random number generator
+# that depends only on its arguments: step 500 gets the same numbers after step 499 and after loading a checkpoint. To
+# try another distribution, change this function. The DCGAN paper uses `2 * torch.rand(...) - 1`.
 
 
 # %%
@@ -79,9 +80,10 @@ def latents(step: int) -> torch.Tensor:
 # %% [markdown]
 # ## 3. The two networks
 #
-# G begins with a 4x4 picture of many channels and doubles its sides four times with 4x4 transposed convolutions; batch normalisation and a ReLU stand
-# between them. D goes the other way: four strided convolutions, LeakyReLU, and one number at the end. That number is a *logit*:
-# `torch.sigmoid` makes a probability of it. Both start from weights drawn from N(0, 0.02).
+# G starts with a 4x4 feature map of many channels and doubles its side four times with 4x4 transposed convolutions,
+# each followed by batch normalization and a ReLU. D does the reverse: four strided convolutions with LeakyReLU, and
+# one number at the end. That number is a *logit*: `torch.sigmoid` turns it into a probability. The initial weights of
+# both networks are samples of N(0, 0.02).
 
 # %%
 spec = cardigan.ImageSpec(channels=3, height=64, width=64, num_classes=0)
@@ -103,46 +105,46 @@ generator_adam, discriminator_adam = adam(generator), adam(discriminator)
 # %% [markdown]
 # ## 4. One iteration, in five steps
 #
-# With logits $l$, "this is real" costs `softplus(-l)` and "this is generated" costs `softplus(l)`: the cross entropy of a sigmoid,
-# without its overflow.
+# For a logit $l$, the loss for the label "real" is `softplus(-l)`, and for the label "generated" it is `softplus(l)`:
+# the cross entropy of a sigmoid, without overflow.
 #
-# The last step is the heart of it. D judges G's pictures against the label "real", which they are not. We ask for the gradient of
-# that error *with respect to the pictures* and pass it back into G. D itself is left alone.
+# The last step is the most important one. We compute D's loss on generated images with the label "real". Then we take
+# its gradient *with respect to the images* and pass it back into G. The weights of D do not change.
 
 
 # %%
 def iteration(step: int) -> tuple[float, float, float, float]:
     real = batches.batch_at(step * BATCH, BATCH).images
-    # 1. The generator draws.
+    # 1. G generates a batch.
     fake = generator(latents(step))
-    # 2. D judges the generated batch against the label "generated". Keep the gradients.
+    # 2. D's loss on the generated batch, with the label "generated". Keep the gradients.
     discriminator_adam.zero_grad()
     fake_logits = discriminator(fake.detach())
     fake_loss = softplus(fake_logits).mean()
     fake_loss.backward()
-    # 3. D judges the real batch against the label "real". PyTorch adds the new gradients to the old ones.
+    # 3. D's loss on the real batch, with the label "real". PyTorch adds the gradients to those of step 2.
     real_logits = discriminator(real)
     real_loss = softplus(-real_logits).mean()
     real_loss.backward()
-    # 4. D learns from both.
+    # 4. Update D.
     discriminator_adam.step()
-    # 5. The updated D judges the generated batch against the label "real"; the gradient goes through the pictures into G, which learns.
+    # 5. The updated D's loss on the generated batch with the label "real". The gradient goes through the images to G.
     generator_adam.zero_grad()
     generator_loss = softplus(-discriminator(fake)).mean()
-    (wish,) = torch.autograd.grad(generator_loss, fake)
-    fake.backward(wish)
+    (image_gradient,) = torch.autograd.grad(generator_loss, fake)
+    fake.backward(image_gradient)
     generator_adam.step()
     d_real, d_fake = torch.sigmoid(real_logits).mean().item(), torch.sigmoid(fake_logits).mean().item()
     return (fake_loss + real_loss).item(), generator_loss.item(), d_real, d_fake
 
 
 # %% [markdown]
-# The fake and the real batch pass through D one after the other, never mixed: batch normalisation uses the statistics of the batch it sees, and
-# a mixed batch would let the two kinds leak into each other.
+# The generated and the real batch pass through D separately: batch normalization uses the statistics of the batch,
+# and a mixed batch would leak information between the two.
 #
-# ## 5. Watch it learn
+# ## 5. Train
 #
-# Every fifty steps: generated pictures on the left, real ones on the right.
+# Every fifty steps the script writes an image: generated on the left, real on the right.
 
 # %%
 OUT.mkdir(parents=True, exist_ok=True)
@@ -150,24 +152,27 @@ for step in range(STEPS):
     d_loss, g_loss, d_real, d_fake = iteration(step)
     if step % 50 == 0 or step == STEPS - 1:
         with torch.no_grad():
-            drawn = encode(generator(latents(0)))
-        (OUT / f"{step:06d}.png").write_bytes(png_bytes(side_by_side(drawn, encode(batches.batch_at(0, BATCH).images))))
+            samples = encode(generator(latents(0)))
+        (OUT / f"{step:06d}.png").write_bytes(
+            png_bytes(side_by_side(samples, encode(batches.batch_at(0, BATCH).images)))
+        )
         print(f"step {step:4d}  D loss {d_loss:.3f}  G loss {g_loss:.3f}  D(x) {d_real:.3f}  D(G(z)) {d_fake:.3f}")
 
 # %% [markdown]
 # ## 6. Reading the numbers
 #
-# - **D(x) and D(G(z)) near 0.5, D loss near 2 log 2 = 1.386**: D is guessing. Either the pictures are good, or D is too weak to say.
-# - **D(x) near 1 and D(G(z)) near 0, D loss near 0, G loss growing**: D has won. Its judgement no longer tells G what to change.
-# - **D's loss rises far above 1.386**: G has found something that fools D and pushes it; often the same picture again and again. Look at the samples.
-# - The losses do not say how good the pictures are: they measure each player against the other. That is what a judge is for, and why
-#   the pictures, not the curves, are shown first.
+# - **D(x) and D(G(z)) near 0.5, D loss near 2 log 2 = 1.386**: D is guessing: the images are good, or D is too weak.
+# - **D(x) near 1 and D(G(z)) near 0, D loss near 0, G loss growing**: D has won. Its gradient no longer helps G.
+# - **D's loss far above 1.386**: G exploits a weakness of D, often by repeating the same image. Look at the samples.
+# - The losses do not measure image quality: they compare the two networks with each other. Metrics do (`cardigan
+#   evaluate`), and so does looking at the images.
 #
 # ## 7. The same in one command
 #
 #     cardigan train mnist --recipe tutorial
 #
-# plays this game with the full networks, checkpoints, pictures and a journal; `--resume` goes on after Ctrl-C or a crash, bit for bit. In Python:
+# trains the full networks and writes checkpoints, images and a journal. `--resume` continues after Ctrl-C or a crash,
+# bit for bit. In Python:
 
 # %%
 run = cardigan.train(
@@ -178,5 +183,5 @@ run = cardigan.train(
     images=min(STEPS, 20) * BATCH,
     overrides={"generator.width": WIDTH, "discriminator.width": WIDTH},
 )
-pictures = cardigan.load(run.path).sample(4, seed=0)
-print(run.stopped_by, run.images_seen, pictures.shape)
+images = cardigan.load(run.path).sample(4, seed=0)
+print(run.stopped_by, run.images_seen, images.shape)

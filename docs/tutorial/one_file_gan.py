@@ -1,9 +1,9 @@
-"""The tutorial's DCGAN on MNIST in one file of plain PyTorch: nothing of cardigan is imported.
+"""The tutorial's DCGAN on MNIST in one file of plain PyTorch, without importing cardigan.
 
     python docs/tutorial/one_file_gan.py [--steps 938] [--width 128] [--out one_file_gan.png]
 
-Read it to see the whole game at once. The test suite reads it too: `cardigan train mnist --recipe tutorial --precision fp32`
-must end with the same weights as `train` below, bit for bit.
+Read it to see the whole training at once. The test suite uses it as a reference:
+`cardigan train mnist --recipe tutorial --precision fp32` must end with the same weights as `train` below, bit for bit.
 """
 
 import argparse
@@ -22,19 +22,19 @@ LATENT = 100
 
 
 def stream(seed: int, purpose: str, step: int) -> torch.Generator:
-    """Randomness as a function of its arguments: a run needs no memory of what was drawn before."""
+    """Return a random number generator that depends only on the arguments, so a run has no RNG state to save."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def training_digits() -> torch.Tensor:
-    """The 60,000 training digits, uint8 [60000, 1, 28, 28]."""
+    """Return the 60,000 training digits, uint8 [60000, 1, 28, 28]."""
     content = gzip.decompress((MNIST / "train-images-idx3-ubyte.gz").read_bytes())
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=16).reshape(-1, 1, 28, 28).copy())
 
 
 def real_batch(digits: torch.Tensor, seed: int, images_seen: int, batch: int, size: int) -> torch.Tensor:
-    """The batch that follows the first `images_seen` pictures: resized, in [-1, 1], grey repeated over three channels."""
+    """Return the batch after the first `images_seen` images: resized, in [-1, 1], repeated over three channels."""
     epoch, start = divmod(images_seen, len(digits))
     order = torch.randperm(len(digits), generator=stream(seed, "order", epoch))
     if start + batch > len(digits):
@@ -45,7 +45,7 @@ def real_batch(digits: torch.Tensor, seed: int, images_seen: int, batch: int, si
 
 
 def generator(width: int) -> nn.Sequential:
-    """100 random numbers become a 64x64 picture: 4x4 pixels, then four doublings."""
+    """Return G: 100 random numbers to a 64x64 image, from 4x4 by four transposed convolutions."""
     layers: list[nn.Module] = []
     channels = [LATENT, 8 * width, 4 * width, 2 * width, width]
     for depth, (wide, narrow) in enumerate(zip(channels, channels[1:], strict=False)):
@@ -55,7 +55,7 @@ def generator(width: int) -> nn.Sequential:
 
 
 def discriminator(width: int) -> nn.Sequential:
-    """A picture becomes one number, larger for more real: four halvings, then a look at all that is left."""
+    """Return D: an image to one logit, larger for more real, by four strided convolutions and one final convolution."""
     layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
     for narrow in (width, 2 * width, 4 * width):
         layers += [nn.Conv2d(narrow, 2 * narrow, 4, 2, 1, bias=False), shifted_norm(2 * narrow), nn.LeakyReLU(0.2)]
@@ -63,14 +63,14 @@ def discriminator(width: int) -> nn.Sequential:
 
 
 def shifted_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation with a learned shift and its scale fixed at 1, as MXNet's `fix_gamma` has it."""
+    """Return batch normalization with a learned shift and a scale fixed at 1, like MXNet's `fix_gamma`."""
     norm = nn.BatchNorm2d(channels, eps=1e-5 + 1e-12)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def start(network: nn.Module) -> nn.Module:
-    """Draw the starting weights from Normal(0, 0.02)."""
+    """Initialize the weights from Normal(0, 0.02)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.02)
@@ -78,7 +78,7 @@ def start(network: nn.Module) -> nn.Module:
 
 
 def train(steps: int, width: int = 128, batch: int = 64, seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    """Let the two networks play; return them."""
+    """Train the two networks; return them."""
     torch.manual_seed(stream(seed, "weights", 0).initial_seed())
     g, d = start(generator(width)), start(discriminator(width))
     g_adam, d_adam = (
@@ -87,20 +87,20 @@ def train(steps: int, width: int = 128, batch: int = 64, seed: int = 0) -> tuple
     )
     digits = training_digits()
     for step in range(steps):
-        # 1. The generator draws a batch from random numbers.
+        # 1. G generates a batch from random numbers.
         z = torch.randn(batch, LATENT, generator=stream(seed, "latents", step * batch))
         fake = g(z[:, :, None, None])
-        # 2. The discriminator judges it against the label "generated"; keep the gradients.
+        # 2. D's loss on it with the label "generated"; keep the gradients.
         d_adam.zero_grad()
         fake_loss = softplus(d(fake.detach())).mean()
         fake_loss.backward()
-        # 3. It judges real digits against the label "real"; the gradients add up.
+        # 3. D's loss on real digits with the label "real"; the gradients add up.
         real_loss = softplus(-d(real_batch(digits, seed, step * batch, batch, size=64))).mean()
         real_loss.backward()
-        # 4. It learns.
+        # 4. Update D.
         d_adam.step()
-        # 5. The updated discriminator judges the same pictures against the label "real". The gradient goes back through
-        #    the pictures into the generator, which learns what would have made them look more real.
+        # 5. The updated D's loss on the generated images with the label "real".
+        #    The gradient goes back through the images into G.
         g_adam.zero_grad()
         g_loss = softplus(-d(fake)).mean()
         g_loss.backward()
@@ -120,8 +120,8 @@ def main() -> None:
     options = parser.parse_args()
     g, _ = train(options.steps, options.width)
     with torch.no_grad():
-        pictures = g.eval()(torch.randn(64, LATENT, 1, 1, generator=stream(0, "sample", 0)))
-    grid = pictures.reshape(8, 8, 3, 64, 64).permute(0, 3, 1, 4, 2).reshape(512, 512, 3)
+        images = g.eval()(torch.randn(64, LATENT, 1, 1, generator=stream(0, "sample", 0)))
+    grid = images.reshape(8, 8, 3, 64, 64).permute(0, 3, 1, 4, 2).reshape(512, 512, 3)
     Image.fromarray(((grid + 1) * 127.5).round().clamp(0, 255).byte().numpy()).save(options.out)
 
 

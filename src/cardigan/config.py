@@ -15,6 +15,8 @@ MIN_SIDE = 8
 ADA_RAMP_IMAGES = 500_000
 """The paper's (arXiv:2006.06676, section 3)."""
 EMA_RAMPUP_RATIO = 0.05
+BUILTIN_PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
+"""The penalties of `objective/penalties.py`, for a command line that has not imported torch."""
 RESUMABLE_FIELDS = frozenset(
     {
         "images",

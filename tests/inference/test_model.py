@@ -268,7 +268,7 @@ def write_file(path, content):
 def test_large_valid_header(tmp_path):
     """The names of 100,000 classes are far below the size limit."""
     facts = {
-        "format": 1,
+        "format": 3,
         "num_classes": 100_000,
         "class_names": [f"class number {number}" for number in range(100_000)],
         "images_seen": 0,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from cardigan.config import BUILTIN_PENALTIES
 from cardigan.objective.losses import LOSSES, find_loss
-from cardigan.objective.penalties import dragan_penalty, gradient_penalty, zero_centered_penalty
+from cardigan.objective.penalties import PENALTIES, dragan_penalty, gradient_penalty, zero_centered_penalty
 
 REAL, FAKE = np.array([2.0, -0.5, 0.3]), np.array([-1.0, 0.7, 0.1])
 
@@ -94,3 +95,7 @@ def test_constant_critic_has_finite_penalty_gradient():
     cost = gradient_penalty(linear(weight), torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), torch.rand(3))
     (gradient,) = torch.autograd.grad(cost, [weight])
     assert value(cost) == pytest.approx(1, abs=1e-5) and bool(gradient.isfinite().all())
+
+
+def test_command_line_offers_every_built_in_penalty():
+    assert tuple(PENALTIES) == BUILTIN_PENALTIES

@@ -279,7 +279,7 @@ def test_given_token_is_not_printed(path):
     (["MODEL", "--batch-size", "0"], "expected 1.."),
     (["MODEL", "--max-queued-images", "5"], "not less than --max-images"),
     (["MODEL", "--timeout", "0"], "--timeout is 0"),
-    (["MODEL", "--token", "short"], "too easily guessed"),
+    (["MODEL", "--token", "short"], "The token is too short"),
     (["MODEL", "--device", "abacus"], "device is 'abacus'"),
     (["MODEL", "--host", "203.0.113.7"], "Cannot listen on 203.0.113.7"),
     (["MODEL", "--host", "127.0.0..1"], "invalid host name"),

@@ -54,7 +54,7 @@ def test_classes_keep_original_values(fitted_gan):
     assert np.array_equal(fitted_gan.sample(2, y=np.int64(5)), fitted_gan.model_.sample(2, labels=1, seed=0))
     with pytest.raises(CardiganError, match="y contains 0: expected one of 3, 5, 9"):
         fitted_gan.sample(1, y=0)
-    with pytest.raises(CardiganError, match="3 labels for 2 images"):
+    with pytest.raises(CardiganError, match="3 labels for 2 pictures"):
         fitted_gan.sample(2, y=[3, 5, 9])
 
 
@@ -113,7 +113,7 @@ def test_save_and_load_without_pickle(fitted_gan, tmp_path):
         ({**content, "format": 2}, "from another version"),
         ({**content, "parameters": []}, "is corrupt"),
         ({**content, "parameters": {"verbos": 1}}, "did you mean 'verbose'"),
-        ([], "is corrupt"),
+        ([], "is damaged"),
     ):
         (folder / "estimator.json").write_text(json.dumps(wrong))
         with pytest.raises(CardiganError, match=words):
@@ -203,7 +203,7 @@ def test_invalid_x(given, words):
         ({"recipe": 3}, "recipe is 3: expected the name of a recipe"),
         ({"recipe": "mnits"}, "did you mean 'mnist'"),
         ({"overrides": ["batch_size"]}, "overrides is"),
-        ({"overrides": {"bach": 8}}, "did you mean 'batch'"),
+        ({"overrides": {"bach_size": 8}}, "did you mean 'batch_size'"),
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"random_state": -1}, "random_state is -1"),
     ],
@@ -218,7 +218,7 @@ def test_invalid_parameters(parameters, words, tmp_path, monkeypatch):
 def test_string_and_one_hot_labels():
     rows = np.eye(3)[[0, 2, 1, 0]]
     assert list(make_reader(random_images((4, 8, 8)), rows).labels or ()) == [0, 2, 1, 0]
-    with pytest.raises(CardiganError, match="4 pictures and 3 labels"):
+    with pytest.raises(CardiganError, match="4 images and 3 labels"):
         make_reader(random_images((4, 8, 8)), [1, 2, 3])
     spec = cardigan.ImageSpec(1, 8, 8, 2, ("cat", "dog"))
     assert class_indices(["dog", "cat"], class_values(spec)) == [1, 0]
@@ -238,5 +238,5 @@ def test_pandas_and_string_labels():
     assert np.array_equal(gan.sample(2, y="5"), gan.sample(2, y=5))
     with pytest.raises(CardiganError, match=r"'01' and '1'|'1' and '01'"):
         make_reader(random_images(), ["01", "1"] * 12)
-    with pytest.raises(CardiganError, match="None of the 24 pictures"):
+    with pytest.raises(CardiganError, match="None of the 24 images"):
         small_gan().fit(np.full((24, 8, 8), np.nan, np.float32))

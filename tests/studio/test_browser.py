@@ -347,7 +347,7 @@ def test_discriminator_view_shows_logits_and_gradients(page, address):
     page.click("text=most real first")
     percentages = [int(words[:-2]) for words in page.locator(".discriminator-images button span").all_inner_texts()]
     assert percentages == sorted(percentages, reverse=True)
-    page.click("text=gradients")
+    page.click("label:has-text('gradients')")
     wait_until(page, lambda: url_parameters(page).get("gradient") == "1")
     playwright.expect(page.locator(".logit-histogram")).to_be_visible()
     page.locator(".crumb a").focus()

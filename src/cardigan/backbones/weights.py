@@ -1,7 +1,4 @@
-"""Weights that a user gives: safetensors, or refused.
-
-Reads one file; knows no network and no pickle.
-"""
+"""Read weights that a user provides. Only safetensors files are accepted."""
 
 import hashlib
 from pathlib import Path
@@ -16,16 +13,16 @@ PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"}
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; raises CardiganError for anything else."""
+    """Return the tensors of a safetensors file. Raises CardiganError for any other file."""
     if not path.is_file():
-        raise CardiganError(f"There is no file of weights {path}: give a .safetensors file with --weights.")
+        raise CardiganError(f"The weights file {path} does not exist: give a .safetensors file with --weights.")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         kind = (
             "may be a pickle, which can run code and is never loaded"
             if path.suffix in PICKLE_SUFFIXES
-            else "is no safetensors file, or damaged"
+            else "is not a safetensors file, or is damaged"
         )
         raise CardiganError(f"{path} {kind}: convert it to safetensors first (docs/guides/evaluation.md).") from error
 

@@ -198,8 +198,8 @@ def event_text(event: Event) -> str:
     reason = f" ({values['fault']}: {values['message']})" if "fault" in values else ""
     factor = values["learning_rate_factor"]
     return (
-        f"rolled back from {values['rolled_back_from']:,} to the best checkpoint at {event.images_seen:,} images{reason}; "
-        f"learning rates are now {factor:g} times the config's."
+        f"rolled back from {values['rolled_back_from']:,} to the best checkpoint at {event.images_seen:,} images"
+        f"{reason}; learning rates are now {factor:g} times the config's."
     )
 
 

@@ -3,16 +3,17 @@
 import json
 import os
 import shlex
+import sys
 import tomllib
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from cardigan.cli.parsing import flag_value, parse
-from cardigan.config import Config, flatten, override
+from cardigan.config import BUILTIN_PENALTIES, Config, flatten, override
 from cardigan.errors import CardiganError
 from cardigan.recipes import config_for
 
@@ -57,10 +58,12 @@ class TrainOptions:
 def main(argv: list[str], started_at: float) -> int:
     """Train a GAN; return the exit code."""
     base = _base_settings(argv)
-    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=base))
+    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_penalties(base)))
     if options.source and options.source != base.data.source:  # an option came before the source
         base = _base_settings([options.source, *argv])
-        options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=base))
+        options = parse(
+            TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_penalties(base))
+        )
     if not options.source:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if flag_value("--data.source", argv):
@@ -87,6 +90,15 @@ def main(argv: list[str], started_at: float) -> int:
     if not quiet:
         print(_closing_text(run, options.studio))
     return EXIT_CODES.get(run.stopped_by, 0)
+
+
+def _with_all_penalties(settings: Config) -> Config:
+    """Return the settings with a weight for every known penalty, 0 for those that are off, so that each is an option."""
+    penalties = sys.modules.get("cardigan.objective.penalties")  # imported already if a plug-in added one
+    names = BUILTIN_PENALTIES if penalties is None else tuple(penalties.PENALTIES)
+    settings = replace(settings, objective=replace(settings.objective))
+    object.__setattr__(settings.objective, "penalties", {**dict.fromkeys(names, 0.0), **settings.objective.penalties})
+    return settings
 
 
 def _with_studio(

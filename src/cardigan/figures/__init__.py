@@ -1,1 +1,1 @@
-"""Pictures of results, returned as bytes."""
+"""Charts, image grids and animations, returned as bytes."""

@@ -1,4 +1,4 @@
-"""Pictures in time: frames as the bytes of a WebP, GIF or MP4. Writes no file that stays."""
+"""Encode frames as WebP, GIF or MP4 bytes. Writes only temporary files."""
 
 import importlib
 import io
@@ -17,23 +17,25 @@ Frames = UInt8[torch.Tensor, "_ _ _ _"]
 
 FORMATS = ("webp", "gif", "mp4")
 MIN_SIDE = 192
-"""Frames whose shorter side has fewer pixels are enlarged by a whole factor: a player cannot be asked to come nearer."""
+"""Minimum shorter side in pixels. Smaller frames are upscaled by an integer factor."""
 MAX_LOSSLESS_PIXELS = 512 * 512
-"""Up to so many pixels a frame, a WebP keeps every one of them as it is."""
+"""Maximum pixels per frame for lossless WebP."""
 BACKGROUND = 255
-"""What stands behind a transparent picture where the format has no transparency."""
+"""Background of transparent images in formats without transparency."""
 
 
 def encode_animation(frames: Frames, fps: float, file_format: str) -> bytes:
-    """Return the frames [n, c, h, w], c = 1, 3 or 4, as an animation that repeats for ever (a WebP or GIF) or as a video (an MP4).
+    """Return the frames [n, c, h, w], c = 1, 3 or 4, as a looping animation (WebP, GIF) or a video (MP4).
 
-    WebP keeps transparency; the others show it on white. Raises CardiganError for an unknown kind, an odd speed, or an MP4 without imageio-ffmpeg.
+    WebP keeps transparency; the others use a white background. Raises CardiganError for an unknown format, no frames,
+    a frame rate outside (0, 100], or MP4 without imageio-ffmpeg.
     """
     if file_format not in FORMATS:
-        raise CardiganError(f"The film is to be {file_format!r}: expected {', '.join(FORMATS)}.")
+        raise CardiganError(f"The animation format is {file_format!r}: expected {', '.join(FORMATS)}.")
     if not 0 < fps <= 100 or len(frames) == 0:
         raise CardiganError(
-            f"A film of {len(frames)} frames at {fps} a second: expected at least 1 frame, and more than 0 up to 100 a second."
+            f"An animation of {len(frames)} frames at {fps} per second: expected at least 1 frame and a rate above 0, "
+            "at most 100."
         )
     upscaled = upscale(drop_alpha(frames, keep_alpha=file_format == "webp"))
     if file_format == "mp4":
@@ -43,7 +45,7 @@ def encode_animation(frames: Frames, fps: float, file_format: str) -> bytes:
 
 
 def drop_alpha(frames: Frames, keep_alpha: bool = False) -> Frames:
-    """Return the frames in RGB, transparent ones on white unless it is to be kept; of other channel counts the first one, grey."""
+    """Return the frames as RGB, on white unless `keep_alpha`. Other channel counts use the first channel as gray."""
     if frames.shape[1] == 3 or (keep_alpha and frames.shape[1] == 4):
         return frames
     if frames.shape[1] != 4:
@@ -53,13 +55,13 @@ def drop_alpha(frames: Frames, keep_alpha: bool = False) -> Frames:
 
 
 def upscale(frames: Frames, min_side: int = MIN_SIDE) -> Frames:
-    """Return the frames, every pixel repeated so often that the shorter side has at least `min_side` pixels."""
+    """Return the frames with repeated pixels, so that the shorter side has at least `min_side`."""
     factor = -(-min_side // min(frames.shape[2:]))
     return frames if factor == 1 else frames.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
 
 
 def frame_durations(count: int, fps: float, unit: int) -> list[int]:
-    """Return how long each frame stands, in milliseconds, whole multiples of `unit`; together they keep the speed."""
+    """Return the duration of each frame in milliseconds, in multiples of `unit`. The mean rate is exact."""
     ends = [round(1000 * (number + 1) / fps / unit) * unit for number in range(count)]
     return [max(unit, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
 
@@ -83,7 +85,7 @@ def _webp(images: list[Image.Image], fps: float) -> bytes:
 
 
 def _gif(images: list[Image.Image], fps: float) -> bytes:
-    """A GIF counts time in hundredths of a second, and players refuse less than two."""
+    """Encode a GIF. Its time unit is 10 ms, and players require at least 20 ms per frame."""
     quantized = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
     buffer = io.BytesIO()
     quantized[0].save(
@@ -99,7 +101,7 @@ def _gif(images: list[Image.Image], fps: float) -> bytes:
 
 
 def _mp4(frames: Frames, fps: float) -> bytes:
-    """H.264 with colours at half the size, which every player reads; it needs even sides, so an odd one repeats its last row."""
+    """Encode H.264 with 4:2:0 color for compatibility. It needs even sides, so odd ones are padded."""
     try:
         ffmpeg = importlib.import_module("imageio_ffmpeg")
     except ImportError as error:
@@ -107,7 +109,7 @@ def _mp4(frames: Frames, fps: float) -> bytes:
     height, width = frames.shape[2:]
     padded = np.pad(frames.permute(0, 2, 3, 1).numpy(), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
+        path = Path(folder) / "animation.mp4"
         writer = ffmpeg.write_frames(
             str(path),
             (padded.shape[2], padded.shape[1]),

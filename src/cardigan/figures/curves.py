@@ -1,7 +1,4 @@
-"""Line charts as SVG: what a report shows of numbers over time.
-
-Draws and labels; does not know what the numbers mean.
-"""
+"""Line charts as SVG, for reports."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +9,9 @@ from cardigan.figures.palette import SERIES_COLORS
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 112, 30, 34
-"""Room for the labels around the drawing, in pixels; at the right stand the lines' names."""
+"""Margins for labels in pixels. The line names are on the right."""
 MAX_POINTS = 400
-"""A line is drawn through at most so many points, each the mean of its neighbourhood."""
+"""Maximum points per line. Longer lines are averaged in groups."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Line:
 
 
 def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> str:
-    """Return the lines in one frame, x from the smallest to the largest, y over all that is finite (and positive, if logarithmic)."""
+    """Return a chart of all lines. It shows finite values, and only positive ones on a log scale."""
     drawn_lines = [downsample_line(line, log_scale) for line in lines]
     drawn_lines = [line for line in drawn_lines if line.x]
     if not drawn_lines:
@@ -68,7 +65,7 @@ def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> st
 
 
 def downsample_line(line: Line, log_scale: bool) -> Line:
-    """Return the line through at most `MAX_POINTS` points, without what cannot be drawn."""
+    """Return the line with at most `MAX_POINTS` points, without invalid values."""
     pairs = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y) and (y > 0 or not log_scale)]
     group_size = max(1, math.ceil(len(pairs) / MAX_POINTS))
     groups = [pairs[start : start + group_size] for start in range(0, len(pairs), group_size)]
@@ -89,7 +86,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def spread_labels(heights: list[float], gap: float = 14.0) -> list[float]:
-    """Return the heights moved apart where labels would lie on each other, in the order given."""
+    """Return the heights, in order, moved apart where labels would overlap."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     spread = list(heights)
     for above, below in zip(order, order[1:], strict=False):
@@ -99,7 +96,7 @@ def spread_labels(heights: list[float], gap: float = 14.0) -> list[float]:
 
 
 def short_number(value: float) -> str:
-    """Return a number in few characters: 12k, 1.5M, 0.25, 3e-05."""
+    """Return a number in short form: 12k, 1.5M, 0.25, 3e-05."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"

@@ -1,7 +1,4 @@
-"""Grids of pictures as PNG bytes, and what a terminal can show of them.
-
-Writes no file.
-"""
+"""Image grids and their PNG bytes. Writes no files."""
 
 import io
 from typing import TypeAlias
@@ -15,11 +12,11 @@ from cardigan.figures.layout import DIVIDER, GAP, GridLayout
 from cardigan.shapes import Pixels
 
 GridImage: TypeAlias = UInt8[Tensor, "channel sheet_height sheet_width"]
-"""One large picture, 0..255."""
+"""One image, 0..255."""
 
 
 def make_grid(pixels: Pixels) -> GridImage:
-    """Return all pictures of a batch side by side in a square, row by row; missing ones stay black."""
+    """Return the images of a batch as a square grid, row by row. Empty cells are black."""
     count, channels, height, width = pixels.shape
     layout = GridLayout(count, height, width)
     grid = pixels.new_zeros(channels, layout.rows * (height + GAP) - GAP, layout.columns * (width + GAP) - GAP)
@@ -30,16 +27,16 @@ def make_grid(pixels: Pixels) -> GridImage:
 
 
 def side_by_side(generated: Pixels, real: Pixels) -> GridImage:
-    """Return the generated grid on the left, the real one on the right, a grey bar between: the tutorial's side-by-side view."""
+    """Return the generated grid on the left and the real grid on the right, separated by a gray bar."""
     grids = (make_grid(generated), make_grid(real))
     bar = grids[0].new_full((*grids[0].shape[:2], DIVIDER), 128)
     return torch.cat([grids[0], bar, grids[1]], dim=2)
 
 
 def png_bytes(image: GridImage, compress_level: int = 6) -> bytes:
-    """Return a picture as the bytes of a PNG file: grey, RGB or RGBA; of other channel counts the first channel.
+    """Return a gray, RGB or RGBA image as PNG bytes. With other channel counts, only the first channel is used.
 
-    `compress_level`, 0..9, makes the file smaller and takes time; the picture is the same.
+    Higher values of `compress_level`, 0..9, give smaller files and take more time. Compression is lossless.
     """
     pixels = (image if len(image) in (1, 3, 4) else image[:1]).permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
@@ -53,7 +50,7 @@ PAIRS_PER_ROW = 8
 
 
 def neighbor_grid(samples: Pixels, neighbors: Pixels) -> GridImage:
-    """Return pairs, each a sample on the left of its neighbour, eight pairs a row; samples and neighbours have equal shapes."""
+    """Return pairs of a sample (left) and its neighbor (right), eight pairs per row. Shapes must be equal."""
     count, channels, height, width = samples.shape
     columns = min(count, PAIRS_PER_ROW)
     rows = -(-count // columns)

@@ -1,20 +1,17 @@
-"""Where each picture lies on a run's sample sheet: generated grid, bar, real grid.
-
-Imports nothing heavy, so that readers without torch can use it.
-"""
+"""The layout of a run's sample sheet: generated grid, bar, real grid. Does not import torch."""
 
 import math
 from dataclasses import dataclass
 
 GAP = 2
-"""Pixels between pictures."""
+"""Pixels between images."""
 DIVIDER = 8
 """Pixels between the two grids."""
 
 
 @dataclass(frozen=True)
 class GridLayout:
-    """A sheet of `num_images` generated pictures of `height` x `width` beside as many real ones."""
+    """A sheet of `num_images` generated images and as many real ones, each `height` x `width`."""
 
     num_images: int
     height: int
@@ -30,9 +27,9 @@ class GridLayout:
 
     @property
     def real_left(self) -> int:
-        """Where the real grid begins, in pixels from the left."""
+        """Left edge of the real grid in pixels."""
         return self.columns * (self.width + GAP) - GAP + DIVIDER
 
     def corner(self, index: int) -> tuple[int, int]:
-        """Return where a tile of a grid begins, in pixels from its top and its left."""
+        """Return the top and left edge of a tile in its grid, in pixels."""
         return index // self.columns * (self.height + GAP), index % self.columns * (self.width + GAP)

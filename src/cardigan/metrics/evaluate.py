@@ -116,8 +116,8 @@ def _check_inputs(sampler: Sampler, reference: Reference, num_samples: int, name
             raise unknown("metric", name, METRICS)
     if num_samples < MIN_SAMPLES:
         raise CardiganError(
-            f"{num_samples} samples: expected at least {MIN_SAMPLES}, and {NUM_SAMPLES:,} for results that are comparable "
-            "with others."
+            f"{num_samples} samples: expected at least {MIN_SAMPLES}, and {NUM_SAMPLES:,} for results that are "
+            "comparable with others."
         )
     if sampler.num_available is not None and num_samples > sampler.num_available:
         raise CardiganError(

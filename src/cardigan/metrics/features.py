@@ -202,7 +202,7 @@ def to_rgb(pixels: Pixels) -> UInt8[Tensor, "batch 3 height width"]:
         return (rgb * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     if pixels.shape[1] not in (1, 3):
         raise CardiganError(
-            f"Images of {pixels.shape[1]} channels: this extractor needs gray, RGB or RGBA, so choose --extractor pixels."
+            f"Images of {pixels.shape[1]} channels: this extractor needs gray, RGB or RGBA; choose --extractor pixels."
         )
     return pixels.expand(-1, 3, -1, -1)
 
@@ -215,8 +215,8 @@ def _load_weights(network: nn.Module, weights: Path, name: str) -> None:
             key for key in expected if expected[key] != found[key]
         )
         raise CardiganError(
-            f"{weights} does not hold the network {name!r} ({len(mismatched)} tensors differ, such as {mismatched[0]}): "
-            "see docs/guides/evaluation.md."
+            f"{weights} does not hold the network {name!r} ({len(mismatched)} tensors differ, such as "
+            f"{mismatched[0]}): see docs/guides/evaluation.md."
         )
     network.load_state_dict({**network.state_dict(), **tensors})
     network.eval().requires_grad_(False)

@@ -100,8 +100,8 @@ class MetricInputs:
         """Number of samples per class, as predicted by the extractor's classifier."""
         if self.logits.shape[1] != self.reference.num_classes:
             raise CardiganError(
-                f"{self.extractor.name!r} has {self.logits.shape[1]} classes and the data has {self.reference.num_classes}: "
-                "a class histogram needs a classifier of the data's classes."
+                f"{self.extractor.name!r} has {self.logits.shape[1]} classes and the data has "
+                f"{self.reference.num_classes}: a class histogram needs a classifier of the data's classes."
             )
         return class_counts(self.logits.argmax(1), self.reference.num_classes)
 

@@ -7,8 +7,20 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-HIGHER_IS_BETTER = frozenset({"precision", "recall", "density", "coverage", "classes_covered", "classifier_score", "inception_score", "parzen_log_likelihood",
-                    "authenticity", "modes_covered"})  # fmt: skip
+HIGHER_IS_BETTER = frozenset(
+    {
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "classes_covered",
+        "classifier_score",
+        "inception_score",
+        "parzen_log_likelihood",
+        "authenticity",
+        "modes_covered",
+    }
+)
 """Metrics for which higher is better. For all others except `NO_DIRECTION`, lower is better."""
 NO_DIRECTION = frozenset({"nearest_train_distance"})
 

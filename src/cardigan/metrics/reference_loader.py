@@ -14,7 +14,9 @@ from cardigan.run.directory import RunDirectory, source_changes, source_fingerpr
 
 
 def load_reference(config: Config, model: Path | None = None) -> Reference:
-    """Return the real images to evaluate a model with this config: the holdout, or the training images if there is none.
+    """Return the real images for evaluating a model with this config.
+
+    These are the holdout, or the training images if there is no holdout.
 
     Digits keep their stored shape; other images have the shape of training. `model` is the model's path. If it is in a
     run, the images must be those of the run. Raises CardiganError for a source that is missing or has changed.
@@ -75,6 +77,6 @@ def _check_source_unchanged(datasets: Datasets, model: Path | None) -> None:
     changes = source_changes(saved_fingerprint, datasets.source_fingerprint) if saved_fingerprint else ""
     if changes:
         raise CardiganError(
-            f"The images in {datasets.source_fingerprint['source']} are not those the model was trained on ({changes}), "
-            "so it cannot be evaluated with them: restore them."
+            f"The images in {datasets.source_fingerprint['source']} are not those the model was trained on "
+            f"({changes}), so it cannot be evaluated with them: restore them."
         )

@@ -1,1 +1,1 @@
-"""A generator, wherever it lies: snapshots, pretrained files, the hub, weights of other programs."""
+"""Load and save generators: snapshots, pretrained folders, the Hugging Face hub, foreign weights."""

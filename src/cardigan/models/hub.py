@@ -1,6 +1,6 @@
-"""Models on the Hugging Face hub: `hf:user/name` becomes a folder on this machine, and files become a model there.
+"""Download models `hf:user/name` from the Hugging Face hub, and upload models.
 
-The one file that needs huggingface_hub. Fetches two files by their names and nothing else; what they hold is read elsewhere, as data.
+The only module that needs huggingface_hub. It downloads two named files and does not read their content.
 """
 
 import os
@@ -21,7 +21,7 @@ REVISION_PATTERN = re.compile(r"[\w./-]{1,255}", re.ASCII)
 
 @dataclass(frozen=True)
 class HubAddress:
-    """A model on the hub, at a branch, a tag or a commit; without one at the newest state of its main branch."""
+    """A model on the hub at a branch, tag or commit. Default revision: the main branch."""
 
     repo_id: str
     revision: str | None = None
@@ -31,16 +31,17 @@ class HubAddress:
 
 
 def is_hub_address(path: str | Path) -> bool:
-    """Return whether this names a model on the hub, not a file."""
+    """Return whether the path is a hub address, not a file."""
     return _text(path).startswith(HUB_PREFIX)
 
 
 def parse_hub_address(path: str | Path) -> HubAddress:
-    """Return what `hf:user/name` or `hf:user/name@revision` names; raises CardiganError for anything else."""
+    """Parse `hf:user/name` or `hf:user/name@revision`. Raises CardiganError for anything else."""
     name, separator, revision = _text(path).removeprefix(HUB_PREFIX).lstrip("/").partition("@")
     if separator and not REVISION_PATTERN.fullmatch(revision):
         raise CardiganError(
-            f"{_text(path)!r} names no revision after the @: expected a branch, a tag or a commit, as in hf:user/name@main."
+            f"{_text(path)!r} has no valid revision after the @: expected a branch, tag or commit, "
+            "as in hf:user/name@main."
         )
     return HubAddress(check_repo_id(name), revision or None)
 
@@ -50,10 +51,11 @@ def _text(path: str | Path) -> str:
 
 
 def check_repo_id(repo_id: str) -> str:
-    """Return a model's name on the hub as it is; raises CardiganError unless it is user/name."""
+    """Return the repo ID unchanged. Raises CardiganError unless it has the form user/name."""
     if not REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
         raise CardiganError(
-            f"{repo_id!r} is no name of a model on the hub: expected user/name, of letters, digits, . - and _."
+            f"{repo_id!r} is not a valid name of a model on the hub: "
+            "expected user/name with letters, digits, . - and _."
         )
     return repo_id
 
@@ -64,9 +66,9 @@ def download_model(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Return the folder with the model's two files, downloaded the first time and asked for again at most to learn whether they changed.
+    """Return the folder with the model's two files, downloading them if they are not cached or have changed.
 
-    Both are of one commit. Without a connection, what was fetched before is used. Raises CardiganError if that is nothing.
+    Both files are from one commit. Without a connection, cached files are used. Raises CardiganError if there are none.
     """
     hub = _import_hub()
     options: dict[str, Any] = {
@@ -79,7 +81,7 @@ def download_model(
         config = Path(hub.hf_hub_download(address.repo_id, CONFIG_FILE, revision=address.revision, **options))
         commit = (
             config.parent.name
-        )  # the cache has a folder for each commit: a push in between must not give files of two
+        )  # the cache folder is named after the commit; pinning it keeps both files consistent
         weights = Path(hub.hf_hub_download(address.repo_id, WEIGHTS_FILE, revision=commit, **options))
     assert weights.parent == config.parent
     return config.parent
@@ -93,10 +95,11 @@ def upload_files(
     token: str | bool | None = None,
     revision: str | None = None,
 ) -> str:
-    """Send files by their names there as one commit, making the model if there is none, and return its address on the web.
+    """Upload files as one commit and return its URL. `files` maps names in the repo to local paths.
 
-    `private` counts when it is made. Raises CardiganError if the hub refuses or cannot be reached, and for a model that is public already where
-    it was to be private; an empty model or branch may be there then, but never a part of the files.
+    Creates the repo if needed; `private` applies only then. Raises CardiganError if the hub refuses or is unreachable,
+    or if `private` is set and the repo is already public. An empty repo or branch may then remain, but never some of
+    the files.
     """
     hub = _import_hub()
     with _translate_errors(f"{HUB_PREFIX}{check_repo_id(repo_id)}"):
@@ -104,7 +107,8 @@ def upload_files(
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise CardiganError(
-                f"{HUB_PREFIX}{repo_id} is public already, so what is sent would be seen by all: make it private on its page, or rename it."
+                f"{HUB_PREFIX}{repo_id} is already public, so the upload would be public: "
+                "make the repo private on its page, or choose another name."
             )
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -116,12 +120,12 @@ def upload_files(
 
 
 def model_url(repo_id: str) -> str:
-    """Return where a model of that name is shown."""
+    """Return the URL of the model's page."""
     return f"{_endpoint() or 'https://huggingface.co'}/{check_repo_id(repo_id)}"
 
 
 def _endpoint() -> str | None:
-    """Return the hub's address where it is another than the usual one; huggingface_hub itself reads this only when it is first imported."""
+    """Return the custom hub URL, or None. huggingface_hub itself reads HF_ENDPOINT only on first import."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
@@ -129,13 +133,13 @@ def _import_hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise CardiganError("Models on the hub need huggingface_hub installed: pip install 'cardigan[hub]'.") from error
+        raise CardiganError("Models on the hub need huggingface_hub: pip install 'cardigan[hub]'.") from error
     return huggingface_hub
 
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one sentence."""
+    """Convert exceptions of huggingface_hub to CardiganError."""
     from huggingface_hub import errors
 
     http_errors: list[type[Exception]] = [
@@ -147,27 +151,26 @@ def _translate_errors(address: str) -> Iterator[None]:
         yield
     except errors.GatedRepoError as error:
         raise CardiganError(
-            f"{address} asks for its owner's consent: ask for it on its page, then log in with `hf auth login`."
+            f"{address} is gated: request access on its page, then log in with `hf auth login`."
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise CardiganError(
-            f"There is no model {address} that you may see: check its name, or log in (`hf auth login`) if it is private."
+            f"The model {address} does not exist or is private: check its name, or log in with `hf auth login`."
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise CardiganError(
-            f"{address} has no such revision: give a branch, a tag or a commit of it, or leave the @ out."
-        ) from error
+        raise CardiganError(f"{address} has no such revision: give a branch, tag or commit, or omit the @.") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise CardiganError(
-            f"{address} cannot be reached and was not fetched before: connect to the internet, or give a folder."
+            f"{address} cannot be reached and is not cached: connect to the internet, or give a folder."
         ) from error
     except errors.EntryNotFoundError as error:
         raise CardiganError(
-            f"{address} holds no model of cardigan: expected the files {CONFIG_FILE} and {WEIGHTS_FILE}."
+            f"{address} is not a Cardigan model: expected the files {CONFIG_FILE} and {WEIGHTS_FILE}."
         ) from error
     except (ValueError, OSError, *http_errors) as error:
         raise CardiganError(
-            f"{address}: {_first_line(error)}. Check the name, the connection, and `hf auth whoami` for the right to write."
+            f"{address}: {_first_line(error)}. Check the name, the connection, and your write access "
+            "(`hf auth whoami`)."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""A model as a folder in the layout of the Hugging Face hub: `config.json`, `model.safetensors` and the card, `README.md`.
+"""A model folder in the layout of the Hugging Face hub: `config.json`, `model.safetensors` and `README.md`, the card.
 
-Knows no network and no hub. `config.json` says what the weights' own header says, and their SHA-256, which is checked when they are read.
+`config.json` repeats the header of the weights and adds their SHA-256, which is checked on reading.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from cardigan.files.tensors import MAX_HEADER_BYTES, read_metadata
 from cardigan.models.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 CardWriter: TypeAlias = Callable[[Mapping[str, str]], str]
-"""Given the SHA-256 of the weights, by their file's name, the text of the card."""
+"""Returns the text of the card, given the SHA-256 of the weights by file name."""
 
 
 def write_pretrained(
@@ -27,10 +27,11 @@ def write_pretrained(
     extra_files: Mapping[str, bytes],
     overwrite: bool = False,
 ) -> None:
-    """Make a folder of the weights that `write_weights` puts into a file, what describes them, their card, and files beside them.
+    """Write a model folder: weights, config, card and extra files.
 
-    A new folder appears whole; in one that is there all files are made before the first is replaced. Raises CardiganError, and changes nothing,
-    for a run's folder, for one that holds another model and, without `overwrite`, for one that holds any of these files.
+    A new folder is created atomically. In an existing folder, all files are written before the first one is replaced.
+    Raises CardiganError and changes nothing if the folder is a run, holds another model or, without `overwrite`, has
+    any of these files.
     """
     _check_writable(folder, [WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, *extra_files], overwrite)
     if folder.exists():
@@ -48,17 +49,16 @@ def write_pretrained(
 def _replace_files(
     folder: Path, write_weights: Callable[[Path], None], write_card: CardWriter, extra_files: Mapping[str, bytes]
 ) -> None:
-    """Put the files into a folder that is there: all are made first, so that nothing is touched unless all of them could be made.
+    """Replace the files in an existing folder after all new files have been written.
 
-    They are made in a folder inside it: what is above may be closed, or on another disk.
+    The staging folder is inside it, because the parent may be read-only or on another disk.
     """
     staging = folder / f"{atomic.TEMPORARY_PREFIX}{os.getpid()}"
     try:
         staging.mkdir()
         _write_files(staging, write_weights, write_card, extra_files)
-        for path in sorted(
-            staging.iterdir(), key=lambda path: path.name in {WEIGHTS_FILE, CONFIG_FILE}
-        ):  # those two next to each other
+        # Weights and config come last, directly after each other.
+        for path in sorted(staging.iterdir(), key=lambda path: path.name in {WEIGHTS_FILE, CONFIG_FILE}):
             path.replace(folder / path.name)
         atomic.fsync_folder(folder)
     except OSError as error:
@@ -69,17 +69,16 @@ def _replace_files(
 
 def _check_writable(folder: Path, names: list[str], overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
-        raise CardiganError(f"{folder} is a file: give the name of a folder.")
+        raise CardiganError(f"{folder} is a file: give a folder.")
     if any((folder / name).exists() for name in ("journal.jsonl", "checkpoints", "state.safetensors")):
-        raise CardiganError(f"{folder} is a run, whose own config.json would be replaced: choose another folder.")
+        raise CardiganError(f"{folder} is a run, and saving would replace its config.json: choose another folder.")
     if (folder / "generator.safetensors").exists():
-        raise CardiganError(
-            f"{folder} holds generator.safetensors, which is another model, and a folder is read as one: choose another folder."
-        )
+        raise CardiganError(f"{folder} holds generator.safetensors, which is another model: choose another folder.")
     existing = [name for name in names if (folder / name).exists()]
     if existing and not overwrite:
         raise CardiganError(
-            f"{folder} holds {', '.join(existing)} already: set overwrite to replace {'it' if len(existing) == 1 else 'them'}."
+            f"{folder} already holds {', '.join(existing)}: set overwrite to replace "
+            f"{'it' if len(existing) == 1 else 'them'}."
         )
 
 
@@ -102,7 +101,7 @@ def _write_files(
 
 
 def verify_weights(folder: Path) -> Path:
-    """Return the file of weights in such a folder, proven to be what its `config.json` describes, if that is there."""
+    """Return the weights file of a model folder, after checking it against `config.json` if that exists."""
     weights, config = folder / WEIGHTS_FILE, folder / CONFIG_FILE
     if not config.exists():
         return weights
@@ -110,7 +109,8 @@ def verify_weights(folder: Path) -> Path:
     metadata = read_metadata(weights)
     if any(description.get(name) != value for name, value in metadata.items()):
         raise CardiganError(
-            f"{config} describes another model than {WEIGHTS_FILE} beside it: fetch both again, or save the model anew."
+            f"{config} does not describe {WEIGHTS_FILE} in the same folder: download both again, "
+            "or save the model again."
         )
     hashes = description.get("sha256", {})
     if isinstance(hashes, dict) and WEIGHTS_FILE in hashes:
@@ -119,20 +119,20 @@ def verify_weights(folder: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Return a file's JSON object; raises CardiganError for anything else, and for more than any honest file would hold."""
+    """Return a file's JSON object. Raises CardiganError for anything else or for a file that is too large."""
     try:
         if path.stat().st_size > MAX_HEADER_BYTES:
             raise ValueError("too large")
         content = json.loads(path.read_bytes())
         if isinstance(content, dict):
             return content
-        raise ValueError("no object")
+        raise ValueError("not an object")
     except (OSError, ValueError, RecursionError) as error:
-        raise CardiganError(f"{path} is damaged: fetch it again, or give another copy of it.") from error
+        raise CardiganError(f"{path} is damaged: download it again, or use another copy.") from error
 
 
 def check_sha256(path: Path, expected: object) -> None:
-    """Raise CardiganError unless a file has this SHA-256, 64 hexadecimal digits."""
+    """Raise CardiganError unless the file has this SHA-256 (64 hexadecimal digits)."""
     expected_sha256 = expected.lower().removeprefix("sha256:") if isinstance(expected, str) else ""
     if len(expected_sha256) != 64 or set(expected_sha256) - set("0123456789abcdef"):
         raise CardiganError(
@@ -141,7 +141,8 @@ def check_sha256(path: Path, expected: object) -> None:
     found = file_sha256(path)
     if found != expected_sha256:
         raise CardiganError(
-            f"{path} has the SHA-256 {found}, not the expected {expected_sha256}: it was changed or damaged, do not use it."
+            f"{path} has the SHA-256 {found}, not the expected {expected_sha256}: "
+            "the file was changed or damaged, so do not use it."
         )
 
 
@@ -152,5 +153,5 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CardiganError(
-            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): give another copy of it."
+            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): use another copy."
         ) from error

@@ -1,6 +1,6 @@
-"""Weights in fewer bits, as they are stored: half precision, or whole numbers of eight bits with a scale for each output channel.
+"""Quantize stored weights: float16, or int8 with a scale per output channel.
 
-Knows how a tensor is rounded and brought back; networks always compute in fp32.
+Networks always compute in fp32; only files hold quantized weights.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from cardigan.errors import CardiganError, unknown
 
 WeightsDtype: TypeAlias = Literal["float32", "float16", "int8"]
 SCALE_SUFFIX = "::scale"
-"""What the name of an int8 tensor's scales ends in."""
+"""Name suffix of an int8 tensor's scales."""
 INT8_MAX = 127
-"""Whole numbers are from -127 to 127, so that 0 stays 0 and signs are alike."""
+"""The range is symmetric, -127 to 127, so 0 stays exactly 0."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -27,10 +27,11 @@ def check_weights_dtype(dtype: str) -> None:
 
 
 def quantize_state(network: nn.Module, dtype: WeightsDtype) -> dict[str, Tensor]:
-    """Return a network's state as it is stored.
+    """Return a network's state dict as it is stored.
 
-    `float16` halves what has two or more axes; `int8` makes the weights of convolutions and linear layers whole numbers, symmetric, each output
-    channel in units of its own, stored beside them as NAME::scale. All else stays as it is. Raises CardiganError for weights that do not fit.
+    `float16` converts tensors with two or more axes. `int8` quantizes the weights of convolutions and linear layers
+    symmetrically, with one scale per output channel stored as NAME::scale. Other tensors are unchanged. Raises
+    CardiganError for weights out of range.
     """
     tensors = network.state_dict()
     if dtype == "float32":
@@ -48,17 +49,17 @@ def quantize_state(network: nn.Module, dtype: WeightsDtype) -> dict[str, Tensor]
 
 
 def dequantize_state(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return stored tensors in fp32 again; raises ValueError for any that are not the expected ones, before memory is taken for them."""
+    """Return stored tensors as fp32. Raises ValueError for unexpected tensors before allocating memory for them."""
     scales = {name for name in tensors if name.removesuffix(SCALE_SUFFIX) in expected and name.endswith(SCALE_SUFFIX)}
     if tensors.keys() - scales != expected.keys():
-        raise ValueError("other names")
+        raise ValueError("unexpected names")
     for name, expected_tensor in expected.items():
         _check_tensor(tensors[name], expected_tensor, tensors.get(name + SCALE_SUFFIX))
     return {name: _dequantize(tensors[name], like, tensors.get(name + SCALE_SUFFIX)) for name, like in expected.items()}
 
 
 def fake_quantize(network: Network, dtype: WeightsDtype) -> Network:
-    """Return a copy of a network whose weights are those that would be read back."""
+    """Return a copy of a network with quantized and dequantized weights."""
     copy = deepcopy(network)
     expected = copy.state_dict()
     copy.load_state_dict(dequantize_state(quantize_state(network, dtype), expected))
@@ -66,7 +67,7 @@ def fake_quantize(network: Network, dtype: WeightsDtype) -> Network:
 
 
 def output_channel_axes(network: nn.Module) -> dict[str, int]:
-    """Return the names of the weights of convolutions and linear layers, with the axis that counts their output channels."""
+    """Return the output channel axis of each convolution and linear weight, by name."""
     found, names = {}, network.state_dict().keys()
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -76,13 +77,11 @@ def output_channel_axes(network: nn.Module) -> dict[str, int]:
 
 
 def quantize_int8(name: str, weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Return int8 numbers and the scales, of the same number of axes, whose product is nearest to the weight."""
+    """Return the int8 weight and its scales, which have the same number of axes."""
     others = [other for other in range(weight.dim()) if other != axis]
     scale = weight.abs().amax(dim=others, keepdim=True) / INT8_MAX
     if not bool(torch.isfinite(scale).all()):
-        raise CardiganError(
-            f"{name} holds numbers that are infinite or none, so the weights cannot be rounded: take an earlier checkpoint."
-        )
+        raise CardiganError(f"{name} has infinite or NaN values, so it cannot be quantized: use an earlier checkpoint.")
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
     return (weight / scale).round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8), scale
 
@@ -90,7 +89,7 @@ def quantize_int8(name: str, weight: Tensor, axis: int) -> tuple[Tensor, Tensor]
 def _to_float16(name: str, tensor: Tensor) -> Tensor:
     half = tensor.to(torch.float16)
     if not bool(torch.isfinite(half).all()):
-        raise CardiganError(f"{name} holds numbers that half precision cannot (beyond 65,504): keep --weights float32.")
+        raise CardiganError(f"{name} has values beyond 65,504, the limit of float16: keep --weights float32.")
     return half
 
 

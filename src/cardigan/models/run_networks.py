@@ -1,7 +1,4 @@
-"""Both players of a run at one moment, to look into: the averaged generator, and the discriminator it was trained against.
-
-Reads checkpoints; knows nothing of training.
-"""
+"""Load both networks from a run's checkpoint: the EMA generator and the discriminator."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +19,7 @@ STATE_FILE = "state.safetensors"
 
 @dataclass(frozen=True)
 class RunNetworks:
-    """The two players as they stood after `images_seen` images; both in evaluation mode, no parameter asks for a gradient."""
+    """Both networks after `images_seen` images, in evaluation mode and without gradients."""
 
     snapshot: Snapshot
     discriminator: Discriminator
@@ -30,9 +27,9 @@ class RunNetworks:
 
 
 def load_networks(path: Path) -> RunNetworks:
-    """Return the players in a run directory (of its latest whole checkpoint) or in a checkpoint folder.
+    """Return the networks in a run directory (from the latest intact checkpoint) or in a checkpoint folder.
 
-    Raises CardiganError for what holds no discriminator, such as a lone generator.safetensors or a model of the hub.
+    Raises CardiganError if there is no discriminator, e.g. for a generator.safetensors or a model of the hub.
     """
     if is_hub_address(path) or (path / WEIGHTS_FILE).exists():
         raise CardiganError(
@@ -49,7 +46,7 @@ def load_networks(path: Path) -> RunNetworks:
 
 
 def untrained_networks(networks: RunNetworks) -> RunNetworks:
-    """Return the same generator beside the discriminator as it was before the run's first step."""
+    """Return the same generator with the discriminator as it was initialized."""
     config, spec = networks.snapshot.config, networks.snapshot.spec
     _, discriminator = build_networks(config, spec)
     return replace(networks, discriminator=discriminator.eval().requires_grad_(False))
@@ -61,26 +58,26 @@ def _read_latest(path: Path) -> RunNetworks:
     if not checkpoints:
         if run.config.exists():
             raise CardiganError(
-                f"{path} has no checkpoint, which is where a discriminator is kept: wait for its first one."
+                f"{path} has no checkpoint yet, which would hold the discriminator: wait for the first one."
             )
         raise CardiganError(f"{path} holds no discriminator: give a run directory or one of its checkpoints.")
     for older in reversed(checkpoints[1:]):
         try:
             return _read(older / STATE_FILE)
         except CardiganError:
-            continue  # damaged, or removed by a training that goes on: the one before it will do
+            continue  # damaged, or removed by a running training: try the one before
     return _read(checkpoints[0] / STATE_FILE)
 
 
 def _read(file: Path) -> RunNetworks:
     snapshot = read_snapshot(file)
-    with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
+    with torch.device("meta"):  # allocate nothing before the file is checked
         discriminator = build_discriminator(snapshot.config, snapshot.spec)
     tensors = read_tensors(file, "discriminator.")
     expected = {name: (tensor.shape, tensor.dtype) for name, tensor in discriminator.state_dict().items()}
     if expected != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
         raise CardiganError(
-            f"{file} does not hold the discriminator that its header describes: give another checkpoint."
+            f"{file} does not hold the discriminator that its header describes: use another checkpoint."
         )
     discriminator.load_state_dict(tensors, assign=True)
     return RunNetworks(snapshot, discriminator.eval().requires_grad_(False), snapshot.images_seen)

@@ -1,6 +1,4 @@
-"""Images from a snapshot: by seed, by latent, by class.
-
-Knows no file."""
+"""Sample images from a snapshot by seed, latent and class."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -17,15 +15,16 @@ from cardigan.pixels import encode
 from cardigan.shapes import Images, Labels, Latents, Pixels
 
 SAMPLE_BATCH_SIZE = 64
-"""Pictures are computed this many at a time, the last chunk filled up, so that the same z gives the same bits whatever stands beside it."""
+"""Fixed batch size. The last batch is padded, so the same z gives bit-identical images in any batch."""
 
 
 def generate_pixels(
     generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
 ) -> Pixels:
-    """Return the generator's pictures for z, in fp32 and evaluation mode, on the CPU; the generator's mode is left as it was.
+    """Return the generator's images for z on the CPU, computed in fp32 and evaluation mode.
 
-    A smaller `batch_size` answers sooner where only a few are drawn; it may round otherwise, by one grey level here and there.
+    The generator's mode is restored. A smaller `batch_size` is faster for a few images, but may change single values by
+    one gray level through rounding.
     """
     return torch.cat([encode(images).cpu() for images in generate_batches(generator, z, labels, batch_size)])
 
@@ -34,7 +33,7 @@ def generate_pixels(
 def generate_batches(
     generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
 ) -> Iterator[Images]:
-    """Yield the generator's pictures for z, `batch_size` at a time, in [-1, 1], on its own device; its mode is left as it was."""
+    """Yield the generator's images for z in [-1, 1] on its device, `batch_size` at a time. Restores its mode."""
     device = next(generator.parameters()).device
     training = generator.training
     generator.eval()
@@ -59,10 +58,10 @@ def generate_batches(
 def sample_pixels(
     snapshot: Snapshot, keys: Sequence[tuple[int, int]], labels: Labels | None = None, truncation: float = 1.0
 ) -> Pixels:
-    """Return one picture per key (seed, number); each depends on its key, its label and the truncation alone.
+    """Return one image per key (seed, index). It depends only on the key, the label and the truncation.
 
-    A conditional generator without `labels` draws each picture's class from the same key.
-    Raises CardiganError for labels where there are no classes, out of range, or of another count.
+    Without `labels`, a conditional generator samples each class from the same key. Raises CardiganError for labels of
+    an unconditional generator, labels out of range, or a wrong count.
     """
     config, num_classes = snapshot.config, snapshot.spec.num_classes
     if labels is not None:
@@ -74,12 +73,12 @@ def sample_pixels(
 
 
 def sample_keys(count: int, seed: int) -> list[tuple[int, int]]:
-    """Return the keys of the first `count` pictures of a seed."""
+    """Return the keys of the first `count` images of a seed."""
     return [(seed, index) for index in range(count)]
 
 
 def class_index(label: object, spec: ImageSpec) -> int:
-    """Return the number of a class given by name, or by number as an int or as text; a name that looks like a number is a name."""
+    """Return the index of a class given by name or index (int or text). Names take precedence."""
     if isinstance(label, str) and label in spec.class_names:
         return spec.class_names.index(label)
     try:
@@ -96,16 +95,14 @@ def class_index(label: object, spec: ImageSpec) -> int:
             known = (
                 f"0..{spec.num_classes - 1}; its classes have no names"
                 if spec.num_classes
-                else "none, since this generator was trained without classes"
+                else "none, because this generator is unconditional"
             )
             raise CardiganError(f"label is {label!r}: expected {known}.") from None
         raise unknown("class", str(label), spec.class_names) from None
 
 
 def no_classes_error() -> CardiganError:
-    return CardiganError(
-        "This generator was trained without classes: leave the label out, or train one with --conditional."
-    )
+    return CardiganError("This generator is unconditional: omit the label, or train one with --conditional.")
 
 
 def validate_labels(labels: Labels, count: int, num_classes: int) -> None:
@@ -113,7 +110,7 @@ def validate_labels(labels: Labels, count: int, num_classes: int) -> None:
         raise no_classes_error()
     if len(labels) != count:
         raise CardiganError(
-            f"{len(labels)} labels for {count} pictures: give one label per picture, or a single one for all."
+            f"{len(labels)} labels for {count} images: give one label per image, or a single one for all."
         )
     invalid = [int(label) for label in labels if not 0 <= label < num_classes]
     if invalid:

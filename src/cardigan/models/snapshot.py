@@ -1,6 +1,6 @@
-"""What a reader of a run gets: the averaged generator, its config, and how many images it has seen.
+"""A snapshot of a generator: EMA weights, config and number of images seen.
 
-Reads a run directory, a checkpoint or a lone `generator.safetensors`; knows nothing of how they came to be.
+Reads run directories, checkpoints, model folders and weights files.
 """
 
 from dataclasses import dataclass
@@ -26,25 +26,26 @@ from cardigan.run.checkpoint import list_checkpoints
 from cardigan.run.directory import RunDirectory
 
 FORMAT, QUANTIZED_FORMAT = 3, 4
-"""Of a file whose weights are fp32, and of one whose weights are stored in fewer bits."""
+"""File formats with fp32 weights and with quantized weights."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A generator at one moment. It is in evaluation mode whenever pictures are drawn from it: batch statistics are frozen."""
+    """A generator and its config. It samples in evaluation mode, with frozen batch statistics."""
 
     generator: Generator
     config: Config
     spec: ImageSpec
     images_seen: int
     foreign: bool = False
-    """Whether another program trained it; what its config says beyond its networks is then that program's habit, and `images_seen` is not known."""
+    """Whether another program trained it. The config beyond the networks is then that program's default, and
+    `images_seen` is unknown."""
     weights_dtype: WeightsDtype = "float32"
-    """What the file that it was read from stored its weights as; here they are fp32."""
+    """Storage dtype of the file it was read from. In memory the weights are fp32."""
 
 
 def snapshot_metadata(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
-    """Return what a file of weights says of itself: a function of the experiment alone, so equal training gives equal bytes."""
+    """Return the header of a weights file. It depends only on the experiment, so equal trainings give equal bytes."""
     names = {"class_names": list(spec.class_names)} if spec.class_names else {}
     return {
         "format": FORMAT,
@@ -68,7 +69,7 @@ def _nested_identity(config: Config) -> dict[str, Any]:
 
 
 def write_snapshot(path: Path, snapshot: Snapshot, weights_dtype: WeightsDtype = "float32", card: str = "") -> None:
-    """Write the one file a user takes away, its weights in so many bits, with a model card inside if there is one."""
+    """Write a snapshot as one safetensors file with the given dtype and an optional model card."""
     metadata = snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen)
     if snapshot.foreign:
         metadata |= {"foreign": True}
@@ -78,10 +79,10 @@ def write_snapshot(path: Path, snapshot: Snapshot, weights_dtype: WeightsDtype =
 
 
 def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
-    """Return the snapshot in a run directory (the latest), a checkpoint, a folder of `save_pretrained`, a file of weights or `hf:user/name`.
+    """Return a snapshot from a run directory (the latest), a checkpoint, a `save_pretrained` folder, a file or the hub.
 
-    A file of weights may be another program's (`foreign`). With `sha256` it must have it. Raises CardiganError for anything else. Never unpickles;
-    allocates no more than the file holds, or four times that where its weights are stored in fewer bits.
+    The file may be from another program (`foreign`). With `sha256`, its hash must match. Raises CardiganError for
+    anything else. Never unpickles. Allocates at most the file's size, or four times that for quantized weights.
     """
     file, prefix = _locate_weights(path)
     if sha256 is not None:
@@ -93,26 +94,27 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
         check_metadata(metadata)
         if metadata["format"] not in (FORMAT, QUANTIZED_FORMAT):
             raise CardiganError(
-                f"its format is {metadata['format']!r}, not {FORMAT} or {QUANTIZED_FORMAT}: use the version that wrote it."
+                f"its format is {metadata['format']!r}, not {FORMAT} or {QUANTIZED_FORMAT}: "
+                "use the Cardigan version that wrote it."
             )
         config, images_seen = from_dict(metadata["config"]), int(metadata["images_seen"])
         spec = image_spec(config.data, int(metadata["num_classes"]), _class_names(metadata))
         check_num_blocks(config)
         find_latent(config.latent.distribution)
-        with torch.device("meta"):  # nothing is allocated until the file has proven to hold it
+        with torch.device("meta"):  # allocate nothing before the file is checked
             generator = build_generator(config, spec)
     except CardiganError as error:
         plugins = metadata.get("plugins")
         hint = missing_plugins({str(name): str(plugins[name]) for name in plugins}) if isinstance(plugins, dict) else ""
         raise CardiganError(f"{file} cannot be read here: {' '.join((str(error), hint)).strip()}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise CardiganError(f"{file} has a damaged header: give another copy of it.") from error
+        raise CardiganError(f"{file} has a damaged header: use another copy.") from error
     tensors = read_tensors(file, prefix)
     try:
         tensors = dequantize_state(tensors, generator.state_dict())
     except ValueError as error:
         raise CardiganError(
-            f"{file} does not hold the generator that its header describes: give another copy of it."
+            f"{file} does not hold the generator that its header describes: use another copy."
         ) from error
     generator.load_state_dict(tensors, assign=True)
     foreign, weights_dtype = metadata.get("foreign") is True, _weights_dtype(metadata)
@@ -120,7 +122,7 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
 
 
 def _foreign_snapshot(config: Config, tensors: dict[str, torch.Tensor]) -> Snapshot:
-    """Return a generator that another program trained; nobody knows on how many images."""
+    """Return the snapshot of a generator that another program trained. Its `images_seen` is unknown."""
     spec = image_spec(config.data, 0)
     with torch.device("meta"):
         generator = build_generator(config, spec)
@@ -147,15 +149,14 @@ def _class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _locate_weights(path: Path) -> tuple[Path, str]:
-    """Return the file that holds the generator, and the prefix of its tensors' names there."""
+    """Return the file that holds the generator, and the prefix of its tensor names."""
     if is_hub_address(path):
-        return verify_weights(download_model(parse_hub_address(path))), ""  # whatever else lies in the cache
+        return verify_weights(download_model(parse_hub_address(path))), ""  # other cached files are ignored
     run = RunDirectory(path)
     if not path.is_dir():
         return path, "ema_generator." if path.name == "state.safetensors" else ""
-    if (path / WEIGHTS_FILE).exists() and not (
-        run.journal.exists() and run.generator.exists()
-    ):  # what else lies beside a saved model is another one
+    # In a model folder, other model files belong to other models.
+    if (path / WEIGHTS_FILE).exists() and not (run.journal.exists() and run.generator.exists()):
         return verify_weights(path), ""
     if (path / "state.safetensors").exists():
         return path / "state.safetensors", "ema_generator."
@@ -172,5 +173,5 @@ def _locate_weights(path: Path) -> tuple[Path, str]:
 
 
 def weights_file(path: Path) -> Path:
-    """Return the file that `read_snapshot` reads the generator at `path` from; raises CardiganError where there is none."""
+    """Return the file from which `read_snapshot` reads the generator. Raises CardiganError if there is none."""
     return _locate_weights(path)[0]

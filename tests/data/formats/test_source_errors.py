@@ -341,7 +341,7 @@ def test_unreadable_arrays(tmp_path):
     np.savez(tmp_path / "p.npz", images=np.zeros(3))
     assert "call it .npz" in error_message((tmp_path / "p.npz").rename(tmp_path / "q.npy"))
     np.savez(tmp_path / "p.npz", images=np.zeros(3))
-    assert "expected one of 3 or 4 axes" in error_message(tmp_path / "p.npz")
+    assert "expected one with 3 or 4 axes" in error_message(tmp_path / "p.npz")
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, "U3", "M8[s]"])

@@ -1,1 +1,4 @@
-"""Readers of weights that other programs saved: nothing named in a file is imported or called, and no more is allocated than the file holds."""
+"""Readers of weights from other programs.
+
+Nothing named in a file is imported or called, and allocations are at most the file's size.
+"""

@@ -1,7 +1,7 @@
-"""The generators of PyTorch's DCGAN example and of the MXNet tutorial as ours: which of their tensors is which of ours, and the settings.
+"""Convert generators of PyTorch's DCGAN example and of the MXNet tutorial to Cardigan's tensors and config.
 
-All three are the same network; sizes, widths and channels are read off the shapes. Both programs' epsilons (1e-5, and 1e-5 + 1e-12) differ by
-less than rounding. Knows no file.
+All three are the same network. Sizes, widths and channels follow from the tensor shapes. The epsilons of both programs
+(1e-5, and 1e-5 + 1e-12) differ by less than rounding.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from cardigan.nets.stages import channels_per_stage, stages
 from cardigan.nets.table import build_generator
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+"""Name prefixes of DataParallel and torch.compile."""
 KERNEL_SIZE = (4, 4)
 NUM_CHANNELS = (1, 3, 4)
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -23,18 +23,18 @@ NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 @dataclass(frozen=True)
 class ForeignGenerator:
-    """A program whose generators are known, by the names of layer `n` (from 1): of its weight, and of its normalisation's four tensors."""
+    """A supported program and the names of each layer's tensors: the weight and four normalization tensors."""
 
     recipe: str
     title: str
     weight: str
     norm_tensors: tuple[str, str, str, str]
     num_batches_name: str
-    """How many batches were seen, which does nothing and may be missing."""
+    """Name of the batch counter, which is unused and may be missing."""
     discriminator_tensor: str
     """A tensor that only the discriminator has."""
     training_data: str
-    """The pictures it is always trained on; "" where that is not known."""
+    """The training images; "" if unknown."""
 
     def weight_name(self, layer: int) -> str:
         return _tensor_name(self.weight, layer)
@@ -70,11 +70,11 @@ def _tensor_name(name: str, layer: int) -> str:
 def convert_generator(
     tensors: dict[str, torch.Tensor], foreign: ForeignGenerator
 ) -> tuple[Config, dict[str, torch.Tensor]]:
-    """Return the settings of a generator and its tensors under our names, fp32. Raises Refused for tensors of another network."""
+    """Return the config of a generator and its fp32 state dict. Raises UnsupportedFile for another network."""
     foreign_tensors = {_strip_prefixes(name): tensor for name, tensor in tensors.items()}
     if foreign.discriminator_tensor in foreign_tensors:
         raise UnsupportedFile(
-            "holds a discriminator, which draws no pictures: give the generator that was saved with it"
+            "holds a discriminator, which cannot generate images: give the generator that was saved with it"
         )
     depth = 0
     while foreign.weight_name(depth + 1) in foreign_tensors:
@@ -88,12 +88,13 @@ def convert_generator(
             foreign_tensors.keys() - required - optional, default=""
         )
         problem = (
-            f"{unexpected[:80]!r} is {'missing' if unexpected in required else 'too many'}"
+            f"{unexpected[:80]!r} is {'missing' if unexpected in required else 'unexpected'}"
             if depth >= 2 and unexpected
             else f"there is no {foreign.weight_name(1)!r}"
         )
         raise UnsupportedFile(
-            f"holds {len(foreign_tensors):,} tensors that are not {foreign.title} ({problem}): only that network can be taken over"
+            f"holds {len(foreign_tensors):,} tensors that are not {foreign.title} ({problem}): "
+            "only that network is supported"
         )
     converted = {"from_latent.weight": foreign_tensors[foreign.weight_name(1)]}
     for layer in range(1, depth):
@@ -103,7 +104,7 @@ def convert_generator(
             for name, foreign_name in zip(NORM_TENSORS, foreign.norm_names(layer), strict=True)
         }
     if not all(tensor.is_floating_point() for tensor in converted.values()):
-        raise UnsupportedFile("holds whole numbers where weights were expected")
+        raise UnsupportedFile("holds integers where weights were expected")
     config = _config(converted, depth - 1, foreign)
     batch_counters = {
         f"norms.{index}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for index in range(depth - 1)
@@ -118,9 +119,7 @@ def _check_shapes(config: Config, state_dict: dict[str, torch.Tensor], foreign: 
         expected = build_generator(config, image_spec(config.data, 0)).state_dict()
     mismatched = [name for name, tensor in state_dict.items() if tensor.shape != expected[name].shape]
     if mismatched:
-        raise UnsupportedFile(
-            f"has tensors of shapes that do not belong together (at our {mismatched[0]}), so it is not {foreign.title}"
-        )
+        raise UnsupportedFile(f"has inconsistent tensor shapes (at {mismatched[0]}), so it is not {foreign.title}")
 
 
 def _strip_prefixes(name: str) -> str:
@@ -130,7 +129,7 @@ def _strip_prefixes(name: str) -> str:
 
 
 def _config(converted: dict[str, torch.Tensor], num_upsamplings: int, foreign: ForeignGenerator) -> Config:
-    """Return what both programs are trained with, at the sizes that the shapes tell; raises Refused if they are not our network's."""
+    """Return both programs' training config at the sizes of the tensors. Raises UnsupportedFile for other shapes."""
     weights = [
         converted["from_latent.weight"],
         *(converted[f"up_convs.{index}.weight"] for index in range(num_upsamplings)),
@@ -143,7 +142,8 @@ def _config(converted: dict[str, torch.Tensor], num_upsamplings: int, foreign: F
     if found_channels != channels or num_channels not in NUM_CHANNELS:
         layers = "-".join(map(str, [*found_channels, num_channels]))
         raise UnsupportedFile(
-            f"has {layers} channels, where a network of ours at {size}x{size} has {'-'.join(map(str, channels))}-3 (or -1, -4)"
+            f"has {layers} channels, but at {size}x{size} Cardigan's network has {'-'.join(map(str, channels))}-3 "
+            "(or -1, -4)"
         )
     has_fixed_gamma = foreign is MXNET and all(
         bool((converted[f"norms.{number}.weight"] == 1).all()) for number in range(num_upsamplings)

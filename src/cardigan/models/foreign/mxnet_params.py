@@ -1,6 +1,6 @@
-"""MXNet's `.params` files: a list of arrays and a list of their names, as `mx.nd.save` and `Module.save_params` write them.
+"""Read MXNet's `.params` files: a list of arrays and a list of names, from `mx.nd.save` and `Module.save_params`.
 
-All four ways in which MXNet wrote an array are read (before 1.0, V1, V2, and V3 of its NumPy arrays); sparse arrays are not.
+Supports all four array formats of MXNet (before 1.0, V1, V2, and V3 for NumPy arrays), but not sparse arrays.
 """
 
 from math import prod
@@ -25,13 +25,16 @@ MAX_ARRAYS = 10_000
 MAX_DIMS = 8
 MAX_NAME_BYTES = 1_000
 NAME_PREFIXES = ("arg:", "aux:")
-"""What Module puts before a name: a parameter, or what a layer remembers beside its parameters."""
+"""Name prefixes of Module: parameters and auxiliary states."""
 
 
 def read_mxnet_tensors(content: bytes) -> dict[str, torch.Tensor]:
-    """Return the arrays of a file by name, without arg: and aux:. Raises Refused for what is damaged, sparse or of an unknown type."""
+    """Return the arrays of a file by name, without arg: and aux:.
+
+    Raises UnsupportedFile for damaged files, sparse arrays or unknown types.
+    """
     reader = ByteReader(memoryview(content))
-    reader.read(16)  # how it begins, and eight bytes in reserve
+    reader.read(16)  # magic and eight reserved bytes
     arrays = [_read_array(reader) for _ in range(_read_count(reader))]
     names = [_read_name(reader) for _ in range(_read_count(reader))]
     if len(set(names)) != len(arrays) or len(names) != len(arrays):
@@ -40,16 +43,16 @@ def read_mxnet_tensors(content: bytes) -> dict[str, torch.Tensor]:
 
 
 class ByteReader:
-    """A place in the file."""
+    """A position in the file."""
 
     def __init__(self, content: memoryview) -> None:
         self.content, self.position = content, 0
 
     def read(self, count: int) -> memoryview:
-        """Return a view of the next bytes, no copy."""
+        """Return a view of the next bytes without a copy."""
         view = self.content[self.position : self.position + count]
         if len(view) != count:
-            raise UnsupportedFile("is cut off")
+            raise UnsupportedFile("is truncated")
         self.position += count
         return view
 
@@ -60,7 +63,7 @@ class ByteReader:
 def _read_count(reader: ByteReader) -> int:
     count = reader.read_integer(8)
     if count > MAX_ARRAYS:
-        raise UnsupportedFile(f"says that it holds {count:,} arrays: expected at most {MAX_ARRAYS:,}")
+        raise UnsupportedFile(f"claims to hold {count:,} arrays: expected at most {MAX_ARRAYS:,}")
     return count
 
 
@@ -72,15 +75,15 @@ def _read_array(reader: ByteReader) -> torch.Tensor:
     if not 1 <= num_dims <= MAX_DIMS:
         raise UnsupportedFile(f"holds an array of {num_dims:,} axes: expected 1 to {MAX_DIMS}")
     shape = tuple(reader.read_integer(dim_bytes) for _ in range(num_dims))
-    reader.read(8)  # which device it lay on
+    reader.read(8)  # device
     dtype_code = reader.read_integer(4)
     if dtype_code not in DTYPES:
-        raise UnsupportedFile(f"holds an array of the type {dtype_code}: expected one of {', '.join(map(str, DTYPES))}")
+        raise UnsupportedFile(f"holds an array of type {dtype_code}: expected one of {', '.join(map(str, DTYPES))}")
     strides = tuple(prod(shape[dim + 1 :]) for dim in range(num_dims))
     count = prod(shape)
     if not 1 <= count <= len(reader.content):
         raise UnsupportedFile(
-            f"holds an array of shape {shape}, more than the file has bytes for" if count else "holds an empty array"
+            f"holds an array of shape {shape}, which is larger than the file" if count else "holds an empty array"
         )
     strided_tensor = StridedTensor(Storage("", DTYPES[dtype_code], count), 0, shape, strides)
     return materialize_tensor(bytearray(reader.read(strided_tensor.num_bytes)), strided_tensor)
@@ -93,5 +96,5 @@ def _read_name(reader: ByteReader) -> str:
     try:
         name = bytes(reader.read(length)).decode()
     except UnicodeDecodeError:
-        raise UnsupportedFile("has a name that is no UTF-8") from None
+        raise UnsupportedFile("has a name that is not UTF-8") from None
     return name.removeprefix(NAME_PREFIXES[0]).removeprefix(NAME_PREFIXES[1])

@@ -1,7 +1,4 @@
-"""From a file of another program's weights to our settings and tensors, by what the file is, whatever it is called.
-
-Knows which reader reads what, and how a refusal is worded.
-"""
+"""Read a generator that another program saved. The content decides the format, not the file name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +13,20 @@ from cardigan.models.foreign.tensor_storage import UnsupportedFile
 from cardigan.models.foreign.torch_state_dict import LEGACY_MAGIC, ZIP_MAGIC, read_torch_tensors
 
 MAX_FILE_BYTES = 2**30
-"""A generator 2,000 channels wide has less."""
+"""A generator with width 2,000 is smaller."""
 READERS: tuple[tuple[bytes, Callable[[bytes], dict[str, torch.Tensor]], ForeignGenerator], ...] = (
     (ZIP_MAGIC, read_torch_tensors, PYTORCH),
     (LEGACY_MAGIC, read_torch_tensors, PYTORCH),
     (MXNET_MAGIC, read_mxnet_tensors, MXNET),
 )
-"""How a file begins, what reads it, and whose generator it may hold."""
+"""Magic bytes, tensor reader and program of each supported format."""
 
 
 def read_foreign_generator(path: Path) -> tuple[Config, dict[str, torch.Tensor]] | None:
-    """Return the settings and tensors, under our names, of a generator that another program saved; None for a file of any other kind.
+    """Return the config and state dict of a generator that another program saved. None for any other kind of file.
 
-    Takes a netG_epoch_*.pth of PyTorch's DCGAN example and a .params of the MXNet tutorial. Raises CardiganError for one that is damaged, holds
-    another network, or names anything to be run: nothing in a file ever is.
+    Supports netG_epoch_*.pth of PyTorch's DCGAN example and .params of the MXNet tutorial. Raises CardiganError for a
+    file that is damaged, holds another network, or names code to run. Code in a file is never run.
     """
     match = next(
         ((read_tensors, foreign) for magic, read_tensors, foreign in READERS if _magic_bytes(path).startswith(magic)),
@@ -45,7 +42,7 @@ def read_foreign_generator(path: Path) -> tuple[Config, dict[str, torch.Tensor]]
 
 
 def _magic_bytes(path: Path) -> bytes:
-    """Return the first bytes, nothing of what cannot be read: whoever reads it next says so."""
+    """Return the first bytes, or nothing if the file cannot be read; the next reader reports the error."""
     try:
         with path.open("rb") as file:
             return file.read(16)
@@ -55,5 +52,5 @@ def _magic_bytes(path: Path) -> bytes:
 
 def _file_content(path: Path) -> bytes:
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise UnsupportedFile(f"has more than {MAX_FILE_BYTES:,} bytes, which no such generator has")
+        raise UnsupportedFile(f"has more than {MAX_FILE_BYTES:,} bytes, too many for such a generator")
     return path.read_bytes()

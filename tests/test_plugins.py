@@ -1,0 +1,101 @@
+"""A real plug-in package, installed by pip: commands know its lines, and a model without it says what to install."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cardigan.files.tensors import read_metadata
+from cardigan.run.journal import read_events
+
+PACKAGE = Path(__file__).parent / "plugin_package"
+SETTINGS = [
+    *("--generator.network", "example-flat", "--discriminator.network", "example-flat"),
+    *("--generator.normalization", "none", "--generator.initialization", "torch"),
+    *("--objective.loss", "example-loss", "--objective.penalties.example-drift", "0.01"),
+    *("--latent.distribution", "example-triangular", "--discriminator_optimizer.name", "example-sgd"),
+    *("--batch-size", "16", "--precision", "fp32", "--quiet"),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """Return a folder with the installed package, to be put on PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("plugin")
+    source = folder / "source"
+    subprocess.run(["cp", "-r", str(PACKAGE), str(source)], check=True)  # pip builds in the source folder
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(folder / "site"), str(source)], check=True)
+    return folder / "site"
+
+
+def cardigan(site: Path | None, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    paths = [*([] if site is None else [str(site)]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.run(
+        [sys.executable, "-m", "cardigan", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(site, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "run"
+    done = cardigan(site, "train", "mnist", *SETTINGS, "--images", "64", "--out", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_run_with_a_plugin_trains_resumes_and_remembers_it(site, run):
+    done = cardigan(site, "train", "mnist", *SETTINGS, "--images", "96", "--out", run, "--resume")
+    assert done.returncode == 0, done.stderr
+    values = next(event.values for event in read_events(run / "journal.jsonl") if event.kind == "progress")
+    assert values["example-drift"] >= 0
+    content = json.loads((run / "config.json").read_bytes())
+    assert content["provenance"]["plugins"] == {"cardigan-example": "1.5"}
+    assert read_metadata(run / "generator.safetensors")["plugins"] == {"cardigan-example": "1.5"}
+    assert "cardigan-example" in cardigan(site, "info", run).stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "RUN", "-n", "4", "--out", "OUT.png"),
+        ("evaluate", "RUN", "--metrics", "classes", "--samples", "100", "--no-baseline"),
+        ("export", "RUN", "--format", "safetensors", "--out", "OUT.safetensors"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_know_the_plugin(site, run, tmp_path, words):
+    places = {"RUN": str(run), "OUT.png": str(tmp_path / "a.png"), "OUT.safetensors": str(tmp_path / "a.safetensors")}
+    done = cardigan(site, *(places.get(word, word) for word in words))
+    assert done.returncode == 0, done.stderr
+
+
+def test_several_processes_know_the_plugin(site, tmp_path):
+    words = ["train", "mnist", *SETTINGS, "--images", "32", "--devices", "2", "--device", "cpu"]
+    done = cardigan(site, *words, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_plugin_is_named(run, tmp_path):
+    for words in (
+        ("sample", run, "-n", "1", "--out", tmp_path / "a.png"),
+        ("train", "mnist", "--out", run, "--resume"),
+    ):
+        done = cardigan(None, *words)
+        assert done.returncode == 2
+        assert "pip install cardigan-example" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_broken_plugin_is_named(site, tmp_path):
+    (tmp_path / "cardigan_example.py").write_text("raise RuntimeError('broken')\n")
+    paths = os.pathsep.join([str(tmp_path), str(site)])
+    done = cardigan(Path(paths), "recipes")
+    assert done.returncode == 2 and "cardigan-example 1.5 cannot be imported (RuntimeError: broken)" in done.stderr
