@@ -1,4 +1,5 @@
-"""The ladder of rooms: a module imports only from lower rungs, and a behavior is defined in the file its name suggests."""
+"""The ladder of rooms: a module imports only from lower rungs, and a behavior is defined in the file its name
+suggests."""
 
 import ast
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""Everything a training run was told, frozen: what `config.json` holds and what a recipe returns.
+"""All settings of a training run, frozen: what `config.json` holds and what a recipe returns.
 
-Knows no torch and no network: it rejects nonsense, it does not build anything.
+Imports no torch and knows no network. It rejects invalid values and builds nothing.
 """
 
 import dataclasses
@@ -31,52 +31,57 @@ RESUMABLE_FIELDS = frozenset(
         "data.num_workers",
     }
 )
-"""Fields that say how long, where, in how much memory and how closely watched a run is; resume lets them change, the weights do not depend on
-them beyond rounding (but for what `gradient_accumulation` says of itself, and a rollback: the journal and the checkpoint tell of it)."""
+"""Settings that resume may change: how long, where, in how much memory and how closely watched a run is. Weights
+do not depend on them beyond rounding, but for `gradient_accumulation` (see there) and for a rollback, which the
+journal shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which pictures, and the frame they are brought into."""
+    """Which images, and the shape they are resized to."""
 
     source: str = "mnist"
-    """Where the pictures come from: mnist, stacked-mnist, or a folder, archive, array, table or dataset (docs/guides/data.md). Nothing is not known,
-    as of weights that another program trained."""
+    """Where the images come from: mnist, stacked-mnist, or a folder, archive, array, table or dataset
+    (docs/guides/data.md). Empty if unknown, for example for imported weights."""
     split: Literal["train", "test", "all"] = "train"
-    """Which part is trained on; test pictures are kept for judging unless this says otherwise."""
+    """Which part is trained on. Test images are kept for evaluation unless this says otherwise."""
     holdout: int = 0
-    """Pictures of a source without a test part that are not trained on, kept for judging; chosen at random, of shards the last ones whole."""
+    """Images of a source without a test part that are kept for evaluation instead of training. Chosen at random; of
+    tar shards, the last ones whole."""
     max_images: int = 0
-    """Train on this many pictures only, always the same ones; 0 is all."""
+    """Train on this many images only, always the same ones. Default: all (0)."""
     height: int = 32
-    """Height of a training picture, in pixels."""
+    """Height of a training image, in pixels."""
     width: int = 32
-    """Width of a training picture, in pixels."""
+    """Width of a training image, in pixels."""
     channels: int = 1
-    """Colour channels: 1 grey, 3 RGB, 4 RGB and transparency; a grey picture is repeated over them."""
+    """Color channels: 1 gray, 3 RGB, 4 RGBA. A gray image is repeated over them."""
     resize: Literal["crop", "pad", "stretch"] = "pad"
-    """How a picture fills its frame: cut to its shape, fill up with black around it, or stretch it."""
+    """How an image is brought to the training shape: crop cuts it to the aspect ratio, pad fills up with black,
+    stretch changes the aspect ratio."""
     horizontal_flip: bool = False
-    """Train on every picture's mirror image too."""
+    """Also train on the mirror image of every image."""
     labels: str = ""
-    """Where classes come from: folders, the name of a column, or a file FILE or FILE:COLUMN (CSV, JSON, JSONL or parquet); nothing is
-    the source's own, if it has any."""
+    """Where class labels come from: folders, the name of a column, or a file FILE or FILE:COLUMN (CSV, JSON, JSONL
+    or parquet). Default: the source's own, if it has any."""
     num_classes: int = 0
-    """How many classes, numbered from 0, tar shards have, which are not read beforehand; 0 takes those of their first pictures."""
+    """Number of classes of tar shards, numbered from 0. Default (0): those of the first images, since shards are not
+    read beforehand."""
     max_pixels: int = 100_000_000
-    """Pictures of more pixels are not read: a few bytes can claim to be a picture that fills the memory."""
+    """Images of more pixels are not read: a small file can claim to hold an image that fills the memory."""
     cache: Literal["auto", "disk", "none"] = "auto"
-    """Decode every picture once and keep it on the disk, ready to train on, or decode again each time it is seen; auto keeps what fits."""
+    """disk decodes every image once and caches it on disk; none decodes it each time it is used; auto caches what
+    fits."""
     num_workers: int | None = None
-    """Processes that decode pictures; nothing is one for each core."""
+    """Worker processes that decode images. Default: one per core; 0 decodes in this process."""
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
             value = getattr(self, side)
             require(value >= MIN_SIDE, f"data.{side}", value, f"at least {MIN_SIDE} pixels")
-        require(self.max_images >= 0, "data.max_images", self.max_images, "a number of pictures, or 0 for all")
+        require(self.max_images >= 0, "data.max_images", self.max_images, "a number of images, or 0 for all")
         require(self.channels >= 1, "data.channels", self.channels, "at least 1")
-        require(self.holdout >= 0, "data.holdout", self.holdout, "a number of pictures, or 0 for none")
+        require(self.holdout >= 0, "data.holdout", self.holdout, "a number of images, or 0 for none")
         require(self.num_classes >= 0, "data.num_classes", self.num_classes, "a number of classes, or 0")
         require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
         require(
@@ -89,12 +94,13 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig:
-    """The random numbers a generator starts from."""
+    """The random numbers that a generator starts from."""
 
     size: int = 64
-    """How many numbers make one picture."""
+    """Length of the latent vector z."""
     distribution: str = "normal"
-    """N(0, 1), or uniform on [-1, 1] as in the DCGAN paper."""
+    """Its distribution, by name in `latents/sampling.py`: normal is N(0, 1); uniform is on [-1, 1], as in the DCGAN
+    paper."""
 
     def __post_init__(self) -> None:
         require(self.size >= 1, "latent.size", self.size, "at least 1")
@@ -102,27 +108,34 @@ class LatentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """One of the two players."""
+    """The generator or the discriminator."""
 
     network: str = "dcgan"
     """The architecture, by its name in `nets/table.py`."""
     width: int = 32
-    """Channels at full resolution; each halving of the picture doubles them, up to eight times. In `mlp`, the size of the hidden layers."""
+    """Channels at full resolution. Each downsampling doubles them, up to eight times. For `mlp`, the size of the
+    hidden layers."""
     depth: int | None = None
-    """Residual blocks at each size (resnet, r3gan), halvings of the picture (dcgan), or hidden layers (mlp); nothing lets the network choose."""
+    """Residual blocks per resolution (resnet, r3gan), downsamplings (dcgan), or hidden layers (mlp). Default: chosen
+    by the network."""
     normalization: Literal["none", "batch", "batch-no-scale"] = "none"
-    """Batch normalisation: none, with learned scale and shift, or with learned shift alone (the tutorial's fix_gamma)."""
+    """Batch normalization: none, with learned scale and shift, or with learned shift alone (the tutorial's
+    fix_gamma)."""
     spectral_norm: bool = False
     """Divide every weight matrix by its largest singular value (arXiv:1802.05957)."""
     attention_resolution: int = 0
-    """Self-attention where the shorter side of the picture has become this (arXiv:1805.08318; resnet only); 0 is none."""
+    """Self-attention where the shorter side of the feature maps has this many pixels (arXiv:1805.08318; resnet
+    only). Default: none (0)."""
     minibatch_stddev: int = 0
-    """D also sees how much the pictures in groups of this size differ from each other (arXiv:1710.10196, section 3); 0 is off."""
+    """D also sees the standard deviation over groups of this many images (arXiv:1710.10196, section 3). Default: off
+    (0)."""
     conditioning: Literal["auto", "one-hot", "projection"] = "auto"
-    """How classes are told, if they are: as ones and zeros beside z and as planes beside the picture (the DCGAN paper's way, dcgan and mlp),
-    or learned, an embedding beside z and a projection of D's features on one (arXiv:1802.05637). Auto is learned, which is far better (lab book)."""
+    """How a conditional network receives its class: one-hot appends 0s and 1s to z and constant planes to the image
+    (the DCGAN paper's way; dcgan and mlp); projection learns an embedding next to z and a projection in D
+    (arXiv:1802.05637). auto is projection, which is far better (docs/lab-book.md)."""
     initialization: Literal["dcgan", "torch"] = "torch"
-    """Starting weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (PyTorch's default, uniform within 1/sqrt(fan-in), for dcgan)."""
+    """Initial weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (for dcgan PyTorch's default,
+    uniform within 1/sqrt(fan-in))."""
 
     def __post_init__(self) -> None:
         require(self.width >= 1, "network width", self.width, "at least 1")
@@ -139,7 +152,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What the two players want."""
+    """The loss and the penalties on D."""
 
     loss: str = "non-saturating"
     """The loss, by its name in `objective/losses.py`."""
@@ -147,11 +160,11 @@ class ObjectiveConfig:
     """Weights of penalties on D, by their names in `objective/penalties.py`: `r1`, `r2` (arXiv:1801.04406), `wgan_gp`
     (arXiv:1704.00028, which takes 10), `dragan` (arXiv:1705.07215, which takes 10), and those of plug-ins."""
     penalty_interval: int = 1
-    """Penalties are computed on every n-th step, n times as strong (arXiv:1912.04958, appendix B)."""
+    """Compute penalties on every n-th step, n times as strong (lazy regularization, arXiv:1912.04958, appendix B)."""
     penalty_initial_factor: float = 1.0
-    """The penalties' weights begin at this many times their value (arXiv:2501.05441, table 5, begins at 10)."""
+    """Penalty weights start at this many times their value (arXiv:2501.05441, table 5, starts at 10)."""
     penalty_decay_images: int = 0
-    """Over this many images, along half a cosine, they reach their value."""
+    """Images over which the weights decay to their value, along half a cosine."""
 
     def __post_init__(self) -> None:
         for name, weight in self.penalties.items():
@@ -173,25 +186,28 @@ class ObjectiveConfig:
             if getattr(self, name) != unset and not self.penalties:
                 raise CardiganError(
                     f"objective.{name} is {getattr(self, name)} but no penalty is on, so it has no effect: "
-                    "give objective.penalties a weight (such as r1 0.3), or leave it out."
+                    "set a penalty (objective.penalties.r1), or leave it out."
                 )
         if (self.penalty_initial_factor != 1) != (self.penalty_decay_images > 0):
             raise CardiganError(
-                f"objective.penalty_initial_factor is {self.penalty_initial_factor} and objective.penalty_decay_images {self.penalty_decay_images}: "
-                "a schedule needs both, a start other than 1 and the images it takes; set both or neither."
+                f"objective.penalty_initial_factor is {self.penalty_initial_factor} and objective.penalty_decay_images "
+                f"{self.penalty_decay_images}: a schedule needs both, a factor other than 1 and its images; set both "
+                "or neither."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Changes made to what D sees, real and generated alike, so that few pictures go a longer way; what is drawn stays unchanged."""
+    """Augmentation of what D sees, real and generated alike, for small datasets. Samples are not augmented."""
 
     operations: str = ""
-    """What may be done, by the names in `objective/augment.py`, separated by commas; nothing is off."""
+    """Operations by their names in `objective/augment.py`, separated by commas. Default: none."""
     probability: float = 0.0
-    """How likely each operation is for each picture; 1 is DiffAugment (arXiv:2006.10738). With a target, where it begins."""
+    """Probability of each operation for each image. 1 is DiffAugment (arXiv:2006.10738). With a target, the initial
+    value."""
     target: float = 0.0
-    """Adapt the probability until this is the mean sign of D's margin on real pictures (ADA, arXiv:2006.06676, section 3, takes 0.6); 0 keeps it."""
+    """Adapt the probability so that the mean sign of D's margin on real images becomes this (ADA, arXiv:2006.06676,
+    section 3, takes 0.6). Default: a fixed probability (0)."""
     ramp_images: int = ADA_RAMP_IMAGES
     """Images in which an adapting probability can rise from 0 to 1."""
 
@@ -206,12 +222,14 @@ class AugmentConfig:
             )
         if self.ramp_images != ADA_RAMP_IMAGES and not self.target:
             raise CardiganError(
-                f"augment.ramp_images is {self.ramp_images} but the probability is fixed: give augment.target too, or leave it out."
+                f"augment.ramp_images is {self.ramp_images} but the probability is fixed: "
+                "give augment.target too, or leave it out."
             )
         if bool(self.operations) != (self.probability > 0 or self.target > 0):
             raise CardiganError(
-                f"augment.operations is {self.operations!r}, augment.probability {self.probability} and augment.target {self.target}, so nothing "
-                "would be done: give operations and a probability (1 for DiffAugment) or a target (0.6 for ADA), or none of them."
+                f"augment.operations is {self.operations!r}, augment.probability {self.probability} and augment.target "
+                f"{self.target}, so nothing would be done: give operations and a probability (1 for DiffAugment) or a "
+                "target (0.6 for ADA), or none of them."
             )
 
     @property
@@ -227,15 +245,16 @@ class OptimizerConfig:
     name: str = "adam"
     """Its name in `training/optimizers.py`: adam, adamw, sgd, rmsprop, or that of a plug-in."""
     learning_rate: float = 2e-4
-    """Step size."""
+    """Learning rate."""
     beta1: float = 0.5
-    """Memory of the gradient."""
+    """Decay rate of the gradient's moving average; for sgd the momentum."""
     beta2: float = 0.999
-    """Memory of its square."""
+    """Decay rate of the squared gradient's moving average."""
     warmup_images: int = 0
-    """The step size rises from 0 to its value over this many images."""
+    """Images over which the learning rate rises linearly from 0."""
     decay_start_images: int = 0
-    """From this many images on the step size falls as 1/sqrt(images); 0 keeps it constant. Needs no planned end, so a run can always go on."""
+    """From this many images on the learning rate decays as 1/sqrt(images), which needs no planned end. Default:
+    constant (0)."""
 
     def __post_init__(self) -> None:
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
@@ -245,67 +264,75 @@ class OptimizerConfig:
         require(self.decay_start_images >= 0, "decay_start_images", self.decay_start_images, "at least 0")
         if 0 < self.decay_start_images < self.warmup_images:
             raise CardiganError(
-                f"decay_start_images is {self.decay_start_images} and warmup_images {self.warmup_images}, so the step size would fall before it has risen: "
+                f"decay_start_images is {self.decay_start_images} and warmup_images {self.warmup_images}, so the "
+                "learning rate would decay before it has risen: "
                 f"set decay_start_images to at least {self.warmup_images}, or 0 for none."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig:
-    """The exponential moving average of the generator: what is sampled, saved and judged."""
+    """The exponential moving average (EMA) of the generator: what is sampled, saved and evaluated."""
 
     half_life_images: int = 10_000
-    """After this many images a weight's influence has halved; 0 keeps no average, the live generator is the result."""
+    """Half-life of a weight's influence, in images. 0 keeps no average: the trained generator is the result."""
     rampup_ratio: float = EMA_RAMPUP_RATIO
-    """While the run is young the half-life is at most this share of images_seen, so the random start is forgotten; 0 is off."""
+    """Early in a run the half-life is at most this fraction of images_seen, so that the random start is forgotten. 0
+    is off."""
 
     def __post_init__(self) -> None:
         require(self.half_life_images >= 0, "ema.half_life_images", self.half_life_images, "at least 0")
         require(0 <= self.rampup_ratio < math.inf, "ema.rampup_ratio", self.rampup_ratio, "at least 0")
         if not self.half_life_images and self.rampup_ratio not in (0, EMA_RAMPUP_RATIO):
             raise CardiganError(
-                f"ema.rampup_ratio is {self.rampup_ratio} but no average is kept, so it has no effect: set it to 0, or a half_life_images."
+                f"ema.rampup_ratio is {self.rampup_ratio} but no average is kept, so it has no effect: "
+                "set it to 0, or a half_life_images."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole experiment. Build one with a recipe (`cardigan.recipes`), change it with `override`."""
+    """All settings of a training run. Build one with a recipe (`cardigan.recipes`), change it with `override`."""
 
     recipe: str = "mnist"
-    """The named experiment these settings started from."""
+    """The recipe these settings started from."""
     seed: int = 0
-    """All randomness of the run is a function of this number."""
+    """Seed of all randomness of the run."""
     images: int | None = None
     """Stop after this many training images."""
     minutes: float | None = None
-    """Stop after this much time, starting and saving included."""
+    """Stop after this many minutes, starting and saving included."""
     batch_size: int = 64
     """Images per step, over all processes together."""
     gradient_accumulation: int = 1
-    """Compute a batch in this many parts, one after another: the same gradients in less memory. What looks at several pictures at once sees
-    those of a part: batch statistics, minibatch stddev, the spread that DRAGAN perturbs by; and spectral norms move on with each part."""
+    """Compute a batch in this many microbatches: the same gradients in less memory. Batch statistics, minibatch
+    standard deviation and DRAGAN's perturbation then see one microbatch, and spectral norms are updated with
+    each."""
     n_critic: int = 1
-    """D learns on this many batches for each one of G's (arXiv:1406.2661, algorithm 1, k; WGANs take 5)."""
+    """Updates of D for each update of G (arXiv:1406.2661, algorithm 1, k; WGANs take 5)."""
     pac: int = 1
-    """D judges this many pictures at a time, together (PacGAN, arXiv:1712.04086): that they differ is then part of looking real."""
+    """D sees this many images at a time, as one input (PacGAN, arXiv:1712.04086), so that it can detect a lack of
+    variety."""
     conditional: bool = False
-    """Train on the class labels, so that a class can be asked for."""
+    """Train a class-conditional model, on the class labels."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    """Arithmetic of the networks: fp32 (IEEE, on a GPU too), tf32 (GPUs of compute capability 8.0 and higher) or bf16. Auto is bf16 where the
-    hardware multiplies it natively, else fp32. Everything kept between steps is fp32."""
+    """Arithmetic of the networks: fp32 (IEEE, on a GPU too), tf32 (GPUs of compute capability 8.0 and higher) or
+    bf16. auto is bf16 where the hardware multiplies it natively, else fp32. Everything kept between steps is
+    fp32."""
     all_reduce_dtype: Literal["fp32", "bf16"] = "fp32"
-    """What gradients travel in between several processes; bf16 halves the traffic and rounds the gradients. One process never rounds them."""
+    """Type of the gradients that processes exchange. bf16 halves the traffic and rounds them. A single process never
+    rounds."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes the fastest present."""
+    """cpu, cuda, cuda:1 or mps. auto takes the fastest present."""
     checkpoint_every_images: int = 50_000
     """Images between checkpoints."""
     sample_every_images: int = 20_000
     """Images between sample grids."""
     on_failure: Literal["warn", "stop", "rollback"] = "warn"
-    """What to do when something goes badly wrong: say so, stop, or return to the best checkpoint with the learning rates halved."""
+    """What to do about a fatal fault: warn, stop, or roll back to the best checkpoint with the learning rates
+    halved."""
     patience_images: int | None = None
-    """Stop when the score has not improved for this many images, keeping the best."""
+    """Stop when the score has not improved for this many images; the best checkpoint is kept."""
     data: DataConfig = field(default_factory=DataConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     generator: NetworkConfig = field(default_factory=NetworkConfig)
@@ -349,10 +376,10 @@ class Config:
             "gradient_accumulation", self.gradient_accumulation, self.batch_size, f"batch of {self.batch_size}"
         )
         microbatch_size = self.batch_size // self.gradient_accumulation
-        self._check_divisor("pac", self.pac, microbatch_size, f"{microbatch_size} pictures computed at a time")
+        self._check_divisor("pac", self.pac, microbatch_size, f"{microbatch_size} images computed at a time")
         if self.pac > 1 and self.conditional:
             raise CardiganError(
-                f"pac is {self.pac} and conditional is on, but the pictures of a pack have different classes: "
+                f"pac is {self.pac} and conditional is on, but the images of a pack have different classes: "
                 "set pac to 1 or leave classes out."
             )
         group_size, num_logits = self.discriminator.minibatch_stddev, microbatch_size // self.pac

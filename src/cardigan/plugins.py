@@ -1,7 +1,8 @@
 """Plug-ins: installed packages that add lines to Cardigan's tables.
 
-A package names a module in the entry-point group `cardigan.plugins`. Importing that module adds the lines. Cardigan imports
-each module once, in the command line and when `cardigan.api` is imported, so that worker processes have it too.
+A package names a module in the entry-point group `cardigan.plugins`. Importing that module adds the lines. Cardigan
+imports each module once, in the command line and when `cardigan.api` is imported, so that worker processes have it
+too.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ def load_plugins() -> dict[str, str]:
 
 
 def missing_plugins(needed: Mapping[str, str]) -> str:
-    """Return in one sentence which of these packages are not installed, and how to install them; "" if none is missing."""
+    """Return in one sentence which of these packages are not installed, and how to install them; "" if none is
+    missing."""
     missing = {name: version for name, version in needed.items() if name not in load_plugins()}
     if not missing:
         return ""

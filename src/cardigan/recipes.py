@@ -23,7 +23,7 @@ def mnist() -> Config:
 
     Images are 32x32, grayscale. A class-conditional DCGAN trains with the relativistic loss, R1 and R2.
 
-    Promise, on 2 CPU cores, median and range of 3 seeds:
+    Promise: median and range of 3 seeds, on 2 CPU cores.
 
     | options of `cardigan train mnist` | CPU | images | samples | `fd_digits` |
     |---|---|---|---|---|

@@ -535,5 +535,5 @@ def test_changed_labels_and_images_are_detected(tmp_path, folder):
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     shutil.copy(folder / "left" / "00.png", folder / "left" / "new.png")
     for model in (tmp_path / "run", tmp_path / "run" / "generator.safetensors"):
-        with pytest.raises(CardiganError, match="cannot be judged by them"):
+        with pytest.raises(CardiganError, match="cannot be evaluated with them"):
             evaluate.main([str(model), "--samples", "100", "--extractor", "pixels"])

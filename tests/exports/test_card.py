@@ -1,4 +1,5 @@
-"""Cards say what a model is, from whatever is left of its run, and give no folder of the machine away; and the command line around them."""
+"""Cards say what a model is, from whatever is left of its run, and give no folder of the machine away; and the
+command line around them."""
 
 import hashlib
 import json

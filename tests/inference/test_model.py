@@ -120,7 +120,7 @@ def test_classes(model):
         ({"batch_size": 10**9}, "batch_size is 1000000000"),
         ({"output_type": "pill"}, "did you mean 'pil'"),
         ({"truncation": 2.0}, "truncation is"),
-        ({"batch_size": 3, "generator": [torch.Generator()]}, "1 generators for 3 pictures"),
+        ({"batch_size": 3, "generator": [torch.Generator()]}, "1 generators for 3 images"),
     ],
 )
 def test_invalid_sample_arguments(model, arguments, words):

@@ -1,4 +1,4 @@
-"""Distances and overlaps against numbers on paper, scipy and torchmetrics."""
+"""Distances and overlap metrics against closed forms, scipy and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ from cardigan.metrics.statistics import (
 
 
 class FlattenFeatures(torch.nn.Module):
-    """What torchmetrics takes for a network: pictures of one row, already features."""
+    """A feature network for torchmetrics that only flattens the images."""
 
     num_features = 12
 
@@ -58,14 +58,14 @@ def random_images(count: int, seed: int, high: int = 256) -> torch.Tensor:
 @pytest.mark.parametrize("sizes", [(7, 1, 30), (2, 2), (100,), (1, 1, 1)])
 def test_streaming_moments_equal_full_moments(sizes):
     whole = rows(sum(sizes), 9, 0, shift=1e3)
-    found = gaussian_from_moments(streaming_moments(iter(whole.split(list(sizes)))))
-    assert torch.allclose(found.mean, whole.mean(0), rtol=1e-12)
-    assert torch.allclose(found.root.T @ found.root, torch.from_numpy(np.cov(whole, rowvar=False)), atol=1e-9)
+    gaussian = gaussian_from_moments(streaming_moments(iter(whole.split(list(sizes)))))
+    assert torch.allclose(gaussian.mean, whole.mean(0), rtol=1e-12)
+    assert torch.allclose(gaussian.root.T @ gaussian.root, torch.from_numpy(np.cov(whole, rowvar=False)), atol=1e-9)
     parts = [moments(chunk) for chunk in whole.split(list(sizes))]
     if len(parts) > 1:
-        turned = merge_moments(parts[1], parts[0])
+        swapped = merge_moments(parts[1], parts[0])
         assert torch.allclose(
-            turned.root.T @ turned.root,
+            swapped.root.T @ swapped.root,
             merge_moments(parts[0], parts[1]).root.T @ merge_moments(parts[0], parts[1]).root,
             atol=1e-9,
         )
@@ -80,11 +80,11 @@ def test_streaming_moments_with_fewer_rows_than_features():
 
 def test_frechet_distance_against_torchmetrics():
     real, fake = random_images(400, 0), random_images(300, 1, high=180)
-    judge = FrechetInceptionDistance(feature=FlattenFeatures()).set_dtype(torch.float64)
-    judge.update(real, real=True)
-    judge.update(fake, real=False)
+    metric = FrechetInceptionDistance(feature=FlattenFeatures()).set_dtype(torch.float64)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
     value, _ = frechet_with_error(fake.flatten(1).float(), fit_gaussian(real.flatten(1).float()))
-    assert value == pytest.approx(float(judge.compute()), rel=1e-6)
+    assert value == pytest.approx(float(metric.compute()), rel=1e-6)
 
 
 def test_frechet_distance_of_streamed_halves_against_scipy():
@@ -101,11 +101,11 @@ def test_frechet_distance_of_streamed_halves_against_scipy():
 @pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features:UserWarning")
 def test_kernel_distance_against_torchmetrics():
     real, fake = random_images(120, 0), random_images(120, 1, high=200)
-    judge = KernelInceptionDistance(feature=FlattenFeatures(), subsets=1, subset_size=120).set_dtype(torch.float64)
-    judge.update(real, real=True)
-    judge.update(fake, real=False)
+    metric = KernelInceptionDistance(feature=FlattenFeatures(), subsets=1, subset_size=120).set_dtype(torch.float64)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
     assert kernel_distance(fake.flatten(1).double(), real.flatten(1).double()) == pytest.approx(
-        float(judge.compute()[0]), rel=1e-6
+        float(metric.compute()[0]), rel=1e-6
     )
 
 
@@ -128,10 +128,10 @@ def test_classifier_score_against_torchmetrics_inception_score():
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1).double() / 40
 
-    judge = InceptionScore(feature=Logits(), splits=1)
-    judge.update(random_images(200, 0))
+    metric = InceptionScore(feature=Logits(), splits=1)
+    metric.update(random_images(200, 0))
     assert classifier_score(random_images(200, 0).flatten(1).double() / 40) == pytest.approx(
-        float(judge.compute()[0]), rel=1e-6
+        float(metric.compute()[0]), rel=1e-6
     )
     assert classifier_score(torch.eye(5).repeat(3, 1) * 1e3) == pytest.approx(5)
     assert classifier_score(torch.ones(8, 5)) == pytest.approx(1)
@@ -139,24 +139,24 @@ def test_classifier_score_against_torchmetrics_inception_score():
 
 def test_prdc_closed_form():
     """On a line, k = 1: real balls of radius 1, 1, 8 around 0, 1, 9; generated balls of radius 1.5 around 0.5 and 2."""
-    found = prdc(torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.5], [2.0], [-3.0]]), num_neighbors=1)
-    assert found.precision.tolist() == [1, 1, 0]
-    assert found.density.tolist() == [2, 2, 0]
-    assert found.coverage.tolist() == [1, 1, 1]
-    assert found.recall.tolist() == [1, 1, 0]
+    result = prdc(torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.5], [2.0], [-3.0]]), num_neighbors=1)
+    assert result.precision.tolist() == [1, 1, 0]
+    assert result.density.tolist() == [2, 2, 0]
+    assert result.coverage.tolist() == [1, 1, 1]
+    assert result.recall.tolist() == [1, 1, 0]
 
 
 def test_prdc_against_slow_reference():
     real, fake = rows(130, 4, 0), rows(90, 4, 1, scale=0.7, shift=0.4)
-    apart = scipy.spatial.distance.cdist(fake, real)
+    distances = scipy.spatial.distance.cdist(fake, real)
     real_radii = np.sort(scipy.spatial.distance.cdist(real, real), axis=1)[:, 5]
     fake_radii = np.sort(scipy.spatial.distance.cdist(fake, fake), axis=1)[:, 5]
-    found = prdc(real, fake)
-    assert float(found.precision.mean()) == pytest.approx((apart <= real_radii).any(1).mean())
-    assert float(found.density.mean()) == pytest.approx((apart <= real_radii).sum() / 5 / 90)
-    assert float(found.coverage.mean()) == pytest.approx((apart <= real_radii).any(0).mean())
-    assert float(found.recall.mean()) == pytest.approx((apart <= fake_radii[:, None]).any(0).mean())
-    assert 0 < float(found.recall.mean()) < 1
+    result = prdc(real, fake)
+    assert float(result.precision.mean()) == pytest.approx((distances <= real_radii).any(1).mean())
+    assert float(result.density.mean()) == pytest.approx((distances <= real_radii).sum() / 5 / 90)
+    assert float(result.coverage.mean()) == pytest.approx((distances <= real_radii).any(0).mean())
+    assert float(result.recall.mean()) == pytest.approx((distances <= fake_radii[:, None]).any(0).mean())
+    assert 0 < float(result.recall.mean()) < 1
 
 
 def test_class_kl_against_scipy_and_its_errors():
@@ -169,16 +169,16 @@ def test_class_kl_against_scipy_and_its_errors():
         class_counts(torch.tensor([3]), 3)
 
 
-def test_kl_of_uniform_draws_matches_expected_bias():
-    draws = torch.randint(1000, (26_000,), generator=torch.Generator().manual_seed(0))
-    assert class_kl(class_counts(draws, 1000), uniform_counts(1000)) == pytest.approx(999 / (2 * 26_000), rel=0.1)
+def test_kl_of_uniform_samples_matches_expected_bias():
+    samples = torch.randint(1000, (26_000,), generator=torch.Generator().manual_seed(0))
+    assert class_kl(class_counts(samples, 1000), uniform_counts(1000)) == pytest.approx(999 / (2 * 26_000), rel=0.1)
 
 
-def test_stacked_modes_read_red_green_blue():
+def test_stacked_modes_channel_order():
     digits = load_mnist("test")
-    chosen = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 0]])
-    read = stacked_modes(digits.pixels[chosen, 0])
-    assert read.tolist() == (digits.labels[chosen] * torch.tensor([100, 10, 1])).sum(1).tolist()
+    indices = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 0]])
+    modes = stacked_modes(digits.pixels[indices, 0])
+    assert modes.tolist() == (digits.labels[indices] * torch.tensor([100, 10, 1])).sum(1).tolist()
 
 
 def test_parzen_density_integrates_to_one_and_agrees_with_scipy():
@@ -190,7 +190,7 @@ def test_parzen_density_integrates_to_one_and_agrees_with_scipy():
     assert float(log_likelihoods(torch.tensor([[0.04, 0.09]]), 0.3, 1)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_parzen_width_is_chosen_by_validation():
+def test_parzen_width_is_selected_by_validation():
     near, far = random_images(60, 0, high=40), random_images(40, 1, high=40)
     value, error, sigma = parzen_log_likelihood(near, far[:20], far[20:])
     assert sigma in SIGMAS and sigma < 0.3
@@ -200,22 +200,22 @@ def test_parzen_width_is_chosen_by_validation():
         parzen_log_likelihood(near[:, :1], far, far)
 
 
-def test_influence_standard_error_matches_repeated_draws():
+def test_influence_standard_error_matches_repeated_samples():
     reference = fit_gaussian(rows(4000, 4, 99))
-    several = [frechet_with_influence_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
-    spread = torch.tensor([value for value, _ in several]).std()
-    assert torch.tensor([error for _, error in several]).mean() == pytest.approx(float(spread), rel=0.25)
+    results = [frechet_with_influence_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
+    spread = torch.tensor([value for value, _ in results]).std()
+    assert torch.tensor([error for _, error in results]).mean() == pytest.approx(float(spread), rel=0.25)
     few = rows(20, 50, 1)
     value, error = frechet_with_influence_error(few, fit_gaussian(rows(30, 50, 2)))
     assert value == pytest.approx(frechet_distance(fit_gaussian(few), fit_gaussian(rows(30, 50, 2))))
     assert 0 < error < value
 
 
-def test_standard_errors_match_repeated_draws():
-    """The error a single sample gives is the spread over many samples: frechet and score by jackknife, histogram by bootstrap."""
+def test_standard_errors_match_repeated_samples():
+    """The standard error from one sample equals the spread over many (jackknife and bootstrap)."""
     reference = fit_gaussian(rows(5000, 4, 10_000))
-    several = [frechet_with_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
-    assert np.mean([error for _, error in several]) == pytest.approx(np.std([value for value, _ in several]), rel=0.3)
+    results = [frechet_with_error(rows(400, 4, seed, scale=1.2, shift=0.3), reference) for seed in range(60)]
+    assert np.mean([error for _, error in results]) == pytest.approx(np.std([value for value, _ in results]), rel=0.3)
     scores = [jackknife(rows(400, 3, seed, scale=2), classifier_score) for seed in range(60)]
     assert np.mean([error for _, error in scores]) == pytest.approx(np.std([value for value, _ in scores]), rel=0.3)
     data = torch.tensor([1, 2, 3])
@@ -229,7 +229,7 @@ def test_standard_errors_match_repeated_draws():
 
 
 @pytest.mark.parametrize(
-    ("refused", "words"),
+    ("compute", "message"),
     [
         (lambda: streaming_moments([]), "at least 1"),
         (lambda: gaussian_from_moments(moments(rows(1, 3, 0))), "at least 2"),
@@ -240,7 +240,7 @@ def test_standard_errors_match_repeated_draws():
         (lambda: mean_with_error(torch.ones(1)), "at least 2"),
     ],
 )
-def test_too_few_samples_raise(refused, words):
-    with pytest.raises(CardiganError, match=words) as caught:
-        refused()
+def test_too_few_samples_raise(compute, message):
+    with pytest.raises(CardiganError, match=message) as caught:
+        compute()
     assert "\n" not in str(caught.value)

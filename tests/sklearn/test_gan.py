@@ -54,7 +54,7 @@ def test_classes_keep_original_values(fitted_gan):
     assert np.array_equal(fitted_gan.sample(2, y=np.int64(5)), fitted_gan.model_.sample(2, labels=1, seed=0))
     with pytest.raises(CardiganError, match="y contains 0: expected one of 3, 5, 9"):
         fitted_gan.sample(1, y=0)
-    with pytest.raises(CardiganError, match="3 labels for 2 pictures"):
+    with pytest.raises(CardiganError, match="3 labels for 2 images"):
         fitted_gan.sample(2, y=[3, 5, 9])
 
 

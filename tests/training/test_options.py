@@ -98,7 +98,8 @@ def test_discriminator_steps_per_generator_step():
 
 @pytest.mark.alone  # lines of the journal are by the clock
 def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
-    """Nobody moves, so D stays undecided; with G and the penalties due on every second step only, their numbers are not halved."""
+    """Nobody moves, so D stays undecided; with G and the penalties due on every second step only, their numbers
+    are not halved."""
     monkeypatch.setattr(
         recorder, "PROGRESS_SECONDS", 1e9
     )  # one line of the first step and one of all others, on a slow machine too
@@ -209,7 +210,7 @@ def test_ada_probability_rises_with_overfitting():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pac": 3}, "pac is 3: expected a divisor of the 16 pictures computed at a time, such as 2"),
+        ({"pac": 3}, "pac is 3: expected a divisor of the 16 images computed at a time, such as 2"),
         ({"pac": 2, "conditional": True}, "different classes"),
         ({"gradient_accumulation": 5}, "divisor of the batch of 16, such as 4"),
         ({"n_critic": 0}, "at least 1"),
@@ -300,7 +301,8 @@ CONDITIONED = [None, "projection", "one-hot"]
 
 
 def combinations() -> Iterator[tuple[str, int, str, int, str | None]]:
-    """Yield choices of loss, penalty, network, augmentation and conditioning that hold every pair of them, where it can be had, at least once."""
+    """Yield choices of loss, penalty, network, augmentation and conditioning that hold every pair of them, where
+    it can be had, at least once."""
     for (first, loss), second in itertools.product(enumerate(sorted(LOSSES)), range(len(PENALISED))):
         network = sorted(NETS)[(first + second) % len(NETS)]
         augmentation, conditioning = (

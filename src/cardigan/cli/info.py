@@ -124,18 +124,18 @@ def _summary_text(summary: dict[str, Any]) -> str:
 
 
 def _layer_table(network: str, layers: list[dict[str, Any]]) -> list[str]:
-    rows = [(network, "kind", "output", "parameters", "multiply-adds")]
+    rows = [(network, "type", "output", "parameters", "multiply-adds")]
     rows += [
         (
             layer["name"],
-            layer["kind"],
-            "x".join(map(str, layer["shape"])),
-            f"{layer['parameters']:,}",
+            layer["module_type"],
+            "x".join(map(str, layer["output_shape"])),
+            f"{layer['num_parameters']:,}",
             f"{layer['multiply_adds']:,}",
         )
         for layer in layers
     ]
-    parameters, multiply_adds = (sum(layer[name] for layer in layers) for name in ("parameters", "multiply_adds"))
+    parameters, multiply_adds = (sum(layer[name] for layer in layers) for name in ("num_parameters", "multiply_adds"))
     rows.append(("total", "", "", f"{parameters:,}", f"{multiply_adds:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [

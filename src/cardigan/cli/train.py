@@ -93,7 +93,7 @@ def main(argv: list[str], started_at: float) -> int:
 
 
 def _with_all_penalties(settings: Config) -> Config:
-    """Return the settings with a weight for every known penalty, 0 for those that are off, so that each is an option."""
+    """Return the settings with a weight for every known penalty (0 if off), so that each one is an option."""
     penalties = sys.modules.get("cardigan.objective.penalties")  # imported already if a plug-in added one
     names = BUILTIN_PENALTIES if penalties is None else tuple(penalties.PENALTIES)
     settings = replace(settings, objective=replace(settings.objective))

@@ -85,7 +85,7 @@ def _webp(images: list[Image.Image], fps: float) -> bytes:
 
 
 def _gif(images: list[Image.Image], fps: float) -> bytes:
-    """Encode a GIF. Its time unit is 10 ms, and players require at least 20 ms per frame."""
+    """Encode a GIF. Its time unit is 10 ms, and viewers require at least 20 ms per frame."""
     quantized = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
     buffer = io.BytesIO()
     quantized[0].save(

@@ -42,7 +42,7 @@ def training_latents(distribution: str, batch_size: int, latent_size: int, seed:
 
 
 def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], latent_size: int) -> Latents:
-    """Return one z per key (seed, number), each a function of its key alone: asking for more changes none of the first."""
+    """Return one z per key (seed, number). Each depends on its key alone, so more keys change none of the first."""
     return torch.cat(
         [find_latent(distribution)((1, latent_size), stream(seed, "sample", number)) for seed, number in keys]
     )
@@ -58,8 +58,8 @@ def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int) -> Labels:
 def truncate(z: Latents, truncation: float) -> Latents:
     """Return z moved toward the middle of its distribution: 1 leaves it, 0 makes every picture the average one.
 
-    The truncation trick of arXiv:1812.04948, section B (linear interpolation toward the mean), in the space of z, whose mean is 0.
-    Less than 1 gives more typical, less varied pictures.
+    The truncation trick of arXiv:1812.04948, section B (linear interpolation toward the mean), in the space of z,
+    whose mean is 0. Less than 1 gives more typical, less varied pictures.
     """
     if not 0 <= truncation <= 1:
         raise CardiganError(
@@ -77,7 +77,7 @@ def sample_from_generator(
 ) -> tuple[Latents, Labels | None]:
     """Return `count` latents [count, size] and classes, if there are any, uniform over all of them.
 
-    A picture's class is drawn after its latent and before the next one's, so that more pictures change none of the first.
+    An image's class is drawn after its latent and before the next latent, so that more images change none of the first.
     Raises CardiganError for a list of generators that are not one for each.
     """
     pairs = [
@@ -100,7 +100,10 @@ def _sample_one(
 
 
 def validate_latents(latents: torch.Tensor | np.ndarray, count: int, latent_size: int) -> Latents:
-    """Return latents [n, size] as float32; raises CardiganError for another shape, n unlike a count above 1, and what is not finite."""
+    """Return latents [n, size] as float32.
+
+    Raises CardiganError for another shape, an n other than `count` (unless that is 1), and values that are not finite.
+    """
     try:
         z = torch.as_tensor(latents)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -116,7 +119,8 @@ def validate_latents(latents: torch.Tensor | np.ndarray, count: int, latent_size
     ):
         number = "n" if count == 1 else count
         raise CardiganError(
-            f"latents are {str(z.dtype).removeprefix('torch.')} {list(z.shape)}: expected floats of shape [{number}, {latent_size}]."
+            f"latents are {str(z.dtype).removeprefix('torch.')} {list(z.shape)}: "
+            f"expected floats of shape [{number}, {latent_size}]."
         )
     if not bool(z.isfinite().all()):
         raise CardiganError(
@@ -134,6 +138,6 @@ def _generator_per_sample(generator: RandomGenerators, count: int) -> Sequence[t
         )
     if len(generator) != count or not all(isinstance(one, torch.Generator) for one in generator):
         raise CardiganError(
-            f"{len(generator)} generators for {count} pictures: give one torch.Generator, or a list with one for each picture."
+            f"{len(generator)} generators for {count} images: give one torch.Generator, or a list with one per image."
         )
     return list(generator)

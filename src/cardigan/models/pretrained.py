@@ -77,7 +77,7 @@ def _check_writable(folder: Path, names: list[str], overwrite: bool) -> None:
     existing = [name for name in names if (folder / name).exists()]
     if existing and not overwrite:
         raise CardiganError(
-            f"{folder} already holds {', '.join(existing)}: set overwrite to replace "
+            f"{folder} holds {', '.join(existing)} already: set overwrite to replace "
             f"{'it' if len(existing) == 1 else 'them'}."
         )
 

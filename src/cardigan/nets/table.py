@@ -28,7 +28,7 @@ COMMON_OPTIONS = {"network", "width"}
 
 @dataclass(frozen=True)
 class Architecture:
-    """The two players of one architecture, and the fields of NetworkConfig that each of them reads besides name and width."""
+    """G and D of one architecture, and the fields of NetworkConfig that each reads besides name and width."""
 
     generator: Callable[[NetworkConfig, int, ImageSpec], Generator]
     discriminator: Callable[[NetworkConfig, ImageSpec], Discriminator]
@@ -109,7 +109,7 @@ def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
 
 
 def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
-    """Return both networks as a run begins: their weights are a function of the seed, and no global random state is read or changed."""
+    """Return both networks with initial weights, a function of the seed. Global random state is not used or changed."""
     with use_generator(stream(config.seed, "weights", 0)):
         return build_generator(config, spec), build_discriminator(config, spec)
 
@@ -135,12 +135,14 @@ def _architecture_for(config: NetworkConfig, role: NetworkRole, spec: ImageSpec)
         )
     if config.conditioning == "one-hot" and not architecture.supports_one_hot:
         raise CardiganError(
-            f"{role}.conditioning is 'one-hot', but {config.network} has no place for ones and zeros, it learns an embedding of each class: "
-            f"set projection or auto, or choose a network that takes them ({', '.join(name for name, other in NETS.items() if other.supports_one_hot)})."
+            f"{role}.conditioning is 'one-hot', but {config.network} has no one-hot inputs, it learns an embedding of "
+            "each class: set projection or auto, or choose a network that has them "
+            f"({', '.join(name for name, other in NETS.items() if other.supports_one_hot)})."
         )
     if config.conditioning != "auto" and not spec.num_classes:
         raise CardiganError(
-            f"{role}.conditioning is {config.conditioning!r}, but the networks are told no classes: leave it out, or set conditional."
+            f"{role}.conditioning is {config.conditioning!r}, but the run is unconditional: "
+            "leave it out, or set conditional."
         )
     return architecture
 

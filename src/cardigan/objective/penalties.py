@@ -1,8 +1,9 @@
 """Penalties on the discriminator, by name: what keeps its gradient, and with it the training, bounded.
 
-A penalty is one `Penalty` in `PENALTIES`; its weight is `objective.penalties[name]`. A plug-in adds lines to the table. The
-penalties here assume that each logit depends on its own image alone or, where D sees packs (arXiv:1712.04086), on its own
-pack. With batch normalization or minibatch standard deviation in D they are computed as if that held.
+A penalty is one `Penalty` in `PENALTIES`; its weight is `objective.penalties[name]`. A plug-in adds lines to the
+table. The penalties here assume that each logit depends on its own image alone or, where D sees packs
+(arXiv:1712.04086), on its own pack. With batch normalization or minibatch standard deviation in D they are computed
+as if that held.
 """
 
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class Penalty:
 
 
 def zero_centered_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
-    """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on generated ones.
+    """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on generated
+    ones.
 
     `images` must have been given to D with `requires_grad`.
     """
@@ -62,7 +64,8 @@ def zero_centered_penalty(logits: Float[Tensor, " logit"], images: Images) -> Sc
 def gradient_penalty(
     critic: Critic, real: Images, fake: Images, interpolation: Float[Tensor, " batch"] | None
 ) -> Scalar:
-    """Return E[(|dD/dx| - 1)^2] at points between real and generated images (arXiv:1704.00028, eq. 3, without the weight).
+    """Return E[(|dD/dx| - 1)^2] at points between real and generated images (arXiv:1704.00028, eq. 3, without the
+    weight).
 
     `interpolation` in [0, 1) is how much of each point is real.
     """

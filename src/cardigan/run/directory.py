@@ -257,8 +257,9 @@ def _read_config_json(run: RunDirectory) -> dict[str, Any]:
             raise TypeError
         if content.get("format") != CONFIG_FORMAT:
             raise CardiganError(
-                f"{run.path} is of another version of Cardigan (format {content.get('format')!r}, this version reads "
-                f"{CONFIG_FORMAT}): use the version that trained it (`provenance` in {run.config.name}), or train again."
+                f"{run.path} is of another version of Cardigan (format {content.get('format')!r}, this version "
+                f"reads {CONFIG_FORMAT}): use the version that trained it (`provenance` in {run.config.name}), or "
+                "train again."
             )
         return content
     except (FileNotFoundError, NotADirectoryError) as error:

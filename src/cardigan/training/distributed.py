@@ -1,6 +1,7 @@
 """The processes of one run: the only file that knows `torch.distributed`.
 
-Distribution is plain modules, all backwards, then one flat all-reduce of the gradients; no wrapper. Does not know what is trained.
+Distribution is plain modules, all backwards, then one flat all-reduce of the gradients; no wrapper. Does not know
+what is trained.
 """
 
 import copy
@@ -23,7 +24,10 @@ Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
 COLLECTIVE_TIMEOUT = timedelta(days=1)
 """One process may decode a million pictures while the others wait; one that dies is noticed at once all the same."""
-PROCESS_LOST = "Another process of this run is gone. Everything up to the last checkpoint is saved: the same command with --resume goes on from there."
+PROCESS_LOST = (
+    "Another process of this run is gone. Everything up to the last checkpoint is saved: the same command with "
+    "--resume goes on from there."
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class ProcessGroup:
             )
 
     def on_main_process(self, function: Callable[[], Result]) -> Result | None:
-        """Do something in the main process alone and return what it gives, None in the others; if it fails, all of them do."""
+        """Call a function in the main process and return its result, None in the others. If it fails, all fail."""
         result, message = None, ""
         if self.is_main:
             try:
@@ -125,8 +129,9 @@ class ProcessGroup:
         ]
         if differing:
             raise CollectiveError(
-                f"The {self.world_size} processes no longer agree after {images_seen:,} images: {differing[0]} is the first of {len(differing)} "
-                "tensors that differ. Nothing was saved of it; the same command with --resume goes on from the last checkpoint. "
+                f"The {self.world_size} processes no longer agree after {images_seen:,} images: {differing[0]} is the first "
+                f"of {len(differing)} tensors that differ. Nothing was saved of it; the same command with "
+                "--resume goes on from the last checkpoint. "
                 "If it happens again, a device or the network between them computes wrongly."
             )
 
@@ -134,7 +139,7 @@ class ProcessGroup:
         if self.world_size > 1 and distributed.is_initialized():
             time.sleep(
                 0.1
-            )  # gloo's threads let go of their last tensors a moment after answering; destroyed before that, the process aborts
+            )  # gloo's threads release their last tensors a moment later; without the wait the process aborts
             distributed.destroy_process_group()
             _GLOO_GROUPS.clear()
 
@@ -164,7 +169,8 @@ def rank() -> int:
 
 
 def init_process_group(config: Config, device: torch.device) -> ProcessGroup:
-    """Return this process's place; under `torchrun`, meet the others (gloo on CPU, NCCL on GPUs, gloo beside it for short messages)."""
+    """Return this process's group. Under `torchrun` it joins the others: gloo on CPUs; NCCL on GPUs, and gloo for
+    messages."""
     num_processes = world_size()
     divisor = num_processes * config.gradient_accumulation * config.pac
     if config.batch_size % divisor:
@@ -174,7 +180,8 @@ def init_process_group(config: Config, device: torch.device) -> ProcessGroup:
             if factor > 1
         )
         raise CollectiveError(
-            f"batch_size is {config.batch_size} over {num_processes} processes{factors}: expected a multiple of {divisor}."
+            f"batch_size is {config.batch_size} over {num_processes} processes{factors}: "
+            f"expected a multiple of {divisor}."
         )
     group_size, num_logits = config.discriminator.minibatch_stddev, config.batch_size // divisor
     if group_size and num_logits % group_size:
@@ -209,7 +216,7 @@ def _collective_errors() -> Iterator[None]:
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Return two int64 sums over the tensor's bits, one of them weighted by position: equal bits, equal sums; on the tensor's device."""
+    """Return two int64 sums over the tensor's bits, one weighted by position, on its device. Equal bits, equal sums."""
     bits = tensor.detach().contiguous().reshape(-1)
     words = bits.view(torch.int32).long() if bits.element_size() == 4 else bits.view(torch.uint8).long()
     weights = torch.arange(1, len(words) + 1, device=words.device) * 0x9E3779B1  # wraps around, and that is the point

@@ -27,7 +27,8 @@ class StepInputs(NamedTuple):
     """Tensors only, so that a recorded step can read them where they lie; what this config does not need is empty."""
 
     indices: torch.Tensor
-    """Positions of real images that lie on the device. Empty where the images themselves come, in `pixels` and `labels`."""
+    """Positions of real images that lie on the device. Empty where the images themselves come, in `pixels` and
+    `labels`."""
     pixels: torch.Tensor
     labels: torch.Tensor
     z: torch.Tensor
@@ -81,7 +82,7 @@ def step_inputs(
 
 
 def pack(inputs: StepInputs, pinned: bool) -> StepInputs:
-    """Return the inputs as views of one buffer in host memory. A GPU copies from pinned memory while the host goes on."""
+    """Return the inputs as views of one buffer in host memory. A GPU copies from pinned memory in the background."""
     sizes = [_round_up(tensor.nbytes) for tensor in _tensors(inputs)]
     views = unpack(torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned), inputs)
     for view, tensor in zip(_tensors(views), _tensors(inputs), strict=True):

@@ -12,7 +12,7 @@ from cardigan.errors import CardiganError, unknown
 from cardigan.training.devices import Devices
 
 OptimizerFn = Callable[[list[nn.Parameter], Tensor | float, OptimizerConfig, dict[str, Any]], Optimizer]
-"""From parameters, learning rate, settings, and the arguments that a step inside a CUDA graph needs, to an optimizer."""
+"""From parameters, learning rate, settings, and arguments for a step in a CUDA graph, to an optimizer."""
 
 
 def adam(
@@ -56,8 +56,9 @@ def find_optimizer(name: str) -> OptimizerFn:
 def build_optimizer(network: nn.Module, config: OptimizerConfig, devices: Devices) -> Optimizer:
     """Return an optimizer of the network's trainable parameters.
 
-    On a GPU a step may be recorded in a CUDA graph, and a step with numbers that are not finite is skipped inside the
-    kernel: the optimizer must be fused there. Raises CardiganError for an unknown name, and on a GPU for one that is not.
+    On a GPU a step may be recorded in a CUDA graph, and a step with numbers that are not finite is skipped inside
+    the kernel: the optimizer must be fused there. Raises CardiganError for an unknown name, and on a GPU for one
+    that is not.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     rate: Tensor | float = config.learning_rate

@@ -28,7 +28,7 @@ def learning_rates(config: Config, images_seen: int, factor: float = 1.0) -> dic
 def ema_weight(config: EmaConfig, images_seen: int, batch_size: int) -> float:
     """Return how much of the live generator one step mixes into the average: 1 - 2^(-batch / half-life).
 
-    `images_seen` counts this step's batch too. The half-life is capped at `ramp_up * images_seen` while the run is young.
+    `images_seen` counts this step's batch too. The half-life is capped at `rampup_ratio * images_seen` early in a run.
     """
     half_life = float(config.half_life_images)
     if config.rampup_ratio:
@@ -47,7 +47,8 @@ def penalty_factor(config: ObjectiveConfig, images_seen: int) -> float:
 
 
 def step_kind(config: Config, images_seen: int) -> StepKind:
-    """Return what the step after `images_seen` does: penalties are lazy (arXiv:1912.04958, appendix B), and G may wait for D."""
+    """Return what the step after `images_seen` does: penalties are lazy (arXiv:1912.04958, appendix B), and G may
+    wait for D."""
     step = images_seen // config.batch_size
     return StepKind(step % config.objective.penalty_interval == 0, (step + 1) % config.n_critic == 0)
 

@@ -26,10 +26,10 @@ BASE_METRICS = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
     *("discriminator_gradient_norm", "generator_gradient_norm", "real_margin_sign", "augment_probability"),
 )
-"""What every step measures: both losses without penalties; D's mean probability for real and for generated images before
-its update, and for the same generated images after it; the norms of both gradients, which are not finite where an update
-was refused; the mean sign of D's margin on real images; and the probability of each augmentation. A value that this kind
-of step does not have is 0."""
+"""What every step measures: both losses without penalties; D's mean probability for real and for generated images
+before its update, and for the same generated images after it; the norms of both gradients, which are not finite
+where an update was refused; the mean sign of D's margin on real images; and the probability of each
+augmentation. A value that this kind of step does not have is 0."""
 GENERATOR_METRICS = ("generator_loss", "d_fake_after_update", "generator_gradient_norm")
 
 StepMetrics: TypeAlias = Float[Tensor, " metric"]
@@ -106,8 +106,8 @@ def train_step(
 ) -> StepMetrics:
     """Update both networks by one batch, given whole or in microbatches, and return what `metric_names` names.
 
-    G generates for a whole batch once, for both networks. For microbatches it generates again when G is updated, so that
-    the activations of one microbatch at most are held.
+    G generates for a whole batch once, for both networks. For microbatches it generates again when G is updated, so
+    that the activations of one microbatch at most are held.
     """
     # 1. G generates.
     reuse_fakes = kind.update_generator and len(microbatches) == 1
@@ -331,8 +331,9 @@ def freeze_parameters(network: nn.Module) -> Iterator[None]:
 def apply_gradients(network: nn.Module, optimizer: Optimizer, losses: Iterable[Scalar], devices: Devices) -> Scalar:
     """Update one network by the sum of these losses; the gradients of the other are never computed.
 
-    Each loss's gradient is computed before the next loss is. Returns the norm of their sum, over all processes together.
-    If it or a loss is not finite, nothing is updated: every process sees the same sum, so all of them refuse.
+    Each loss's gradient is computed before the next loss is. Returns the norm of their sum, over all processes
+    together. If it or a loss is not finite, nothing is updated: every process sees the same sum, so all of them
+    refuse.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     gradient_sums: list[Tensor] = []

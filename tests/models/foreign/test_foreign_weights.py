@@ -1,4 +1,4 @@
-"""Generators of other programs draw here what they draw there."""
+"""Foreign generators produce the same images as in their original programs."""
 
 import json
 import os
@@ -33,11 +33,11 @@ def write_file(path: Path, content: bytes) -> Path:
 def max_difference(path: Path, original: DcganExample, latent: int) -> float:
     z = torch.randn(16, latent, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        ours = cardigan.load(path).snapshot.generator(z)
-    theirs = original(z)
-    assert torch.equal(encode(ours), encode(theirs))
-    assert theirs.std() > 0.05
-    return float((ours - theirs).abs().max())
+        images = cardigan.load(path).snapshot.generator(z)
+    expected = original(z)
+    assert torch.equal(encode(images), encode(expected))
+    assert expected.std() > 0.05
+    return float((images - expected).abs().max())
 
 
 @pytest.mark.parametrize("archive", [True, False])
@@ -101,7 +101,7 @@ def test_params_with_learned_scales(tmp_path):
 
 
 def test_params_from_tutorial_program(tmp_path):
-    """The weights that it began with, and the pictures that it drew of them, by the statistics of their batch."""
+    """Initial weights of the tutorial give its recorded images, with batch statistics."""
     arrays = {f"arg:{name[3:]}": torch.from_numpy(RECORD[name]) for name in RECORD.files if name.startswith("g0/")}
     for name, tensor in list(arrays.items()):
         if name.endswith("gamma"):
@@ -110,10 +110,10 @@ def test_params_from_tutorial_program(tmp_path):
                 f"aux:{layer}_moving_mean": torch.zeros_like(tensor),
                 f"aux:{layer}_moving_var": torch.ones_like(tensor),
             }
-    generator = cardigan.load(write_file(tmp_path / "began.params", params_bytes(arrays))).snapshot.generator.train()
+    generator = cardigan.load(write_file(tmp_path / "initial.params", params_bytes(arrays))).snapshot.generator.train()
     with torch.no_grad():
-        drawn = generator(torch.from_numpy(RECORD["z"][0])[:, :, 0, 0])
-    assert (drawn - torch.from_numpy(RECORD["fake_0"])).abs().max() <= 1e-5
+        images = generator(torch.from_numpy(RECORD["z"][0])[:, :, 0, 0])
+    assert (images - torch.from_numpy(RECORD["fake_0"])).abs().max() <= 1e-5
 
 
 def test_format_is_detected_by_content_not_name(tmp_path):
@@ -131,7 +131,7 @@ def test_commands_on_foreign_weights(tmp_path, capsys):
     assert (facts["image_shape"], facts["recipe"]) == ("64x64x3", "pytorch-dcgan")
     assert "not known" in facts["images_seen"]
     assert "discriminator_layers" not in facts
-    assert cardigan_command(["sample", path, "-n", "3", "--out", str(tmp_path / "drawn.png")]) == 0
+    assert cardigan_command(["sample", path, "-n", "3", "--out", str(tmp_path / "samples.png")]) == 0
     assert (
         cardigan_command(["walk", path, "--seeds", "1,2", "--frames", "2", "--out", str(tmp_path / "walk.webp")]) == 0
     )
@@ -145,12 +145,12 @@ def test_commands_on_foreign_weights(tmp_path, capsys):
         == 0
     )
     assert "fd_digits" in capsys.readouterr().out
-    for words in (["probe", path, "mnist"], ["report", path]):
-        assert cardigan_command(words) == 2
+    for arguments in (["probe", path, "mnist"], ["report", path]):
+        assert cardigan_command(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_evaluate_against_needs_unknown_training_data(tmp_path, capsys):
+def test_reference_requires_unknown_training_data(tmp_path, capsys):
     path = write_file(tmp_path / "tutorial.params", params_bytes(mxnet_arrays(DcganExample(**SMALL))))
     assert cardigan_command(["evaluate", str(path), "--reference", "mnist"]) == 2
     assert "leave --reference out" in capsys.readouterr().err
@@ -162,14 +162,14 @@ def test_foreign_weights_can_be_saved(tmp_path):
     assert np.array_equal(cardigan.load(tmp_path / "mine.safetensors").sample(4), cardigan.load(path).sample(4))
 
 
-def test_missing_number_is_accepted(tmp_path):
+def test_nan_weights_are_accepted(tmp_path):
     original = DcganExample(**SMALL)
     original.state_dict()["main.12.weight"].fill_(float("nan"))
     assert cardigan.load(save_torch(tmp_path / "nan.pth", original.state_dict())).sample(1).shape == (1, 64, 64, 3)
 
 
 class PickledModule(nn.Linear):
-    """A module that is saved as it is: only the class that it names could be made from it."""
+    """A module pickled as a whole. Loading it would need its class."""
 
 
 def test_unsupported_torch_networks_raise(tmp_path):
@@ -178,37 +178,37 @@ def test_unsupported_torch_networks_raise(tmp_path):
     )
     original = DcganExample(**SMALL).state_dict()
     paper = DcganExample(**SMALL, doublings=5).state_dict() | {"main.15.weight": torch.zeros(7, 3, 4, 4)}
-    for content, words in (
+    for content, message in (
         (discriminator.state_dict(), "holds a discriminator"),
         ({"conv1.weight": torch.zeros(3), "layer1.0.bn1.bias": torch.zeros(2)}, "2 tensors that are not the generator"),
-        ({**original, "main.0.bias": torch.zeros(32)}, "'main.0.bias' is too many"),
+        ({**original, "main.0.bias": torch.zeros(32)}, "'main.0.bias' is unexpected"),
         ({name: tensor for name, tensor in original.items() if name != "main.4.bias"}, "'main.4.bias' is missing"),
-        ({**original, "main.4.bias": torch.zeros(3)}, "do not belong together"),
-        ({**original, "main.4.bias": torch.zeros(16, dtype=torch.int64)}, "whole numbers"),
+        ({**original, "main.4.bias": torch.zeros(3)}, "inconsistent tensor shapes"),
+        ({**original, "main.4.bias": torch.zeros(16, dtype=torch.int64)}, "holds integers"),
         ({**original, "main.3.weight": torch.zeros(32, 16, 5, 5)}, "other kernels"),
-        (paper, "channels, where a network of ours"),
-        ({"netG": original, "epoch": 3}, "called 'netG' where a tensor was expected"),
-        ([1, 2], "holds a list and no state_dict"),
-        (PickledModule(2, 2), "names 'test_foreign_pictures.Whole'"),
+        (paper, "channels, but at 128x128 Cardigan's network has"),
+        ({"netG": original, "epoch": 3}, "named 'netG' where a tensor was expected"),
+        ([1, 2], "holds a list, not a state_dict"),
+        (PickledModule(2, 2), "names 'test_foreign_weights.PickledModule'"),
         ({}, "0 tensors"),
     ):
-        with pytest.raises(CardiganError, match=words) as caught:
+        with pytest.raises(CardiganError, match=message) as caught:
             cardigan.load(save_torch(tmp_path / "other.pth", content))
         assert str(caught.value).count("\n") == 0
 
 
 def test_unsupported_mxnet_networks_raise(tmp_path):
-    for arrays, words in (
+    for arrays, message in (
         ({"arg:d1_weight": torch.zeros(2, 3, 4, 4)}, "holds a discriminator"),
         ({"arg:fc1_weight": torch.zeros(2, 3)}, "1 tensors that are not the generator of the MXNet tutorial"),
         ({}, "0 tensors"),
     ):
-        with pytest.raises(CardiganError, match=words):
+        with pytest.raises(CardiganError, match=message):
             cardigan.load(write_file(tmp_path / "other.params", params_bytes(arrays)))
 
 
 @pytest.mark.skipif(
-    os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+    os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file"
 )
 def test_weights_without_read_permission(tmp_path):
     path = save_torch(tmp_path / "netG.pth", DcganExample(**SMALL).state_dict())

@@ -1,4 +1,4 @@
-"""Files made to do harm: nothing they name is run, nothing larger than they are is allocated, and each gets one sentence."""
+"""Malicious files: their code is not run, allocations stay below the file size, and each raises a one-line error."""
 
 import io
 import os
@@ -25,7 +25,7 @@ COMMAND = b"X" + struct.pack("<I", len(MARKER) + 6) + b"touch " + MARKER.encode(
 
 
 def torch_file(program: bytes, data: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED) -> bytes:
-    """Return an archive such as torch.save writes, with this pickle and these numbers."""
+    """Return an archive in the format of torch.save with this pickle and these entries."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         archive.writestr("archive/data.pkl", program)
@@ -51,7 +51,7 @@ def int_opcode(number: int) -> bytes:
 def tensor_record(
     count: int = 4, offset: int = 0, shape: tuple[int, ...] = (2, 2), strides: tuple[int, ...] = (2, 1), key: str = "0"
 ) -> bytes:
-    """Return the pickle steps of one tensor."""
+    """Return the pickle opcodes of one tensor."""
     storage = (
         b"("
         + text_opcode("storage")
@@ -73,15 +73,15 @@ def tensor_record(
     )
 
 
-def one_tensor(**facts: object) -> bytes:
-    return torch_file(b"\x80\x02}" + text_opcode("w") + tensor_record(**facts) + b"s.", {"archive/data/0": bytes(16)})  # pyright: ignore[reportArgumentType]
+def one_tensor(**fields: object) -> bytes:
+    return torch_file(b"\x80\x02}" + text_opcode("w") + tensor_record(**fields) + b"s.", {"archive/data/0": bytes(16)})  # pyright: ignore[reportArgumentType]
 
 
 HOSTILE = {
     "reduce": OS_SYSTEM + b"(" + COMMAND + b"tR.",
     "in a dict": b"}" + text_opcode("main.0.weight") + OS_SYSTEM + b"(" + COMMAND + b"tRs.",
     "stack global": text_opcode("os") + text_opcode("system") + b"\x93(" + COMMAND + b"tR.",
-    "stack global of memory": text_opcode("os") + b"\x94" + text_opcode("system") + b"\x94h\x00h\x01\x93.",
+    "stack global from memo": text_opcode("os") + b"\x94" + text_opcode("system") + b"\x94h\x00h\x01\x93.",
     "inst": b"(" + COMMAND + b"ios\nsystem\n.",
     "obj": b"(" + OS_SYSTEM + COMMAND + b"o.",
     "newobj": OS_SYSTEM + b"(" + COMMAND + b"t\x81.",
@@ -93,15 +93,15 @@ HOSTILE = {
     "build of a list": b"]" + b"}b.",
     "build a tuple's state": b"ccollections\nOrderedDict\n)R}}\x86b.",
     "eval": b"c__builtin__\neval\n(" + text_opcode("1") + b"tR.",
-    "a dotted name": b"ctorch\n_utils._rebuild_tensor_v2.__globals__\n.",
-    "another of torch": b"ctorch.hub\nload\n.",
-    "a storage called": b"ctorch\nFloatStorage\n(K\x01tR.",
-    "a mapping of items": b"ccollections\nOrderedDict\n(]tR.",
-    "calls text": text_opcode("os.system") + b")R.",
-    "calls itself": b"ctorch._utils\n_rebuild_tensor_v2\n" * 2 + b"R.",
+    "dotted name": b"ctorch\n_utils._rebuild_tensor_v2.__globals__\n.",
+    "other torch function": b"ctorch.hub\nload\n.",
+    "call of a storage": b"ctorch\nFloatStorage\n(K\x01tR.",
+    "OrderedDict with items": b"ccollections\nOrderedDict\n(]tR.",
+    "call of text": text_opcode("os.system") + b")R.",
+    "call of itself": b"ctorch._utils\n_rebuild_tensor_v2\n" * 2 + b"R.",
     "persistent text": b"Pos.system\n.",
     "persistent list": b"]Q.",
-    "persistent of another kind": b"("
+    "persistent of another type": b"("
     + text_opcode("module")
     + b"ctorch\nFloatStorage\n"
     + text_opcode("0")
@@ -120,19 +120,19 @@ HOSTILE = {
     "only stop": b".",
     "pop nothing": b"0.",
     "items without a mark": b"}u.",
-    "odd items": b"}(K\x01u.",
+    "odd number of items": b"}(K\x01u.",
     "items of a list": b"](K\x01K\x02u.",
-    "recall": b"h\x05.",
-    "remember nothing": b"q\x05.",
+    "missing memo entry": b"h\x05.",
+    "memoize nothing": b"q\x05.",
     "tuple of nothing": b"\x87.",
     "no name": b"cos\n",
-    "name that is no text": b"c\xff\xfe\n\xff\n.",
-    "text that is no text": b"X\x02\x00\x00\x00\xff\xff.",
+    "name that is not UTF-8": b"c\xff\xfe\n\xff\n.",
+    "text that is not UTF-8": b"X\x02\x00\x00\x00\xff\xff.",
     "unknown": b"\xfe.",
     "endless": b"}0" * 600 + b".",
-    "many steps": b"K\x01" * 100_001 + b".",
-    "a list in itself": b"]\x94h\x00a.",
-    "a mapping in itself": b"}\x94" + text_opcode("w") + b"h\x00s.",
+    "many opcodes": b"K\x01" * 100_001 + b".",
+    "list in itself": b"]\x94h\x00a.",
+    "dict in itself": b"}\x94" + text_opcode("w") + b"h\x00s.",
 }
 
 
@@ -147,12 +147,12 @@ def empty_cwd(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("archive", [True, False])
 def test_hostile_pickles(name, archive):
-    """In each way of saving, with and without the header that names a protocol."""
-    for begin in (b"\x80\x02", b""):
+    """Every hostile pickle in both file formats, with and without a PROTO opcode."""
+    for header in (b"\x80\x02", b""):
         content = (
-            torch_file(begin + HOSTILE[name])
+            torch_file(header + HOSTILE[name])
             if archive
-            else LEGACY_MAGIC + b"M\xe9\x03." + b"}" + text_opcode("little_endian") + b"\x88s." + begin + HOSTILE[name]
+            else LEGACY_MAGIC + b"M\xe9\x03." + b"}" + text_opcode("little_endian") + b"\x88s." + header + HOSTILE[name]
         )
         Path("netG.pth").write_bytes(content)
         with pytest.raises(CardiganError) as caught:
@@ -163,20 +163,20 @@ def test_hostile_pickles(name, archive):
 
 
 def test_forbidden_global_is_named():
-    for name in ("reduce", "stack global", "stack global of memory", "obj", "newobj"):
+    for name in ("reduce", "stack global", "stack global from memo", "obj", "newobj"):
         with pytest.raises(
             UnsupportedFile,
-            match=r"names 'os\.system', which is no part of a file of weights and is never imported or called",
+            match=r"names 'os\.system', which no weights file needs and is never imported or called",
         ):
             unpickle(HOSTILE[name])
-    for name, step in (
+    for name, opcode in (
         ("inst", "INST"),
         ("ext1", "EXT1"),
         ("bytes", "SHORT_BINBYTES"),
         ("persistent text", "PERSID"),
         ("decimal", "INT"),
     ):
-        with pytest.raises(UnsupportedFile, match=rf"asks for the pickle step {step} at byte \d"):
+        with pytest.raises(UnsupportedFile, match=rf"uses the pickle opcode {opcode} at byte \d"):
             unpickle(HOSTILE[name])
 
 
@@ -198,7 +198,7 @@ def test_nested_pickles_use_bounded_memory():
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"offset": -1},
         {"offset": 1},
@@ -226,14 +226,14 @@ def test_nested_pickles_use_bounded_memory():
     ],
     ids=str,
 )
-def test_tensors_beyond_their_storage(facts):
+def test_tensors_beyond_their_storage(fields):
     assert read_torch_tensors(one_tensor())["w"].shape == (2, 2)
     with pytest.raises(UnsupportedFile):
-        read_torch_tensors(one_tensor(**facts))
+        read_torch_tensors(one_tensor(**fields))
 
 
 def test_overlapping_storages_use_bounded_memory():
-    """Ten thousand names for one row of numbers would be ten thousand copies of it."""
+    """Many tensors that share one storage would become many copies of it."""
     numbers = bytes(400_000)
     names = b"".join(
         text_opcode(f"w{number}") + tensor_record(count=100_000, shape=(100_000,), strides=(1,))
@@ -241,7 +241,7 @@ def test_overlapping_storages_use_bounded_memory():
     )
     content = torch_file(b"\x80\x02}(" + names + b"u.", {"archive/data/0": numbers})
     tracemalloc.start()
-    with pytest.raises(UnsupportedFile, match="larger together than the file"):
+    with pytest.raises(UnsupportedFile, match="larger in total than the file"):
         read_torch_tensors(content)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
@@ -259,11 +259,11 @@ def test_overlapping_storages_use_bounded_memory():
 
 
 def test_oversized_storage_entry_is_not_read():
-    """Thousands of entries can lie in each other in a file of a few megabytes, and would fill the memory together."""
+    """Overlapping entries in a small file could fill the memory."""
     program = b"\x80\x02}" + text_opcode("w") + tensor_record(count=1, shape=(1,), strides=(1,)) + b"s."
     content = torch_file(program, {"archive/data/0": bytes(30_000_000)})
     tracemalloc.start()
-    with pytest.raises(UnsupportedFile, match="30,000,000 bytes where it describes 1 numbers of 4 bytes"):
+    with pytest.raises(UnsupportedFile, match="30,000,000 bytes, but describes 1 numbers of 4 bytes"):
         read_torch_tensors(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -278,20 +278,20 @@ def test_torch_zip_archives(recwarn):
         zipfile.ZIP_DEFLATED,
     )
     program = b"\x80\x02}" + text_opcode("w") + tensor_record() + b"s."
-    for content, words in (
+    for content, message in (
         (bomb, "compressed"),
         (torch_file(program, {"archive/data/0": bytes(16)}, zipfile.ZIP_LZMA), "compressed"),
-        (torch_file(program, {"archive/../../evil": b"", "archive/data/0": bytes(16)}), "do not lie in one folder"),
-        (torch_file(program, {"../evil": b""}), "do not lie in one folder"),
-        (torch_file(program, {"/evil": b""}), "do not lie in one folder"),
-        (torch_file(program, {"archive/data.pkl": program}), "do not lie in one folder"),
+        (torch_file(program, {"archive/../../evil": b"", "archive/data/0": bytes(16)}), "are not in one folder"),
+        (torch_file(program, {"../evil": b""}), "are not in one folder"),
+        (torch_file(program, {"/evil": b""}), "are not in one folder"),
+        (torch_file(program, {"archive/data.pkl": program}), "are not in one folder"),
         (torch_file(program, {"archive/byteorder": b"big"}), "big-endian"),
         (torch_file(program), "damaged entry 'archive/data/0'"),
-        (torch_file(program, {"archive/data/0": bytes(15)}), "15 bytes where it describes 4 numbers of 4 bytes"),
+        (torch_file(program, {"archive/data/0": bytes(15)}), "15 bytes, but describes 4 numbers of 4 bytes"),
         (torch_file(program, {f"archive/{number}": b"" for number in range(10_001)}), "more than 10,000 entries"),
-        (zip_of_text(), "none that torch.save wrote"),
+        (zip_of_text(), "not from torch.save"),
     ):
-        with pytest.raises(UnsupportedFile, match=words):
+        with pytest.raises(UnsupportedFile, match=message):
             read_torch_tensors(content)
     damaged = bytearray(torch_save_bytes(weights))
     damaged[damaged.index(weights["main.0.weight"].numpy().tobytes()) + 3] ^= 64
@@ -352,22 +352,22 @@ def test_inconsistent_params_files():
     one = params_bytes({"arg:g1_weight": torch.zeros(2, 2)})
     assert read_mxnet_tensors(one)["g1_weight"].shape == (2, 2)
     count, stype, axes, side, kind = 16, 28, 32, 36, 60
-    for position, layout, value, words in (
-        (count, "<Q", 2**62, "says that it holds"),
-        (count, "<Q", 2, "axes|cut off|type"),
+    for position, layout, value, message in (
+        (count, "<Q", 2**62, "claims to hold"),
+        (count, "<Q", 2, "axes|truncated|type"),
         (stype, "<i", 1, "sparse"),
         (axes, "<I", 0, "axes"),
         (axes, "<I", 2**31, "axes"),
         (axes, "<i", -1, "axes"),
-        (side, "<q", 2**40, "more than the file"),
-        (side, "<q", -1, "more than the file"),
+        (side, "<q", 2**40, "larger than the file"),
+        (side, "<q", -1, "larger than the file"),
         (side, "<q", 0, "empty"),
         (kind, "<i", 7, "type 7"),
         (kind, "<i", -1, "type"),
     ):
         damaged = bytearray(one)
         struct.pack_into(layout, damaged, position, value)
-        with pytest.raises(UnsupportedFile, match=words):
+        with pytest.raises(UnsupportedFile, match=message):
             read_mxnet_tensors(bytes(damaged))
     for content in (
         one.replace(struct.pack("<Q", 13), struct.pack("<Q", 2**40)),
