@@ -331,7 +331,7 @@ def test_inversion_rejects_unsupported_input(runs):
     image = sample_pixels(snapshot, sample_keys(1, 0))
     for arguments, words in (
         ({"image": image[:, :, :8]}, "expected 1x1x32x32"),
-        ({"image": image, "label": 3}, "without classes"),
+        ({"image": image, "label": 3}, "unconditional"),
         ({"image": image, "steps": 0}, "steps is 0"),
     ):
         with pytest.raises(CardiganError, match=words):

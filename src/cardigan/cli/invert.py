@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         results.append(invert(snapshot, image, label, options.steps, options.seed))
         class_text = "" if results[-1].label is None else f", class {results[-1].label}"
         print(
-            f"{path}: RMSE {results[-1].error:.1f} gray levels{class_text}\n"
+            f"{path}: RMSE {results[-1].rmse:.1f} gray levels{class_text}\n"
             f"  {encode_latent(results[-1].z, results[-1].label)}"
         )
     if options.out.suffix == ".png":
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {
             "z": torch.cat([each.z for each in results]).numpy(),
-            "errors": np.array([each.error for each in results]),
+            "errors": np.array([each.rmse for each in results]),
         }
         arrays["images"] = torch.cat([each.pixels for each in results]).permute(0, 2, 3, 1).numpy()
         if snapshot.spec.num_classes:

@@ -129,8 +129,8 @@ class ProcessGroup:
         ]
         if differing:
             raise CollectiveError(
-                f"The {self.world_size} processes no longer agree after {images_seen:,} images: {differing[0]} is the first "
-                f"of {len(differing)} tensors that differ. Nothing was saved of it; the same command with "
+                f"The {self.world_size} processes no longer agree after {images_seen:,} images: {differing[0]} is the "
+                f"first of {len(differing)} tensors that differ. Nothing was saved of it; the same command with "
                 "--resume goes on from the last checkpoint. "
                 "If it happens again, a device or the network between them computes wrongly."
             )
