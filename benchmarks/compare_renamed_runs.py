@@ -3,7 +3,7 @@
     python benchmarks/compare_renamed_runs.py OLD_RUN NEW_RUN
 
 Both runs must have the same recipe, seed and number of images. Maps the old tensor names once and compares every tensor
-of the last checkpoints bit by bit: networks, EMA, optimizer state, augmentation. Prints the number of equal tensors. The
+of the last checkpoints bit by bit: networks, EMA, optimizer state, augmentation. Prints how many are equal. The
 exit code is 1 if a name or a bit differs. The commands are in docs/lab-book.md, "The renaming".
 """
 

@@ -476,7 +476,7 @@ def test_animation_composites_alpha_on_white():
     assert encode_animation(clear, 5.0, "gif")[:3] == b"GIF"
     with pytest.raises(CardiganError, match="expected webp, gif, mp4"):
         encode_animation(clear, 5.0, "avi")
-    with pytest.raises(CardiganError, match="more than 0 up to 100"):
+    with pytest.raises(CardiganError, match="a rate above 0, at most 100"):
         encode_animation(clear, 0.0, "gif")
 
 
