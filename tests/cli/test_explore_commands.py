@@ -203,7 +203,7 @@ def test_probe_lists_strongest_outliers_first(model, tmp_path, capsys):
         (["walk", "RUN", "--label", "12"], "label 12 is out of range"),
         (["walk", "RUN", "--directions", "9:1"], "direction is 9"),
         (["walk", "RUN", "--directions", "x"], "--directions is 'x'"),
-        (["walk", "RUN", "--fps", "0"], "more than 0"),
+        (["walk", "RUN", "--fps", "0"], "a rate above 0"),
         (["walk", "RUN", "--columns", "5"], "expected 1..4"),
         (["mix", "RUN"], "Expected exactly one of"),
         (["mix", "RUN", "--corners", "1,2,3"], "expected four"),

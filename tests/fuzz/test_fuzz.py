@@ -90,7 +90,7 @@ def test_deeply_nested_json(tmp_path, capsys):
         cardigan_command(["train", "mnist", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "run")])
         == 2
     )
-    assert "is no JSON" in capsys.readouterr().err
+    assert "is not valid JSON" in capsys.readouterr().err
 
 
 def test_deeply_nested_header(tmp_path):

@@ -136,7 +136,7 @@ def test_every_option_is_supported_by_some_network():
             3,
             "learns an embedding of each class: set projection or auto",
         ),
-        ({"network": "r3gan", "conditioning": "one-hot"}, 3, r"choose a network that takes them \(dcgan, mlp\)"),
+        ({"network": "r3gan", "conditioning": "one-hot"}, 3, r"choose a network that has them \(dcgan, mlp\)"),
         (
             {"network": "dcgan", "conditioning": "projection"},
             0,

@@ -122,7 +122,7 @@ print("torch" in sys.modules)
 def test_printed_commands_are_shell_quoted(tmp_path):
     run = Run(tmp_path / "my runs" / "a $(run)", Config(), 64, "images")
     sample, resume, studio = (shlex.split(line) for line in _closing_text(run, studio=True).splitlines()[-3:])
-    assert sample[2:5] == ["cardigan", "sample", str(run.path)]
+    assert sample[1:4] == ["cardigan", "sample", str(run.path)]
     assert resume[-4:] == [str(run.path), "--resume", "--images", "128"]
     assert studio[1:] == ["cardigan", "studio", str(run.path.parent), "--run", run.path.name]
 

@@ -257,7 +257,7 @@ def test_ada_probability_rises_with_overfitting():
         ),
         ({"discriminator.minibatch_stddev": 3}, "divisor of the 16 logits computed at a time, such as 2"),
         ({"data.source": "stacked-mnist"}, "set data.channels to 3"),
-        ({"data.max_images": 70_000}, "has 60,000 pictures"),
+        ({"data.max_images": 70_000}, "has 60,000 images"),
         ({"augment.operations": "cutoff", "augment.probability": 0.5}, "Did you mean"),
         ({"generator.minibatch_stddev": 1}, "group of at least 2"),
     ],

@@ -129,7 +129,7 @@ def test_commands_on_foreign_weights(tmp_path, capsys):
     assert cardigan_command(["info", path, "--json", "--layers"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["image_shape"], facts["recipe"]) == ("64x64x3", "pytorch-dcgan")
-    assert "not known" in facts["images_seen"]
+    assert "unknown" in facts["images_seen"]
     assert "discriminator_layers" not in facts
     assert cardigan_command(["sample", path, "-n", "3", "--out", str(tmp_path / "samples.png")]) == 0
     assert (
