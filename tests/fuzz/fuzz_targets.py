@@ -173,7 +173,10 @@ def _tables(folder: Path) -> list[bytes]:
 
 def _configs(_: Path) -> list[bytes]:
     whole = {"format": 2, "config": to_dict(_config()), "provenance": {}}
-    return [json.dumps(whole).encode(), json.dumps({"format": 2, "config": {"batch_size": 32, "generator": {"width": 8}}}).encode()]
+    return [
+        json.dumps(whole).encode(),
+        json.dumps({"format": 2, "config": {"batch_size": 32, "generator": {"width": 8}}}).encode(),
+    ]
 
 
 def _read_config(folder: Path, content: bytes) -> object:

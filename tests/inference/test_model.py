@@ -223,7 +223,8 @@ def test_unbuildable_header_error_names_file(tmp_path):
         cardigan.load(file)
     write_tensors(file, {"a": torch.zeros(3)}, {"format": 7, "num_classes": 0, "images_seen": 0, "config": {}})
     with pytest.raises(
-        CardiganError, match=f"{re.escape(str(file))} cannot be read here: its format is 7, not 3 or 4: use the Cardigan version"
+        CardiganError,
+        match=f"{re.escape(str(file))} cannot be read here: its format is 7, not 3 or 4: use the Cardigan version",
     ):
         cardigan.load(file)
 
