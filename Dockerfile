@@ -1,4 +1,4 @@
-# Pictures of one model over HTTP: docs/guides/serve.md.
+# Serves the images of one model over HTTP: docs/guides/serve.md.
 #   docker build -t cardigan .
 #   docker run -p 8000:8000 -e CARDIGAN_TOKEN=... -v /path/to/run:/model:ro cardigan
 FROM python:3.12-slim AS build
@@ -15,7 +15,7 @@ RUN useradd --system --uid 10001 --no-create-home cardigan
 USER cardigan
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 EXPOSE 8000
-# Starting loads PyTorch and draws a few batches; a batch of the model may take longer on a slow machine.
+# At start the server loads PyTorch and generates a few batches, which takes longer on a slow machine.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM

@@ -19,9 +19,9 @@ dev: .venv/dev
 
 demo: install
 	$(BIN)/cardigan train mnist --minutes 3 --out $(OUT)
-	@echo "The pictures are in $(OUT)/samples/"
+	@echo "The images are in $(OUT)/samples/"
 
-# What measures the machine runs by itself first; the rest shares the cores, one thread to each worker.
+# Tests that measure the machine run alone first. The others share the cores, one thread per worker.
 test: dev
 	$(BIN)/python -m pytest -m alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
@@ -34,4 +34,4 @@ check: dev
 
 bench: dev
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/recipe_scores.py --recipe mnist --minutes 2 --out runs/quality-$(shell date +%Y%m%d-%H%M%S)
+	$(BIN)/python benchmarks/recipe_scores.py --recipe mnist --minutes 2 --out runs/scores-$(shell date +%Y%m%d-%H%M%S)

@@ -39,7 +39,7 @@ def main() -> None:
         folder = Path(temporary) / "images"
         kilobytes = write_images(folder, options.images, options.side)
         result = {
-            "pictures": options.images,
+            "images": options.images,
             "side": options.side,
             "size": options.size,
             "kilobytes_each": kilobytes,

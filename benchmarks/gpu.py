@@ -40,16 +40,16 @@ from typing import IO, Any
 from gpu_check.part import PartSkipped, Result, Settings, write_json
 from gpu_check.table import PARTS
 
-TINY_PATIENCE = 6
+TINY_TIME_FACTOR = 6
 """Factor on the time limits in a tiny run, whose machine may be slow and busy."""
-KILLED_AFTER = 3.0
+KILL_AFTER_SECONDS = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 TAIL = 4_000
 """Characters kept of a failed part's output."""
 
 
 def main() -> int:
-    options = parsed()
+    options = parse_options()
     if options.part:
         return run_here(options)
     if missing := missing_device(options.device):
@@ -64,7 +64,7 @@ def main() -> int:
     content |= {"python": platform.python_version(), "parts": {}}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.only:
-        content["parts"][name] = run_apart(name, options)
+        content["parts"][name] = run_in_subprocess(name, options)
         write_json(options.out, content)
         print(line(name, content["parts"][name]), flush=True)
     print(f"\n{table(content['parts'])}\n\nWritten to {options.out}")
@@ -78,7 +78,7 @@ def missing_device(name: str) -> str:
     return done.stderr.strip().splitlines()[-1].rpartition("CardiganError: ")[2] if done.returncode else ""
 
 
-def parsed() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
     parser.add_argument("--tiny", action="store_true", help="tiny networks and few steps, to test this program")
@@ -113,14 +113,14 @@ def run_here(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def run_in_subprocess(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one part in a separate process and return its result."""
-    limit = PARTS[name].limit_seconds * (TINY_PATIENCE if options.tiny else 1)
+    limit = PARTS[name].limit_seconds * (TINY_TIME_FACTOR if options.tiny else 1)
     folder, began = Path(tempfile.mkdtemp(prefix="cardigan-gpu-")), time.monotonic()
     try:
         (folder / "work").mkdir()
         with (folder / "output").open("wb") as output:
-            ended = waited(started(name, options, folder, output), limit)
+            ended = wait_or_kill(started(name, options, folder, output), limit)
         return outcome(folder, ended, limit) | {"seconds": round(time.monotonic() - began, 2)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +140,7 @@ def started(name: str, options: argparse.Namespace, folder: Path, output: IO[byt
     )
 
 
-def waited(process: subprocess.Popen[bytes], limit: float) -> int | None:
+def wait_or_kill(process: subprocess.Popen[bytes], limit: float) -> int | None:
     """Return the exit code of a process, or None on timeout. Ends all processes that it started."""
     try:
         return process.wait(limit)
@@ -152,7 +152,7 @@ def waited(process: subprocess.Popen[bytes], limit: float) -> int | None:
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and all its children, with SIGTERM and then SIGKILL."""
-    for number, seconds in ((signal.SIGTERM, KILLED_AFTER), (signal.SIGKILL, None)):
+    for number, seconds in ((signal.SIGTERM, KILL_AFTER_SECONDS), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
             process.wait(seconds)

@@ -1,6 +1,6 @@
 """Train a digit recipe and print the `fd_digits` that it reaches.
 
-    python benchmarks/recipe_scores.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/quality]
+    python benchmarks/recipe_scores.py [--recipe mnist] [--minutes M] [--images N] [--seeds 0,1,2] [--out runs/scores]
                                  [--set '{"data.height": 32}']
 
 `fd_digits` is the Frechet distance over the 128 features of the embedded digit classifier, between 5,000 samples
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--images", type=int)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--out", type=Path, default=Path("runs/scores"))
     parser.add_argument("--set", type=json.loads, default={}, help="settings to override, as JSON by dotted name")
     options = parser.parse_args()
     if options.recipe in NON_DIGIT_RECIPES:
@@ -66,7 +66,7 @@ def train_and_score(
         "seed": run.config.seed,
         "images": run.images_seen,
         "distance": distance,
-        "rarest_digit_share": round(float(frequencies.min()), 4),
+        "rarest_digit_frequency": round(float(frequencies.min()), 4),
     }
 
 

@@ -95,7 +95,7 @@ def main() -> None:
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def train_rows(
+def finished_run(
     options: argparse.Namespace,
     table: str,
     source: str,
@@ -159,7 +159,7 @@ def time_table(options: argparse.Namespace) -> Iterator[Row]:
     minutes, recipe = options.minutes or TIMES[-1], options.recipe or "mnist"
     for seed in options.seeds:
         settings = {"seed": seed, "checkpoint_every_images": 25_000}
-        found = scores(train_rows(options, "time", "mnist", recipe, settings, minutes, None))
+        found = scores(finished_run(options, "time", "mnist", recipe, settings, minutes, None))
         for moment in TIMES:
             before = [event for event in found if event.elapsed_seconds <= moment * 60]
             if before and moment <= minutes:
@@ -180,7 +180,7 @@ def evaluation(options: argparse.Namespace) -> Iterator[Row]:
     minutes = options.minutes or (2.0 if recipe == "mnist" and options.images is None else None)
     images = None if minutes else options.images or config_for(source, recipe).images
     for seed in options.seeds:
-        path = train_rows(options, "evaluation", source, recipe, {"seed": seed}, minutes, images)
+        path = finished_run(options, "evaluation", source, recipe, {"seed": seed}, minutes, images)
         yield {"recipe": recipe, "seed": seed, "images": read_snapshot(path).images_seen, **measure(path, 10_000, None)}
 
 
@@ -223,7 +223,7 @@ def train_and_evaluate(
     """Yield one metric per seed, number of samples and truncation. `minutes` and `count` are the defaults."""
     for seed in options.seeds:
         budget = None if options.images else options.minutes or minutes
-        path = options.model or train_rows(options, table, source, recipe, {"seed": seed}, budget, options.images)
+        path = options.model or finished_run(options, table, source, recipe, {"seed": seed}, budget, options.images)
         for samples, truncation in itertools.product(options.samples or [count], options.truncation or [1.0]):
             snapshot = read_snapshot(path)
             row = {
@@ -242,7 +242,7 @@ def ablation(options: argparse.Namespace) -> Iterator[Row]:
             for penalties, changes in PENALTIES.items():
                 settings = {"seed": seed, "objective.loss": loss, **changes}
                 row = {"seed": seed, "loss": loss, "penalties": penalties, "images": images}
-                path = train_rows(options, "ablation", "stacked-mnist", "stacked-mnist", settings, None, images)
+                path = finished_run(options, "ablation", "stacked-mnist", "stacked-mnist", settings, None, images)
                 faults = [
                     event.values["name"] for event in read_events(path / "journal.jsonl") if event.kind == "fault"
                 ]
@@ -250,7 +250,7 @@ def ablation(options: argparse.Namespace) -> Iterator[Row]:
                     **row,
                     **measure(path, 26_000, ("stacked_mnist",), seed),
                     "faults": faults,
-                    "broke": has_failed(path),
+                    "failed": has_failed(path),
                 }
 
 
@@ -260,7 +260,7 @@ def small_dataset(options: argparse.Namespace) -> Iterator[Row]:
         for seed in options.seeds:
             for name in options.augmentation or AUGMENTATIONS:
                 settings = {"seed": seed, "conditional": False, "data.max_images": count, **AUGMENTATIONS[name]}
-                path = train_rows(options, "small-dataset", "mnist", "mnist", settings, None, images)
+                path = finished_run(options, "small-dataset", "mnist", "mnist", settings, None, images)
                 found, events = scores(path), read_events(path / "journal.jsonl")
                 best = min(found, key=lambda event: event.values["score"])
                 yield {
@@ -281,7 +281,7 @@ def collapse(options: argparse.Namespace) -> Iterator[Row]:
     source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
     for seed in options.seeds if len(options.seeds) > 3 else range(10):
         settings = {"seed": seed, "on_failure": "stop"}
-        path = train_rows(options, "collapse", source, recipe, settings, None, images)
+        path = finished_run(options, "collapse", source, recipe, settings, None, images)
         checkpoints, events = scores(path), read_events(path / "journal.jsonl")
         found = [event.values["score"] for event in checkpoints]
         faults = [event.values["name"] for event in events if event.kind == "fault"]
@@ -307,7 +307,7 @@ def probe(options: argparse.Namespace) -> Iterator[Row]:
     train, test = load_mnist("train"), load_mnist("test")
     for seed in options.seeds:
         settings = {"seed": seed, "conditional": False}
-        path = options.model or train_rows(
+        path = options.model or finished_run(
             options, "linear-probe", "mnist", "mnist", settings, options.minutes, options.images or 300_000
         )
         networks = load_networks(path)

@@ -99,14 +99,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             load |= {"server_processor_seconds": processor_seconds(server.pid) - before}
             latencies += load.pop("latencies")
             faults += load.pop("faults")
-            rounds.append({"usual": default_bare, "bare": bare, "served": load})
+            rounds.append({"memory_not_kept": default_bare, "bare": bare, "served": load})
     finally:
         server.terminate()
         server_output, _ = server.communicate(timeout=60)
     return {
         **summary(rounds, latencies, faults, images_per_round * options.rounds),
         "exit_code": server.returncode,
-        "server_said": server_output.splitlines(),
+        "server_output": server_output.splitlines(),
         "rounds": rounds,
     }
 
@@ -126,7 +126,7 @@ def summary(rounds: list[dict[str, Any]], latencies: list[float], faults: list[s
         "bare_images_per_second": median(lambda bare, served: bare["images"] / bare["seconds"]),
         "bare_images_per_processor_second": median(lambda bare, served: bare["images"] / bare["processor_seconds"]),
         "bare_images_per_processor_second_memory_not_kept": round(
-            statistics.median(_images_per_second(pair["usual"]) for pair in rounds), 1
+            statistics.median(_images_per_second(pair["memory_not_kept"]) for pair in rounds), 1
         ),
         "served_images_per_second": median(lambda bare, served: served["images"] / served["seconds"]),
         "ratio_by_clock": median(
@@ -138,8 +138,8 @@ def summary(rounds: list[dict[str, Any]], latencies: list[float], faults: list[s
         "p99_seconds": round(p99, 4),
         "p99_over_p50": round(p99 / p50, 2),
         "requests": len(latencies),
-        "images_wanted": wanted,
-        "images_right": sum(pair["served"]["images"] for pair in rounds),
+        "images_requested": wanted,
+        "images_correct": sum(pair["served"]["images"] for pair in rounds),
         "faults": len(faults),
         "first_faults": faults[:5],
     }

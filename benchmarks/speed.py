@@ -142,7 +142,7 @@ def flop_per_image(config: Config) -> float:
 
 def startup_seconds() -> dict[str, dict[str, float]]:
     """Return seconds from the start of a command to the help, the first image and the first optimizer step."""
-    seconds: dict[str, list[float]] = {"help": [], "first picture": [], "first step": []}
+    seconds: dict[str, list[float]] = {"help": [], "first image": [], "first step": []}
     for _ in range(5):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "cardigan", "--help"], stdout=subprocess.DEVNULL, check=True)
@@ -152,13 +152,13 @@ def startup_seconds() -> dict[str, dict[str, float]]:
             began = time.perf_counter()
             words = [sys.executable, "-m", "cardigan", "train", "mnist", "--minutes", "1", "--quiet", "--out", str(out)]
             with subprocess.Popen(words) as run:
-                seconds["first picture"].append(time_of((out / "samples" / "00000000.png").exists, began))
-                seconds["first step"].append(time_of(partial(training_speed, out / "journal.jsonl"), began))
+                seconds["first image"].append(time_of((out / "samples" / "00000000.png").exists, began))
+                seconds["first step"].append(time_of(partial(has_progress, out / "journal.jsonl"), began))
                 run.kill()
     return {name: spread(values) for name, values in seconds.items()}
 
 
-def training_speed(journal: Path) -> bool:
+def has_progress(journal: Path) -> bool:
     return '"progress"' in journal.read_text()
 
 

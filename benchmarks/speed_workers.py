@@ -40,7 +40,7 @@ from plain_pytorch import PlainLoop
 SIDE = {"cpu": 4096, "cuda": 8192}
 """Side of the matrices whose product is timed."""
 Settings = dict[str, Any]
-"""recipe, batch and device; `overrides` by dotted name; `side` of the matrices."""
+"""recipe, batch_size and device; `overrides` by dotted name; `side` of the matrices."""
 Parts = tuple[Callable[[int], object], Callable[[int], object]]
 """A function that trains for n steps, and one that generates n images."""
 

@@ -110,7 +110,7 @@ def stream_epoch(source: str, images: int, pace: float, counts: Path) -> dict[st
     next(open_shards(source).entries(0, images // 2))
     return {
         "images": images,
-        "pictures_counted": shards.count_images(),
+        "images_counted": shards.count_images(),
         "rss_mb_before": before,
         "parts": parts,
         "rss_mb_peak": peak,

@@ -51,7 +51,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
             f"Python {platform.python_version()}",
             **measure_viewers(Path(folder) / "run", options.viewers, options.rounds, options.seconds, options.threads),
-            "curves": write_long_journal(Path(folder)),
+            "curves": time_curves(Path(folder)),
         }
     text = json.dumps(result, indent=1)
     print(text)
@@ -209,7 +209,7 @@ class ViewerThread:
                 offset = 0
 
 
-def write_long_journal(folder: Path) -> dict[str, Any]:
+def time_curves(folder: Path) -> dict[str, Any]:
     """Return the seconds of first and later answers about 100,000 lines of 22 numbers, and the answer's bytes."""
     path = folder / "long.jsonl"
     names = [f"number_{index}" for index in range(22)]

@@ -53,8 +53,8 @@ def run(settings: Settings, result: Result) -> None:
         **{
             "p50_seconds": p50,
             "p99_seconds": p99,
-            "images_wanted": ROUNDS * images_per_round,
-            "images_right": right,
+            "images_requested": ROUNDS * images_per_round,
+            "images_correct": right,
             "exit_code": server.returncode,
         },
     )

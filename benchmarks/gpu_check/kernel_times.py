@@ -32,8 +32,8 @@ def run(settings: Settings, result: Result) -> None:
         report = profiled(lambda training=training: training.advance(steps), steps, settings.on_gpu)
         result.add(**{name: report})
         result.check(
-            len(report["dearest"]) == NUM_KERNELS,
-            f"{name}: the profiler saw {len(report['dearest'])} kernels or operators",
+            len(report["most_expensive"]) == NUM_KERNELS,
+            f"{name}: the profiler saw {len(report['most_expensive'])} kernels or operators",
         )
         result.check(
             0 < report["busy_seconds"] <= 1.2 * report["seconds"],
@@ -63,7 +63,7 @@ def profiled(work: Callable[[], object], steps: int, on_gpu: bool) -> dict[str, 
         "busy_seconds": round(busy, 4),
         "busy_fraction": round(busy / seconds, 3),
         "kernels_per_step": round(sum(counts.values()) / steps, 1),
-        "dearest": [
+        "most_expensive": [
             {
                 "name": name[:120],
                 "calls": counts[name],

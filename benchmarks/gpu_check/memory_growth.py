@@ -24,7 +24,7 @@ def run(settings: Settings, result: Result) -> None:
     device = find_device(settings.device)
     first, iterations, every = (10, 40, 10) if settings.tiny else (FIRST, ITERATIONS, EVERY)
     measurements = memory_at_checkpoints(settings, device, first, iterations, every)
-    result.add(iterations=iterations, looks=len(measurements))
+    result.add(iterations=iterations, num_measurements=len(measurements))
     result.add(megabytes={name: [round(each[name], 1) for each in measurements] for name in measurements[0]})
     result.check(len(measurements) >= iterations // every, f"only {len(measurements)} memory measurements")
     half = len(measurements) // 2

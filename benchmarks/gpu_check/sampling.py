@@ -36,7 +36,7 @@ def run(settings: Settings, result: Result) -> None:
             result.check(largest[name] <= MAX_LEVELS, f"{name}: GPU and CPU differ by {largest[name]} gray levels")
     result.add(images=IMAGES, recipes=len(names))
     if settings.on_gpu:
-        result.add(largest_difference_in_grey_levels=largest)
+        result.add(largest_difference_in_gray_levels=largest)
     else:
         result.skip("GPU against CPU", "no GPU")
 

@@ -89,11 +89,8 @@ def last_tensors(run: session.Run) -> dict[str, torch.Tensor]:
 
 def messages_of(run: session.Run) -> list[str]:
     """Return the messages of a run's journal."""
-    messages = [
-        event.values.get("messages", event.values.get("message", []))
-        for event in read_events(run.path / "journal.jsonl")
-    ]
-    return [text for texts in messages for text in ([texts] if isinstance(texts, str) else texts)]
+    messages = [event.values.get("messages", []) for event in read_events(run.path / "journal.jsonl")]
+    return [text for texts in messages for text in texts]
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ class Case:
         products: list[float] = []
         for _ in range(windows):
             for kind in steps:
-                for answer in self.asked(kind, steps=steps[kind]):
+                for answer in self.ask(kind, steps=steps[kind]):
                     speeds[kind].append(steps[kind] * config.batch_size / answer["seconds"])
             products.append(product.ask(rates=["bf16"])["bf16"])
         speeds = {kind: speeds[kind] for kind in steps if kind in self.workers}
-        megabytes = {kind: round(answer["megabytes"]) for kind in speeds for answer in self.asked(kind, memory=True)}
+        megabytes = {kind: round(answer["megabytes"]) for kind in speeds for answer in self.ask(kind, memory=True)}
         self.result.check(not speeds.keys() ^ steps.keys(), f"{self.name}: not every variant was measured")
         return {
             "recipe": config.recipe,
@@ -66,12 +66,12 @@ class Case:
         """Warm up the workers, and return the steps per window of those that work."""
         warm_up, steps = warm_up_steps(config_of(self.settings)), dict[str, int]()
         for kind in list(self.workers):
-            if self.asked(kind, steps=warm_up):
-                for answer in self.asked(kind, steps=4):
+            if self.ask(kind, steps=warm_up):
+                for answer in self.ask(kind, steps=4):
                     steps[kind] = max(1, round(4 * seconds / answer["seconds"]))
         return steps
 
-    def asked(self, kind: str, **question: Any) -> list[dict[str, float]]:
+    def ask(self, kind: str, **question: Any) -> list[dict[str, float]]:
         """Return the answer of one worker as a list. If it has ended, record a failure and return an empty list."""
         if kind not in self.workers:
             return []

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from gpu_check.part import Result, Settings
 
-MOST_SECONDS = 540
+MAX_TOTAL_SECONDS = 540
 
 
 @dataclass(frozen=True)

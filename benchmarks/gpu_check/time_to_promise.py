@@ -54,7 +54,7 @@ class PromiseCheck:
             elapsed - self.evaluation_seconds,
             self.evaluation_seconds + time.monotonic() - started,
         )
-        seconds = {"seconds": round(without, 2), "seconds_with_judging": round(elapsed, 2)}
+        seconds = {"seconds": round(without, 2), "seconds_with_evaluation": round(elapsed, 2)}
         self.rows.append({"images": event.images_seen, "distance": distance, **seconds})
         if self.is_reached():
             raise PromiseReached
@@ -87,7 +87,7 @@ def run(settings: Settings, result: Result) -> None:
     result.add(
         promised_distance=promised,
         reached=reached,
-        judging_seconds=round(check.evaluation_seconds, 2),
+        evaluation_seconds=round(check.evaluation_seconds, 2),
         rows=check.rows,
     )
     last = check.rows[-1]

@@ -22,7 +22,7 @@ from gpu_check import equality, marked_tests
 from gpu_check.part import PartSkipped, Result, Settings
 from gpu_check.small_training import SmallTraining, different_bits, same_bits
 from gpu_check.speed_row import Case, compared
-from gpu_check.table import MOST_SECONDS, PARTS
+from gpu_check.table import MAX_TOTAL_SECONDS, PARTS
 from gpu_check.training_speed import aims
 from plain_pytorch import PlainLoop
 from speed_workers import Worker
@@ -88,7 +88,7 @@ def test_command_runs_parts_tiny_on_cpu(tmp_path):
     assert {name: part["status"] for name, part in found.items()} == dict.fromkeys(found, "passed")
     assert found.keys() == {"kill", "devices", "serving", "speed"}
     assert found["kill"]["kills"] == 1 and 0 < found["kill"]["resumed_at"][0] < found["kill"]["images"]
-    assert found["serving"]["images_right"] == found["serving"]["images_wanted"] > 0
+    assert found["serving"]["images_correct"] == found["serving"]["images_requested"] > 0
     (row,) = found["speed"]["rows"]
     assert row["images_per_second"].keys() == {"eager", "plain"}
     assert [target["met"] for target in found["speed"]["targets"]] == [None] * 3  # no target applies
@@ -106,9 +106,9 @@ def test_part_passes_tiny_on_cpu(tmp_path, one_thread, name):
         "rollback": lambda values: values["rollbacks"] == 1 and values["learning_rate_factor"] == 0.5,
         "out-of-memory": lambda values: values["injected"]["gradient_accumulation"] == 4,
         "sampling": lambda values: values["recipes"] == 4,
-        "memory": lambda values: len(values["megabytes"]["resident"]) == values["looks"] == 5,
+        "memory": lambda values: len(values["megabytes"]["resident"]) == values["num_measurements"] == 5,
         "promise": lambda values: values["reached"] and len(values["rows"]) == 2,
-        "profile": lambda values: len(values["eager"]["dearest"]) == 10,
+        "profile": lambda values: len(values["eager"]["most_expensive"]) == 10,
     }
     assert expected[name](json.loads((tmp_path / "result.json").read_text()))
 
@@ -199,7 +199,7 @@ def test_unknown_part_is_rejected_first(tmp_path):
 
 
 def test_time_limits_sum_to_nine_minutes():
-    assert sum(part.limit_seconds for part in PARTS.values()) <= MOST_SECONDS == 540
+    assert sum(part.limit_seconds for part in PARTS.values()) <= MAX_TOTAL_SECONDS == 540
 
 
 def test_variations_cover_every_option():

@@ -8,7 +8,7 @@ from cardigan.config import override
 from cardigan.errors import CardiganError
 from cardigan.nets import convolution
 from cardigan.nets.attention import SelfAttention
-from cardigan.nets.convolution import FastConv2d, TransposedConvolution
+from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
 from cardigan.objective import augment
 from cardigan.recipes import config_for
 from cardigan.training import devices, probe
@@ -28,7 +28,7 @@ def second_gradients(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tens
 
 
 @pytest.mark.parametrize(
-    "layer", [FastConv2d(4, 6, 4, 2, 1), FastConv2d(4, 8, 3, padding=1, groups=2), TransposedConvolution(4, 6, 4, 2, 1)]
+    "layer", [FastConv2d(4, 6, 4, 2, 1), FastConv2d(4, 8, 3, padding=1, groups=2), FastConvTranspose2d(4, 6, 4, 2, 1)]
 )
 def test_convolutions_use_contiguous_tensors_with_the_same_second_gradients(monkeypatch, layer):
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)

@@ -15,10 +15,10 @@ from cardigan.data.source import ImageSpec
 from cardigan.nets import convolution
 from cardigan.nets.convolution import (
     FastConv2d,
+    FastConvTranspose2d,
     Geometry,
     StridedConv,
     TransposedConv,
-    TransposedConvolution,
     WeightGradient,
 )
 from cardigan.nets.table import build_discriminator
@@ -92,15 +92,15 @@ def test_transposed_convolution_derivatives(kernel, stride, explicit_gradients):
     x = doubles(2, 4, 5, 6).requires_grad_()
     ends = [0, (1, 0)] if stride != 1 else [0]
     for padding, end, groups, bias, dilation in product([0, (1, 0)], ends, [1, 2, 4], [True, False], [1, 2]):
-        layer = TransposedConvolution(
+        layer = FastConvTranspose2d(
             4, 8, kernel, stride, padding, end, groups, bias, dilation, dtype=torch.float64
         )  # fmt: skip
         assert type(layer(x).grad_fn).__name__ == "TransposedConvBackward"
-        actual, exact = (derivatives(forward, layer, x) for forward in (TransposedConvolution.forward, pytorch_forward))
+        actual, exact = (derivatives(forward, layer, x) for forward in (FastConvTranspose2d.forward, pytorch_forward))
         assert close(actual, exact), (padding, end, groups, bias, dilation)
 
 
-@pytest.mark.parametrize("layer", [FastConv2d(4, 6, 3, 2, 1, groups=2), TransposedConvolution(4, 6, 3, 2, 1, 1, 2)])
+@pytest.mark.parametrize("layer", [FastConv2d(4, 6, 3, 2, 1, groups=2), FastConvTranspose2d(4, 6, 3, 2, 1, 1, 2)])
 def test_channels_last_derivatives(layer, explicit_gradients):
     x = doubles(2, 4, 7, 7).requires_grad_()
     layer = copy.deepcopy(layer).double()
@@ -157,7 +157,7 @@ def recorded(name, function, used):
     return call
 
 
-@pytest.mark.parametrize("layer", [FastConv2d(2, 3, 4, 2, 1), TransposedConvolution(3, 2, 4, 2, 1)])
+@pytest.mark.parametrize("layer", [FastConv2d(2, 3, 4, 2, 1), FastConvTranspose2d(3, 2, 4, 2, 1)])
 def test_matrix_product_derivatives(layer, explicit_gradients, monkeypatch):
     limits = {"MIN_WEIGHTS_FOR_MATMUL": 0, "MAX_ROW_FOR_MATMUL": 99, "GRADIENT_WEIGHTS": 0, "PIXELS_PER_CHANNEL": 10**6}
     for name, limit in limits.items():
@@ -184,10 +184,10 @@ LAYERS = {
     "keeps one axis": (FastConv2d(16, 32, (4, 3), (2, 1), 1), (4, 16, 8, 5)),
     "keeps, grouped": (FastConv2d(16, 32, 3, padding=1, groups=4), (4, 16, 8, 5)),
     "keeps, 1x1": (FastConv2d(16, 32, 1, bias=False), (4, 16, 8, 5)),
-    "doubles, large weights": (TransposedConvolution(512, 256, 4, 2, 1), (4, 512, 4, 4)),
-    "doubles, middle weights": (TransposedConvolution(256, 128, 4, 2, 1, bias=False), (4, 256, 8, 8)),
-    "doubles, with a remainder": (TransposedConvolution(64, 32, 4, 2, 1, output_padding=(1, 0)), (4, 64, 4, 4)),
-    "begins": (TransposedConvolution(32, 64, (4, 5)), (4, 32, 1, 1)),
+    "doubles, large weights": (FastConvTranspose2d(512, 256, 4, 2, 1), (4, 512, 4, 4)),
+    "doubles, middle weights": (FastConvTranspose2d(256, 128, 4, 2, 1, bias=False), (4, 256, 8, 8)),
+    "doubles, with a remainder": (FastConvTranspose2d(64, 32, 4, 2, 1, output_padding=(1, 0)), (4, 64, 4, 4)),
+    "begins": (FastConvTranspose2d(32, 64, (4, 5)), (4, 32, 1, 1)),
 }
 
 
@@ -234,15 +234,15 @@ def test_fp32_equals_pytorch_bitwise(name, layout, explicit_gradients):
 
 def test_state_dict_matches_pytorch_layers():
     assert FastConv2d(2, 3, 4).state_dict().keys() == nn.Conv2d(2, 3, 4).state_dict().keys()
-    TransposedConvolution(2, 3, 4).load_state_dict(nn.ConvTranspose2d(2, 3, 4).state_dict())
+    FastConvTranspose2d(2, 3, 4).load_state_dict(nn.ConvTranspose2d(2, 3, 4).state_dict())
 
 
 UNUSUAL = {
     "padding same": (FastConv2d(2, 4, 3, padding="same", groups=2), (1, 2, 5, 5)),
     "reflected": (FastConv2d(2, 4, 3, padding=1, padding_mode="reflect", groups=2), (1, 2, 5, 5)),
     "one image": (FastConv2d(2, 4, 1), (2, 5, 5)),
-    "ends beyond a stride": (TransposedConvolution(2, 4, 3, 1, 1, 1, 2, dilation=2), (1, 2, 5, 5)),
-    "one image, transposed": (TransposedConvolution(2, 4, 1), (2, 5, 5)),
+    "ends beyond a stride": (FastConvTranspose2d(2, 4, 3, 1, 1, 1, 2, dilation=2), (1, 2, 5, 5)),
+    "one image, transposed": (FastConvTranspose2d(2, 4, 1), (2, 5, 5)),
 }
 
 
@@ -255,7 +255,7 @@ def test_unusual_layers_use_pytorch_operations(name):
 
 
 def test_output_size_matches_pytorch(explicit_gradients):
-    layer, x = TransposedConvolution(2, 4, 3, 2, 1), torch.randn(1, 2, 5, 5, requires_grad=True)
+    layer, x = FastConvTranspose2d(2, 4, 3, 2, 1), torch.randn(1, 2, 5, 5, requires_grad=True)
     assert torch.equal(layer(x, [10, 9]), nn.ConvTranspose2d.forward(layer, x, [10, 9]))
 
 
@@ -267,7 +267,7 @@ def test_explicit_gradients_on_cpu():
 
 
 def test_exported_graphs_use_pytorch_convolutions():
-    layers = nn.Sequential(FastConv2d(2, 4, 1), TransposedConvolution(4, 4, 3, groups=2))
+    layers = nn.Sequential(FastConv2d(2, 4, 1), FastConvTranspose2d(4, 4, 3, groups=2))
     with torch.enable_grad():
         graph = torch.export.export(layers, (torch.randn(1, 2, 5, 5),)).graph
     called = [str(node.target) for node in graph.nodes if node.op == "call_function"]
@@ -286,7 +286,7 @@ class CountingParametrization(nn.Module):
         return 2 * weight
 
 
-@pytest.mark.parametrize("layer", [FastConv2d(4, 4, 1), FastConv2d(4, 4, 3), TransposedConvolution(4, 4, 1)])
+@pytest.mark.parametrize("layer", [FastConv2d(4, 4, 1), FastConv2d(4, 4, 3), FastConvTranspose2d(4, 4, 1)])
 @pytest.mark.parametrize("recorded", [True, False])
 def test_weight_is_read_once_per_call(layer, recorded):
     layer, parametrization = copy.deepcopy(layer), CountingParametrization()

@@ -12,7 +12,7 @@ from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention
 from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
-from cardigan.nets.convolution import FastConv2d, TransposedConvolution
+from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
 from cardigan.nets.mlp import Maxout
 from cardigan.nets.pacgan import append_minibatch_stddev, minibatch_stddev
 from cardigan.nets.r3gan import ResidualBlock, downsample, group_width, upsample
@@ -24,8 +24,8 @@ from cardigan.nets.table import build_discriminator, build_generator
 LAYERS = {
     "convolution": (FastConv2d(3, 5, 4, 2, 1), (2, 3, 8, 8)),
     "grouped": (nn.Conv2d(6, 4, 3, groups=2), (2, 6, 5, 5)),
-    "transposed convolution": (TransposedConvolution(5, 3, 4, 2, 1), (2, 5, 4, 4)),
-    "first transposed convolution": (TransposedConvolution(7, 3, (4, 5)), (2, 7, 1, 1)),
+    "transposed convolution": (FastConvTranspose2d(5, 3, 4, 2, 1), (2, 5, 4, 4)),
+    "first transposed convolution": (FastConvTranspose2d(7, 3, (4, 5)), (2, 7, 1, 1)),
     "linear": (nn.Linear(7, 4), (2, 7)),
     "bf16 product": (FastConv2d(128, 256, 4, 2, 1), (1, 128, 4, 4)),
 }

@@ -36,12 +36,12 @@ def build(role, spec, **options):
 
 
 def test_cost_of_small_dcgan_closed_form():
-    """8x8 pictures of 3 channels, width 5: one step, from 8 to 4."""
+    """8x8 images of 3 channels, width 5: one step, from 8 to 4."""
     spec = ImageSpec(3, 8, 8, 0)
     drawn = summarize_model(build("generator", spec, width=5), spec, 6)
     assert [(layer.name, layer.module_type, layer.output_shape) for layer in drawn.layers] == [
-        ("from_latent", "TransposedConvolution", (5, 4, 4)),
-        ("up_convs.0", "TransposedConvolution", (3, 8, 8)),
+        ("from_latent", "FastConvTranspose2d", (5, 4, 4)),
+        ("up_convs.0", "FastConvTranspose2d", (3, 8, 8)),
     ]
     assert [layer.num_parameters for layer in drawn.layers] == [6 * 5 * 16 + 5, 5 * 3 * 16 + 3]
     assert [layer.multiply_adds for layer in drawn.layers] == [6 * 5 * 16, 5 * 3 * 16 * 16]

@@ -67,7 +67,7 @@ def test_full_queue_returns_429_with_retry_after(model):
     slow, _ = slow_down(model, 0.5)
     with running_server(slow, RequestLimits(max_images=64, max_queued_images=100)) as (port, service):
         clients = [RequestThread(port, {"n": 64})]
-        wait_until(lambda: service.batcher.stuck_seconds() > 0)
+        wait_until(lambda: service.batcher.stalled_seconds() > 0)
         clients.append(RequestThread(port, {"n": 64}))
         wait_until(lambda: service.batcher.num_queued == 64)
         status, headers, content = http_request(port, {"n": 64})
@@ -117,7 +117,7 @@ def test_disconnected_client_is_not_computed(model):
     with running_server(slow) as (port, service):
         del sizes[:]
         first = RequestThread(port, {"n": 1})
-        wait_until(lambda: service.batcher.stuck_seconds() > 0)
+        wait_until(lambda: service.batcher.stalled_seconds() > 0)
         leaving = [send_request(port, b'{"n":200}') for _ in range(3)]
         wait_until(lambda: service.batcher.num_queued == 600)
         for connection in leaving:
@@ -134,7 +134,7 @@ def test_request_timeout(model):
     with running_server(slow, RequestLimits(timeout_seconds=0.2)) as (port, service):
         status, _, content = http_request(port, {"n": 1})
         assert (status, b"within 0.2 s" in content) == (504, True)
-        wait_until(lambda: service.batcher.stuck_seconds() == 0)
+        wait_until(lambda: service.batcher.stalled_seconds() == 0)
         assert service.batcher.num_queued == 0
 
 
@@ -142,7 +142,7 @@ def test_small_request_is_not_blocked_by_large_one(model):
     slow, _ = slow_down(model, 0.15)
     with running_server(slow, RequestLimits(max_images=640)) as (port, service):
         large = RequestThread(port, {"n": 640})
-        wait_until(lambda: service.batcher.stuck_seconds() > 0)
+        wait_until(lambda: service.batcher.stalled_seconds() > 0)
         small = RequestThread(port, {"n": 4})
         large.join()
         small.join()
@@ -196,7 +196,7 @@ def test_shutdown_finishes_running_requests(path):
         path, "--max-queued-images", "20000", "--max-images", "3000", "--shutdown-timeout", "60"
     )
     client = RequestThread(port, {"n": 3_000, "seed": 4})
-    while b'"queued_images": 0' in http_request(port, method="GET", path="/healthz")[2]:
+    while b'"queued_images":0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
     server.send_signal(signal.SIGTERM)
     time.sleep(0.3)
@@ -219,7 +219,7 @@ def test_shutdown_timeout_aborts_requests(path):
         path, "--max-queued-images", "200000", "--max-images", "100000", "--shutdown-timeout", "1"
     )
     connection = send_request(port, b'{"n":100000}')
-    while b'"queued_images": 0' in http_request(port, method="GET", path="/healthz")[2]:
+    while b'"queued_images":0' in http_request(port, method="GET", path="/healthz")[2]:
         time.sleep(0.01)
     server.send_signal(signal.SIGTERM)
     output, _ = server.communicate(timeout=60)

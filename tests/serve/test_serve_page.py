@@ -14,22 +14,22 @@ playwright = pytest.importorskip(
 )
 
 TOKEN = "a-token-of-a-test"
-TIMEOUT_SECONDS = 60_000
+TIMEOUT_MILLISECONDS = 60_000
 
 
 def test_demo_page_sends_token(tmp_path):
     model = load_served_model(save_random_model(tmp_path / "generator.safetensors", classes=0))
-    playwright.expect.set_options(timeout=TIMEOUT_SECONDS)
+    playwright.expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     with running_server(model, token=TOKEN) as (port, _), playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.set_default_timeout(TIMEOUT_SECONDS)
+        page.set_default_timeout(TIMEOUT_MILLISECONDS)
         page.goto(f"http://127.0.0.1:{port}/")
         playwright.expect(page.locator("#message")).to_contain_text("The token is missing")
         page.fill("#token", TOKEN)
         page.click("button")
         playwright.expect(page.locator("#image")).to_have_attribute(
-            "alt", "16 generated images, seed 0", timeout=TIMEOUT_SECONDS
+            "alt", "16 generated images, seed 0", timeout=TIMEOUT_MILLISECONDS
         )
         assert "generator.safetensors: 32x32x1" in page.inner_text("#model-info")
         page.click("#openapi-link")

@@ -122,7 +122,7 @@ def test_runs_and_run_fields(client, folder, monkeypatch):
             "height": 32,
             "channels": 1,
             "gap": 2,
-            "bar": 8,
+            "divider": 8,
             "real_left": 142,
         },
     }

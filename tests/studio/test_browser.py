@@ -178,10 +178,10 @@ def open_view(page, address, fragment):
     page.goto("about:blank")
     page.goto(address + fragment)
     page.wait_for_selector("main[data-ready]")
-    canvas_is_drawn(page)
+    wait_until_drawn(page)
 
 
-def canvas_is_drawn(page):
+def wait_until_drawn(page):
     playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=TIMEOUT_MILLISECONDS)
 
 
@@ -267,7 +267,7 @@ def test_latent_view_modes(page, address, mode):
         page.set_input_files("#upload", {"name": "five.png", "mimeType": "image/png", "buffer": sheet})
         playwright.expect(page.locator(".readout")).to_contain_text("gray levels", timeout=TIMEOUT_MILLISECONDS)
         page.click("text=Interpolate from it")
-        canvas_is_drawn(page)
+        wait_until_drawn(page)
         wait_until(page, lambda: url_parameters(page).get("corners", "").startswith("z"))
         assert page.locator(".modes input:checked").get_attribute("value") == "interpolation"
         page.keyboard.press("ArrowRight")
@@ -297,7 +297,7 @@ def test_runs_are_filtered_sorted_and_compared(page, address):
         page.check(f"[aria-label='Select {name} to compare']")
     page.click("text=Compare 2 runs")
     playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
-    canvas_is_drawn(page)
+    wait_until_drawn(page)
     playwright.expect(page.locator(".plain")).to_contain_text("conditional")
     page.click("text=Next seeds")
     wait_until(page, lambda: url_parameters(page).get("first") == "16")
@@ -485,10 +485,10 @@ def test_standalone_model_opens_latent_view(page, tmp_path, folder):
     process, address = studio_of(tmp_path / "digits.safetensors")
     try:
         open_view(page, address, "#/runs")
-        playwright.expect(page.locator(".runs-table tbody tr")).to_contain_text("model")
+        playwright.expect(page.locator(".runs-table tbody tr")).to_contain_text("model file")
         page.click(".runs-table tbody a")
         page.wait_for_selector("main[data-ready='latent:digits.safetensors']")
-        canvas_is_drawn(page)
+        wait_until_drawn(page)
         playwright.expect(page.locator(".state")).to_have_text("model file")
         assert page.locator("#tabs a").all_inner_texts() == ["Latent space"]
         page.keyboard.press("1")
@@ -596,7 +596,7 @@ def test_keyboard_run_selection_and_comparison(page, address, training):
     assert compare.evaluate("element => element === document.activeElement")
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
-    canvas_is_drawn(page)
+    wait_until_drawn(page)
 
 
 def test_keyboard_views_of_live_run(page, address, training):
@@ -620,7 +620,7 @@ def test_keyboard_views_of_live_run(page, address, training):
     assert violations(page) == []
     page.keyboard.press("3")
     page.wait_for_selector(f"main[data-ready='discriminator:{training}']")
-    canvas_is_drawn(page)
+    wait_until_drawn(page)
     page.locator(".discriminator-images button").nth(2).focus()
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".detail .readout")).to_contain_text("Image 2")
@@ -628,7 +628,7 @@ def test_keyboard_views_of_live_run(page, address, training):
     page.locator(".crumb a").focus()
     page.keyboard.press("4")
     page.wait_for_selector(f"main[data-ready='latent:{training}']")
-    canvas_is_drawn(page)
+    wait_until_drawn(page)
     page.locator(".interpolation-pad").focus()
     page.keyboard.press("ArrowRight")
     wait_until(page, lambda: url_parameters(page).get("x") == "0.52")

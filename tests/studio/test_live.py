@@ -300,7 +300,7 @@ def test_server_stops_with_open_streams(tmp_path):
         client.close()
 
 
-def test_invalid_offsets_raise(tmp_path):
+def test_invalid_offset_returns_400(tmp_path):
     make_run(tmp_path / "run")
     with client_for(tmp_path) as client:
         assert client.get("/api/events?run=run&after=-1").status_code == 400

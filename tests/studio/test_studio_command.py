@@ -34,7 +34,7 @@ SMALL = [
 ]
 
 
-def start_studio(*words, **settings):
+def start_command(*words, **settings):
     return subprocess.Popen(
         [sys.executable, "-m", "cardigan", *words],
         stdout=subprocess.PIPE,
@@ -62,7 +62,7 @@ def first_response(address):
 
 def test_studio_prints_url_and_stops_on_ctrl_c(tmp_path):
     make_run(tmp_path / "run", [progress_line(64)])
-    studio = start_studio("studio", str(tmp_path), "--no-open", "--port", "0", "--run", "run")
+    studio = start_command("studio", str(tmp_path), "--no-open", "--port", "0", "--run", "run")
     first = studio.stdout.readline()
     address = re.search(r"http://127\.0\.0\.1:\d+/", first)[0]
     assert first.rstrip().endswith("#/run/run/live")
@@ -130,7 +130,7 @@ def test_printed_commands_are_shell_quoted(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="lists processes with ps")
 def test_train_with_studio(tmp_path):
     out = tmp_path / "runs" / "run"
-    training = start_studio("train", "mnist", *SMALL, "--minutes", "5", "--out", str(out), "--studio")
+    training = start_command("train", "mnist", *SMALL, "--minutes", "5", "--out", str(out), "--studio")
     lines = []
     while not any("studio: " in line for line in lines):
         lines.append(training.stdout.readline())
@@ -154,7 +154,7 @@ def test_train_with_studio(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_studio_stops_when_training_is_killed(tmp_path):
-    training = start_studio("train", "mnist", *SMALL, "--minutes", "5", "--out", str(tmp_path / "run"), "--studio")
+    training = start_command("train", "mnist", *SMALL, "--minutes", "5", "--out", str(tmp_path / "run"), "--studio")
     line = ""
     while "studio: " not in line:
         line = training.stdout.readline()

@@ -69,14 +69,14 @@ def weights(state: TrainState, role: str) -> torch.Tensor:
 
 def test_gradient_accumulation_equals_full_batch():
     changes = {name.replace(".", "__"): value for name, value in PLAIN.items()}
-    (whole, told), (parts, told_in_parts) = (
+    (whole, whole_metrics), (accumulated, accumulated_metrics) = (
         run_steps(small_config(**changes), 2),
         run_steps(small_config(gradient_accumulation=4, **changes), 2),
     )
     for role in ("generator", "discriminator", "ema_generator"):
         # Adam's first steps are signs of gradients, which rounding may flip where they are nearly 0
-        assert (weights(whole, role) - weights(parts, role)).abs().mean() < 2e-6
-    assert told_in_parts[0] == pytest.approx(told[0], rel=1e-4, abs=1e-6)
+        assert (weights(whole, role) - weights(accumulated, role)).abs().mean() < 2e-6
+    assert accumulated_metrics[0] == pytest.approx(whole_metrics[0], rel=1e-4, abs=1e-6)
 
 
 def test_discriminator_steps_per_generator_step():
@@ -98,7 +98,7 @@ def test_discriminator_steps_per_generator_step():
 
 @pytest.mark.alone  # lines of the journal are by the clock
 def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
-    """Nobody moves, so D stays undecided; with G and the penalties due on every second step only, their numbers
+    """No network changes, so D stays undecided; with G and the penalties due on every second step only, their numbers
     are not halved."""
     monkeypatch.setattr(
         recorder, "PROGRESS_SECONDS", 1e9
@@ -112,17 +112,17 @@ def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
         "objective.loss": "non-saturating",
     }
     cardigan.train("mnist", out=tmp_path / "run", images=16 * 40, overrides=settings)
-    told = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "progress"]
+    progress = [event.values for event in read_events(tmp_path / "run" / "journal.jsonl") if event.kind == "progress"]
     later = [
-        values for values in told if "generator_loss" in values
+        values for values in progress if "generator_loss" in values
     ]  # the first line is of one step, in which D learned alone
-    assert "generator_loss" not in told[0] and later
+    assert "generator_loss" not in progress[0] and later
     for values in later:
         assert values["generator_loss"] == pytest.approx(0.693, abs=0.05) and values[
             "d_fake_after_update"
         ] == pytest.approx(0.5, abs=0.05)
         assert "wgan_gp" not in values and "augment_probability" not in values
-    penalised = [values["r1"] for values in told if "r1" in values]
+    penalised = [values["r1"] for values in progress if "r1" in values]
     assert min(penalised) > 0.6 * max(penalised)
 
 
@@ -277,7 +277,7 @@ def test_wasserstein_needs_a_lipschitz_constraint():
 
 def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     def decoded(*_: object) -> None:
-        pytest.fail("the pictures were opened")
+        pytest.fail("the images were opened")
 
     monkeypatch.setattr(session, "open_datasets", decoded)
     for changes in (
@@ -373,7 +373,7 @@ def test_unbounded_custom_loss_raises(tmp_path, monkeypatch):
 
 
 def test_max_images_limits_training_images_only(tmp_path):
-    """Held-out pictures stay all there, and the judge looks for copies among those that were trained on."""
+    """All holdout images stay, and evaluation looks for duplicates among the images trained on."""
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides={**SMALL, "data.max_images": 11_000})
     reference = load_reference(run.config)
     assert (len(reference.train), len(reference.holdout)) == (11_000, 10_000)
@@ -410,12 +410,12 @@ def test_small_dataset_is_augmented_by_default(tmp_path, changes, recipe, expect
 def test_stacked_mnist_trains_and_is_scored(tmp_path):
     settings = {**SMALL, "checkpoint_every_images": 16}
     cardigan.train("stacked-mnist", out=tmp_path / "run", images=32, overrides=settings)
-    told = [
+    progress = [
         event.values
         for event in read_events(tmp_path / "run" / "journal.jsonl")
         if event.kind == "checkpoint" and "score" in event.values
     ]
-    assert told and 0 < told[-1]["score"] < 7 and 1 <= told[-1]["modes_covered"] <= 1000
+    assert progress and 0 < progress[-1]["score"] < 7 and 1 <= progress[-1]["modes_covered"] <= 1000
     assert "modes_covered" in (tmp_path / "run" / "report.html").read_text()
     assert config_for("stacked-mnist", "sngan").data.channels == 3
 

@@ -104,14 +104,14 @@ def _make_diagnosis(monitor: Monitor, fault: Fault | None, stop: int | None) -> 
 
 def _journal_readings(path: Path) -> Iterator[Reading]:
     for event in read_events(path):
-        numbers = _finite_or_infinite(event.values)
+        numbers = _numeric_values(event.values)
         if event.kind in {"progress", "checkpoint"} and numbers:
             yield event.images_seen, numbers
         elif event.kind == "fault" and event.values.get("name") == "non-finite":
-            yield event.images_seen, _finite_or_infinite(event.values.get("evidence"))
+            yield event.images_seen, _numeric_values(event.values.get("evidence"))
 
 
-def _finite_or_infinite(values: object) -> dict[str, float]:
+def _numeric_values(values: object) -> dict[str, float]:
     """Return the numeric values by name. Integers beyond the largest float become infinite."""
     items = values.items() if isinstance(values, dict) else ()
     return {name: _to_float(value) for name, value in items if isinstance(value, int | float)}

@@ -10,8 +10,7 @@ import tyro
 from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
-from cardigan.latents.points import parse_direction_amounts, parse_points
-from cardigan.latents.seeds import parse_seeds
+from cardigan.latents.seeds import parse_direction_amounts, parse_points, parse_seeds
 
 if TYPE_CHECKING:
     from cardigan.explore.views import ImageRow

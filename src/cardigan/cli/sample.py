@@ -44,7 +44,10 @@ def main(argv: list[str]) -> int:
     """Generate images and write them; return the exit code."""
     options = parse(SampleOptions, argv, "cardigan sample")
     if options.seeds is not None and (
-        flag_value("-n", argv) or flag_value("--num-samples", argv) or flag_value("--seed", argv)
+        flag_value("-n", argv)
+        or flag_value("--num-samples", argv)
+        or flag_value("--num_samples", argv)
+        or flag_value("--seed", argv)
     ):
         raise CardiganError("--seeds sets the seed of every image, so -n and --seed have no effect: leave them out.")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)

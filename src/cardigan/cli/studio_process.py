@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cardigan.cli.studio import StudioOptions, check_studio_installed, run_studio_command
+from cardigan.plugins import load_plugins
 from cardigan.run.journal import Event
 
 STUDIO_NICENESS = 10
@@ -88,6 +89,7 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
+    load_plugins()
     run_studio_command(
         StudioOptions(runs=Path(sys.argv[1]), run=sys.argv[2], port=int(sys.argv[3]), device="cpu"),
         stop_at_end_of_input=True,

@@ -114,7 +114,11 @@ def _with_studio(
 
 def _explicit_settings(options: TrainOptions, argv: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the settings given by options and the config file, by dotted name. Others may be chosen automatically."""
-    settings = flatten(options.settings)
+    settings, defaults = flatten(options.settings), dict(defaults)
+    penalties, default_penalties = settings.pop("objective.penalties"), defaults.pop("objective.penalties")
+    for name in _with_all_penalties(options.settings).objective.penalties:
+        settings[f"objective.penalties.{name}"] = penalties.get(name, 0.0)
+        defaults[f"objective.penalties.{name}"] = default_penalties.get(name, 0.0)
     file = flag_value("--config", argv)
     named = set(_read_settings(Path(file))) if file else set()
     named |= {
@@ -123,6 +127,8 @@ def _explicit_settings(options: TrainOptions, argv: list[str], defaults: dict[st
         for flag_name in (name, name.replace("_", "-"))
         if flag_value(f"--{flag_name}", argv) is not None
     }
+    if "objective.penalties" in named:  # a whole table in the config file
+        named |= {name for name in settings if name.startswith("objective.penalties.")}
     explicit = {name: value for name, value in settings.items() if name in named or value != defaults[name]}
     for name in ("recipe", "data.source"):
         explicit.pop(name, None)

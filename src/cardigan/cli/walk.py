@@ -8,7 +8,7 @@ import tyro
 
 from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
-from cardigan.latents.points import parse_direction_amounts, parse_points
+from cardigan.latents.seeds import parse_direction_amounts, parse_points
 
 SUFFIXES = {".webp", ".gif", ".mp4"}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.latents.sampling import sample_latents
-from cardigan.latents.seeds import MAX_SEEDS, SEED_LIMIT, parse_seeds
+from cardigan.latents.seeds import SEED_LIMIT
 
 Point: TypeAlias = int | str
 Latent = Float[Tensor, "1 latent"]
@@ -61,35 +61,3 @@ def _split_latent_text(point: str) -> tuple[str, str]:
     if match is None or len(match[2]) % 4 == 1:
         raise CardiganError(f"{point[:24]!r} is not a point: expected a seed, or z:... as `cardigan invert` prints it.")
     return match[1], match[2]
-
-
-MAX_DIRECTION_AMOUNT = 100
-
-
-def parse_points(text: str, name: str = "--seeds", max_count: int = MAX_SEEDS) -> list[int | str]:
-    """Return the seeds and encoded latents of a list such as `0-3,z:AACAPw`. Raises errors like `parse_seeds`."""
-    points: list[int | str] = []
-    for part in text.split(","):
-        word = part.strip()
-        points += (
-            [word]
-            if re.fullmatch(r"z\d{0,9}:[A-Za-z0-9_-]{1,40000}", word, re.ASCII)
-            else parse_seeds(part, name, max_count)
-        )
-        if len(points) > max_count:
-            raise CardiganError(f"{name} is {text[:80]!r}: expected at most {max_count:,} seeds.")
-    return points
-
-
-def parse_direction_amounts(text: str, name: str = "--directions") -> dict[int, float]:
-    """Return the amount per direction of a list such as `0:1.5,3:-2`, in standard deviations. "" gives no amounts."""
-    amounts: dict[int, float] = {}
-    for part in text.split(",") if text else []:
-        match = re.fullmatch(r"\s*(\d{1,3})\s*:\s*(-?\d{1,4}(?:\.\d{1,12})?)\s*", part, re.ASCII)
-        if match is None or int(match[1]) in amounts or abs(float(match[2])) > MAX_DIRECTION_AMOUNT:
-            raise CardiganError(
-                f"{name} is {text[:80]!r}: expected each direction once with an amount of at most "
-                f"+-{MAX_DIRECTION_AMOUNT} standard deviations, such as 0:1.5,3:-2."
-            )
-        amounts[int(match[1])] = float(match[2])
-    return amounts

@@ -56,20 +56,20 @@ def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int) -> Labels:
 
 
 def truncate(z: Latents, truncation: float) -> Latents:
-    """Return z moved toward the middle of its distribution: 1 leaves it, 0 makes every picture the average one.
+    """Return z moved toward the middle of its distribution: 1 leaves it, 0 makes every image the average one.
 
     The truncation trick of arXiv:1812.04948, section B (linear interpolation toward the mean), in the space of z,
-    whose mean is 0. Less than 1 gives more typical, less varied pictures.
+    whose mean is 0. Less than 1 gives more typical, less varied images.
     """
     if not 0 <= truncation <= 1:
         raise CardiganError(
-            f"truncation is {truncation!r}: expected a number from 0 (the average picture) to 1 (as trained)."
+            f"truncation is {truncation!r}: expected a number from 0 (the average image) to 1 (as trained)."
         )
     return z * truncation
 
 
 RandomGenerators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
-"""One for all pictures, one for each, or PyTorch's own."""
+"""One for all images, one per image, or PyTorch's global one."""
 
 
 def sample_from_generator(
@@ -134,7 +134,7 @@ def _generator_per_sample(generator: RandomGenerators, count: int) -> Sequence[t
         return [generator] * count
     if not isinstance(generator, Sequence):
         raise CardiganError(
-            f"generator is a {type(generator).__name__}: give one torch.Generator, or a list with one for each picture."
+            f"generator is a {type(generator).__name__}: give one torch.Generator, or a list with one per image."
         )
     if len(generator) != count or not all(isinstance(one, torch.Generator) for one in generator):
         raise CardiganError(

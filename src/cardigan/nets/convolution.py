@@ -87,7 +87,7 @@ class FastConv2d(nn.Conv2d):
         return _layer_geometry(self, padding, rest)
 
 
-class TransposedConvolution(nn.ConvTranspose2d):
+class FastConvTranspose2d(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` with fast second gradients. The weight is read once per call."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import leaky_relu
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.conditioning import ConditionalLatent, Projection, one_hot_labels
-from cardigan.nets.convolution import FastConv2d, TransposedConvolution
+from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.normalization import initialize_weights, normalization
 from cardigan.nets.pacgan import append_minibatch_stddev
@@ -33,9 +33,9 @@ class DcganGenerator(Generator):
         self.latent = ConditionalLatent(
             latent_size, spec.num_classes, learned_embedding=config.conditioning != "one-hot"
         )
-        self.from_latent = TransposedConvolution(self.latent.out_features, channels[0], levels[0].small_size, bias=bias)
+        self.from_latent = FastConvTranspose2d(self.latent.out_features, channels[0], levels[0].small_size, bias=bias)
         self.up_convs = nn.ModuleList(
-            TransposedConvolution(
+            FastConvTranspose2d(
                 wide_channels, narrow_channels, level.kernel, level.stride, 1, level.output_padding, bias=bias
             )
             for wide_channels, narrow_channels, level in zip(

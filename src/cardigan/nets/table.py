@@ -35,7 +35,7 @@ class Architecture:
     generator_options: tuple[str, ...] = ()
     discriminator_options: tuple[str, ...] = ()
     supports_one_hot: bool = False
-    """Whether it can be told classes as ones and zeros, which is then its own way; every network can learn them."""
+    """Whether it accepts one-hot labels. Every network accepts learned embeddings."""
 
     def supported_options(self, role: NetworkRole) -> set[str]:
         return {*COMMON_OPTIONS, *(self.generator_options if role == "generator" else self.discriminator_options)}

@@ -6,13 +6,13 @@ the token.
 
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cardigan.http.access import host_allowed, is_same_origin, token_matches
 from cardigan.http.endpoint import Endpoint
 from cardigan.http.limits import BodyTimeout, BodyTooLarge, content_length_within, limit_body
-from cardigan.http.responses import send_error
+from cardigan.http.responses import send_error, with_security_headers
 
 BODY_SECONDS = 10.0
 """Maximum time to receive a request body."""
@@ -41,7 +41,7 @@ class AccessMiddleware:
         if scope["type"] != "http":
             return  # no WebSocket endpoints: uvicorn closes a connection that is not accepted
         rejection = self._rejection(scope, Headers(scope=scope))
-        send_with_headers = _with_security_headers(send)
+        send_with_headers = with_security_headers(send, SECURITY_HEADERS)
         if rejection is not None:
             await send_error(send_with_headers, *rejection)
             return
@@ -102,12 +102,3 @@ def _too_large_message(max_bytes: int) -> str:
 def _bearer_token(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def _with_security_headers(send: Send) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(SECURITY_HEADERS)
-        await send(message)
-
-    return send_with_headers

@@ -23,16 +23,18 @@ from starlette.routing import Route
 
 from cardigan.errors import CardiganError
 from cardigan.http.endpoint import Endpoint
+from cardigan.http.errors import BadRequest, ClientDisconnected
+from cardigan.http.responses import disconnected_response, json_response
 from cardigan.serve.access import AccessMiddleware, AccessPolicy
 from cardigan.serve.demo_page import CONTENT_SECURITY_POLICY, PAGE
 from cardigan.serve.dynamic_batching import DynamicBatcher, Job, QueueClosed, QueueFull
 from cardigan.serve.encodings import ENCODERS, NotAcceptable, SampleResponse, check_sheet_size, negotiate_media_type
 from cardigan.serve.openapi import openapi_schema
 from cardigan.serve.prometheus import CONTENT_TYPE, PrometheusMetrics
-from cardigan.serve.sample_request import BadRequest, SampleRequest, TooManyImages, parse_sample_request
+from cardigan.serve.sample_request import SampleRequest, TooManyImages, parse_sample_request
 from cardigan.serve.served_model import ServedModel, model_info
 
-STUCK_SECONDS = 60.0
+STALLED_SECONDS = 60.0
 """A batch that takes longer than this makes `/healthz` report `stalled`."""
 THREADED_PARSE_BYTES = 65_536
 """JSON bodies from this size on are parsed in a thread, so that they do not block the event loop."""
@@ -63,10 +65,6 @@ class RequestLimits:
 
 class RequestTimeout(Exception):
     """The images were not generated in time."""
-
-
-class ClientDisconnected(Exception):
-    """The client closed the connection."""
 
 
 class SamplingService:
@@ -134,10 +132,10 @@ class SamplingService:
     async def health(self, request: Request) -> Response:
         """`GET /healthz`: 200 if the server generates images, else 503."""
         if not self.batcher.is_alive:
-            return _json_response({"status": "stopping"}, 503)
-        if self.batcher.stuck_seconds() > STUCK_SECONDS:
-            return _json_response({"status": "stalled"}, 503)
-        return _json_response({"status": "ready", "queued_images": self.batcher.num_queued})
+            return json_response({"status": "stopping"}, 503)
+        if self.batcher.stalled_seconds() > STALLED_SECONDS:
+            return json_response({"status": "stalled"}, 503)
+        return json_response({"status": "ready", "queued_images": self.batcher.num_queued})
 
     async def prometheus_metrics(self, request: Request) -> Response:
         """`GET /metrics`."""
@@ -205,8 +203,8 @@ def build_app(service: SamplingService, endpoint: Endpoint, origins: tuple[str, 
         RequestTimeout: _timeout_response,
     }
     exception_handlers |= {
-        ClientDisconnected: _disconnected_response,
-        ClientDisconnect: _disconnected_response,
+        ClientDisconnected: disconnected_response,
+        ClientDisconnect: disconnected_response,
         Exception: _server_error_response,
     }
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=exception_handlers)
@@ -227,7 +225,7 @@ def _image_headers(sample_request: SampleRequest, labels: list[int] | None) -> d
 
 async def _cardigan_error_response(request: Request, error: Exception) -> Response:
     status_by_type = ((BadRequest, 400), (TooManyImages, 413), (NotAcceptable, 406))
-    return _json_response(
+    return json_response(
         {"error": str(error)},
         next((status for error_type, status in status_by_type if isinstance(error, error_type)), 500),
     )
@@ -239,7 +237,7 @@ async def _http_error_response(request: Request, error: Exception) -> Response:
         404: f"{request.url.path[:200]} does not exist: see /openapi.json.",
         405: f"{request.url.path} does not support the method {request.method[:20]}.",
     }
-    return _json_response(
+    return json_response(
         {"error": messages.get(error.status_code, error.detail)}, error.status_code, dict(error.headers or {})
     )
 
@@ -247,36 +245,23 @@ async def _http_error_response(request: Request, error: Exception) -> Response:
 async def _queue_full_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueueFull)
     message = f"The queue is full: try again in {error.retry_after_seconds} s."
-    return _json_response({"error": message}, 429, {"retry-after": str(error.retry_after_seconds)})
+    return json_response({"error": message}, 429, {"retry-after": str(error.retry_after_seconds)})
 
 
 async def _stopping_response(request: Request, error: Exception) -> Response:
-    return _json_response(
+    return json_response(
         {"error": "The server is stopping: use another one."}, 503, {"retry-after": "1", "connection": "close"}
     )
 
 
 async def _timeout_response(request: Request, error: Exception) -> Response:
     seconds = request.app.state.service.limits.timeout_seconds
-    return _json_response(
+    return json_response(
         {"error": f"The images were not generated within {seconds:g} s: request fewer, or try again later."}, 504
     )
-
-
-async def _disconnected_response(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # the client is gone
 
 
 async def _server_error_response(request: Request, error: Exception) -> Response:
     traceback.print_exception(error, file=sys.stderr)
     request.app.state.service.metrics.count_request("other", 500)  # this response bypasses RequestCounterMiddleware
-    return _json_response({"error": "Internal server error: see the server's log."}, 500)
-
-
-def _json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        json.dumps(content).encode(),
-        status,
-        {"cache-control": "no-store", **(headers or {})},
-        media_type="application/json",
-    )
+    return json_response({"error": "Internal server error: see the server's log."}, 500)

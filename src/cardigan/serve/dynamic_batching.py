@@ -89,7 +89,7 @@ class DynamicBatcher:
         """Throughput with full batches, estimated from recent batches."""
         return self.model.batch_size / self._batch_seconds
 
-    def stuck_seconds(self) -> float:
+    def stalled_seconds(self) -> float:
         """Return how long the current batch has been running; 0 between batches."""
         started_at = self._batch_started_at
         return 0.0 if started_at is None else time.monotonic() - started_at

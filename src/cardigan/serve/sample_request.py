@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cardigan.errors import CardiganError, unknown
+from cardigan.http.errors import BadRequest
 from cardigan.latents.sampling import truncate
 from cardigan.latents.seeds import SEED_LIMIT
 from cardigan.models.sampling import class_index, validate_labels
@@ -19,10 +20,6 @@ FIELDS = ("n", "seed", "seeds", "labels", "truncation", "latents")
 MAX_LATENT = 1e6
 MAX_RANDOM_SEED = 2**32
 """Exclusive upper bound of random seeds, so that every JSON parser represents them exactly."""
-
-
-class BadRequest(CardiganError):
-    """An invalid request."""
 
 
 class TooManyImages(CardiganError):

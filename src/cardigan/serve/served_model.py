@@ -24,7 +24,7 @@ from cardigan.serve.onnx_backend import open_onnx
 from cardigan.shapes import Images, Labels, Latents, Pixels
 
 READ_ATTEMPTS = 5
-"""Maximum number of times a file is read again because it changed meanwhile."""
+"""Maximum number of times a file is read that changes meanwhile."""
 ForwardFn: TypeAlias = Callable[[Latents, Labels | None], Images]
 
 

@@ -24,7 +24,7 @@ from cardigan.studio.journal_tail import MAX_LINE_BYTES, TailReader, parse_event
 
 POLL_SECONDS = 0.1
 POLL_SECONDS_PER_RUN = 0.002
-"""Added to the poll interval for each run with subscribers, to bound the total cost."""
+"""Minimum poll interval per run with subscribers: with more than 50 of them each is polled less often."""
 HEARTBEAT_SECONDS = 15.0
 SEND_TIMEOUT_SECONDS = 20.0
 """Disconnect a subscriber that reads nothing for this long."""

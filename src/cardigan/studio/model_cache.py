@@ -18,7 +18,6 @@ from cardigan.models.snapshot import Snapshot, read_snapshot
 from cardigan.run.directory import RunDirectory
 from cardigan.studio.run_reader import checkpoint_images_seen
 from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
-from cardigan.studio.worker import Result
 
 Value = TypeVar("Value")
 MAX_MODELS = 4
@@ -97,7 +96,7 @@ class LruCache:
         self._max_entries = max_entries
         self._entries: OrderedDict[Any, Any] = OrderedDict()
 
-    def get(self, key: Any, create: Callable[[], Result]) -> Result:
+    def get(self, key: Any, create: Callable[[], Value]) -> Value:
         """Return the entry of the key, created if it is missing."""
         if key not in self._entries:
             while len(self._entries) >= self._max_entries:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from cardigan.errors import CardiganError
 from cardigan.http.errors import BadRequest
 from cardigan.latents.seeds import SEED_LIMIT as SEED_LIMIT
-from cardigan.latents.seeds import parse_seeds
+from cardigan.latents.seeds import parse_direction_amounts, parse_points, parse_seeds
 
 Parsed = TypeVar("Parsed")
 MAX_SEEDS, MAX_DISCRIMINATOR_IMAGES, NUM_NEIGHBORS = 256, 64, 5
@@ -168,8 +168,6 @@ def seed_list(text: str, name: str, max_count: int) -> list[int]:
 
 def point_list(text: str, name: str, max_count: int) -> list[int | str]:
     """Return the seeds and encoded latents of a list such as `0-3,z:AACAPw`."""
-    from cardigan.latents.points import parse_points  # imports torch
-
     return _parse_or_bad_request(lambda: parse_points(text, name, max_count))
 
 
@@ -183,8 +181,6 @@ def point_groups(text: str, name: str, max_count: int) -> list[list[int | str]]:
 
 def direction_amounts(text: str) -> dict[int, float]:
     """Return amounts by direction, from a text such as `0:1.5,3:-2`."""
-    from cardigan.latents.points import parse_direction_amounts  # imports torch
-
     return _parse_or_bad_request(lambda: parse_direction_amounts(text, "directions"))
 
 

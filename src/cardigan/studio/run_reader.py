@@ -308,7 +308,7 @@ def layout_json(layout: GridLayout, config: Config) -> dict[str, int]:
         **{
             "channels": channels if channels in {1, 3, 4} else 1,
             "gap": GAP,
-            "bar": DIVIDER,
+            "divider": DIVIDER,
             "real_left": layout.real_left,
         },
     }

@@ -23,7 +23,7 @@ from cardigan.errors import CardiganError, CollectiveError
 Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
 COLLECTIVE_TIMEOUT = timedelta(days=1)
-"""One process may decode a million pictures while the others wait; one that dies is noticed at once all the same."""
+"""One process may decode a million images while the others wait. A process that dies is noticed at once anyway."""
 PROCESS_LOST = (
     "Another process of this run is gone. Everything up to the last checkpoint is saved: the same command with "
     "--resume goes on from there."
@@ -32,12 +32,12 @@ PROCESS_LOST = (
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among those of its run."""
+    """This process's rank among the processes of its run."""
 
     rank: int = 0
     world_size: int = 1
     all_reduce_dtype: Literal["fp32", "bf16"] = "fp32"
-    """What gradients travel in; they are summed in it too."""
+    """The type in which gradients are sent and summed."""
 
     @property
     def is_main(self) -> bool:

@@ -7,7 +7,7 @@ from cardigan.training.steps import StepKind
 
 
 def learning_rate(config: OptimizerConfig, images_seen: int) -> float:
-    """Return the step size at this point: a linear rise, then constant, then falling as 1/sqrt(images)."""
+    """Return the learning rate at this point: linear warmup, then constant, then decay as 1/sqrt(images)."""
     rate = config.learning_rate
     if images_seen < config.warmup_images:
         rate *= (images_seen + 1) / config.warmup_images
@@ -17,7 +17,7 @@ def learning_rate(config: OptimizerConfig, images_seen: int) -> float:
 
 
 def learning_rates(config: Config, images_seen: int, factor: float = 1.0) -> dict[str, float]:
-    """Return both players' step sizes at this point; `factor` is what rollbacks have left of them."""
+    """Return the learning rates of both networks at this point, times `factor`, which every rollback halves."""
     optimizer_configs = {"generator": config.generator_optimizer, "discriminator": config.discriminator_optimizer}
     return {
         network: factor * learning_rate(optimizer_config, images_seen)

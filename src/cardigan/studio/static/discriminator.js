@@ -34,7 +34,7 @@ async function logitHistograms(host, { signal, state, id, events }) {
     const entry = data.history[index];
     if (!entry) return;
     scrub.value = String(index);
-    caption.replaceChildren(h("b", {}, `${formatInteger(entry.images_seen)} images`), h("span", { class: "real" }, `real: ${formatNumber(entry.real_mean)} on average, ${fractionCalledReal(data, entry.real)} classified as real`), h("span", { class: "fake" }, `generated: ${formatNumber(entry.fake_mean)} on average, ${fractionCalledReal(data, entry.fake)} classified as real`));
+    caption.replaceChildren(h("b", {}, `${formatInteger(entry.images_seen)} images`), h("span", { class: "real" }, `real: ${formatNumber(entry.real_mean)} on average, ${percentCalledReal(data, entry.real)} classified as real`), h("span", { class: "fake" }, `generated: ${formatNumber(entry.fake_mean)} on average, ${percentCalledReal(data, entry.fake)} classified as real`));
     scrub.setAttribute("aria-valuetext", `${formatInteger(entry.images_seen)} images`);
     histogram.setAttribute("aria-label", caption.textContent);
     drawHistogram(histogram, data, entry);
@@ -80,7 +80,7 @@ async function logitHistograms(host, { signal, state, id, events }) {
 }
 
 /** Percentage of the counted images that D classifies as real. */
-function fractionCalledReal(data, counts) {
+function percentCalledReal(data, counts) {
   const total = counts.reduce((sum, each) => sum + each, 0);
   const right = counts.reduce((sum, each, index) => sum + ((data.edges[index] + data.edges[index + 1]) / 2 > data.decision_boundary ? each : 0), 0);
   return total ? `${Math.round((100 * right) / total)} %` : "–";

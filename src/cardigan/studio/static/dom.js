@@ -100,7 +100,7 @@ export function replaceOptions(field, options, value) {
 /** A labeled integer input. */
 export function integerField(label, value, min, max, changed) {
   const format = (what) => (typeof what === "number" ? String(what) : ""); // a latent from an inversion is not a number: its field is empty until a seed is typed
-  const input = h("input", { type: "number", min, max, step: 1, value: format(value), placeholder: "found", inputmode: "numeric" });
+  const input = h("input", { type: "number", min, max, step: 1, value: format(value), placeholder: "latent", inputmode: "numeric" });
   input.addEventListener("change", () => {
     const number = Math.round(Number(input.value));
     input.value = String(Math.min(max, Math.max(min, Number.isFinite(number) ? number : min)));

@@ -263,8 +263,8 @@ function arithmeticMode(stage, context) {
   const queryParameters = () => ({ add: [groups.add, groups.add2].filter((group) => group.length).map((group) => group.join(",")).join(";"), subtract: groups.subtract.join(","), ...context.samplingOptions() });
   const { draw, errorBox } = imageLoader(context, canvas, "/api/arithmetic.png");
   const redraw = () => groups.add.length + groups.add2.length && draw(queryParameters());
-  const changed = () => (state.set({ add: groups.add.join(",") || "-", subtract: groups.subtract.join(",") || "-", add2: groups.add2.join(",") || "-" }), trays.forEach((each) => each.redraw()), grid.mark(), redraw());
-  const trays = parts.map(([name]) => selectionRow(context, { words: "Choose this group below, then select images.", seeds: () => groups[name], removed: (index) => (groups[name].splice(index, 1), changed()) }));
+  const changed = () => (state.set({ add: groups.add.join(",") || "-", subtract: groups.subtract.join(",") || "-", add2: groups.add2.join(",") || "-" }), selectionRows.forEach((each) => each.redraw()), grid.mark(), redraw());
+  const selectionRows = parts.map(([name]) => selectionRow(context, { words: "Choose this group below, then select images.", seeds: () => groups[name], removed: (index) => (groups[name].splice(index, 1), changed()) }));
   const grid = seedPicker(context, {
     onPick: (seed) => {
       const at = groups[into].indexOf(seed);
@@ -274,11 +274,11 @@ function arithmeticMode(stage, context) {
     },
     markText: (seed) => parts.filter(([name]) => groups[name].includes(seed)).map(([, , sign]) => sign).join(""),
   });
-  stage.append(h("div", { class: "sum" }, parts.map(([name, words, sign], index) => h("div", { class: "term" }, h("h3", {}, h("span", { class: "sign", "aria-hidden": "true" }, sign), words), trays[index].element))),
+  stage.append(h("div", { class: "sum" }, parts.map(([name, words, sign], index) => h("div", { class: "term" }, h("h3", {}, h("span", { class: "sign", "aria-hidden": "true" }, sign), words), selectionRows[index].element))),
     h("div", { class: "columns halves" }, h("div", {}, segmented("Add selected images to", parts.map(([name, words]) => [name, words]), into, (value) => (into = value)), grid.element), h("figure", { class: "single" }, h("figcaption", {}, h("b", {}, "Means and result")), h("div", { class: "image-frame" }, canvas), errorBox)),
     helpNote("About this view", "Takes the mean latent of each group and adds or subtracts the means. The DCGAN paper gets smiling men from smiling women, minus neutral women, plus neutral men. Groups of three or more images work better than single images."),
     reproduce(id, () => ({ view: "arithmetic", ...queryParameters() })));
-  return () => (grid.redraw(), trays.forEach((each) => each.redraw()), redraw());
+  return () => (grid.redraw(), selectionRows.forEach((each) => each.redraw()), redraw());
 }
 
 function checkpointsMode(stage, context) {

@@ -1,4 +1,4 @@
-// The current state of one run: samples beside real images, health, curves.
+// The current state of one run: samples next to real images, health, curves.
 import { address, json, latestOnly, fetchImage } from "./api.js";
 import { h, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
 import { lineChart, nearestIndex } from "./chart.js";

@@ -12,7 +12,7 @@ const COLUMNS = [
   ["score", "Best score", (run) => run.best_score, "number"], ["health", "Health", (run) => SEVERITY[run.health] ?? 3], ["age", "Changed", (run) => -run.modified_at, "number"],
 ];
 const link = (id, view) => `#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`;
-const searchText = (run) => [run.id, run.recipe, run.source, run.state, run.health, ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
+const searchText = (run) => [run.id, run.recipe, run.source, run.state.replaceAll("_", " "), run.health, ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
 
 export async function runs({ host, signal, state }) {
   let all = [], showAll = false;
@@ -112,7 +112,7 @@ export async function runs({ host, signal, state }) {
       const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${formatInteger(fresh.images_goal)}` }) : "";
       updateCells(cells, [
         [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],
-        [h("span", { class: `state ${fresh.state}` }, fresh.state), fresh.reason && fresh.state !== "training" ? h("small", {}, fresh.reason) : ""],
+        [h("span", { class: `state ${fresh.state}` }, fresh.state.replaceAll("_", " ")), fresh.reason && fresh.state !== "training" ? h("small", {}, fresh.reason) : ""],
         [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
         [formatInteger(fresh.images_seen), fresh.state === "training" ? goal : ""], [formatNumber(fresh.images_per_second)],
         [formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}`) : ""],
