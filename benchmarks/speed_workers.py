@@ -22,13 +22,14 @@ from typing import Any
 
 import torch
 
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.experiment import build
 from cardigan.hardware.memory import keep_freed_memory
 from cardigan.hardware.precision import allow_tf32
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
+from cardigan.overrides import override
 from cardigan.recipes import find_recipe
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import WARMUP_STEPS, cuda_graph_step

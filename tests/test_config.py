@@ -6,8 +6,9 @@ import pytest
 
 import cardigan
 from cardigan.cli.main import run as cardigan_command
-from cardigan.config import Config, config_diff, from_dict, override, to_dict
+from cardigan.config import Config
 from cardigan.errors import CardiganError
+from cardigan.overrides import config_diff, from_dict, override, to_dict
 
 
 def test_json_round_trip():
@@ -102,3 +103,21 @@ def test_option_value_is_not_the_source(tmp_path, monkeypatch):
     assert cardigan_command(["train", "--out", "stacked-mnist", "mnist", *small]) == 0
     config = cardigan.load(tmp_path / "stacked-mnist").config
     assert (config.recipe, config.data.source, config.data.channels) == ("mnist", "mnist", 1)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_penalty_entry_changes_its_table(reverse):
+    """A whole table comes before its entries, in any order, and the given table stays as it was."""
+    table = {"wgan_gp": 10}
+    values = {"objective.penalties": table, "objective.penalties.r1": 1.0}
+    config = override(Config(), dict(reversed(values.items())) if reverse else values)
+    assert config.objective.penalties == {"r1": 1.0, "wgan_gp": 10.0} and table == {"wgan_gp": 10}
+    assert override(config, {"objective.penalties.wgan_gp": 0}).objective.penalties == {"r1": 1.0}
+
+
+def test_penalty_option_is_known_by_name(tmp_path):
+    """A weight equal to the recipe's counts as given, and the others stay as they are in the run that goes on."""
+    words = ["train", "mnist", "--quiet", "--batch-size", "8", "--generator.width", "4", "--discriminator.width", "4"]
+    run = ["--out", str(tmp_path / "run")]
+    assert cardigan_command([*words, *run, "--images", "8", "--objective.penalties.r1", "1.5"]) == 0
+    assert cardigan.load(tmp_path / "run").config.objective.penalties == {"r1": 1.5, "r2": 0.3}

@@ -16,10 +16,11 @@ def test_extend_guide_runs(tmp_path):
     assert program.count("cardigan.train(") == 3
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    loss, flat = tmp_path / "runs" / "smoothed", tmp_path / "runs" / "flat"
+    loss, drift, flat = (tmp_path / "runs" / name for name in ("smoothed", "drift", "flat"))
     assert read_config(RunDirectory(loss)).objective.loss == "smoothed"
     assert read_config(RunDirectory(flat)).generator.network == "flat"
-    for run in (loss, flat):
+    assert any("drift" in event.values for event in read_events(drift / "journal.jsonl") if event.kind == "progress")
+    for run in (loss, drift, flat):
         assert read_events(run / "journal.jsonl")[-1].values["reason"] == "images"
     first = next(event.values for event in read_events(loss / "journal.jsonl") if event.kind == "progress")
     # The smoothed loss has two cross entropies near ln 2, the relativistic loss only one.

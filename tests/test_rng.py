@@ -5,10 +5,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from cardigan.config import override
 from cardigan.data.batches import IndexSampler
 from cardigan.data.source import image_spec
 from cardigan.nets.table import build_networks
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.rng import counter_normal, stream, stream_keys, use_generator
 

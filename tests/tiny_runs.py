@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
-from cardigan.config import Config, override, to_dict
+from cardigan.config import Config
 from cardigan.data.source import image_spec
 from cardigan.figures.grid import png_bytes, side_by_side
 from cardigan.models.snapshot import Snapshot, write_snapshot
 from cardigan.nets.table import build_generator
+from cardigan.overrides import override, to_dict
 
 
 def small_snapshot(classes: int = 0, images_seen: int = 32, **settings) -> Snapshot:

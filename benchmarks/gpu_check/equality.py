@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from cardigan.config import Config, override
+from cardigan.config import Config
+from cardigan.overrides import override
 from cardigan.recipes import RECIPES, config_for
 from cardigan.training.cuda_graph import WARMUP_STEPS
 from gpu_check.part import Result, Settings

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import cardigan
-from cardigan.config import override
 from cardigan.models.snapshot import Snapshot, write_snapshot
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining

@@ -8,7 +8,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from cardigan.config import override
+from cardigan.overrides import override
 from cardigan.recipes import RECIPES
 from cardigan.training.cuda_graph import WARMUP_STEPS
 from gpu_check.part import Result, Settings

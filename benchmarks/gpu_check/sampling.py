@@ -3,8 +3,8 @@
 import numpy as np
 
 import cardigan
-from cardigan.config import override
 from cardigan.models.snapshot import Snapshot, write_snapshot
+from cardigan.overrides import override
 from cardigan.recipes import RECIPES
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining

@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import Dataset
 
 from cardigan.config import Config
-from cardigan.config import override as override
 from cardigan.data.batches import Batches as Batches
 from cardigan.data.mnist import load_mnist as load_mnist
 from cardigan.data.reader import Reader
@@ -31,6 +30,7 @@ from cardigan.latents.sampling import training_latents as training_latents
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
+from cardigan.overrides import override as override
 from cardigan.plugins import load_plugins
 from cardigan.recipes import config_for as config_for
 from cardigan.rng import stream as stream

@@ -3,13 +3,12 @@
 Imports no torch and knows no network. It rejects invalid values and builds nothing.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from cardigan.checks import nearest_divisor, require, validate_type
-from cardigan.errors import CardiganError, unknown
+from cardigan.checks import nearest_divisor, require
+from cardigan.errors import CardiganError
 
 MIN_SIDE = 8
 ADA_RAMP_IMAGES = 500_000
@@ -157,8 +156,10 @@ class ObjectiveConfig:
     loss: str = "non-saturating"
     """The loss, by its name in `objective/losses.py`."""
     penalties: dict[str, float] = field(default_factory=dict, hash=False)
-    """Weights of penalties on D, by their names in `objective/penalties.py`: `r1`, `r2` (arXiv:1801.04406), `wgan_gp`
-    (arXiv:1704.00028, which takes 10), `dragan` (arXiv:1705.07215, which takes 10), and those of plug-ins."""
+    """Weights of penalties on D, by their names in `objective/penalties.py`: `r1` and `r2` (half the squared input
+    gradient of D on real and on generated images, arXiv:1801.04406), `wgan_gp` (arXiv:1704.00028, which takes
+    10), `dragan` (arXiv:1705.07215, which takes 10), and those of plug-ins. 0 is off. A config file gives the
+    whole table; `objective.penalties.r1` changes one weight."""
     penalty_interval: int = 1
     """Compute penalties on every n-th step, n times as strong (lazy regularization, arXiv:1912.04958, appendix B)."""
     penalty_initial_factor: float = 1.0
@@ -403,71 +404,3 @@ class Config:
     def _check_divisor(self, name: str, value: int, total: int, description: str, minimum: int = 1) -> None:
         nearest = nearest_divisor(value, total, minimum)
         require(value == nearest, name, value, f"a divisor of the {description}, such as {nearest}")
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Return the config as plain JSON values."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """Return the config that `to_dict` wrote; fields left out keep their defaults, an unknown one is an error."""
-    return _replace_fields(Config(), values, "")
-
-
-def override(config: Config, values: dict[str, Any]) -> Config:
-    """Return `config` with fields replaced by dotted name, e.g. `{"batch_size": 128, "generator.width": 64}`.
-
-    Raises CardiganError for an unknown field (offering the nearest) or a value of the wrong type or range.
-    """
-    known = flatten(config)
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        *sections, leaf = name.split(".")
-        section_values = nested
-        parent = known.get(".".join(sections))
-        if isinstance(parent, dict):  # one entry of a table of values, such as objective.penalties.r1
-            section_values.setdefault(sections[0], {}).setdefault(sections[1], dict(parent))[leaf] = value
-            continue
-        if name not in known:
-            raise unknown("setting", name, known)
-        for section in sections:
-            section_values = section_values.setdefault(section, {})
-        section_values[leaf] = value
-    return _replace_fields(config, nested, "")
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """Return every setting by its dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in to_dict(config).items():
-        flat.update(
-            {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-        )
-    return flat
-
-
-def experiment_settings(config: Config) -> dict[str, Any]:
-    """Return the settings the weights depend on, by dotted name: all but the budget, the device and the cadences."""
-    return {name: value for name, value in flatten(config).items() if name not in RESUMABLE_FIELDS}
-
-
-def config_diff(before: Config, after: Config) -> list[str]:
-    """Return one line for each setting that makes `after` another experiment than `before`."""
-    old, new = experiment_settings(before), experiment_settings(after)
-    return [f"{name}: {old[name]!r} -> {new[name]!r}" for name in old if old[name] != new[name]]
-
-
-def _replace_fields(section: Any, values: dict[str, Any], prefix: str) -> Any:
-    fields = {item.name: item for item in dataclasses.fields(section)}
-    changes: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in fields:
-            raise unknown("setting", prefix + name, [prefix + known for known in fields])
-        current = getattr(section, name)
-        if dataclasses.is_dataclass(current):
-            require(isinstance(value, dict), prefix + name, value, "a group of settings")
-            changes[name] = _replace_fields(current, value, f"{prefix}{name}.")
-        else:
-            changes[name] = validate_type(value, fields[name].type, prefix + name)
-    return dataclasses.replace(section, **changes)

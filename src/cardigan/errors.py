@@ -15,6 +15,12 @@ class CollectiveError(CardiganError):
     """An error that every process of a run raises alike, so that only the first process prints it."""
 
 
+def first_line(error: BaseException, max_length: int = 120) -> str:
+    """Return the first line of an error's message that is not empty, shortened; its type's name if there is none."""
+    lines = (line.strip() for line in str(error).splitlines() if line.strip())
+    return next(lines, type(error).__name__)[:max_length].rstrip(".")
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> CardiganError:
     """Return the error for a name that is not in `known`; it suggests the nearest one."""
     names = list(known)

@@ -18,7 +18,7 @@ GROUP = "cardigan.plugins"
 def load_plugins() -> dict[str, str]:
     """Import every installed plug-in and return the packages by name, each with its version.
 
-    Raises CardiganError if one cannot be imported: a run must not go on without a part that it was given.
+    Raises CardiganError if one cannot be imported: a run must not start without a component that its settings name.
     """
     packages: dict[str, str] = {}
     for entry_point in sorted(entry_points(group=GROUP), key=lambda each: each.name):
@@ -35,7 +35,7 @@ def load_plugins() -> dict[str, str]:
     return packages
 
 
-def missing_plugins(needed: Mapping[str, str]) -> str:
+def missing_plugins_message(needed: Mapping[str, str]) -> str:
     """Return in one sentence which of these packages are not installed, and how to install them; "" if none is
     missing."""
     missing = {name: version for name, version in needed.items() if name not in load_plugins()}

@@ -32,7 +32,7 @@ def mnist() -> Config:
     | `--minutes 2` | AVX-512 bf16 | 200,000 | 5,000 | 3.55 (3.43-3.69) |
     | `--minutes 2 --no-conditional` | AVX-512 bf16 | 230,000-290,000 | 5,000 | 12.6 (10.0-16.3) |
 
-    The third row was measured with constant learning rates; the fourth at three times of day.
+    The third row was measured with constant learning rates. The fourth is three seeds at three times of day, nine runs.
     Commands: `python benchmarks/recipe_scores.py --recipe mnist --minutes 2`; for 10 minutes
     `python benchmarks/result_tables.py time`.
     """

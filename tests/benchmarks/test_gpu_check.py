@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import speed_workers
-from cardigan.config import experiment_settings, flatten, override
 from cardigan.nets.table import NETS
 from cardigan.objective.augment import OPERATIONS
 from cardigan.objective.losses import LOSSES
 from cardigan.objective.penalties import PENALTIES
+from cardigan.overrides import experiment_settings, flatten, override
 from cardigan.recipes import config_for
 from gpu_check import equality, marked_tests
 from gpu_check.part import PartSkipped, Result, Settings

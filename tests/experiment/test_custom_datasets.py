@@ -16,13 +16,13 @@ from PIL import Image
 
 import cardigan
 from cardigan.cli import evaluate, sample
-from cardigan.config import override
 from cardigan.data.formats.detection import open_reader
 from cardigan.data.stats import DatasetStats
 from cardigan.errors import CardiganError
 from cardigan.experiment import build as experiment_build
 from cardigan.experiment.auto import auto_config
 from cardigan.metrics import quick
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event, read_events

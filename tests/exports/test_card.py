@@ -14,12 +14,15 @@ from random_snapshots import random_snapshot
 from safetensors import safe_open
 
 import cardigan
+from cardigan import api
 from cardigan.cli.main import run as command
 from cardigan.errors import CardiganError
 from cardigan.exports.card import model_card, weights_hash
 from cardigan.exports.output_paths import model_name
 from cardigan.exports.training_record import MetricRow, read_report_metrics, training_command
 from cardigan.models.snapshot import read_snapshot, write_snapshot
+from cardigan.overrides import override
+from cardigan.recipes import config_for
 
 SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "License of the data", "Use", "Reproduce", "Hashes")
 
@@ -50,7 +53,6 @@ def test_card_of_run_checkpoint_and_weights_file(run, tmp_path):
 def report_content(**changes):
     metric = {
         "key": "fd_digits",
-        "label": "fd_digits",
         "value": 13.24567,
         "standard_error": 0.4123,
         "real_baseline": 1.5,
@@ -79,7 +81,7 @@ def test_report_metrics_as_text(tmp_path):
         json.dumps(report_content())[:-9].encode(),
         json.dumps(report_content(images_seen=64)).encode(),
         json.dumps(report_content(metrics=[])).encode(),
-        json.dumps(report_content(metrics=[{"label": "fd_digits"}])).encode(),
+        json.dumps(report_content(metrics=[{"key": "fd_digits"}])).encode(),
         json.dumps(report_content(metrics=[{**report_content()["metrics"][0], "value": "<b>"}])).encode(),
         json.dumps(report_content(metrics=[{**report_content()["metrics"][0], "value": 10**400}])).encode(),
         json.dumps(report_content(metrics=[{**report_content()["metrics"][0], "real_baseline": [1]}])).encode(),
@@ -106,6 +108,19 @@ def test_card_command_reproduces_weights(run, tmp_path):
     assert weights_hash(read_snapshot(tmp_path / "again").generator) == weights_hash(read_snapshot(run).generator)
 
 
+def test_card_command_gives_penalties_one_by_one(run, monkeypatch):
+    """One changed, one removed, one added; the words are those that `cardigan train` reads."""
+    snapshot = read_snapshot(run)
+    config = override(snapshot.config, {"objective.penalties": {"r1": 0.5, "dragan": 10.0}})
+    words = shlex.split(training_command(config, 32))
+    seen = []
+    monkeypatch.setattr(api, "train", lambda source, **settings: seen.append(settings["overrides"]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command([*words[1:], "--quiet"])
+    base = config_for("mnist", config.recipe)
+    assert override(base, seen[0]).objective.penalties == {"r1": 0.5, "dragan": 10.0}
+
+
 def test_weights_hash_covers_every_value():
     snapshot = random_snapshot()
     before = weights_hash(snapshot.generator)
@@ -113,12 +128,12 @@ def test_weights_hash_covers_every_value():
     assert weights_hash(snapshot.generator) != before
 
 
-def test_dataset_names_and_licenses():
+def test_class_names_and_license():
     card = model_card(random_snapshot(classes=2, names=("cat", "dog")), data_license="CC0-1.0")
     assert "classes: 2 (cat, dog)" in card and "license: cc0-1.0" in card
 
 
-def test_file_names(run):
+def test_model_names(run):
     assert model_name(run) == "digits"
     assert model_name(run / "checkpoints" / "00000032") == "digits-00000032"
     assert model_name(run / "generator.safetensors") == "generator"
@@ -259,8 +274,8 @@ def test_cards_of_quantized_and_foreign_weights(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "short"), [("CC-BY-4.0", "cc-by-4.0"), ("[x", "other"), ("my own\nlicence: [", "other")]
+    ("given", "short"), [("CC-BY-4.0", "cc-by-4.0"), ("[x", "other"), ("my own\nlicense: [", "other")]
 )
-def test_license_is_escaped_in_front_matter(told, short):
-    card = model_card(random_snapshot(), data_license=told)
+def test_license_is_escaped_in_front_matter(given, short):
+    card = model_card(random_snapshot(), data_license=given)
     assert yaml.safe_load(card.split("---")[1])["license"] == short

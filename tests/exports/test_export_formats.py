@@ -199,7 +199,7 @@ def test_export_keeps_model_on_its_device(tmp_path):
     assert snapshot.generator.away
 
 
-class UnsupportedGenerator(nn.Module):
+class UnsupportedLayer(nn.Module):
     """A module without a fixed graph."""
 
     def forward(self, x):
@@ -209,13 +209,13 @@ class UnsupportedGenerator(nn.Module):
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_unsupported_layer_is_named(format, tmp_path):
     snapshot = random_snapshot()
-    snapshot.generator.norms[0] = UnsupportedGenerator()
+    snapshot.generator.norms[0] = UnsupportedLayer()
     with pytest.raises(CardiganError, match="The dcgan generator has a part that cannot be exported"):
         export(snapshot, format, tmp_path / f"it.{format}")
     assert not list(tmp_path.iterdir())
 
 
-class DoubleGenerator(nn.Module):
+class DoubleLayer(nn.Module):
     """A module that ONNX has an operator for, but onnxruntime does not implement."""
 
     def __init__(self, channels):
@@ -228,7 +228,7 @@ class DoubleGenerator(nn.Module):
 
 def test_onnxruntime_error_is_one_line(tmp_path):
     snapshot = random_snapshot()
-    snapshot.generator.norms[0] = DoubleGenerator(snapshot.generator.norms[0].num_features)
+    snapshot.generator.norms[0] = DoubleLayer(snapshot.generator.norms[0].num_features)
     with pytest.raises(CardiganError, match="The dcgan generator has a part that cannot be exported"):
         export(snapshot, "onnx", tmp_path / "it.onnx")
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from cardigan.data.formats.detection import open_reader
 from cardigan.errors import CardiganError
 from cardigan.exports import samples
 from cardigan.exports.export import export
-from cardigan.exports.verified_write import file_hash
+from cardigan.files.sha256 import file_sha256
 from cardigan.latents.sampling import sample_labels
 from cardigan.models.sampling import sample_keys, sample_pixels
 
@@ -81,7 +81,7 @@ def test_manifest(tmp_path):
     )
     manifest = json.loads((done.path / "manifest.json").read_text())
     assert (manifest["num_images"], manifest["seed"], manifest["truncation"], manifest["label"]) == (3, 9, 0.5, "dog")
-    assert done.sha256 == file_hash(done.path / "manifest.json")
+    assert done.sha256 == file_sha256(done.path / "manifest.json")
     assert json.loads((done.path / "dataset.json").read_text())["labels"] == [
         [f"{index:08d}.png", "dog"] for index in range(3)
     ]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from cardigan.cli.diagnose import diagnose_path
 from cardigan.cli.train import _read_settings
-from cardigan.config import Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig, from_dict, to_dict
+from cardigan.config import Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig
 from cardigan.data.decoding import DecodeSpec, decode_image
 from cardigan.data.formats.archives import tar_reader, zip_reader
 from cardigan.data.formats.label_files import read_label_rows
@@ -33,6 +33,7 @@ from cardigan.data.webdataset.tar import read_images
 from cardigan.models.foreign.reader import read_foreign_generator
 from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from cardigan.nets.table import build_generator
+from cardigan.overrides import from_dict, to_dict
 from cardigan.run.checkpoint import CheckpointMetadata, read_checkpoint, save_checkpoint
 from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import read_events

@@ -5,7 +5,6 @@ import torch
 from torch.cuda._utils import _get_device_index
 
 import cardigan
-from cardigan.config import override
 from cardigan.data.source import ImageSource
 from cardigan.errors import CardiganError
 from cardigan.experiment import build
@@ -14,6 +13,7 @@ from cardigan.hardware.device import find_device
 from cardigan.hardware.memory import free_device_bytes, is_out_of_memory
 from cardigan.hardware.precision import allow_tf32, ieee_fp32, resolve_arithmetic, tf32_allowed
 from cardigan.inference import model
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.serve import served_model as serve_model
 from cardigan.studio import model_views

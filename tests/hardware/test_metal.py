@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cardigan.config import override
 from cardigan.errors import CardiganError
 from cardigan.nets import convolution
 from cardigan.nets.attention import SelfAttention
 from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
 from cardigan.objective import augment
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.training import devices, probe
 from cardigan.training.devices import Devices

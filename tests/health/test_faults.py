@@ -38,7 +38,7 @@ def test_high_discriminator_learning_rate_diverges(tmp_path):
     assert faults_of_run(tmp_path / "run", 1_600, discriminator_optimizer__learning_rate=0.1)[0] == "divergence"
 
 
-def test_high_generator_learning_rate_wins(tmp_path):
+def test_high_generator_learning_rate_makes_discriminator_too_weak(tmp_path):
     assert (
         faults_of_run(tmp_path / "run", 1_200, "tutorial", generator_optimizer__learning_rate=0.01)[0]
         == "discriminator too weak"
@@ -109,7 +109,7 @@ def test_non_finite_step_is_neither_applied_nor_saved(tmp_path, monkeypatch, rol
 
 def test_no_samples_after_a_skipped_update(tmp_path, monkeypatch):
     """On a GPU metrics are read late. Samples due before that would use the batch statistics of the skipped step."""
-    monkeypatch.setattr(loop, "nonfinite_metrics", lambda measured: {})
+    monkeypatch.setattr(loop, "nonfinite_metrics", lambda metrics, objective: {})
     monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 1e9)
     original_step_config, calls = build.build_step_config, []
 

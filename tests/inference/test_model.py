@@ -153,6 +153,7 @@ def test_notebook_repr(run, model):
 
 
 HOSTILE = {
+    "long penalty": {"config": {"objective": {"penalties": {"x" * 10**6: 1}}}},
     "width": {"config": {"generator": {"network": "resnet", "width": 10**9}}},
     "width beyond 64 bits": {"config": {"generator": {"width": 10**30}}},
     "height": {"config": {"data": {"height": 10**9, "width": 10**9}}},
@@ -336,5 +337,5 @@ def test_empty_seeds_and_latents_raise():
     with pytest.raises(CardiganError, match="latents are"):
         model(latents=np.array(["a"]))
     for wrong in ("a", 1.5, None, [1]):
-        with pytest.raises(CardiganError, match="expected a whole number"):
+        with pytest.raises(CardiganError, match="expected an integer"):
             validate_integer("seed", wrong, 9)

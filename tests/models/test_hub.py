@@ -13,8 +13,8 @@ import cardigan
 from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
 from cardigan.exports.card import weights_hash
+from cardigan.files.sha256 import file_sha256
 from cardigan.models.hub import is_hub_address, parse_hub_address
-from cardigan.models.pretrained import file_sha256
 from cardigan.models.snapshot import write_snapshot
 from fake_hub import fake_hub
 from tiny_runs import small_run, small_snapshot

@@ -159,7 +159,12 @@ def recorded(name, function, used):
 
 @pytest.mark.parametrize("layer", [FastConv2d(2, 3, 4, 2, 1), FastConvTranspose2d(3, 2, 4, 2, 1)])
 def test_matrix_product_derivatives(layer, explicit_gradients, monkeypatch):
-    limits = {"MIN_WEIGHTS_FOR_MATMUL": 0, "MAX_ROW_FOR_MATMUL": 99, "GRADIENT_WEIGHTS": 0, "PIXELS_PER_CHANNEL": 10**6}
+    limits = {
+        "MIN_WEIGHTS_FOR_MATMUL": 0,
+        "MAX_ROW_FOR_MATMUL": 99,
+        "MIN_WEIGHTS_FOR_GRADIENT_MATMUL": 0,
+        "MAX_PIXELS_PER_CHANNEL": 10**6,
+    }
     for name, limit in limits.items():
         monkeypatch.setattr(convolution, name, limit)
     monkeypatch.setattr(convolution, "_is_bf16_on_cpu", lambda tensor: True)

@@ -13,8 +13,8 @@ from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention
 from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
 from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
+from cardigan.nets.minibatch_stddev import append_minibatch_stddev, minibatch_stddev
 from cardigan.nets.mlp import Maxout
-from cardigan.nets.pacgan import append_minibatch_stddev, minibatch_stddev
 from cardigan.nets.r3gan import ResidualBlock, downsample, group_width, upsample
 from cardigan.nets.resnet import ConditionalNorm
 from cardigan.nets.spectral import SpectralNorm, apply_spectral_norm

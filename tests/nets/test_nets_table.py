@@ -111,9 +111,9 @@ def test_unsupported_options_raise(name, role, option):
     spec = ImageSpec(1, 16, 16, 3)
     config = NetworkConfig(network=name, **{option: NON_DEFAULT_OPTIONS[option]})
     assert unsupported_options(config, role) == [option]
+    value = NON_DEFAULT_OPTIONS[option]
     with pytest.raises(
-        CardiganError,
-        match=rf"{role}\.{option} is {NON_DEFAULT_OPTIONS[option]!r}, but the {role} of {name} does not read it",
+        CardiganError, match=rf"{role}\.{option} is {value!r}, but the {role} of {name} does not read it: set it to "
     ):
         build(role, spec, **dataclasses.asdict(config))
 

@@ -36,7 +36,7 @@ def test_run_writes_report(tmp_path):
     metrics = {metric["key"]: metric for metric in evaluation["metrics"]}
     assert metrics.keys() == {"fd_digits", "class_kl", "classes_covered"}
     for metric in metrics.values():
-        assert metric["label"] in html and f"{metric['value']:.4g}" in html
+        assert metric["key"] in html and f"{metric['value']:.4g}" in html
         assert metric["standard_error"] >= 0 and metric["num_samples"] == 2_000
         assert metric["real_baseline"] is None and metric["real_baseline_error"] is None
     (run.path / "report.html").unlink()

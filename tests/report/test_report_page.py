@@ -1,6 +1,7 @@
 """Line charts show their data, and a report is one file that loads nothing."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -93,5 +94,6 @@ def test_report_is_self_contained_and_escaped():
     parser.feed(html)
     assert parser.open == []
     assert len(parser.sources) == 1 and parser.sources[0].startswith("data:image/png;base64,")
+    assert "because &lt;so&gt;" in render_page(replace(page, metrics=[], protocol="because <so>"))
     assert "run &lt;one&gt;" in html and "collapse &amp; more" in html and "<x>" not in html
     assert "13.2" in html and "polyline" in html

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from cardigan.config import Config, from_dict
+from cardigan.config import Config
 from cardigan.data.source import ImageSpec, image_spec
 from cardigan.http.endpoint import Endpoint, open_endpoint
 from cardigan.models.snapshot import Snapshot, write_snapshot
 from cardigan.nets.table import build_generator
+from cardigan.overrides import from_dict
 from cardigan.serve.app import RequestLimits, SamplingService
 from cardigan.serve.served_model import ServedModel, open_served_model
 from cardigan.serve.server import run_server

@@ -110,7 +110,7 @@ def test_save_and_load_without_pickle(fitted_gan, tmp_path):
         fitted_gan.save(folder)
     content = json.loads((folder / "estimator.json").read_bytes())
     for wrong, words in (
-        ({**content, "format": 2}, "from another version"),
+        ({**content, "format": 3}, "from another version"),
         ({**content, "parameters": []}, "is corrupt"),
         ({**content, "parameters": {"verbos": 1}}, "did you mean 'verbose'"),
         ([], "is damaged"),

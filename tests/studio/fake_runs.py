@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from starlette.testclient import TestClient
 
-from cardigan.config import Config, to_dict
+from cardigan.config import Config
 from cardigan.figures.grid import png_bytes, side_by_side
 from cardigan.http.endpoint import Endpoint
+from cardigan.overrides import to_dict
 from cardigan.studio.app import build_app
 from cardigan.studio.runs_folder import open_runs_folder
 from cardigan.studio.server import open_studio_endpoint, run_studio

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data.batches import Batch
 from cardigan.data.mnist import load_mnist
 from cardigan.data.resize import to_training_shape
 from cardigan.experiment.build import build_spec, build_state, build_step_config
+from cardigan.overrides import override
 from cardigan.pixels import decode
 from cardigan.recipes import tutorial
 from cardigan.training.devices import Devices

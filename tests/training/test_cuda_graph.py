@@ -10,10 +10,11 @@ from op_modes import Tape
 
 import cardigan
 from cardigan.cli.progress import progress_view
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.experiment import session
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.run.journal import read_events
 from cardigan.training.budget import Budget, Clock

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cardigan.config import override
 from cardigan.errors import CardiganError
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.run.checkpoint import list_checkpoints, load_latest_checkpoint
 from cardigan.training.distributed import checksum, init_process_group
@@ -179,7 +179,7 @@ def test_invalid_device_counts_raise(tmp_path, words, message):
     assert not out.exists()
 
 
-def test_process_group_error(monkeypatch):
+def test_minibatch_stddev_group_must_fit_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = override(config_for("mnist"), {"batch_size": 16, "discriminator.minibatch_stddev": 16})
     with pytest.raises(CardiganError, match="each process computes 8 logits at a time: set it to 8"):

@@ -7,9 +7,9 @@ changelog.
 import pytest
 import torch
 
-from cardigan.config import override
 from cardigan.data.batches import Batches
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
+from cardigan.overrides import override
 from cardigan.recipes import RECIPES
 from cardigan.training.devices import Devices
 from cardigan.training.inputs import step_inputs

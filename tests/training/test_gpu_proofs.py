@@ -11,11 +11,12 @@ import torch
 from op_modes import NoHostReads, OnlyOn, Tape
 from torch.optim import optimizer
 
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data import datasets
 from cardigan.data.batches import Batches
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.nets import convolution
+from cardigan.overrides import override
 from cardigan.recipes import RECIPES, config_for
 from cardigan.rng import counter_normal
 from cardigan.training.devices import Devices

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.experiment.build import build_source
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.training.devices import Devices
 from cardigan.training.distributed import ProcessGroup

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cardigan
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data import datasets
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import load_mnist
@@ -20,6 +20,7 @@ from cardigan.metrics.reference_loader import load_reference
 from cardigan.nets.table import NETS
 from cardigan.objective.losses import LOSSES
 from cardigan.objective.penalties import PENALTIES
+from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import read_events
@@ -28,13 +29,14 @@ from cardigan.training.budget import Budget, Clock
 from cardigan.training.devices import open_devices
 from cardigan.training.inputs import step_inputs
 from cardigan.training.loop import Trainer, make_step, run_step
+from cardigan.training.optimizers import OPTIMIZERS
 from cardigan.training.schedule import penalty_factor, step_kind
 from cardigan.training.state import TrainState, load_state_tensors, state_tensors
 from cardigan.training.steps import metric_names
 
 SMALL = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
 RESNETS = dict.fromkeys(("generator.network", "discriminator.network"), "resnet")
-UNPENALISED = {
+UNPENALIZED = {
     "objective.loss": "wasserstein",
     "objective.penalties.r1": 0.0,
     "objective.penalties.r2": 0.0,
@@ -122,8 +124,8 @@ def test_journal_means_of_lazy_penalties(tmp_path, monkeypatch):
             "d_fake_after_update"
         ] == pytest.approx(0.5, abs=0.05)
         assert "wgan_gp" not in values and "augment_probability" not in values
-    penalised = [values["r1"] for values in progress if "r1" in values]
-    assert min(penalised) > 0.6 * max(penalised)
+    penalized = [values["r1"] for values in progress if "r1" in values]
+    assert min(penalized) > 0.6 * max(penalized)
 
 
 def test_penalty_weight_decays_along_cosine():
@@ -143,6 +145,11 @@ def test_penalty_weight_decays_along_cosine():
         },
         {"objective.penalties.dragan": 10.0, "objective.loss": "non-saturating"},
         {"objective.loss": "hinge"},
+        *(
+            {f"{role}_optimizer.name": name for role in ("generator", "discriminator")}
+            for name in sorted(OPTIMIZERS)
+            if name != "adam"
+        ),
         {"objective.loss": "least-squares"},
         {"objective.loss": "minimax"},
         {"pac": 2, "conditional": False},
@@ -193,7 +200,7 @@ def test_every_option_resumes_bit_exact(changes):
 
 
 def test_ada_probability_rises_with_overfitting():
-    unpenalised = {
+    unpenalized = {
         "objective.penalties.r1": 0.0,
         "objective.penalties.r2": 0.0,
         "objective.penalty_interval": 1,
@@ -201,7 +208,7 @@ def test_ada_probability_rises_with_overfitting():
     }
     still = {"generator_optimizer.learning_rate": 1e-9}  # a generator that stands still is found out
     adaptive = {"augment.operations": "integer-translation", "augment.target": 0.2, "augment.ramp_images": 320}
-    config = override(small_config(), {**unpenalised, **still, **adaptive, "discriminator.width": 8})
+    config = override(small_config(), {**unpenalized, **still, **adaptive, "discriminator.width": 8})
     _, rows = run_steps(config, 30)
     assert rows[0]["augment_probability"] < rows[15]["augment_probability"] < rows[-1]["augment_probability"] <= 1
     assert rows[-1]["real_margin_sign"] > 0.2
@@ -225,11 +232,11 @@ def test_ada_probability_rises_with_overfitting():
             "nothing bounds",
         ),
         (
-            {**UNPENALISED, "discriminator.spectral_norm": True, "discriminator.normalization": "batch"},
+            {**UNPENALIZED, "discriminator.spectral_norm": True, "discriminator.normalization": "batch"},
             "normalization 'none' and attention_resolution 0",
         ),
         (
-            {**UNPENALISED, **RESNETS, "discriminator.spectral_norm": True, "discriminator.attention_resolution": 8},
+            {**UNPENALIZED, **RESNETS, "discriminator.spectral_norm": True, "discriminator.attention_resolution": 8},
             "normalization 'none' and attention_resolution 0",
         ),
         ({"n_critic": 5}, "images is 64: expected at least 80"),
@@ -270,8 +277,8 @@ def test_invalid_combinations_raise_before_writing(tmp_path, changes, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_wasserstein_needs_a_lipschitz_constraint():
-    config = override(small_config(), {**UNPENALISED, "discriminator.spectral_norm": True})
+def test_spectral_norm_alone_bounds_wasserstein():
+    config = override(small_config(), {**UNPENALIZED, "discriminator.spectral_norm": True})
     assert build_step_config(config, open_devices(config)).loss is LOSSES["wasserstein"]
 
 
@@ -283,7 +290,7 @@ def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     for changes in (
         {"objective.loss": "hinges"},
         {"generator.attention_resolution": 8},
-        UNPENALISED,
+        UNPENALIZED,
         {"augment.operations": "cutoff", "augment.target": 0.5},
     ):
         with pytest.raises(CardiganError):
@@ -291,7 +298,7 @@ def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-PENALISED = [{"penalties": on, "penalty_interval": 1} for on in ({}, *({name: 1.0} for name in PENALTIES))]
+PENALIZED = [{"penalties": on, "penalty_interval": 1} for on in ({}, *({name: 1.0} for name in PENALTIES))]
 AUGMENTED = [
     {},
     {"operations": "translation,cutout", "probability": 1.0},
@@ -303,7 +310,7 @@ CONDITIONED = [None, "projection", "one-hot"]
 def combinations() -> Iterator[tuple[str, int, str, int, str | None]]:
     """Yield choices of loss, penalty, network, augmentation and conditioning that hold every pair of them, where
     it can be had, at least once."""
-    for (first, loss), second in itertools.product(enumerate(sorted(LOSSES)), range(len(PENALISED))):
+    for (first, loss), second in itertools.product(enumerate(sorted(LOSSES)), range(len(PENALIZED))):
         network = sorted(NETS)[(first + second) % len(NETS)]
         augmentation, conditioning = (
             (first + 2 * second) % len(AUGMENTED),
@@ -319,7 +326,7 @@ def combinations() -> Iterator[tuple[str, int, str, int, str | None]]:
 
 
 def test_combinations_cover_every_pair():
-    kinds = [sorted(LOSSES), range(len(PENALISED)), sorted(NETS), range(len(AUGMENTED)), CONDITIONED]
+    kinds = [sorted(LOSSES), range(len(PENALIZED)), sorted(NETS), range(len(AUGMENTED)), CONDITIONED]
     for one, other in itertools.combinations(range(len(kinds)), 2):
         pairs = set(itertools.product(kinds[one], kinds[other]))
         if (one, other) == (2, 4):
@@ -333,7 +340,7 @@ def test_combinations_cover_every_pair():
 
 @pytest.mark.parametrize(("loss", "penalty", "network", "augmentation", "conditioning"), list(combinations()))
 def test_every_pair_of_options_trains(loss, penalty, network, augmentation, conditioning):
-    """Two steps change both players, and every number is one."""
+    """Two steps change both networks, and every metric is finite."""
     networks = {"network": network, **({} if conditioning is None else {"conditioning": conditioning})}
     bare = loss == "wasserstein" and not penalty  # needs a bound of another kind; r3gan takes no spectral norm
     changes = {
@@ -343,7 +350,7 @@ def test_every_pair_of_options_trains(loss, penalty, network, augmentation, cond
             "generator.initialization": "torch",
             "conditional": conditioning is not None,
         },
-        **{"objective.loss": loss, **{f"objective.{key}": value for key, value in PENALISED[penalty].items()}},
+        **{"objective.loss": loss, **{f"objective.{key}": value for key, value in PENALIZED[penalty].items()}},
         **({"objective.penalties.r1": 1.0} if bare and network == "r3gan" else {"discriminator.spectral_norm": bare}),
         **{f"augment.{key}": value for key, value in AUGMENTED[augmentation].items()},
         **{"batch_size": 4, "data.height": 8, "data.width": 8, "data.max_images": 64},

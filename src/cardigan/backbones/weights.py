@@ -1,6 +1,5 @@
 """Read weights that a user provides. Only safetensors files are accepted."""
 
-import hashlib
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -25,9 +24,3 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             else "is not a safetensors file, or is damaged"
         )
         raise CardiganError(f"{path} {kind}: convert it to safetensors first (docs/guides/evaluation.md).") from error
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -152,7 +152,7 @@ def read_csv(path: Path) -> tuple[dict[str, list[Reading]], bool]:
 def _parse_row(row: Mapping[str, str | None], location: str, previous_step: int | None) -> Reading:
     step = _parse_number(row, "step", location)
     if step is None or not math.isfinite(step):
-        raise CardiganError(f"{location}: step is {row.get('step')!r}, expected a whole number.")
+        raise CardiganError(f"{location}: step is {row.get('step')!r}, expected an integer.")
     if previous_step is not None and step <= previous_step:
         raise CardiganError(
             f"{location}: step {step:g} follows step {previous_step}; expected rows in training order, "

@@ -73,13 +73,13 @@ def evaluate_model(
 
     `reference_source` names the real images of a model without a recorded source.
     """
-    from cardigan.config import override
     from cardigan.data.source_names import absolute_source
     from cardigan.files.disk_cache import download
     from cardigan.metrics.evaluate import evaluate, generator_sampler
     from cardigan.metrics.features import find_extractor
     from cardigan.metrics.reference_loader import load_reference
     from cardigan.models.snapshot import read_snapshot
+    from cardigan.overrides import override
 
     if not 0 <= options.seed < 2**63:
         raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.config import Config, experiment_settings, flatten
+from cardigan.config import Config
+from cardigan.overrides import experiment_settings, flatten
 
 
 @dataclass(frozen=True, kw_only=True)

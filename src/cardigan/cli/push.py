@@ -59,8 +59,8 @@ def _dry_run_text(model: "Model") -> str:
     """Return the files with their sizes and hashes, and the card."""
     import tempfile
 
+    from cardigan.files.sha256 import file_sha256
     from cardigan.models.hub import CARD_FILE
-    from cardigan.models.pretrained import file_sha256
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = model.save_pretrained(Path(temporary) / "model")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cardigan.cli.parsing import flag_value, parse
-from cardigan.config import BUILTIN_PENALTIES, Config, flatten, override
+from cardigan.config import BUILTIN_PENALTIES, Config
 from cardigan.errors import CardiganError
+from cardigan.overrides import flatten, override
 from cardigan.recipes import config_for
 
 if TYPE_CHECKING:

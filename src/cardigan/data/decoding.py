@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cardigan.config import DataConfig
 from cardigan.data.reader import StoredImage, UnreadableImage
+from cardigan.errors import first_line
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 HIGH_BIT_DEPTH_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
@@ -83,7 +84,7 @@ def open_image(stored_image: StoredImage, max_pixels: int) -> Iterator[Image.Ima
     except UnidentifiedImageError:
         raise UnreadableImage("is not an image of a known format") from None
     except DECODE_ERRORS as error:
-        raise UnreadableImage(f"is damaged ({_first_line(error)})") from None
+        raise UnreadableImage(f"is damaged ({first_line(error)})") from None
     except MemoryError:
         raise UnreadableImage("does not fit into memory") from None
 
@@ -114,11 +115,6 @@ def _require_nonempty(stored_image: bytes) -> bytes:
     if not stored_image:
         raise UnreadableImage("is empty")
     return stored_image
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:120].rstrip(".") if text else type(error).__name__
 
 
 def image_from_array(pixels: np.ndarray) -> Image.Image:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cardigan.config import Config, override
+from cardigan.config import Config
 from cardigan.data.quality.advice import SMALL_DATASET
 from cardigan.data.stats import DatasetStats
+from cardigan.overrides import override
 
 ADA_MAX_IMAGES = 20_000
 """Fewer images than this are augmented adaptively (ADA); fewer than `SMALL_DATASET` always (DiffAugment)."""

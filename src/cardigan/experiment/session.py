@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from cardigan.config import Config, from_dict, override, to_dict
+from cardigan.config import Config
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config
 from cardigan.data.formats.arrays import array_reader
@@ -25,9 +25,9 @@ from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
 from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
 from cardigan.inference import preview
-from cardigan.plugins import missing_plugins
+from cardigan.overrides import from_dict, override, to_dict
+from cardigan.plugins import missing_plugins_message
 from cardigan.recipes import GENERIC_RECIPE, config_for
-from cardigan.rng import stream as stream
 from cardigan.run.checkpoint import load_latest_checkpoint
 from cardigan.run.directory import (
     RunDirectory,
@@ -104,8 +104,8 @@ def run_training(
     settings = override(settings, explicit_settings)
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
-        if resume and run.config.exists() and (missing := missing_plugins(read_provenance(run).get("plugins", {}))):
-            raise CardiganError(f"{run.path} cannot go on here. {missing}")
+        if resume and run.config.exists():
+            _check_plugins(run)
         reasons: list[str] = []
         if config is None and (reader is not None or name not in BUILTIN_DATASETS):
             if resume and run.config.exists():
@@ -129,6 +129,14 @@ def run_training(
         elif config is None and recipe is None:
             settings, reasons = auto_augmentation(settings, set(explicit_settings))
         return _train_with_smaller_microbatches(run, settings, resume, clock, on_event, reader, reasons)
+
+
+def _check_plugins(run: RunDirectory) -> None:
+    """Raise CardiganError if the run was trained with a plug-in that is not installed here."""
+    plugins = read_provenance(run).get("plugins")
+    missing = missing_plugins_message(plugins) if isinstance(plugins, dict) else ""
+    if missing:
+        raise CardiganError(f"{run.path} cannot be resumed here. {missing}")
 
 
 def _name_and_reader(

@@ -24,7 +24,8 @@ def preprocess_image(stored: StoredImage, data: DataConfig) -> Pixels:
 def preprocess_pil_image(image: Image.Image, data: DataConfig) -> Pixels:
     """Return an opened image as [1, c, h, w] in a run's shape.
 
-    Built-in digits are padded, never enlarged: the digit fills 28x28 of 32x32 pixels. A larger image is shrunk to fit.
+    Built-in digits are padded, never enlarged: the digit fills 28x28 of 32x32 pixels. A larger image is shrunk to
+    fit, so give a digit at 28x28 pixels or fewer.
     """
     frame = decode_spec(data)
     if data.source not in BUILTIN_DATASETS:

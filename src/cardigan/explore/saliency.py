@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at, record_activations
+from cardigan.explore.views import ImageRow
 from cardigan.models.run_networks import RunNetworks
 from cardigan.models.sampling import SAMPLE_BATCH_SIZE, validate_labels
 from cardigan.nets.interface import Discriminator
@@ -178,9 +179,6 @@ def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> li
 
 def network_device(network: Discriminator) -> torch.device:
     return next(network.parameters()).device
-
-
-ImageRow = UInt8[Tensor, "_ channel height width"]
 
 
 def feature_rows(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> list[ImageRow]:

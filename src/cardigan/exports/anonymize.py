@@ -7,14 +7,13 @@ from pathlib import Path
 from cardigan.config import Config
 from cardigan.models.snapshot import Snapshot
 
+BUILTIN_SOURCES = ("mnist", "stacked-mnist")
 URL_QUERY = re.compile(r"(https?://[^?#]*).*", re.IGNORECASE | re.DOTALL)
-
-
+"""Groups an HTTP address without its query, which may contain a token."""
 URL_USER = re.compile(r"://[^/]*@")
-
-
+"""User name and password of an address."""
 LOCAL_SCHEME = re.compile(r"\b(file|local)://", re.IGNORECASE)
-"""Parts of an address that may contain a password, or a path of this machine."""
+"""Schemes of addresses that are paths of this machine."""
 
 
 def anonymized(snapshot: Snapshot) -> Snapshot:
@@ -35,7 +34,7 @@ def public_source(config: Config) -> str:
     if source.startswith("hf:"):
         name = source.removeprefix("hf:").partition(":")[0]
         return _base_name(name) if _is_local_folder(name) else source
-    return source if source in EMBEDDED_SOURCES else _base_name(source)
+    return source if source in BUILTIN_SOURCES else _base_name(source)
 
 
 def _public_address(source: str) -> str:
@@ -54,6 +53,3 @@ def _is_local_folder(name: str) -> bool:
 
 def _base_name(path: str) -> str:
     return Path(path).name or path
-
-
-EMBEDDED_SOURCES = ("mnist", "stacked-mnist")

@@ -206,7 +206,7 @@ def _metrics(record: TrainingRecord, weights: str) -> list[str]:
         return [
             *score,
             *([""] if score else []),
-            "Not evaluated: use `cardigan export --evaluate` or `cardigan evaluate`.",
+            "Not evaluated: use `cardigan export --evaluate`, or run `cardigan report` before the export.",
         ]
     table = ["| metric | value | standard error | real baseline |", "|---|---|---|---|"]
     table += [f"| {row.name} | {row.value} | {row.error} | {row.baseline} |" for row in record.metric_rows]

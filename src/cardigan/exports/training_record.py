@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config, experiment_settings
+from cardigan.config import Config
 from cardigan.errors import CardiganError
-from cardigan.exports.anonymize import EMBEDDED_SOURCES, public_source
+from cardigan.exports.anonymize import BUILTIN_SOURCES, public_source
 from cardigan.metrics.protocol import format_with_error
 from cardigan.models.snapshot import Snapshot
+from cardigan.overrides import experiment_settings
 from cardigan.recipes import config_for
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
@@ -105,7 +106,7 @@ def read_report_metrics(path: Path, images_seen: int) -> tuple[tuple[MetricRow, 
 def _metric_row(metric: dict[str, Any]) -> MetricRow:
     baseline, baseline_error = metric["real_baseline"], metric["real_baseline_error"]
     baseline_text = "" if baseline is None or baseline_error is None else format_with_error(baseline, baseline_error)
-    return MetricRow(str(metric["label"]), f"{metric['value']:.4g}", f"{metric['standard_error']:.2g}", baseline_text)
+    return MetricRow(str(metric["key"]), f"{metric['value']:.4g}", f"{metric['standard_error']:.2g}", baseline_text)
 
 
 def training_command(config: Config, images_seen: int) -> str:
@@ -117,8 +118,12 @@ def training_command(config: Config, images_seen: int) -> str:
     except CardiganError:
         return shlex.join(["cardigan", "train", source, "--config", "config.json", "--images", str(images_seen)])
     for name, value in experiment_settings(config).items():
-        is_auto = config.data.source not in EMBEDDED_SOURCES and name in AUTO_FIELDS
-        if name not in {"recipe", "data.source"} and (is_auto or value != defaults[name]):
+        is_auto = config.data.source not in BUILTIN_SOURCES and name in AUTO_FIELDS
+        if isinstance(value, dict):
+            for key in sorted({*defaults[name], *value}):
+                if value.get(key, 0.0) != defaults[name].get(key, 0.0):
+                    args += _command_option(f"{name}.{key}", value.get(key, 0.0))
+        elif name not in {"recipe", "data.source"} and (is_auto or value != defaults[name]):
             args += _command_option(name, Path(value).name if name == "data.labels" else value)
     return shlex.join(args)
 

@@ -3,7 +3,6 @@
 Independent of the format.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from cardigan.exports.interface import ExportFormat, ExportSettings
 from cardigan.exports.output_paths import model_card_path
 from cardigan.exports.quantization_report import QuantizationReport, quantized_snapshot
 from cardigan.files import atomic
+from cardigan.files.sha256 import file_sha256
 from cardigan.models.quantize import WeightsDtype
 from cardigan.models.snapshot import Snapshot
 
@@ -149,14 +149,8 @@ def _verification_lines(
 def _file_hashes(temporary: Path, name: str) -> dict[str, str]:
     """Return the hash of a file, or of a folder's manifest, which contains the hash of the images."""
     if temporary.is_dir():
-        return {f"{name}/manifest.json": file_hash(temporary / "manifest.json")}
-    return {name: file_hash(temporary)}
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {f"{name}/manifest.json": file_sha256(temporary / "manifest.json")}
+    return {name: file_sha256(temporary)}
 
 
 def _finalize(temporary: Path, card: str) -> None:

@@ -25,7 +25,8 @@ ALLOWANCE = 1.0
 
 @dataclass
 class ScoreTrend:
-    """Page's cumulative sum (1954) of log-likelihood ratios: Wald's sequential test, restarted at each new best."""
+    """Page's cumulative sum (1954) of log-likelihood ratios: Wald's sequential test, restarted whenever the sum
+    falls to 0, and at each new best."""
 
     best_score: float = math.inf
     best_step: int | None = None

@@ -280,7 +280,7 @@ def validate_integer(name: str, value: object, maximum: int, minimum: int = 0) -
             raise TypeError
         number = operator.index(value)  # pyright: ignore[reportArgumentType]
     except TypeError as error:
-        raise CardiganError(f"{name} is {value!r}: expected a whole number, {minimum}..{maximum}.") from error
+        raise CardiganError(f"{name} is {value!r}: expected an integer, {minimum}..{maximum}.") from error
     if not minimum <= number <= maximum:
         raise CardiganError(f"{name} is {number}: expected {minimum}..{maximum}.")
     return number

@@ -1,6 +1,6 @@
 """Interpolation of latents: between two points, between four corners, through many stops.
 
-Knows no network: latents in, latents out. `models.snapshot.generate_pixels` generates the images.
+Knows no network: latents in, latents out. `models.sampling.generate_pixels` generates the images.
 """
 
 from collections.abc import Sequence

@@ -39,7 +39,7 @@ def digit_frechet_distance(features: Float[Tensor, "batch 128"]) -> float:
 
 
 def to_mnist_shape(pixels: Pixels, data: DataConfig) -> UInt8[Tensor, "batch 1 28 28"]:
-    """Return generated images as gray 28x28, the inverse of `data.source.to_training_shape`."""
+    """Return generated images as gray 28x28, the inverse of `data.resize.to_training_shape`."""
     gray = pixels.float().mean(1, keepdim=True)
     if data.resize == "pad" and min(pixels.shape[2:]) >= SIDE:
         top, left = (pixels.shape[2] - SIDE) // 2, (pixels.shape[3] - SIDE) // 2

@@ -16,8 +16,9 @@ from cardigan.backbones.digit_classifier import SIDE, digit_classifier
 from cardigan.backbones.dinov2 import build_dinov2
 from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
-from cardigan.backbones.weights import file_sha256, load_weights
+from cardigan.backbones.weights import load_weights
 from cardigan.errors import CardiganError, unknown
+from cardigan.files.sha256 import file_sha256
 from cardigan.metrics.digits import digit_features, stacked_digit_features
 from cardigan.shapes import Pixels
 

@@ -13,12 +13,12 @@ from cardigan.rng import stream
 
 MAX_SUBSET_SIZE = 1_000
 """Maximum images per side in one subset, as in the paper."""
-NUM_SUBSETS = 10
+MIN_SUBSETS = 10
 """Minimum number of subsets, which gives the error to within a quarter.
 
 Smaller sets have smaller subsets; the unbiased estimate allows this.
 """
-MIN_IMAGES = 10 * NUM_SUBSETS
+MIN_IMAGES = 10 * MIN_SUBSETS
 
 
 def kernel_distance(first: Float[Tensor, "n feature"], second: Float[Tensor, "m feature"]) -> float:
@@ -50,7 +50,7 @@ def kernel_distance_with_error(
             f"A kernel distance of {len(first)} images to {len(second)}: expected at least {MIN_IMAGES} of each "
             "for its standard error."
         )
-    subset_size = min(MAX_SUBSET_SIZE, smaller // NUM_SUBSETS)
+    subset_size = min(MAX_SUBSET_SIZE, smaller // MIN_SUBSETS)
     permutations = [
         torch.randperm(len(side), generator=stream(seed, "kernel subsets", index))
         for index, side in enumerate((first, second))

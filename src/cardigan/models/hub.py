@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, first_line
 
 HUB_PREFIX = "hf:"
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -169,11 +169,6 @@ def _translate_errors(address: str) -> Iterator[None]:
         ) from error
     except (ValueError, OSError, *http_errors) as error:
         raise CardiganError(
-            f"{address}: {_first_line(error)}. Check the name, the connection, and your write access "
+            f"{address}: {first_line(error, 300)}. Check the name, the connection, and your write access "
             "(`hf auth whoami`)."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return first.rstrip(".")[:300]

@@ -30,13 +30,14 @@ def check_metadata(metadata: dict[str, Any]) -> None:
             raise ValueError("a number beyond 64 bits")
 
 
-def _header_values(value: Any) -> Iterator[Any]:
-    """Yield the names and values of a header's sections, two levels deep. Deeper values are not settings."""
+def _header_values(value: dict[str, Any], depth: int = 4) -> Iterator[Any]:
+    """Yield the names and values of a header, four levels deep: penalties are the deepest settings."""
     for name, inner in value.items():
         yield name
-        for key, leaf in inner.items() if isinstance(inner, dict) else [("", inner)]:
-            yield key
-            yield from leaf.values() if isinstance(leaf, dict) else [leaf]
+        if not isinstance(inner, dict):
+            yield inner
+        elif depth > 1:
+            yield from _header_values(inner, depth - 1)
 
 
 def check_num_blocks(config: Config) -> None:

@@ -3,7 +3,6 @@
 `config.json` repeats the header of the weights and adds their SHA-256, which is checked on reading.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import TypeAlias
 
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
+from cardigan.files.sha256 import check_sha256, file_sha256
 from cardigan.files.tensors import MAX_HEADER_BYTES, read_metadata
 from cardigan.models.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
@@ -129,29 +129,3 @@ def read_json(path: Path) -> dict[str, object]:
         raise ValueError("not an object")
     except (OSError, ValueError, RecursionError) as error:
         raise CardiganError(f"{path} is damaged: download it again, or use another copy.") from error
-
-
-def check_sha256(path: Path, expected: object) -> None:
-    """Raise CardiganError unless the file has this SHA-256 (64 hexadecimal digits)."""
-    expected_sha256 = expected.lower().removeprefix("sha256:") if isinstance(expected, str) else ""
-    if len(expected_sha256) != 64 or set(expected_sha256) - set("0123456789abcdef"):
-        raise CardiganError(
-            f"sha256 is {str(expected)[:80]!r}: expected the 64 hexadecimal digits of a file's SHA-256."
-        )
-    found = file_sha256(path)
-    if found != expected_sha256:
-        raise CardiganError(
-            f"{path} has the SHA-256 {found}, not the expected {expected_sha256}: "
-            "the file was changed or damaged, so do not use it."
-        )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CardiganError(
-            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): use another copy."
-        ) from error

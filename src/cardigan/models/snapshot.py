@@ -9,19 +9,21 @@ from typing import Any, get_args
 
 import torch
 
-from cardigan.config import Config, experiment_settings, from_dict, to_dict
+from cardigan.config import Config
 from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError
+from cardigan.files.sha256 import check_sha256
 from cardigan.files.tensors import read_metadata, read_tensors, write_tensors
 from cardigan.latents.sampling import find_latent
 from cardigan.models.foreign.reader import read_foreign_generator
 from cardigan.models.hub import WEIGHTS_FILE, download_model, is_hub_address, parse_hub_address
 from cardigan.models.limits import check_metadata, check_num_blocks
-from cardigan.models.pretrained import check_sha256, verify_weights
+from cardigan.models.pretrained import verify_weights
 from cardigan.models.quantize import WeightsDtype, dequantize_state, quantize_state
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
-from cardigan.plugins import load_plugins, missing_plugins
+from cardigan.overrides import experiment_settings, from_dict, to_dict
+from cardigan.plugins import load_plugins, missing_plugins_message
 from cardigan.run.checkpoint import list_checkpoints
 from cardigan.run.directory import RunDirectory
 
@@ -105,7 +107,11 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
             generator = build_generator(config, spec)
     except CardiganError as error:
         plugins = metadata.get("plugins")
-        hint = missing_plugins({str(name): str(plugins[name]) for name in plugins}) if isinstance(plugins, dict) else ""
+        hint = (
+            missing_plugins_message({str(name): str(plugins[name]) for name in plugins})
+            if isinstance(plugins, dict)
+            else ""
+        )
         raise CardiganError(f"{file} cannot be read here: {' '.join((str(error), hint)).strip()}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CardiganError(f"{file} has a damaged header: use another copy.") from error

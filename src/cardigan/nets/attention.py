@@ -28,13 +28,17 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: FeatureMaps) -> FeatureMaps:
-        query, key, value = self.query(x).flatten(2), _halved(self.key(x)).flatten(2), _halved(self.value(x)).flatten(2)
+        query, key, value = (
+            self.query(x).flatten(2),
+            _max_pool_2x2(self.key(x)).flatten(2),
+            _max_pool_2x2(self.value(x)).flatten(2),
+        )
         weights = torch.bmm(query.transpose(1, 2), key).float().softmax(dim=2)
         attended = torch.bmm(value, weights.transpose(1, 2).to(value.dtype)).unflatten(2, x.shape[2:])
         return x + self.gamma * self.output(attended)
 
 
-def _halved(x: FeatureMaps) -> Float[Tensor, "batch channel half_height half_width"]:
+def _max_pool_2x2(x: FeatureMaps) -> Float[Tensor, "batch channel half_height half_width"]:
     """Return 2x2 max pooling. With `return_indices`, PyTorch's operation has second derivatives on every device."""
     largest, _ = max_pool2d(x, 2, return_indices=True)
     return largest

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cardigan.nets.pacgan import Features
+from cardigan.nets.minibatch_stddev import Features
 from cardigan.shapes import Labels, Latents, Logits
 
 

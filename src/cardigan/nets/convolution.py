@@ -44,7 +44,7 @@ MIN_WEIGHTS_FOR_MATMUL = 2**20
 """A layer with small maps and at least this many weights is a matrix product. Fewer weights fit into the cache."""
 MAX_ROW_FOR_MATMUL = 4
 """Maps with at most this many pixels in a row count as small. oneDNN works along rows and is slow on short ones."""
-GRADIENT_WEIGHTS, PIXELS_PER_CHANNEL = 2**19, 32
+MIN_WEIGHTS_FOR_GRADIENT_MATMUL, MAX_PIXELS_PER_CHANNEL = 2**19, 32
 """With at least this many weights, their gradient is a matrix product, if there are at most 32 pixels per channel."""
 
 
@@ -117,7 +117,7 @@ class StridedConv(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (g,), (x, w), geometry = gradients, ctx.saved_tensors, ctx.geometry
-        to_x = _apply(TransposedConv, g, w, None, geometry, x.detach()) if _is_wanted(ctx, 0) else None
+        to_x = _apply(TransposedConv, g, w, None, geometry, x.detach()) if _is_needed(ctx, 0) else None
         to_w, to_bias = _weight_and_bias_gradients(ctx, x, g, w)
         return to_x, to_w, to_bias, None
 
@@ -137,7 +137,7 @@ class TransposedConv(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (x,), (g, w), geometry = gradients, ctx.saved_tensors, ctx.geometry
-        to_g = _apply(StridedConv, x, w, None, geometry) if _is_wanted(ctx, 0) else None
+        to_g = _apply(StridedConv, x, w, None, geometry) if _is_needed(ctx, 0) else None
         to_w, to_bias = _weight_and_bias_gradients(ctx, x, g, w)
         return to_g, to_w, to_bias, None, None
 
@@ -158,8 +158,8 @@ class WeightGradient(Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         (w, bias), (x, g), geometry = gradients, ctx.saved_tensors, ctx.geometry
         of_image, of_maps = (bias, None) if geometry.transposed else (None, bias)
-        to_x = _apply(TransposedConv, g, w, of_image, geometry, x.detach()) if _is_wanted(ctx, 0) else None
-        to_g = _apply(StridedConv, x, w, of_maps, geometry) if _is_wanted(ctx, 1) else None
+        to_x = _apply(TransposedConv, g, w, of_image, geometry, x.detach()) if _is_needed(ctx, 0) else None
+        to_g = _apply(StridedConv, x, w, of_maps, geometry) if _is_needed(ctx, 1) else None
         return to_x, to_g, None, None, None
 
 
@@ -185,8 +185,8 @@ def transposed_conv(g: Maps, w: Weight, bias: Bias | None, geometry: Geometry, l
 def weight_gradient(x: Image, g: Maps, with_bias: bool, geometry: Geometry, like: Weight) -> Gradients:
     x, g = _contiguous_on_metal(x, g)
     output, input, rest = (x, g, geometry.output_padding) if geometry.transposed else (g, x, (0, 0))
-    few_pixels = g.numel() <= PIXELS_PER_CHANNEL * g.shape[1] ** 2
-    if _has_product_form(like, geometry) and like.numel() >= GRADIENT_WEIGHTS and few_pixels:
+    few_pixels = g.numel() <= MAX_PIXELS_PER_CHANNEL * g.shape[1] ** 2
+    if _has_product_form(like, geometry) and like.numel() >= MIN_WEIGHTS_FOR_GRADIENT_MATMUL and few_pixels:
         return weight_gradient_by_product(x, g), output.sum((0, 2, 3)) if with_bias else None
     sizes = (geometry.stride, geometry.padding, geometry.dilation)
     more = (geometry.transposed, rest, geometry.groups, (False, True, with_bias))
@@ -269,12 +269,12 @@ def _apply(function: type[Function], *inputs: Any) -> Any:
 def _weight_and_bias_gradients(ctx: Any, x: Image, g: Maps, w: Weight) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of a convolution's weight and bias, or None for both if neither is needed."""
     with_bias = ctx.needs_input_grad[2]
-    if not (_is_wanted(ctx, 1) or (with_bias and _is_wanted(ctx, 2))):
+    if not (_is_needed(ctx, 1) or (with_bias and _is_needed(ctx, 2))):
         return None, None
     return _apply(WeightGradient, x, g, with_bias, ctx.geometry, w.detach())
 
 
-def _is_wanted(ctx: Any, index: int) -> bool:
+def _is_needed(ctx: Any, index: int) -> bool:
     """Return whether this backward pass continues to the argument with this index.
 
     `ctx.needs_input_grad` says only that the argument requires a gradient. A gradient penalty first computes D's
@@ -289,7 +289,7 @@ def _is_wanted(ctx: Any, index: int) -> bool:
 
 
 def _not_leaf(weight: Tensor) -> Tensor:
-    """Return an alias of the weight, which is not a leaf of the graph. `_is_wanted` then avoids an exception (25 us).
+    """Return an alias of the weight, which is not a leaf of the graph. `_is_needed` then avoids an exception (25 us).
 
     `view_as` does not work: it loses the channels-last strides of a weight with one channel.
     """
@@ -307,7 +307,7 @@ def _use_explicit_gradients(
     """
     if torch.compiler.is_compiling():
         return False
-    if _is_bf16_on_cpu(x) and tuple(weight.shape[2:]) == (4, 4) and weight.numel() >= GRADIENT_WEIGHTS:
+    if _is_bf16_on_cpu(x) and tuple(weight.shape[2:]) == (4, 4) and weight.numel() >= MIN_WEIGHTS_FOR_GRADIENT_MATMUL:
         return True
     with_gradient = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     slow_in_pytorch = x.device.type != "cpu" or layer.groups > 1 or tuple(weight.shape[2:]) == (1, 1)

@@ -11,7 +11,7 @@ from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.pacgan import append_minibatch_stddev
+from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.spectral import apply_spectral_norm
 from cardigan.shapes import Images, Labels, Latents, Logits
 

@@ -18,7 +18,8 @@ def normalization(kind: Literal["none", "batch", "batch-no-scale"], channels: in
 
 
 def initialize_weights(network: nn.Module, kind: Literal["dcgan", "torch"]) -> None:
-    """Initialize the weights: `dcgan` is Normal(0, 0.02^2) for every convolution; `torch` keeps PyTorch's defaults."""
+    """Initialize the weights: `dcgan` is Normal(0, 0.02^2) for every convolution; `torch` keeps the network's own
+    initial weights."""
     for module in network.modules():
         if kind == "dcgan" and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.02)

@@ -17,7 +17,7 @@ from cardigan.data.source import ImageSpec
 from cardigan.nets.conditioning import ConditionalLatent, Head
 from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.pacgan import append_minibatch_stddev
+from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.stages import Stage, channels_per_stage, stages
 from cardigan.shapes import Images, Labels, Latents, Logits
 

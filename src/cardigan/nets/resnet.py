@@ -20,8 +20,8 @@ from cardigan.nets.attention import SelfAttention, attention_size
 from cardigan.nets.conditioning import ConditionalLatent, Head, require_labels
 from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.normalization import initialize_weights, normalization
-from cardigan.nets.pacgan import append_minibatch_stddev
 from cardigan.nets.spectral import apply_spectral_norm
 from cardigan.nets.stages import channels_per_stage, stages
 from cardigan.shapes import Images, Labels, Latents, Logits

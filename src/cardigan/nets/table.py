@@ -1,6 +1,6 @@
 """The networks by name: what they are built of, and which settings each of them reads.
 
-Does not know training; `assemble.py` is the only caller that turns a Config into networks to train.
+Does not know training; `experiment/build.py` builds the networks of a run with it.
 """
 
 import dataclasses
@@ -115,7 +115,7 @@ def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discrimi
 
 
 def unsupported_options(config: NetworkConfig, role: NetworkRole) -> list[str]:
-    """Return the fields that are set to something, but that this player of this architecture does not read."""
+    """Return the fields with a value other than the default that this network does not support."""
     supported = _find_architecture(config).supported_options(role)
     return [
         field.name

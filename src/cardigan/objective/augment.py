@@ -105,7 +105,7 @@ def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "
     return images
 
 
-def apply_mask(draws: Draws, p: Scalar) -> Bool[Tensor, " batch"]:
+def is_applied(draws: Draws, p: Scalar) -> Bool[Tensor, " batch"]:
     """Return which images an operation is applied to. For the others its parameters are multiplied by 0."""
     return draws[:, 0] < p
 
@@ -121,27 +121,27 @@ def normal_from_uniform(uniform: Parameters) -> Parameters:
 def x_flip(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
     """Flip half of the images horizontally."""
     return affine_matrix(
-        draws, (1 - 2 * (apply_mask(draws, p) * torch.floor(2 * draws[:, 1])), 0.0, 0.0), (0.0, 1.0, 0.0)
+        draws, (1 - 2 * (is_applied(draws, p) * torch.floor(2 * draws[:, 1])), 0.0, 0.0), (0.0, 1.0, 0.0)
     )
 
 
 def rotate90(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
     """Rotate by 0, 90, 180 or 270 degrees. Empty areas of images that are not square are filled by reflection."""
-    angle = apply_mask(draws, p) * torch.floor(4 * draws[:, 1]) * (math.pi / 2)
+    angle = is_applied(draws, p) * torch.floor(4 * draws[:, 1]) * (math.pi / 2)
     return rotation_matrix(draws, angle.cos().round(), angle.sin().round())
 
 
 def integer_translation(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
     """Shift by whole pixels, up to 1/8 of the width and of the height."""
     across, down = (
-        torch.round(apply_mask(draws, p) * (draws[:, i] - 0.5) * size / 4) for i, size in ((1, width), (2, height))
+        torch.round(is_applied(draws, p) * (draws[:, i] - 0.5) * size / 4) for i, size in ((1, width), (2, height))
     )
     return affine_matrix(draws, (1.0, 0.0, -across), (0.0, 1.0, -down))
 
 
 def isotropic_scale(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
     """Scale by a factor 2^Normal(0, 0.2^2)."""
-    inverse = torch.exp2(-0.2 * apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
+    inverse = torch.exp2(-0.2 * is_applied(draws, p) * normal_from_uniform(draws[:, 1]))
     return affine_matrix(draws, (inverse, 0.0, 0.0), (0.0, inverse, 0.0))
 
 
@@ -150,7 +150,7 @@ def rotate_before(draws: Draws, p: Scalar, height: int, width: int) -> AffineMat
 
     The probability is such that the image is rotated, before or after the scaling, with probability p.
     """
-    angle = apply_mask(draws, 1 - torch.sqrt(1 - p)) * (2 * draws[:, 1] - 1) * math.pi
+    angle = is_applied(draws, 1 - torch.sqrt(1 - p)) * (2 * draws[:, 1] - 1) * math.pi
     return rotation_matrix(draws, angle.cos(), angle.sin())
 
 
@@ -161,14 +161,14 @@ def rotate_after(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatr
 
 def anisotropic_scale(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
     """Scale the width by a factor 2^Normal(0, 0.2^2) and the height by its inverse."""
-    factor = torch.exp2(0.2 * apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
+    factor = torch.exp2(0.2 * is_applied(draws, p) * normal_from_uniform(draws[:, 1]))
     return affine_matrix(draws, (1 / factor, 0.0, 0.0), (0.0, factor, 0.0))
 
 
 def fractional_translation(draws: Draws, p: Scalar, height: int, width: int) -> AffineMatrices:
     """Shift by Normal(0, (1/8)^2) of the width and of the height."""
     across, down = (
-        apply_mask(draws, p) * normal_from_uniform(draws[:, i]) * size / 8 for i, size in ((1, width), (2, height))
+        is_applied(draws, p) * normal_from_uniform(draws[:, i]) * size / 8 for i, size in ((1, width), (2, height))
     )
     return affine_matrix(draws, (1.0, 0.0, -across), (0.0, 1.0, -down))
 
@@ -178,30 +178,30 @@ def fractional_translation(draws: Draws, p: Scalar, height: int, width: int) -> 
 
 def brightness(draws: Draws, p: Scalar) -> ColorMatrices:
     """Add Normal(0, 0.2^2)."""
-    return color_transform(draws, offset=0.2 * apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
+    return color_transform(draws, offset=0.2 * is_applied(draws, p) * normal_from_uniform(draws[:, 1]))
 
 
 def contrast(draws: Draws, p: Scalar) -> ColorMatrices:
     """Multiply by 2^Normal(0, 0.5^2)."""
     return color_transform(
-        draws, identity_gain=torch.exp2(0.5 * apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
+        draws, identity_gain=torch.exp2(0.5 * is_applied(draws, p) * normal_from_uniform(draws[:, 1]))
     )
 
 
 def luma_flip(draws: Draws, p: Scalar) -> ColorMatrices:
     """Invert the luma of half of the images and keep hue and saturation: I - 2 v v^T."""
-    return color_transform(draws, gray_gain=-2 * (apply_mask(draws, p) * torch.floor(2 * draws[:, 1])))
+    return color_transform(draws, gray_gain=-2 * (is_applied(draws, p) * torch.floor(2 * draws[:, 1])))
 
 
 def hue(draws: Draws, p: Scalar) -> ColorMatrices:
     """Rotate about v by any angle: Rodrigues' formula."""
-    angle = apply_mask(draws, p) * (2 * draws[:, 1] - 1) * math.pi
+    angle = is_applied(draws, p) * (2 * draws[:, 1] - 1) * math.pi
     return color_transform(draws, identity_gain=angle.cos(), gray_gain=1 - angle.cos(), cross_gain=angle.sin())
 
 
 def saturation(draws: Draws, p: Scalar) -> ColorMatrices:
     """Multiply the distance from v by 2^Normal(0, 1)."""
-    factor = torch.exp2(apply_mask(draws, p) * normal_from_uniform(draws[:, 1]))
+    factor = torch.exp2(is_applied(draws, p) * normal_from_uniform(draws[:, 1]))
     return color_transform(draws, identity_gain=factor, gray_gain=1 - factor)
 
 
@@ -211,7 +211,7 @@ def saturation(draws: Draws, p: Scalar) -> ColorMatrices:
 def color(images: Images, draws: Draws, p: Scalar) -> Images:
     """Add [-0.5, 0.5) to brightness, then multiply saturation by [0, 2) and contrast around the mean by [0.5, 1.5)."""
     brightness_shift, saturation_change, contrast_change = (
-        (apply_mask(draws, p) * (draws[:, i] - 0.5))[:, None, None, None] for i in (1, 2, 3)
+        (is_applied(draws, p) * (draws[:, i] - 0.5))[:, None, None, None] for i in (1, 2, 3)
     )
     color_channels, alpha = split_alpha(images)
     color_channels = color_channels + brightness_shift
@@ -229,7 +229,7 @@ def translation(images: Images, draws: Draws, p: Scalar) -> Images:
     axes = []
     for i, size in ((1, images.shape[2]), (2, images.shape[3])):
         max_shift = int(size / 8 + 0.5)
-        offset = apply_mask(draws, p) * (torch.floor(draws[:, i] * (2 * max_shift + 1)) - max_shift)
+        offset = is_applied(draws, p) * (torch.floor(draws[:, i] * (2 * max_shift + 1)) - max_shift)
         axes.append(torch.arange(size, device=draws.device) - offset.long()[:, None])
     down, across = axes[0][:, :, None], axes[1][:, None, :]
     height, width = images.shape[2:]
@@ -246,7 +246,7 @@ def cutout(images: Images, draws: Draws, p: Scalar) -> Images:
         start = torch.floor(draws[:, i] * (size + 1 - hole_size % 2)) - hole_size // 2
         offset = torch.arange(size, device=draws.device) - start[:, None]
         covered.append((offset >= 0) & (offset < hole_size))
-    mask = covered[0][:, :, None] & covered[1][:, None, :] & apply_mask(draws, p)[:, None, None]
+    mask = covered[0][:, :, None] & covered[1][:, None, :] & is_applied(draws, p)[:, None, None]
     return images.masked_fill(mask[:, None], 0.0)
 
 

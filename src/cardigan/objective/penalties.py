@@ -70,8 +70,8 @@ def gradient_penalty(
     `interpolation` in [0, 1) is how much of each point is real.
     """
     assert interpolation is not None
-    share = interpolation[:, None, None, None]
-    return one_centered_penalty(critic, share * real + (1 - share) * fake)
+    real_fraction = interpolation[:, None, None, None]
+    return one_centered_penalty(critic, real_fraction * real + (1 - real_fraction) * fake)
 
 
 def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar:
@@ -91,20 +91,26 @@ def one_centered_penalty(critic: Critic, points: Images) -> Scalar:
 
 
 def input_gradients(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "logit value"]:
-    """Return the gradient of each logit with respect to its images, one row a logit."""
+    """Return the gradient of each logit with respect to its images, one row per logit."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.float().reshape(len(logits), -1)
 
 
 PENALTIES = {
-    "r1": Penalty(lambda x: zero_centered_penalty(x.real_logits, x.real), coefficient=0.5, gradient_of="real"),
-    "r2": Penalty(lambda x: zero_centered_penalty(x.fake_logits, x.fake), coefficient=0.5, gradient_of="fake"),
+    "r1": Penalty(
+        lambda inputs: zero_centered_penalty(inputs.real_logits, inputs.real), coefficient=0.5, gradient_of="real"
+    ),
+    "r2": Penalty(
+        lambda inputs: zero_centered_penalty(inputs.fake_logits, inputs.fake), coefficient=0.5, gradient_of="fake"
+    ),
     "wgan_gp": Penalty(
-        lambda x: gradient_penalty(x.critic, x.real, x.fake, x.interpolation),
+        lambda inputs: gradient_penalty(inputs.critic, inputs.real, inputs.fake, inputs.interpolation),
         random_inputs=frozenset({"interpolation"}),
         forbids_batch_norm=True,
     ),
-    "dragan": Penalty(lambda x: dragan_penalty(x.critic, x.real, x.noise), random_inputs=frozenset({"noise"})),
+    "dragan": Penalty(
+        lambda inputs: dragan_penalty(inputs.critic, inputs.real, inputs.noise), random_inputs=frozenset({"noise"})
+    ),
 }
 
 

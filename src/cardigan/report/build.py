@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config, flatten
+from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
@@ -19,6 +19,7 @@ from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.protocol import MetricValue, Report, direction
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.snapshot import Snapshot, read_snapshot
+from cardigan.overrides import flatten
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
@@ -28,12 +29,12 @@ CHARTS = (
     ("losses", (("discriminator_loss", "D"), ("generator_loss", "G"))),
     ("D(x) and D(G(z))", (("d_real", "real"), ("d_fake", "generated"))),
     ("logit margin", (("margin_real", "real"), ("margin_fake", "generated"))),
-    ("penalties", (("r1", "R1"), ("r2", "R2"), ("wgan_gp", "WGAN-GP"), ("dragan", "DRAGAN"))),
     ("augmentation probability", (("augment_probability", "probability"),)),
     ("diversity (1: generated images vary as much as real ones)", (("diversity", "diversity"),)),
     ("gradient norm", (("discriminator_gradient_norm", "D"), ("generator_gradient_norm", "G"))),
     ("images per second", (("images_per_second", "speed"),)),
 )
+PENALTY_LABELS: dict[str, str] = {"r1": "R1", "r2": "R2", "wgan_gp": "WGAN-GP", "dragan": "DRAGAN"}
 QUICK_SAMPLES, FULL_SAMPLES = 2_000, 10_000
 QUICK_METRICS = {"mnist": ("frechet", "classes"), "stacked-mnist": ("stacked_mnist",)}
 """Metrics of the report at the end of training, by source. They take seconds; `cardigan report` computes all."""
@@ -100,7 +101,6 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "metrics": [
             {
                 "key": name,
-                "label": name,
                 "value": metric.value,
                 "standard_error": metric.standard_error,
                 "real_baseline": metric.real_baseline,
@@ -142,7 +142,7 @@ def _report_page(run: RunDirectory, config: Config, events: Sequence[Event], eva
         ],
         protocol=evaluation.protocol,
         neighbors=evaluation.neighbors,
-        charts=journal_charts(events),
+        charts=journal_charts(events, config),
         faults=[fault_text(event) for event in events if event.kind == "fault"],
         settings=flatten(config),
         environment={name: value for name, value in provenance.items() if name != "command"},
@@ -170,7 +170,7 @@ def run_summary(events: Sequence[Event]) -> dict[str, str]:
     return rows
 
 
-def journal_charts(events: Sequence[Event]) -> list[str]:
+def journal_charts(events: Sequence[Event], config: Config) -> list[str]:
     """Return a chart for each group of values in the journal, the score first."""
     scored_events = [event for event in events if event.kind == "checkpoint" and "score" in event.values]
     score = Line(
@@ -183,7 +183,8 @@ def journal_charts(events: Sequence[Event]) -> list[str]:
         [line_chart("score (lower is better)", [score], log_scale=wide_range)] if len(scored_events) > 1 else []
     )
     progress = [event for event in events if event.kind == "progress"]
-    for title, names in CHARTS:
+    penalties = [(name, PENALTY_LABELS.get(name, name)) for name in config.objective.penalties]
+    for title, names in (*CHARTS, ("penalties", penalties)):
         lines = [line for key, label in names if any((line := event_line(progress, key, label)).y)]
         charts_html += [line_chart(title, lines)] if lines else []
     return [chart for chart in charts_html if chart]

@@ -104,7 +104,7 @@ def _table(rows: Mapping[str, object]) -> str:
 
 def _metrics_table(page: ReportPage) -> str:
     if not page.metrics:
-        return "<p>Not evaluated yet: run <code>cardigan evaluate</code>.</p>"
+        return f"<p>{escape(page.protocol or 'Not evaluated yet: run cardigan report on this folder.')}</p>"
     rows = (
         f'<tr><th>{escape(row.name)}</th><td class="number">{escape(row.value)}</td>'
         f'<td class="number">{escape(row.standard_error)}</td>'

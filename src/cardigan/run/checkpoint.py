@@ -3,7 +3,6 @@
 Knows only named tensors and a few numbers, not what a training state consists of.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
+from cardigan.files.sha256 import file_sha256
 from cardigan.files.tensors import read_tensors, write_tensors
 
 NUM_KEPT = 3
@@ -40,7 +40,7 @@ def save_checkpoint(
     with atomic.atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
         write_tensors(temporary / "state.safetensors", tensors, header)
-        sha256 = _file_sha256(temporary / "state.safetensors")
+        sha256 = file_sha256(temporary / "state.safetensors")
         atomic.write_bytes(
             temporary / "state.json", json.dumps({**vars(metadata), "sha256": sha256}, indent=1).encode()
         )
@@ -70,7 +70,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], CheckpointMeta
     """Return a checkpoint's tensors and metadata. Raises CardiganError if it is damaged."""
     metadata, sha256 = read_checkpoint_metadata(path)
     try:
-        is_intact = _file_sha256(path / "state.safetensors") == sha256
+        is_intact = file_sha256(path / "state.safetensors") == sha256
     except OSError as error:
         raise CardiganError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
     if not is_intact:
@@ -132,8 +132,3 @@ def _float_fields(metadata: CheckpointMetadata) -> list[float]:
         metadata.learning_rate_factor,
         *([] if metadata.score is None else [metadata.score]),
     ]
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

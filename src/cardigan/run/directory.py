@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config, config_diff, from_dict, to_dict
+from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
+from cardigan.overrides import config_diff, from_dict, to_dict
 
 CONFIG_FORMAT = 2
 """The number that config.json carries. It goes up when a setting or a journal key changes its name or meaning."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from cardigan.config import Config, from_dict
+from cardigan.config import Config
 from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import METADATA_KEY
+from cardigan.overrides import from_dict
 from cardigan.shapes import Images, Labels, Latents
 
 

@@ -135,7 +135,7 @@ def _parse_integer(value: Any, name: str, low: int, high: int | None) -> int:
     if type(value) is not int or value < low or (high is not None and value > high):
         maximum = "2^63 - 1" if high == SEED_LIMIT - 1 else f"{high:,}" if high else ""
         expected = f"from {low} to {maximum}" if maximum else f"of at least {low}"
-        raise BadRequest(f"{name} is {_json_excerpt(value)}: expected a whole number {expected}.")
+        raise BadRequest(f"{name} is {_json_excerpt(value)}: expected an integer {expected}.")
     return value
 
 

@@ -10,15 +10,16 @@ from typing import Any, TypeAlias
 
 import torch
 
-from cardigan.config import Config, experiment_settings
+from cardigan.config import Config
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.exports.anonymize import anonymized
+from cardigan.files.sha256 import file_sha256
 from cardigan.hardware.device import find_device
 from cardigan.hardware.memory import is_out_of_memory
 from cardigan.latents.sampling import sample_labels, sample_latents, truncate
-from cardigan.models.pretrained import file_sha256
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
+from cardigan.overrides import experiment_settings
 from cardigan.pixels import encode
 from cardigan.serve.onnx_backend import open_onnx
 from cardigan.shapes import Images, Labels, Latents, Pixels

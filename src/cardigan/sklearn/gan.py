@@ -175,7 +175,7 @@ class GAN:
         """Write the fitted estimator (the files of `save_pretrained`, and its parameters) and return the folder."""
         model = self._fitted_model()
         content = {
-            "format": 1,
+            "format": 2,
             "parameters": _json_parameters(self.get_params()),
             "images_seen": self.images_seen_,
             "stopped_by": self.stopped_by_,
@@ -186,7 +186,8 @@ class GAN:
 
     @staticmethod
     def load(path: str | Path) -> "GAN":
-        """Load a fitted estimator from a folder written by `save`. Unpickles nothing; raises CardiganError."""
+        """Load a fitted estimator from a folder written by `save`. Unpickles nothing. Raises CardiganError for any
+        other folder."""
         file = Path(path) / ESTIMATOR_FILE
         if not file.exists():
             raise CardiganError(
@@ -199,7 +200,7 @@ class GAN:
             content.get("stopped_by"),
         )
         if (
-            content.get("format") != 1
+            content.get("format") != 2
             or not isinstance(parameters, dict)
             or not isinstance(images_seen, int)
             or not isinstance(stopped_by, str)

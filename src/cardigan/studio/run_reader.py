@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config, flatten, from_dict
+from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.figures.layout import DIVIDER, GAP, GridLayout
+from cardigan.overrides import flatten, from_dict
 from cardigan.run.directory import RunDirectory, is_locked, read_config
 from cardigan.studio.run_series import RunSeries
 from cardigan.studio.run_summary import RunSummary

@@ -26,7 +26,7 @@ COLLECTIVE_TIMEOUT = timedelta(days=1)
 """One process may decode a million images while the others wait. A process that dies is noticed at once anyway."""
 PROCESS_LOST = (
     "Another process of this run is gone. Everything up to the last checkpoint is saved: the same command with "
-    "--resume goes on from there."
+    "--resume continues from there."
 )
 
 
@@ -61,7 +61,7 @@ class ProcessGroup:
         network_copy = copy.deepcopy(network)
         for module in network_copy.modules():
             if type(module) is SyncBatchNorm2d:
-                module.__class__ = nn.BatchNorm2d  # pyright: ignore[reportAttributeAccessIssue] - undoes synchronise_statistics
+                module.__class__ = nn.BatchNorm2d  # pyright: ignore[reportAttributeAccessIssue] - undoes convert_sync_batchnorm
         return network_copy
 
     def all_reduce_mean(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -130,9 +130,9 @@ class ProcessGroup:
         if differing:
             raise CollectiveError(
                 f"The {self.world_size} processes no longer agree after {images_seen:,} images: {differing[0]} is the "
-                f"first of {len(differing)} tensors that differ. Nothing was saved of it; the same command with "
-                "--resume goes on from the last checkpoint. "
-                "If it happens again, a device or the network between them computes wrongly."
+                f"first of {len(differing)} tensors that differ. This state was not saved; the same command with "
+                "--resume continues from the last checkpoint. "
+                "If it happens again, a device or the network between them computes wrong results."
             )
 
     def destroy(self) -> None:
@@ -245,7 +245,7 @@ def _all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over the batches of all processes; equal to `nn.BatchNorm2d` on their concatenation.
+    """Batch normalization over the batches of all processes; equal to `nn.BatchNorm2d` on their concatenation.
 
     PyTorch's own SyncBatchNorm refuses the CPU and cannot be differentiated twice, which gradient penalties need.
     """

@@ -1,4 +1,4 @@
-"""What one step starts from: which images, which random numbers, how far schedules have come.
+"""Inputs of one step: image indices, random numbers and schedule values.
 
 A pure function of (seed, images_seen). Drawn on the host for the whole batch, so that it is the same for any number of
 processes and any device, and packed into one buffer, so that one copy brings all of it to the device.
@@ -24,7 +24,7 @@ from cardigan.training.steps import RandomDraws
 
 
 class StepInputs(NamedTuple):
-    """Tensors only, so that a recorded step can read them where they lie; what this config does not need is empty."""
+    """Tensors only, so that a CUDA graph can read them in place. Tensors that this config does not need are empty."""
 
     indices: torch.Tensor
     """Positions of real images that lie on the device. Empty where the images themselves come, in `pixels` and
@@ -44,15 +44,15 @@ class StepInputs(NamedTuple):
 
 
 PER_IMAGE = ("indices", "pixels", "labels", "z", "augment_real", "augment_fake", "interpolation", "noise_keys")
-"""Each process has its own share of these, and each part of a batch its own rows."""
+"""Each process gets its rows of these, and each microbatch its part."""
 ALIGNMENT = 16
-"""Bytes at a multiple of which each tensor begins in the buffer."""
+"""Alignment of each tensor in the buffer, in bytes."""
 
 
 def step_inputs(
     config: Config, batches: Batches, images_seen: int, devices: Devices, prefetcher: Prefetcher | None = None
 ) -> StepInputs:
-    """Return what this process's step starts from, packed in host memory, which is pinned for a GPU.
+    """Return the inputs of this process's step, packed in host memory (pinned for a GPU).
 
     Real images come from `prefetcher` if there is one.
     """
@@ -124,7 +124,7 @@ def _interpolation_weights(config: Config, images_seen: int) -> torch.Tensor:
 
 
 def split_microbatches(inputs: StepInputs, batches: Batches, num_microbatches: int) -> list[tuple[Batch, RandomDraws]]:
-    """Return the step's images and random numbers, as many parts as gradients are accumulated over."""
+    """Return the step's images and random numbers, split into microbatches."""
     microbatch_size, data = len(inputs.z) // num_microbatches, batches.data
 
     def microbatch(start: int) -> tuple[Batch, RandomDraws]:

@@ -58,7 +58,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, devices: Device
 
     On a GPU a step may be recorded in a CUDA graph, and a step with numbers that are not finite is skipped inside
     the kernel: the optimizer must be fused there. Raises CardiganError for an unknown name, and on a GPU for one
-    that is not.
+    that is not fused.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     rate: Tensor | float = config.learning_rate
@@ -69,6 +69,6 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, devices: Device
     if devices.is_async and not optimizer.defaults.get("fused"):
         raise CardiganError(
             f"The optimizer {config.name!r} is not fused, so it cannot skip a bad step on a GPU: train on the CPU "
-            f"(--device cpu), or choose a fused one ({', '.join(sorted({'adam', 'adamw', 'sgd'}))})."
+            f"(--device cpu), or choose a fused one (adam, adamw, sgd)."
         )
     return optimizer

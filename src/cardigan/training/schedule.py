@@ -26,7 +26,7 @@ def learning_rates(config: Config, images_seen: int, factor: float = 1.0) -> dic
 
 
 def ema_weight(config: EmaConfig, images_seen: int, batch_size: int) -> float:
-    """Return how much of the live generator one step mixes into the average: 1 - 2^(-batch / half-life).
+    """Return the EMA weight of one step, 1 - 2^(-batch / half-life): how far the EMA moves toward the generator.
 
     `images_seen` counts this step's batch too. The half-life is capped at `rampup_ratio * images_seen` early in a run.
     """
@@ -37,7 +37,7 @@ def ema_weight(config: EmaConfig, images_seen: int, batch_size: int) -> float:
 
 
 def penalty_factor(config: ObjectiveConfig, images_seen: int) -> float:
-    """Return what all penalties are multiplied by: from `penalty_initial_factor` to 1 along half a cosine."""
+    """Return the factor of all penalties, which decays from `penalty_initial_factor` to 1 along half a cosine."""
     if images_seen >= config.penalty_decay_images:
         return 1.0
     return (

@@ -69,7 +69,7 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
         for key, parameter in network.named_parameters():
             start = f"{name}.{key}."
             saved = {full.removeprefix(start): value for full, value in tensors.items() if full.startswith(start)}
-            if optimizer.state.get(parameter):  # a recorded GPU step goes on reading these where they lie
+            if optimizer.state.get(parameter):  # in place: a CUDA graph reads these tensors
                 for slot, current in optimizer.state[parameter].items():
                     current.copy_(saved[slot]) if slot in saved else current.zero_()
             elif saved:

@@ -115,7 +115,7 @@ def train_step(
         generate_microbatch(networks, step_config, real, draws, requires_grad=reuse_fakes)
         for real, draws in microbatches
     ]
-    # 2. and 3. D sees the generated batch and the real one, apart, and the gradients are added. 4. D is updated.
+    # 2. and 3. D sees the generated and the real batch in separate passes; the gradients are added. 4. D is updated.
     discriminator_stats, discriminator_gradient_norm = discriminator_step(
         networks, step_config, generated, kind.apply_penalties, penalty_factor
     )
@@ -135,7 +135,7 @@ def train_step(
         )
     margin_sign, augment_probability = _mean([stats.margin_sign for stats in discriminator_stats]), zero
     if networks.augmentation is not None:
-        # Last of all, so that both networks have seen this batch augmented alike.
+        # Last of all, so that both networks have seen this batch augmented with the same probability.
         num_real = sum(len(microbatch.real) for microbatch in generated)
         networks.augmentation.adapt(margin_sign, num_real, step_config.devices.process_group)
         augment_probability = networks.augmentation.probability
@@ -223,7 +223,7 @@ def generator_step(
             generator_stats.append(
                 GeneratorStats(value.detach(), loss.mean_probability(fake_logits.detach(), real_logits))
             )
-            # A refused update of D refuses G's too: 0 times a number that is not finite is not finite.
+            # If D's update is skipped, G's is skipped too: 0 times a number that is not finite is not finite.
             yield value / len(discriminator_stats) + 0 * discriminator_gradient_norm
 
     with freeze_parameters(discriminator):

@@ -416,7 +416,7 @@ def test_npz_array_names(tmp_path):
     assert open_reader(str(tmp_path / "p.npz")).labels == [0, 1, 2, 3]
     assert open_reader(str(tmp_path / "p.npz"), "kind").labels == [9, 10, 11, 12]
     assert "did you mean 'kind'" in error_message(tmp_path / "p.npz", "kinds")
-    np.savez(tmp_path / "p.npz", images=np.zeros((4, 5, 5), np.uint8))
+    np.savez(tmp_path / "p.npz", photos=np.zeros((4, 5, 5), np.uint8))
     assert open_reader(str(tmp_path / "p.npz")).labels is None
 
 

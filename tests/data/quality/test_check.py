@@ -19,7 +19,7 @@ from cardigan.data.quality.clean import safe_name, write_clean_archive
 from cardigan.data.reader import Reader, UnreadableImage
 from cardigan.errors import CardiganError
 
-CAN_FORK = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
 
 
 def random_image(seed: int, size: tuple[int, int] = (40, 40)) -> Image.Image:
@@ -393,7 +393,7 @@ def test_max_pixels_setting(capsys, tmp_path):
     assert code == 0 and output.strip().endswith("--data.max-pixels 1600")
 
 
-@CAN_FORK
+@needs_fork
 def test_worker_count_does_not_change_findings(clean_folder):
     reader = open_source(str(clean_folder))
     heard: list[tuple[int, int]] = []
@@ -403,7 +403,7 @@ def test_worker_count_does_not_change_findings(clean_folder):
     assert heard == [(16, 60), (32, 60), (48, 60), (60, 60)]
 
 
-@CAN_FORK
+@needs_fork
 @pytest.mark.parametrize(
     "end", [lambda: os._exit(1), lambda: os.kill(os.getpid(), signal.SIGKILL)], ids=["exit", "kill"]
 )
@@ -424,7 +424,7 @@ def test_dead_worker_error_names_the_image(end):
     assert check_source(reader, num_workers=0).num_readable == 200
 
 
-@CAN_FORK
+@needs_fork
 def test_reader_bug_is_raised():
     def read(index: int) -> bytes:
         raise AssertionError(f"bug at {index}")

@@ -409,10 +409,10 @@ def test_advice_for_large_dataset_with_flipped_images():
     ]
     found = advice(summarize_scan(reader, looks))
     assert not found.augment
-    assert any("--data.horizontal_flip, which doubles" in word for word in found.recommendations)
+    assert any("--data.horizontal-flip, which doubles" in word for word in found.recommendations)
     images = [random_image(seed) for seed in range(3)]
     flipped = [encode(each) for image in images for each in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
-    assert any("leave --data.horizontal_flip out" in word for word in advice(scan(*flipped)).recommendations)
+    assert any("leave --data.horizontal-flip out" in word for word in advice(scan(*flipped)).recommendations)
 
 
 def image_ref(index: int) -> np.ndarray:

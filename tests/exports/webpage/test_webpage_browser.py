@@ -24,7 +24,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install 'cardigan[dev]'"
 )
 
-TIMEOUT_SECONDS = 60_000
+TIMEOUT_MILLISECONDS = 60_000
 """Milliseconds, on a machine that may be busy."""
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = "</script><img src=x onerror=document.title='taken'>\"'`{{script}}"
@@ -72,7 +72,7 @@ def browser():
 
 
 @pytest.fixture
-def open_page_in(browser, pages):
+def open_page(browser, pages):
     """Open a network's page from disk. Any error, request or console message fails the test."""
     context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce", has_touch=True)
     problems = []
@@ -80,7 +80,7 @@ def open_page_in(browser, pages):
     def open_page(case, query=""):
         snapshot, path = pages(case)
         page = context.new_page()
-        page.set_default_timeout(TIMEOUT_SECONDS)
+        page.set_default_timeout(TIMEOUT_MILLISECONDS)
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
@@ -111,7 +111,7 @@ def floats(page, expression):
 
 
 def wait_until(page, condition):
-    deadline = time.monotonic() + TIMEOUT_SECONDS / 1000
+    deadline = time.monotonic() + TIMEOUT_MILLISECONDS / 1000
     while not condition():
         assert time.monotonic() < deadline
         page.wait_for_timeout(30)
@@ -119,10 +119,10 @@ def wait_until(page, condition):
 
 @pytest.mark.parametrize("query", ["", "?engine=javascript", "?worker=no"])
 @pytest.mark.parametrize("case", [case for case in NETWORKS if case != "mnist"])
-def test_webpage_images_equal_pytorch(open_page_in, case, query):
+def test_webpage_images_equal_pytorch(open_page, case, query):
     if query and case not in {"conditional", "resnet"}:
         pytest.skip("two networks are enough for the other engines")
-    snapshot, page = open_page_in(case, query)
+    snapshot, page = open_page(case, query)
     assert (
         page.evaluate("cardigan.engine()")
         == {"": "WebAssembly in a worker", "?engine=javascript": "JavaScript in a worker", "?worker=no": "WebAssembly"}[
@@ -143,8 +143,8 @@ def test_webpage_images_equal_pytorch(open_page_in, case, query):
 
 
 @pytest.mark.parametrize("case", ["conditional", "unconditional", "mlp"])
-def test_seed_gives_equal_latents(open_page_in, case):
-    snapshot, page = open_page_in(case)
+def test_seed_gives_equal_latents(open_page, case):
+    snapshot, page = open_page(case)
     for seed in SEEDS:
         z = floats(page, f"cardigan.latents(['{seed}'])[0]")
         assert torch.allclose(
@@ -152,8 +152,8 @@ def test_seed_gives_equal_latents(open_page_in, case):
         )
 
 
-def test_shown_and_saved_images_equal_sample(open_page_in):
-    snapshot, page = open_page_in("unconditional")
+def test_shown_and_saved_images_equal_sample(open_page):
+    snapshot, page = open_page("unconditional")
     page.fill("[data-corner='2']", "41")
     page.press("[data-corner='2']", "Enter")
     page.check("input[name=grid][value='1']", force=True)
@@ -176,8 +176,8 @@ def test_shown_and_saved_images_equal_sample(open_page_in):
     assert "--seeds 0,1,41,3" in page.inner_text("#command")
 
 
-def test_pointer_and_keyboard_move_the_cursor(open_page_in):
-    _, page = open_page_in("conditional")
+def test_pointer_and_keyboard_move_the_cursor(open_page):
+    _, page = open_page("conditional")
     box = page.locator("#pad").bounding_box()
 
     def position():
@@ -199,8 +199,8 @@ def test_pointer_and_keyboard_move_the_cursor(open_page_in):
     assert position() == pytest.approx([before[0] + 0.02, before[1] - 0.02], abs=1e-6)
 
 
-def test_walk_plays_and_pauses(open_page_in):
-    _, page = open_page_in("conditional")
+def test_walk_plays_and_pauses(open_page):
+    _, page = open_page("conditional")
     label = page.get_attribute("#tiles", "aria-label")
     page.focus("#walk")
     page.keyboard.press("Enter")
@@ -217,8 +217,8 @@ def canvas_images(page, selector):
     return page.evaluate(f"Array.from(document.querySelectorAll('{selector}'), (canvas) => canvas.toDataURL())")
 
 
-def test_controls_change_images(open_page_in):
-    _, page = open_page_in("conditional")
+def test_controls_change_images(open_page):
+    _, page = open_page("conditional")
     page.wait_for_timeout(100)
     before = canvas_images(page, "#seeds canvas")
     assert len(set(before)) == len(before) == 24
@@ -245,8 +245,8 @@ def test_controls_change_images(open_page_in):
     assert page.locator(".seed span").first.inner_text() == "24"
 
 
-def test_untrusted_text_is_escaped_in_browser(open_page_in):
-    _, page = open_page_in("conditional")
+def test_untrusted_text_is_escaped_in_browser(open_page):
+    _, page = open_page("conditional")
     page.click("summary")
     assert page.title() == "What a network learned from mnist"
     assert HOSTILE in page.inner_text("#card-text h3")
@@ -258,10 +258,10 @@ def test_untrusted_text_is_escaped_in_browser(open_page_in):
 
 
 @pytest.mark.parametrize("case", ["conditional", "unconditional", "mlp"])
-def test_webpage_is_accessible_and_responsive(open_page_in, case):
+def test_webpage_is_accessible_and_responsive(open_page, case):
     from axe_playwright_python.sync_playwright import Axe
 
-    _, page = open_page_in(case)
+    _, page = open_page(case)
     page.click("summary")
     for size in (WIDE, NARROW):
         page.set_viewport_size(size)
@@ -276,8 +276,8 @@ def test_webpage_is_accessible_and_responsive(open_page_in, case):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
 
 
-def test_webpage_makes_no_requests(open_page_in):
-    _, page = open_page_in("conditional")
+def test_webpage_makes_no_requests(open_page):
+    _, page = open_page("conditional")
     image = (
         "new Promise((_, reject) => { const image = new Image(); image.onerror = () => reject(Error('refused')); "
         "image.src = 'https://example.org/x' })"
@@ -285,8 +285,8 @@ def test_webpage_makes_no_requests(open_page_in):
     for attempt in ("fetch('https://example.org/')", image):
         with pytest.raises(playwright.Error):
             page.evaluate(attempt)
-    assert len(open_page_in.problems) >= 2  # the browser's messages about blocked requests
-    open_page_in.problems.clear()
+    assert len(open_page.problems) >= 2  # the browser's messages about blocked requests
+    open_page.problems.clear()
     policy = page.locator("meta[http-equiv]").get_attribute("content")
     assert "connect-src" not in policy and policy.startswith("default-src 'none'")
 
@@ -300,10 +300,10 @@ def cpu_fraction():
 
 
 @pytest.mark.alone
-def test_mnist_webpage_size_and_latency(open_page_in, pages):
+def test_mnist_webpage_size_and_latency(open_page, pages):
     _, path = pages("mnist")
     assert path.stat().st_size <= 4_000_000
-    _, page = open_page_in("mnist")
+    _, page = open_page("mnist")
     for grid in (1, 4):
         rates = [page.evaluate(f"cardigan.redraws({grid}, 1)") / cpu_fraction() for _ in range(3)]
         print(f"{grid} x {grid}: {sorted(rates)[1]:.0f} redraws per second on a dedicated core")

@@ -19,7 +19,7 @@ from pathlib import Path
 from stat import S_ISLNK
 from typing import NoReturn
 
-from cardigan.data.formats.file_names import error_reason, no_images_error, skip_reason, stat_signature
+from cardigan.data.formats.file_names import error_reason, no_images_error, normalize_path, skip_reason, stat_signature
 from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
 from cardigan.errors import CardiganError
@@ -114,10 +114,6 @@ def _sort_key(path: str) -> bytes:
     return path.encode(errors="surrogateescape")
 
 
-def _normalize_path(path: str) -> str:
-    return path.replace("\\", "/").removeprefix("./")
-
-
 def _escapes_archive(path: str) -> bool:
     return path.startswith("/") or ".." in path.split("/") or re.match("[A-Za-z]:", path) is not None
 
@@ -148,7 +144,7 @@ def _zip_members(path: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.filename and not info.is_dir():  # is_dir reads the last character of the name
-                member_path = _normalize_path(info.filename)
+                member_path = normalize_path(info.filename)
                 yield ArchiveMember(
                     member_path, f"{info.file_size} {info.CRC}", _zip_member_reader(path, info, member_path)
                 )
@@ -224,7 +220,7 @@ def _compressed_tar_members(path: Path) -> Iterator[ArchiveMember]:
     num_bytes = 0
     with tarfile.open(path, "r:*") as archive:
         for info in _tar_infos(archive):
-            is_needed = info.isreg() and (not skip_reason(info.name) or _normalize_path(info.name) == DATASET_JSON)
+            is_needed = info.isreg() and (not skip_reason(info.name) or normalize_path(info.name) == DATASET_JSON)
             num_bytes += info.size if is_needed else 0
             if num_bytes > MAX_BYTES_IN_MEMORY:
                 raise CardiganError(
@@ -236,7 +232,7 @@ def _compressed_tar_members(path: Path) -> Iterator[ArchiveMember]:
 
 
 def _tar_member(info: tarfile.TarInfo, content: Callable[[], bytes]) -> ArchiveMember:
-    member_path = _normalize_path(info.name)
+    member_path = normalize_path(info.name)
     refusals = {
         "has a path that leaves the archive": _escapes_archive(member_path),
         SYMLINK: info.issym(),

@@ -67,3 +67,8 @@ class PerProcess(Generic[Resource]):
         if process not in self._resources:
             self._resources[process] = self._open_resource()
         return self._resources[process]
+
+
+def normalize_path(path: str) -> str:
+    """Return a path inside an archive or a label file with forward slashes and no leading `./`."""
+    return path.replace("\\", "/").removeprefix("./")

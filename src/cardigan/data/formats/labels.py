@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from cardigan.data.formats.file_names import normalize_path
 from cardigan.data.formats.label_files import LABEL_SUFFIXES, LabelRows, dataset_json_rows, read_label_rows
 from cardigan.data.reader import Reader, printable
 from cardigan.errors import CardiganError
@@ -98,7 +99,7 @@ def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[L
     labels: list[Label] = [None] * len(image_names)
     matched: set[int] = set()
     for name, label in rows:
-        path = _normalize_path(name)
+        path = normalize_path(name)
         index = full_names.get(path, partial_names.get(path))
         if index is None:
             continue
@@ -120,10 +121,6 @@ def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[L
             "give paths within the source, or file names."
         )
     return labels
-
-
-def _normalize_path(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
 
 
 def _partial_names(image_names: Iterable[str]) -> Mapping[str, int]:

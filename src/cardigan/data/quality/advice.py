@@ -160,9 +160,9 @@ def _augmentation_recommendations(num_images: int) -> list[str]:
 def _flip_recommendations(findings: Findings) -> list[str]:
     num_flipped = sum(sum(group.flipped) for group in findings.near_duplicates)
     if num_flipped > FLIPPED_FRACTION * findings.num_readable:
-        return [f"{num_flipped:,} images are flips of others already: leave --data.horizontal_flip out."]
+        return [f"{num_flipped:,} images are flips of others already: leave --data.horizontal-flip out."]
     return [
-        "Add --data.horizontal_flip, which doubles the images, if they look right in a mirror (faces, animals, "
+        "Add --data.horizontal-flip, which doubles the images, if they look right in a mirror (faces, animals, "
         "landscapes). It is wrong for letters, digits, text, and anything with a left and a right side."
     ]
 

@@ -139,7 +139,7 @@ def _pairs(groups: Sequence[Sequence[ImageRef]]) -> list[int]:
 
 def check_sheet_path(out: Path, source: str, overwrite: bool) -> None:
     """Raise CardiganError for a path where a contact sheet cannot be written."""
-    _check_output_path(out, ".png", "--contact-sheet", "add --overwrite to replace it, or " if not overwrite else None)
+    check_output_path(out, ".png", "--contact-sheet", "add --overwrite to replace it, or " if not overwrite else None)
     folder = Path(source).expanduser()
     if folder.is_dir() and out.absolute().resolve().is_relative_to(folder.resolve()):
         raise CardiganError(
@@ -148,7 +148,7 @@ def check_sheet_path(out: Path, source: str, overwrite: bool) -> None:
         )
 
 
-def _check_output_path(out: Path, suffix: str, option: str, alternative: str | None) -> None:
+def check_output_path(out: Path, suffix: str, option: str, alternative: str | None) -> None:
     """Raise CardiganError for an unusable path. `alternative` is advice if the file exists; None allows overwriting."""
     if out.suffix != suffix:
         raise CardiganError(f"{option} is {str(out)!r}: expected a name ending in {suffix}.")

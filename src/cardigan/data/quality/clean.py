@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cardigan.data.decoding import image_from_array, open_image
 from cardigan.data.formats.file_names import IMAGE_SUFFIXES, skip_reason
-from cardigan.data.quality.check import _check_output_path
+from cardigan.data.quality.check import check_output_path
 from cardigan.data.quality.findings import Findings
 from cardigan.data.reader import Reader, StoredImage, UnreadableImage
 from cardigan.errors import CardiganError
@@ -23,7 +23,7 @@ ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 def check_clean_path(out: Path) -> None:
     """Raise CardiganError for a path where a clean copy cannot be written."""
-    _check_output_path(out, ".zip", "--write-clean", "")
+    check_output_path(out, ".zip", "--write-clean", "")
 
 
 def write_clean_archive(reader: Reader, findings: Findings, out: Path, drop_near_duplicates: bool = False) -> int:

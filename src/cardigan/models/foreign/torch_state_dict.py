@@ -9,6 +9,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 
+from cardigan.errors import first_line
 from cardigan.models.foreign.restricted_unpickler import unpickle
 from cardigan.models.foreign.tensor_storage import (
     Storage,
@@ -76,7 +77,7 @@ def _open_archive(content: bytes) -> ZipFile:
     try:
         return ZipFile(BytesIO(content))
     except ARCHIVE_ERRORS as error:
-        raise UnsupportedFile(f"is a damaged archive ({_first_line(error)})") from None
+        raise UnsupportedFile(f"is a damaged archive ({first_line(error)})") from None
 
 
 def _archive_root(archive: ZipFile) -> str:
@@ -109,7 +110,7 @@ def _read_entry(archive: ZipFile, name: str, storage: Storage | None = None) -> 
             check_storage_size(storage, info.file_size)
         return archive.read(info)
     except ARCHIVE_ERRORS as error:
-        raise UnsupportedFile(f"has a damaged entry {name[:80]!r} ({_first_line(error)})") from None
+        raise UnsupportedFile(f"has a damaged entry {name[:80]!r} ({first_line(error)})") from None
 
 
 def _read_legacy(content: bytes) -> tuple[object, dict[str, memoryview]]:
@@ -148,7 +149,3 @@ def _storage_bytes(storages: dict[str, memoryview], storage: Storage) -> memoryv
     if storage.key not in storages:
         raise UnsupportedFile("describes a storage that it does not hold")
     return storages[storage.key]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip(".")

@@ -1,11 +1,11 @@
-// Runs a program of cardigan/exports/webpage/program.py: its steps one after another, for a few pictures at a time. Knows nothing of the page.
+// Runs a program of cardigan/exports/webpage/program.py: operation by operation, in batches of images. Independent of the page.
 // All numbers live in one heap of 32-bit floats. Convolutions and linear layers are matrix products of 4 rows by 8 columns at a time
 // (cardigan/exports/webpage/matmul.py); the product is WebAssembly where the browser has 128-bit vectors, and plain JavaScript elsewhere.
 
 const ROWS = 4, LANES = 8;
 const PANEL_FLOATS = 65536; // of columns gathered at a time: what a core's own cache holds
 const TILE_FLOATS = 4194304; // of their product
-const HEAP_FLOATS = 33554432; // of values at a time, 128 MB: more pictures than fit in it are computed one part after another
+const HEAP_FLOATS = 33554432; // 128 MB of values; larger batches are computed in chunks
 const size = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** Return the engine of a program whose tensors lie in `block` as its entries say; `module` is the WebAssembly product, or null for none. */
@@ -17,13 +17,13 @@ function createEngine(program, block, module) {
   const floatsPerImage = plan.peak + size(program.operations.at(-1).shape);
   const maxBatch = Math.max(1, Math.min(64, Math.floor(HEAP_FLOATS / floatsPerImage)));
 
-  /** Return the pictures of a batch as [picture, channel, row, column] in about [-1, 1]. */
+  /** Return a batch of images as [image, channel, row, column] in about [-1, 1]. */
   function generate(z, classes, count) {
-    const picture = size(program.operations.at(-1).shape), all = new Float32Array(count * picture);
+    const imageSize = size(program.operations.at(-1).shape), all = new Float32Array(count * imageSize);
     for (let first = 0; first < count; first += maxBatch) {
       const batch = Math.min(maxBatch, count - first);
       const share = (numbers, each) => numbers.subarray(first * each, (first + batch) * each);
-      all.set(run(share(z, program.latent_size), classes && share(classes, program.classes), batch), first * picture);
+      all.set(run(share(z, program.latent_size), classes && share(classes, program.classes), batch), first * imageSize);
     }
     return all;
   }
@@ -90,7 +90,7 @@ function matmulTiles(heap, a, b, c, depth, blocks, panels) {
   }
 }
 
-/** Return where each value lies, in floats a picture, so that a value takes the place of those that nothing reads any more. */
+/** Return where each value lies, in floats a imageSize, so that a value takes the place of those that nothing reads any more. */
 function planMemory(program) {
   const last = [], own = [0];
   program.operations.forEach((step, number) => {
@@ -199,7 +199,7 @@ function linear(work, step, [x], out, weights) {
 
 const IMAGE_INDEX = new Int32Array(LANES), ROW = new Int32Array(LANES), COLUMN = new Int32Array(LANES);
 
-/** For 8 columns of a product, which are places of maps of this size: note which picture each is of, and where in it. */
+/** For 8 columns of a product, which are places of maps of this size: note which imageSize each is of, and where in it. */
 function locateColumns(first, columns, height, width) {
   for (let lane = 0; lane < LANES; lane++) {
     const column = Math.min(first + lane, columns - 1), pixel = column % (height * width);
@@ -411,5 +411,5 @@ const OPERATIONS = {
   multiply: binaryOperation((one, other) => one * other),
   avg_pool2d: pool2d(0, (one, other) => one + other, (sum, count) => sum / count),
   max_pool2d: pool2d(-Infinity, Math.max, (most) => most),
-  reshape: () => {}, // the same numbers, told otherwise
+  reshape: () => {}, // the same values in another shape
 };

@@ -1,4 +1,4 @@
-// Ways through the space of latents, as in cardigan/latents/interpolation.py: arcs between normal ones, lines between uniform ones.
+// Interpolation in latent space, as in cardigan/latents/interpolation.py: arcs between normal ones, lines between uniform ones.
 
 /** Return the latent at t (0..1) between two. */
 function interpolate(a, b, t, distribution) {

@@ -21,7 +21,7 @@ function decodedBase64(text) {
   return bytes;
 }
 
-/** Start the engine: return { kind, generate(z, classes, count) }, a promise of [picture, channel, row, column] floats. */
+/** Start the engine: return { kind, generate(z, classes, count) }, which returns a promise of [image, channel, row, column] floats. */
 async function startEngine() {
   const holder = $("weights"), block = decodedBase64(holder.textContent);
   holder.remove(); // as text it is a third larger than the block, and not needed again
@@ -60,10 +60,10 @@ async function startWorkerEngine(engineInput) {
   }
 }
 
-/* From seeds to pictures */
+/* From seeds to images */
 
 const known = new Map();
-/** Return a seed's z and class; the last ones are remembered. */
+/** Return a seed's z and class; the last ones are cached. */
 function seedLatent(seed) {
   const key = String(seed);
   if (!known.has(key)) {
@@ -97,7 +97,7 @@ function makeBatch(points, style) {
 const seedPoint = (seed) => ({ z: seedLatent(seed).z, mix: [[seedLabel(seed), 1]] });
 const positionPoint = ([x, y]) => ({ z: interpolateCorners(state.corners.map((seed) => seedLatent(seed).z), x, y, model.distribution), mix: state.corners.map((seed, i) => [seedLabel(seed), cornerWeights(x, y)[i]]) });
 
-/** Paint picture `index` of a batch on a canvas; numbers outside [-1, 1] are clipped, as when Cardigan saves them. */
+/** Paint image `index` of a batch on a canvas; numbers outside [-1, 1] are clipped, as when Cardigan saves them. */
 function paint(canvas, pixels, index) {
   const image = new ImageData(width, height), plane = height * width, from = index * channels * plane, colour = channels >= 3 ? plane : 0;
   for (let i = 0; i < plane; i++) {
