@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,6 +80,39 @@ def test_commands_know_the_plugin(site, run, tmp_path, words):
     places = {"RUN": str(run), "OUT.png": str(tmp_path / "a.png"), "OUT.safetensors": str(tmp_path / "a.safetensors")}
     done = cardigan(site, *(places.get(word, word) for word in words))
     assert done.returncode == 0, done.stderr
+
+
+def test_page_of_a_plugins_distribution_is_refused(site, run, tmp_path):
+    done = cardigan(site, "export", run, "--format", "html", "--out", tmp_path / "a.html")
+    assert done.returncode == 2 and "samples from 'example-triangular'" in done.stderr and not list(tmp_path.iterdir())
+
+
+@contextmanager
+def server(site: Path, *words: str | Path) -> Iterator[str]:
+    """Yield the address of `cardigan serve` or `cardigan studio`, which end with the block."""
+    command = [sys.executable, "-m", "cardigan", *map(str, words), "--port", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield next(match[0] for line in process.stdout if (match := re.search(r"http://[^ ]+?:\d+/", line)))
+        finally:
+            process.terminate()
+
+
+def test_server_knows_the_plugin(site, run):
+    with server(site, "serve", run) as address:
+        request = urllib.request.Request(f"{address}v1/images", b'{"n": 2, "seed": 0}', {"accept": "image/png"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert response.read().startswith(b"\x89PNG")
+
+
+def test_studio_knows_the_plugin(site, run):
+    with server(site, "studio", run.parent, "--no-open") as address:
+        with urllib.request.urlopen(f"{address}api/seeds.png?run={run.name}&seeds=0-3", timeout=60) as response:
+            assert response.read().startswith(b"\x89PNG")
+        with urllib.request.urlopen(f"{address}api/discriminator?run={run.name}", timeout=60) as response:
+            assert len(json.load(response)["fake"]) == 16
 
 
 def test_several_processes_know_the_plugin(site, tmp_path):

@@ -527,7 +527,7 @@ def test_chart_tooltips_and_zoom(page, address):
     )
     page.keyboard.press("Escape")
     wait_until(page, lambda: "from" not in page.url)
-    page.click("text=log")
+    page.get_by_text("log", exact=True).click()
     wait_until(page, lambda: url_parameters(page).get("log") == "1")
 
 

@@ -118,7 +118,7 @@ def _optimize_latents(
 ) -> tuple[Latents, Float[Tensor, " start"]]:
     """Return the best latent of each start, and its mean squared error."""
     device = _device(snapshot)
-    uniform, size = snapshot.config.latent.distribution == "uniform", z.shape[1]
+    distribution, size = snapshot.config.latent.distribution, z.shape[1]
     classes = None if labels is None else labels.to(device)
     latents = z.to(device).clone().requires_grad_()
     best_latents, best_error = latents.detach().clone(), torch.full((len(z),), torch.inf, device=device)
@@ -139,9 +139,9 @@ def _optimize_latents(
             (latents.grad,) = torch.autograd.grad(loss, latents)
             optimizer.step()
             with torch.no_grad():
-                if uniform:
+                if distribution == "uniform":
                     latents.clamp_(-1, 1)
-                else:
+                elif distribution == "normal":
                     latents.mul_((size**0.5 / latents.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1))
             if progress is not None:
                 progress(step + 1, steps, float(best_error.min()) ** 0.5 * 127.5)

@@ -75,12 +75,17 @@ def weights_hash(network: nn.Module) -> str:
 def sampling_instructions(config: Config) -> list[str]:
     """Return how latents and classes are sampled, so that any program can sample the same ones."""
     size, distribution = config.latent.size, config.latent.distribution
-    distribution_text = {"normal": "from N(0, 1)", "uniform": "uniformly from [-1, 1]"}[distribution]
-    expression = {
-        "normal": f"torch.randn(1, {size}, generator=g)",
-        "uniform": f"torch.rand(1, {size}, generator=g) * 2 - 1",
-    }[distribution]
-    lines = [f"`z` has {size} values sampled independently {distribution_text}. In PyTorch, image i of seed s has "
+    distribution_text, expression = {
+        "normal": ("sampled independently from N(0, 1)", f"torch.randn(1, {size}, generator=g)"),
+        "uniform": ("sampled independently and uniformly from [-1, 1]", f"torch.rand(1, {size}, generator=g) * 2 - 1"),
+    }.get(
+        distribution,
+        (
+            f"from the distribution `{distribution}` of a plug-in",
+            f'cardigan.latents.sampling.LATENTS["{distribution}"]((1, {size}), g)',
+        ),
+    )
+    lines = [f"`z` has {size} values {distribution_text}. In PyTorch, image i of seed s has "
              f"`z = {expression}` with `g = torch.Generator()"
              '.manual_seed(int.from_bytes(hashlib.blake2b(f"{s}/sample/{i}".encode(), digest_size=8).digest(), "big") '
              ">> 1)`. "

@@ -19,7 +19,7 @@ def file_sha256(path: Path) -> str:
         ) from error
 
 
-def check_sha256(path: Path, expected: str) -> None:
+def check_sha256(path: Path, expected: object) -> None:
     """Raise CardiganError unless the file has this SHA-256 (64 hexadecimal digits)."""
     expected_sha256 = expected.lower().removeprefix("sha256:") if isinstance(expected, str) else ""
     if len(expected_sha256) != SHA256_DIGITS or set(expected_sha256) - set("0123456789abcdef"):

@@ -71,7 +71,8 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
             saved = {full.removeprefix(start): value for full, value in tensors.items() if full.startswith(start)}
             if optimizer.state.get(parameter):  # in place: a CUDA graph reads these tensors
                 for slot, current in optimizer.state[parameter].items():
-                    current.copy_(saved[slot]) if slot in saved else current.zero_()
+                    if current is not None:
+                        current.copy_(saved[slot]) if slot in saved else current.zero_()
             elif saved:
                 optimizer.state[parameter] = {
                     # Adam's moments are read in the memory order of their parameter; its step counter has no axes

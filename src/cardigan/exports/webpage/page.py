@@ -40,6 +40,8 @@ MAX_PAGE_BYTES = 400 * 2**20
 NUM_SLIDERS = 6
 """Principal directions that get a slider."""
 ENGINE_FILES = ("engine.js", "worker.js")
+PAGE_DISTRIBUTIONS = ("normal", "uniform")
+"""Latent distributions that `latents.js` can sample from."""
 SCRIPT_FILES = ("latents.js", "interpolation.js", "markdown.js", "page.js")
 
 
@@ -47,8 +49,15 @@ def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "fl
     """Write a page that runs this generator; return the largest difference of its fp32 program from PyTorch.
 
     `card` is Markdown, shown in a collapsed section. `weights` is float16, int8 or float32. Raises CardiganError, and
-    writes nothing, for an unsupported operation, for weights out of range, and for images that differ.
+    writes nothing, for an unsupported operation or distribution, for weights out of range, and for images that differ.
     """
+    distribution = snapshot.config.latent.distribution
+    if distribution not in PAGE_DISTRIBUTIONS:
+        raise CardiganError(
+            f"This model samples from {distribution!r}, but a page only from "
+            f"{' and '.join(PAGE_DISTRIBUTIONS)}: "
+            "export as onnx or pt2."
+        )
     program = snapshot_program(snapshot)
     tensors, weight_block = pack_tensors(program.tensors, weights)
     exact_difference = largest_difference(snapshot, pytorch_generate_fn(program_snapshot(snapshot, program)))
