@@ -51,7 +51,11 @@ _NETWORKS = {
     "spectral dcgan": {"discriminator.spectral_norm": True},
     "spectral resnet": {**_network("resnet"), "generator.spectral_norm": True, "discriminator.spectral_norm": True},
     "spectral mlp": {**_network("mlp"), "discriminator.spectral_norm": True},
-    "attention": {**_network("resnet"), "generator.attention_resolution": 16, "discriminator.attention_resolution": 16},
+    "attention": {
+        **_network("resnet"),
+        "generator.options.attention_resolution": 16,
+        "discriminator.options.attention_resolution": 16,
+    },
     "minibatch stddev": {"discriminator.minibatch_stddev": 4},
     "pac": {"pac": 2, "conditional": False},
 }

@@ -16,6 +16,8 @@ ADA_RAMP_IMAGES = 500_000
 EMA_RAMPUP_RATIO = 0.05
 BUILTIN_PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
 """The penalties of `objective/penalties.py`, for a command line that has not imported torch."""
+BUILTIN_OPTIONS: dict[str, bool | int | float | str] = {"attention_resolution": 0}
+"""The options of the networks of `nets/table.py` with their defaults, for the same purpose."""
 RESUMABLE_FIELDS = frozenset(
     {
         "images",
@@ -122,9 +124,6 @@ class NetworkConfig:
     fix_gamma)."""
     spectral_norm: bool = False
     """Divide every weight matrix by its largest singular value (arXiv:1802.05957)."""
-    attention_resolution: int = 0
-    """Self-attention where the shorter side of the feature maps has this many pixels (arXiv:1805.08318; resnet
-    only). Default: none (0)."""
     minibatch_stddev: int = 0
     """D also sees the standard deviation over groups of this many images (arXiv:1710.10196, section 3). Default: off
     (0)."""
@@ -135,16 +134,13 @@ class NetworkConfig:
     initialization: Literal["dcgan", "torch"] = "torch"
     """Initial weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (for dcgan PyTorch's default,
     uniform within 1/sqrt(fan-in))."""
+    options: dict[str, bool | int | float | str] = field(default_factory=dict, hash=False)
+    """Settings that only this network has, by name, as its entry in `nets/table.py` declares them:
+    `attention_resolution` of resnet. Those left out have the network's default."""
 
     def __post_init__(self) -> None:
         require(self.width >= 1, "network width", self.width, "at least 1")
         require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
-        require(
-            self.attention_resolution >= 0,
-            "network attention_resolution",
-            self.attention_resolution,
-            "a side in pixels, or 0 for none",
-        )
         group = self.minibatch_stddev
         require(group == 0 or group >= 2, "minibatch_stddev", group, "0 or a group of at least 2")
 

@@ -23,8 +23,9 @@ Latents: TypeAlias = Float[Tensor, "batch latent"]
 Labels: TypeAlias = Int64[Tensor, " batch"]
 """Class numbers, 0..classes-1."""
 
-Logits: TypeAlias = Float[Tensor, " batch"]
-"""A discriminator's output. Larger means more real."""
+Logits: TypeAlias = Float[Tensor, "batch *heads"]  # noqa: F821 - jaxtyping
+"""A discriminator's output: one logit per image, or one for each of its heads, [batch, heads]. Larger means more
+real."""
 
 Scalar: TypeAlias = Float[Tensor, ""]
 

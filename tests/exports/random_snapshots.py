@@ -15,7 +15,7 @@ NETWORKS = {
     "dcgan-spectral": NetworkConfig(width=4, spectral_norm=True),
     "dcgan-one-hot": NetworkConfig(width=4, normalization="batch", conditioning="one-hot"),
     "resnet": NetworkConfig(
-        network="resnet", width=8, normalization="batch", spectral_norm=True, attention_resolution=8
+        network="resnet", width=8, normalization="batch", spectral_norm=True, options={"attention_resolution": 8}
     ),
     "resnet-plain": NetworkConfig(network="resnet", width=4, depth=2),
     "r3gan": NetworkConfig(network="r3gan", width=8, depth=1),

@@ -5,27 +5,33 @@ import dataclasses
 import pytest
 import torch
 
-from cardigan.config import Config, LatentConfig, NetworkConfig
+from cardigan.config import BUILTIN_OPTIONS, Config, LatentConfig, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.nets.pacgan import PacDiscriminator, pac_spec
-from cardigan.nets.table import NETS, build_discriminator, build_generator, summarize_model, unsupported_options
+from cardigan.nets.table import (
+    NETS,
+    build_discriminator,
+    build_generator,
+    summarize_model,
+    unsupported_fields,
+    with_all_options,
+)
 
-NON_DEFAULT_OPTIONS = {
+NON_DEFAULT_VALUES = {
     "depth": 3,
     "normalization": "batch",
     "spectral_norm": True,
-    "attention_resolution": 8,
     "minibatch_stddev": 4,
     "conditioning": "projection",
     "initialization": "dcgan",
 }
-UNSUPPORTED_OPTIONS = [
+UNSUPPORTED_FIELDS = [
     (name, role, option)
     for name, family in NETS.items()
     for role in ("generator", "discriminator")
-    for option in NON_DEFAULT_OPTIONS
-    if option not in family.supported_options(role)
+    for option in NON_DEFAULT_VALUES
+    if option not in family.supported_fields(role)
 ]
 
 
@@ -70,8 +76,8 @@ def test_cost_of_grouped_convolution_closed_form():
 def test_layer_costs_sum_to_total(name, role, whole):
     read = {
         option: value
-        for option, value in NON_DEFAULT_OPTIONS.items()
-        if whole and option in NETS[name].supported_options(role)
+        for option, value in NON_DEFAULT_VALUES.items()
+        if whole and option in NETS[name].supported_fields(role)
     }
     spec = ImageSpec(3, 16, 16, 4)
     network = build(role, spec, network=name, width=10, **read)
@@ -106,12 +112,12 @@ def test_spectral_norm_adds_no_cost_per_image(name):
     )
 
 
-@pytest.mark.parametrize(("name", "role", "option"), UNSUPPORTED_OPTIONS)
-def test_unsupported_options_raise(name, role, option):
+@pytest.mark.parametrize(("name", "role", "option"), UNSUPPORTED_FIELDS)
+def test_unsupported_fields_raise(name, role, option):
     spec = ImageSpec(1, 16, 16, 3)
-    config = NetworkConfig(network=name, **{option: NON_DEFAULT_OPTIONS[option]})
-    assert unsupported_options(config, role) == [option]
-    value = NON_DEFAULT_OPTIONS[option]
+    config = NetworkConfig(network=name, **{option: NON_DEFAULT_VALUES[option]})
+    assert unsupported_fields(config, role) == [option]
+    value = NON_DEFAULT_VALUES[option]
     with pytest.raises(
         CardiganError, match=rf"{role}\.{option} is {value!r}, but the {role} of {name} does not read it: set it to "
     ):
@@ -120,9 +126,9 @@ def test_unsupported_options_raise(name, role, option):
 
 def test_every_option_is_supported_by_some_network():
     fields = {field.name for field in dataclasses.fields(NetworkConfig)}
-    assert fields == {"network", "width", *NON_DEFAULT_OPTIONS}
+    assert fields == {"network", "width", "options", *NON_DEFAULT_VALUES}
     assert fields == set().union(
-        *(family.supported_options(role) for family in NETS.values() for role in ("generator", "discriminator"))
+        *(family.supported_fields(role) for family in NETS.values() for role in ("generator", "discriminator"))
     )
 
 
@@ -148,9 +154,9 @@ def test_every_option_is_supported_by_some_network():
             "{player}.depth is 5, but images of 48x24 can be halved 4 times: set it to 4 or less",
         ),
         (
-            {"network": "resnet", "attention_resolution": 10},
+            {"network": "resnet", "options": {"attention_resolution": 10}},
             0,
-            "{player}.attention_resolution is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
+            "{player}.options.attention_resolution is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
         ),
     ],
     ids=str,
@@ -158,3 +164,42 @@ def test_every_option_is_supported_by_some_network():
 def test_invalid_networks_raise(role, options, classes, sentence):
     with pytest.raises(CardiganError, match=sentence.replace("{player}", role)):
         build(role, ImageSpec(1, 48, 24, classes), **options)
+
+
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
+@pytest.mark.parametrize(
+    ("network", "options", "sentence"),
+    [
+        (
+            "dcgan",
+            {"attention_resolution": 8},
+            "options.attention_resolution is given, but the .* no options of its own",
+        ),
+        (
+            "resnet",
+            {"attention": 8},
+            "options.attention is given, .* only the options attention_resolution: leave it out",
+        ),
+        ("resnet", {"attention_resolution": "8"}, "options.attention_resolution is '8': expected int"),
+        ("resnet", {"attention_resolution": -8}, "options.attention_resolution is -8, but the shorter sides"),
+    ],
+)
+def test_invalid_options_raise(role, network, options, sentence):
+    with pytest.raises(CardiganError, match=sentence):
+        build(role, ImageSpec(1, 32, 32, 0), network=network, options=options)
+
+
+def test_options_of_builtin_networks_are_flags():
+    """The command line knows them without importing torch."""
+    all_options = {
+        name: value
+        for architecture in NETS.values()
+        for role in ("generator", "discriminator")
+        for name, value in architecture.default_options(role).items()
+    }
+    assert all_options == BUILTIN_OPTIONS
+
+
+def test_default_options_are_filled_in():
+    config = NetworkConfig(network="resnet")
+    assert with_all_options(config, "generator").options == {"attention_resolution": 0} and config.options == {}

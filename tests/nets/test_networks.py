@@ -16,7 +16,7 @@ WIDTHS = {"dcgan": 4, "resnet": 4, "r3gan": 4, "mlp": 32}
 SIZES = [(8, 8), (28, 28), (32, 32), (33, 20), (64, 48)]
 GENERATOR_OPTIONS = [
     ("dcgan", {"spectral_norm": True, "normalization": "batch", "conditioning": "projection"}),
-    ("resnet", {"spectral_norm": True, "normalization": "batch", "attention_resolution": 8, "depth": 2}),
+    ("resnet", {"spectral_norm": True, "normalization": "batch", "options": {"attention_resolution": 8}, "depth": 2}),
     ("resnet", {"normalization": "batch-no-scale"}),
     ("r3gan", {"depth": 1, "conditioning": "projection"}),
     ("mlp", {"spectral_norm": True, "depth": 3, "conditioning": "projection"}),
@@ -26,7 +26,7 @@ GENERATOR_OPTIONS = [
 ]
 DISCRIMINATOR_OPTIONS = [
     ("dcgan", {"spectral_norm": True, "minibatch_stddev": 4, "conditioning": "projection"}),
-    ("resnet", {"spectral_norm": True, "minibatch_stddev": 2, "attention_resolution": 8, "depth": 2}),
+    ("resnet", {"spectral_norm": True, "minibatch_stddev": 2, "options": {"attention_resolution": 8}, "depth": 2}),
     ("r3gan", {"depth": 1, "minibatch_stddev": 4}),
     ("mlp", {"spectral_norm": True, "minibatch_stddev": 4, "depth": 1, "conditioning": "projection"}),
     ("dcgan", {"conditioning": "one-hot"}),
@@ -147,7 +147,7 @@ def test_spectral_norm_covers_every_weight(network, role):
     options = {
         "conditioning": "projection",
         "spectral_norm": True,
-        **({"attention_resolution": 8} if network == "resnet" else {}),
+        **({"options": {"attention_resolution": 8}} if network == "resnet" else {}),
     }
     built = {"generator": generator, "discriminator": discriminator}[role](network, ImageSpec(1, 16, 16, 3), **options)
     layers = [

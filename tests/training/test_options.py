@@ -233,11 +233,16 @@ def test_ada_probability_rises_with_overfitting():
         ),
         (
             {**UNPENALIZED, "discriminator.spectral_norm": True, "discriminator.normalization": "batch"},
-            "normalization 'none' and attention_resolution 0",
+            "normalization 'none' and no attention",
         ),
         (
-            {**UNPENALIZED, **RESNETS, "discriminator.spectral_norm": True, "discriminator.attention_resolution": 8},
-            "normalization 'none' and attention_resolution 0",
+            {
+                **UNPENALIZED,
+                **RESNETS,
+                "discriminator.spectral_norm": True,
+                "discriminator.options.attention_resolution": 8,
+            },
+            "normalization 'none' and no attention",
         ),
         ({"n_critic": 5}, "images is 64: expected at least 80"),
         ({"ema.half_life_images": 0}, "no average is kept"),
@@ -289,7 +294,7 @@ def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "open_datasets", decoded)
     for changes in (
         {"objective.loss": "hinges"},
-        {"generator.attention_resolution": 8},
+        {"generator.options.attention_resolution": 8},
         UNPENALIZED,
         {"augment.operations": "cutoff", "augment.target": 0.5},
     ):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cardigan.cli.parsing import flag_value, parse
-from cardigan.config import BUILTIN_PENALTIES, Config
+from cardigan.config import BUILTIN_OPTIONS, BUILTIN_PENALTIES, Config
 from cardigan.errors import CardiganError
 from cardigan.overrides import flatten, override
 from cardigan.recipes import config_for
@@ -59,12 +59,10 @@ class TrainOptions:
 def main(argv: list[str], started_at: float) -> int:
     """Train a GAN; return the exit code."""
     base = _base_settings(argv)
-    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_penalties(base)))
+    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_tables(base)))
     if options.source and options.source != base.data.source:  # an option came before the source
         base = _base_settings([options.source, *argv])
-        options = parse(
-            TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_penalties(base))
-        )
+        options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_tables(base)))
     if not options.source:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if flag_value("--data.source", argv):
@@ -93,13 +91,42 @@ def main(argv: list[str], started_at: float) -> int:
     return EXIT_CODES.get(run.stopped_by, 0)
 
 
-def _with_all_penalties(settings: Config) -> Config:
-    """Return the settings with a weight for every known penalty (0 if off), so that each one is an option."""
-    penalties = sys.modules.get("cardigan.objective.penalties")  # imported already if a plug-in added one
-    names = BUILTIN_PENALTIES if penalties is None else tuple(penalties.PENALTIES)
-    settings = replace(settings, objective=replace(settings.objective))
-    object.__setattr__(settings.objective, "penalties", {**dict.fromkeys(names, 0.0), **settings.objective.penalties})
+TABLES = ("objective.penalties", "generator.options", "discriminator.options")
+"""Settings that are tables of names and values."""
+
+
+def _with_all_tables(settings: Config) -> Config:
+    """Return the settings with a value for every known penalty (0 if off) and network option, so that each is a flag.
+
+    The values that nobody gave are taken out again by `_explicit_settings`.
+    """
+    settings = replace(
+        settings,
+        objective=replace(settings.objective),
+        generator=replace(settings.generator),
+        discriminator=replace(settings.discriminator),
+    )
+    for table in TABLES:
+        section, name = table.split(".")
+        values = {**_table_defaults(table), **getattr(getattr(settings, section), name)}
+        object.__setattr__(getattr(settings, section), name, values)
     return settings
+
+
+def _table_defaults(table: str) -> dict[str, bool | int | float | str]:
+    """Return every known entry of a table with its default. Modules that plug-ins extend are imported by them."""
+    section, _ = table.split(".")
+    if section == "objective":
+        penalties = sys.modules.get("cardigan.objective.penalties")
+        return dict.fromkeys(BUILTIN_PENALTIES if penalties is None else penalties.PENALTIES, 0.0)
+    nets = sys.modules.get("cardigan.nets.table")
+    if nets is None:
+        return dict(BUILTIN_OPTIONS)
+    return {
+        name: value
+        for architecture in nets.NETS.values()
+        for name, value in architecture.default_options(section).items()
+    }
 
 
 def _with_studio(
@@ -116,19 +143,22 @@ def _with_studio(
 def _explicit_settings(options: TrainOptions, argv: list[str], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the settings given by options and the config file, by dotted name. Others may be chosen automatically."""
     settings, defaults = flatten(options.settings), dict(defaults)
-    penalties, default_penalties = settings.pop("objective.penalties"), defaults.pop("objective.penalties")
-    for name in _with_all_penalties(options.settings).objective.penalties:
-        settings[f"objective.penalties.{name}"] = penalties.get(name, 0.0)
-        defaults[f"objective.penalties.{name}"] = default_penalties.get(name, 0.0)
+    for table in TABLES:
+        values, before = settings.pop(table), defaults.pop(table)
+        known = _table_defaults(table)
+        for name in {**known, **before, **values}:
+            settings[f"{table}.{name}"] = values.get(name, known.get(name, 0.0))
+            defaults[f"{table}.{name}"] = before.get(name, known.get(name, 0.0))
     file = flag_value("--config", argv)
-    named = set(_read_settings(Path(file))) if file else set()
+    in_file = _read_settings(Path(file)) if file else {}
+    named = {*in_file, *(f"{table}.{name}" for table in TABLES for name in in_file.get(table, ()))}
     named |= {
         name
         for name in settings
         for flag_name in (name, name.replace("_", "-"))
         if flag_value(f"--{flag_name}", argv) is not None
     }
-    if "objective.penalties" in named:  # a whole table in the config file
+    if "objective.penalties" in named:  # the whole table: those that it leaves out are off
         named |= {name for name in settings if name.startswith("objective.penalties.")}
     explicit = {name: value for name, value in settings.items() if name in named or value != defaults[name]}
     for name in ("recipe", "data.source"):

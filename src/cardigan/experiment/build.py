@@ -150,13 +150,15 @@ def build_step_config(config: Config, devices: Devices) -> StepConfig:
             )
     # Batch normalization and attention have unbounded learned scales.
     is_lipschitz = (
-        discriminator.spectral_norm and discriminator.normalization == "none" and not discriminator.attention_resolution
+        discriminator.spectral_norm
+        and discriminator.normalization == "none"
+        and not discriminator.options.get("attention_resolution")
     )
     if not (loss.bounded_below or config.objective.penalties or is_lipschitz):
         raise CardiganError(
             f"objective.loss is {config.objective.loss!r} and nothing bounds D's gradient, so the loss has no minimum: "
             "set objective.penalties.wgan_gp (the paper's is 10), another penalty, or discriminator.spectral_norm, "
-            "with discriminator.normalization 'none' and attention_resolution 0."
+            "with discriminator.normalization 'none' and no attention."
         )
     return StepConfig(loss, config.objective, config.conditional, devices, config.gradient_accumulation)
 

@@ -1,7 +1,4 @@
-"""Feature layers of each network, in the order they are computed.
-
-The only file of this package that names the networks.
-"""
+"""Feature layers of a network, in the order they are computed, as its class names them (`nets/interface.py`)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,23 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cardigan.errors import CardiganError
-from cardigan.nets.dcgan import DcganDiscriminator, DcganGenerator
 from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
 from cardigan.nets.pacgan import PacDiscriminator
-from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
-from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
-
-FEATURE_MODULES: dict[type[nn.Module], str] = {
-    **{DcganGenerator: "norms", ResnetGenerator: "up_stages", R3ganGenerator: "blocks", MlpGenerator: "hidden"},
-    **{
-        DcganDiscriminator: "norms",
-        ResnetDiscriminator: "layers",
-        R3ganDiscriminator: "blocks",
-        MlpDiscriminator: "hidden",
-    },
-}
-"""Attribute with each network's feature modules. Outputs are pre-activation feature maps; in `mlp`, single units."""
 
 
 def generator_layers(generator: Generator) -> list[nn.Module]:
@@ -40,12 +22,13 @@ def discriminator_layers(discriminator: Discriminator) -> list[nn.Module]:
     return _layers(discriminator)
 
 
-def _layers(network: nn.Module) -> list[nn.Module]:
-    if type(network) not in FEATURE_MODULES:
+def _layers(network: Generator | Discriminator) -> list[nn.Module]:
+    if not network.feature_modules:
         raise CardiganError(
-            f"The feature layers of {type(network).__name__} are unknown: add them in explore/layers.py."
+            f"{type(network).__name__} does not say which of its layers are features: "
+            "its class has to set feature_modules (docs/guides/extend.md)."
         )
-    return list(getattr(network, FEATURE_MODULES[type(network)]))
+    return list(getattr(network, network.feature_modules))
 
 
 def check_not_packed(discriminator: nn.Module) -> None:

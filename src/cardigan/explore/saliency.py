@@ -3,7 +3,7 @@
 Reads one checkpoint's networks; changes no weight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ from cardigan.explore.layers import check_not_packed, discriminator_layers, laye
 from cardigan.explore.views import ImageRow
 from cardigan.models.run_networks import RunNetworks
 from cardigan.models.sampling import SAMPLE_BATCH_SIZE, validate_labels
-from cardigan.nets.interface import Discriminator
+from cardigan.nets.interface import Discriminator, mean_over_heads
 from cardigan.nets.mlp import MlpDiscriminator
 from cardigan.pixels import decode
-from cardigan.shapes import Images, Labels, Logits, Pixels
+from cardigan.shapes import Images, Labels, Pixels
 
 NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR = (246.0, 246.0, 244.0), (24.0, 84.0, 176.0), (222.0, 96.0, 12.0)
 """Colors of a zero, a most negative and a most positive gradient; safe for color-blind readers."""
@@ -29,8 +29,8 @@ NUM_FEATURES, NUM_EXAMPLES = 8, 6
 HEATMAP_QUANTILE = 0.995
 
 
-def discriminator_logits(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Logits:
-    """Return D's logits. Larger means more real; the meaning of 0 depends on the loss.
+def discriminator_logits(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Float[Tensor, " image"]:
+    """Return D's logits, the mean over its heads. Larger means more real; the meaning of 0 depends on the loss.
 
     With minibatch standard deviation, the groups are formed from the given images, 64 at a time.
     Raises CardiganError for a D with pac > 1, images of another size, and missing, unexpected or invalid labels.
@@ -39,7 +39,7 @@ def discriminator_logits(networks: RunNetworks, pixels: Pixels, labels: Labels |
     with torch.no_grad():
         return torch.cat(
             [
-                networks.discriminator(images, classes).float().cpu()
+                mean_over_heads(networks.discriminator(images, classes)).float().cpu()
                 for images, classes in _batches(networks, pixels, labels)
             ]
         )
@@ -55,7 +55,7 @@ def input_gradient(networks: RunNetworks, pixels: Pixels, labels: Labels | None)
     with torch.enable_grad():
         for images, classes in _batches(networks, pixels, labels):
             images.requires_grad_()
-            (gradient,) = torch.autograd.grad(networks.discriminator(images, classes).sum(), images)
+            (gradient,) = torch.autograd.grad(mean_over_heads(networks.discriminator(images, classes)).sum(), images)
             gradients.append(gradient.float().cpu())
     return torch.cat(gradients)
 
@@ -166,15 +166,11 @@ def _check_inputs(networks: RunNetworks, pixels: Pixels, labels: Labels | None) 
         )
 
 
-def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> list[tuple[Images, Labels | None]]:
+def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Iterator[tuple[Images, Labels | None]]:
     device = network_device(networks.discriminator)
-    return [
-        (
-            decode(pixels[start : start + SAMPLE_BATCH_SIZE]).to(device),
-            None if labels is None else labels[start : start + SAMPLE_BATCH_SIZE].to(device),
-        )
-        for start in range(0, len(pixels), SAMPLE_BATCH_SIZE)
-    ]
+    for start in range(0, len(pixels), SAMPLE_BATCH_SIZE):
+        batch = slice(start, start + SAMPLE_BATCH_SIZE)
+        yield decode(pixels[batch]).to(device), None if labels is None else labels[batch].to(device)
 
 
 def network_device(network: Discriminator) -> torch.device:

@@ -9,6 +9,7 @@ from cardigan.errors import CardiganError
 from cardigan.files.tensors import read_tensors
 from cardigan.models.hub import WEIGHTS_FILE, is_hub_address
 from cardigan.models.snapshot import Snapshot, read_snapshot
+from cardigan.nets.frozen import Frozen
 from cardigan.nets.interface import Discriminator
 from cardigan.nets.table import build_discriminator, build_networks
 from cardigan.run.checkpoint import list_checkpoints
@@ -79,5 +80,8 @@ def _read(file: Path) -> RunNetworks:
         raise CardiganError(
             f"{file} does not hold the discriminator that its header describes: use another checkpoint."
         )
+    if any(isinstance(module, Frozen) for module in discriminator.modules()):
+        # The checkpoint has only the hash of frozen weights: make them again, from the seed or from their own file.
+        _, discriminator = build_networks(snapshot.config, snapshot.spec)
     discriminator.load_state_dict(tensors, assign=True)
     return RunNetworks(snapshot, discriminator.eval().requires_grad_(False), snapshot.images_seen)

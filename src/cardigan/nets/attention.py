@@ -44,7 +44,9 @@ def _max_pool_2x2(x: FeatureMaps) -> Float[Tensor, "batch channel half_height ha
     return largest
 
 
-def attention_size(side: int, sizes: Iterable[tuple[int, int]], network: str) -> tuple[int, int] | None:
+def attention_size(
+    side: bool | int | float | str, sizes: Iterable[tuple[int, int]], network: str
+) -> tuple[int, int] | None:
     """Return the largest of a network's map sizes whose shorter side is `side`, or None if `side` is 0.
 
     Raises CardiganError if no map has that side.
@@ -54,7 +56,7 @@ def attention_size(side: int, sizes: Iterable[tuple[int, int]], network: str) ->
     if side and not matching:
         sides = ", ".join(str(shorter) for shorter in sorted({min(size) for size in all_sizes}))
         raise CardiganError(
-            f"{network}.attention_resolution is {side}, but the shorter sides of the {network}'s maps are {sides}: "
-            "set one of them, or 0 for none."
+            f"{network}.options.attention_resolution is {side}, but the shorter sides of the {network}'s maps are "
+            f"{sides}: set one of them, or 0 for none."
         )
     return max(matching, default=None)

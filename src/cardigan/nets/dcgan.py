@@ -25,6 +25,8 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 class DcganGenerator(Generator):
     """Transposed convolutions from 1x1 to the image size, with ReLU between them and tanh at the end."""
 
+    feature_modules = "norms"
+
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
         levels = stages(spec.height, spec.width, config.depth, "generator")[::-1]
@@ -60,6 +62,8 @@ class DcganDiscriminator(Discriminator):
     With `projection` conditioning, the logit also contains the projection of the last features, summed over the image,
     on the class embedding.
     """
+
+    feature_modules = "norms"
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

@@ -1,11 +1,16 @@
 """The interfaces of generator and discriminator: modules whose only public method is `forward`.
 
+A discriminator may have several heads, each with its own logit. Losses are means over images and heads; everything
+that needs one number per image takes `mean_over_heads`.
+
 Labels are required if the networks are class-conditional (`ImageSpec.num_classes > 0`), and not allowed otherwise.
 """
 
 from abc import abstractmethod
+from typing import ClassVar
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from cardigan.shapes import Images, Labels, Latents, Logits
 
@@ -13,12 +18,24 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 class Generator(nn.Module):
     """Maps latents to images."""
 
+    feature_modules: ClassVar[str] = ""
+    """The attribute that holds the modules whose outputs are the network's features, in the order computed: feature
+    maps before their activation, or units. What the studio and `cardigan.explore` show; without it they decline."""
+
     @abstractmethod
     def forward(self, z: Latents, labels: Labels | None = None) -> Images: ...
 
 
 class Discriminator(nn.Module):
-    """Maps images to one logit per image. Larger means more real."""
+    """Maps images to one logit per image, [batch], or per image and head, [batch, heads]. Larger means more real."""
+
+    feature_modules: ClassVar[str] = ""
+    """As in `Generator`."""
 
     @abstractmethod
     def forward(self, images: Images, labels: Labels | None = None) -> Logits: ...
+
+
+def mean_over_heads(logits: Logits) -> Float[Tensor, " batch"]:
+    """Return one logit per image: the mean over the heads, if there are several."""
+    return logits.flatten(1).mean(dim=1) if logits.dim() > 1 else logits

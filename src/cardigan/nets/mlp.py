@@ -24,6 +24,8 @@ MAXOUT_PIECES = 5
 class MlpGenerator(Generator):
     """`depth` hidden layers of `width` ReLU units, with tanh at the end."""
 
+    feature_modules = "hidden"
+
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
         self.image_shape = (spec.channels, spec.height, spec.width)
@@ -60,6 +62,8 @@ class MlpDiscriminator(Discriminator):
 
     Labels enter as a one-hot vector concatenated to the pixels, or as a projection of the last features.
     """
+
+    feature_modules = "hidden"
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

@@ -44,6 +44,8 @@ class R3ganGenerator(Generator):
     `pixels.encode` clips images to [-1, 1].
     """
 
+    feature_modules = "blocks"
+
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
         levels, depth = stages(spec.height, spec.width)[::-1], config.depth or DEFAULT_DEPTH
@@ -70,6 +72,8 @@ class R3ganDiscriminator(Discriminator):
 
     The head reads each channel's inner product with a learned map.
     """
+
+    feature_modules = "blocks"
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

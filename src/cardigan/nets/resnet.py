@@ -39,11 +39,15 @@ RESIDUAL_GAIN, UNIT_GAIN = 2**0.5, 1.0
 class ResnetGenerator(Generator):
     """A linear map of z to the smallest size, upsampling blocks, normalization, ReLU, a convolution and tanh."""
 
+    feature_modules = "up_stages"
+
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
         levels, depth = stages(spec.height, spec.width)[::-1], config.depth or DEFAULT_DEPTH
         channels = channels_per_stage(config.width, len(levels))[::-1]
-        attention_at = attention_size(config.attention_resolution, [step.large_size for step in levels], "generator")
+        attention_at = attention_size(
+            config.options["attention_resolution"], [step.large_size for step in levels], "generator"
+        )
         conditional_norm = config.normalization == "batch"
         norm = partial(ConditionalNorm, config.normalization, spec.num_classes if conditional_norm else 0)
         self.latent = ConditionalLatent(
@@ -74,12 +78,14 @@ class ResnetGenerator(Generator):
 class ResnetDiscriminator(Discriminator):
     """Downsampling blocks and one block without downsampling, ReLU, the sum over the image, and a head."""
 
+    feature_modules = "layers"
+
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
         levels, depth = stages(spec.height, spec.width), config.depth or DEFAULT_DEPTH
         channels = channels_per_stage(config.width, len(levels))
         attention_at = attention_size(
-            config.attention_resolution, [step.small_size for step in levels], "discriminator"
+            config.options["attention_resolution"], [step.small_size for step in levels], "discriminator"
         )
         layers: list[nn.Module] = []
         for narrow, wide, step in zip([spec.channels, *channels], channels, levels, strict=False):

@@ -4,10 +4,11 @@ Does not know training; `experiment/build.py` builds the networks of a run with 
 """
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from cardigan.checks import validate_type
 from cardigan.config import Config, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
@@ -23,30 +24,40 @@ from cardigan.nets.summary import summarize_model as summarize_model
 from cardigan.rng import stream, use_generator
 
 NetworkRole = Literal["generator", "discriminator"]
-COMMON_OPTIONS = {"network", "width"}
+OptionValue = bool | int | float | str
+COMMON_FIELDS = {"network", "width", "options"}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """G and D of one architecture, and the fields of NetworkConfig that each reads besides name and width."""
+    """G and D of one architecture, and the settings that each of them reads."""
 
     generator: Callable[[NetworkConfig, int, ImageSpec], Generator]
+    """Builds G from its config, the latent size and the image spec. Every option has a value then."""
     discriminator: Callable[[NetworkConfig, ImageSpec], Discriminator]
-    generator_options: tuple[str, ...] = ()
-    discriminator_options: tuple[str, ...] = ()
+    """Builds D from its config and the image spec."""
+    generator_fields: tuple[str, ...] = ()
+    """Fields of NetworkConfig that G reads, besides the name and the width."""
+    discriminator_fields: tuple[str, ...] = ()
+    generator_options: Mapping[str, OptionValue] = field(default_factory=dict)
+    """G's own settings (`NetworkConfig.options`) with their defaults, which also tell their types."""
+    discriminator_options: Mapping[str, OptionValue] = field(default_factory=dict)
     supports_one_hot: bool = False
     """Whether it accepts one-hot labels. Every network accepts learned embeddings."""
 
-    def supported_options(self, role: NetworkRole) -> set[str]:
-        return {*COMMON_OPTIONS, *(self.generator_options if role == "generator" else self.discriminator_options)}
+    def supported_fields(self, role: NetworkRole) -> set[str]:
+        return {*COMMON_FIELDS, *(self.generator_fields if role == "generator" else self.discriminator_fields)}
+
+    def default_options(self, role: NetworkRole) -> Mapping[str, OptionValue]:
+        return self.generator_options if role == "generator" else self.discriminator_options
 
 
 NETS = {
     "dcgan": Architecture(
         DcganGenerator,
         DcganDiscriminator,
-        generator_options=("depth", "normalization", "spectral_norm", "conditioning", "initialization"),
-        discriminator_options=(
+        generator_fields=("depth", "normalization", "spectral_norm", "conditioning", "initialization"),
+        discriminator_fields=(
             "depth",
             "normalization",
             "spectral_norm",
@@ -59,36 +70,36 @@ NETS = {
     "resnet": Architecture(
         ResnetGenerator,
         ResnetDiscriminator,
-        generator_options=(
+        generator_fields=(
             "depth",
             "normalization",
             "spectral_norm",
-            "attention_resolution",
             "conditioning",
             "initialization",
         ),
-        discriminator_options=(
+        discriminator_fields=(
             "depth",
             "spectral_norm",
-            "attention_resolution",
             "minibatch_stddev",
             "conditioning",
             "initialization",
         ),
+        generator_options={"attention_resolution": 0},
+        discriminator_options={"attention_resolution": 0},
         supports_one_hot=False,
     ),
     "r3gan": Architecture(
         R3ganGenerator,
         R3ganDiscriminator,
-        generator_options=("depth", "conditioning"),
-        discriminator_options=("depth", "minibatch_stddev", "conditioning"),
+        generator_fields=("depth", "conditioning"),
+        discriminator_fields=("depth", "minibatch_stddev", "conditioning"),
         supports_one_hot=False,
     ),
     "mlp": Architecture(
         MlpGenerator,
         MlpDiscriminator,
-        generator_options=("depth", "spectral_norm", "conditioning"),
-        discriminator_options=("depth", "spectral_norm", "minibatch_stddev", "conditioning"),
+        generator_fields=("depth", "spectral_norm", "conditioning"),
+        discriminator_fields=("depth", "spectral_norm", "minibatch_stddev", "conditioning"),
         supports_one_hot=True,
     ),
 }
@@ -96,15 +107,15 @@ NETS = {
 
 def build_generator(config: Config, spec: ImageSpec) -> Generator:
     """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
-    return _architecture_for(config.generator, "generator", spec).generator(config.generator, config.latent.size, spec)
+    architecture = _architecture_for(config.generator, "generator", spec)
+    return architecture.generator(with_all_options(config.generator, "generator"), config.latent.size, spec)
 
 
 def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
     """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
     pac_image_spec = pac_spec(spec, config.pac)
-    inner = _architecture_for(config.discriminator, "discriminator", pac_image_spec).discriminator(
-        config.discriminator, pac_image_spec
-    )
+    architecture = _architecture_for(config.discriminator, "discriminator", pac_image_spec)
+    inner = architecture.discriminator(with_all_options(config.discriminator, "discriminator"), pac_image_spec)
     return PacDiscriminator(inner, config.pac) if config.pac > 1 else inner
 
 
@@ -114,24 +125,43 @@ def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discrimi
         return build_generator(config, spec), build_discriminator(config, spec)
 
 
-def unsupported_options(config: NetworkConfig, role: NetworkRole) -> list[str]:
+def with_all_options(config: NetworkConfig, role: NetworkRole) -> NetworkConfig:
+    """Return the config with a value for each option of its network.
+
+    Raises CardiganError for an option that the network does not have, or a value of another type.
+    """
+    defaults = _find_architecture(config).default_options(role)
+    available = f"only the options {', '.join(defaults)}" if defaults else "no options of its own"
+    for name in config.options:
+        if name not in defaults:
+            raise CardiganError(
+                f"{role}.options.{name} is given, but the {role} of {config.network} has {available}: leave it out."
+            )
+    given = {
+        name: validate_type(value, type(defaults[name]), f"{role}.options.{name}")
+        for name, value in config.options.items()
+    }
+    return replace(config, options={**defaults, **given})
+
+
+def unsupported_fields(config: NetworkConfig, role: NetworkRole) -> list[str]:
     """Return the fields with a value other than the default that this network does not support."""
-    supported = _find_architecture(config).supported_options(role)
+    supported = _find_architecture(config).supported_fields(role)
     return [
-        field.name
-        for field in dataclasses.fields(config)
-        if field.name not in supported and getattr(config, field.name) != field.default
+        item.name
+        for item in dataclasses.fields(config)
+        if item.name not in supported and getattr(config, item.name) != item.default
     ]
 
 
 def _architecture_for(config: NetworkConfig, role: NetworkRole, spec: ImageSpec) -> Architecture:
     architecture = _find_architecture(config)
-    for option in unsupported_options(config, role):
-        supporting = [name for name, other in NETS.items() if option in other.supported_options(role)]
+    for name in unsupported_fields(config, role):
+        supporting = [network for network, other in NETS.items() if name in other.supported_fields(role)]
         alternatives = f", or choose a network that does ({', '.join(supporting)})" if supporting else ""
         raise CardiganError(
-            f"{role}.{option} is {getattr(config, option)!r}, but the {role} of {config.network} does not read it: "
-            f"set it to {getattr(NetworkConfig(), option)!r}{alternatives}."
+            f"{role}.{name} is {getattr(config, name)!r}, but the {role} of {config.network} does not read it: "
+            f"set it to {getattr(NetworkConfig(), name)!r}{alternatives}."
         )
     if config.conditioning == "one-hot" and not architecture.supports_one_hot:
         raise CardiganError(

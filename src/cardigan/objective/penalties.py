@@ -3,7 +3,7 @@
 A penalty is one `Penalty` in `PENALTIES`; its weight is `objective.penalties[name]`. A plug-in adds lines to the
 table. The penalties here assume that each logit depends on its own image alone or, where D sees packs
 (arXiv:1712.04086), on its own pack. With batch normalization or minibatch standard deviation in D they are computed
-as if that held.
+as if that held. Where D has several heads, they take the gradient of the mean over its heads.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.errors import unknown
-from cardigan.shapes import Images, Scalar
+from cardigan.shapes import Images, Logits, Scalar
 
-Critic = Callable[[Images], Float[Tensor, " logit"]]
+Critic = Callable[[Images], Logits]
 """D with its labels filled in."""
 
 
@@ -28,8 +28,8 @@ class PenaltyInputs:
     critic: Critic
     real: Images
     fake: Images
-    real_logits: Float[Tensor, " logit"]
-    fake_logits: Float[Tensor, " logit"]
+    real_logits: Logits
+    fake_logits: Logits
     interpolation: Float[Tensor, " batch"] | None = None
     """Uniform on [0, 1), equal for all images of a pack. None unless a penalty declares it."""
     noise: Images | None = None
@@ -52,7 +52,7 @@ class Penalty:
     """Whether batch normalization in D makes it meaningless, as for WGAN-GP (arXiv:1704.00028, section 4)."""
 
 
-def zero_centered_penalty(logits: Float[Tensor, " logit"], images: Images) -> Scalar:
+def zero_centered_penalty(logits: Logits, images: Images) -> Scalar:
     """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on generated
     ones.
 
@@ -90,9 +90,10 @@ def one_centered_penalty(critic: Critic, points: Images) -> Scalar:
     return ((input_gradients(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
 
 
-def input_gradients(logits: Float[Tensor, " logit"], images: Images) -> Float[Tensor, "logit value"]:
-    """Return the gradient of each logit with respect to its images, one row per logit."""
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+def input_gradients(logits: Logits, images: Images) -> Float[Tensor, "logit value"]:
+    """Return the gradient of each logit with respect to its images, one row per logit; of several heads, their mean."""
+    num_heads = logits[:1].numel()
+    (gradient,) = torch.autograd.grad(logits.sum() / num_heads, images, create_graph=True)
     return gradient.float().reshape(len(logits), -1)
 
 

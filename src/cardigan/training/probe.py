@@ -14,6 +14,7 @@ from cardigan.data.batches import Batches
 from cardigan.data.source import ImageSource
 from cardigan.hardware.metal import is_metal
 from cardigan.latents.sampling import training_latents
+from cardigan.nets.interface import mean_over_heads
 from cardigan.pixels import decode
 from cardigan.rng import stream
 from cardigan.shapes import Images, Labels, Pixels
@@ -70,14 +71,19 @@ class TrainingProbe:
                 )
         values = {
             **diversity_metrics(fake, real.images),
-            **discriminator_metrics({name: kind_logits.float() for name, kind_logits in logits.items()}),
+            **discriminator_metrics(
+                {name: mean_over_heads(kind_logits).float() for name, kind_logits in logits.items()}
+            ),
             **self._memorization_metrics(fake, holdout_batch),
         }
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     @torch.no_grad()
     def logits(self, state: TrainState, pixels: Pixels, labels: Labels | None) -> list[float]:
-        """Return D's logit for each image, with batch statistics of these images. Return an empty list for packs."""
+        """Return D's logit for each image (the mean over its heads), with batch statistics of these images.
+
+        The list is empty for packs.
+        """
         if self.config.pac > 1:
             return []
         discriminator, device = (
@@ -86,7 +92,7 @@ class TrainingProbe:
         )
         with self.step_config.devices.autocast():
             logits = discriminator(decode(pixels.to(device)), None if labels is None else labels.to(device))
-        return [round(logit, 4) for logit in logits.float().flatten().tolist()]
+        return [round(logit, 4) for logit in mean_over_heads(logits).float().tolist()]
 
     def _holdout_batch(self, count: int, rng: torch.Generator) -> tuple[Images, Labels] | None:
         if self.holdout is None or len(self.holdout) < count:

@@ -32,7 +32,7 @@ SEEDS = ["0", "1", "7", "123456789012", str(2**63 - 1)]
 NETWORKS = {
     "conditional": ("dcgan", 5, {"normalization": "batch", "channels": 1}),
     "unconditional": ("dcgan", 0, {"channels": 4, "size": (16, 16), "latent": 7}),
-    "resnet": ("resnet", 3, {"normalization": "batch", "attention_resolution": 9, "channels": 3}),
+    "resnet": ("resnet", 3, {"normalization": "batch", "options": {"attention_resolution": 9}, "channels": 3}),
     "r3gan": ("r3gan", 2, {"depth": 1, "channels": 3}),
     "mnist": ("dcgan", 10, {"normalization": "batch", "size": (32, 32), "latent": 64, "width": 32}),
     "mlp": ("mlp", 30, {"conditioning": "one-hot", "channels": 2, "size": (8, 12), "distribution": "uniform"}),

@@ -32,8 +32,8 @@ OPTIONS = {
         {"normalization": "batch-no-scale", "depth": 4},
     ],
     "resnet": [
-        {"normalization": "batch", "attention_resolution": 9, "spectral_norm": True},
-        {"attention_resolution": 18, "depth": 2},
+        {"normalization": "batch", "options": {"attention_resolution": 9}, "spectral_norm": True},
+        {"options": {"attention_resolution": 18}, "depth": 2},
     ],
     "r3gan": [{"depth": 1}],
     "mlp": [{"conditioning": "one-hot"}, {"depth": 3, "spectral_norm": True}],

@@ -21,7 +21,6 @@ from torch.nn.functional import one_hot
 from cardigan.data.source_names import default_run_name
 from cardigan.errors import CardiganError
 from cardigan.explore.directions import Directions, principal_directions
-from cardigan.explore.layers import FEATURE_MODULES
 from cardigan.exports.checking import largest_difference, pytorch_generate_fn
 from cardigan.exports.webpage.interpreter import run_program
 from cardigan.exports.webpage.lowering import lower_generator
@@ -118,7 +117,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Return the model data for the page's script."""
     config, spec = snapshot.config, snapshot.spec
-    has_directions, latent_size = type(snapshot.generator) in FEATURE_MODULES, program.latent_size
+    has_directions, latent_size = bool(snapshot.generator.feature_modules), program.latent_size
     directions = (
         principal_directions(snapshot, min(NUM_SLIDERS, latent_size), max(2000, 2 * latent_size))
         if has_directions
