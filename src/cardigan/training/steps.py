@@ -277,7 +277,7 @@ def discriminator_forward(
     real = real.detach().requires_grad_("real" in gradients_of)
     fake = fake.detach().requires_grad_("fake" in gradients_of)
 
-    def critic(images: Images) -> Float[Tensor, "logit *heads"]:
+    def critic(images: Images) -> Float[Tensor, "logit *heads"]:  # noqa: F821 - jaxtyping
         with step_config.devices.autocast():
             return discriminator(images, labels)
 
