@@ -17,7 +17,7 @@ from cardigan.run.checkpoint import (
     save_checkpoint,
 )
 from cardigan.run.directory import RunDirectory, latest_run, lock_for_training, reserve_run
-from cardigan.run.journal import Event, Journal, read_events
+from cardigan.run.journal import REWIND_KINDS, Event, Journal, read_events, rewind
 
 
 def test_prune_keeps_last_three_and_best(tmp_path):
@@ -91,6 +91,13 @@ def test_journal_drops_incomplete_and_undone_lines(tmp_path):
         ("resume", 64),
         ("progress", 128),
     ]
+
+
+@pytest.mark.parametrize("kind", ["progress", "checkpoint", "fault", "stop", *sorted(REWIND_KINDS)])
+def test_rewind_undoes_later_entries(kind):
+    entries = [("a", 0), ("b", 64), ("c", 65), ("d", 10)]  # the last as in a damaged journal
+    kept = rewind(entries, Event(kind, 64, 1.0, {}), lambda entry: entry[1])
+    assert kept == ([entries[0], entries[1], entries[3]] if kind in {"resume", "rollback"} else entries)
 
 
 def test_unwritable_path_error_is_one_line(tmp_path):
