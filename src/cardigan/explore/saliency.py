@@ -17,7 +17,7 @@ from cardigan.errors import CardiganError
 from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at, record_activations
 from cardigan.explore.views import ImageRow
 from cardigan.models.run_networks import RunNetworks
-from cardigan.models.sampling import SAMPLE_BATCH_SIZE, validate_labels
+from cardigan.models.sampling import validate_labels
 from cardigan.nets.interface import Discriminator
 from cardigan.nets.mlp import MlpDiscriminator
 from cardigan.pixels import decode
@@ -26,6 +26,7 @@ from cardigan.shapes import Images, Labels, Logits, Pixels
 NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR = (246.0, 246.0, 244.0), (24.0, 84.0, 176.0), (222.0, 96.0, 12.0)
 """Colors of a zero, a most negative and a most positive gradient; safe for color-blind readers."""
 NUM_FEATURES, NUM_EXAMPLES = 8, 6
+BATCH_SIZE = 64
 HEATMAP_QUANTILE = 0.995
 
 
@@ -170,10 +171,10 @@ def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> li
     device = network_device(networks.discriminator)
     return [
         (
-            decode(pixels[start : start + SAMPLE_BATCH_SIZE]).to(device),
-            None if labels is None else labels[start : start + SAMPLE_BATCH_SIZE].to(device),
+            decode(pixels[start : start + BATCH_SIZE]).to(device),
+            None if labels is None else labels[start : start + BATCH_SIZE].to(device),
         )
-        for start in range(0, len(pixels), SAMPLE_BATCH_SIZE)
+        for start in range(0, len(pixels), BATCH_SIZE)
     ]
 
 

@@ -74,9 +74,8 @@ def nearest_neighbors(
         torch.zeros(len(rows), dtype=torch.int64),
     )
     for left in range(0, len(candidates), TILE_SIZE):
-        columns = _centered(
-            candidates[left : left + TILE_SIZE]
-        )  # per tile, because all candidates as floats can take gigabytes
+        # Converted per tile, because all candidates as floats can take gigabytes.
+        columns = _centered(candidates[left : left + TILE_SIZE])
         halves = columns.square().sum(1) / 2
         for top in range(0, len(rows), TILE_SIZE):
             tile = slice(top, top + TILE_SIZE)

@@ -34,7 +34,7 @@ from cardigan.shapes import Pixels
 
 ClassCounts = Int64[Tensor, " class"]
 BUILTIN_NUM_SAMPLES = 2_000
-"""Samples for the quick score of built-in sources. A small number keeps it cheap."""
+"""Samples for the quick score of built-in sources. A small number keeps it fast."""
 NUM_SAMPLES = 1_000
 """Samples for other sources, and the maximum number of real images to compare with."""
 MIN_SAMPLES = 100
