@@ -1,7 +1,7 @@
 """Feature extractors by name. A distance is meaningful only with its extractor."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -55,8 +55,8 @@ class FeatureExtractor:
         return "inception_score" if self.distance_name == "fid" else "classifier_score"
 
 
-def shape_text(image_shape: ImageShape) -> str:
-    """Return a shape for a message: height x width x channels."""
+def shape_text(image_shape: Sequence[int]) -> str:
+    """Return an `ImageShape` for a message: height x width x channels."""
     channels, height, width = image_shape
     return f"{height}x{width}x{channels}"
 
