@@ -131,6 +131,16 @@ def defined_names(tree: ast.Module) -> set[str]:
     return found
 
 
+def test_name_of_stacked_mnist_is_written_once():
+    found = [
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == "stacked-mnist"
+    ]
+    assert found == ["cardigan.config"]
+
+
 def test_only_the_command_line_prints_and_nothing_unpickles():
     for path in MODULES.values():
         text = path.read_text(encoding="utf-8")

@@ -127,3 +127,36 @@ def test_ema_with_zero_decay_is_a_copy():
     averaged, live = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
     update_ema(averaged, live, 1.0)
     assert torch.equal(averaged.weight, live.weight)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("weight", [0.1, 0.5])
+def test_ema_of_several_steps_is_a_weighted_sum(weight, as_tensor):
+    """After n steps: (1 - w)^n of the start, and w (1 - w)^(n - k) of the model at step k."""
+    averaged, live = (torch.nn.Linear(3, 2, dtype=torch.float64) for _ in range(2))
+    starts = [parameter.detach().clone() for parameter in averaged.parameters()]
+    steps = [[torch.randn_like(start) for start in starts] for _ in range(4)]
+    for values in steps:
+        for parameter, value in zip(live.parameters(), values, strict=True):
+            parameter.data.copy_(value)
+        update_ema(averaged, live, torch.tensor(weight, dtype=torch.float64) if as_tensor else weight)
+    for index, (parameter, start) in enumerate(zip(averaged.parameters(), starts, strict=True)):
+        expected = (1 - weight) ** 4 * start
+        for step, values in enumerate(steps):
+            expected = expected + weight * (1 - weight) ** (3 - step) * values[index]
+        torch.testing.assert_close(parameter.data, expected, rtol=1e-12, atol=1e-12)
+    for parameter, value in zip(live.parameters(), steps[-1], strict=True):
+        assert torch.equal(parameter.data, value)  # the model itself does not move
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.5])
+def test_ema_copies_buffers(weight):
+    """Batch statistics and their integer counter are copied, whatever the weight."""
+    averaged, live = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    for _ in range(3):
+        live(torch.randn(8, 3))
+        update_ema(averaged, live, weight)
+        assert all(map(torch.equal, averaged.buffers(), live.buffers()))
+    assert averaged.num_batches_tracked.item() == 3 and averaged.num_batches_tracked.dtype == torch.int64
+    live(torch.randn(8, 3))
+    assert not torch.equal(averaged.running_mean, live.running_mean)  # a copy, not the same tensor

@@ -14,6 +14,10 @@ MIN_SIDE = 8
 ADA_RAMP_IMAGES = 500_000
 """The paper's (arXiv:2006.06676, section 3)."""
 EMA_RAMPUP_RATIO = 0.05
+STACKED_MNIST = "stacked-mnist"
+"""A built-in source (`data/stacked.py`) and its recipe."""
+BUILTIN_SOURCES = ("mnist", STACKED_MNIST)
+"""Sources that the package contains, for modules that do not read data."""
 BUILTIN_PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
 """The penalties of `objective/penalties.py`, for a command line that has not imported torch."""
 BUILTIN_OPTIONS: dict[str, bool | int | float | str] = {"attention_resolution": 0}

@@ -21,6 +21,12 @@ def first_line(error: BaseException, max_length: int = 120) -> str:
     return next(lines, type(error).__name__)[:max_length].rstrip(".")
 
 
+def error_reason(error: BaseException) -> str:
+    """Return the first line of an error's message, for use in another message."""
+    message = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
+    return message.splitlines()[0][:200].rstrip(".")
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> CardiganError:
     """Return the error for a name that is not in `known`; it suggests the nearest one."""
     names = list(known)

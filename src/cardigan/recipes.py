@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cardigan.config import (
+    STACKED_MNIST,
     Config,
     DataConfig,
     EmaConfig,
@@ -156,9 +157,9 @@ def stacked_mnist() -> Config:
     config = _base_32px()
     return replace(
         config,
-        recipe="stacked-mnist",
+        recipe=STACKED_MNIST,
         images=3_000_000,
-        data=replace(config.data, source="stacked-mnist", channels=3),
+        data=replace(config.data, source=STACKED_MNIST, channels=3),
         ema=EmaConfig(half_life_images=60_000, rampup_ratio=0.1),
     )
 
@@ -364,7 +365,7 @@ RECIPES = {
         "1-NN test error 3.03 ± 0.17 % from 50,000 samples (2.91-3.13 %, 3 seeds), 1.98 % from 500,000, "
         "1.83 % from a million",
     ),
-    "stacked-mnist": Recipe(
+    STACKED_MNIST: Recipe(
         stacked_mnist,
         "three digits at a time: 1,000 modes to find",
         "cardigan train stacked-mnist",
@@ -415,9 +416,9 @@ RECIPES = {
     ),
 }
 
-SOURCE_CHANNELS = {"stacked-mnist": 3}
+SOURCE_CHANNELS = {STACKED_MNIST: 3}
 """Channels of color sources, for every recipe. Grayscale images can be repeated over any number of channels."""
-DEFAULT_RECIPES = {"mnist": "mnist", "stacked-mnist": "stacked-mnist"}
+DEFAULT_RECIPES = {"mnist": "mnist", STACKED_MNIST: STACKED_MNIST}
 """The default recipe of each built-in source."""
 GENERIC_RECIPE = "images"
 """The default recipe of all other sources; many of its settings are chosen for the images and the machine."""

@@ -12,7 +12,7 @@ import cardigan
 from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import read_tensors
-from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.sampling import sample_batch_size, sample_keys, sample_pixels
 from cardigan.pixels import decode
 
 SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
@@ -41,6 +41,16 @@ def test_image_depends_only_on_seed(run):
     assert np.array_equal(model.sample(67, seed=5), many[:67])
     assert np.array_equal(model.sample_seeds([7, 5]), np.concatenate([model.sample(1, seed=7), many[:1]]))
     assert not np.array_equal(model.sample(1, seed=6), many[:1])
+
+
+def test_batch_size_of_sampling_is_fixed(run):
+    """So all requests have the same bits. On a CPU it is small, so that one image is not as slow as 64."""
+    model, sizes = cardigan.load(run), []
+    model.snapshot.generator.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    for count in (1, 16, 17):
+        model.sample(count)
+    assert sizes == [16, 16, 16, 16]
+    assert sample_batch_size(torch.device("cuda")) == 64
 
 
 def test_run_checkpoint_and_file_load_equal_models(run, tmp_path):

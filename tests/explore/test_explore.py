@@ -16,8 +16,8 @@ from cardigan.explore.ablation import SeedBox, ablate_channels, ablation_rows, b
 from cardigan.explore.arithmetic import latent_arithmetic
 from cardigan.explore.directions import move_along_directions, principal_directions
 from cardigan.explore.features import discriminator_features, linear_probe_error, local_outlier_factor
-from cardigan.explore.frames import preprocess_image
 from cardigan.explore.inversion import invert
+from cardigan.explore.preprocessing import preprocess_image
 from cardigan.explore.probe import load_probe_images, probe_discriminator
 from cardigan.explore.saliency import (
     discriminator_logits,

@@ -24,8 +24,9 @@ from cardigan.cli.train import _read_settings
 from cardigan.config import Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig
 from cardigan.data.decoding import DecodeSpec, decode_image
 from cardigan.data.formats.archives import tar_reader, zip_reader
+from cardigan.data.formats.idx import idx_reader
 from cardigan.data.formats.label_files import read_label_rows
-from cardigan.data.formats.numpy_files import idx_reader, npy_reader, npz_reader
+from cardigan.data.formats.numpy_files import npy_reader, npz_reader
 from cardigan.data.reader import Reader, UnreadableImage
 from cardigan.data.source import image_spec
 from cardigan.data.webdataset.byte_stream import open_shard as opened_stream

@@ -20,9 +20,10 @@ import cardigan
 from cardigan.cli.diagnose import diagnose_path
 from cardigan.cli.main import run as cardigan_command
 from cardigan.data.decoding import DecodeSpec, decode_image
-from cardigan.data.formats import numpy_files
+from cardigan.data.formats import idx
 from cardigan.data.formats.archives import zip_reader
-from cardigan.data.formats.numpy_files import idx_reader, npy_reader, npz_reader
+from cardigan.data.formats.idx import idx_reader
+from cardigan.data.formats.numpy_files import npy_reader, npz_reader
 from cardigan.data.reader import UnreadableImage
 from cardigan.errors import CardiganError
 from cardigan.run.checkpoint import read_checkpoint_metadata
@@ -169,7 +170,7 @@ def test_unparsable_npy_headers(tmp_path):
 
 
 def test_idx_gzip_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(numpy_files, "MAX_BYTES_IN_MEMORY", 2**22)
+    monkeypatch.setattr(idx, "MAX_BYTES_IN_MEMORY", 2**22)
     bomb = struct.pack(">4B3I", 0, 0, 8, 3, 2**26, 1, 1) + bytes(2**26)
     (tmp_path / "images-idx3-ubyte.gz").write_bytes(gzip.compress(bomb))
     with pytest.raises(CardiganError, match="unpacks to more than"):

@@ -8,7 +8,8 @@ from cardigan.errors import CardiganError
 from cardigan.nets import convolution
 from cardigan.nets.attention import SelfAttention
 from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
-from cardigan.objective import augment
+from cardigan.objective.augment import augment, num_draws
+from cardigan.objective.operations import resampling
 from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.training import devices, probe
@@ -17,7 +18,7 @@ from cardigan.training.devices import Devices
 
 @pytest.fixture
 def cpu_as_metal(monkeypatch):
-    for module in (augment, convolution, devices, probe):
+    for module in (resampling, convolution, devices, probe):
         monkeypatch.setattr(module, "is_metal", lambda device: True)
 
 
@@ -70,14 +71,14 @@ def test_networks_stay_contiguous(cpu_as_metal):
 
 
 def test_warp_gradient_and_thumbnails_are_unchanged(cpu_as_metal, monkeypatch):
-    images, numbers = torch.rand(4, 3, 24, 20).requires_grad_(), torch.rand(4, augment.num_draws(("rotate",)))
+    images, numbers = torch.rand(4, 3, 24, 20).requires_grad_(), torch.rand(4, num_draws(("rotate",)))
 
     def found() -> list[torch.Tensor]:
-        warped = augment.augment(images, ("rotate", "translation"), numbers, torch.tensor(1.0))
+        warped = augment(images, ("rotate", "translation"), numbers, torch.tensor(1.0))
         return [*torch.autograd.grad(warped.square().sum(), images), probe.thumbnails(images.detach())]
 
     on_metal = found()
-    for module in (augment, probe):
+    for module in (resampling, probe):
         monkeypatch.setattr(module, "is_metal", lambda device: False)
     assert all(torch.equal(actual, reference) for actual, reference in zip(on_metal, found(), strict=True))
 

@@ -1,4 +1,4 @@
-"""What networks cost, and which settings they refuse."""
+"""Parameters and multiply-adds of networks, and settings that are rejected."""
 
 import dataclasses
 
@@ -51,9 +51,9 @@ def test_cost_of_small_dcgan_closed_form():
     ]
     assert [layer.num_parameters for layer in drawn.layers] == [6 * 5 * 16 + 5, 5 * 3 * 16 + 3]
     assert [layer.multiply_adds for layer in drawn.layers] == [6 * 5 * 16, 5 * 3 * 16 * 16]
-    judged = summarize_model(build("discriminator", spec, width=5), spec, 6)
-    assert [layer.num_parameters for layer in judged.layers] == [3 * 5 * 16 + 5, 5 * 16 + 1]
-    assert [layer.multiply_adds for layer in judged.layers] == [3 * 5 * 16 * 16, 5 * 16]
+    summary = summarize_model(build("discriminator", spec, width=5), spec, 6)
+    assert [layer.num_parameters for layer in summary.layers] == [3 * 5 * 16 + 5, 5 * 16 + 1]
+    assert [layer.multiply_adds for layer in summary.layers] == [3 * 5 * 16 * 16, 5 * 16]
 
 
 def test_cost_of_grouped_convolution_closed_form():
@@ -81,13 +81,13 @@ def test_layer_costs_sum_to_total(name, role, whole):
     }
     spec = ImageSpec(3, 16, 16, 4)
     network = build(role, spec, network=name, width=10, **read)
-    cost = summarize_model(network, spec, 6)
+    summary = summarize_model(network, spec, 6)
     assert (
-        cost.num_parameters
+        summary.num_parameters
         == sum(parameter.numel() for parameter in network.parameters())
-        == sum(layer.num_parameters for layer in cost.layers)
+        == sum(layer.num_parameters for layer in summary.layers)
     )
-    assert cost.multiply_adds == sum(layer.multiply_adds for layer in cost.layers) > 0
+    assert summary.multiply_adds == sum(layer.multiply_adds for layer in summary.layers) > 0
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -151,18 +151,18 @@ def test_every_option_is_supported_by_some_network():
         (
             {"network": "dcgan", "depth": 5},
             0,
-            "{player}.depth is 5, but images of 48x24 can be halved 4 times: set it to 4 or less",
+            "{role}.depth is 5, but images of 48x24 can be halved 4 times: set it to 4 or less",
         ),
         (
             {"network": "resnet", "options": {"attention_resolution": 10}},
             0,
-            "{player}.options.attention_resolution is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
+            "{role}.options.attention_resolution is 10, but the shorter sides of the .* maps are .*6, 12.*: set one",
         ),
     ],
     ids=str,
 )
 def test_invalid_networks_raise(role, options, classes, sentence):
-    with pytest.raises(CardiganError, match=sentence.replace("{player}", role)):
+    with pytest.raises(CardiganError, match=sentence.replace("{role}", role)):
         build(role, ImageSpec(1, 48, 24, classes), **options)
 
 

@@ -10,7 +10,8 @@ from scipy.ndimage import affine_transform
 from scipy.stats import norm
 
 from cardigan.errors import CardiganError
-from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, gather_weighted, num_draws
+from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, num_draws
+from cardigan.objective.operations.resampling import gather_weighted
 from cardigan.training.ada import next_probability
 
 SIZES = [(8, 8), (7, 7), (6, 9), (13, 4)]

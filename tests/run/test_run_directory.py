@@ -16,8 +16,8 @@ from cardigan.run.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from cardigan.run.directory import RunDirectory, latest_run, lock_for_training, reserve_run
-from cardigan.run.journal import Event, Journal, read_events
+from cardigan.run.directory import CONFIG_FORMAT, RunDirectory, latest_run, lock_for_training, read_config, reserve_run
+from cardigan.run.journal import REWIND_KINDS, Event, Journal, read_events, rewind
 
 
 def test_prune_keeps_last_three_and_best(tmp_path):
@@ -91,6 +91,29 @@ def test_journal_drops_incomplete_and_undone_lines(tmp_path):
         ("resume", 64),
         ("progress", 128),
     ]
+
+
+@pytest.mark.parametrize("kind", ["progress", "checkpoint", "fault", "stop", *sorted(REWIND_KINDS)])
+def test_rewind_undoes_later_entries(kind):
+    entries = [("a", 0), ("b", 64), ("c", 65), ("d", 10)]  # the last as in a damaged journal
+    kept = rewind(entries, Event(kind, 64, 1.0, {}), lambda entry: entry[1])
+    assert kept == ([entries[0], entries[1], entries[3]] if kind in {"resume", "rollback"} else entries)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "named"),
+    [
+        ({"cardigan_version": "0.1.0", "commit": "1a2b3c"}, "use version 0.1.0, commit 1a2b3c, which trained it, or"),
+        ({"cardigan_version": "0.1.0", "commit": None}, "use version 0.1.0, which trained it, or train again"),
+        ({}, "use the version that trained it, or train again"),
+        (7, "use the version that trained it, or train again"),
+    ],
+)
+def test_run_of_another_version_names_it(tmp_path, provenance, named):
+    run = RunDirectory(tmp_path)
+    run.config.write_text(json.dumps({"format": 1, "config": {}, "provenance": provenance}))
+    with pytest.raises(CardiganError, match=f"format 1, this version reads {CONFIG_FORMAT}.*{named}"):
+        read_config(run)
 
 
 def test_unwritable_path_error_is_one_line(tmp_path):

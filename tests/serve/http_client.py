@@ -48,7 +48,7 @@ def slow_down(served: ServedModel, seconds: float) -> tuple[ServedModel, list[in
     return replace(served, forward=compute), sizes
 
 
-def load_served_model(path: Path, batch: int = 64) -> ServedModel:
+def load_served_model(path: Path, batch: int | None = None) -> ServedModel:
     return open_served_model(path, "pytorch", "cpu", batch)
 
 

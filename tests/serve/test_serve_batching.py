@@ -31,7 +31,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(path):
-    return load_served_model(path)
+    return load_served_model(path, 64)
 
 
 class RequestThread(threading.Thread):

@@ -54,13 +54,18 @@ def small_config(**changes: object) -> Config:
 def run_steps(config: Config, steps: int, state: TrainState | None = None) -> tuple[TrainState, list[dict[str, float]]]:
     devices, source = open_devices(config), build_source(config)
     state = build_state(config, build_spec(config, source), devices) if state is None else state
-    batches, rules = Batches(source, config.data, config.seed), build_step_config(config, devices)
-    trial = Trainer(
-        config, batches, rules, make_step(state, batches, rules), Budget(config, devices.process_group, Clock()), None
+    batches, step_config = Batches(source, config.data, config.seed), build_step_config(config, devices)
+    trainer = Trainer(
+        config,
+        batches,
+        step_config,
+        make_step(state, batches, step_config),
+        Budget(config, devices.process_group, Clock()),
+        None,
     )
     rows = []
     for _ in range(steps):
-        state, measured = run_step(trial, state)
+        state, measured = run_step(trainer, state)
         rows.append(dict(zip(metric_names(config.objective), measured.tolist(), strict=True)))
     return state, rows
 
@@ -362,10 +367,10 @@ def test_every_pair_of_options_trains(loss, penalty, network, augmentation, cond
     }
     config = override(small_config(), changes)
     start, _ = run_steps(config, 0)
-    before = {player: weights(start, player).clone() for player in ("generator", "discriminator")}
+    before = {role: weights(start, role).clone() for role in ("generator", "discriminator")}
     state, rows = run_steps(config, 2, start)
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    assert all(not torch.equal(weights(state, player), before[player]) for player in before)
+    assert all(not torch.equal(weights(state, role), before[role]) for role in before)
 
 
 def test_gradient_penalty_mixes_whole_packs():

@@ -17,7 +17,7 @@ from cardigan.errors import CardiganError
 if TYPE_CHECKING:
     from cardigan.data.quality.advice import Advice
     from cardigan.data.quality.findings import ClassBalance, Findings, ImageRef, SizeStats
-    from cardigan.data.quality.scan import ProgressFn
+    from cardigan.data.reader import ProgressFn
 
 MAX_LISTED = 10
 """Unreadable images that the text lists; JSON lists all."""

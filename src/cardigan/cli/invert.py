@@ -46,8 +46,8 @@ def main(argv: list[str]) -> int:
     import torch
 
     from cardigan.data.reader import UnreadableImage
-    from cardigan.explore.frames import preprocess_image
     from cardigan.explore.inversion import invert
+    from cardigan.explore.preprocessing import preprocess_image
     from cardigan.explore.views import stack_rows
     from cardigan.figures.grid import png_bytes
     from cardigan.files import atomic

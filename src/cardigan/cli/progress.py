@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cardigan.cli.terminal_images import sheet_preview
-from cardigan.config import Config
+from cardigan.config import STACKED_MNIST, Config
 from cardigan.figures.layout import GridLayout
 from cardigan.metrics.protocol import format_with_error
 from cardigan.run.directory import RunDirectory, read_config
@@ -25,7 +25,7 @@ from cardigan.run.journal import Event
 LINE_INTERVAL_SECONDS = 5.0
 SCORE_NAMES = {
     "mnist": ("distance", "to the test digits"),
-    "stacked-mnist": ("KL divergence", "of the modes from uniform"),
+    STACKED_MNIST: ("KL divergence", "of the modes from uniform"),
 }
 """Name and meaning of the score, by source."""
 SLOW_DATA_FRACTION = 0.1

@@ -71,10 +71,9 @@ def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None) -> N
     import numpy as np
     import torch
 
-    from cardigan.figures.grid import make_grid, png_bytes
+    from cardigan.figures.grid import array_png_bytes, make_grid, png_bytes
     from cardigan.files import atomic
 
-    tensors = torch.from_numpy(images).permute(0, 3, 1, 2)
     buffer = io.BytesIO()
     if out.suffix == ".npy":
         np.save(buffer, images, allow_pickle=False)
@@ -83,10 +82,10 @@ def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None) -> N
         np.savez_compressed(buffer, images=images)
         atomic.write_bytes(out, buffer.getvalue())
     elif out.suffix == ".png":
-        atomic.write_bytes(out, png_bytes(make_grid(tensors)))
+        atomic.write_bytes(out, png_bytes(make_grid(torch.from_numpy(images).permute(0, 3, 1, 2))))
     else:
         with atomic.atomic_path(out) as folder:
             folder.mkdir()
-            for index, tensor in enumerate(tensors):
+            for index, image in enumerate(images):
                 name = f"seed{seeds[index]:06d}.png" if seeds else f"{index:06d}.png"
-                (folder / name).write_bytes(png_bytes(tensor))
+                (folder / name).write_bytes(array_png_bytes(image))

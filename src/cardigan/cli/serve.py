@@ -32,8 +32,8 @@ class ServeOptions:
     """Inference backend. auto is onnx for NAME.onnx, else pytorch."""
     device: str = "auto"
     """PyTorch device: auto, cpu, cuda, ..."""
-    batch_size: int = 64
-    """Maximum images per batch. 64 gives images bit-identical to `cardigan sample`."""
+    batch_size: int | None = None
+    """Maximum images per batch. Default: that of `cardigan sample`, for bit-identical images (CPU 16, GPU 64)."""
     max_queued_images: int = 2_048
     """Maximum queued images of all clients. Further requests get 429 with Retry-After."""
     max_images: int = 256
@@ -93,7 +93,8 @@ def check_serve_installed() -> None:
 def _check_options(options: ServeOptions, argv: list[str]) -> None:
     """Raise CardiganError for numbers out of range and for options without effect."""
     _check_range("--port", options.port, 0, 65_535)
-    _check_range("--batch-size", options.batch_size, 1, 4_096)
+    if options.batch_size is not None:
+        _check_range("--batch-size", options.batch_size, 1, 4_096)
     _check_range("--max-images", options.max_images, 1, 100_000)
     _check_range("--max-queued-images", options.max_queued_images, options.max_images, 10_000_000)
     _check_range("--shutdown-timeout", options.shutdown_timeout, 0, 86_400)

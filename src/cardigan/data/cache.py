@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cardigan.data.decoding import DecodeSpec, decode_image
-from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.reader import ProgressFn, Reader, UnreadableImage
 from cardigan.data.workers import consecutive_chunks, decode_chunks, unreadable_error
 from cardigan.errors import CardiganError
 from cardigan.files import atomic, disk_cache
@@ -27,8 +27,6 @@ CACHE_FORMAT = 2
 """Increased when the same source would give different pixels."""
 MAX_DISK_FRACTION = 0.5
 """Maximum fraction of the free disk space."""
-ProgressFn = Callable[[int, int], None]
-"""Called with the number of finished images and the total."""
 
 
 @dataclass(frozen=True)

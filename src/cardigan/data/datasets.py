@@ -15,7 +15,6 @@ import torch
 from cardigan.config import DataConfig
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import (
-    ProgressFn,
     cache_order,
     decode_in_memory,
     decoded_bytes,
@@ -28,7 +27,7 @@ from cardigan.data.formats.detection import open_reader
 from cardigan.data.formats.huggingface import HF_PREFIX
 from cardigan.data.formats.labels import encode_labels
 from cardigan.data.prefetch import BatchStream
-from cardigan.data.reader import Reader, fingerprint
+from cardigan.data.reader import MIN_IMAGES, ProgressFn, Reader, fingerprint
 from cardigan.data.source import ImageSource, random_subset
 from cardigan.data.source_names import absolute_source
 from cardigan.data.stats import DatasetStats, reader_stats
@@ -47,7 +46,6 @@ from cardigan.shapes import Labels
 
 NUM_PREVIEW_IMAGES = 2_048
 """Images of a stream that are kept in memory for previews and metrics."""
-MIN_IMAGES = 2
 MAX_LISTED_NAMES = 20_000
 """Maximum number of image names that a run stores. They show later which images changed."""
 

@@ -22,6 +22,8 @@ from cardigan.errors import first_line
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 HIGH_BIT_DEPTH_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
+EXIF_ORIENTATION = 0x0112
+"""The EXIF tag of the orientation."""
 DECODE_ERRORS = (
     *(
         OSError,

@@ -6,12 +6,21 @@ Knows no file format. The modules in `formats` create readers; `decoding.py` tur
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from cardigan.errors import CardiganError, error_reason
+
 StoredImage: TypeAlias = bytes | np.ndarray
 """The content of an image file, or pixels as [height, width] or [height, width, channels]."""
+
+
+ProgressFn: TypeAlias = Callable[[int, int], None]
+"""Called with the number of finished images and the total."""
+MIN_IMAGES = 2
+"""Images that training needs at least."""
 
 
 class UnreadableImage(Exception):
@@ -49,6 +58,22 @@ def fingerprint(parts: Iterable[str | int | bytes]) -> str:
         content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
         digest.update(f"{len(content)}:".encode() + content)
     return digest.hexdigest()
+
+
+def stat_signature(path: Path) -> str:
+    """Return a file's size and modification time. Raises CardiganError if it is not accessible."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CardiganError(
+            f"{str(path)!r} cannot be opened ({error_reason(error)}): expected a readable file."
+        ) from None
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def evenly_spaced_indices(count: int, total: int) -> list[int]:
+    """Return `count` indices spaced evenly over `total`: a source's first images may all be of one class."""
+    return [place * total // count for place in range(count)]
 
 
 def printable(name: str | bytes) -> str:

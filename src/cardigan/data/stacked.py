@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from cardigan.config import STACKED_MNIST
 from cardigan.data.mnist import load_mnist
 from cardigan.data.source import ImageSource
 from cardigan.rng import stream
@@ -26,7 +27,7 @@ def load_stacked_mnist(split: Literal["train", "test", "all"] = "train") -> Imag
         if len(parts) == 1
         else (torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
     )
-    return ImageSource("stacked-mnist", pixels, labels, num_classes=1000)
+    return ImageSource(STACKED_MNIST, pixels, labels, num_classes=1000)
 
 
 def _stacked_digits(split: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from cardigan.data.decoding import num_channels, open_image
+from cardigan.data.decoding import EXIF_ORIENTATION, num_channels, open_image
 from cardigan.data.reader import Reader, StoredImage, UnreadableImage
 from cardigan.errors import CardiganError
 
@@ -15,7 +15,6 @@ NUM_INSPECTED = 200
 GRAY_FRACTION, ALPHA_FRACTION = 0.95, 0.5
 TRANSPOSED_ORIENTATIONS = {5, 6, 7, 8}
 """EXIF orientations that swap height and width."""
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)

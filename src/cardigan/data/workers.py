@@ -196,9 +196,8 @@ def _no_collate(chunk: DecodedChunk) -> DecodedChunk:
 
 
 def _init_worker(_: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent saves and stops the workers
+    # Ctrl-C reaches the whole group; the parent saves and stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent stops workers with SIGTERM
     warnings.simplefilter("ignore")
 

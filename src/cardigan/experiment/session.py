@@ -336,9 +336,8 @@ def _open_datasets(
         )
 
     datasets = devices.process_group.on_main_process(lambda: open_datasets(config.data, on_progress, reader))
-    is_streamed = devices.process_group.broadcast(
-        "" if datasets is None or datasets.make_stream is None else "stream"
-    )  # all processes follow the main process
+    # All processes follow the main process.
+    is_streamed = devices.process_group.broadcast("" if datasets is None or datasets.make_stream is None else "stream")
     return datasets or open_datasets(
         replace(config.data, cache="none" if is_streamed and not is_shards(config.data.source) else config.data.cache),
         reader=reader,

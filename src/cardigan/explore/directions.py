@@ -12,7 +12,7 @@ from torch import Tensor
 from cardigan.errors import CardiganError
 from cardigan.explore.layers import generator_layers, layer_output
 from cardigan.latents.sampling import find_latent
-from cardigan.models.sampling import SAMPLE_BATCH_SIZE
+from cardigan.models.sampling import sample_batch_size
 from cardigan.models.snapshot import Snapshot
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Latents
@@ -72,9 +72,10 @@ def first_layer_features(snapshot: Snapshot, z: Latents, labels: Labels | None) 
     """Return the outputs of G's first layer for z, on the CPU. In `dcgan` and `mlp` they are linear in z."""
     generator = snapshot.generator
     device = next(generator.parameters()).device
+    batch_size = sample_batch_size(device)
     first_layer, rows = generator_layers(generator)[0], []
-    for start in range(0, len(z), SAMPLE_BATCH_SIZE):
-        chunk = slice(start, start + SAMPLE_BATCH_SIZE)
+    for start in range(0, len(z), batch_size):
+        chunk = slice(start, start + batch_size)
         activations = layer_output(
             first_layer, generator, z[chunk].to(device), None if labels is None else labels[chunk].to(device)
         )

@@ -106,9 +106,8 @@ def _initial_latents(
     if labels is None or label is not None:
         nearest = nearest[:NUM_STARTS]
         return z[nearest], None if labels is None else labels[nearest]
-    nearest_by_class = {
-        int(labels[candidate]): candidate for candidate in reversed(nearest.tolist())
-    }  # reversed: the nearest of each class is written last
+    # Reversed, so that the nearest of each class is written last.
+    nearest_by_class = {int(labels[candidate]): candidate for candidate in reversed(nearest.tolist())}
     starts = sorted(nearest_by_class.values(), key=nearest.tolist().index)[:MAX_CLASSES]
     return z[starts], labels[starts]
 

@@ -16,12 +16,12 @@ from cardigan.data.cache import decode_in_memory
 from cardigan.data.datasets import open_datasets, reader_from_config
 from cardigan.data.decoding import decode_spec
 from cardigan.data.formats.labels import encode_labels
-from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.reader import Reader, UnreadableImage, evenly_spaced_indices
 from cardigan.data.source_names import absolute_source
 from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError
 from cardigan.explore.features import NUM_NEIGHBORS, discriminator_features, linear_probe_error, local_outlier_factor
-from cardigan.explore.frames import preprocess_image
+from cardigan.explore.preprocessing import preprocess_image
 from cardigan.models.run_networks import RunNetworks
 from cardigan.pixels import encode
 from cardigan.rng import stream
@@ -97,7 +97,7 @@ def load_probe_images(config: Config, source: str, labels: str, max_images: int)
     if source in BUILTIN_DATASETS:
         digits = BUILTIN_DATASETS[source]("test")
         count = min(max_images, len(digits))
-        indices = evenly_spaced_indices(count, len(digits))
+        indices = torch.tensor(evenly_spaced_indices(count, len(digits)))
         pixels = encode(digits.images_at(indices, config.data))
         return ProbeImages(
             [f"test digit {index}" for index in indices.tolist()], pixels, digits.labels[indices], digits.num_classes
@@ -109,7 +109,7 @@ def load_probe_images(config: Config, source: str, labels: str, max_images: int)
     pixels, entries = _decode_entries(
         reader,
         replace(data, source=config.data.source),
-        evenly_spaced_indices(min(max_images, len(reader)), len(reader)).tolist(),
+        evenly_spaced_indices(min(max_images, len(reader)), len(reader)),
     )
     numbers, names = (None, []) if reader.labels is None else encode_labels(reader.labels)
     label_tensor = (
@@ -139,12 +139,8 @@ def load_training_images(config: Config, max_images: int) -> Pixels:
     """Return up to `max_images` evenly spaced training images of a run."""
     source = open_datasets(config.data).train
     count = min(max_images, len(source.pixels))
-    return encode(source.images_at(evenly_spaced_indices(count, len(source.pixels)), config.data))
-
-
-def evenly_spaced_indices(count: int, total: int) -> Int64[Tensor, " _"]:
-    """Return `count` indices spaced evenly over `total`: a source's first images may all be of one class."""
-    return torch.arange(count) * total // max(count, 1)
+    indices = torch.tensor(evenly_spaced_indices(count, len(source.pixels)))
+    return encode(source.images_at(indices, config.data))
 
 
 def _linear_probe_errors(

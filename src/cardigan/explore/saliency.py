@@ -17,7 +17,7 @@ from cardigan.errors import CardiganError
 from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at, record_activations
 from cardigan.explore.views import ImageRow
 from cardigan.models.run_networks import RunNetworks
-from cardigan.models.sampling import SAMPLE_BATCH_SIZE, validate_labels
+from cardigan.models.sampling import validate_labels
 from cardigan.nets.interface import Discriminator, mean_over_heads
 from cardigan.nets.mlp import MlpDiscriminator
 from cardigan.pixels import decode
@@ -26,6 +26,7 @@ from cardigan.shapes import Images, Labels, Pixels
 NEUTRAL_COLOR, DARKER_COLOR, BRIGHTER_COLOR = (246.0, 246.0, 244.0), (24.0, 84.0, 176.0), (222.0, 96.0, 12.0)
 """Colors of a zero, a most negative and a most positive gradient; safe for color-blind readers."""
 NUM_FEATURES, NUM_EXAMPLES = 8, 6
+BATCH_SIZE = 64
 HEATMAP_QUANTILE = 0.995
 
 
@@ -168,8 +169,8 @@ def _check_inputs(networks: RunNetworks, pixels: Pixels, labels: Labels | None) 
 
 def _batches(networks: RunNetworks, pixels: Pixels, labels: Labels | None) -> Iterator[tuple[Images, Labels | None]]:
     device = network_device(networks.discriminator)
-    for start in range(0, len(pixels), SAMPLE_BATCH_SIZE):
-        batch = slice(start, start + SAMPLE_BATCH_SIZE)
+    for start in range(0, len(pixels), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
         yield decode(pixels[batch]).to(device), None if labels is None else labels[batch].to(device)
 
 

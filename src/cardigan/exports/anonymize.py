@@ -4,10 +4,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from cardigan.config import Config
+from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.models.snapshot import Snapshot
 
-BUILTIN_SOURCES = ("mnist", "stacked-mnist")
 URL_QUERY = re.compile(r"(https?://[^?#]*).*", re.IGNORECASE | re.DOTALL)
 """Groups an HTTP address without its query, which may contain a token."""
 URL_USER = re.compile(r"://[^/]*@")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from cardigan.config import Config
+from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.exports.anonymize import public_source
 from cardigan.exports.quantization_report import QuantizationReport, quantization_lines
 from cardigan.exports.training_record import TrainingRecord, training_command, training_record
@@ -20,7 +20,7 @@ from cardigan.models.snapshot import Snapshot
 UNKNOWN_DATA = "unknown images"
 """Data name of a generator that another program trained."""
 LICENSES = dict.fromkeys(
-    ("mnist", "stacked-mnist"),
+    BUILTIN_SOURCES,
     ("cc-by-sa-3.0", "Creative Commons Attribution-ShareAlike 3.0 (CC BY-SA 3.0), "
      "https://creativecommons.org/licenses/by-sa/3.0/; the MNIST digits are by Yann LeCun and Corinna Cortes"),
 )  # fmt: skip

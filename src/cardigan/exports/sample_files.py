@@ -13,10 +13,9 @@ from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
-import torch
 
 from cardigan.errors import CardiganError
-from cardigan.figures.grid import png_bytes
+from cardigan.figures.grid import array_png_bytes
 
 MANIFEST, LABELS, CARD = "manifest.json", "dataset.json", "README.md"
 
@@ -143,7 +142,7 @@ def _named_pngs(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, byte
 
 def _chunk_pngs(chunk: SampleChunk) -> Iterator[tuple[str, bytes]]:
     for index, pixels in enumerate(chunk.pixels):
-        yield f"{chunk.start + index:08d}.png", png_bytes(torch.from_numpy(pixels).permute(2, 0, 1))
+        yield f"{chunk.start + index:08d}.png", array_png_bytes(pixels)
 
 
 def _manifest_json(samples: SampleSet) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config
+from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.errors import CardiganError
-from cardigan.exports.anonymize import BUILTIN_SOURCES, public_source
+from cardigan.exports.anonymize import public_source
 from cardigan.metrics.protocol import format_with_error
 from cardigan.models.snapshot import Snapshot
 from cardigan.overrides import experiment_settings

@@ -3,6 +3,7 @@
 import io
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
@@ -38,12 +39,19 @@ def png_bytes(image: GridImage, compress_level: int = 6) -> bytes:
 
     Higher values of `compress_level`, 0..9, give smaller files and take more time. Compression is lossless.
     """
-    pixels = (image if len(image) in (1, 3, 4) else image[:1]).permute(1, 2, 0).contiguous().numpy()
+    return array_png_bytes(image.permute(1, 2, 0).numpy(), compress_level)
+
+
+def array_png_bytes(pixels: np.ndarray, compress_level: int = 6) -> bytes:
+    """Return the same for an image in the order of a file: uint8 [height, width, channels]."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
-        buffer, format="PNG", compress_level=compress_level
-    )
+    pillow_image(pixels).save(buffer, format="PNG", compress_level=compress_level)
     return buffer.getvalue()
+
+
+def pillow_image(pixels: np.ndarray) -> Image.Image:
+    """Return uint8 [height, width, channels] as a Pillow image: gray, RGB or RGBA."""
+    return Image.fromarray(pixels if pixels.shape[2] in (3, 4) else pixels[:, :, 0])
 
 
 PAIRS_PER_ROW = 8

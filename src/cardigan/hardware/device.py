@@ -38,7 +38,7 @@ def use_deterministic_kernels() -> None:
     """Make cuDNN use deterministic convolution kernels in the whole process.
 
     A resumed run has to end with the same bits, and a seed has to give the same image twice. Other operations that are
-    not deterministic on a GPU are avoided (`objective/augment.py`, `nets/r3gan.py`).
+    not deterministic on a GPU are avoided (`objective/operations/resampling.py`, `nets/r3gan.py`).
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

@@ -40,7 +40,7 @@ LIMITS = {
     ),
     "int64 scatter": Limit(
         "scatter_add_ of int64 computes in int32 before 2.13",
-        "the warp's gradient is summed on the CPU (objective/augment.py)",
+        "the warp's gradient is summed on the CPU (objective/operations/resampling.py)",
         "ScatterGather.mm, scatter_mps_general; testing/_internal/common_mps.py of 2.13; #184057",
     ),
     "adaptive pooling": Limit(

@@ -19,6 +19,7 @@ from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
 from cardigan.exports.anonymize import anonymized
 from cardigan.exports.card import model_card
+from cardigan.figures.grid import pillow_image
 from cardigan.hardware.device import find_device
 from cardigan.inference import preview
 from cardigan.latents.sampling import RandomGenerators, sample_from_generator, truncate, validate_latents
@@ -314,4 +315,4 @@ def _convert_images(images: torch.Tensor, output_type: str) -> OutputImages:
         raise CardiganError(
             f"Pillow does not support images with {pixels.shape[3]} channels: set output_type to 'np' or 'pt'."
         )
-    return [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in pixels.numpy()]
+    return [pillow_image(image) for image in pixels.numpy()]

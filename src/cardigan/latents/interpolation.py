@@ -46,9 +46,8 @@ def slerp(a: Latent, b: Latent, t: Times) -> LatentPath:
     if min(lengths) == 0 or a.shape[1] == 1:
         return lerp(a, b, t)
     unit_a, unit_b = first / lengths[0], last / lengths[1]
-    angle = 2 * torch.atan2(
-        (unit_a - unit_b).norm(), (unit_a + unit_b).norm()
-    )  # exact near 0 and near pi, where arccos is not
+    # Exact near 0 and near pi, where arccos is not.
+    angle = 2 * torch.atan2((unit_a - unit_b).norm(), (unit_a + unit_b).norm())
     if angle < MIN_ANGLE:
         return lerp(a, b, t)
     if torch.pi - angle < MIN_ANGLE:

@@ -1,7 +1,7 @@
 """Feature extractors by name. A distance is meaningful only with its extractor."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -55,6 +55,12 @@ class FeatureExtractor:
         return "inception_score" if self.distance_name == "fid" else "classifier_score"
 
 
+def shape_text(image_shape: Sequence[int]) -> str:
+    """Return an `ImageShape` for a message: height x width x channels."""
+    channels, height, width = image_shape
+    return f"{height}x{width}x{channels}"
+
+
 def find_extractor(name: str, image_shape: ImageShape, weights: Path | None = None) -> FeatureExtractor:
     """Return an extractor for images of this shape.
 
@@ -85,7 +91,7 @@ def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
         )
     if image_shape != (1, SIDE, SIDE):
         raise CardiganError(
-            f"The extractor 'digits' needs gray {SIDE}x{SIDE} digits, not {_shape_text(image_shape)}: "
+            f"The extractor 'digits' needs gray {SIDE}x{SIDE} digits, not {shape_text(image_shape)}: "
             "choose another with --extractor."
         )
     classifier = digit_classifier()
@@ -236,7 +242,3 @@ def _apply_in_chunks(
             return torch.cat([network(preprocess(chunk)) for chunk in pixels.split(CHUNK_SIZE)])
 
     return features
-
-
-def _shape_text(image_shape: ImageShape) -> str:
-    return f"{image_shape[1]}x{image_shape[2]}x{image_shape[0]}"

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from cardigan.errors import CardiganError
+from cardigan.metrics.features import shape_text
 from cardigan.shapes import Labels, Pixels
 
 PixelBatch = UInt8[Tensor, "_ _ _ _"]
@@ -73,9 +74,8 @@ def nearest_neighbors(
         torch.zeros(len(rows), dtype=torch.int64),
     )
     for left in range(0, len(candidates), TILE_SIZE):
-        columns = _centered(
-            candidates[left : left + TILE_SIZE]
-        )  # per tile, because all candidates as floats can take gigabytes
+        # Converted per tile, because all candidates as floats can take gigabytes.
+        columns = _centered(candidates[left : left + TILE_SIZE])
         halves = columns.square().sum(1) / 2
         for top in range(0, len(rows), TILE_SIZE):
             tile = slice(top, top + TILE_SIZE)
@@ -135,17 +135,13 @@ def nearest_samples(samples: Pixels) -> NearestNeighbors:
 def _check_shapes(queries: PixelBatch, candidates: PixelBatch, min_candidates: int) -> None:
     if queries.shape[1:] != candidates.shape[1:]:
         raise CardiganError(
-            f"Samples of {_shape_text(queries)} and real images of {_shape_text(candidates)}: "
+            f"Samples of {shape_text(queries.shape[1:])} and real images of {shape_text(candidates.shape[1:])}: "
             "expected equal sizes and channels, so resize them first."
         )
     if len(candidates) < min_candidates or len(queries) == 0:
         raise CardiganError(
             f"{len(queries)} queries and {len(candidates)} candidates: expected at least 1 and {min_candidates}."
         )
-
-
-def _shape_text(pixels: PixelBatch) -> str:
-    return "x".join(str(side) for side in (*pixels.shape[2:], pixels.shape[1]))
 
 
 def _centered(pixels: Pixels) -> Float[Tensor, "batch value"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from cardigan.errors import CardiganError
+from cardigan.metrics.distances import squared_distances
 from cardigan.metrics.statistics import mean_with_error
 
 SIGMAS = tuple(10 ** (-1 + step / 9) for step in range(10))
@@ -52,13 +53,6 @@ def log_likelihoods(squared: Float[Tensor, "image sample"], sigma: float, dimens
     """Return log p of each image from its squared distances to the samples."""
     exponents = (squared * (-0.5 / sigma**2)).logsumexp(1).double()
     return exponents - math.log(squared.shape[1]) - 0.5 * dimensions * math.log(2 * math.pi * sigma**2)
-
-
-def squared_distances(
-    images: Float[Tensor, "image value"], samples: Float[Tensor, "sample value"]
-) -> Float[Tensor, "image sample"]:
-    norms = images.square().sum(1)[:, None] + samples.square().sum(1)
-    return norms.addmm_(images, samples.T, alpha=-2).clamp_(min=0)
 
 
 def _flatten(pixels: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n value"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from cardigan.errors import CardiganError
+from cardigan.metrics.distances import squared_distances
 
 TILE_SIZE = 1_000
 """Rows of the distance matrix in memory at a time."""
@@ -74,11 +75,3 @@ def knn_radii(rows: Float64[Tensor, "n feature"], num_neighbors: int) -> Float64
         distances[rows_in_tile, start + rows_in_tile] = torch.inf  # excludes the row itself, not duplicates of it
         kth_distances.append(distances.kthvalue(num_neighbors, dim=1).values)
     return torch.cat(kth_distances)
-
-
-def squared_distances(
-    first: Float64[Tensor, "n feature"], second: Float64[Tensor, "m feature"]
-) -> Float64[Tensor, "n m"]:
-    """Return |x - y|^2 for all pairs by one matrix product, clamped to at least 0."""
-    norms = first.square().sum(1)[:, None] + second.square().sum(1)
-    return norms.addmm_(first, second.T, alpha=-2).clamp_(min=0)

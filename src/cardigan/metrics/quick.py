@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from cardigan.backbones.digit_classifier import SIDE
 from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
-from cardigan.config import DataConfig
+from cardigan.config import STACKED_MNIST, DataConfig
 from cardigan.data.cache import decode_in_memory
 from cardigan.data.decoding import decode_spec
 from cardigan.data.reader import Reader
@@ -33,8 +33,8 @@ from cardigan.pixels import encode
 from cardigan.shapes import Pixels
 
 ClassCounts = Int64[Tensor, " class"]
-BUILTIN_NUM_SAMPLES = {"mnist": 2_000, "stacked-mnist": 2_000}
-"""Samples for the quick score of built-in sources. A small number keeps it cheap."""
+BUILTIN_NUM_SAMPLES = 2_000
+"""Samples for the quick score of built-in sources. A small number keeps it fast."""
 NUM_SAMPLES = 1_000
 """Samples for other sources, and the maximum number of real images to compare with."""
 MIN_SAMPLES = 100
@@ -65,11 +65,11 @@ def quick_scorer(source: ImageSource, data: DataConfig, holdout: ImageSource | N
     if source.name == "mnist":
         counts = class_counts(source.labels.cpu(), source.num_classes)
         return QuickScorer(
-            BUILTIN_NUM_SAMPLES[source.name],
+            BUILTIN_NUM_SAMPLES,
             partial(_score_digits, data=data, expected=counts if bool((counts > 0).all()) else None),
         )
-    if source.name == "stacked-mnist":
-        return QuickScorer(BUILTIN_NUM_SAMPLES[source.name], partial(_score_stacked, data=data))
+    if source.name == STACKED_MNIST:
+        return QuickScorer(BUILTIN_NUM_SAMPLES, partial(_score_stacked, data=data))
     real = holdout if holdout is not None and len(holdout.pixels) >= NUM_SAMPLES else source
     return QuickScorer(min(NUM_SAMPLES, max(MIN_SAMPLES, len(real))), FeatureDistance(real, data))
 

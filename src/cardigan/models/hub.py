@@ -79,9 +79,8 @@ def download_model(
     }
     with _translate_errors(str(address)):
         config = Path(hub.hf_hub_download(address.repo_id, CONFIG_FILE, revision=address.revision, **options))
-        commit = (
-            config.parent.name
-        )  # the cache folder is named after the commit; pinning it keeps both files consistent
+        # The cache folder is named after the commit. Pinning it keeps both files consistent.
+        commit = config.parent.name
         weights = Path(hub.hf_hub_download(address.repo_id, WEIGHTS_FILE, revision=commit, **options))
     assert weights.parent == config.parent
     return config.parent

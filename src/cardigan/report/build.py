@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardigan.config import Config
+from cardigan.config import STACKED_MNIST, Config
 from cardigan.errors import CardiganError
 from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
@@ -36,7 +36,7 @@ CHARTS = (
 )
 PENALTY_LABELS: dict[str, str] = {"r1": "R1", "r2": "R2", "wgan_gp": "WGAN-GP", "dragan": "DRAGAN"}
 QUICK_SAMPLES, FULL_SAMPLES = 2_000, 10_000
-QUICK_METRICS = {"mnist": ("frechet", "classes"), "stacked-mnist": ("stacked_mnist",)}
+QUICK_METRICS = {"mnist": ("frechet", "classes"), STACKED_MNIST: ("stacked_mnist",)}
 """Metrics of the report at the end of training, by source. They take seconds; `cardigan report` computes all."""
 NOT_EVALUATED = (
     "Not evaluated yet, because that takes a minute or two: run `cardigan report` on this folder. "

@@ -259,8 +259,7 @@ def _read_config_json(run: RunDirectory) -> dict[str, Any]:
         if content.get("format") != CONFIG_FORMAT:
             raise CardiganError(
                 f"{run.path} is of another version of Cardigan (format {content.get('format')!r}, this version "
-                f"reads {CONFIG_FORMAT}): use the version that trained it (`provenance` in {run.config.name}), or "
-                "train again."
+                f"reads {CONFIG_FORMAT}): use {_trained_by(content)}, or train again."
             )
         return content
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -271,6 +270,15 @@ def _read_config_json(run: RunDirectory) -> dict[str, Any]:
         raise CardiganError(
             f"{run.config} is damaged: restore it from a backup, or give the run's generator.safetensors instead."
         ) from error
+
+
+def _trained_by(content: dict[str, Any]) -> str:
+    """Return the version and the commit that wrote a config.json, as far as it names them."""
+    provenance = content.get("provenance")
+    known = provenance if isinstance(provenance, dict) else {}
+    names = (("version", known.get("cardigan_version")), ("commit", known.get("commit")))
+    found = ", ".join(f"{name} {value}" for name, value in names if isinstance(value, str))
+    return f"{found}, which trained it" if found else "the version that trained it"
 
 
 def is_locked(run: RunDirectory) -> bool:

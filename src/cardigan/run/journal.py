@@ -5,11 +5,16 @@ Training writes it. It can be read at any time, so an incomplete last line is no
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cardigan.files.atomic import write_error
+
+REWIND_KINDS = frozenset({"resume", "rollback"})
+"""Events that go back to an earlier images_seen. They undo what the journal holds of later ones."""
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,16 @@ def read_events(path: Path) -> list[Event]:
         event = _parse_event(line)
         if event is None:
             continue
-        if event.kind in {"resume", "rollback"}:
-            events = [earlier for earlier in events if earlier.images_seen <= event.images_seen]
+        events = rewind(events, event, lambda earlier: earlier.images_seen)
         events.append(event)
     return events
+
+
+def rewind(entries: list[Entry], event: Event, images_seen: Callable[[Entry], int]) -> list[Entry]:
+    """Return the entries that an event does not undo. A resume or rollback undoes those after its images_seen."""
+    if event.kind not in REWIND_KINDS:
+        return entries
+    return [entry for entry in entries if images_seen(entry) <= event.images_seen]
 
 
 def _parse_event(line: bytes) -> Event | None:

@@ -10,10 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cardigan.errors import CardiganError
-from cardigan.figures.grid import GridImage, make_grid, png_bytes
+from cardigan.figures.grid import GridImage, make_grid, pillow_image, png_bytes
 from cardigan.figures.layout import GAP, GridLayout
 from cardigan.serve.sample_request import SampleRequest
 from cardigan.shapes import Labels, Pixels
@@ -142,9 +141,7 @@ def _metadata(response: SampleResponse) -> dict[str, Any]:
 
 
 def _webp_bytes(sheet: GridImage) -> bytes:
-    pixels = (sheet if len(sheet) in (1, 3, 4) else sheet[:1]).permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
-        buffer, format="WEBP", lossless=True, exact=True, method=0
-    )
+    image = pillow_image(sheet.permute(1, 2, 0).numpy())
+    image.save(buffer, format="WEBP", lossless=True, exact=True, method=0)
     return buffer.getvalue()

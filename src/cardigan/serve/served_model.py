@@ -18,6 +18,7 @@ from cardigan.files.sha256 import file_sha256
 from cardigan.hardware.device import find_device
 from cardigan.hardware.memory import is_out_of_memory
 from cardigan.latents.sampling import sample_labels, sample_latents, truncate
+from cardigan.models.sampling import CPU_BATCH_SIZE, sample_batch_size
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
 from cardigan.overrides import experiment_settings
 from cardigan.pixels import encode
@@ -69,19 +70,20 @@ class ServedModel:
         return sample_labels(keys, self.spec.num_classes) if self.spec.num_classes else None
 
 
-def open_served_model(path: Path, backend: str, device: str, batch_size: int) -> ServedModel:
+def open_served_model(path: Path, backend: str, device: str, batch_size: int | None = None) -> ServedModel:
     """Open a run directory, checkpoint or weights file with pytorch, or an exported NAME.onnx with onnx.
 
+    `batch_size` defaults to that of `cardigan sample`, which makes images bit-identical to its own.
     Raises CardiganError for anything else, and for a batch that does not fit into memory.
     """
     model = _open_onnx(path, batch_size) if backend == "onnx" else _open_pytorch(path, device, batch_size)
     try:
-        return replace(model, batch_sizes=(batch_size, *_bit_identical_batch_sizes(model)))
+        return replace(model, batch_sizes=(*model.batch_sizes, *_bit_identical_batch_sizes(model)))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise CardiganError(
-            f"A batch of {batch_size} images does not fit into the memory of {model.device}: give a smaller "
+            f"A batch of {model.batch_size} images does not fit into the memory of {model.device}: give a smaller "
             "--batch-size."
         ) from error
 
@@ -131,7 +133,7 @@ def model_info(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _open_pytorch(path: Path, device: str, batch_size: int) -> ServedModel:
+def _open_pytorch(path: Path, device: str, batch_size: int | None) -> ServedModel:
     if path.suffix == ".onnx":
         raise CardiganError(
             f"{path} is an ONNX file, which PyTorch cannot read: add --backend onnx, or give the run directory."
@@ -154,7 +156,7 @@ def _open_pytorch(path: Path, device: str, batch_size: int) -> ServedModel:
         "pytorch",
         str(torch_device),
         forward,
-        (batch_size,),
+        (batch_size or sample_batch_size(torch_device),),
     )
 
 
@@ -169,7 +171,7 @@ def _read_unchanged(path: Path) -> tuple[Snapshot, str]:
     raise CardiganError(f"{path} changes faster than it can be read: give one of its checkpoints.")
 
 
-def _open_onnx(path: Path, batch_size: int) -> ServedModel:
+def _open_onnx(path: Path, batch_size: int | None) -> ServedModel:
     onnx_model = open_onnx(path)
     return ServedModel(
         path.stem,
@@ -180,5 +182,5 @@ def _open_onnx(path: Path, batch_size: int) -> ServedModel:
         "onnx",
         "cpu",
         onnx_model.forward,
-        (batch_size,),
+        (batch_size or CPU_BATCH_SIZE,),
     )

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from cardigan.api import train
 from cardigan.errors import CardiganError, unknown
 from cardigan.inference.model import Model, load
 from cardigan.metrics.quick import quick_distance
 from cardigan.models.pretrained import read_json
+from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.run.directory import reserve_run
 from cardigan.sklearn.inputs import ImagesLike, class_indices, class_values, has_labels, make_reader
 from cardigan.sklearn.progress import progress_bar
@@ -155,7 +155,7 @@ class GAN:
         return -quick_distance(
             make_reader(X),
             model.config.data,
-            lambda count: torch.from_numpy(model.sample(count, seed=0)).permute(0, 3, 1, 2),
+            lambda count: sample_pixels(model.snapshot, sample_keys(count, 0)),
         )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

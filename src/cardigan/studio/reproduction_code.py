@@ -139,7 +139,7 @@ def _inversion_code(run: RunDirectory, query: Query) -> tuple[str, str]:
         "",
         "import cardigan",
         "import torch",
-        "from cardigan.explore.frames import preprocess_image",
+        "from cardigan.explore.preprocessing import preprocess_image",
         "from cardigan.explore.inversion import invert",
         "from cardigan.models.sampling import class_index",
         "",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cardigan.run.journal import Event
+from cardigan.run.journal import REWIND_KINDS, Event, rewind
 from cardigan.studio.journal_tail import TailReader, finite_number, parse_event
 
 MAX_SERIES = 200
@@ -26,7 +26,7 @@ MAX_OTHER_EVENTS = 20_000
 class RunSeries:
     """A run's metrics with one row per progress event, and its other events in order.
 
-    A resume or rollback drops the rows and events after its images_seen, as `run.journal.read_events` does.
+    A resume or rollback undoes rows and events, as in `run.journal.rewind`.
     """
 
     path: Path
@@ -79,8 +79,9 @@ class RunSeries:
         if event.kind == "progress":
             self._add_progress(event)
             return
-        if event.kind in {"resume", "rollback"}:
-            self._truncate_after(event.images_seen)
+        if event.kind in REWIND_KINDS:
+            self._rewind_rows(event.images_seen)
+        self.other_events = rewind(self.other_events, event, lambda earlier: earlier.images_seen)
         self.other_events.append(event)
         if len(self.other_events) > MAX_OTHER_EVENTS:
             del self.other_events[: MAX_OTHER_EVENTS // 10]
@@ -102,7 +103,8 @@ class RunSeries:
                 if len(column) == num_rows:
                     column.append(math.nan)
 
-    def _truncate_after(self, images_seen: int) -> None:
+    def _rewind_rows(self, images_seen: int) -> None:
+        """Do what `rewind` does, for columns of numbers."""
         mask = np.frombuffer(self.images_seen) <= images_seen if self.images_seen else np.zeros(0, dtype=bool)
         if not mask.all():
             self.images_seen, self.elapsed_seconds = (
@@ -110,7 +112,6 @@ class RunSeries:
                 _select(self.elapsed_seconds, mask),
             )
             self.series = {name: _select(column, mask) for name, column in self.series.items()}
-        self.other_events = [event for event in self.other_events if event.images_seen <= images_seen]
 
 
 def _select(column: array, mask: np.ndarray) -> array:

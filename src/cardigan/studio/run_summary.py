@@ -6,10 +6,11 @@ Only the last progress line before each other event is parsed, so that thousands
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from cardigan.run.journal import Event
+from cardigan.run.journal import Event, rewind
 from cardigan.studio.journal_tail import PROGRESS_PREFIX, TailReader, finite_number, parse_event
 
 MAX_ENTRIES = 10_000
@@ -75,9 +76,8 @@ class RunSummary:
         event = parse_event(line)
         if event is None:
             return
-        if event.kind in {"resume", "rollback"}:
-            self.scores = [entry for entry in self.scores if entry[0] <= event.images_seen]
-            self.faults = [fault for fault in self.faults if fault[0] <= event.images_seen]
+        self.scores = rewind(self.scores, event, itemgetter(0))
+        self.faults = rewind(self.faults, event, itemgetter(0))
         score = finite_number(event.values.get("score"))
         if event.kind == "checkpoint" and score is not None and len(self.scores) < MAX_ENTRIES:
             self.scores.append((event.images_seen, score))

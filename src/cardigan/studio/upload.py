@@ -6,7 +6,7 @@ Format and size are checked from the header before the image is decoded.
 from cardigan.config import DataConfig
 from cardigan.data.decoding import open_image
 from cardigan.data.reader import UnreadableImage
-from cardigan.explore.frames import preprocess_pil_image
+from cardigan.explore.preprocessing import preprocess_pil_image
 from cardigan.http.errors import BadRequest
 from cardigan.shapes import Pixels
 from cardigan.studio.query_params import ImageTooLarge

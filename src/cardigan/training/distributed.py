@@ -137,9 +137,8 @@ class ProcessGroup:
 
     def destroy(self) -> None:
         if self.world_size > 1 and distributed.is_initialized():
-            time.sleep(
-                0.1
-            )  # gloo's threads release their last tensors a moment later; without the wait the process aborts
+            # Gloo's threads release their last tensors a moment later. Without the wait the process aborts.
+            time.sleep(0.1)
             distributed.destroy_process_group()
             _GLOO_GROUPS.clear()
 

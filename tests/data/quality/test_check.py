@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from cardigan.cli.main import run
-from cardigan.data.quality.check import check_source, evenly_spaced_indices, open_source, write_contact_sheet
+from cardigan.data.quality.check import check_source, open_source, write_contact_sheet
 from cardigan.data.quality.clean import safe_name, write_clean_archive
-from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.reader import Reader, UnreadableImage, evenly_spaced_indices
 from cardigan.errors import CardiganError
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
@@ -335,11 +335,8 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def test_contact_sheet_sample_is_evenly_spread():
-    assert evenly_spaced_indices(range(10, 20), 4) == [10, 12, 15, 17] and evenly_spaced_indices(range(3), 4) == [
-        0,
-        1,
-        2,
-    ]
+    assert evenly_spaced_indices(4, 10) == [0, 2, 5, 7]
+    assert evenly_spaced_indices(3, 3) == [0, 1, 2] and evenly_spaced_indices(0, 3) == []
 
 
 INVALID_ARGUMENTS = {

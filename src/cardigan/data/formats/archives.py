@@ -19,10 +19,10 @@ from pathlib import Path
 from stat import S_ISLNK
 from typing import NoReturn
 
-from cardigan.data.formats.file_names import error_reason, no_images_error, normalize_path, skip_reason, stat_signature
+from cardigan.data.formats.file_names import no_images_error, normalize_path, skip_reason
 from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
-from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
-from cardigan.errors import CardiganError
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable, stat_signature
+from cardigan.errors import CardiganError, error_reason
 
 MAX_IMAGE_BYTES = 2**30
 """Maximum size of a member. A tiny archive can claim any size."""

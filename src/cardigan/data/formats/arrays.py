@@ -1,19 +1,23 @@
 """Images in one array: detects the axis order, the value range and the labels. Items are read on access.
 
-Knows no file format; `numpy_files.py` and `hdf5.py` open the files.
+Knows no file format; `numpy_files.py`, `idx.py` and `hdf5.py` open the files.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from cardigan.data.formats.columns import cell_label
-from cardigan.data.reader import Reader, UnreadableImage, fingerprint
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, stat_signature
 from cardigan.errors import CardiganError
 
+IMAGE_KEYS = ("images", "x", "arr_0", "x_train", "data")
+LABEL_KEYS = ("y", "labels", "label", "y_train", "arr_1", "targets")
+"""Default names of arrays, in files that hold several."""
 CHANNEL_COUNTS = (1, 3, 4)
 VALUE_RANGES = ((0, 1), (-1, 1), (0, 255))
 RANGE_TOLERANCE = 0.02
@@ -56,6 +60,14 @@ def _content_fingerprint(array: np.ndarray) -> str:
         yield from (np.ascontiguousarray(item).tobytes() for item in np.atleast_1d(array))
 
     return fingerprint(parts())
+
+
+def array_file_reader(path: Path, pixels: np.ndarray, labels: np.ndarray | None) -> Reader:
+    """Return the images of an array that a file holds."""
+    classes = None if labels is None else array_labels(str(path), labels, len(pixels))
+    return items_reader(
+        str(path), pixels.shape, lambda index: pixels[index], fingerprint([stat_signature(path)]), classes
+    )
 
 
 def items_reader(

@@ -9,15 +9,17 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cardigan.data.formats.archives import tar_reader, zip_reader
-from cardigan.data.formats.file_names import error_reason, no_images_error, skip_reason
+from cardigan.data.formats.file_names import no_images_error, skip_reason
 from cardigan.data.formats.folder import FolderListing, folder_reader, list_folder
-from cardigan.data.formats.hdf5 import hdf5_reader, lmdb_reader
+from cardigan.data.formats.hdf5 import hdf5_reader
 from cardigan.data.formats.huggingface import DATASET_MARKERS, HF_PREFIX, huggingface_reader, saved_dataset_reader
+from cardigan.data.formats.idx import idx_reader
 from cardigan.data.formats.labels import parse_labels_setting, with_labels
-from cardigan.data.formats.numpy_files import idx_reader, npy_reader, npz_reader
+from cardigan.data.formats.lmdb import lmdb_reader
+from cardigan.data.formats.numpy_files import npy_reader, npz_reader
 from cardigan.data.formats.parquet import parquet_reader, train_files
 from cardigan.data.reader import Reader, printable
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, error_reason
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,6 @@
-"""File names: which entries of a folder or archive are images. Also errors about files, and per-process resources.
+"""File names: which entries of a folder or archive are images. Opens no files."""
 
-Opens no files itself.
-"""
-
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Generic, TypeVar
+from collections.abc import Mapping
 
 from cardigan.errors import CardiganError
 
@@ -14,8 +8,6 @@ IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "jpe", "png", "webp", "bmp", "gif", "
 SYSTEM_FILES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lost+found"})
 HIDDEN = "hidden"
 NOT_AN_IMAGE = "not an image"
-
-Resource = TypeVar("Resource")
 
 
 def skip_reason(path: str) -> str:
@@ -36,37 +28,6 @@ def no_images_error(source: str, skipped: Mapping[str, int]) -> CardiganError:
     return CardiganError(
         f"{source!r} holds no images ({found}): expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
     )
-
-
-def error_reason(error: BaseException) -> str:
-    """Return the first line of an error's message, for use in another message."""
-    message = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
-    return message.splitlines()[0][:200].rstrip(".")
-
-
-def stat_signature(path: Path) -> str:
-    """Return a file's size and modification time. Raises CardiganError if it is not accessible."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CardiganError(
-            f"{str(path)!r} cannot be opened ({error_reason(error)}): expected a readable file."
-        ) from None
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-class PerProcess(Generic[Resource]):
-    """An open file or a lock per process: a forked process neither uses nor closes its parent's."""
-
-    def __init__(self, open_resource: Callable[[], Resource]) -> None:
-        self._open_resource = open_resource
-        self._resources: dict[int, Resource] = {}
-
-    def __call__(self) -> Resource:
-        process = os.getpid()
-        if process not in self._resources:
-            self._resources[process] = self._open_resource()
-        return self._resources[process]
 
 
 def normalize_path(path: str) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 
-from cardigan.data.formats.file_names import HIDDEN, NOT_AN_IMAGE, error_reason, skip_reason
+from cardigan.data.formats.file_names import HIDDEN, NOT_AN_IMAGE, skip_reason
 from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, error_reason
 
 ALREADY_LISTED = "a folder already listed"
 MISSING = "missing"

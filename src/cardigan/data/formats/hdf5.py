@@ -1,26 +1,15 @@
-"""Images in HDF5 files, as arrays, and in LMDB databases, as encoded files.
+"""Images in HDF5 files, as arrays. The one file that needs h5py."""
 
-The one file that needs h5py and lmdb.
-"""
-
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from cardigan.data.formats.arrays import array_labels, items_reader
+from cardigan.data.formats.arrays import IMAGE_KEYS, LABEL_KEYS, array_labels, items_reader
 from cardigan.data.formats.columns import find_column
-from cardigan.data.formats.file_names import NOT_AN_IMAGE, PerProcess, error_reason, stat_signature
-from cardigan.data.formats.numpy_files import IMAGE_KEYS, LABEL_KEYS
-from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
-from cardigan.errors import CardiganError
-
-IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
-"""First bytes of image files. AVIF has its name in bytes 4 to 12 instead."""
+from cardigan.data.formats.per_process import PerProcess
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, stat_signature
+from cardigan.errors import CardiganError, error_reason
 
 
 def hdf5_reader(path: Path, column: str) -> Reader:
@@ -81,62 +70,3 @@ def _find_image_dataset(name: str, shapes: dict[str, tuple[int, ...]]) -> str:
 def _hdf5_labels(name: str, array: Any, count: int) -> list[str | int | None]:
     values = array[:]
     return array_labels(name, values.astype("S") if values.dtype.kind == "O" else values, count)
-
-
-def lmdb_reader(path: Path) -> Reader:
-    """Return the images of an LMDB database (a folder with data.mdb, or a file): its encoded images, by key."""
-    keys, sizes, skipped = [], [], Counter[str]()
-    with _transaction(path) as transaction:
-        for key, value in transaction.cursor():
-            if _is_image_file(bytes(value[:16])):
-                keys.append(bytes(key))
-                sizes.append(len(value))
-            else:
-                skipped[NOT_AN_IMAGE] += 1
-    if not keys:
-        raise CardiganError(
-            f"No value of {str(path)!r} is an image ({skipped[NOT_AN_IMAGE]:,} are not): "
-            "expected encoded images, such as JPEG."
-        )
-    database = path / "data.mdb" if path.is_dir() else path
-    lock = PerProcess(Lock)
-
-    def read(index: int) -> bytes:
-        try:
-            with lock(), _transaction(path) as transaction:
-                return bytes(transaction.get(keys[index], b""))
-        except CardiganError as error:
-            raise UnreadableImage(f"cannot be read ({error})") from None
-
-    source_fingerprint = fingerprint(
-        [stat_signature(database), *(part for pair in zip(keys, sizes, strict=True) for part in pair)]
-    )
-    return Reader(
-        str(path), len(keys), lambda index: printable(keys[index]), read, source_fingerprint, skipped=dict(skipped)
-    )
-
-
-@contextmanager
-def _transaction(path: Path) -> Iterator[Any]:
-    """Yield a transaction on the database, opened for this read only.
-
-    LMDB lets a process open a database only once, and a forked process must not use its parent's.
-    """
-    try:
-        import lmdb
-    except ImportError:
-        raise CardiganError("LMDB databases need lmdb: install it with pip install 'cardigan[lmdb]'.") from None
-    try:
-        with (
-            lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False) as database,
-            database.begin(buffers=True) as transaction,
-        ):
-            yield transaction
-    except (lmdb.Error, OSError) as error:
-        raise CardiganError(
-            f"{str(path)!r} cannot be read ({error_reason(error)}): expected a complete LMDB database."
-        ) from None
-
-
-def _is_image_file(head: bytes) -> bool:
-    return head.startswith(IMAGE_MAGIC) or head[4:12] in {b"ftypavif", b"ftypavis", b"ftypmif1"}

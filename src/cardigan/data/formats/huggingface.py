@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cardigan.data.formats.columns import IMAGE_COLUMNS, cell_label, class_name_of, find_column
-from cardigan.data.formats.file_names import error_reason, stat_signature
 from cardigan.data.formats.parquet import image_bytes
-from cardigan.data.reader import Reader, UnreadableImage, fingerprint
-from cardigan.errors import CardiganError, unknown
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, stat_signature
+from cardigan.errors import CardiganError, error_reason, unknown
 
 HF_PREFIX = "hf:"
 DATASET_MARKERS = ("dataset_dict.json", "state.json", "dataset_info.json")

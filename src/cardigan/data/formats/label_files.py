@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from cardigan.data.formats.columns import FILE_NAME_COLUMNS, cell_label, find_column
-from cardigan.data.formats.file_names import error_reason, skip_reason
+from cardigan.data.formats.file_names import skip_reason
 from cardigan.data.formats.parquet import read_columns
 from cardigan.data.reader import printable
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, error_reason
 
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 

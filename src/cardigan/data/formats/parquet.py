@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cardigan.data.formats.columns import IMAGE_COLUMNS, cell_label, class_name_of, find_column
-from cardigan.data.formats.file_names import error_reason, stat_signature
-from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
-from cardigan.errors import CardiganError
+from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable, stat_signature
+from cardigan.errors import CardiganError, error_reason
 
 TRAIN_FILE = re.compile(r"train([-_.]|$)")
 

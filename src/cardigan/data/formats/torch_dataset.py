@@ -13,9 +13,8 @@ from torch.utils.data import Dataset
 
 from cardigan.data.decoding import HIGH_BIT_DEPTH_MODES, PIL_MODES, num_channels, to_uint8
 from cardigan.data.formats.arrays import NUM_PROBED, channels_last_axes, class_label, pixel_converter, to_numpy
-from cardigan.data.formats.file_names import error_reason
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, error_reason
 
 ITEM_ERRORS = (OSError, EOFError, ValueError, SyntaxError, RuntimeError)
 """Errors that a dataset raises for an unreadable image."""

@@ -13,8 +13,8 @@ import numpy as np
 from cardigan.data.decoding import DecodeSpec, decode_image
 from cardigan.data.quality.advice import MAX_PIXELS, pluralize, recommended_spec
 from cardigan.data.quality.findings import Findings, ImageRef, summarize_scan
-from cardigan.data.quality.scan import ProgressFn, scan_images
-from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.quality.scan import scan_images
+from cardigan.data.reader import ProgressFn, Reader, UnreadableImage, evenly_spaced_indices
 from cardigan.data.webdataset.addresses import is_shards
 from cardigan.errors import CardiganError
 from cardigan.figures.contact import COLUMNS, Section, contact_sheet
@@ -74,7 +74,7 @@ def open_source(source: str | Reader, labels: str = "") -> Reader:
 
 
 def _seconds_per_pass(reader: Reader, findings: Findings, spec: DecodeSpec) -> float:
-    indices = evenly_spaced_indices(_readable_indices(findings), NUM_TIMED)
+    indices = _evenly_spaced(_readable_indices(findings), NUM_TIMED)
     started_at = time.perf_counter()
     num_decoded = sum(_read_pixels(reader, index, spec) is not None for index in indices)
     return (time.perf_counter() - started_at) * findings.num_readable / num_decoded if num_decoded else 0.0
@@ -85,11 +85,9 @@ def _readable_indices(findings: Findings) -> list[int]:
     return [index for index in range(findings.num_images) if index not in unusable]
 
 
-def evenly_spaced_indices(indices: Sequence[int], count: int) -> list[int]:
+def _evenly_spaced(indices: Sequence[int], count: int) -> list[int]:
     """Return at most `count` of the indices, evenly spaced."""
-    if len(indices) <= count:
-        return list(indices)
-    return [indices[place * len(indices) // count] for place in range(count)]
+    return [indices[place] for place in evenly_spaced_indices(min(count, len(indices)), len(indices))]
 
 
 def _read_pixels(reader: Reader, index: int, spec: DecodeSpec) -> np.ndarray | None:
@@ -117,7 +115,7 @@ def write_contact_sheet(
 
 
 def _sheet_sections(findings: Findings) -> Iterator[tuple[str, list[int]]]:
-    sampled = evenly_spaced_indices(_readable_indices(findings), NUM_SAMPLED)
+    sampled = _evenly_spaced(_readable_indices(findings), NUM_SAMPLED)
     yield f"{len(sampled):,} of {pluralize(findings.num_readable, 'image')}", sampled
     yield f"blank: {len(findings.blank):,}", [entry.index for entry in findings.blank[:COLUMNS]]
     yield (

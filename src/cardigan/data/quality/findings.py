@@ -13,10 +13,9 @@ import numpy as np
 from cardigan.data.formats.labels import encode_labels
 from cardigan.data.quality.image_stats import ImageStats, InspectionFailure
 from cardigan.data.quality.near_duplicates import clusters, near_duplicate_pairs
-from cardigan.data.reader import Reader
+from cardigan.data.reader import MIN_IMAGES, Reader
 
 COMMON_SIZES = 10
-MIN_IMAGES = 2
 MAX_UNREADABLE_FRACTION = 0.01
 """Maximum fraction of unreadable images in a trainable source. Training skips as many."""
 

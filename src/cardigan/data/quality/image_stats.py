@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from cardigan.data.decoding import (
     ALPHA_MODES,
+    EXIF_ORIENTATION,
     HIGH_BIT_DEPTH_MODES,
     conversion_note,
     num_channels,
@@ -20,7 +21,6 @@ from cardigan.data.decoding import (
 from cardigan.data.quality.near_duplicates import thumbnail
 from cardigan.data.reader import Reader, StoredImage, UnreadableImage
 
-EXIF_ORIENTATION = 0x0112
 BLANK_STD = 2.0
 """An image is blank below this standard deviation of its gray levels (0 to 255)."""
 MODE_NAMES = {

@@ -9,22 +9,18 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeAlias
 
 from cardigan.data.quality.image_stats import ImageStats, InspectionFailure, inspect_entry
-from cardigan.data.reader import Reader
+from cardigan.data.reader import ProgressFn, Reader
 from cardigan.errors import CardiganError
 
 CHUNK_SIZE = 16
 """Images per task."""
 MAX_WORKERS = 64
 STARTED, DONE = 1, 2
-
-ProgressFn: TypeAlias = Callable[[int, int], None]
-"""Called with the number of finished images and the total."""
 
 
 def scan_images(

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from cardigan.data.formats.file_names import HIDDEN, error_reason, skip_reason
-from cardigan.errors import CardiganError
+from cardigan.data.formats.file_names import HIDDEN, skip_reason
+from cardigan.errors import CardiganError, error_reason
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")

@@ -14,9 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.formats.file_names import error_reason
 from cardigan.data.webdataset.addresses import file_system, is_http, is_remote, redact_query
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, error_reason
 
 RETRY_DELAYS = (0.5, 1.0, 2.0)
 """Seconds before each retry of a broken connection."""

@@ -223,9 +223,8 @@ DISPATCH: dict[bytes, Callable[[RestrictedUnpickler], Any]] = {
     b"G": lambda unpickler: unpickler.push(unpack_from(">d", unpickler.read(8))[0]),
     b"X": lambda unpickler: unpickler.push(_decode_text(unpickler.read(unpickler.read_number("<I", 4)))),
     b"\x8c": lambda unpickler: unpickler.push(_decode_text(unpickler.read(unpickler.read_number("<B", 1)))),
-    b"U": lambda unpickler: unpickler.push(
-        _decode_text(unpickler.read(unpickler.read_number("<B", 1)))
-    ),  # SHORT_BINSTRING of Python 2
+    # SHORT_BINSTRING of Python 2.
+    b"U": lambda unpickler: unpickler.push(_decode_text(unpickler.read(unpickler.read_number("<B", 1)))),
     b"}": lambda unpickler: unpickler.push({}),
     b"]": lambda unpickler: unpickler.push([]),
     b")": lambda unpickler: unpickler.push(()),

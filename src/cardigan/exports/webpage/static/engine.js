@@ -3,12 +3,12 @@
 // (cardigan/exports/webpage/matmul.py); the product is WebAssembly where the browser has 128-bit vectors, and plain JavaScript elsewhere.
 
 const ROWS = 4, LANES = 8;
-const PANEL_FLOATS = 65536; // of columns gathered at a time: what a core's own cache holds
-const TILE_FLOATS = 4194304; // of their product
+const PANEL_FLOATS = 65536; // columns gathered at a time, which fit in a core's own cache
+const TILE_FLOATS = 4194304; // values of a product at a time
 const HEAP_FLOATS = 33554432; // 128 MB of values; larger batches are computed in chunks
 const size = (shape) => shape.reduce((a, b) => a * b, 1);
 
-/** Return the engine of a program whose tensors lie in `block` as its entries say; `module` is the WebAssembly product, or null for none. */
+/** Return the engine of a program whose tensors lie in `block` as its entries say; `module` is the matrix product in WebAssembly, or null. */
 function createEngine(program, block, module) {
   const heap = createHeap(module);
   const tensors = program.operations.map((step) => loadTensors(step, program, block, heap));
@@ -43,7 +43,7 @@ function createEngine(program, block, module) {
   return { generate, kind: module ? "WebAssembly" : "JavaScript" };
 }
 
-/** Return the memory that everything lives in; `end` is the first free float, `reserve` makes it reach so far. */
+/** Return the memory of all numbers. `end` is the first free float; `reserve` enlarges the memory to a size. */
 function createHeap(module) {
   const memory = module && new WebAssembly.Memory({ initial: 1 });
   const heap = { floats: memory ? new Float32Array(memory.buffer) : new Float32Array(16384), end: 0 };
@@ -70,7 +70,7 @@ function createHeap(module) {
   return heap;
 }
 
-/** The product of matmul.py, in plain JavaScript; addresses in floats. */
+/** The matrix product of matmul.py in plain JavaScript. Addresses are in floats. */
 function matmulTiles(heap, a, b, c, depth, blocks, panels) {
   for (let block = 0; block < blocks; block++) {
     for (let panel = 0; panel < panels; panel++) {
@@ -90,7 +90,7 @@ function matmulTiles(heap, a, b, c, depth, blocks, panels) {
   }
 }
 
-/** Return where each value lies, in floats a imageSize, so that a value takes the place of those that nothing reads any more. */
+/** Return the address of each value, in floats per image. Values that are no longer read are overwritten. */
 function planMemory(program) {
   const last = [], own = [0];
   program.operations.forEach((step, number) => {
@@ -162,8 +162,8 @@ function packMatrix(heap, numbers, groups, rows, depth, turned) {
 }
 
 /**
- * Multiply a matrix with `columns` columns, so many at a time as the cache holds. `gather(heap, at, first)` writes the 8 columns from `first` on
- * to a panel, `deliver(heap, at, first, count)` takes the 8 of the product from its piece.
+ * Multiply by a matrix of `columns` columns, as many at a time as the cache holds. `gather(heap, at, first)` writes the 8 columns from `first`
+ * on to a panel; `deliver(heap, at, first, count)` reads the 8 columns of the product.
  */
 function tiledMatmul(work, weights, group, columns, gather, deliver) {
   const { heap } = work, { depth, blocks } = weights;
@@ -199,7 +199,7 @@ function linear(work, step, [x], out, weights) {
 
 const IMAGE_INDEX = new Int32Array(LANES), ROW = new Int32Array(LANES), COLUMN = new Int32Array(LANES);
 
-/** For 8 columns of a product, which are places of maps of this size: note which imageSize each is of, and where in it. */
+/** For 8 columns of a product, which are places of maps of this size: note the image of each, and the place in it. */
 function locateColumns(first, columns, height, width) {
   for (let lane = 0; lane < LANES; lane++) {
     const column = Math.min(first + lane, columns - 1), pixel = column % (height * width);
@@ -245,7 +245,7 @@ function conv2d(work, step, [x], out, weights) {
   }
 }
 
-/** A transposed convolution: each place's product is a window for every channel, added where it falls. */
+/** A transposed convolution: the product at each place is a window per channel, which is added to the output. */
 function convTranspose2d(work, step, [x], out, weights) {
   const [channels, height, width] = x.shape, [outputs, high, wide] = step.shape, { kernel: [tall, broad], bias } = weights;
   const [strideDown, strideAcross] = step.stride, [above, left] = step.padding, columns = work.batch * height * width;
@@ -282,13 +282,13 @@ function convTranspose2d(work, step, [x], out, weights) {
   });
 }
 
-/** Return a step that is a function of each number alone. */
+/** Return a step that applies a function to each number. */
 const elementwise = (made) => (work, step, [x], out) => {
   const change = made(step), heap = work.heap.floats, count = work.batch * size(step.shape);
   for (let i = 0; i < count; i++) heap[out + i] = change(heap[x.at + i]);
 };
 
-/** The most frequent of them, in a loop of its own: called for each number, it takes three times as long. */
+/** The most frequent function has its own loop: a call per number takes three times as long. */
 function leakyRelu(work, { negative_slope: slope, shape }, [x], out) {
   const heap = work.heap.floats, count = work.batch * size(shape);
   for (let i = 0; i < count; i++) {
@@ -305,7 +305,7 @@ function channelAffine(work, step, [x], out, [scale, shift]) {
   }
 }
 
-/** Return a step that joins two values, along whose axes of size 1 the other's is repeated. */
+/** Return a step that combines two values. Axes of size 1 are repeated. */
 const binaryOperation = (joined) => (work, step, inputs, out) => {
   const heap = work.heap.floats, shape = [work.batch, ...[1, 1, 1, ...step.shape].slice(-3)];
   const [one, other] = inputs.map((input) => {
@@ -354,7 +354,7 @@ function upsampleNearest(work, step, [x], out) {
   }
 }
 
-/** Return a step that makes one number of each window: from `start`, joined with one after another. */
+/** Return a step that reduces each window to one number, beginning with `start`. */
 const pool2d = (start, joined, ended) => (work, step, [x], out) => {
   const [channels, high, wide] = step.shape, [, height, width] = x.shape, [tall, broad] = step.kernel_size, heap = work.heap.floats;
   let to = out;

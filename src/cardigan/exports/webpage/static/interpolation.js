@@ -1,4 +1,4 @@
-// Interpolation in latent space, as in cardigan/latents/interpolation.py: arcs between normal ones, lines between uniform ones.
+// Interpolation in latent space, as in cardigan/latents/interpolation.py: arcs between normal latents, lines between uniform ones.
 
 /** Return the latent at t (0..1) between two. */
 function interpolate(a, b, t, distribution) {
@@ -20,7 +20,7 @@ function interpolateCorners(corners, x, y, distribution) {
   return interpolate(interpolate(corners[0], corners[1], x, distribution), interpolate(corners[2], corners[3], x, distribution), y, distribution);
 }
 
-/** Return how much of each corner is at (x, y). */
+/** Return the weight of each corner at (x, y). */
 const cornerWeights = (x, y) => [(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y];
 
 /** Return the columns x rows places spread `span` around (x, y), row by row; those that would be outside lie on the edge. */

@@ -1,4 +1,4 @@
-// The numbers a seed stands for, the very ones that `cardigan sample --seeds` draws: blake2b of "seed/purpose/0" seeds PyTorch's Mersenne
+// The latents of a seed, the same as those of `cardigan sample --seeds`: blake2b of "seed/purpose/0" seeds PyTorch's Mersenne
 // Twister (cardigan/rng.py), whose numbers become normal ones in blocks of sixteen as in PyTorch (ATen/native/cpu/DistributionTemplates.h).
 
 const MASK = (1n << 64n) - 1n;
@@ -59,10 +59,10 @@ function mersenneTwister(seed) {
   };
 }
 
-/** Return the stream of a seed (as text or number) for a purpose: cardigan/rng.py's. */
+/** Return the stream of a seed (as text or number) for a purpose, as in cardigan/rng.py. */
 const stream = (seed, purpose) => mersenneTwister(Number((blake2b(`${seed}/${purpose}/0`) >> 1n) & 0xffffffffn));
 
-/** Return the z of a seed: cardigan/latents/sampling.py's. */
+/** Return the z of a seed, as in cardigan/latents/sampling.py. */
 function sampleLatent(seed, size, distribution) {
   const next = stream(seed, "sample"), uniform = () => (next() & 0xffffff) / 16777216;
   const z = new Float32Array(size);
@@ -98,5 +98,5 @@ function boxMullerPairs(z, next) {
   return z;
 }
 
-/** Return the class that a seed draws where none is asked for. */
+/** Return the class that a seed draws by default. */
 const sampleLabel = (seed, classes) => stream(seed, "label")() % classes;

@@ -1,4 +1,4 @@
-// A model card's Markdown as elements, elements one by one: text stays text, whatever is in it. Knows what cards use, not all of Markdown.
+// A model card's Markdown as elements. Text is never read as HTML. Supports what cards use, not all of Markdown.
 
 /** Return an element with attributes and children; text is never read as HTML. */
 function h(name, attributes = {}, ...children) {
@@ -8,7 +8,7 @@ function h(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Return the elements of a card: its front matter, which is for machines, last. */
+/** Return the elements of a card: the front matter, which is for programs, last. */
 function renderMarkdown(text) {
   const [, front, rest] = text.match(/^---\n([\s\S]*?)\n---\n?([\s\S]*)$/) ?? [null, "", text];
   const lines = rest.split("\n"), elements = [];

@@ -1,4 +1,4 @@
-// What a visitor sees and moves. The numbers come from `engine.js`, in a worker of this same file where the browser lets it.
+// The page's controls and images. The images come from `engine.js`, in a web worker where the browser allows one.
 {
 const model = JSON.parse(document.getElementById("model").textContent);
 const { channels, height, width } = model.image, { latent_size: latent, classes } = model.program;
@@ -9,7 +9,7 @@ const SHEET = 24, SEED_LABEL = -1, SECONDS_A_SIDE = 3;
 const FEW_CLASSES = 24;
 const SLOW = 20; // milliseconds per image
 
-/** What is state: everything that is drawn follows from it. `label` is a class, or SEED_LABEL for each seed's own. */
+/** The state: everything that is drawn depends on it alone. `label` is a class, or SEED_LABEL for each seed's own. */
 const state = { corners: [0, 1, 2, 3], x: 0.5, y: 0.5, grid: 4, span: 0.6, label: SEED_LABEL, truncation: 1, amounts: [], first: 0n, next: 0 };
 
 /* The engine */
@@ -24,7 +24,7 @@ function decodedBase64(text) {
 /** Start the engine: return { kind, generate(z, classes, count) }, which returns a promise of [image, channel, row, column] floats. */
 async function startEngine() {
   const holder = $("weights"), block = decodedBase64(holder.textContent);
-  holder.remove(); // as text it is a third larger than the block, and not needed again
+  holder.remove(); // as text it is a third larger than the block, and it is not needed again
   const matmul_wasm = urlParameters.get("engine") === "javascript" ? null : decodedBase64(model.matmul_wasm);
   const engineInput = { program: model.program, block, matmul_wasm };
   if (urlParameters.get("worker") !== "no") {
@@ -99,9 +99,9 @@ const positionPoint = ([x, y]) => ({ z: interpolateCorners(state.corners.map((se
 
 /** Paint image `index` of a batch on a canvas; numbers outside [-1, 1] are clipped, as when Cardigan saves them. */
 function paint(canvas, pixels, index) {
-  const image = new ImageData(width, height), plane = height * width, from = index * channels * plane, colour = channels >= 3 ? plane : 0;
+  const image = new ImageData(width, height), plane = height * width, from = index * channels * plane, color = channels >= 3 ? plane : 0;
   for (let i = 0; i < plane; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = Math.round((pixels[from + c * colour + i] + 1) * 127.5);
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = Math.round((pixels[from + c * color + i] + 1) * 127.5);
     image.data[4 * i + 3] = channels === 4 ? Math.round((pixels[from + 3 * plane + i] + 1) * 127.5) : 255;
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -110,7 +110,7 @@ function paint(canvas, pixels, index) {
 
 const canvasOf = () => h("canvas", { width, height, "aria-hidden": "true", class: width < 128 ? "sharp" : "" });
 
-/** Return a function that does the work now, or once more after the work that is being done: only the newest wish counts. */
+/** Return a function that does the work now, or once more after the work in progress: later requests replace earlier ones. */
 function latestOnly(work) {
   let doing = null, again = false;
   return () => {
@@ -149,7 +149,7 @@ const drawCorners = latestOnly(async () => {
 
 const drawSeeds = latestOnly(async () => {
   const first = state.first;
-  for (let from = 0; from < SHEET && first === state.first; from += chunkSize) { // in parts, so that the stage is never kept waiting
+  for (let from = 0; from < SHEET && first === state.first; from += chunkSize) { // in parts, so that the large image stays responsive
     const part = Array.from({ length: Math.min(chunkSize, SHEET - from) }, (_, i) => seedPoint(first + BigInt(from + i)));
     const pixels = await engine.generate(...makeBatch(part, state));
     part.forEach((_, i) => paint(sheetTiles[from + i].canvas, pixels, i));
@@ -197,7 +197,7 @@ function buildCorners() {
   }));
 }
 
-/** Do something with the seed that a field holds, if it holds one. */
+/** Call a function with the seed in a field, if it is valid. */
 function readSeed(input, taken) {
   const text = input.value.trim(), good = /^\d{1,19}$/.test(text) && BigInt(text) < 2n ** 63n;
   input.setAttribute("aria-invalid", String(!good));
@@ -365,7 +365,7 @@ function buildTheme() {
   name();
 }
 
-/** Return the first seeds whose classes differ, so that the first look shows several. */
+/** Return the first seeds whose classes differ, so that several classes are visible at the start. */
 function firstCorners() {
   const found = [];
   for (let seed = 0; found.length < 4; seed++) {
@@ -374,7 +374,7 @@ function firstCorners() {
   return found;
 }
 
-/** Return the milliseconds that one picture takes here, at its best: the first ones warm the browser up. */
+/** Return the milliseconds that one image takes in this browser: the fastest of five, because the first are slower. */
 async function measureMilliseconds() {
   const times = [];
   for (let seed = 0; seed < 5; seed++) {
@@ -402,7 +402,7 @@ async function start() {
   engine = await startEngine();
   const milliseconds = await measureMilliseconds();
   chunkSize = Math.max(1, Math.min(8, Math.floor(120 / milliseconds)));
-  if (milliseconds > SLOW) state.grid = 1; // sixteen would follow the hand too slowly
+  if (milliseconds > SLOW) state.grid = 1; // sixteen images would follow the pointer too slowly
   buildSettings();
   updateFacts();
   $("walk").addEventListener("click", () => (walking ? stopWalk() : startWalk()));
@@ -421,10 +421,10 @@ async function start() {
 }
 
 /**
- * For tests and for the curious: `await cardigan.pixels([0, 1], { label: 3, truncation: 0.7, amounts: [1] })` gives the network's own numbers,
- * [seed, channel, row, column] one after another, of seeds (numbers or text); `cardigan.latents(seeds)` what they stand for;
- * `await cardigan.redraws(grid, seconds)` how often a second the stage is redrawn while the ring moves. `?engine=javascript` and `?worker=no`
- * behind the page's address do without WebAssembly and without a worker.
+ * For tests and for the browser's console. `await cardigan.pixels([0, 1], { label: 3, truncation: 0.7, amounts: [1] })` returns the network's
+ * output for seeds (numbers or text) as [seed, channel, row, column]; `cardigan.latents(seeds)` returns their latents;
+ * `await cardigan.redraws(grid, seconds)` returns the redraws per second while the ring moves. `?engine=javascript` and `?worker=no` after
+ * the page's address turn off WebAssembly and the web worker.
  */
 window.cardigan = {
   ready: start().catch(showError),

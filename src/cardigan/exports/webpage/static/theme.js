@@ -1,4 +1,4 @@
-// Before the first paint, so that a chosen theme never flashes.
+// Sets the saved theme before the first paint, to avoid a flash.
 try {
   const chosen = localStorage.getItem("theme");
   if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;

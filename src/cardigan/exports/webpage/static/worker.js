@@ -1,11 +1,11 @@
-// What a worker does with the engine: open it once, then answer each request for pictures. The page uses the same two functions where it has no worker.
+// A web worker: it opens the engine once, then generates the images of each request. Without web workers the page calls the same functions.
 
-/** Return the engine of a model: WebAssembly if the browser has 128-bit vectors and nobody asked for plain JavaScript. */
+/** Return the engine of a model: WebAssembly if the browser has 128-bit vectors, plain JavaScript otherwise. */
 function openEngine({ program, block, matmul_wasm }) {
   let module = null;
   try {
     if (matmul_wasm && WebAssembly.validate(matmul_wasm)) module = new WebAssembly.Module(matmul_wasm);
-  } catch { /* forbidden or not there: plain JavaScript it is */ }
+  } catch { /* forbidden or missing: plain JavaScript */ }
   return createEngine(program, block, module);
 }
 
