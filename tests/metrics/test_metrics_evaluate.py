@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import cardigan
 from cardigan.backbones.efficientnet import efficientnet_lite0
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
-from cardigan.cli import compare
+from cardigan.cli import compare, known_names
 from cardigan.cli import evaluate as evaluate_command
 from cardigan.errors import CardiganError
 from cardigan.files import disk_cache
@@ -416,6 +416,10 @@ def test_parsing_does_not_import_torch(command):
         "except SystemExit: pass\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_names_for_the_help_are_those_of_the_tables():
+    assert tuple(METRICS) == known_names.METRICS and tuple(EXTRACTORS) == known_names.EXTRACTORS
 
 
 def test_help_lists_every_metric_and_extractor(capsys):
