@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 
 from cardigan.metrics.evaluate import evaluate, generator_sampler
-from cardigan.metrics.measures import CHUNK_SIZE, METRICS
+from cardigan.metrics.inputs import CHUNK_SIZE
 from cardigan.metrics.neighbors import LabeledChunk, nn_errors
 from cardigan.metrics.reference import Reference
 from cardigan.metrics.reference_loader import load_reference
+from cardigan.metrics.table import METRICS
 from cardigan.models.snapshot import read_snapshot
 from cardigan.rng import stream
 

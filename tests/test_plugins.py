@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cardigan.data.mnist import load_mnist
 from cardigan.files.tensors import read_metadata
 from cardigan.run.journal import read_events
 
@@ -21,7 +23,9 @@ SETTINGS = [
     *("--generator.normalization", "none", "--generator.initialization", "torch"),
     *("--objective.loss", "example-loss", "--objective.penalties.example-drift", "0.01"),
     *("--latent.distribution", "example-triangular", "--discriminator_optimizer.name", "example-sgd"),
-    *("--batch-size", "16", "--precision", "fp32", "--quiet"),
+    *("--generator_optimizer.schedule", "example-halving"),
+    *("--augment.operations", "example-negative", "--augment.probability", "0.25"),
+    *("--recipe", "mnist", "--no-conditional", "--size", "16", "--batch-size", "16", "--precision", "fp32", "--quiet"),
 ]
 
 
@@ -36,11 +40,15 @@ def site(tmp_path_factory) -> Path:
     return folder / "site"
 
 
-def cardigan(site: Path | None, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def environment(site: Path | None) -> dict[str, str]:
     paths = [*([] if site is None else [str(site)]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def cardigan(site: Path | None, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cardigan", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        env=environment(site),
         capture_output=True,
         text=True,
         check=False,
@@ -49,18 +57,28 @@ def cardigan(site: Path | None, *words: str | Path) -> subprocess.CompletedProce
 
 
 @pytest.fixture(scope="module")
-def run(site, tmp_path_factory) -> Path:
+def source(tmp_path_factory) -> Path:
+    """Return digits in the plug-in's file format."""
+    path = tmp_path_factory.mktemp("source") / "digits.raw16"
+    path.write_bytes(load_mnist("train").pixels[:256, 0, 6:22, 6:22].numpy().tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(site, source, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("run") / "run"
-    done = cardigan(site, "train", "mnist", *SETTINGS, "--images", "64", "--out", path)
+    done = cardigan(site, "train", source, *SETTINGS, "--data.num_workers", "2", "--images", "64", "--out", path)
     assert done.returncode == 0, done.stderr
     return path
 
 
-def test_run_with_a_plugin_trains_resumes_and_remembers_it(site, run):
-    done = cardigan(site, "train", "mnist", *SETTINGS, "--images", "96", "--out", run, "--resume")
+def test_run_with_a_plugin_trains_resumes_and_remembers_it(site, source, run):
+    done = cardigan(site, "train", source, *SETTINGS, "--images", "96", "--out", run, "--resume")
     assert done.returncode == 0, done.stderr
-    values = next(event.values for event in read_events(run / "journal.jsonl") if event.kind == "progress")
-    assert values["example-drift"] >= 0
+    progress = [event for event in read_events(run / "journal.jsonl") if event.kind == "progress"]
+    assert progress[0].values["example-drift"] >= 0 and progress[-1].images_seen == 96
+    rates = {event.images_seen: event.values["generator_learning_rate"] for event in progress}
+    assert rates[96] == pytest.approx(2e-3 * 0.5 ** (80 / 32), rel=1e-5)  # the last step began at 80 images
     content = json.loads((run / "config.json").read_bytes())
     assert content["provenance"]["plugins"] == {"cardigan-example": "1.5"}
     assert read_metadata(run / "generator.safetensors")["plugins"] == {"cardigan-example": "1.5"}
@@ -71,15 +89,55 @@ def test_run_with_a_plugin_trains_resumes_and_remembers_it(site, run):
     "words",
     [
         ("sample", "RUN", "-n", "4", "--out", "OUT.png"),
-        ("evaluate", "RUN", "--metrics", "classes", "--samples", "100", "--no-baseline"),
+        ("check", "SOURCE"),
         ("export", "RUN", "--format", "safetensors", "--out", "OUT.safetensors"),
     ],
     ids=lambda words: words[0],
 )
-def test_commands_know_the_plugin(site, run, tmp_path, words):
-    places = {"RUN": str(run), "OUT.png": str(tmp_path / "a.png"), "OUT.safetensors": str(tmp_path / "a.safetensors")}
+def test_commands_know_the_plugin(site, source, run, tmp_path, words):
+    places = {
+        "RUN": str(run),
+        "SOURCE": str(source),
+        "OUT.png": str(tmp_path / "a.png"),
+        "OUT.safetensors": str(tmp_path / "a.safetensors"),
+    }
     done = cardigan(site, *(places.get(word, word) for word in words))
     assert done.returncode == 0, done.stderr
+
+
+def test_evaluation_by_a_plugins_metric_and_extractor(site, run):
+    words = ["--metrics", "example-mean,frechet", "--extractor", "example-quadrants", "--samples", "100", "--json"]
+    done = cardigan(site, "evaluate", run, *words)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report["metrics"]) == {"example-mean-distance", "fd_example_quadrants"}
+    assert (
+        report["metrics"]["example-mean-distance"]["value"]
+        > report["metrics"]["example-mean-distance"]["standard_error"]
+    )
+    assert report["protocol"]["extractor"] == "example-quadrants" and report["protocol"]["num_reference"] == 256
+
+
+def test_export_in_a_plugins_format(site, run, tmp_path):
+    done = cardigan(site, "export", run, "--format", "example-array", "--out", tmp_path / "a.npy")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "a.npy").shape == (16, 1, 16, 16)
+    assert '`numpy.load("a.npy")`' in (tmp_path / "a.npy.card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("evaluate", ["example-mean", "example-quadrants"]), ("export", ["example-array"])],
+    ids=["evaluate", "export"],
+)
+def test_help_names_what_the_plugin_adds(site, command, names):
+    done = cardigan(site, command, "--help")
+    assert done.returncode == 0 and all(name in done.stdout for name in names)
+
+
+def test_unknown_source_lists_the_plugins_format(site, tmp_path):
+    done = cardigan(site, "check", tmp_path / "nothing")
+    assert done.returncode == 2 and "raw images (.raw16)" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_page_of_a_plugins_distribution_is_refused(site, run, tmp_path):
@@ -91,8 +149,7 @@ def test_page_of_a_plugins_distribution_is_refused(site, run, tmp_path):
 def server(site: Path, *words: str | Path) -> Iterator[str]:
     """Yield the address of `cardigan serve` or `cardigan studio`, which end with the block."""
     command = [sys.executable, "-m", "cardigan", *map(str, words), "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment(site), stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield next(match[0] for line in process.stdout if (match := re.search(r"http://[^ ]+?:\d+/", line)))
@@ -115,16 +172,30 @@ def test_studio_knows_the_plugin(site, run):
             assert len(json.load(response)["fake"]) == 16
 
 
-def test_several_processes_know_the_plugin(site, tmp_path):
-    words = ["train", "mnist", *SETTINGS, "--images", "32", "--devices", "2", "--device", "cpu"]
+def test_several_processes_know_the_plugin(site, source, tmp_path):
+    words = [
+        "train",
+        source,
+        *SETTINGS,
+        "--data.cache",
+        "none",
+        "--data.num_workers",
+        "1",
+        "--images",
+        "32",
+        "--devices",
+        "2",
+        "--device",
+        "cpu",
+    ]
     done = cardigan(site, *words, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
 
 
-def test_missing_plugin_is_named(run, tmp_path):
+def test_missing_plugin_is_named(source, run, tmp_path):
     for words in (
         ("sample", run, "-n", "1", "--out", tmp_path / "a.png"),
-        ("train", "mnist", "--out", run, "--resume"),
+        ("train", source, "--out", run, "--resume"),
     ):
         done = cardigan(None, *words)
         assert done.returncode == 2

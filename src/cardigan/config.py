@@ -22,6 +22,8 @@ BUILTIN_PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
 """The penalties of `objective/penalties.py`, for a command line that has not imported torch."""
 BUILTIN_OPTIONS: dict[str, bool | int | float | str] = {"attention_resolution": 0}
 """The options of the networks of `nets/table.py` with their defaults, for the same purpose."""
+SCHEDULES_TO_ZERO = ("linear", "cosine")
+"""The schedules of `training/schedule.py` that need `decay_end_images`."""
 RESUMABLE_FIELDS = frozenset(
     {
         "images",
@@ -253,9 +255,14 @@ class OptimizerConfig:
     """Decay rate of the squared gradient's moving average."""
     warmup_images: int = 0
     """Images over which the learning rate rises linearly from 0."""
+    schedule: str = "inverse_sqrt"
+    """How the learning rate decays, by name in `training/schedule.py`: inverse_sqrt (as 1/sqrt(images), which needs
+    no planned end), linear or cosine (to 0 at decay_end_images), constant, or that of a plug-in."""
     decay_start_images: int = 0
-    """From this many images on the learning rate decays as 1/sqrt(images), which needs no planned end. Default:
-    constant (0)."""
+    """The decay starts at this many images. Default (0): inverse_sqrt does not decay, linear and cosine decay from
+    the start."""
+    decay_end_images: int = 0
+    """The learning rate is 0 from this many images on (linear and cosine)."""
 
     def __post_init__(self) -> None:
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a positive number")
@@ -268,6 +275,31 @@ class OptimizerConfig:
                 f"decay_start_images is {self.decay_start_images} and warmup_images {self.warmup_images}, so the "
                 "learning rate would decay before it has risen: "
                 f"set decay_start_images to at least {self.warmup_images}, or 0 for none."
+            )
+        self._check_schedule()
+
+    @property
+    def decays_to_zero(self) -> bool:
+        """Whether the learning rate is 0 from `decay_end_images` on."""
+        return self.schedule in SCHEDULES_TO_ZERO
+
+    def _check_schedule(self) -> None:
+        schedule, start, end = self.schedule, self.decay_start_images, self.decay_end_images
+        first_end = max(start, self.warmup_images) + 1
+        if self.decays_to_zero and end < first_end:
+            raise CardiganError(
+                f"decay_end_images is {end}, but the schedule {schedule!r} decays to 0 there: set it to the images of "
+                f"the whole run, at least {first_end:,} (after decay_start_images and warmup_images)."
+            )
+        if schedule in {"inverse_sqrt", "constant"} and end:
+            raise CardiganError(
+                f"decay_end_images is {end}, but the schedule {schedule!r} has no end, so it has no effect: leave it "
+                "out, or choose linear or cosine."
+            )
+        if schedule == "constant" and start:
+            raise CardiganError(
+                f"decay_start_images is {start}, but the schedule is constant, so it has no effect: set it to 0, or "
+                "choose another schedule."
             )
 
 
@@ -370,7 +402,17 @@ class Config:
             self.images,
             f"at least {min_images}, which is when G first learns",
         )
+        self._check_decay_end()
         self._check_batch_division()
+
+    def _check_decay_end(self) -> None:
+        for network in ("generator", "discriminator"):
+            optimizer: OptimizerConfig = getattr(self, f"{network}_optimizer")
+            if optimizer.decays_to_zero and self.images is not None and self.images > optimizer.decay_end_images:
+                raise CardiganError(
+                    f"images is {self.images}, but {network}_optimizer.decay_end_images "
+                    f"{optimizer.decay_end_images}, so nothing would be learned after that: set them to one number."
+                )
 
     def _check_batch_division(self) -> None:
         self._check_divisor(

@@ -35,6 +35,11 @@ def load_plugins() -> dict[str, str]:
     return packages
 
 
+def plugin_versions() -> list[str]:
+    """Return each installed plug-in as "name version": what cached results of its components depend on."""
+    return [f"{name} {version}" for name, version in load_plugins().items()]
+
+
 def missing_plugins_message(needed: Mapping[str, str]) -> str:
     """Return in one sentence which of these packages are not installed, and how to install them; "" if none is
     missing."""

@@ -15,6 +15,7 @@ from random_snapshots import NETWORKS, random_snapshot
 from torch import nn
 
 import cardigan
+from cardigan.cli import known_names
 from cardigan.errors import CardiganError
 from cardigan.exports import checking, table
 from cardigan.exports import export as export_module
@@ -48,6 +49,36 @@ def test_onnx_images_equal_pytorch(network, classes, tmp_path):
         expected = pytorch_generate_fn(snapshot)(z, y if classes else None, 0.8)
         assert np.abs(onnx_images(tmp_path / "it.onnx", **inputs) - expected.numpy()).max() <= 1e-4
         assert float(expected.std()) > 0.01, "a flat image proves nothing"
+
+
+def test_added_formats_of_one_suffix_have_two_names_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(table.FORMATS, "copy", table.FORMATS["safetensors"])
+    model = tmp_path / "generator.safetensors"
+    write_snapshot(model, random_snapshot("mlp", 0, 1, 8, 8))
+    done = export_module.export_all(model, ["safetensors", "copy", "pt2"], tmp_path / "all")
+    assert [each.path.name for each in done] == ["safetensors.safetensors", "copy.safetensors", "generator.pt2"]
+    assert all(each.path.is_file() for each in done)
+
+
+def test_added_folder_format_needs_no_manifest(tmp_path, monkeypatch):
+    def writer(snapshot, settings):
+        def write(path, card):
+            path.mkdir(exist_ok=True)
+            (path / "b.txt").write_text("b")
+            (path / "a.txt").write_text("a")
+            return 0.0
+
+        return write
+
+    monkeypatch.setitem(table.FORMATS, "texts", table.ExportFormat("texts", ("",), writer, ("float32",), 0.0, "Read."))
+    done = export(random_snapshot("mlp", 0, 1, 8, 8), "texts", tmp_path / "texts")
+    assert done.sha256 == hashlib.sha256(b"a").hexdigest()
+    card = done.card.read_text()
+    assert all(hashlib.sha256(content).hexdigest() in card for content in (b"a", b"b"))
+
+
+def test_names_for_the_help_are_those_of_the_table():
+    assert tuple(table.FORMATS) == known_names.EXPORT_FORMATS
 
 
 @pytest.mark.parametrize("frame", IMAGE_SHAPES)

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,17 +16,17 @@ from safetensors.torch import save_file
 import cardigan
 from cardigan.backbones.efficientnet import efficientnet_lite0
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
-from cardigan.cli import compare
+from cardigan.cli import compare, known_names
 from cardigan.cli import evaluate as evaluate_command
 from cardigan.errors import CardiganError
 from cardigan.files import disk_cache
 from cardigan.metrics.digits import digit_frechet_distance
 from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
-from cardigan.metrics.features import EXTRACTORS, find_extractor
-from cardigan.metrics.measures import METRICS
+from cardigan.metrics.features import EXTRACTORS, ExtractorBuilder, FeatureExtractor, find_extractor
 from cardigan.metrics.protocol import MetricValue, Report, differs_significantly, format_with_error
 from cardigan.metrics.reference import Reference, array_sampler, train_sampler
 from cardigan.metrics.reference_loader import builtin_reference
+from cardigan.metrics.table import METRICS, MetricGroup
 from cardigan.models.snapshot import read_snapshot
 
 SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
@@ -113,6 +114,44 @@ def test_distance_equals_quick_score():
     assert report.metrics["fd_digits"].value == pytest.approx(digit_frechet_distance(features), rel=1e-4)
 
 
+def test_metrics_say_which_direction_is_better(reference):
+    report = evaluate(train_sampler(reference), reference, num_samples=N, baseline=False)
+    better = {name: value.better for name, value in report.metrics.items()}
+    higher = {"precision", "recall", "density", "coverage", "classes_covered", "classifier_score", "authenticity"}
+    assert {name for name in better if better[name] == "higher"} == {*higher, "parzen_log_likelihood"}
+    assert {name for name in better if better[name] == "neither"} == {"nearest_train_distance"}
+    assert better["fd_digits"] == better["nn_error"] == better["duplicate_rate"] == better["class_kl"] == "lower"
+
+
+def test_added_metric_is_computed_with_a_baseline_and_without_an_error(reference, monkeypatch):
+    def brightness(inputs):
+        value = float(inputs.pixels.double().mean())
+        return {"brightness": inputs.metric_value((value, None), "none", better="higher")}
+
+    monkeypatch.setitem(METRICS, "brightness", MetricGroup(brightness))
+    report = evaluate(train_sampler(reference), reference, num_samples=N, metrics=["brightness"])
+    metric = report.metrics["brightness"]
+    assert metric.value == metric.real_baseline == float(train_sampler(reference).draw(0, N)[0].double().mean())
+    assert metric.text == metric.baseline_text == f"{metric.value:.4g}" and metric.standard_error is None
+    assert "brightness" in evaluate_command.report_text(report) and json.dumps(report.to_dict(), allow_nan=False)
+    brighter = replace(report, images_seen=0, metrics={"brightness": replace(metric, value=metric.value + 1)})
+    assert "2, errors unknown" in compare.comparison_text(["a", "b"], [replace(report, images_seen=0), brighter])
+    monkeypatch.setitem(METRICS, "frechet", MetricGroup(brightness))
+    with pytest.raises(CardiganError, match="'frechet' computes 'brightness', as another one does"):
+        evaluate(train_sampler(reference), reference, num_samples=N, metrics=["brightness", "frechet"], baseline=False)
+
+
+def test_added_extractor_names_its_distances(reference, monkeypatch):
+    def halves(image_shape, weights):
+        return FeatureExtractor("halves", "halves", "", 2, "none", lambda pixels: pixels.float().mean(1)[:, 9:11, 14])
+
+    monkeypatch.setitem(EXTRACTORS, "halves", ExtractorBuilder(halves))
+    extractor = find_extractor("halves", reference.image_shape)
+    names = ["frechet", "kernel"]
+    report = evaluate(train_sampler(reference), reference, extractor, N, metrics=names, baseline=False)
+    assert set(report.metrics) == {"halves", "kd_halves"} and report.protocol.extractor == "halves"
+
+
 def test_requested_but_unavailable_metric_raises(reference):
     sampler = array_sampler(reference.train[:N])
     with pytest.raises(CardiganError, match="no labels"):
@@ -130,8 +169,8 @@ def test_requested_but_unavailable_metric_raises(reference):
 
 
 def test_only_nn_error_streams_many_samples(reference, monkeypatch):
-    monkeypatch.setattr("cardigan.metrics.measures.MAX_SAMPLES_IN_MEMORY", 200)
-    monkeypatch.setattr("cardigan.metrics.measures.CHUNK_SIZE", 70)
+    monkeypatch.setattr("cardigan.metrics.inputs.MAX_SAMPLES_IN_MEMORY", 200)
+    monkeypatch.setattr("cardigan.metrics.inputs.CHUNK_SIZE", 70)
     report = evaluate(train_sampler(reference), reference, num_samples=N, baseline=False)
     assert set(report.metrics) == {"nn_error"}
     assert "at most 200" in report.unavailable["frechet"]
@@ -377,6 +416,10 @@ def test_parsing_does_not_import_torch(command):
         "except SystemExit: pass\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_names_for_the_help_are_those_of_the_tables():
+    assert tuple(METRICS) == known_names.METRICS and tuple(EXTRACTORS) == known_names.EXTRACTORS
 
 
 def test_help_lists_every_metric_and_extractor(capsys):

@@ -10,19 +10,21 @@ from scipy.ndimage import affine_transform
 from scipy.stats import norm
 
 from cardigan.errors import CardiganError
-from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, augment, num_draws
+from cardigan.objective.augment import ADA, DIFF_AUGMENT, OPERATIONS, Operation, augment, num_draws
+from cardigan.objective.operations.draws import is_applied
 from cardigan.objective.operations.resampling import gather_weighted
 from cardigan.training.ada import next_probability
 
 SIZES = [(8, 8), (7, 7), (6, 9), (13, 4)]
 GEOMETRY, COLOR = ADA[:7], ADA[7:]
 BATCH = 6
-START = dict(zip(OPERATIONS, accumulate(OPERATIONS.values(), initial=0), strict=False))
+NUM_DRAWS = {name: operation.num_draws for name, operation in OPERATIONS.items()}
+START = dict(zip(OPERATIONS, accumulate(NUM_DRAWS.values(), initial=0), strict=False))
 ALWAYS, NEVER = torch.tensor(1.0), torch.tensor(0.0)
 
 
 def uniform(rows: int = BATCH, seed: int = 0) -> torch.Tensor:
-    return torch.rand(rows, sum(OPERATIONS.values()), generator=torch.Generator().manual_seed(seed))
+    return torch.rand(rows, sum(NUM_DRAWS.values()), generator=torch.Generator().manual_seed(seed))
 
 
 def random_images(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -31,12 +33,12 @@ def random_images(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def draws_of(name: str, row: torch.Tensor) -> list[float]:
     """Return an operation's columns of a row, without the first, which decides whether it is applied."""
-    return row[START[name] + 1 : START[name] + OPERATIONS[name]].tolist()
+    return row[START[name] + 1 : START[name] + NUM_DRAWS[name]].tolist()
 
 
 def test_operations_table():
     assert len(ADA) == 12 and DIFF_AUGMENT == ("color", "translation", "cutout")
-    assert num_draws(()) == 0 and num_draws(("hue",)) == num_draws(ADA + DIFF_AUGMENT) == sum(OPERATIONS.values())
+    assert num_draws(()) == 0 and num_draws(("hue",)) == num_draws(ADA + DIFF_AUGMENT) == sum(NUM_DRAWS.values())
     images = random_images(2, 3, 5, 5)
     assert augment(images, (), torch.empty(2, 0), ALWAYS) is images
 
@@ -44,6 +46,24 @@ def test_operations_table():
 def test_unknown_operation_suggests_closest():
     with pytest.raises(CardiganError, match="Unknown augmentation 'cutut': did you mean 'cutout'"):
         num_draws(("hue", "cutut"))
+
+
+def test_added_operation_is_applied_and_leaves_the_others_as_they_were(monkeypatch):
+    """A run that does not name a plug-in's operation has the same numbers with the plug-in and without it."""
+    images, numbers, p = random_images(64, 3, 8, 8), uniform(64), torch.tensor(0.5)
+    before = augment(images, tuple(OPERATIONS), numbers, p)
+    builtin = tuple(OPERATIONS)
+
+    def negative(images, draws, p):
+        return torch.where(is_applied(draws, p)[:, None, None, None], -images, images)
+
+    monkeypatch.setitem(OPERATIONS, "negative", Operation(1, negative))
+    assert num_draws(builtin) == numbers.shape[1] and torch.equal(augment(images, builtin, numbers, p), before)
+    column = torch.rand(64, 1, generator=torch.Generator().manual_seed(1))
+    after = augment(images, ("negative", *builtin), torch.cat([numbers, column], dim=1), p)
+    negated = column[:, 0] < 0.5
+    assert 16 < negated.sum() < 48
+    assert torch.equal(after[negated], -before[negated]) and torch.equal(after[~negated], before[~negated])
 
 
 def test_too_few_draws_assert():
@@ -153,7 +173,7 @@ def test_rotation_leaks_only_at_probability_one():
     """
     image_upright = random_images(1, 1, 6, 6)
     rotated_image = image_upright.rot90(1, (2, 3))
-    numbers = torch.full((400, sum(OPERATIONS.values())), 0.5)
+    numbers = torch.full((400, sum(NUM_DRAWS.values())), 0.5)
     lattice = (torch.arange(20) + 0.5) / 20
     numbers[:, START["rotate90"]], numbers[:, START["rotate90"] + 1] = (
         lattice.repeat(20),
@@ -296,8 +316,8 @@ def test_cutout_size_and_clipping(size):
 @pytest.mark.parametrize("p", [0.2, 0.7, 1.0])
 def test_fraction_of_augmented_images_equals_probability(name, p):
     num = 2000
-    images, numbers = random_images(num, 3, 8, 8), torch.full((num, sum(OPERATIONS.values())), 0.9)
-    columns = slice(START[name], START[name] + OPERATIONS[name])
+    images, numbers = random_images(num, 3, 8, 8), torch.full((num, sum(NUM_DRAWS.values())), 0.9)
+    columns = slice(START[name], START[name] + NUM_DRAWS[name])
     gates = (START[name], START[name] + 2) if name == "rotate" else (START[name],)
     for gate in gates:
         numbers[:, gate] = uniform(num, seed=gate)[:, gate]
@@ -350,7 +370,7 @@ def test_augmentation_has_no_host_sync():
 
 @pytest.mark.parametrize("extreme", [0.0, 1 - 2**-24])
 def test_extreme_draws_give_finite_images(extreme):
-    numbers = torch.full((2, sum(OPERATIONS.values())), extreme)
+    numbers = torch.full((2, sum(NUM_DRAWS.values())), extreme)
     for name in OPERATIONS:
         for p in (0.5, 1.0):
             assert augment(random_images(2, 3, 8, 5), (name,), numbers, torch.tensor(p)).isfinite().all(), name

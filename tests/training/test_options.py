@@ -252,6 +252,22 @@ def test_ada_probability_rises_with_overfitting():
         ({"n_critic": 5}, "images is 64: expected at least 80"),
         ({"ema.half_life_images": 0}, "no average is kept"),
         ({"generator_optimizer.warmup_images": 200_000}, "at least 200000, or 0"),
+        ({"generator_optimizer.schedule": "cosine"}, "decays to 0 there: set it to the images of the whole run"),
+        (
+            {"generator_optimizer.schedule": "linear", "generator_optimizer.decay_end_images": 100_000},
+            "at least 100,001 (after decay_start_images and warmup_images)",
+        ),
+        ({"generator_optimizer.decay_end_images": 64}, "has no end, so it has no effect"),
+        ({"discriminator_optimizer.schedule": "constant"}, "schedule is constant, so it has no effect: set it to 0"),
+        ({"discriminator_optimizer.schedule": "step"}, "Unknown schedule 'step': expected one of: inverse_sqrt,"),
+        (
+            {
+                "generator_optimizer.schedule": "linear",
+                "generator_optimizer.decay_start_images": 0,
+                "generator_optimizer.decay_end_images": 63,
+            },
+            "images is 64, but generator_optimizer.decay_end_images 63",
+        ),
         ({"augment.operations": "cutout,translation,cutout", "augment.probability": 0.5}, "more than once"),
         ({"data.num_workers": 2}, "data.num_workers"),
         ({"objective.penalties.wgan_gp": 10.0, "discriminator.normalization": "batch"}, "whole batch"),
@@ -302,6 +318,8 @@ def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
         {"generator.options.attention_resolution": 8},
         UNPENALIZED,
         {"augment.operations": "cutoff", "augment.target": 0.5},
+        {"generator_optimizer.name": "adan"},
+        {"generator_optimizer.schedule": "cosin"},
     ):
         with pytest.raises(CardiganError):
             cardigan.train("mnist", out=tmp_path / "run", images=64, overrides={**SMALL, **changes})

@@ -1,13 +1,16 @@
 """Gradient steps and schedules: only one network is updated, with any memory layout of the gradients."""
 
 import copy
+import math
 
 import pytest
 import torch
 
 from cardigan.config import EmaConfig, OptimizerConfig
+from cardigan.errors import CardiganError
+from cardigan.rng import stream
 from cardigan.training.devices import Devices
-from cardigan.training.schedule import ema_weight, is_due, learning_rate
+from cardigan.training.schedule import LEARNING_RATE_SCHEDULES, ema_weight, is_due, learning_rate
 from cardigan.training.steps import apply_gradients
 
 DEVICES = Devices(torch.device("cpu"))
@@ -49,6 +52,49 @@ def test_learning_rate_schedule():
     assert learning_rate(config, 49) == pytest.approx(0.5)
     assert learning_rate(config, 100) == learning_rate(config, 400) == 1.0
     assert learning_rate(config, 1600) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_default_schedule_gives_the_same_bits_as_before_it_had_a_name(seed):
+    random = stream(seed, "rates", 0)
+    for warmup, start in torch.randint(0, 1000, (200, 2), generator=random).tolist():
+        config = OptimizerConfig(learning_rate=1e-3 / 3, warmup_images=min(warmup, start), decay_start_images=start)
+        images_seen = int(torch.randint(0, 3000, (), generator=random))
+        expected = config.learning_rate
+        if images_seen < config.warmup_images:
+            expected *= (images_seen + 1) / config.warmup_images
+        if start and images_seen > start:
+            expected *= math.sqrt(start / images_seen)
+        assert learning_rate(config, images_seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("inverse_sqrt", [1, 1, 0.5**0.5, 1 / 3**0.5, 0.5, 0.2**0.5]),
+        ("linear", [1, 1, 2 / 3, 1 / 3, 0, 0]),
+        ("cosine", [1, 1, 0.75, 0.25, 0, 0]),
+        ("constant", [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_schedules_by_name(schedule, expected):
+    start = 0 if schedule == "constant" else 400
+    end = 1600 if schedule in {"linear", "cosine"} else 0
+    config = OptimizerConfig(learning_rate=0.5, schedule=schedule, decay_start_images=start, decay_end_images=end)
+    rates = [learning_rate(config, images_seen) for images_seen in (0, 400, 800, 1200, 1600, 2000)]
+    assert rates == pytest.approx([0.5 * factor for factor in expected])
+
+
+def test_warmup_multiplies_every_schedule():
+    config = OptimizerConfig(learning_rate=1.0, schedule="linear", warmup_images=100, decay_end_images=200)
+    assert learning_rate(config, 49) == pytest.approx(0.5 * (1 - 49 / 200))
+
+
+def test_added_schedule_is_found_and_unknown_one_refused(monkeypatch):
+    with pytest.raises(CardiganError, match="Unknown schedule 'cosin': did you mean 'cosine'"):
+        learning_rate(OptimizerConfig(schedule="cosin"), 0)
+    monkeypatch.setitem(LEARNING_RATE_SCHEDULES, "cosin", lambda config, images_seen: 1 / (1 + images_seen))
+    assert learning_rate(OptimizerConfig(schedule="cosin", learning_rate=1.0), 3) == 0.25
 
 
 def test_ema_half_life():

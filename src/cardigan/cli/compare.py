@@ -49,8 +49,6 @@ def main(argv: list[str]) -> int:
 
 def comparison_text(names: list[str], reports: "list[Report]") -> str:
     """Return the table of the metrics that all reports have, with the best model of each."""
-    from cardigan.metrics.protocol import direction
-
     common = [name for name in reports[0].metrics if all(name in report.metrics for report in reports)]
     rows = [("", *(str(index + 1) for index in range(len(reports))), "real baseline", "better", "best")]
     for name in common:
@@ -60,7 +58,7 @@ def comparison_text(names: list[str], reports: "list[Report]") -> str:
                 name,
                 *(value.text for value in values),
                 values[0].baseline_text,
-                direction(name),
+                values[0].better,
                 _best_text(name, reports),
             )
         )
@@ -77,16 +75,19 @@ def comparison_text(names: list[str], reports: "list[Report]") -> str:
 
 def _best_text(name: str, reports: "list[Report]") -> str:
     """Return the number of the best report, and of the second if it is within twice the error of the difference."""
-    from cardigan.metrics.protocol import differs_significantly, direction
+    from cardigan.metrics.protocol import differs_significantly
 
-    if direction(name) == "neither":
+    better = reports[0].metrics[name].better
+    if better == "neither":
         return ""
     order = sorted(
-        range(len(reports)), key=lambda index: reports[index].metrics[name].value, reverse=direction(name) == "higher"
+        range(len(reports)), key=lambda index: reports[index].metrics[name].value, reverse=better == "higher"
     )
     first, second = (reports[index].metrics[name] for index in order[:2])
     if first.value == second.value:
         return "equal"
+    if first.standard_error is None or second.standard_error is None:
+        return f"{order[0] + 1}, errors unknown"
     return (
         f"{order[0] + 1}"
         if differs_significantly(first, second)

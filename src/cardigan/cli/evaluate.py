@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cardigan.cli.known_names import known_extractors, known_metrics, one_of
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
@@ -19,21 +20,24 @@ if TYPE_CHECKING:
 class ProtocolOptions:
     """The evaluation protocol, shared by `evaluate` and `compare`."""
 
-    metrics: str | None = None
-    """Metrics to compute, e.g. frechet,prdc. Default: all that apply.
-
-    Known: frechet, kernel, prdc, classes, classifier_score, nn_error, memorization, parzen, stacked_mnist.
-    """
+    metrics: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=f"Metrics to compute, e.g. frechet,prdc. Default: all that apply. Known: {', '.join(known_metrics())}."
+        ),
+    ] = None
     samples: int = 10_000
     """Number of images to evaluate. Results of different counts are not comparable."""
     seed: int = 0
     """Random seed. Equal seeds give equal images."""
     truncation: float = 1.0
     """1 samples as trained, 0 gives the average image; below 1 most generators give cleaner but less varied images."""
-    extractor: str | None = None
-    """Feature extractor: digits, pixels, efficientnet-lite0, inception or dinov2. Default: chosen for the images."""
+    extractor: Annotated[
+        str | None,
+        tyro.conf.arg(help=f"Feature extractor: {one_of(known_extractors())}. Default: chosen for the images."),
+    ] = None
     weights: str | None = None
-    """Weights of inception or dinov2: a .safetensors file, or https://...#sha256=HASH."""
+    """Weights of an extractor that needs them, such as inception or dinov2: a .safetensors file, or https://...#sha256=HASH."""
     baseline: bool = True
     """Also compute the metrics of as many real images (cached in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -110,8 +114,6 @@ def evaluate_model(
 
 def report_text(report: "Report") -> str:
     """Return a report as text."""
-    from cardigan.metrics.protocol import direction
-
     arrows = {"higher": "up", "lower": "down", "neither": ""}
     rows = [("", "value", "real baseline", "better", "samples", "error method")]
     for name, value in report.metrics.items():
@@ -120,7 +122,7 @@ def report_text(report: "Report") -> str:
                 name,
                 value.text,
                 value.baseline_text,
-                arrows[direction(name)],
+                arrows[value.better],
                 f"{value.num_samples:,}",
                 value.error_method,
             )

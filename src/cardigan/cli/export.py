@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from cardigan.cli.known_names import known_export_formats, one_of
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
@@ -21,8 +22,11 @@ class ExportOptions:
 
     model: Annotated[Path, tyro.conf.Positional]
     """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
-    format: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """safetensors, onnx, pt2, html or samples. Repeat it to write several formats into one folder."""
+    format: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(help=f"{one_of(known_export_formats())}. Repeat it to write several formats into one folder."),
+    ]
     out: Path | None = None
     """The output file; a folder for several formats; samples: a folder, .zip, .npz or .parquet."""
     weights: Literal["float32", "float16", "int8"] | None = None
@@ -53,7 +57,7 @@ def main(argv: list[str]) -> int:
     options = parse(ExportOptions, argv, "cardigan export")
     formats = list(dict.fromkeys(options.format))
     if not formats:
-        raise CardiganError("No format was given: add --format safetensors, onnx, pt2, html or samples.")
+        raise CardiganError(f"No format was given: add --format {one_of(known_export_formats())}.")
     sample_flags = [f"--{name}" for name in SAMPLES_ONLY if getattr(options, name) is not None]
     if sample_flags and "samples" not in formats:
         raise CardiganError(f"{sample_flags[0]} has no effect without --format samples: leave it out.")

@@ -23,8 +23,7 @@ from cardigan.data.cache import (
     load_or_build_cache,
 )
 from cardigan.data.decoding import DecodeSpec, decode_spec
-from cardigan.data.formats.detection import open_reader
-from cardigan.data.formats.huggingface import HF_PREFIX
+from cardigan.data.formats.detection import is_address, open_reader
 from cardigan.data.formats.labels import encode_labels
 from cardigan.data.prefetch import BatchStream
 from cardigan.data.reader import MIN_IMAGES, ProgressFn, Reader, fingerprint
@@ -115,7 +114,7 @@ def _reject_unused_settings(data: DataConfig, names: set[str]) -> None:
 
 def reader_from_config(data: DataConfig) -> Reader:
     """Return the reader of the source. For a missing source, the error suggests a built-in of a similar name."""
-    is_local = data.source == absolute_source(data.source) and not data.source.startswith(HF_PREFIX)
+    is_local = data.source == absolute_source(data.source) and not is_address(data.source)
     if (
         is_local
         and not Path(data.source).exists()

@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 
 from cardigan.data.builtin import BUILTIN_DATASETS
-from cardigan.data.formats.huggingface import HF_PREFIX
+from cardigan.data.formats.detection import is_address
 from cardigan.data.formats.labels import parse_labels_setting
 from cardigan.data.webdataset.addresses import redact_query as without_query
 
 
 def absolute_source(source: str) -> str:
     """Return the source with a local path made absolute."""
-    if source in BUILTIN_DATASETS or "://" in source or source.startswith(HF_PREFIX):
+    if source in BUILTIN_DATASETS or "://" in source or is_address(source):
         return source
     return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - also for patterns
 

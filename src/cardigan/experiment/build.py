@@ -41,9 +41,9 @@ from cardigan.training.devices import Devices
 from cardigan.training.distributed import world_size
 from cardigan.training.inputs import step_inputs
 from cardigan.training.loop import make_step
-from cardigan.training.optimizers import build_optimizer
+from cardigan.training.optimizers import build_optimizer, find_optimizer
 from cardigan.training.recorder import Callbacks, LogitsFn
-from cardigan.training.schedule import step_kind, step_kinds
+from cardigan.training.schedule import find_schedule, step_kind, step_kinds
 from cardigan.training.state import TrainState
 from cardigan.training.steps import Networks, StepConfig
 
@@ -166,6 +166,9 @@ def build_step_config(config: Config, devices: Devices) -> StepConfig:
 def check_buildable(config: Config, devices: Devices) -> None:
     """Raise CardiganError if the config cannot be built. Needs no images and no memory for weights."""
     build_step_config(config, devices)
+    for optimizer_config in (config.generator_optimizer, config.discriminator_optimizer):
+        find_optimizer(optimizer_config.name)
+        find_schedule(optimizer_config.schedule)
     build_augmentation(config.augment, config.data.channels, torch.device("cpu"))
     with torch.device("meta"):
         build_networks(config, image_spec(config.data, 2 if config.conditional else 0))

@@ -112,7 +112,7 @@ def export_all(
                 name,
                 FORMATS[name],
                 result,
-                folder / (f"generator{suffix}" if (suffix := FORMATS[name].suffixes[0]) else name),
+                folder / _name_in_folder(name, formats),
                 quantization_fn,
             )
             for name, result in settings.items()
@@ -127,6 +127,15 @@ def export_all(
             model_card(source.snapshot, model, files, lines, quantizations[0], data_license), encoding="utf-8"
         )
     return [replace(each.file, path=out_path / each.file.path.name, card=out_path / "README.md") for each in results]
+
+
+def _name_in_folder(format_name: str, formats: Sequence[str]) -> str:
+    """Return the name of one of several exports: generator.SUFFIX, or its format's name if that is not unique."""
+    suffix = FORMATS[format_name].suffixes[0]
+    if not suffix:
+        return format_name
+    is_unique = [FORMATS[name].suffixes[0] for name in formats].count(suffix) == 1
+    return f"{'generator' if is_unique else format_name}{suffix}"
 
 
 def _model_snapshot(model: str | Path | Snapshot | HasSnapshot) -> Snapshot:

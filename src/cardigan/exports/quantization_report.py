@@ -7,7 +7,7 @@ from pathlib import Path
 from cardigan.exports.graph import without_parametrizations
 from cardigan.exports.interface import ExportFormat
 from cardigan.metrics.evaluate import evaluate, generator_sampler
-from cardigan.metrics.protocol import Report, differs_significantly, direction
+from cardigan.metrics.protocol import Report, differs_significantly
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.quantize import WeightsDtype, fake_quantize
 from cardigan.models.snapshot import Snapshot
@@ -64,7 +64,7 @@ def quantization_lines(report: QuantizationReport) -> list[str]:
             if quantized_metric
             else ["", ""]
         )
-        rows.append([name, metric.text, *quantized_cells, metric.baseline_text, direction(name)])
+        rows.append([name, metric.text, *quantized_cells, metric.baseline_text, metric.better])
     protocol = report.full_precision.protocol
     return [
         *(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]),

@@ -104,9 +104,10 @@ def read_report_metrics(path: Path, images_seen: int) -> tuple[tuple[MetricRow, 
 
 
 def _metric_row(metric: dict[str, Any]) -> MetricRow:
-    baseline, baseline_error = metric["real_baseline"], metric["real_baseline_error"]
-    baseline_text = "" if baseline is None or baseline_error is None else format_with_error(baseline, baseline_error)
-    return MetricRow(str(metric["key"]), f"{metric['value']:.4g}", f"{metric['standard_error']:.2g}", baseline_text)
+    baseline, error = metric["real_baseline"], metric["standard_error"]
+    baseline_text = "" if baseline is None else format_with_error(baseline, metric["real_baseline_error"])
+    error_text = "" if error is None else f"{error:.2g}"
+    return MetricRow(str(metric["key"]), f"{metric['value']:.4g}", error_text, baseline_text)
 
 
 def training_command(config: Config, images_seen: int) -> str:

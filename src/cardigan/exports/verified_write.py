@@ -147,10 +147,12 @@ def _verification_lines(
 
 
 def _file_hashes(temporary: Path, name: str) -> dict[str, str]:
-    """Return the hash of a file, or of a folder's manifest, which contains the hash of the images."""
-    if temporary.is_dir():
-        return {f"{name}/manifest.json": file_sha256(temporary / "manifest.json")}
-    return {name: file_sha256(temporary)}
+    """Return the hash of a file, of a folder's manifest (which contains the hashes of its files), or of each file."""
+    if not temporary.is_dir():
+        return {name: file_sha256(temporary)}
+    manifest = temporary / "manifest.json"
+    files = [manifest] if manifest.exists() else sorted(path for path in temporary.rglob("*") if path.is_file())
+    return {f"{name}/{path.relative_to(temporary).as_posix()}": file_sha256(path) for path in files}
 
 
 def _finalize(temporary: Path, card: str) -> None:

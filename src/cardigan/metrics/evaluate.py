@@ -15,7 +15,7 @@ from cardigan.files.disk_cache import cache_key, load_or_compute_json
 from cardigan.latents.sampling import sample_labels
 from cardigan.metrics.class_histogram import frequencies
 from cardigan.metrics.features import FeatureExtractor, find_extractor
-from cardigan.metrics.measures import METRICS, MetricInputs
+from cardigan.metrics.inputs import MetricInputs
 from cardigan.metrics.protocol import MetricValue, Protocol, Report
 from cardigan.metrics.reference import (
     Reference,
@@ -25,8 +25,10 @@ from cardigan.metrics.reference import (
     to_reference_shape,
     train_sampler,
 )
+from cardigan.metrics.table import METRICS
 from cardigan.models.sampling import sample_pixels
 from cardigan.models.snapshot import Snapshot
+from cardigan.plugins import plugin_versions
 from cardigan.shapes import Labels, Pixels
 
 NUM_SAMPLES = 10_000
@@ -70,7 +72,7 @@ def evaluate(
     """
     start = time.monotonic()
     extractor = extractor or find_extractor(reference.extractor, reference.image_shape)
-    names = list(METRICS if metrics is None else metrics)
+    names = list(dict.fromkeys(METRICS if metrics is None else metrics))
     _check_inputs(sampler, reference, num_samples, names)
     inputs = MetricInputs(sampler, reference, extractor, num_samples)
     values: dict[str, MetricValue] = {}
@@ -83,6 +85,8 @@ def evaluate(
                 raise
             unavailable[name] = str(error)
             continue
+        for key in computed.keys() & values.keys():
+            raise CardiganError(f"The metric {name!r} computes {key!r}, as another one does: rename it in its plug-in.")
         baselines = _baselines(name, reference, extractor, num_samples) if baseline else {}
         values |= {key: dataclasses.replace(value, **baselines.get(key, {})) for key, value in computed.items()}
     class_frequencies = frequencies(inputs.class_counts).tolist() if "class_kl" in values else []
@@ -133,7 +137,7 @@ def _check_inputs(sampler: Sampler, reference: Reference, num_samples: int, name
 
 def _baselines(
     name: str, reference: Reference, extractor: FeatureExtractor, num_samples: int
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Return the real baseline of each metric, or nothing if there are fewer real images than samples."""
     group = METRICS[name]
     if reference.holdout is reference.train:
@@ -142,7 +146,7 @@ def _baselines(
     if real_sampler.num_available is None or real_sampler.num_available < num_samples:
         return {}
 
-    def compute() -> dict[str, dict[str, float]]:
+    def compute() -> dict[str, dict[str, float | None]]:
         values = group.compute(MetricInputs(real_sampler, reference, extractor, num_samples))
         return {
             key: {"real_baseline": value.value, "real_baseline_error": value.standard_error}
@@ -158,6 +162,7 @@ def _baselines(
         extractor.weights_sha256,
         extractor.resize,
         str(num_samples),
+        *plugin_versions(),
     )
     return load_or_compute_json(cache_id, compute)
 

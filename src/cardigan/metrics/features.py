@@ -35,7 +35,7 @@ class FeatureExtractor:
 
     name: str
     distance_name: str
-    """Name of the Frechet distance over these features. Only Inception's is an FID."""
+    """Name of the Frechet distance over these features, such as fd_pixels. Only Inception's is an FID."""
     weights_sha256: str
     """SHA-256 of the weights. Empty if there are none."""
     num_features: int
@@ -48,7 +48,7 @@ class FeatureExtractor:
     @property
     def kernel_distance_name(self) -> str:
         """Name of the kernel distance over these features. Only Inception's is a KID."""
-        return "kid" if self.distance_name == "fid" else self.distance_name.replace("fd_", "kd_")
+        return "kid" if self.distance_name == "fid" else f"kd_{self.distance_name.removeprefix('fd_')}"
 
     @property
     def classifier_score_name(self) -> str:
@@ -69,14 +69,14 @@ def find_extractor(name: str, image_shape: ImageShape, weights: Path | None = No
     """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
-    needs_weights = name in NEEDS_WEIGHTS
-    if needs_weights and weights is None:
+    builder = EXTRACTORS[name]
+    if builder.needs_weights and weights is None:
         raise CardiganError(
             f"The extractor {name!r} needs a weights file: add --weights FILE.safetensors (docs/guides/evaluation.md)."
         )
-    if not needs_weights and weights is not None:
+    if not builder.needs_weights and weights is not None:
         raise CardiganError(f"The extractor {name!r} has its own weights, so --weights has no effect: omit it.")
-    return EXTRACTORS[name](image_shape, weights)
+    return builder.build(image_shape, weights)
 
 
 def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
@@ -179,15 +179,23 @@ def _dinov2_extractor(image_shape: ImageShape, weights: Path | None) -> FeatureE
     )
 
 
-EXTRACTORS: dict[str, Callable[[ImageShape, Path | None], FeatureExtractor]] = {
-    "digits": _digits_extractor,
-    "pixels": _pixels_extractor,
-    "efficientnet-lite0": _efficientnet_extractor,
-    "inception": _inception_extractor,
-    "dinov2": _dinov2_extractor,
+@dataclass(frozen=True)
+class ExtractorBuilder:
+    """How an extractor is built."""
+
+    build: Callable[[ImageShape, Path | None], FeatureExtractor]
+    """Takes the images' shape and the weights. Raises CardiganError for images that the extractor cannot read."""
+    needs_weights: bool = False
+    """Whether the user gives the weights (--weights)."""
+
+
+EXTRACTORS: dict[str, ExtractorBuilder] = {
+    "digits": ExtractorBuilder(_digits_extractor),
+    "pixels": ExtractorBuilder(_pixels_extractor),
+    "efficientnet-lite0": ExtractorBuilder(_efficientnet_extractor),
+    "inception": ExtractorBuilder(_inception_extractor, needs_weights=True),
+    "dinov2": ExtractorBuilder(_dinov2_extractor, needs_weights=True),
 }
-NEEDS_WEIGHTS = frozenset({"inception", "dinov2"})
-"""Extractors that need --weights."""
 
 
 def default_extractor(image_shape: ImageShape) -> str:

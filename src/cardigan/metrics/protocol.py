@@ -5,24 +5,10 @@ This module computes nothing and imports no heavy packages.
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-HIGHER_IS_BETTER = frozenset(
-    {
-        "precision",
-        "recall",
-        "density",
-        "coverage",
-        "classes_covered",
-        "classifier_score",
-        "inception_score",
-        "parzen_log_likelihood",
-        "authenticity",
-        "modes_covered",
-    }
-)
-"""Metrics for which higher is better. For all others except `NO_DIRECTION`, lower is better."""
-NO_DIRECTION = frozenset({"nearest_train_distance"})
+Direction: TypeAlias = Literal["higher", "lower", "neither"]
+"""In which direction a metric improves."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,8 @@ class MetricValue:
     """The value of one metric."""
 
     value: float
-    standard_error: float
+    standard_error: float | None
+    """None if it is not known."""
     error_method: str
     """How the standard error is estimated, e.g. jackknife over samples or bootstrap of class counts."""
     num_samples: int
@@ -62,6 +49,7 @@ class MetricValue:
     real_baseline: float | None = None
     """Score of the same number of real images. No generator is expected to do better."""
     real_baseline_error: float | None = None
+    better: Direction = "lower"
 
     @property
     def text(self) -> str:
@@ -69,11 +57,7 @@ class MetricValue:
 
     @property
     def baseline_text(self) -> str:
-        return (
-            ""
-            if self.real_baseline is None or self.real_baseline_error is None
-            else format_with_error(self.real_baseline, self.real_baseline_error)
-        )
+        return "" if self.real_baseline is None else format_with_error(self.real_baseline, self.real_baseline_error)
 
 
 @dataclass(frozen=True)
@@ -95,21 +79,20 @@ class Report:
         return dataclasses.asdict(self)
 
 
-def direction(name: str) -> Literal["higher", "lower", "neither"]:
-    """Return in which direction a metric improves."""
-    return "higher" if name in HIGHER_IS_BETTER else "neither" if name in NO_DIRECTION else "lower"
-
-
 def differs_significantly(first: MetricValue, second: MetricValue) -> bool:
     """Return whether two values differ by more than twice the standard error of their difference.
 
-    One in twenty pairs of equal distributions does so at random.
+    One in twenty pairs of equal distributions does so at random. False if a standard error is not known.
     """
+    if first.standard_error is None or second.standard_error is None:
+        return False
     return abs(first.value - second.value) > 2 * (first.standard_error**2 + second.standard_error**2) ** 0.5
 
 
-def format_with_error(value: float, error: float) -> str:
-    """Return a value and its standard error, both rounded to the error's second digit."""
+def format_with_error(value: float, error: float | None) -> str:
+    """Return a value and its standard error, both rounded to the error's second digit; without one, four digits."""
+    if error is None:
+        return f"{value:.4g}"
     digits = max(0, min(6, 1 - _exponent(error))) if error > 1e-9 else 3 if value % 1 else 0
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 

@@ -9,6 +9,8 @@ appendix B) is the other twelve operations, from its sets "pixel blitting", "geo
 downscaled images may alias. Images need not be square.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
 
@@ -17,47 +19,73 @@ from torch import Tensor
 
 from cardigan.errors import unknown
 from cardigan.objective.operations.color import COLOR_OPERATIONS, apply_color_matrices
-from cardigan.objective.operations.diff_augment import IMAGE_OPERATIONS
+from cardigan.objective.operations.diff_augment import color, cutout, translation
+from cardigan.objective.operations.draws import Draws
 from cardigan.objective.operations.geometry import GEOMETRIC_OPERATIONS
 from cardigan.objective.operations.resampling import warp
 from cardigan.shapes import Images, Scalar
 
-OPERATIONS = {
-    "x-flip": 2,
-    "rotate90": 2,
-    "integer-translation": 3,
-    "isotropic-scale": 2,
-    "rotate": 4,
-    "anisotropic-scale": 2,
-    "fractional-translation": 3,
-    "brightness": 2,
-    "contrast": 2,
-    "luma-flip": 2,
-    "hue": 2,
-    "saturation": 2,
-    "color": 4,
-    "translation": 3,
-    "cutout": 3,
+
+@dataclass(frozen=True)
+class Operation:
+    """One augmentation of a batch of images."""
+
+    num_draws: int
+    """Number of uniform random numbers it reads for each image. The first decides whether it is applied (see
+    `is_applied`), the others how."""
+    apply: Callable[[Images, Draws, Scalar], Images] | None = None
+    """Returns the images after the operation, which each image gets with probability p. Must be deterministic and
+    twice differentiable, and must not wait for the device. None for the operations of `GEOMETRIC_OPERATIONS` and
+    `COLOR_OPERATIONS`."""
+    needs_color: bool = False
+    """Whether it has no effect on grayscale images."""
+
+
+OPERATIONS: dict[str, Operation] = {
+    "x-flip": Operation(2),
+    "rotate90": Operation(2),
+    "integer-translation": Operation(3),
+    "isotropic-scale": Operation(2),
+    "rotate": Operation(4),
+    "anisotropic-scale": Operation(2),
+    "fractional-translation": Operation(3),
+    "brightness": Operation(2),
+    "contrast": Operation(2),
+    "luma-flip": Operation(2),
+    "hue": Operation(2, needs_color=True),
+    "saturation": Operation(2, needs_color=True),
+    "color": Operation(4, color),
+    "translation": Operation(3, translation),
+    "cutout": Operation(3, cutout),
 }
-"""Number of uniform random numbers each operation reads. The first decides whether it is applied, the others how.
+"""The operations by name, applied in this order, except that `rotate` is applied before and after `anisotropic-scale`.
 
-Operations are applied in this order, except that `rotate` is applied before and after `anisotropic-scale`. An
-operation's columns depend only on its position in this table, not on the rest of the pipeline.
+A built-in operation's columns of the uniform numbers depend only on its position in this table, not on the rest of the
+pipeline.
 """
-
-ADA = tuple(OPERATIONS)[:12]
-DIFF_AUGMENT = tuple(OPERATIONS)[12:]
+BUILTIN_OPERATIONS = tuple(OPERATIONS)
+ADA = BUILTIN_OPERATIONS[:12]
+DIFF_AUGMENT = BUILTIN_OPERATIONS[12:]
 
 
 def num_draws(pipeline: tuple[str, ...]) -> int:
-    """Return how many uniform numbers per image `augment` needs: those of the whole table, or 0 for an empty pipeline.
+    """Return how many uniform numbers per image `augment` needs: those of all built-in operations, and those of other
+    operations in the pipeline. 0 for an empty pipeline.
 
     Raises CardiganError for an unknown operation.
     """
     for name in pipeline:
         if name not in OPERATIONS:
             raise unknown("augmentation", name, OPERATIONS)
-    return sum(OPERATIONS.values()) if pipeline else 0
+    return sum(OPERATIONS[name].num_draws for name in _drawn_operations(pipeline)) if pipeline else 0
+
+
+def _drawn_operations(pipeline: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the operations that have columns of uniform numbers, in the columns' order.
+
+    An installed plug-in that a run does not use must not change the run's random numbers.
+    """
+    return (*BUILTIN_OPERATIONS, *(name for name in OPERATIONS if name in pipeline and name not in BUILTIN_OPERATIONS))
 
 
 def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "batch count"], p: Scalar) -> Images:
@@ -70,8 +98,13 @@ def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "
     """
     expected = num_draws(pipeline)
     assert uniforms.shape[1] == expected, f"{uniforms.shape[1]} numbers for each image, not {expected}"
-    starts = zip(OPERATIONS, accumulate(OPERATIONS.values(), initial=0), strict=False)
-    draws = {name: uniforms[:, start : start + OPERATIONS[name]] for name, start in starts if name in pipeline}
+    drawn = _drawn_operations(pipeline)
+    starts = accumulate((OPERATIONS[name].num_draws for name in drawn), initial=0)
+    draws = {
+        name: uniforms[:, start : start + OPERATIONS[name].num_draws]
+        for name, start in zip(drawn, starts, strict=False)
+        if name in pipeline
+    }
     height, width = images.shape[2:]
     if affine_matrices := [
         affine(draws[name], p, height, width) for name, affine in GEOMETRIC_OPERATIONS if name in draws
@@ -79,9 +112,10 @@ def augment(images: Images, pipeline: tuple[str, ...], uniforms: Float[Tensor, "
         images = warp(images, reduce(matrix_product, affine_matrices))
     if color_matrices := [color_matrix(draws[name], p) for name, color_matrix in COLOR_OPERATIONS if name in draws]:
         images = apply_color_matrices(images, reduce(matrix_product, reversed(color_matrices)))
-    for name, operation in IMAGE_OPERATIONS:
-        if name in draws:
-            images = operation(images, draws[name], p)
+    for name, columns in draws.items():
+        operation = OPERATIONS[name].apply
+        if operation is not None:
+            images = operation(images, columns, p)
     return images
 
 

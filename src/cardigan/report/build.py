@@ -16,7 +16,7 @@ from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
 from cardigan.files.atomic import write_bytes
 from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
-from cardigan.metrics.protocol import MetricValue, Report, direction
+from cardigan.metrics.protocol import MetricValue, Report
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.snapshot import Snapshot, read_snapshot
 from cardigan.overrides import flatten
@@ -134,9 +134,9 @@ def _report_page(run: RunDirectory, config: Config, events: Sequence[Event], eva
             ReportMetric(
                 name,
                 f"{metric.value:.4g}",
-                f"{metric.standard_error:.2g}",
+                "" if metric.standard_error is None else f"{metric.standard_error:.2g}",
                 metric.baseline_text,
-                DIRECTION_NOTES[direction(name)],
+                DIRECTION_NOTES[metric.better],
             )
             for name, metric in evaluation.metrics.items()
         ],

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from cardigan.config import AugmentConfig
 from cardigan.errors import CardiganError
-from cardigan.objective.augment import augment, num_draws
+from cardigan.objective.augment import OPERATIONS, augment, num_draws
 from cardigan.shapes import Images, Scalar
 from cardigan.training.distributed import ProcessGroup
 
-NEEDS_COLOR = frozenset({"hue", "saturation"})
 SIGN_EMA_BATCHES = 4
 """Approximate number of batches over which the sign is averaged (arXiv:2006.06676, section 3)."""
 
@@ -61,7 +60,7 @@ def build_augmentation(config: AugmentConfig, channels: int, device: torch.devic
     if not config.operation_names:
         return None
     num_draws(config.operation_names)
-    ineffective = [name for name in config.operation_names if name in NEEDS_COLOR and channels < 3]
+    ineffective = [name for name in config.operation_names if OPERATIONS[name].needs_color and channels < 3]
     if ineffective:
         raise CardiganError(
             f"augment.operations has {', '.join(ineffective)}, which have no effect on grayscale images: remove them."

@@ -1,19 +1,64 @@
 """Numbers that change while a run goes on, as functions of `images_seen` alone."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 from cardigan.config import Config, EmaConfig, ObjectiveConfig, OptimizerConfig
+from cardigan.errors import unknown
 from cardigan.training.steps import StepKind
+
+ScheduleFn: TypeAlias = Callable[[OptimizerConfig, int], float]
+"""From settings and images seen to the factor of the learning rate."""
+
+
+def inverse_sqrt(config: OptimizerConfig, images_seen: int) -> float:
+    """Return 1 up to `decay_start_images`, then its square root divided by that of the images seen."""
+    start = config.decay_start_images
+    return math.sqrt(start / images_seen) if start and images_seen > start else 1.0
+
+
+def constant(config: OptimizerConfig, images_seen: int) -> float:
+    return 1.0
+
+
+def linear(config: OptimizerConfig, images_seen: int) -> float:
+    """Return 1 up to `decay_start_images`, then a straight line to 0 at `decay_end_images`."""
+    return 1 - _decay_progress(config, images_seen)
+
+
+def cosine(config: OptimizerConfig, images_seen: int) -> float:
+    """Return 1 up to `decay_start_images`, then half a cosine to 0 at `decay_end_images` (arXiv:1608.03983, eq. 5)."""
+    return (1 + math.cos(math.pi * _decay_progress(config, images_seen))) / 2
+
+
+def _decay_progress(config: OptimizerConfig, images_seen: int) -> float:
+    """Return the fraction of the decay that is over, from 0 to 1."""
+    start, end = config.decay_start_images, config.decay_end_images
+    return min(max(0, images_seen - start) / (end - start), 1.0)
+
+
+LEARNING_RATE_SCHEDULES: dict[str, ScheduleFn] = {
+    "inverse_sqrt": inverse_sqrt,
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+}
+
+
+def find_schedule(name: str) -> ScheduleFn:
+    """Return a schedule of the learning rate by its name; raises CardiganError for an unknown one."""
+    if name not in LEARNING_RATE_SCHEDULES:
+        raise unknown("schedule", name, LEARNING_RATE_SCHEDULES)
+    return LEARNING_RATE_SCHEDULES[name]
 
 
 def learning_rate(config: OptimizerConfig, images_seen: int) -> float:
-    """Return the learning rate at this point: linear warmup, then constant, then decay as 1/sqrt(images)."""
+    """Return the learning rate at this point: linear warmup, times the factor of the schedule."""
     rate = config.learning_rate
     if images_seen < config.warmup_images:
         rate *= (images_seen + 1) / config.warmup_images
-    if config.decay_start_images and images_seen > config.decay_start_images:
-        rate *= math.sqrt(config.decay_start_images / images_seen)
-    return rate
+    return rate * find_schedule(config.schedule)(config, images_seen)
 
 
 def learning_rates(config: Config, images_seen: int, factor: float = 1.0) -> dict[str, float]:

@@ -1,14 +1,26 @@
-"""A plug-in with one line for each table: loss, penalty, network, latent distribution, optimizer."""
+"""A plug-in with one line for each table."""
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
 
+from cardigan.data.formats.detection import SOURCE_FORMATS, SourceFormat, without_column
+from cardigan.data.reader import Reader, fingerprint
+from cardigan.exports.interface import ExportFormat
+from cardigan.exports.table import FORMATS
 from cardigan.latents.sampling import LATENTS
+from cardigan.metrics.features import EXTRACTORS, ExtractorBuilder, FeatureExtractor
+from cardigan.metrics.statistics import jackknife
+from cardigan.metrics.table import METRICS, MetricGroup
+from cardigan.models.sampling import sample_pixels
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.table import NETS, Architecture
+from cardigan.objective.augment import OPERATIONS, Operation, is_applied
 from cardigan.objective.losses import LOSSES
 from cardigan.objective.penalties import PENALTIES, Penalty
 from cardigan.training.optimizers import OPTIMIZERS
+from cardigan.training.schedule import LEARNING_RATE_SCHEDULES
 
 
 class FlatGenerator(Generator):
@@ -40,8 +52,64 @@ def slow_sgd(parameters, learning_rate, config, options):
     return torch.optim.SGD(parameters, lr=learning_rate, fused=True)
 
 
+def negative(images, draws, p):
+    """Change black to white."""
+    return torch.where(is_applied(draws, p)[:, None, None, None], -images, images)
+
+
+def raw_reader(path):
+    """The images of a file of 16x16 bytes an image."""
+    images = np.memmap(path, np.uint8, "r").reshape(-1, 16, 16)
+    signature = fingerprint([path.stat().st_size, path.stat().st_mtime_ns])
+    return Reader(str(path), len(images), str, lambda index: np.array(images[index]), signature)
+
+
+def quadrant_extractor(image_shape, weights):
+    """The mean of each quarter of an image."""
+    return FeatureExtractor(
+        "example-quadrants",
+        "fd_example_quadrants",
+        "",
+        4 * image_shape[0],
+        "none",
+        lambda pixels: adaptive_avg_pool2d(pixels.float(), 2).flatten(1),
+    )
+
+
+def mean_distance(inputs):
+    """The distance between the mean features of samples and of real images."""
+    real = inputs.reference_features.mean(0)
+    value = jackknife(inputs.features, lambda features: float((features.mean(0) - real).norm()))
+    return {"example-mean-distance": inputs.metric_value(value, "jackknife over samples")}
+
+
+def array_writer(snapshot, settings):
+    """Write 16 images as an array."""
+    pixels = sample_pixels(snapshot, [(settings.seed, number) for number in range(16)]).numpy()
+
+    def write(path, card):
+        with path.open("wb") as file:
+            np.save(file, pixels)
+        return 0.0 if np.array_equal(np.load(path), pixels) else 1.0
+
+    return write
+
+
 LOSSES["example-loss"] = LOSSES["non-saturating"]
 PENALTIES["example-drift"] = Penalty(lambda inputs: inputs.real_logits.square().mean())
 NETS["example-flat"] = Architecture(FlatGenerator, FlatDiscriminator)
 LATENTS["example-triangular"] = triangular
 OPTIMIZERS["example-sgd"] = slow_sgd
+LEARNING_RATE_SCHEDULES["example-halving"] = lambda config, images_seen: 0.5 ** (images_seen / 32)
+OPERATIONS["example-negative"] = Operation(1, negative)
+SOURCE_FORMATS["example-raw"] = SourceFormat("raw images", (".raw16",), without_column("raw images", raw_reader))
+EXTRACTORS["example-quadrants"] = ExtractorBuilder(quadrant_extractor)
+METRICS["example-mean"] = MetricGroup(mean_distance)
+FORMATS["example-array"] = ExportFormat(
+    "array of 16 images",
+    (".npy",),
+    array_writer,
+    ("float32",),
+    tolerance=0.0,
+    usage='Open it with `numpy.load("{name}")`.',
+)

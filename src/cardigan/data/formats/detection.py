@@ -1,6 +1,6 @@
-"""Format detection: from a path or hf:NAME to its reader, by file name or else by the first bytes.
+"""Format detection: from a path or an address (hf:NAME) to its reader, by file name or else by the first bytes.
 
-Knows which reader reads which format, not how.
+Knows which reader reads which format, not how. Plug-ins add formats to `SOURCE_FORMATS` and `ADDRESS_READERS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,19 +23,22 @@ from cardigan.errors import CardiganError, error_reason
 
 
 @dataclass(frozen=True)
-class FileFormat:
-    """A file format and its reader."""
+class SourceFormat:
+    """A format of files or folders: how it is recognized and how it is opened."""
 
     description: str
     suffixes: tuple[str, ...]
+    """Endings of its files' names, in lower case. The longest ending of all formats decides."""
     make_reader: Callable[[Path, str], Reader]
-    """Takes the path and the label column."""
+    """Takes the path and the label column ("" for the format's own labels); see `without_column`."""
     magic: bytes = b""
     """Bytes at `offset` that identify files with another suffix."""
     offset: int = 0
+    folder_markers: tuple[str, ...] = ()
+    """A folder that holds a file of this name is a source of this format."""
 
 
-def _without_column(description: str, make_reader: Callable[[Path], Reader]) -> Callable[[Path, str], Reader]:
+def without_column(description: str, make_reader: Callable[[Path], Reader]) -> Callable[[Path, str], Reader]:
     """Return the reader function of a format without columns. It raises CardiganError if a column is given."""
 
     def checked_reader(path: Path, column: str) -> Reader:
@@ -51,36 +54,46 @@ def _without_column(description: str, make_reader: Callable[[Path], Reader]) -> 
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-FILE_FORMATS = (
-    FileFormat("zip archive", (".zip",), _without_column("zip archive", zip_reader), magic=b"PK\x03\x04"),
-    FileFormat("tar archive", TAR_SUFFIXES, _without_column("tar archive", tar_reader), magic=b"ustar", offset=257),
-    FileFormat("NumPy array", (".npy",), _without_column("array", npy_reader), magic=b"\x93NUMPY"),
-    FileFormat("NumPy arrays", (".npz",), npz_reader),
-    FileFormat(
+SOURCE_FORMATS: dict[str, SourceFormat] = {
+    "zip": SourceFormat("zip archive", (".zip",), without_column("zip archive", zip_reader), magic=b"PK\x03\x04"),
+    "tar": SourceFormat(
+        "tar archive", TAR_SUFFIXES, without_column("tar archive", tar_reader), magic=b"ustar", offset=257
+    ),
+    "npy": SourceFormat("NumPy array", (".npy",), without_column("array", npy_reader), magic=b"\x93NUMPY"),
+    "npz": SourceFormat("NumPy arrays", (".npz",), npz_reader),
+    "idx": SourceFormat(
         "IDX file",
         ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz"),
-        _without_column("IDX file", idx_reader),
+        without_column("IDX file", idx_reader),
         magic=b"\0\0\x08\x03",
     ),
-    FileFormat("parquet file", PARQUET_SUFFIXES, lambda path, column: parquet_reader([path], column), magic=b"PAR1"),
-    FileFormat("HDF5 file", (".h5", ".hdf5"), hdf5_reader, magic=b"\x89HDF\r\n"),
-    FileFormat("LMDB database", (".mdb", ".lmdb"), _without_column("LMDB", lmdb_reader)),
-)
-FOLDER_FORMATS = {
-    "data.mdb": _without_column("LMDB", lmdb_reader),
-    **dict.fromkeys(DATASET_MARKERS, saved_dataset_reader),
+    "parquet": SourceFormat(
+        "parquet file", PARQUET_SUFFIXES, lambda path, column: parquet_reader([path], column), magic=b"PAR1"
+    ),
+    "hdf5": SourceFormat("HDF5 file", (".h5", ".hdf5"), hdf5_reader, magic=b"\x89HDF\r\n"),
+    "lmdb": SourceFormat(
+        "LMDB database", (".mdb", ".lmdb"), without_column("LMDB", lmdb_reader), folder_markers=("data.mdb",)
+    ),
+    "huggingface": SourceFormat("Hugging Face dataset", (), saved_dataset_reader, folder_markers=DATASET_MARKERS),
 }
-"""Readers of folders, by the file that identifies them.
+"""Formats of files and folders by name.
 
-Any other folder holds images, or else parquet files or a single file of the formats above.
+A folder without a marker of a format holds images, or else parquet files or a single file of these formats.
 """
+ADDRESS_READERS: dict[str, Callable[[str, str], Reader]] = {HF_PREFIX: huggingface_reader}
+"""Readers of sources that are not paths, by the prefix of their address. They take the source and the label column."""
+
+
+def is_address(source: str) -> bool:
+    """Return whether a source begins with a prefix of `ADDRESS_READERS`, so that it is not a path."""
+    return source.startswith(tuple(ADDRESS_READERS))
 
 
 def open_reader(source: str, labels: str = "") -> Reader:
     """Return the images of a source with the classes that `labels` selects.
 
     `labels` is "" (the source's own), "folders", a column, FILE or FILE:COLUMN. A source is a folder, an archive, an
-    array file, a table or a database (docs/guides/data.md), or hf:NAME or hf:NAME:SPLIT.
+    array file, a table or a database (docs/guides/data.md), or an address: hf:NAME, hf:NAME:SPLIT or a plug-in's.
     Raises CardiganError if the source is missing, damaged or has no images.
     """
     file, column = parse_labels_setting(labels)
@@ -88,8 +101,8 @@ def open_reader(source: str, labels: str = "") -> Reader:
 
 
 def _open_path_or_dataset(source: str, column: str) -> Reader:
-    if source.startswith(HF_PREFIX):
-        return huggingface_reader(source, column)
+    if is_address(source):
+        return ADDRESS_READERS[max(filter(source.startswith, ADDRESS_READERS), key=len)](source, column)
     path = Path(source).expanduser()
     try:
         if not source or not path.exists():
@@ -107,48 +120,49 @@ def _missing_source_error(source: str, path: Path) -> CardiganError:
     hint = (
         f"did you mean {printable(str(path.parent / close_matches[0]))!r}?"
         if close_matches
-        else f"expected a folder, {_format_list()}, or hf:NAME."
+        else f"expected a folder, {_format_list()}, or {' or '.join(f'{prefix}NAME' for prefix in ADDRESS_READERS)}."
     )
     return CardiganError(f"There is no {printable(source)!r}: {hint}")
 
 
 def _format_list() -> str:
-    return ", ".join(f"{file_format.description} ({file_format.suffixes[0]})" for file_format in FILE_FORMATS)
+    return ", ".join(
+        f"{known.description} ({known.suffixes[0]})" for known in SOURCE_FORMATS.values() if known.suffixes
+    )
 
 
 def _file_reader(path: Path, column: str) -> Reader:
-    file_format = _format_by_suffix(path) or _format_by_magic(path)
-    if file_format is not None:
-        return file_format.make_reader(path, column)
+    source_format = _format_by_suffix(path) or _format_by_magic(path)
+    if source_format is not None:
+        return source_format.make_reader(path, column)
     if skip_reason(path.name) == "":
         raise CardiganError(f"{printable(str(path))!r} is one image: give its folder.")
     raise CardiganError(f"{printable(str(path))!r} has an unknown format: expected a folder, {_format_list()}.")
 
 
-def _format_by_suffix(path: Path) -> FileFormat | None:
-    return next((file_format for file_format in FILE_FORMATS if path.name.lower().endswith(file_format.suffixes)), None)
+def _format_by_suffix(path: Path) -> SourceFormat | None:
+    """Return the format with the longest suffix that the file's name ends in."""
+    name = path.name.lower()
+    suffixes = {suffix: known for known in SOURCE_FORMATS.values() for suffix in known.suffixes}
+    return suffixes.get(max(filter(name.endswith, suffixes), key=len, default=""))
 
 
-def _format_by_magic(path: Path) -> FileFormat | None:
+def _format_by_magic(path: Path) -> SourceFormat | None:
     with path.open("rb") as file:
         head = file.read(512)
     return next(
-        (
-            file_format
-            for file_format in FILE_FORMATS
-            if file_format.magic and head[file_format.offset :].startswith(file_format.magic)
-        ),
+        (known for known in SOURCE_FORMATS.values() if known.magic and head[known.offset :].startswith(known.magic)),
         None,
     )
 
 
 def _folder_reader(folder: Path, column: str) -> Reader:
-    make_reader = next((make for marker, make in FOLDER_FORMATS.items() if (folder / marker).is_file()), None)
-    if make_reader is not None:
-        return make_reader(folder, column)
+    for known in SOURCE_FORMATS.values():
+        if any((folder / marker).is_file() for marker in known.folder_markers):
+            return known.make_reader(folder, column)
     folder_listing = list_folder(folder)
     if folder_listing.images:
-        return _without_column("folder", lambda path: folder_reader(path, folder_listing))(folder, column)
+        return without_column("folder", lambda path: folder_reader(path, folder_listing))(folder, column)
     return _reader_of_files_in(folder, folder_listing, column)
 
 

@@ -48,6 +48,3 @@ def cutout(images: Images, draws: Draws, p: Scalar) -> Images:
         covered.append((offset >= 0) & (offset < hole_size))
     mask = covered[0][:, :, None] & covered[1][:, None, :] & is_applied(draws, p)[:, None, None]
     return images.masked_fill(mask[:, None], 0.0)
-
-
-IMAGE_OPERATIONS = (("color", color), ("translation", translation), ("cutout", cutout))

@@ -1,11 +1,10 @@
-"""The metrics of a report, computed from inputs that are cached and lazy."""
+"""The metrics of `cardigan evaluate` by name: each turns `MetricInputs` into one or more values."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from cardigan.errors import CardiganError
@@ -19,13 +18,13 @@ from cardigan.metrics.class_histogram import (
     stacked_modes,
     uniform_counts,
 )
-from cardigan.metrics.features import FeatureExtractor
+from cardigan.metrics.inputs import CHUNK_SIZE, MetricInputs
 from cardigan.metrics.kernel import kernel_distance_with_error
 from cardigan.metrics.neighbors import nearest_samples, nn_errors, training_neighbors
 from cardigan.metrics.parzen import parzen_log_likelihood
 from cardigan.metrics.prdc import prdc
-from cardigan.metrics.protocol import MetricValue
-from cardigan.metrics.reference import NUM_VALIDATION, Reference, Sampler, holdout_sampler, train_sampler
+from cardigan.metrics.protocol import Direction, MetricValue
+from cardigan.metrics.reference import NUM_VALIDATION, holdout_sampler, train_sampler
 from cardigan.metrics.statistics import (
     bootstrap_error,
     frechet_with_error,
@@ -34,86 +33,12 @@ from cardigan.metrics.statistics import (
     mean_with_error,
     streaming_moments,
 )
-from cardigan.shapes import Labels, Pixels
 
-MAX_SAMPLES_IN_MEMORY = 100_000
-"""Maximum samples in memory. Only `nn_error` streams more."""
 MAX_PAIRWISE = 10_000
 """Maximum samples for metrics over all pairs of images."""
-CHUNK_SIZE = 10_000
 DUPLICATE_QUANTILE = 0.001
 """A sample is a duplicate if its nearest sample is closer than this quantile of the same distance among real images."""
 NUM_WORST = 32
-
-
-@dataclass
-class MetricInputs:
-    """Samples, real images and their features, each computed on first use."""
-
-    sampler: Sampler
-    reference: Reference
-    extractor: FeatureExtractor
-    num_samples: int
-    worst: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-
-    def chunks(self) -> Iterator[tuple[Pixels, Labels | None]]:
-        """Yield all samples in chunks of at most `CHUNK_SIZE`."""
-        for start in range(0, self.num_samples, CHUNK_SIZE):
-            yield self.sampler.draw(start, min(start + CHUNK_SIZE, self.num_samples))
-
-    @cached_property
-    def samples(self) -> tuple[Pixels, Labels | None]:
-        if self.num_samples > MAX_SAMPLES_IN_MEMORY:
-            raise CardiganError(
-                f"{self.num_samples:,} samples: expected at most {MAX_SAMPLES_IN_MEMORY:,}; only nn_error takes more."
-            )
-        chunks = list(self.chunks())
-        labels = [chunk[1] for chunk in chunks if chunk[1] is not None]
-        return torch.cat([pixels for pixels, _ in chunks]), torch.cat(labels) if labels else None
-
-    @property
-    def pixels(self) -> Pixels:
-        return self.samples[0]
-
-    @cached_property
-    def features(self) -> Tensor:
-        return self.extractor.features(self.pixels)
-
-    @cached_property
-    def reference_features(self) -> Tensor:
-        extractor = self.extractor
-        key = cache_key("features", self.reference.sha256, extractor.name, extractor.weights_sha256, extractor.resize)
-        return load_or_compute_tensors(key, lambda: {"features": extractor.features(self.reference.holdout)})[
-            "features"
-        ]
-
-    @cached_property
-    def logits(self) -> Tensor:
-        if self.extractor.logits is None:
-            raise CardiganError(
-                f"The extractor {self.extractor.name!r} has no classifier: choose another with --extractor."
-            )
-        return self.extractor.logits(self.features)
-
-    @cached_property
-    def class_counts(self) -> Tensor:
-        """Number of samples per class, as predicted by the extractor's classifier."""
-        if self.logits.shape[1] != self.reference.num_classes:
-            raise CardiganError(
-                f"{self.extractor.name!r} has {self.logits.shape[1]} classes and the data has "
-                f"{self.reference.num_classes}: a class histogram needs a classifier of the data's classes."
-            )
-        return class_counts(self.logits.argmax(1), self.reference.num_classes)
-
-    def metric_value(
-        self,
-        value: tuple[float, float],
-        error_method: str,
-        num_samples: int | None = None,
-        num_reference: int | None = None,
-    ) -> MetricValue:
-        num_real = len(self.reference.holdout) if num_reference is None else num_reference
-        return MetricValue(*value, error_method, self.num_samples if num_samples is None else num_samples, num_real)
 
 
 def frechet_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
@@ -140,7 +65,9 @@ def prdc_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
         "coverage": "real images",
     }
     return {
-        name: inputs.metric_value(mean_with_error(getattr(per_image, name)), error_methods[name], *counts)
+        name: inputs.metric_value(
+            mean_with_error(getattr(per_image, name)), error_methods[name], *counts, better="higher"
+        )
         for name in error_methods
     }
 
@@ -154,7 +81,9 @@ def class_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 def classifier_score_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     value = jackknife(inputs.logits, classifier_score)
     return {
-        inputs.extractor.classifier_score_name: inputs.metric_value(value, "jackknife over samples", num_reference=0)
+        inputs.extractor.classifier_score_name: inputs.metric_value(
+            value, "jackknife over samples", num_reference=0, better="higher"
+        )
     }
 
 
@@ -168,18 +97,8 @@ def stacked_mnist_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 
 
 def nn_error_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
-    def labeled_chunks() -> Iterator[tuple[Pixels, Labels]]:
-        for pixels, labels in (
-            iter([inputs.samples]) if inputs.num_samples <= MAX_SAMPLES_IN_MEMORY else inputs.chunks()
-        ):
-            if labels is None:
-                raise CardiganError(
-                    "The samples have no labels to fit a classifier on: train a generator with --conditional."
-                )
-            yield pixels, labels
-
     reference = inputs.reference
-    errors = nn_errors(reference.holdout, reference.holdout_labels, labeled_chunks())
+    errors = nn_errors(reference.holdout, reference.holdout_labels, inputs.labeled_chunks())
     return {"nn_error": inputs.metric_value(mean_with_error(errors), "real images")}
 
 
@@ -202,36 +121,40 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
         (int(sample), int(sample_neighbors.index[sample]))
         for sample in sample_neighbors.distance.argsort(stable=True)[:NUM_WORST]
     ]
-    values = {
-        "authenticity": (neighbors.authentic, len(reference.train)),
-        "nearest_train_distance": (neighbors.nearest.distance, len(reference.train)),
-        "duplicate_rate": ((sample_neighbors.distance < duplicate_distance).double(), 0),
+    values: dict[str, tuple[Tensor, int, Direction]] = {
+        "authenticity": (neighbors.authentic, len(reference.train), "higher"),
+        "nearest_train_distance": (neighbors.nearest.distance, len(reference.train), "neither"),
+        "duplicate_rate": ((sample_neighbors.distance < duplicate_distance).double(), 0, "lower"),
     }
     return {
-        name: inputs.metric_value(mean_with_error(per_sample), "samples", len(samples), num_reference)
-        for name, (per_sample, num_reference) in values.items()
+        name: inputs.metric_value(mean_with_error(per_sample), "samples", len(samples), num_reference, better)
+        for name, (per_sample, num_reference, better) in values.items()
     }
 
 
 def parzen_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     samples, reference = inputs.pixels[:MAX_PAIRWISE], inputs.reference
     value, error, _ = parzen_log_likelihood(samples, reference.train[-NUM_VALIDATION:], reference.holdout)
-    return {"parzen_log_likelihood": inputs.metric_value((value, error), "real images", len(samples))}
+    return {"parzen_log_likelihood": inputs.metric_value((value, error), "real images", len(samples), better="higher")}
 
 
 def _histogram_metrics(
     inputs: MetricInputs, counts: Tensor, reference_counts: Tensor, kl_name: str, covered_name: str
 ) -> dict[str, MetricValue]:
     kl = partial(class_kl, reference=reference_counts)
-    statistics: dict[str, Callable[[Tensor], float]] = {kl_name: kl, covered_name: num_covered}
+    statistics: dict[str, tuple[Callable[[Tensor], float], Direction]] = {
+        kl_name: (kl, "lower"),
+        covered_name: (num_covered, "higher"),
+    }
     seed = inputs.sampler.seed
     return {
         name: inputs.metric_value(
             (float(statistic(counts)), bootstrap_error(counts, statistic, seed)),
             "bootstrap of class counts",
             num_reference=int(reference_counts.sum()),
+            better=better,
         )
-        for name, statistic in statistics.items()
+        for name, (statistic, better) in statistics.items()
     }
 
 
@@ -240,12 +163,14 @@ class MetricGroup:
     """Metrics that are computed together."""
 
     compute: Callable[[MetricInputs], dict[str, MetricValue]]
+    """Returns the values by name. Each name must be the group's own. Raises CardiganError if the inputs do not
+    suffice."""
     baseline: Literal["train", "holdout"] = "train"
     """Real images that replace the samples for the real baseline: the training images, or the holdout if the metric
     measures copying."""
 
 
-METRICS = {
+METRICS: dict[str, MetricGroup] = {
     "frechet": MetricGroup(frechet_metrics),
     "kernel": MetricGroup(kernel_metrics),
     "prdc": MetricGroup(prdc_metrics),

@@ -1,0 +1,35 @@
+"""The names in tables that plug-ins extend, for the help of options.
+
+Imports no table: if a plug-in has added a line, the table's module is imported already, and if not, the built-in names
+are all there are.
+"""
+
+import sys
+from collections.abc import Sequence
+
+METRICS = (
+    *("frechet", "kernel", "prdc", "classes", "classifier_score"),
+    *("nn_error", "memorization", "parzen", "stacked_mnist"),
+)
+EXTRACTORS = ("digits", "pixels", "efficientnet-lite0", "inception", "dinov2")
+EXPORT_FORMATS = ("safetensors", "onnx", "pt2", "html", "samples")
+
+
+def known_metrics() -> Sequence[str]:
+    module = sys.modules.get("cardigan.metrics.table")
+    return METRICS if module is None else tuple(module.METRICS)
+
+
+def known_extractors() -> Sequence[str]:
+    module = sys.modules.get("cardigan.metrics.features")
+    return EXTRACTORS if module is None else tuple(module.EXTRACTORS)
+
+
+def known_export_formats() -> Sequence[str]:
+    module = sys.modules.get("cardigan.exports.table")
+    return EXPORT_FORMATS if module is None else tuple(module.FORMATS)
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return "a, b or c"."""
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
