@@ -141,10 +141,45 @@ def test_name_of_stacked_mnist_is_written_once():
     assert found == ["cardigan.config"]
 
 
-def test_only_the_command_line_prints_and_nothing_unpickles():
+def test_only_the_command_line_prints_and_nothing_unpickles_objects():
     for path in MODULES.values():
         text = path.read_text(encoding="utf-8")
-        assert "import pickle" not in text and "torch.load(" not in text, path
+        tree = ast.parse(text)
+        assert "import pickle" not in text, path
+        assert not unsafe_loads(tree), path
         if path.parent.name != "cli":
-            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+            calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
             assert not [call for call in calls if getattr(call.func, "id", "") == "print"], path
+
+
+def unsafe_loads(tree: ast.AST) -> list[str]:
+    """Return the uses of `torch.load` that are not calls with `weights_only=True`."""
+    safe_functions = {
+        id(call.func)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and "weights_only=True" in map(ast.unparse, call.keywords)
+    }
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load" and id(node) not in safe_functions)
+        or (
+            isinstance(node, ast.ImportFrom) and node.module == "torch" and "load" in [name.name for name in node.names]
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "torch.load(file, weights_only=safe)",
+        "torch.load(file, **options)",
+        "map(torch.load, files)",
+        "from torch import load",
+    ],
+)
+def test_loads_that_may_unpickle_objects_are_seen(code):
+    assert unsafe_loads(ast.parse(code))
+    assert not unsafe_loads(ast.parse("torch.load(file, weights_only=True, map_location='cpu')"))

