@@ -3,12 +3,10 @@
 import torch
 from torch import nn
 
-from cardigan.latents.sampling import LATENTS
-from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.table import NETS, Architecture
-from cardigan.objective.losses import LOSSES
-from cardigan.objective.penalties import PENALTIES, Penalty
-from cardigan.training.optimizers import OPTIMIZERS
+from cardigan.latents import LATENTS
+from cardigan.nets import NETS, Architecture, Discriminator, Generator
+from cardigan.objective import LOSSES, PENALTIES, Penalty
+from cardigan.training import OPTIMIZERS
 
 
 class FlatGenerator(Generator):
