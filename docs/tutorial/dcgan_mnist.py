@@ -61,26 +61,28 @@ import cardigan
 from cardigan.metrics import array_sampler, load_reference
 
 # %% [markdown]
-# One variable chooses the size. The channels are those of G's hidden layers, from the first to the last.
+# One variable chooses the size. The channels are those of the hidden layers, from the first to the last.
 #
-# | size | images | channels | steps | time |
-# |---|---|---|---|---|
-# | `small` | 32x32 | 64, 32, 16 | @STEPS@ | @TIME@ |
-# | `full` | 64x64 | 1024, 512, 256, 128 | 938, one epoch | about an hour on two cores |
-# | `test` | 32x32 | 16, 8, 4 | 3 | seconds; it only shows that the code runs |
+# | size | images | channels of G | channels of D | batch | steps | time |
+# |---|---|---|---|---|---|---|
+# | `small` | 32x32 | 128, 64, 32 | 8, 16, 32 | 32 | 4000 | @TIME@ |
+# | `full` | 64x64 | 1024, 512, 256, 128 | 128, 256, 512, 1024 | 64 | 938, one epoch | @FULL@ |
+# | `test` | 32x32 | 16, 8, 4 | 4, 8, 16 | 32 | 3 | seconds; it only shows that the code runs |
+#
+# The small D has a quarter of G's width. A D as wide as G wins for so long that the digits come much later.
 
 # %%
 SIZES = {
-    "small": {"channels": (64, 32, 16), "steps": 2000},
-    "full": {"channels": (1024, 512, 256, 128), "steps": 938},
-    "test": {"channels": (16, 8, 4), "steps": 3},
+    "small": {"generator": (128, 64, 32), "discriminator": (8, 16, 32), "batch": 32, "steps": 4000},
+    "full": {"generator": (1024, 512, 256, 128), "discriminator": (128, 256, 512, 1024), "batch": 64, "steps": 938},
+    "test": {"generator": (16, 8, 4), "discriminator": (4, 8, 16), "batch": 32, "steps": 3},
 }
 SIZE = os.environ.get("TUTORIAL", "small")
-CHANNELS, STEPS = SIZES[SIZE]["channels"], SIZES[SIZE]["steps"]
-SIDE = 4 * 2 ** len(CHANNELS)  # each layer doubles the side: 4, 8, 16, 32
+GENERATOR_CHANNELS, DISCRIMINATOR_CHANNELS, BATCH, STEPS = SIZES[SIZE].values()
+SIDE = 4 * 2 ** len(GENERATOR_CHANNELS)  # each layer doubles the side: 4, 8, 16, 32
+LATENT = 100
 SEED = int(os.environ.get("TUTORIAL_SEED", "0"))
 OUT = Path(os.environ.get("TUTORIAL_OUT", "runs/tutorial-by-hand"))
-BATCH, LATENT = 64, 100
 OUT.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(SEED)
 
@@ -133,23 +135,28 @@ class ImageIter:
 
 
 image_iter = ImageIter(digits, BATCH)
-real = next(ImageIter(digits, BATCH))
+real = next(ImageIter(digits, 64))  # always the same digits, for the pictures
 print(real.shape, real.min().item(), real.max().item())
 
 # %% [markdown]
 # Cardigan's own data pipeline gives the same images:
 
 # %%
-width = CHANNELS[-1]
-overrides = {"data.height": SIDE, "data.width": SIDE, "generator.width": width, "discriminator.width": width}
+overrides = {
+    "batch_size": BATCH,
+    "data.height": SIDE,
+    "data.width": SIDE,
+    "generator.width": GENERATOR_CHANNELS[-1],
+    "discriminator.width": DISCRIMINATOR_CHANNELS[0],
+}
 config = cardigan.override(cardigan.config_for("mnist", "tutorial"), overrides)
-cardigan_images = cardigan.load_mnist("train").images_at(order[:BATCH], config.data)
+cardigan_images = cardigan.load_mnist("train").images_at(order[:64], config.data)
 assert torch.equal(real, cardigan_images)
 
 # %% [markdown]
 # ## 2. Your own source of random numbers
 #
-# Each image starts from 100 samples of N(0, 1). G begins with a 1x1 feature map, so their shape is [64, 100, 1, 1].
+# Each image starts from 100 samples of N(0, 1). G begins with a 1x1 feature map, so their shape is [32, 100, 1, 1].
 
 
 # %%
@@ -168,7 +175,7 @@ class RandIter:
 
 
 rand_iter = RandIter(BATCH, LATENT, SEED)
-z = next(RandIter(BATCH, LATENT, seed=1))
+z = next(RandIter(64, LATENT, seed=1))  # always the same numbers, for the pictures
 print(z.shape, z.mean().item(), z.std().item())
 
 # %% [markdown]
@@ -194,17 +201,19 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 # %%
 def build_generator() -> nn.Sequential:
     layers: list[nn.Module] = [
-        nn.ConvTranspose2d(LATENT, CHANNELS[0], 4, stride=1, padding=0, bias=False),
-        batch_norm(CHANNELS[0]),
+        nn.ConvTranspose2d(LATENT, GENERATOR_CHANNELS[0], 4, stride=1, padding=0, bias=False),
+        batch_norm(GENERATOR_CHANNELS[0]),
         nn.ReLU(),
     ]
-    for wide, narrow in zip(CHANNELS, CHANNELS[1:], strict=False):
+    for wide, narrow in zip(GENERATOR_CHANNELS, GENERATOR_CHANNELS[1:], strict=False):
         layers += [
             nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
             batch_norm(narrow),
             nn.ReLU(),
         ]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(CHANNELS[-1], 3, 4, stride=2, padding=1, bias=False), nn.Tanh())
+    return nn.Sequential(
+        *layers, nn.ConvTranspose2d(GENERATOR_CHANNELS[-1], 3, 4, stride=2, padding=1, bias=False), nn.Tanh()
+    )
 
 
 # %% [markdown]
@@ -215,7 +224,7 @@ def build_generator() -> nn.Sequential:
 
 # %%
 def build_discriminator() -> nn.Sequential:
-    channels = CHANNELS[::-1]
+    channels = DISCRIMINATOR_CHANNELS
     layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2)]
     for narrow, wide in zip(channels, channels[1:], strict=False):
         layers += [
@@ -451,7 +460,7 @@ print(run.stopped_by, run.images_seen, images.shape)
 # %%
 mnist = cardigan.load_mnist("train")
 sevens = mnist.pixels[mnist.labels == 7]
-print(len(sevens), next(ImageIter(sevens, BATCH)).shape)
+print(len(sevens), next(ImageIter(sevens, 64)).shape)
 
 
 # %% [markdown]
@@ -466,7 +475,7 @@ class UniformIter(RandIter):
         return 2 * torch.rand(self.shape, generator=self.generator) - 1
 
 
-uniform_z = next(UniformIter(BATCH, LATENT, seed=1))
+uniform_z = next(UniformIter(64, LATENT, seed=1))
 print(uniform_z.min().item(), uniform_z.max().item())
 
 # %% [markdown]
