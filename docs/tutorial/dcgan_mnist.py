@@ -370,21 +370,25 @@ def side_by_side(fake: torch.Tensor, real: torch.Tensor) -> Image.Image:
 
 
 # %%
-def write_picture(name: str) -> Image.Image:
-    with torch.no_grad():
-        picture = side_by_side(generator(z), real)
+def save(picture: Image.Image, name: str) -> Image.Image:
+    """Write the picture and return it; a notebook shows what the last line of a cell returns."""
     picture.save(OUT / f"{name}.png", optimize=True)
     return picture
+
+
+def compare() -> Image.Image:
+    with torch.no_grad():
+        return side_by_side(generator(z), real)
 
 
 began = time.monotonic()
 for step in range(STEPS):
     values = iteration(next(image_iter), next(rand_iter))
     if step % 50 == 0:
-        write_picture(f"{step:06d}")
+        save(compare(), f"{step:06d}")
         print(f"step {step:5d}", *(f"  {name} {value:.3f}" for name, value in values.items()), flush=True)
 print(f"{STEPS} steps in {time.monotonic() - began:.0f} seconds")
-write_picture("last")
+save(compare(), "last")
 
 # %% [markdown]
 # **What you should see** (size `small`, seed 0; generated on the left, real on the right):
@@ -487,10 +491,9 @@ start, end = z[0], z[1]
 line = torch.stack([torch.lerp(start, end, number / 63) for number in range(64)])
 generator.eval()
 with torch.no_grad():
-    picture = Image.fromarray(to_pixels(generator(line)))
+    images_of_line = generator(line)
 generator.train()
-picture.save(OUT / "line.png")
-picture  # noqa: B018 - a notebook shows it
+save(Image.fromarray(to_pixels(images_of_line)), "line")
 
 # %% [markdown]
 # 4. No, they differ. In a mixed batch the mean and the deviation of each channel depend on both halves. So the logit of
@@ -516,5 +519,5 @@ for name, loss in {"-softplus(l)": -softplus(logit), "softplus(-l)": softplus(-l
 # 6. Repeat steps 2 to 4 four times. D(x) goes to 1, D(G(z)) to 0 and G's loss grows. The pictures stay gray or repeat
 #    one shape, because a D that is always right gives G no useful direction.
 #
-# **Where to go from here.** The whole training in one file of plain PyTorch: [one_file_gan.py](one_file_gan.py). Your own
-# loss, penalty, network or distribution of $z$, with all of Cardigan around it: [extend.md](../guides/extend.md).
+# **Where to go from here.** The whole training in one file of plain PyTorch: [one_file_gan.py](one_file_gan.py). Your
+# own loss, penalty, network or distribution of $z$, with all of Cardigan around it: [extend.md](../guides/extend.md).
