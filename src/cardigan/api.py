@@ -27,6 +27,7 @@ from cardigan.inference.model import from_pretrained as from_pretrained
 from cardigan.inference.model import load as load
 from cardigan.latents.sampling import sample_latents as sample_latents
 from cardigan.latents.sampling import training_latents as training_latents
+from cardigan.metrics.evaluate import evaluate as evaluate
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss

@@ -5,22 +5,14 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from cardigan.data.formats.detection import SOURCE_FORMATS, SourceFormat, without_column
-from cardigan.data.reader import Reader, fingerprint
-from cardigan.exports.interface import ExportFormat
-from cardigan.exports.table import FORMATS
-from cardigan.latents.sampling import LATENTS
-from cardigan.metrics.features import EXTRACTORS, ExtractorBuilder, FeatureExtractor
-from cardigan.metrics.statistics import jackknife
-from cardigan.metrics.table import METRICS, MetricGroup
-from cardigan.models.sampling import sample_pixels
-from cardigan.nets.interface import Discriminator, Generator
-from cardigan.nets.table import NETS, Architecture
-from cardigan.objective.augment import OPERATIONS, Operation, is_applied
-from cardigan.objective.losses import LOSSES
-from cardigan.objective.penalties import PENALTIES, Penalty
-from cardigan.training.optimizers import OPTIMIZERS
-from cardigan.training.schedule import LEARNING_RATE_SCHEDULES
+from cardigan.data import SOURCE_FORMATS, Reader, SourceFormat, fingerprint, without_column
+from cardigan.exports import FORMATS, ExportFormat
+from cardigan.latents import LATENTS
+from cardigan.metrics import EXTRACTORS, METRICS, ExtractorBuilder, FeatureExtractor, MetricGroup, jackknife
+from cardigan.models import sample_pixels
+from cardigan.nets import NETS, Architecture, Discriminator, Generator
+from cardigan.objective import LOSSES, OPERATIONS, PENALTIES, Operation, Penalty, is_applied
+from cardigan.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 
 
 class FlatGenerator(Generator):
