@@ -8,16 +8,19 @@ as if that held. Where D has several heads, they take the gradient of the mean o
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.errors import unknown
-from cardigan.shapes import Images, Logits, Scalar
+from cardigan.shapes import Images, Scalar
 
-Critic = Callable[[Images], Logits]
+CriticLogits: TypeAlias = Float[Tensor, "logit *heads"]  # noqa: F821 - jaxtyping
+"""One row of logits per image, or per pack of images."""
+
+Critic = Callable[[Images], CriticLogits]
 """D with its labels filled in."""
 
 
@@ -28,8 +31,8 @@ class PenaltyInputs:
     critic: Critic
     real: Images
     fake: Images
-    real_logits: Logits
-    fake_logits: Logits
+    real_logits: CriticLogits
+    fake_logits: CriticLogits
     interpolation: Float[Tensor, " batch"] | None = None
     """Uniform on [0, 1), equal for all images of a pack. None unless a penalty declares it."""
     noise: Images | None = None
@@ -52,7 +55,7 @@ class Penalty:
     """Whether batch normalization in D makes it meaningless, as for WGAN-GP (arXiv:1704.00028, section 4)."""
 
 
-def zero_centered_penalty(logits: Logits, images: Images) -> Scalar:
+def zero_centered_penalty(logits: CriticLogits, images: Images) -> Scalar:
     """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on generated
     ones.
 
@@ -90,7 +93,7 @@ def one_centered_penalty(critic: Critic, points: Images) -> Scalar:
     return ((input_gradients(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
 
 
-def input_gradients(logits: Logits, images: Images) -> Float[Tensor, "logit value"]:
+def input_gradients(logits: CriticLogits, images: Images) -> Float[Tensor, "logit value"]:
     """Return the gradient of each logit with respect to its images, one row per logit; of several heads, their mean."""
     num_heads = logits[:1].numel()
     (gradient,) = torch.autograd.grad(logits.sum() / num_heads, images, create_graph=True)

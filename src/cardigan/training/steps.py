@@ -17,7 +17,7 @@ from cardigan.config import ObjectiveConfig
 from cardigan.data.batches import Batch
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.objective.losses import Loss
-from cardigan.objective.penalties import PenaltyInputs, find_penalty
+from cardigan.objective.penalties import CriticLogits, PenaltyInputs, find_penalty
 from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
 from cardigan.training.ada import Augmentation
 from cardigan.training.devices import Devices
@@ -277,7 +277,7 @@ def discriminator_forward(
     real = real.detach().requires_grad_("real" in gradients_of)
     fake = fake.detach().requires_grad_("fake" in gradients_of)
 
-    def critic(images: Images) -> Float[Tensor, "logit *heads"]:  # noqa: F821 - jaxtyping
+    def critic(images: Images) -> CriticLogits:
         with step_config.devices.autocast():
             return discriminator(images, labels)
 
