@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_runs import client_for, journal_line, make_run, progress_line
 
-from cardigan.config import Config
+from cardigan.config import Config, ObjectiveConfig
 from cardigan.run.directory import RunDirectory, is_locked, lock_for_training, release_lock
 from cardigan.run.journal import read_events
 from cardigan.studio.curves import curves
@@ -268,6 +268,27 @@ def test_logit_histograms(tmp_path):
             "real": [1, 2, 3, 4],
         }
         assert client.get("/api/logits?run=run&images_seen=0").status_code == 404
+
+
+@pytest.mark.parametrize(("loss", "boundary"), [("hinge", 0), ("least-squares", 0.5), ("no-such-plugin", None)])
+def test_logits_follow_the_loss(tmp_path, loss, boundary):
+    """Only a loss with a decision boundary classifies images; the logits of others are relative to their midpoint."""
+    real, fake = [100.0, 102.0, 104.0, 106.0], [99.0, 100.0, 103.0, 90.0]
+    line = journal_line("samples", 64, num_samples=4, real_logits=real, fake_logits=fake)
+    config = Config(objective=ObjectiveConfig(loss=loss))
+    make_run(tmp_path / "run", [line], sheets=(64,), config=config)
+    with client_for(tmp_path) as client:
+        found = client.get("/api/logits?run=run").json()
+    (entry,) = found["history"]
+    assert found["decision_boundary"] == boundary
+    assert entry["real_above_fake"] == (2.5 + 3 + 4 + 4) / 16  # a tie is half a pair
+    if boundary is None:
+        assert entry["real_classified_real"] is entry["fake_classified_real"] is None
+        assert entry["real_mean"] == -entry["fake_mean"] == 2.5
+        assert found["edges"][0] < 0 < found["edges"][-1]
+    else:
+        assert entry["real_classified_real"] == entry["fake_classified_real"] == 1
+        assert entry["real_mean"] == 103
 
 
 def test_run_deleted_while_open(tmp_path):

@@ -12,30 +12,32 @@ from cardigan.latents.sampling import sample_labels, sample_latents, truncate
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.interface import Generator
 from cardigan.pixels import encode
-from cardigan.shapes import Images, Labels, Latents, Pixels
+from cardigan.shapes import ClassWeights, Images, Labels, Latents, Pixels
 
 SAMPLE_BATCH_SIZE = 64
 """Fixed batch size. The last batch is padded, so the same z gives bit-identical images in any batch."""
 
 
 def generate_pixels(
-    generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
+    generator: Generator, z: Latents, labels: Labels | ClassWeights | None, batch_size: int = SAMPLE_BATCH_SIZE
 ) -> Pixels:
     """Return the generator's images for z on the CPU, computed in fp32 and evaluation mode.
 
-    The generator's mode is restored. A smaller `batch_size` is faster for a few images, but may change single values by
-    one gray level through rounding.
+    Class weights mix classes (`Generator.accepts_class_weights`). The generator's mode is restored. A smaller
+    `batch_size` is faster for a few images, but may change single values by one gray level through rounding.
     """
     return torch.cat([encode(images).cpu() for images in generate_batches(generator, z, labels, batch_size)])
 
 
 @torch.no_grad()
 def generate_batches(
-    generator: Generator, z: Latents, labels: Labels | None, batch_size: int = SAMPLE_BATCH_SIZE
+    generator: Generator, z: Latents, labels: Labels | ClassWeights | None, batch_size: int = SAMPLE_BATCH_SIZE
 ) -> Iterator[Images]:
     """Yield the generator's images for z in [-1, 1] on its device, `batch_size` at a time. Restores its mode."""
     device = next(generator.parameters()).device
     training = generator.training
+    if labels is not None and labels.is_floating_point() and not generator.accepts_class_weights:
+        labels = labels.argmax(dim=1)
     generator.eval()
     try:
         for start in range(0, len(z), batch_size):
@@ -44,9 +46,12 @@ def generate_batches(
             padded_labels = (
                 None
                 if labels is None
-                else torch.cat([labels[start : start + batch_size], labels.new_zeros(batch_size - len(latents))]).to(
-                    device
-                )
+                else torch.cat(
+                    [
+                        labels[start : start + batch_size],
+                        labels.new_zeros(batch_size - len(latents), *labels.shape[1:]),
+                    ]
+                ).to(device)
             )
             with ieee_fp32(device):
                 images = generator(padded, padded_labels)[: len(latents)]

@@ -13,6 +13,9 @@ from cardigan.shapes import Images, Labels, Latents, Logits
 class Generator(nn.Module):
     """Maps latents to images."""
 
+    accepts_class_weights = False
+    """Whether `labels` may also be `ClassWeights`. Otherwise images get the class with the largest weight."""
+
     @abstractmethod
     def forward(self, z: Latents, labels: Labels | None = None) -> Images: ...
 

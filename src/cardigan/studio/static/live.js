@@ -8,7 +8,7 @@ import { reproduce } from "./reproduce.js";
 /** [title, [[series, label, color]...]]. Other metrics of a run follow under their own names. */
 const CHARTS = [
   ["Losses", [["discriminator_loss", "D", "real"], ["generator_loss", "G", "fake"]]],
-  ["Probabilities of D", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after_update", "after D's update", "third"]]],
+  ["D's probability for real", [["d_real", "real", "real"], ["d_fake", "generated", "fake"], ["d_fake_after_update", "generated, after D's update", "third"]]],
   ["D's logits (unbounded)", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
   ["Score at checkpoints, ± 2 standard errors (lower is better)", [["score", "score", "fake"]]],
   ["Diversity (1: as diverse as real images)", [["diversity", "diversity", "fake"], ["duplicate_rate", "duplicate rate", "third"]]],

@@ -184,7 +184,7 @@ export async function compare({ host, signal, state }) {
     h("div", { class: "toolbar" }, h("h1", {}, "Compare"), h("p", { class: "count" }, "All runs use the same seeds: image 3 of every run has the same latent.")),
     h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => step(-1) } }, "Previous seeds"), seed.element, h("button", { type: "button", on: { click: () => step(1) } }, "Next seeds"),
       selectField("Images", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
-      classes ? selectField("Class", [["", "random per seed"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
+      classes ? selectField("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
       slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), onChange: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
     runColumns, differences(found));
   redraw();
