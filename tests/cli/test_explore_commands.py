@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +117,17 @@ def test_mix_ablate_box(model, tmp_path, capsys):
         )
         == 2
     )
+
+
+def test_info_escapes_what_cannot_be_printed(model, tmp_path):
+    """A journal with half a surrogate pair ends neither in a traceback nor in lost lines."""
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    with (run / "journal.jsonl").open("a") as journal:
+        journal.write('{"kind": "stop", "images_seen": 32, "elapsed_seconds": 1, "reason": "\\ud83d"}\n')
+    found = subprocess.run([sys.executable, "-m", "cardigan", "info", str(run)], capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"stopped by \ud83d" in found.stdout and b"latest_sample" in found.stdout
 
 
 def test_invert_images(model, tmp_path, capsys):

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -289,6 +289,7 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
     ]
     exception_handlers: dict[Any, Any] = {
         ClientDisconnected: disconnected_response,
+        ClientDisconnect: disconnected_response,
         CardiganError: _cardigan_error_response,
         HTTPException: _http_error_response,
         **dict.fromkeys(VANISHED_ERRORS, _gone_response),

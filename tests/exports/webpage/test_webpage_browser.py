@@ -153,9 +153,11 @@ def test_pad_mixes_latents_and_classes_as_python(open_page, case):
     seeds = [0, 1, 2, 41]
     assert len(sample_labels([(seed, 0) for seed in seeds], snapshot.spec.num_classes).unique()) > 1
     corners = point_latents(snapshot.config, seeds)
-    alone = floats(page, f"cardigan.pixels({seeds})").reshape(4, -1)
-    for index, (x, y) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
-        assert torch.equal(floats(page, f"cardigan.mixed({seeds}, {x}, {y})"), alone[index])
+    together = floats(page, f"cardigan.pixels({seeds})").reshape(4, -1)
+    for seed, in_batch, (x, y) in zip(seeds, together, [(0, 0), (1, 0), (0, 1), (1, 1)], strict=True):
+        image = floats(page, f"cardigan.mixed({seeds}, {x}, {y})")
+        assert torch.equal(image, floats(page, f"cardigan.pixels([{seed}])"))
+        assert torch.equal(((image + 1) * 127.5).round(), ((in_batch + 1) * 127.5).round())
     for x, y in ((0.5, 0.5), (0.25, 0.7), (1.0, 0.5)):
         z = interpolate_corners(snapshot.config, corners, x, y)
         for label in ("", "1"):
