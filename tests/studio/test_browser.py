@@ -394,6 +394,7 @@ def test_background_tab_catches_up(page, tmp_path):
         append_line(run, progress_line(128), journal_line("stop", 128, reason="images"))
         page.evaluate("window.isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
         playwright.expect(state).to_have_text("finished")
+        playwright.expect(page.locator(".stop-reason")).to_have_text("Stop reason: number of images reached.")
         playwright.expect(page.locator(".readings b").first).to_have_text("128")
         page.goto("about:blank")
 

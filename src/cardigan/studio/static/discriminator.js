@@ -85,7 +85,7 @@ async function logitHistograms(host, { signal, state, id, events }) {
   events.addEventListener("samples", () => reload(), { signal });
 }
 
-const signed = (value) => `${value > 0 ? "+" : ""}${formatNumber(value)}`;
+const signed = (value) => `${value > 0 ? "+" : ""}${formatNumber(Number(value.toPrecision(Math.abs(value) < 1 ? 2 : 3)))}`;
 
 function sized(canvas, height) {
   const width = canvas.clientWidth, ratio = devicePixelRatio;
@@ -218,7 +218,7 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
       element: h("div", { class: "image-row" }, h("h3", {}, name), caption, grid),
       show(indices, logits, probabilities, layout, bitmap, over) {
         const boundary = data.decision_boundary, known = logits.length > 0;
-        caption.textContent = !known ? (kind === "real" && indices.length ? "the journal has no logits of these" : "") : isClassifier(data) ? `D classifies ${logits.filter((logit) => logit > boundary).length} of ${logits.length} as real` : data.real_above_fake === null ? "" : `${PAIRS} ${percent(data.real_above_fake)} of the pairs`;
+        caption.textContent = !known ? (kind === "real" && indices.length ? "the journal has no logits of these" : "") : isClassifier(data) ? `D classifies ${logits.filter((logit) => logit > boundary).length} of ${logits.length} as real` : kind === "real" || data.real_above_fake === null ? "" : `${PAIRS} ${percent(data.real_above_fake)} of the pairs shown`;
         grid.style.setProperty("--columns", Math.max(3, Math.min(8, Math.ceil(Math.sqrt(layout.count)))));
         if (grid.children.length !== indices.length) grid.replaceChildren(...indices.map(() => cell(kind, layout)));
         const size = { ...layout, ...(kind === "real" ? layoutOf(layout.count, layout.width, layout.height) : {}) };

@@ -250,6 +250,7 @@ function walkMode(stage, context) {
       selectField("Frames", [[24, "24"], [60, "60"], [120, "120"], [240, "240"]], queryParameters().frames, (value) => set({ frames: value })), selectField("Frames per second", [[12, "12"], [24, "24"], [30, "30"], [60, "60"]], queryParameters().fps, (value) => set({ fps: value })),
       selectField("Path", [["auto", "auto"], ["spherical", "spherical"], ["linear", "linear"]], queryParameters().path, (value) => set({ path: value })),
       segmented("At the end", [["1", "loop"], ["0", "stop"]], String(queryParameters().loop), (value) => set({ loop: value }))), h("div", { class: "row" }, h("span", { class: "label" }, "Save"), links))),
+  helpNote("About this view", "A walk interpolates between the latents of its stops. Unless you select a class, each stop has its seed's class, and the classes are mixed in between. auto takes arcs between normal latents and lines between uniform ones."),
   reproduce(id, () => ({ view: "walk", ...queryParameters() })));
   return () => (grid.redraw(), list.redraw(), play());
 }

@@ -1,6 +1,6 @@
 // The table of all runs, and the comparison of up to four of them.
 import { json, latestOnly, fetchImage } from "./api.js";
-import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger } from "./dom.js";
+import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger, stopReasonText } from "./dom.js";
 import { imageCanvas, gridSize, layoutOf, paint } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
@@ -112,7 +112,7 @@ export async function runs({ host, signal, state }) {
       const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${formatInteger(fresh.images_goal)}` }) : "";
       updateCells(cells, [
         [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],
-        [h("span", { class: `state ${fresh.state}` }, fresh.state.replaceAll("_", " ")), fresh.reason && fresh.state !== "training" ? h("small", {}, fresh.reason) : ""],
+        [h("span", { class: `state ${fresh.state}` }, fresh.state.replaceAll("_", " ")), fresh.reason && fresh.state !== "training" ? h("small", {}, stopReasonText(fresh.reason)) : ""],
         [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
         [formatInteger(fresh.images_seen), fresh.state === "training" ? goal : ""], [formatNumber(fresh.images_per_second)],
         [formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}`) : ""],
