@@ -23,6 +23,9 @@ Latents: TypeAlias = Float[Tensor, "batch latent"]
 Labels: TypeAlias = Int64[Tensor, " batch"]
 """Class numbers, 0..classes-1."""
 
+ClassWeights: TypeAlias = Float[Tensor, "batch classes"]
+"""Weights that mix the classes of each image. A one-hot row equals the class's number."""
+
 Logits: TypeAlias = Float[Tensor, "batch *heads"]  # noqa: F821 - jaxtyping
 """A discriminator's output: one logit per image, or one for each of its heads, [batch, heads]. Larger means more
 real."""

@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 import cardigan
 from cardigan.cli.main import run as command
 from cardigan.explore.views import SamplingOptions, interpolation_images
+from cardigan.latents.sampling import sample_labels
 
 SMALL = {
     **{"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
@@ -114,6 +117,17 @@ def test_mix_ablate_box(model, tmp_path, capsys):
         )
         == 2
     )
+
+
+def test_info_escapes_what_cannot_be_printed(model, tmp_path):
+    """A journal with half a surrogate pair ends neither in a traceback nor in lost lines."""
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    with (run / "journal.jsonl").open("a") as journal:
+        journal.write('{"kind": "stop", "images_seen": 32, "elapsed_seconds": 1, "reason": "\\ud83d"}\n')
+    found = subprocess.run([sys.executable, "-m", "cardigan", "info", str(run)], capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert rb"stopped by \ud83d" in found.stdout and b"latest_sample" in found.stdout
 
 
 def test_invert_images(model, tmp_path, capsys):
@@ -227,3 +241,32 @@ def test_bad_arguments_give_one_line_error(model, tmp_path, monkeypatch, capsys,
     message = capsys.readouterr().err
     assert expected in message and message.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
+
+
+def test_walk_and_mix_show_each_seed_with_its_own_class(model, tmp_path):
+    """Also where the seeds' classes differ, a seed's image is the image of `sample --seeds`, to the byte."""
+    snapshot, seeds = cardigan.load(model).snapshot, [3, 7, 1, 0]
+    assert len(sample_labels([(seed, 0) for seed in seeds], 10).unique()) == 4
+    expected = cardigan.load(model).sample_seeds(seeds)[..., 0]
+    walk, pad, sums = tmp_path / "walk.webp", tmp_path / "pad.png", tmp_path / "sums.png"
+    assert command(["walk", str(model), "--seeds", "3,7,1,0", "--frames", "10", "--out", str(walk)]) == 0
+    with Image.open(walk) as animation:
+        for index in range(4):
+            animation.seek(3 * index)
+            shown = np.asarray(animation.convert("L"))
+            factor = shown.shape[0] // 32
+            assert np.array_equal(shown[::factor, ::factor], expected[index])
+    words = ["mix", str(model), "--corners", "3,7,1,0", "--grid", "2", "--extent", "1", "--out", str(pad)]
+    assert command(words) == 0
+    assert np.array_equal(
+        np.asarray(Image.open(pad))[:, :32], np.concatenate([expected[0], np.zeros((2, 32)), expected[2]])
+    )
+    assert np.array_equal(np.asarray(Image.open(pad))[:32, 34:], expected[1])
+    words = ["mix", str(model), "--add", "3", "--subtract", "7,1", "--add", "0", "--out", str(sums)]
+    assert command(words) == 0
+    rows = np.asarray(Image.open(sums))
+    for row, image in enumerate([[0, 0], [3, 3], [1, 2]]):
+        for column, index in enumerate(image):
+            assert np.array_equal(rows[34 * row : 34 * row + 32, 34 * column : 34 * column + 32], expected[index])
+    grid = interpolation_images(snapshot, seeds, (0.5, 0.5), 2, 1.0, SamplingOptions(), None)
+    assert np.array_equal(grid[:, 0].numpy(), expected)

@@ -38,7 +38,8 @@ from cardigan.latents.interpolation import (
 )
 from cardigan.latents.points import encode_latent
 from cardigan.models.run_networks import load_networks
-from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.sampling import generate_pixels, sample_keys, sample_pixels
+from cardigan.nets.interface import Generator
 from cardigan.pixels import decode, encode
 
 SMALL = {
@@ -151,6 +152,24 @@ def test_walks_and_grids_pass_their_latents(runs):
     ):
         with pytest.raises(CardiganError, match=words):
             wrong()
+
+
+class LabelGenerator(Generator):
+    """A generator of a plug-in that takes labels only: each image has its class as its gray value."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels = torch.nn.Parameter(torch.linspace(-1, 1, 5))
+
+    def forward(self, z, labels=None):
+        assert not labels.is_floating_point()
+        return self.levels[labels][:, None, None, None].expand(-1, 1, 8, 8)
+
+
+def test_generator_of_labels_gets_the_largest_class_weight():
+    weights = torch.tensor([[0.0, 1, 0, 0, 0], [0.1, 0.2, 0.3, 0, 0.4], [0, 0, 0.5, 0.5, 0]])
+    pixels = generate_pixels(LabelGenerator(), torch.zeros(3, 4), weights)
+    assert torch.equal(pixels, generate_pixels(LabelGenerator(), torch.zeros(3, 4), torch.tensor([1, 4, 2])))
 
 
 def test_latent_arithmetic():

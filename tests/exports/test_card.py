@@ -2,6 +2,7 @@
 command line around them."""
 
 import hashlib
+import html
 import json
 import shlex
 import shutil
@@ -48,6 +49,18 @@ def test_card_of_run_checkpoint_and_weights_file(run, tmp_path):
         assert str(tmp_path) not in card and str(run.parent) not in card
     assert "32 images in" in cards[0] and "fd_digits" in cards[0] and "2,000 samples of seed 0" in cards[0]
     assert "not part of a run" in cards[2] and "Not evaluated" in cards[2]
+
+
+def test_names_in_cards_are_text():
+    """Names of classes and sources come from files; a hub renders a card's HTML and links."""
+    snapshot = random_snapshot("dcgan", classes=2)
+    hostile = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | *d*"
+    snapshot = replace(snapshot, spec=replace(snapshot.spec, class_names=(hostile, "plain_name")))
+    snapshot = replace(snapshot, config=override(snapshot.config, {"data.source": f"hf:{hostile}/x"}))
+    body = model_card(snapshot, data_license=hostile).partition("\n---\n")[2].partition("```")[0]
+    assert "plain_name" in body and html.unescape(body).count(hostile) >= 3
+    assert not set("<[`*|") & set(body.partition("classes: 2")[2].partition("\n")[0])
+    assert "<img" not in body and "](" not in body
 
 
 def report_content(**changes):

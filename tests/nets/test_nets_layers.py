@@ -230,6 +230,10 @@ def test_conditional_latent(classes, learned, size):
     assert latent.out_features == size and features.shape == (2, size) and torch.equal(features[:, :6], z)
     if classes:
         assert torch.equal(features[:, 6:], latent.embedding.weight[[1, 3]] if learned else torch.eye(4)[[1, 3]])
+        weights = one_hot_labels(torch.tensor([1, 3]), classes)
+        assert torch.equal(latent(z, weights), features)
+        mixed = latent(z, (weights + weights.flip(0)) / 2)[:, 6:]
+        assert torch.allclose(mixed, features[:, 6:].mean(0).expand(2, -1))
 
 
 class HostReadCounter(TorchDispatchMode):

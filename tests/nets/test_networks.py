@@ -126,6 +126,19 @@ def test_generator_options(network, options, classes):
     )
 
 
+@pytest.mark.parametrize(("network", "options"), GENERATOR_OPTIONS, ids=str)
+@torch.no_grad()
+def test_class_weights_mix_classes(network, options):
+    """One-hot class weights give the images of the labels bit for bit; other weights lie between them."""
+    g = perturbed(generator(network, ImageSpec(1, 16, 16, 3), **options)).eval()
+    z, labels = torch.randn(1, LATENT).expand(4, -1), torch.tensor([0, 1, 2, 0])
+    images, one_hot = g(z, labels), torch.eye(3)[labels]
+    assert g.accepts_class_weights and torch.equal(g(z, one_hot), images)
+    almost, mixed = g(z, one_hot * 0.999 + 0.001 / 3), g(z, (one_hot + one_hot.roll(1, 0)) / 2)
+    assert (almost - images).abs().max() < 0.1 * (images[0] - images[1]).abs().max()
+    assert not torch.equal(mixed[1], images[1]) and torch.equal(mixed[0], images[0])  # 0 with 0, 1 with 0
+
+
 @pytest.mark.parametrize(("network", "options"), DISCRIMINATOR_OPTIONS, ids=str)
 @pytest.mark.parametrize("classes", [0, 3])
 def test_discriminator_options(network, options, classes):

@@ -48,6 +48,10 @@ def test_losses_are_adversarial(name):
     assert (loss.margin(high, low) > 0).all() and (loss.margin(low, high) < 0).all()
     if loss.probability is not None:
         assert 0.9 < float(loss.mean_probability(high, low)) <= 1 and 0 <= float(loss.mean_probability(low, high)) < 0.1
+    shifted = loss.discriminator(high + 50, low + 50)
+    assert (loss.decision_boundary is None) == torch.allclose(shifted, loss.discriminator(high, low))
+    if loss.decision_boundary is not None:
+        assert float(loss.margin(torch.tensor([loss.decision_boundary]), low[:1])) == 0
 
 
 def value(tensor: torch.Tensor) -> float:

@@ -1,12 +1,13 @@
 """Invalid and oversized requests get a one-sentence error and do not affect other requests."""
 
+import http.client
 import json
 import socket
 import time
 from contextlib import suppress
 
 import pytest
-from http_client import http_request, load_served_model, running_server, save_random_model
+from http_client import http_request, load_served_model, running_server, save_random_model, slow_down
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -161,6 +162,28 @@ def test_body_size_limit(conditional):
             connection.sendall(f"{most + 1:x}\r\n".encode() + b" " * (most + 1))
             assert connection.recv(100).startswith(b"HTTP/1.1 413")
         assert http_request(port, b" " * most)[0] == 200
+
+
+def test_invalid_chunk_size_prints_no_traceback(conditional, capfd):
+    with (
+        running_server(conditional) as (port, _),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+    ):
+        head = f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode() + b"-1\r\nabc\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_half_closed_client_gets_images(conditional):
+    slow, _ = slow_down(conditional, 0.5)
+    with running_server(slow) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        head = f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 10\r\n\r\n"
+        connection.sendall(head.encode() + b'{"seed":3}')
+        connection.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status == 200 and response.read().startswith(b"\x89PNG")
 
 
 def test_slow_body_times_out(conditional, monkeypatch):

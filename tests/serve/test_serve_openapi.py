@@ -46,7 +46,10 @@ def test_openapi_matches_routes_and_examples_run(model):
             status, _, content = http_request(port, example["value"])
             assert status == 200, content
             jsonschema.validate(json.loads(content), response_schema)
-        for wrong in ({"n": 0}, {"n": 257}, {"seed": -1}, {"x": 1}, {"truncation": 2}):
+        latents = {"latents": [[0.0] * 100], **({"labels": 0} if model.spec.num_classes else {})}
+        both = [{"seed": 0, "seeds": [1]}, {"seed": 0, **latents}, {"seeds": [1], **latents}]
+        both += [{"latents": latents["latents"]}] if model.spec.num_classes else []
+        for wrong in ({"n": 0}, {"n": 257}, {"seed": -1}, {"x": 1}, {"truncation": 2}, *both):
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate(wrong, request["schema"])
             status = http_request(port, wrong)[0]

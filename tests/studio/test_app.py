@@ -320,6 +320,10 @@ def test_discriminator_view(client):
         assert len(found["fake"]) == len(found["real"]) == 9
         assert found["images_seen"] == 64
         assert found["layout"]["columns"] == 3
+        assert found["decision_boundary"] is found["fake_probabilities"] is None  # the default loss compares pairs
+        assert found["center"] == pytest.approx((np.mean(found["fake"]) + np.mean(found["real"])) / 2)
+        pairs = np.subtract.outer(found["real"], found["fake"])
+        assert found["real_above_fake"] == pytest.approx((np.mean(pairs > 0) + np.mean(pairs >= 0)) / 2)
     journal_logits = client.get("/api/logits?run=conditional&images_seen=64").json()
     assert client.get("/api/discriminator?run=conditional").json()["real"] == journal_logits["real"]
     plain = client.get("/api/discriminator?run=plain").json()

@@ -339,14 +339,17 @@ def test_discriminator_view_shows_logits_and_gradients(page, address):
     open_view(page, address, "#/run/finished/discriminator")
     frames = page.locator(".discriminator-images button")
     assert frames.count() == 16
-    assert all(
-        re.fullmatch(r"\d+ %", words) for words in page.locator(".discriminator-images button span").all_inner_texts()
-    )
+    # the default loss compares pairs, so a single image has neither a probability nor a prediction
+    spans = page.locator(".discriminator-images button span")
+    assert all(re.fullmatch(r"[+-]?[\d.]+(e-\d+)?", words) for words in spans.all_inner_texts())
+    assert page.locator("[data-prediction=real], [data-prediction=fake], .legend .dash").count() == 0
+    assert "classif" not in page.inner_text("main")
+    playwright.expect(page.locator(".logits .readout")).to_contain_text("of the pairs")
     frames.nth(3).click()
     playwright.expect(page.locator(".detail .readout")).to_contain_text("Image 3")
     page.click("text=most real first")
-    percentages = [int(words[:-2]) for words in page.locator(".discriminator-images button span").all_inner_texts()]
-    assert percentages == sorted(percentages, reverse=True)
+    logits = [float(words) for words in spans.all_inner_texts()]
+    assert logits == sorted(logits, reverse=True) and logits[0] != logits[-1]
     page.click("label:has-text('gradients')")
     wait_until(page, lambda: url_parameters(page).get("gradient") == "1")
     playwright.expect(page.locator(".logit-histogram")).to_be_visible()
@@ -391,6 +394,7 @@ def test_background_tab_catches_up(page, tmp_path):
         append_line(run, progress_line(128), journal_line("stop", 128, reason="images"))
         page.evaluate("window.isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
         playwright.expect(state).to_have_text("finished")
+        playwright.expect(page.locator(".stop-reason")).to_have_text("Stop reason: number of images reached.")
         playwright.expect(page.locator(".readings b").first).to_have_text("128")
         page.goto("about:blank")
 

@@ -3,16 +3,21 @@
 import csv
 import io
 import json
+import os
 import random
+import threading
+import time
 import tracemalloc
 
 import numpy as np
 import pytest
 from fake_runs import client_for, journal_line, make_run, progress_line
 
-from cardigan.config import Config
+from cardigan.config import Config, DataConfig, ObjectiveConfig
+from cardigan.errors import CardiganError
 from cardigan.run.directory import RunDirectory, is_locked, lock_for_training, release_lock
 from cardigan.run.journal import read_events
+from cardigan.studio import nearest
 from cardigan.studio.curves import curves
 from cardigan.studio.journal_tail import MAX_LINE_BYTES
 from cardigan.studio.run_series import MAX_SERIES, RunSeries
@@ -268,6 +273,57 @@ def test_logit_histograms(tmp_path):
             "real": [1, 2, 3, 4],
         }
         assert client.get("/api/logits?run=run&images_seen=0").status_code == 404
+
+
+def test_source_that_blocks_is_not_opened(tmp_path, monkeypatch):
+    """A run's config may name a pipe, a device or a slow disk: only files and folders are opened, and not for long."""
+    os.mkfifo(tmp_path / "pipe.zip")
+    (tmp_path / "images").mkdir()
+    for source in (tmp_path / "pipe.zip", "/dev/tty"):
+        assert not nearest.has_training_images(DataConfig(source=str(source)))
+    opened = threading.Event()
+
+    def slow_reader(data):
+        opened.wait(60)
+        raise CardiganError("not readable")
+
+    monkeypatch.setattr(nearest, "reader_from_config", slow_reader)
+    monkeypatch.setattr(nearest, "OPEN_SECONDS", 0.2)
+    started = time.monotonic()
+    for _ in range(2):  # the second call finds the first still waiting
+        assert not nearest.has_training_images(DataConfig(source=str(tmp_path / "images")))
+    assert time.monotonic() - started < 10
+    opened.set()
+
+
+def test_csv_cells_are_not_formulas(tmp_path):
+    name = '=HYPERLINK("https://example.org")'
+    make_run(tmp_path / "run", [progress_line(64, **{name: -1.0, "plain": -2.0})])
+    with client_for(tmp_path) as client:
+        header, row = csv.reader(io.StringIO(client.get("/api/curves.csv?run=run").text))
+    assert f"'{name}" in header and name not in header and "plain" in header
+    assert row[header.index("plain")] == "-2.0"
+
+
+@pytest.mark.parametrize(("loss", "boundary"), [("hinge", 0), ("least-squares", 0.5), ("no-such-plugin", None)])
+def test_logits_follow_the_loss(tmp_path, loss, boundary):
+    """Only a loss with a decision boundary classifies images; the logits of others are relative to their midpoint."""
+    real, fake = [100.0, 102.0, 104.0, 106.0], [99.0, 100.0, 103.0, 90.0]
+    line = journal_line("samples", 64, num_samples=4, real_logits=real, fake_logits=fake)
+    config = Config(objective=ObjectiveConfig(loss=loss))
+    make_run(tmp_path / "run", [line], sheets=(64,), config=config)
+    with client_for(tmp_path) as client:
+        found = client.get("/api/logits?run=run").json()
+    (entry,) = found["history"]
+    assert found["decision_boundary"] == boundary
+    assert entry["real_above_fake"] == (2.5 + 3 + 4 + 4) / 16  # a tie is half a pair
+    if boundary is None:
+        assert entry["real_classified_real"] is entry["fake_classified_real"] is None
+        assert entry["real_mean"] == -entry["fake_mean"] == 2.5
+        assert found["edges"][0] < 0 < found["edges"][-1]
+    else:
+        assert entry["real_classified_real"] == entry["fake_classified_real"] == 1
+        assert entry["real_mean"] == 103
 
 
 def test_run_deleted_while_open(tmp_path):

@@ -1,6 +1,8 @@
 """Access checks and upload limits. Each test fails if its check is removed."""
 
+import http.client
 import io
+import json
 import os
 import socket
 import struct
@@ -250,6 +252,57 @@ def test_oversized_upload_is_aborted(runs):
             assert sent < 8 * MAX_BODY_BYTES  # the server closed the connection early
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_client_that_sends_too_much_reads_the_sentence(runs, chunked):
+    """A client that reads only after it has sent its body still gets the response: the rest is read and discarded."""
+    body = b"x" * (3 * MAX_BODY_BYTES)
+    with running_studio(runs) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/api/invert?run=run", iter([body[:1], body[1:]]) if chunked else body)
+        response = connection.getresponse()
+        assert response.status == 413
+        assert json.loads(response.read())["error"] == "The upload exceeds 8 MB: send a smaller image."
+        connection.close()
+
+
+def test_half_closed_client_gets_response(runs):
+    with running_studio(runs) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        connection.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert (response.status, len(json.loads(response.read())["runs"])) == (200, 1)
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("body", [b"-1\r\nabc\r\n", b"zz\r\n"])
+def test_invalid_chunk_size_prints_no_traceback(runs, capfd, body):
+    with running_studio(runs) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        head = f"POST /api/invert?run=run HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert capfd.readouterr().err == ""
+
+
+def test_responses_are_not_delayed(runs):
+    """Accepted sockets send at once (TCP_NODELAY) instead of waiting 40 ms for an acknowledgment."""
+    listening_socket, endpoint = open_studio_endpoint("127.0.0.1", 0)
+    with listening_socket, socket.create_connection(("127.0.0.1", endpoint.port)):
+        accepted, _ = listening_socket.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # by which asyncio decides
+    times = []
+    with running_studio(runs) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        for _ in range(30):
+            started = time.monotonic()
+            connection.request("GET", "/api/runs")
+            connection.getresponse().read()
+            times.append(time.monotonic() - started)
+        connection.close()
+    assert min(times) < 0.03
+
+
 def test_oversized_chunked_upload_returns_413(client):
     answer = client.post("/api/invert?run=run", content=(b"x" * 65_536 for _ in range(MAX_BODY_BYTES // 65_536 + 1)))
     assert answer.status_code == 413
@@ -262,7 +315,7 @@ def test_stalled_upload_times_out(runs, monkeypatch):
         connection.sendall(
             f"POST /api/invert?run=run HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 100\r\n\r\nx".encode()
         )
-        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def png_bomb(side):

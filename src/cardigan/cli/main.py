@@ -3,6 +3,7 @@
 Holds the names and purposes of the commands; the file of each command defines its options.
 """
 
+import io
 import os
 import sys
 import time
@@ -144,6 +145,9 @@ def main() -> None:
 
     Exit codes: 0 success, 1 untrainable source (`check`), 2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for names that the terminal's encoding cannot show
     sys.exit(run(sys.argv[1:]))
 
 

@@ -44,7 +44,7 @@ class MixOptions:
     directions: str = ""
     """Principal directions to move along and how far, in standard deviations, e.g. 0:1.5,3:-2."""
     label: str | None = None
-    """The class of all images, by name or number. Default: the class of the first seed."""
+    """The class of all images, by name or number. Default: each seed's own class, mixed like the latents."""
     truncation: float = 1.0
     """1 samples as trained, 0 gives the average image."""
     out: Path = Path("mix.png")

@@ -11,6 +11,7 @@ import tyro
 from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
+from cardigan.files.csv_text import csv_text
 
 if TYPE_CHECKING:
     from cardigan.explore.probe import ProbeResult
@@ -82,7 +83,8 @@ def _outliers_csv(result: "ProbeResult") -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["local_outlier_factor", "image"])
     writer.writerows(
-        [f"{float(result.outlier_factors[index]):.4f}", result.images.titles[index]] for index in _outlier_order(result)
+        [f"{float(result.outlier_factors[index]):.4f}", csv_text(result.images.titles[index])]
+        for index in _outlier_order(result)
     )
     return text.getvalue().encode(errors="surrogateescape")
 

@@ -33,7 +33,7 @@ SLOW_DATA_FRACTION = 0.1
 METRIC_ROWS = (
     ("discriminator_loss", "D loss", "loss of the discriminator"),
     ("generator_loss", "G loss", "loss of the generator"),
-    ("d_real", "D(x)", "D's mean probability that real images are real"),
+    ("d_real", "D(x)", "D's mean probability that real images are real (relativistic: the real one of a pair)"),
     ("d_fake", "D(G(z))", "the same for generated images"),
     ("d_fake_after_update", "  after D's step", "the same images, after D has learned from them"),
     ("margin_real", "margin", "how much higher D's logits are on real images; no fixed scale"),

@@ -30,7 +30,7 @@ class WalkOptions:
     loop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Return from the last seed to the first, so that the animation repeats smoothly."""
     label: str | None = None
-    """The class of all images, by name or number. Default: the class of the first seed."""
+    """The class of all images, by name or number. Default: each seed's own class, mixed in between."""
     columns: int = 1
     """Number of walks side by side; each starts one seed later."""
     truncation: float = 1.0

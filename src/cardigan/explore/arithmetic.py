@@ -1,4 +1,4 @@
-"""Sums and differences of latents, as in the DCGAN paper. Independent of any network."""
+"""Sums and differences of latents or class weights, as in the DCGAN paper. Independent of any network."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from torch import Tensor
 from cardigan.errors import CardiganError
 
 Group = Float[Tensor, "_ _"]
-"""The latents of one group; groups may differ in size."""
+"""The latents of one group, or its class weights; groups may differ in size."""
 
 
-def latent_arithmetic(add: Sequence[Group], subtract: Sequence[Group] = ()) -> Float[Tensor, "1 latent"]:
+def latent_arithmetic(add: Sequence[Group], subtract: Sequence[Group] = ()) -> Float[Tensor, "1 size"]:
     """Return the sum of the group means in `add`, minus the group means in `subtract`.
 
     Follows arXiv:1511.06434, section 6.3.2. The mean z of several images keeps what they have in common; a single z is

@@ -11,16 +11,25 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cardigan.errors import CardiganError
-from cardigan.explore.arithmetic import latent_arithmetic, noisy_copies
+from cardigan.explore.arithmetic import Group, latent_arithmetic, noisy_copies
 from cardigan.explore.directions import Directions, move_along_directions, principal_directions
 from cardigan.figures.grid import GridImage
 from cardigan.figures.layout import GAP
-from cardigan.latents.interpolation import interpolation_grid_latents, point_latents, walk_latents
+from cardigan.latents.interpolation import (
+    PointWeights,
+    corner_weights,
+    grid_positions,
+    interpolate_corners,
+    point_latents,
+    walk_latents,
+    walk_weights,
+)
 from cardigan.latents.points import Point, point_label
 from cardigan.latents.sampling import sample_labels, truncate
-from cardigan.models.sampling import class_index, generate_pixels, validate_labels
+from cardigan.models.sampling import SAMPLE_BATCH_SIZE, class_index, generate_pixels, validate_labels
 from cardigan.models.snapshot import Snapshot
-from cardigan.shapes import Labels, Latents, Pixels
+from cardigan.nets.conditioning import one_hot_labels
+from cardigan.shapes import ClassWeights, Labels, Latents, Pixels
 
 ImageRow = UInt8[Tensor, "_ channel height width"]
 """Images side by side. Rows of one sheet may differ in length."""
@@ -39,7 +48,7 @@ class SamplingOptions:
     """Options shared by all images of a view."""
 
     label: str = ""
-    """A class by name or number. Default: the seed chooses."""
+    """A class by name or number. Default: each seed's own class, mixed like the latents between seeds."""
     truncation: float = 1.0
     direction_amounts: dict[int, float] = field(default_factory=dict)
     """Offset along each numbered principal direction, in standard deviations."""
@@ -64,6 +73,22 @@ def labels_for(snapshot: Snapshot, points: Sequence[Point], label: str) -> Label
         return None
     validate_labels(labels, len(points), classes)
     return labels
+
+
+def mixed_classes(
+    snapshot: Snapshot, points: Sequence[Point], weights: PointWeights, label: str
+) -> Labels | ClassWeights | None:
+    """Return the classes of latents mixed from points: `label` if given, else the points' classes by their weights.
+
+    Returns None for an unconditional generator. Raises errors like `labels_for`.
+    """
+    if label or not snapshot.spec.num_classes:
+        return labels_for(snapshot, [points[0]] * len(weights), label)
+    return (weights.double() @ _class_weights(snapshot, points)).float()
+
+
+def _class_weights(snapshot: Snapshot, points: Sequence[Point]) -> ClassWeights:
+    return one_hot_labels(labels_for(snapshot, points, ""), snapshot.spec.num_classes).double()
 
 
 def apply_options(z: Latents, options: SamplingOptions, directions: Directions | None) -> Latents:
@@ -97,16 +122,18 @@ def interpolation_images(
 ) -> Pixels:
     """Return grid x grid images at and around a position between four corners.
 
-    Without a label, all have the first corner's class.
+    Without a label, the corners' classes are mixed like their latents. At a corner, the image equals `seed_images`.
     """
-    z = apply_options(
-        interpolation_grid_latents(snapshot.config, point_latents(snapshot.config, corners), *position, grid, extent),
-        options,
-        directions,
-    )
-    return generate_pixels(
-        snapshot.generator, z, labels_for(snapshot, [corners[0]] * len(z), options.label), batch_size=INTERACTIVE_CHUNK
-    )
+    positions, corner_latents = grid_positions(*position, grid, extent), point_latents(snapshot.config, corners)
+    weights = corner_weights(positions)
+    z = torch.cat([interpolate_corners(snapshot.config, corner_latents, *each) for each in positions])
+    z, classes = apply_options(z, options, directions), mixed_classes(snapshot, corners, weights, options.label)
+    pixels = generate_pixels(snapshot.generator, z, classes, batch_size=INTERACTIVE_CHUNK)
+    at_corner = weights.amax(dim=1) == 1
+    if at_corner.any():  # another batch size may round differently
+        corner_classes = None if classes is None else classes[at_corner]
+        pixels[at_corner] = generate_pixels(snapshot.generator, z[at_corner], corner_classes, SAMPLE_BATCH_SIZE)
+    return pixels
 
 
 def walk_images(
@@ -118,14 +145,14 @@ def walk_images(
     options: SamplingOptions,
     directions: Directions | None,
 ) -> Pixels:
-    """Return the frames of a latent walk through the seeds. Without a label, all have the first seed's class."""
+    """Return the frames of a latent walk through the seeds. Without a label, the seeds' classes are mixed too."""
     if len(seeds) < 2:
         raise CardiganError(f"A walk through {len(seeds)} seed is impossible: give at least two.")
     z = walk_latents(snapshot.config, point_latents(snapshot.config, seeds), frames, spherical, loop)
     return generate_pixels(
         snapshot.generator,
         apply_options(z, options, directions),
-        labels_for(snapshot, [seeds[0]] * len(z), options.label),
+        mixed_classes(snapshot, seeds, walk_weights(len(seeds), frames, loop), options.label),
     )
 
 
@@ -165,21 +192,30 @@ def arithmetic_rows(
     """Return a row for each group of seeds (its images, then the image of its mean z), and a last row with the result.
 
     The last row shows the sum of the added means minus the subtracted means, then eight noisy copies (arXiv:1511.06434,
-    section 6.3.2). Without a label, all images have the first seed's class, because only z is added.
+    section 6.3.2). Without a label, each seed has its own class, and class weights are added like the latents.
     """
     groups = [[point_latents(snapshot.config, seeds) for seeds in part] for part in (add, subtract)]
+    points = [point for part in (add, subtract) for seeds in part for point in seeds]
+    weights = iter(torch.eye(len(points)).split([len(seeds) for part in (add, subtract) for seeds in part]))
+    weight_groups = [[next(weights) for _ in part] for part in (add, subtract)]
     result = noisy_copies(latent_arithmetic(*groups), NUM_NOISY_COPIES)
-    first_point = add[0][0]
-    rows = []
-    for z in [*(torch.cat([group, group.mean(0, keepdim=True)]) for group in [*groups[0], *groups[1]]), result]:
-        rows.append(
-            generate_pixels(
-                snapshot.generator,
-                apply_options(z, options, directions),
-                labels_for(snapshot, [first_point] * len(z), options.label),
-            )
+    result_weights = latent_arithmetic(*weight_groups).expand(NUM_NOISY_COPIES, -1)
+    rows = [
+        *zip(map(_with_mean, groups[0] + groups[1]), map(_with_mean, weight_groups[0] + weight_groups[1]), strict=True),
+        (result, result_weights),
+    ]
+    return [
+        generate_pixels(
+            snapshot.generator,
+            apply_options(z, options, directions),
+            mixed_classes(snapshot, points, row_weights, options.label),
         )
-    return rows
+        for z, row_weights in rows
+    ]
+
+
+def _with_mean(rows: Group) -> Group:
+    return torch.cat([rows, rows.mean(0, keepdim=True)])
 
 
 def stack_rows(rows: Sequence[ImageRow]) -> GridImage:

@@ -114,13 +114,19 @@ def _yaml_quoted(text: str) -> str:
 
 def _title(snapshot: Snapshot, source: str) -> str:
     spec = snapshot.spec
-    return f"{source}: {spec.height}x{spec.width} images by a {snapshot.config.generator.network} GAN"
+    network = plain_text(snapshot.config.generator.network)
+    return f"{plain_text(source)}: {spec.height}x{spec.width} images by a {network} GAN"
+
+
+def plain_text(text: str) -> str:
+    """Return text for Markdown that shows every character: no HTML, links or code."""
+    return re.sub(r"[&<>\[\]`*|]", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
 
 
 def _license(source: str, data_license: str) -> tuple[str, str]:
     if data_license:
         identifier = data_license.lower() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", data_license) else "other"
-        license_text = " ".join(data_license.split())
+        license_text = plain_text(data_license)
         return (
             identifier,
             f"{license_text}, as stated by the exporter. Decide yourself whether it extends to the weights.",
@@ -137,18 +143,18 @@ def _license(source: str, data_license: str) -> tuple[str, str]:
 def _data(snapshot: Snapshot, source: str) -> list[str]:
     data, spec = snapshot.config.data, snapshot.spec
     if snapshot.foreign:
-        origin = "" if source == UNKNOWN_DATA else f": {source}, according to the file format"
+        origin = "" if source == UNKNOWN_DATA else f": {plain_text(source)}, according to the file format"
         return [
             f"- trained by another program{origin}; the weights do not record the exact training data",
             f"- images: {spec.height}x{spec.width}",
         ]
     color_text = {1: "gray", 3: "RGB", 4: "RGBA"}.get(spec.channels, f"{spec.channels} channels")
-    lines = [f"- source: {source} (split `{data.split}`"
+    lines = [f"- source: {plain_text(source)} (split `{data.split}`"
              f"{f', {data.max_images:,} of its images' if data.max_images else ''}"
              f"{f', holdout of {data.holdout:,}' if data.holdout else ''})",
              f"- images: {spec.height}x{spec.width} (height first), {color_text}; resize `{data.resize}`"
              f"{', horizontal flip' if data.horizontal_flip else ''}"]  # fmt: skip
-    names = ", ".join(spec.class_names) or f"0 to {spec.num_classes - 1}"
+    names = ", ".join(map(plain_text, spec.class_names)) or f"0 to {spec.num_classes - 1}"
     return [*lines, f"- classes: {spec.num_classes} ({names})" if spec.num_classes else "- classes: none"]
 
 

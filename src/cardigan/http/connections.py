@@ -8,6 +8,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_OPEN_FILES = 4_096
 """Limit of open files and sockets that a server asks the operating system for."""
 IDLE_SECONDS = 15.0
+PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""An interim response, which clients skip (RFC 9110, section 15.2). Writing to a client that has left fails."""
+PROBE_SECONDS = 0.05
+"""Time from the first probe to the second. It doubles with every probe."""
 
 
 class IdleTimeoutProtocol(H11Protocol):
@@ -19,6 +23,7 @@ class IdleTimeoutProtocol(H11Protocol):
     _last_cycle: Any = None
     _last_unsent_bytes = 0
     _idle_timer: asyncio.TimerHandle | None = None
+    _probe_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_responding(self) -> bool:
@@ -35,9 +40,35 @@ class IdleTimeoutProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the idle checks."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Keep the connection of a client that has sent its request and closed only its sending side.
+
+        A client that has left sends the same. The probes tell the two apart.
+        """
+        if not self._awaits_response or self.scope["http_version"] != "1.1":
+            return False
+        self._probe(PROBE_SECONDS)
+        return True
+
+    @property
+    def _awaits_response(self) -> bool:
+        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_started
+
+    def _probe(self, next_seconds: float) -> None:
+        if self._awaits_response and not self.transport.is_closing():
+            self.transport.write(PROBE)
+            self._probe_timer = self.loop.call_later(next_seconds, self._probe, 2 * next_seconds)
+
+    def on_response_complete(self) -> None:
+        """Close a half-closed connection: it can bring no other request."""
+        super().on_response_complete()
+        if self._probe_timer is not None:
+            self.transport.close()
 
     def _close_if_idle(self) -> None:
         cycle, unsent_bytes = self.cycle, self.transport.get_write_buffer_size()

@@ -1,5 +1,7 @@
 """Responses that the servers share: JSON, errors, security headers."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +9,10 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Send
+
+MAX_DISCARDED_BYTES, DISCARD_SECONDS = 48 << 20, 10.0
+"""How much of a body that is too large is read and discarded, and for how long."""
 
 
 def json_bytes(content: Any) -> bytes:
@@ -27,8 +32,14 @@ async def disconnected_response(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-async def send_error(send: Send, status: int, message: str, headers: dict[str, str] | None = None) -> None:
-    """Send {"error": message}. Statuses 408 and 413 close the connection, since the rest of the body is not read."""
+async def send_error(
+    receive: Receive, send: Send, status: int, message: str, headers: dict[str, str] | None = None
+) -> None:
+    """Send {"error": message}. Statuses 408 and 413 close the connection, since the body may be incomplete.
+
+    The rest of the body of a 413 is read and discarded: a connection closed with unread bytes is reset, and the client
+    would lose the response.
+    """
     body = json.dumps({"error": message}).encode()
     response_headers = {
         "content-type": "application/json",
@@ -45,7 +56,22 @@ async def send_error(send: Send, status: int, message: str, headers: dict[str, s
             "headers": [(name.encode(), value.encode()) for name, value in response_headers.items()],
         }
     )
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": status == 413})
+    if status == 413:
+        await _discard_body(receive)
+        await send({"type": "http.response.body"})
+
+
+async def _discard_body(receive: Receive) -> None:
+    """Read the rest of a body, at most MAX_DISCARDED_BYTES and DISCARD_SECONDS."""
+    num_discarded = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while num_discarded < MAX_DISCARDED_BYTES:
+                message = await receive()
+                num_discarded += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def with_security_headers(send: Send, security_headers: Mapping[str, str]) -> Send:

@@ -1,9 +1,11 @@
 """Interpolation of latents: between two points, between four corners, through many stops.
 
-Knows no network: latents in, latents out. `models.sampling.generate_pixels` generates the images.
+Knows no network: latents in, latents out, and the weight of each point in them. `models.sampling.generate_pixels`
+generates the images.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -16,6 +18,8 @@ from cardigan.shapes import Latents
 
 Times = Float[Tensor, " times"]
 LatentPath = Float[Tensor, "times latent"]
+PointWeights = Float[Tensor, "latents points"]
+"""How much of each point is in each latent."""
 MAX_FRAMES = 10_000
 MIN_ANGLE = 1e-5
 """Radians. Vectors this close to parallel are interpolated linearly. Vectors this close to opposite span no plane."""
@@ -82,19 +86,30 @@ def interpolate_corners(config: Config, corners: Float[Tensor, "4 latent"], x: f
 def interpolation_grid_latents(
     config: Config, corners: Float[Tensor, "4 latent"], x: float, y: float, grid: int, extent: float = 0.5
 ) -> Latents:
-    """Return the z at grid x grid positions of that square, row by row, spread over `extent` around (x, y).
+    """Return the z at the positions of `grid_positions` in that square."""
+    positions = grid_positions(x, y, grid, extent)
+    return torch.cat([interpolate_corners(config, corners, *position) for position in positions])
+
+
+def corner_weights(positions: Sequence[tuple[float, float]]) -> PointWeights:
+    """Return the bilinear weights of the four corners at each position."""
+    x, y = torch.tensor(positions, dtype=torch.float64).T
+    return torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], dim=1)
+
+
+def grid_positions(x: float, y: float, grid: int, extent: float = 0.5) -> list[tuple[float, float]]:
+    """Return grid x grid positions in a square with sides of 1, row by row, spread over `extent` around (x, y).
 
     Positions outside the square are clipped to its edge.
     """
     if not 1 <= grid <= 16 or not 0 <= extent <= 1:
         raise CardiganError(f"The grid is {grid} and its extent {extent}: expected 1..16 and 0..1.")
     offsets = [0.0] if grid == 1 else [extent * (index / (grid - 1) - 0.5) for index in range(grid)]
-    positions = [
+    return [
         (min(1.0, max(0.0, x + offset_x)), min(1.0, max(0.0, y + offset_y)))
         for offset_y in offsets
         for offset_x in offsets
     ]
-    return torch.cat([interpolate_corners(config, corners, *position) for position in positions])
 
 
 def walk_latents(
@@ -107,24 +122,30 @@ def walk_latents(
     fewer frames than stops.
     """
     count = len(stops)
+    segments = [
+        interpolate(config, stops[leg : leg + 1], stops[(leg + 1) % count : (leg + 1) % count + 1], times, spherical)
+        for leg, times in enumerate(_segment_times(count, frames, loop))
+    ]
+    return torch.cat(segments if loop else [*segments, stops[-1:]])
+
+
+def walk_weights(count: int, frames: int, loop: bool = False) -> PointWeights:
+    """Return the weights of `count` stops in each frame of `walk_latents`, linear between two stops."""
+    stops = torch.eye(count, dtype=torch.float64)
+    segments = [
+        lerp(stops[leg : leg + 1], stops[(leg + 1) % count : (leg + 1) % count + 1], times)
+        for leg, times in enumerate(_segment_times(count, frames, loop))
+    ]
+    return torch.cat(segments if loop else [*segments, stops[-1:]])
+
+
+def _segment_times(count: int, frames: int, loop: bool) -> list[Times]:
+    """Return, for each pair of neighboring stops, the times of its frames from 0 (included) to 1 (excluded)."""
     if count < 2:
         raise CardiganError("A walk with a single stop: give at least 2 seeds.")
     if not count <= frames <= MAX_FRAMES:
         raise CardiganError(f"A walk through {count} stops has {frames} frames: expected {count}..{MAX_FRAMES:,}.")
     num_segments = count if loop else count - 1
-    frame_positions = [
-        round(segment * (frames if loop else frames - 1) / num_segments) for segment in range(num_segments + 1)
-    ]
-    segments = []
-    for leg, (first_frame, last_frame) in enumerate(zip(frame_positions, frame_positions[1:], strict=False)):
-        start, stop = stops[leg : leg + 1], stops[(leg + 1) % count : (leg + 1) % count + 1]
-        segments.append(
-            interpolate(
-                config,
-                start,
-                stop,
-                torch.arange(last_frame - first_frame, dtype=torch.float64) / (last_frame - first_frame),
-                spherical,
-            )
-        )
-    return torch.cat(segments if loop else [*segments, stops[-1:]])
+    first_frames = [round(leg * (frames if loop else frames - 1) / num_segments) for leg in range(num_segments + 1)]
+    lengths = [last - first for first, last in pairwise(first_frames)]
+    return [torch.arange(length, dtype=torch.float64) / length for length in lengths]

@@ -12,7 +12,7 @@ from cardigan.latents.sampling import sample_labels, sample_latents, truncate
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.interface import Generator
 from cardigan.pixels import encode
-from cardigan.shapes import Images, Labels, Latents, Pixels
+from cardigan.shapes import ClassWeights, Images, Labels, Latents, Pixels
 
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 16, 64
 
@@ -26,23 +26,27 @@ def sample_batch_size(device: torch.device) -> int:
     return CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
 
 
-def generate_pixels(generator: Generator, z: Latents, labels: Labels | None, batch_size: int | None = None) -> Pixels:
+def generate_pixels(
+    generator: Generator, z: Latents, labels: Labels | ClassWeights | None, batch_size: int | None = None
+) -> Pixels:
     """Return the generator's images for z on the CPU, computed in fp32 and evaluation mode.
 
-    The generator's mode is restored. Another `batch_size` than the device's `sample_batch_size` may change single
-    values by one gray level through rounding.
+    Class weights mix classes (`Generator.accepts_class_weights`). The generator's mode is restored. Another
+    `batch_size` than the device's `sample_batch_size` may change single values by one gray level through rounding.
     """
     return torch.cat([encode(images).cpu() for images in generate_batches(generator, z, labels, batch_size)])
 
 
 @torch.no_grad()
 def generate_batches(
-    generator: Generator, z: Latents, labels: Labels | None, batch_size: int | None = None
+    generator: Generator, z: Latents, labels: Labels | ClassWeights | None, batch_size: int | None = None
 ) -> Iterator[Images]:
     """Yield the generator's images for z in [-1, 1] on its device, `batch_size` at a time. Restores its mode."""
     device = next(generator.parameters()).device
     batch_size = sample_batch_size(device) if batch_size is None else batch_size
     training = generator.training
+    if labels is not None and labels.is_floating_point() and not generator.accepts_class_weights:
+        labels = labels.argmax(dim=1)
     generator.eval()
     try:
         for start in range(0, len(z), batch_size):
@@ -51,9 +55,12 @@ def generate_batches(
             padded_labels = (
                 None
                 if labels is None
-                else torch.cat([labels[start : start + batch_size], labels.new_zeros(batch_size - len(latents))]).to(
-                    device
-                )
+                else torch.cat(
+                    [
+                        labels[start : start + batch_size],
+                        labels.new_zeros(batch_size - len(latents), *labels.shape[1:]),
+                    ]
+                ).to(device)
             )
             with ieee_fp32(device):
                 images = generator(padded, padded_labels)[: len(latents)]

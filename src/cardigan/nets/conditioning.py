@@ -3,9 +3,10 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from cardigan.nets.minibatch_stddev import Features
-from cardigan.shapes import Labels, Latents, Logits
+from cardigan.shapes import ClassWeights, Labels, Latents, Logits
 
 
 def one_hot_labels(labels: Labels | None, num_classes: int) -> Float[Tensor, "batch classes"]:
@@ -15,15 +16,23 @@ def one_hot_labels(labels: Labels | None, num_classes: int) -> Float[Tensor, "ba
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()
 
 
-def require_labels(labels: Labels | None) -> Labels:
+def require_labels(labels: Labels | ClassWeights | None) -> Labels | ClassWeights:
     assert labels is not None, "a class-conditional network was called without labels"
     return labels
+
+
+def mixed_rows(
+    table: Float[Tensor, "classes features"], labels: Labels | ClassWeights | None
+) -> Float[Tensor, "batch features"]:
+    """Return the table's row of each label, or the weighted sums of rows. One-hot weights give the row bit for bit."""
+    labels = require_labels(labels)
+    return labels.to(table.dtype) @ table if labels.is_floating_point() else embedding(labels, table)
 
 
 class ConditionalLatent(nn.Module):
     """Concatenates z with a one-hot vector or a learned embedding of the class. Without classes, returns z.
 
-    The embedding has min(num_classes, latent_size) dimensions.
+    Class weights mix the embeddings. The embedding has min(num_classes, latent_size) dimensions.
     """
 
     def __init__(self, latent_size: int, num_classes: int, learned_embedding: bool) -> None:
@@ -34,13 +43,14 @@ class ConditionalLatent(nn.Module):
         )
         self.out_features = latent_size + (self.embedding.embedding_dim if self.embedding else num_classes)
 
-    def forward(self, z: Latents, labels: Labels | None) -> Float[Tensor, "batch size"]:
-        if not self.num_classes:
-            return z
-        condition = (
-            self.embedding(require_labels(labels)) if self.embedding else one_hot_labels(labels, self.num_classes)
-        )
-        return torch.cat([z, condition.to(z.dtype)], dim=1)
+    def forward(self, z: Latents, labels: Labels | ClassWeights | None) -> Float[Tensor, "batch size"]:
+        return torch.cat([z, self._condition(labels).to(z.dtype)], dim=1) if self.num_classes else z
+
+    def _condition(self, labels: Labels | ClassWeights | None) -> Float[Tensor, "batch features"]:
+        labels = require_labels(labels)
+        if labels.is_floating_point():
+            return mixed_rows(self.embedding.weight, labels) if self.embedding else labels
+        return self.embedding(labels) if self.embedding else one_hot_labels(labels, self.num_classes)
 
 
 class Projection(nn.Module):

@@ -19,13 +19,14 @@ from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.normalization import initialize_weights, normalization
 from cardigan.nets.spectral import apply_spectral_norm
 from cardigan.nets.stages import channels_per_stage, stages
-from cardigan.shapes import Images, Labels, Latents, Logits
+from cardigan.shapes import ClassWeights, Images, Labels, Latents, Logits
 
 
 class DcganGenerator(Generator):
     """Transposed convolutions from 1x1 to the image size, with ReLU between them and tanh at the end."""
 
     feature_modules = "norms"
+    accepts_class_weights = True
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class DcganGenerator(Generator):
         if config.spectral_norm:
             apply_spectral_norm(self)
 
-    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+    def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
         hidden = self.from_latent(self.latent(z, labels)[:, :, None, None])
         for norm, up_conv in zip(self.norms, self.up_convs, strict=True):
             hidden = up_conv(torch.relu(norm(hidden)))

@@ -21,6 +21,8 @@ class Generator(nn.Module):
     feature_modules: ClassVar[str] = ""
     """The attribute that holds the modules whose outputs are the network's features, in the order computed: feature
     maps before their activation, or units. What the studio and `cardigan.explore` show; without it they decline."""
+    accepts_class_weights = False
+    """Whether `labels` may also be `ClassWeights`. Otherwise images get the class with the largest weight."""
 
     @abstractmethod
     def forward(self, z: Latents, labels: Labels | None = None) -> Images: ...

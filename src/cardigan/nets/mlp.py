@@ -13,7 +13,7 @@ from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.spectral import apply_spectral_norm
-from cardigan.shapes import Images, Labels, Latents, Logits
+from cardigan.shapes import ClassWeights, Images, Labels, Latents, Logits
 
 DEFAULT_DEPTH = 2
 """Hidden layers, unless the config sets a depth."""
@@ -25,6 +25,7 @@ class MlpGenerator(Generator):
     """`depth` hidden layers of `width` ReLU units, with tanh at the end."""
 
     feature_modules = "hidden"
+    accepts_class_weights = True
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class MlpGenerator(Generator):
         if config.spectral_norm:
             apply_spectral_norm(self)
 
-    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+    def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
         hidden = self.latent(z, labels)
         for layer in self.hidden:
             hidden = torch.relu(layer(hidden))

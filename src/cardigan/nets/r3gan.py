@@ -19,7 +19,7 @@ from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.stages import Stage, channels_per_stage, stages
-from cardigan.shapes import Images, Labels, Latents, Logits
+from cardigan.shapes import ClassWeights, Images, Labels, Latents, Logits
 
 FeatureMaps: TypeAlias = Float[Tensor, "batch channel height width"]
 ResizedMaps: TypeAlias = Float[Tensor, "batch channel new_height new_width"]
@@ -45,6 +45,7 @@ class R3ganGenerator(Generator):
     """
 
     feature_modules = "blocks"
+    accepts_class_weights = True
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class R3ganGenerator(Generator):
         )
         self.to_image = initialize_scaled(FastConv2d(channels[-1], spec.channels, 1), 1.0)
 
-    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+    def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
         hidden = self.blocks[0](self.basis * self.modulation(self.latent(z, labels))[:, :, None, None])
         for upsample_layer, stage_blocks in zip(self.upsample_layers, self.blocks[1:], strict=True):
             hidden = stage_blocks(upsample_layer(hidden))

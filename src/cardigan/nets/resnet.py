@@ -12,19 +12,19 @@ from typing import Literal, TypeAlias, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, embedding, interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from cardigan.config import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention, attention_size
-from cardigan.nets.conditioning import ConditionalLatent, Head, require_labels
+from cardigan.nets.conditioning import ConditionalLatent, Head, mixed_rows
 from cardigan.nets.convolution import FastConv2d
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.normalization import initialize_weights, normalization
 from cardigan.nets.spectral import apply_spectral_norm
 from cardigan.nets.stages import channels_per_stage, stages
-from cardigan.shapes import Images, Labels, Latents, Logits
+from cardigan.shapes import ClassWeights, Images, Labels, Latents, Logits
 
 FeatureMaps: TypeAlias = Float[Tensor, "batch channel height width"]
 ResizedMaps: TypeAlias = Float[Tensor, "batch new_channel new_height new_width"]
@@ -40,6 +40,7 @@ class ResnetGenerator(Generator):
     """A linear map of z to the smallest size, upsampling blocks, normalization, ReLU, a convolution and tanh."""
 
     feature_modules = "up_stages"
+    accepts_class_weights = True
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class ResnetGenerator(Generator):
         if config.spectral_norm:
             apply_spectral_norm(self)
 
-    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+    def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
         hidden = self.from_latent(self.latent(z, labels)).unflatten(1, self.base_shape)
         for up_stage in self.up_stages:
             hidden = up_stage(hidden, labels)
@@ -121,7 +122,7 @@ class GeneratorStage(nn.Module):
         self.blocks = nn.ModuleList([GeneratorBlock(in_channels, out_channels, output_size, norm), *same_size_blocks])
         self.attention = SelfAttention(out_channels) if with_attention else nn.Identity()
 
-    def forward(self, x: FeatureMaps, labels: Labels | None) -> ResizedMaps:
+    def forward(self, x: FeatureMaps, labels: Labels | ClassWeights | None) -> ResizedMaps:
         for block in self.blocks:
             x = block(x, labels)
         return self.attention(x)
@@ -142,7 +143,7 @@ class GeneratorBlock(nn.Module):
         self.conv1, self.conv2 = residual_conv(in_channels, out_channels), residual_conv(out_channels, out_channels)
         self.shortcut = shortcut(in_channels, out_channels, resized=output_size is not None)
 
-    def forward(self, x: FeatureMaps, labels: Labels | None) -> ResizedMaps:
+    def forward(self, x: FeatureMaps, labels: Labels | ClassWeights | None) -> ResizedMaps:
         hidden = self.conv1(self._upsample(torch.relu(self.norms[0](x, labels))))
         hidden = self.conv2(torch.relu(self.norms[1](hidden, labels)))
         return self._upsample(self.shortcut(x)) + hidden
@@ -187,14 +188,11 @@ class ConditionalNorm(nn.Module):
             nn.Parameter(torch.zeros(num_classes, channels)) if num_classes else None for _ in range(2)
         )
 
-    def forward(self, x: FeatureMaps, labels: Labels | None) -> FeatureMaps:
+    def forward(self, x: FeatureMaps, labels: Labels | ClassWeights | None) -> FeatureMaps:
         x = self.norm(x)
         if self.scales is None or self.shifts is None:
             return x
-        scale, shift = (
-            embedding(require_labels(labels), table)[:, :, None, None].to(x.dtype)
-            for table in (self.scales, self.shifts)
-        )
+        scale, shift = (mixed_rows(table, labels)[:, :, None, None].to(x.dtype) for table in (self.scales, self.shifts))
         return x + x * scale + shift
 
 

@@ -28,6 +28,9 @@ class Loss:
     """Whether the generator's loss needs real logits."""
     bounded_below: bool = True
     """Whether D's loss is bounded below. Otherwise D's input gradient has to be bounded, for example by a penalty."""
+    decision_boundary: float | None = None
+    """The logit above which D classifies an image as real. None if logits have no zero, so that only differences of
+    real and generated logits mean something (relativistic, wasserstein)."""
 
     def mean_probability(self, logits: Logits, opposite: Logits) -> Scalar:
         """Return the mean probability of being real, or the mean margin if the loss defines no probability."""
@@ -106,15 +109,23 @@ def least_squares_probability(margin: Logits) -> Logits:
 
 
 LOSSES = {
-    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator, logit_margin, torch.sigmoid),
-    "minimax": Loss(non_saturating_discriminator, minimax_generator, logit_margin, torch.sigmoid),
+    "non-saturating": Loss(
+        non_saturating_discriminator, non_saturating_generator, logit_margin, torch.sigmoid, decision_boundary=0.0
+    ),
+    "minimax": Loss(
+        non_saturating_discriminator, minimax_generator, logit_margin, torch.sigmoid, decision_boundary=0.0
+    ),
     "relativistic": Loss(
         relativistic_discriminator, relativistic_generator, relativistic_margin, torch.sigmoid, needs_real_logits=True
     ),
     "least-squares": Loss(
-        least_squares_discriminator, least_squares_generator, least_squares_margin, least_squares_probability
+        least_squares_discriminator,
+        least_squares_generator,
+        least_squares_margin,
+        least_squares_probability,
+        decision_boundary=0.5,
     ),
-    "hinge": Loss(hinge_discriminator, wasserstein_generator, logit_margin, torch.sigmoid),
+    "hinge": Loss(hinge_discriminator, wasserstein_generator, logit_margin, torch.sigmoid, decision_boundary=0.0),
     "wasserstein": Loss(
         wasserstein_discriminator, wasserstein_generator, relativistic_margin, None, bounded_below=False
     ),

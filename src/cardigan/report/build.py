@@ -19,15 +19,19 @@ from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.protocol import MetricValue, Report
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.snapshot import Snapshot, read_snapshot
+from cardigan.objective.losses import find_loss
 from cardigan.overrides import flatten
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
 
 MAX_SAMPLE_SHEETS = 6
+PROBABILITY_TITLE = "D's probability that an image is real"
+PAIRWISE_TITLE = "D's probability that an image is the real one of a pair"
+"""Titles of the chart of probabilities, the second for losses that compare real with generated images."""
 CHARTS = (
     ("losses", (("discriminator_loss", "D"), ("generator_loss", "G"))),
-    ("D(x) and D(G(z))", (("d_real", "real"), ("d_fake", "generated"))),
+    (PROBABILITY_TITLE, (("d_real", "real"), ("d_fake", "generated"))),
     ("logit margin", (("margin_real", "real"), ("margin_fake", "generated"))),
     ("augmentation probability", (("augment_probability", "probability"),)),
     ("diversity (1: generated images vary as much as real ones)", (("diversity", "diversity"),)),
@@ -184,9 +188,11 @@ def journal_charts(events: Sequence[Event], config: Config) -> list[str]:
     )
     progress = [event for event in events if event.kind == "progress"]
     penalties = [(name, PENALTY_LABELS.get(name, name)) for name in config.objective.penalties]
+    is_pairwise = find_loss(config.objective.loss).decision_boundary is None
     for title, names in (*CHARTS, ("penalties", penalties)):
         lines = [line for key, label in names if any((line := event_line(progress, key, label)).y)]
-        charts_html += [line_chart(title, lines)] if lines else []
+        is_pairwise_chart = is_pairwise and title == PROBABILITY_TITLE
+        charts_html += [line_chart(PAIRWISE_TITLE if is_pairwise_chart else title, lines)] if lines else []
     return [chart for chart in charts_html if chart]
 
 

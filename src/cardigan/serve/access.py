@@ -43,16 +43,19 @@ class AccessMiddleware:
         rejection = self._rejection(scope, Headers(scope=scope))
         send_with_headers = with_security_headers(send, SECURITY_HEADERS)
         if rejection is not None:
-            await send_error(send_with_headers, *rejection)
+            await send_error(receive, send_with_headers, *rejection)
             return
         max_bytes = self.policy.max_body_bytes
         try:
             await self.app(scope, limit_body(receive, max_bytes, BODY_SECONDS), send_with_headers)
         except BodyTooLarge:
-            await send_error(send_with_headers, 413, _too_large_message(max_bytes))
+            await send_error(receive, send_with_headers, 413, _too_large_message(max_bytes))
         except BodyTimeout:
             await send_error(
-                send_with_headers, 408, f"The request did not arrive within {BODY_SECONDS:g} seconds: send it faster."
+                receive,
+                send_with_headers,
+                408,
+                f"The request did not arrive within {BODY_SECONDS:g} seconds: send it faster.",
             )
 
     def _rejection(self, scope: Scope, headers: Headers) -> tuple[int, str, dict[str, str]] | None:

@@ -1,5 +1,6 @@
 """OpenAPI 3.1 description of the server. A test compares it with the routes and runs its examples."""
 
+from itertools import combinations
 from typing import Any
 
 from cardigan.latents.seeds import SEED_LIMIT
@@ -133,6 +134,9 @@ def _request_schema(model: ServedModel, max_images: int) -> dict[str, Any]:
     return {
         "type": "object",
         "additionalProperties": False,
+        "description": "At most one of seed, seeds and latents.",
+        "allOf": [{"not": {"required": list(pair)}} for pair in combinations(("seed", "seeds", "latents"), 2)],
+        **({"dependentRequired": {"latents": ["labels"]}} if model.spec.num_classes else {}),
         "properties": {
             "n": {
                 "description": "Number of images.",

@@ -13,6 +13,7 @@ from cardigan.http.responses import send_error, with_security_headers
 
 MAX_BODY_BYTES = 8 << 20
 """Maximum size of an uploaded image."""
+TOO_LARGE = f"The upload exceeds {MAX_BODY_BYTES >> 20} MB: send a smaller image."
 BODY_SECONDS = 60.0
 """Maximum duration of an upload."""
 CONTENT_SECURITY_POLICY = (
@@ -60,7 +61,7 @@ class CookieAccessMiddleware:
         send_with_headers = with_security_headers(send, SECURITY_HEADERS)
         rejection = self._rejection(scope, headers)
         if rejection is not None:
-            await send_error(send_with_headers, *rejection)
+            await send_error(receive, send_with_headers, *rejection)
         elif self._is_login(scope):
             await self._log_in(send_with_headers)
         else:
@@ -75,10 +76,13 @@ class CookieAccessMiddleware:
 
         try:
             await self.app(scope, limit_body(receive, MAX_BODY_BYTES, BODY_SECONDS), tracking_send)
-        except (BodyTooLarge, BodyTimeout):
+        except BodyTooLarge:
+            if not started:
+                await send_error(receive, send, 413, TOO_LARGE)
+        except BodyTimeout:
             if not started:
                 await send_error(
-                    send, 413, f"The upload exceeds {MAX_BODY_BYTES >> 20} MB or is too slow: send a smaller image."
+                    receive, send, 408, f"The upload took more than {BODY_SECONDS:g} seconds: send a smaller image."
                 )
 
     def _rejection(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
@@ -100,7 +104,7 @@ class CookieAccessMiddleware:
                 "The token is missing or wrong: open the address that `cardigan studio` printed, with its ?token=...",
             )
         if not content_length_within(headers.get("content-length"), MAX_BODY_BYTES):
-            return 413, f"The upload exceeds {MAX_BODY_BYTES >> 20} MB: send a smaller image."
+            return 413, TOO_LARGE
         return None
 
     def _has_token(self, scope: Scope, headers: Headers) -> bool:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -28,7 +28,7 @@ from cardigan.studio import query_params, sample_sheets
 from cardigan.studio.access import SECURITY_HEADERS, CookieAccessMiddleware
 from cardigan.studio.curves import MAX_POINTS, csv_chunks, curves
 from cardigan.studio.event_stream import EventHub, EventStream
-from cardigan.studio.logits import logit_histograms, logits_at
+from cardigan.studio.logits import decision_boundary, logit_histograms, logits_at
 from cardigan.studio.query_params import ImageTooLarge
 from cardigan.studio.reproduction_code import reproduction_code
 from cardigan.studio.run_reader import RunReader, sheet_images_seen
@@ -172,9 +172,10 @@ class Studio:
         def read() -> dict[str, Any]:
             run = self.requested_run(request)
             run_series = self.run_reader.run_series(run)
+            boundary = decision_boundary(self.run_reader.config(run)) if images_seen is None else None
             with run_series.lock:
                 if images_seen is None:
-                    return logit_histograms(run_series)
+                    return logit_histograms(run_series, boundary)
                 return logits_at(run_series, images_seen)
 
         return json_response(await self.run_in_thread(read))
@@ -288,6 +289,7 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
     ]
     exception_handlers: dict[Any, Any] = {
         ClientDisconnected: disconnected_response,
+        ClientDisconnect: disconnected_response,
         CardiganError: _cardigan_error_response,
         HTTPException: _http_error_response,
         **dict.fromkeys(VANISHED_ERRORS, _gone_response),

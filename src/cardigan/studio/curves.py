@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cardigan.files.csv_text import csv_text
 from cardigan.run.journal import Event
 from cardigan.studio.journal_tail import MAX_EXACT_INTEGER, finite_number
 from cardigan.studio.run_series import RunSeries
@@ -145,7 +146,7 @@ def csv_chunks(run_series: RunSeries) -> Iterator[bytes]:
 def _csv_rows(
     images_seen: list[float], elapsed_seconds: list[float], columns: dict[str, list[float]]
 ) -> Iterator[bytes]:
-    yield _csv_bytes([["images_seen", "elapsed_seconds", *columns]])
+    yield _csv_bytes([["images_seen", "elapsed_seconds", *map(csv_text, columns)]])
     for start in range(0, len(images_seen), CSV_ROWS_PER_CHUNK):
         yield _csv_bytes(
             [
@@ -162,4 +163,4 @@ def _csv_rows(
 def _csv_bytes(rows: list[list[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="replace")

@@ -30,11 +30,11 @@ from cardigan.latents.points import encode_latent
 from cardigan.latents.sampling import sample_labels
 from cardigan.models.run_networks import RunNetworks
 from cardigan.models.sampling import sample_keys, sample_pixels
-from cardigan.objective.losses import find_loss
+from cardigan.objective.losses import Loss, find_loss
 from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Labels, Pixels
 from cardigan.studio import query_params, sample_sheets, upload
-from cardigan.studio.logits import event_logits, sample_events
+from cardigan.studio.logits import event_logits, logit_center, real_above_fake, sample_events
 from cardigan.studio.model_cache import ModelCache
 from cardigan.studio.nearest import has_training_images, nearest_images, open_training_images
 from cardigan.studio.query_params import NUM_NEIGHBORS
@@ -57,12 +57,20 @@ class ModelViews:
     def discriminator(self, run: RunDirectory, query: Query) -> dict[str, Any]:
         """`/api/discriminator`: the logits of generated and real images."""
         networks, fake, labels = self._discriminator_sample(run, query)
-        real = self._real_images(run, networks, len(fake))
+        real_logits = self._real_logits(run, networks, self._real_images(run, networks, len(fake)))
+        fake_logits = saliency.discriminator_logits(networks, fake, labels).tolist()
+        loss = find_loss(networks.snapshot.config.objective.loss)
         return {
             "images_seen": networks.images_seen,
-            "fake": saliency.discriminator_logits(networks, fake, labels).tolist(),
-            "real": self._real_logits(run, networks, real),
-            "has_probabilities": find_loss(networks.snapshot.config.objective.loss).probability is not None,
+            "fake": fake_logits,
+            "real": real_logits,
+            "fake_probabilities": _probabilities(loss, fake_logits),
+            "real_probabilities": _probabilities(loss, real_logits),
+            "decision_boundary": loss.decision_boundary,
+            "center": logit_center(real_logits, fake_logits)
+            if loss.decision_boundary is None
+            else loss.decision_boundary,
+            "real_above_fake": real_above_fake(real_logits, fake_logits),
             "layout": _layout_json(fake),
         }
 
@@ -229,6 +237,13 @@ class ModelViews:
         with run_series.lock:
             events = [event for event in sample_events(run_series) if event.images_seen <= networks.images_seen]
             return event_logits(events[-1], "real_logits")[: len(real)] if events else []
+
+
+def _probabilities(loss: Loss, logits: list[float]) -> list[float] | None:
+    """Return D's probability that each image is real, None if logits have no decision boundary."""
+    if loss.decision_boundary is None or loss.probability is None:
+        return None
+    return loss.probability(torch.tensor(logits) - loss.decision_boundary).tolist()
 
 
 def _tiled_png(pixels: Pixels) -> bytes:

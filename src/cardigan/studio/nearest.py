@@ -3,6 +3,9 @@
 Works for built-in datasets and for sources that are cached decoded on this machine.
 """
 
+import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +26,8 @@ from cardigan.run.directory import RunDirectory, source_changes, source_fingerpr
 from cardigan.shapes import Pixels
 
 CHUNK_SIZE = 512
+OPEN_SECONDS = 10.0
+"""How long the training images of a run may take to open. A run's config may name any file, or a slow disk."""
 StoredImages = UInt8[Tensor, "_ _ _ _"]
 """Stored images; jaxtyping does not bind their count to that of other arguments."""
 UNAVAILABLE_MESSAGE = (
@@ -35,14 +40,48 @@ def has_training_images(data: DataConfig) -> bool:
     """Return whether the training images are available without decoding or downloading."""
     if data.source in BUILTIN_DATASETS:
         return True
-    is_local = "://" not in data.source and data.source == absolute_source(data.source) and Path(data.source).exists()
-    if not is_local or data.cache == "none" or is_shards(data.source):
+    if data.cache == "none" or not _is_file_or_folder(data.source) or is_shards(data.source):
         return False
+    return _within_seconds(lambda: _is_cached_source(data)) or False
+
+
+def _is_file_or_folder(path: str) -> bool:
+    """Return whether an absolute path names a regular file or a folder: opening anything else might block."""
+    try:
+        mode = Path(path).stat().st_mode if path == absolute_source(path) else 0
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def _is_cached_source(data: DataConfig) -> bool:
     try:
         reader = reader_from_config(data)
         return not reader.no_cache and is_cached(reader, decode_spec(data))
     except (CardiganError, OSError):
         return False
+
+
+_opening = threading.Lock()
+"""Held while a source is opened, so that at most one slow source occupies a thread."""
+
+
+def _within_seconds(function: Callable[[], bool]) -> bool | None:
+    """Return a function's result, or None if it takes more than OPEN_SECONDS or an earlier call has not returned."""
+    results: list[bool] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        finally:
+            _opening.release()
+
+    if not _opening.acquire(blocking=False):
+        return None
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(OPEN_SECONDS)
+    return results[0] if results else None
 
 
 def open_training_images(run: RunDirectory, data: DataConfig) -> ImageSource:

@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from test_webpage_program import random_generator
 
+from cardigan.config import Config, LatentConfig
+from cardigan.explore.views import mixed_classes
 from cardigan.exports.webpage.page import write_page
+from cardigan.latents.interpolation import corner_weights, interpolate, interpolate_corners, point_latents
 from cardigan.latents.sampling import sample_labels, sample_latents
 from cardigan.models.sampling import sample_pixels
 
@@ -140,6 +143,44 @@ def test_webpage_images_equal_pytorch(open_page, case, query):
         assert expected.std() > 1e-3
         assert (actual - expected).abs().max() <= 2e-2 * max(1, float(expected.abs().max()))
         assert (actual - expected).abs().max() <= 0.1 * expected.std()  # a flat image would fail
+
+
+@pytest.mark.parametrize("case", ["conditional", "resnet", "mlp"])
+@torch.no_grad()
+def test_pad_mixes_latents_and_classes_as_python(open_page, case):
+    """A corner is its seed's image without rounding; elsewhere the image equals Python's mix of z and of classes."""
+    snapshot, page = open_page(case)
+    seeds = [0, 1, 2, 41]
+    assert len(sample_labels([(seed, 0) for seed in seeds], snapshot.spec.num_classes).unique()) > 1
+    corners = point_latents(snapshot.config, seeds)
+    together = floats(page, f"cardigan.pixels({seeds})").reshape(4, -1)
+    for seed, in_batch, (x, y) in zip(seeds, together, [(0, 0), (1, 0), (0, 1), (1, 1)], strict=True):
+        image = floats(page, f"cardigan.mixed({seeds}, {x}, {y})")
+        assert torch.equal(image, floats(page, f"cardigan.pixels([{seed}])"))
+        assert torch.equal(((image + 1) * 127.5).round(), ((in_batch + 1) * 127.5).round())
+    for x, y in ((0.5, 0.5), (0.25, 0.7), (1.0, 0.5)):
+        z = interpolate_corners(snapshot.config, corners, x, y)
+        for label in ("", "1"):
+            classes = mixed_classes(snapshot, seeds, corner_weights([(x, y)]), label)
+            expected = snapshot.generator(z, classes).flatten()
+            actual = floats(page, f"cardigan.mixed({seeds}, {x}, {y}{', 1' if label else ''})")
+            assert (actual - expected).abs().max() <= min(2e-2, 0.1 * float(expected.std()))
+
+
+def test_javascript_interpolates_as_python(open_page):
+    """Also between opposite, parallel and zero latents, and to the ends."""
+    _, page = open_page("conditional")
+    config = Config(latent=LatentConfig(size=5))
+    a = torch.tensor([[0.5, -2.0, 0.25, 1.0, 3.0]])
+    for b in (torch.tensor([[1.0, 0.1, -1.0, 0.0, 2.0]]), -a, 2 * a, 0 * a):
+        for t in (0.0, 0.3, 1.0):
+            call = (
+                f"interpolate(Float32Array.of(...{a[0].tolist()}), Float32Array.of(...{b[0].tolist()}), {t}, 'normal')"
+            )
+            actual = torch.tensor(page.evaluate(f"Array.from({call})"))
+            expected = interpolate(config, a, b, torch.tensor([t], dtype=torch.float64))[0]
+            assert torch.allclose(actual, expected, atol=1e-6), (b, t)
+            assert t == 0.3 or torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("case", ["conditional", "unconditional", "mlp"])

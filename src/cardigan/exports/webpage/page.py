@@ -30,7 +30,7 @@ from cardigan.exports.webpage.weight_block import pack_tensors, unpack_tensors
 from cardigan.files import atomic
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.interface import Generator
-from cardigan.shapes import Images, Labels, Latents
+from cardigan.shapes import ClassWeights, Images, Labels, Latents
 
 TOLERANCE = 2e-2
 """Largest allowed difference from PyTorch, for images in [-1, 1] and float weights. For int8 it is only reported."""
@@ -100,16 +100,19 @@ def program_snapshot(snapshot: Snapshot, program: Program) -> Snapshot:
 class ProgramGenerator(Generator):
     """A program as a generator."""
 
+    accepts_class_weights = True
+
     def __init__(self, program: Program) -> None:
         super().__init__()
         self._program = program
         # Callers read the device from a parameter.
         self.device_parameter = nn.Parameter(torch.empty(0), requires_grad=False)
 
-    def forward(self, z: Latents, labels: Labels | None = None) -> Images:
+    def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
         """Return images clipped to [-1, 1]."""
-        classes = None if labels is None else one_hot(labels, self._program.classes).float()
-        return run_program(self._program, z, classes).clamp(-1, 1)
+        if labels is not None and not labels.is_floating_point():
+            labels = one_hot(labels, self._program.classes).float()
+        return run_program(self._program, z, labels).clamp(-1, 1)
 
 
 def page_data(

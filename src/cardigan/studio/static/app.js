@@ -121,11 +121,11 @@ export const stateBadge = (state) => h("span", { class: `state ${state}` }, STAT
 /** The run's name, state and current numbers. */
 function runHeader(run) {
   const fields = [
-    ["images", (each) => formatInteger(each.images_seen), (each) => (each.images_goal ? `of ${formatInteger(each.images_goal)}` : each.minutes_goal ? `of ${each.minutes_goal} min` : "")],
+    ["images", (each) => formatInteger(each.images_seen), (each) => (each.images_goal ? `of ${formatInteger(each.images_goal)}` : "")],
     ["images / s", (each) => formatNumber(each.images_per_second), () => ""],
-    ["time", (each) => formatDuration(each.elapsed_seconds), () => ""],
-    ["best score", (each) => formatNumber(each.best_score), (each) => (each.best_score_images_seen ? `at ${formatCompact(each.best_score_images_seen)}` : "")],
-    ["latest score", (each) => formatNumber(each.latest_score), () => ""],
+    ["time", (each) => formatDuration(each.elapsed_seconds), (each) => (each.minutes_goal ? `of ${each.minutes_goal} min` : "")],
+    ["best score", (each) => formatNumber(each.best_score), (each) => (each.best_score_images_seen ? `at ${formatCompact(each.best_score_images_seen)} images` : "")],
+    ["latest score", (each) => formatNumber(each.latest_score), (each) => (each.latest_score === null ? "" : "lower is better")],
     ["image size", (each) => each.size.replaceAll("x", "×"), (each) => (each.conditional ? "conditional" : "")],
   ];
   const cells = fields.map(([name]) => {
@@ -134,7 +134,7 @@ function runHeader(run) {
   });
   const mark = h("span"), connection = h("span", { class: "connection" }), warning = h("p", { class: "notice error", role: "alert", hidden: true });
   const element = h("section", { class: "heading", "aria-label": "Run" },
-    h("div", { class: "title" }, h("p", { class: "crumb" }, h("a", { href: "#/runs" }, "Runs")), h("h1", {}, run.id), mark, connection, h("span", { class: "recipe" }, [run.recipe, run.source?.split("/").slice(-2).join("/")].filter(Boolean).join(" · "))),
+    h("div", { class: "title" }, h("p", { class: "crumb" }, h("a", { href: "#/runs" }, "Runs")), h("h1", {}, run.id), mark, connection, h("span", { class: "recipe" }, [run.recipe && `recipe ${run.recipe}`, run.source && `data ${run.source.split("/").slice(-2).join("/")}`].filter(Boolean).join(" · "))),
     warning, h("dl", { class: "readings" }, cells.map((cell) => cell.element)));
   const update = (current) => {
     mark.replaceChildren(stateBadge(current.state));

@@ -5,10 +5,13 @@ import { reproduce } from "./reproduce.js";
 import { themeColor, ticks } from "./chart.js";
 import { imageCanvas, layoutOf, paintTile } from "./images.js";
 
-const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
+const percent = (fraction) => (fraction === null || fraction === undefined ? "–" : `${Math.round(100 * fraction)} %`);
+/** Whether D classifies single images. Otherwise the loss compares pairs, and a logit means something only next to others. */
+const isClassifier = (data) => data.decision_boundary !== null;
+const PAIRS = "A real image has the higher logit in";
 
 export async function mount({ host, signal, state, id, run, events }) {
-  host.append(h("h2", { class: "visually-hidden" }, "Discriminator"), h("p", { class: "lead" }, "A GAN trains two networks. The generator ", h("b", { class: "fake" }, "G"), " maps random numbers to images. The discriminator ", h("b", { class: "real" }, "D"), " classifies images as real or generated. G learns from D's gradients, D from its errors."));
+  host.append(h("h2", { class: "visually-hidden" }, "Discriminator"), h("p", { class: "lead" }, "A GAN trains two networks. The generator ", h("b", { class: "fake" }, "G"), " maps random numbers to images. The discriminator ", h("b", { class: "real" }, "D"), " tells real images from generated ones. G learns from D's gradients, D from its errors."));
   const logitsSection = h("section", { class: "block" }), table = h("section", { class: "block" });
   host.append(logitsSection);
   await logitHistograms(logitsSection, { signal, state, id, events });
@@ -19,9 +22,11 @@ export async function mount({ host, signal, state, id, run, events }) {
 async function logitHistograms(host, { signal, state, id, events }) {
   let data = await json("/api/logits", { run: id }, signal);
   const title = h("h2", {}, "D's logits over training");
-  const explained = helpNote("How to read this",
-    "D outputs one number per image, its logit. Right of the dashed line D classifies an image as real, left of it as generated. A larger distance means higher confidence.",
-    "In healthy training the two histograms overlap in part: D is often wrong, and G can learn from it. Separate histograms mean that D wins easily. Identical histograms mean that D cannot tell real from generated.",
+  const explained = helpNote("How to read this", ...(isClassifier(data)
+    ? ["D outputs one number per image, its logit. Right of the dashed line D classifies an image as real, left of it as generated. A larger distance means higher confidence."]
+    : ["D outputs one number per image, its logit: higher means more real. This loss compares a real with a generated image, so D has no decision boundary and only differences of logits count. They are shown relative to the midpoint of the real and the generated mean of the same sheet, which is 0.",
+      "The percentage counts pairs of one real and one generated image. At 50 % D cannot tell them apart, at 100 % it always can."]),
+    "In healthy training the two histograms overlap in part: D is sometimes wrong, and G can learn from it. Separate histograms mean that D wins easily. Identical histograms mean that D cannot tell real from generated.",
     "The band below shows the same over the whole run. Each column is one sheet, higher means more real, and stronger color means more images.");
   const column = h("div", { class: "logits" });
   host.append(title, h("div", { class: "with-help" }, column, explained));
@@ -34,7 +39,8 @@ async function logitHistograms(host, { signal, state, id, events }) {
     const entry = data.history[index];
     if (!entry) return;
     scrub.value = String(index);
-    caption.replaceChildren(h("b", {}, `${formatInteger(entry.images_seen)} images`), h("span", { class: "real" }, `real: ${formatNumber(entry.real_mean)} on average, ${percentCalledReal(data, entry.real)} classified as real`), h("span", { class: "fake" }, `generated: ${formatNumber(entry.fake_mean)} on average, ${percentCalledReal(data, entry.fake)} classified as real`));
+    const classified = (fraction) => (isClassifier(data) ? `, ${percent(fraction)} classified as real` : "");
+    caption.replaceChildren(h("b", {}, `${formatInteger(entry.images_seen)} images`), h("span", { class: "real" }, `real: ${formatNumber(entry.real_mean)} on average${classified(entry.real_classified_real)}`), h("span", { class: "fake" }, `generated: ${formatNumber(entry.fake_mean)} on average${classified(entry.fake_classified_real)}`), isClassifier(data) ? "" : h("span", {}, `${PAIRS} ${percent(entry.real_above_fake)} of the pairs.`));
     scrub.setAttribute("aria-valuetext", `${formatInteger(entry.images_seen)} images`);
     histogram.setAttribute("aria-label", caption.textContent);
     drawHistogram(histogram, data, entry);
@@ -48,7 +54,7 @@ async function logitHistograms(host, { signal, state, id, events }) {
   const build = () => {
     if (!data.history.length) return column.replaceChildren(notice("This run's journal has no logits: no sheet has been saved yet, or it was trained with an older version. The logits below are those of the current networks."));
     scrub.max = data.history.length - 1;
-    const key = h("ul", { class: "legend" }, h("li", { data: { color: "real" } }, h("span", { class: "name" }, "real")), h("li", { data: { color: "fake" } }, h("span", { class: "name" }, "generated")), h("li", {}, h("span", { class: "dash" }), h("span", { class: "name" }, "decision boundary")));
+    const key = h("ul", { class: "legend" }, h("li", { data: { color: "real" } }, h("span", { class: "name" }, "real")), h("li", { data: { color: "fake" } }, h("span", { class: "name" }, "generated")), isClassifier(data) ? h("li", {}, h("span", { class: "dash" }), h("span", { class: "name" }, "decision boundary")) : null);
     column.replaceChildren(key, histogram, caption, historyBand, scrub);
     const found = data.history.findIndex((entry) => entry.images_seen === state.number("at", NaN));
     index = found < 0 ? data.history.length - 1 : found;
@@ -79,12 +85,7 @@ async function logitHistograms(host, { signal, state, id, events }) {
   events.addEventListener("samples", () => reload(), { signal });
 }
 
-/** Percentage of the counted images that D classifies as real. */
-function percentCalledReal(data, counts) {
-  const total = counts.reduce((sum, each) => sum + each, 0);
-  const right = counts.reduce((sum, each, index) => sum + ((data.edges[index] + data.edges[index + 1]) / 2 > data.decision_boundary ? each : 0), 0);
-  return total ? `${Math.round((100 * right) / total)} %` : "–";
-}
+const signed = (value) => `${value > 0 ? "+" : ""}${formatNumber(Number(value.toPrecision(Math.abs(value) < 1 ? 2 : 3)))}`;
 
 function sized(canvas, height) {
   const width = canvas.clientWidth, ratio = devicePixelRatio;
@@ -96,13 +97,14 @@ function sized(canvas, height) {
   return [ctx, width];
 }
 
-/** The range of the logits, with the decision boundary well inside. Ignores the unstable first tenth of a run, except the shown entry. */
+/** The range of the logits, with the decision boundary, or the center, well inside. Ignores the unstable first tenth of a run, except the shown entry. */
 function logitRange(data, shown) {
   const late = data.history.slice(Math.ceil(data.history.length / 10)), counted = shown ? [...late, shown] : late.length ? late : data.history;
   const used = data.edges.slice(0, -1).map((_, bin) => counted.some((entry) => entry.real[bin] || entry.fake[bin]));
-  const low = Math.min(data.edges[Math.max(0, used.indexOf(true))], data.decision_boundary), high = Math.max(data.edges[used.lastIndexOf(true) + 1] ?? data.edges.at(-1), data.decision_boundary);
+  const middle = data.decision_boundary ?? 0;
+  const low = Math.min(data.edges[Math.max(0, used.indexOf(true))], middle), high = Math.max(data.edges[used.lastIndexOf(true) + 1] ?? data.edges.at(-1), middle);
   const room = 0.25 * (high - low || 1);
-  return [Math.min(low, data.decision_boundary - room), Math.max(high, data.decision_boundary + room)];
+  return [Math.min(low, middle - room), Math.max(high, middle + room)];
 }
 
 function drawHistogram(canvas, data, entry) {
@@ -121,22 +123,34 @@ function drawHistogram(canvas, data, entry) {
   ctx.textAlign = "center";
   ctx.textBaseline = "middle";
   for (const value of ticks(low, high, 8)) ctx.fillText(formatNumber(value), x(value), middle);
-  ctx.strokeStyle = themeColor("ink");
-  ctx.setLineDash([4, 3]);
-  ctx.beginPath();
-  for (const [from, to] of [[12, middle - 10], [middle + 10, height - 4]]) {
-    ctx.moveTo(x(data.decision_boundary), from);
-    ctx.lineTo(x(data.decision_boundary), to);
-  }
-  ctx.stroke();
-  ctx.setLineDash([]);
   ctx.fillStyle = themeColor("ink");
   ctx.textBaseline = "top";
   const isNarrow = width < 480;
+  if (!isClassifier(data)) {
+    ctx.textAlign = "left";
+    ctx.fillText("← less real", 0, 0);
+    ctx.textAlign = "right";
+    ctx.fillText("more real →", width, 0);
+    return;
+  }
+  const boundary = x(data.decision_boundary);
+  drawDashes(ctx, [[boundary, 12, boundary, middle - 10], [boundary, middle + 10, boundary, height - 4]]);
   ctx.textAlign = "right";
-  ctx.fillText(isNarrow ? "← generated" : "← D: generated", x(data.decision_boundary) - 8, 0);
+  ctx.fillText(isNarrow ? "← generated" : "← D: generated", boundary - 8, 0);
   ctx.textAlign = "left";
-  ctx.fillText(isNarrow ? "real →" : "D: real →", x(data.decision_boundary) + 8, 0);
+  ctx.fillText(isNarrow ? "real →" : "D: real →", boundary + 8, 0);
+}
+
+function drawDashes(ctx, lines) {
+  ctx.strokeStyle = themeColor("ink");
+  ctx.setLineDash([4, 3]);
+  ctx.beginPath();
+  for (const [fromX, fromY, toX, toY] of lines) {
+    ctx.moveTo(fromX, fromY);
+    ctx.lineTo(toX, toY);
+  }
+  ctx.stroke();
+  ctx.setLineDash([]);
 }
 
 function drawHistory(canvas, data, index) {
@@ -156,13 +170,8 @@ function drawHistory(canvas, data, index) {
     }
   });
   ctx.globalAlpha = 1;
+  if (isClassifier(data)) drawDashes(ctx, [[0, y(data.decision_boundary), width, y(data.decision_boundary)]]);
   ctx.strokeStyle = themeColor("ink");
-  ctx.setLineDash([4, 3]);
-  ctx.beginPath();
-  ctx.moveTo(0, y(data.decision_boundary));
-  ctx.lineTo(width, y(data.decision_boundary));
-  ctx.stroke();
-  ctx.setLineDash([]);
   ctx.strokeRect(index * step + 0.5, 0.5, Math.max(2, step - 1), height - 1);
 }
 
@@ -172,7 +181,7 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
   const errorBox = h("div");
   const order = () => state.get("order", "seed");
   const views = { fake: imageRow("Generated", "fake"), real: imageRow("Real", "real") };
-  const detailView = detail();
+  const detailView = detail(), imagesHelp = h("div");
   let data = null, bitmaps = {}, chosen = state.number("picked", 0);
 
   const draw = latestOnly(async () => {
@@ -195,8 +204,11 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
       const found = { list: data[kind] ?? [] };
       const indices = Array.from({ length: kind === "fake" ? layout.count : bitmaps.real ? Math.min(layout.count, run.layout.count) : 0 }, (_, index) => index);
       if (order() === "logit" && found.list.length) indices.sort((a, b) => (found.list[b] ?? 0) - (found.list[a] ?? 0));
-      views[kind].show(indices, found.list, data.has_probabilities, layout, bitmaps[kind], kind === "fake" && state.get("gradient") === "1" ? bitmaps.gradient : null);
+      views[kind].show(indices, found.list, data[`${kind}_probabilities`], layout, bitmaps[kind], kind === "fake" && state.get("gradient") === "1" ? bitmaps.gradient : null);
     }
+    imagesHelp.replaceChildren(helpNote("How to read this", ...(isClassifier(data)
+      ? [`The frame of an image shows D's prediction: teal for real, plum for generated, paler for lower confidence. The number below is D's ${data.fake_probabilities ? "probability that the image is real" : "logit, relative to the decision boundary"}.`, "Generated images with a teal frame fool D. Compare them with the others to find the features that D relies on."]
+      : ["The number below an image is its logit, relative to the midpoint of the real and the generated mean: higher means more real. This loss compares images with each other, so D gives no probability for a single one.", "Compare the generated images that D finds most real with the others to find the features that D relies on."])));
     detailView.show(Math.min(chosen, layout.count - 1));
   }
 
@@ -204,19 +216,20 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
     const grid = h("div", { class: "discriminator-images" }), caption = h("span", { class: "count" });
     return {
       element: h("div", { class: "image-row" }, h("h3", {}, name), caption, grid),
-      show(indices, logits, probability, layout, bitmap, over) {
-        const known = logits.length > 0;
-        caption.textContent = known ? `D classifies ${logits.filter((logit) => logit > 0).length} of ${logits.length} as real` : kind === "real" && indices.length ? "the journal has no logits of these" : "";
+      show(indices, logits, probabilities, layout, bitmap, over) {
+        const boundary = data.decision_boundary, known = logits.length > 0;
+        caption.textContent = !known ? (kind === "real" && indices.length ? "the journal has no logits of these" : "") : isClassifier(data) ? `D classifies ${logits.filter((logit) => logit > boundary).length} of ${logits.length} as real` : kind === "real" || data.real_above_fake === null ? "" : `${PAIRS} ${percent(data.real_above_fake)} of the pairs shown`;
         grid.style.setProperty("--columns", Math.max(3, Math.min(8, Math.ceil(Math.sqrt(layout.count)))));
         if (grid.children.length !== indices.length) grid.replaceChildren(...indices.map(() => cell(kind, layout)));
         const size = { ...layout, ...(kind === "real" ? layoutOf(layout.count, layout.width, layout.height) : {}) };
         indices.forEach((index, at) => {
           const button = grid.children[at], logit = logits[index];
-          const words = logit === undefined ? "–" : probability ? `${Math.round(100 * sigmoid(logit))} %` : formatNumber(logit);
-          button.dataset.prediction = logit === undefined ? "" : logit > 0 ? "real" : "fake";
-          button.style.setProperty("--confidence", `${logit === undefined ? 0 : Math.round(100 * Math.min(1, Math.abs(probability ? 2 * sigmoid(logit) - 1 : logit / 4)))}%`);
+          const words = logit === undefined ? "–" : probabilities ? percent(probabilities[index]) : signed(logit - data.center);
+          const prediction = logit === undefined || !isClassifier(data) ? "" : logit > boundary ? "real" : "fake";
+          button.dataset.prediction = prediction;
+          button.style.setProperty("--confidence", `${prediction ? Math.round(100 * Math.min(1, Math.abs(probabilities ? 2 * probabilities[index] - 1 : (logit - boundary) / 4))) : 0}%`);
           button.querySelector("span").textContent = words;
-          const sentence = `${kind === "fake" ? `Generated, seed ${first()}, number ${index}` : `Real image ${index + 1}`}: D's prediction is ${logit === undefined ? "unknown" : `${logit > 0 ? "real" : "generated"}, ${words}`}`;
+          const sentence = `${kind === "fake" ? `Generated, seed ${first()}, number ${index}` : `Real image ${index + 1}`}: ${logit === undefined ? "D's logit is unknown" : prediction ? `D's prediction is ${prediction === "real" ? "real" : "generated"}, ${words}` : `D's logit is ${words} from the center`}`;
           button.setAttribute(kind === "fake" ? "aria-label" : "title", sentence);
           if (kind === "fake") {
             button.setAttribute("aria-pressed", index === chosen);
@@ -246,7 +259,7 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
       element,
       show(index) {
         const logit = data.fake[index];
-        words.textContent = `Image ${index}: D's logit is ${formatNumber(logit)}${data.has_probabilities ? `, a probability of ${Math.round(100 * sigmoid(logit))} % for real` : ""}.`;
+        words.textContent = `Image ${index}: D's logit is ${formatNumber(logit)}, ${data.fake_probabilities ? `a probability of ${percent(data.fake_probabilities[index])} for real` : `${signed(logit - data.center)} from the center of the images shown`}.`;
         for (const [canvas, bitmap] of [[sample[0], bitmaps.fake], [gradient[0], bitmaps.gradient], [under, bitmaps.fake], [both[0], bitmaps.gradient]]) paintTile(canvas, bitmap, data.layout, index);
       },
     };
@@ -254,13 +267,13 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
 
   const seed = integerField("Seed", first(), 0, 1e9, (value) => (state.set({ seed: value }), draw()));
   const body = h("div", { class: "table", hidden: true }, h("div", { class: "with-help" }, h("div", { class: "image-rows" }, views.fake.element, views.real.element),
-    helpNote("How to read this", "The frame of an image shows D's prediction: teal for real, plum for generated, paler for lower confidence. The number below is D's probability that the image is real.", "Generated images with a teal frame fool D. Compare them with the others to find the features that D relies on.", "Losses without a probability, such as WGAN, show the logit instead.")),
+    imagesHelp),
   h("h2", {}, "D's input gradient"), h("div", { class: "with-help" }, detailView.element,
     helpNote("How to read this", "The gradient of D's logit with respect to the pixels: D's logit rises if an orange pixel gets brighter or a blue one darker. Pale pixels have little effect.", "G never sees a real image. This gradient is its only training signal.", "A useful gradient marks shapes, such as an edge or a stroke that is too thin. A gradient that looks like noise teaches G little.")));
   const checkpointOptions = () => [["", "newest"], ...run.checkpoints.map((each) => [each.images_seen, `${formatCompact(each.images_seen)}${each.best ? ", best" : ""}`])];
   const networksField = selectField("Networks of", checkpointOptions(), state.get("checkpoint", ""), (value) => (state.set({ checkpoint: value }), draw()));
   events.addEventListener("run", () => replaceOptions(networksField, checkpointOptions(), state.get("checkpoint", "")), { signal });
-  host.append(h("h2", {}, "D's prediction for each image"),
+  host.append(h("h2", {}, "What D says about each image"),
     h("div", { class: "controls" }, seed.element, h("button", { type: "button", on: { click: () => (seed.set(first() + 1), state.set({ seed: first() + 1 }), draw()) } }, "Next seed"),
       selectField("Images", [[9, "9"], [16, "16"], [36, "36"], [64, "64"]], many(), (value) => (state.set({ count: value }), draw())),
       networksField,

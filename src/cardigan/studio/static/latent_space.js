@@ -76,7 +76,7 @@ function samplingControls({ facts, state }, changed, checkpointField, directions
     changed({ directions: null, truncation: null });
   } } }, "Reset");
   return [
-    facts.classes ? selectField("Class", [["", "random per seed"], ...Array.from({ length: facts.classes }, (_, index) => [index, names[index] ?? String(index)])], state.get("label", ""), (value) => changed({ label: value })) : null,
+    facts.classes ? selectField("Class", [["", "each seed's own"], ...Array.from({ length: facts.classes }, (_, index) => [index, names[index] ?? String(index)])], state.get("label", ""), (value) => changed({ label: value })) : null,
     checkpointField, truncation.element,
     h("fieldset", { class: "directions", disabled: !directions }, h("legend", {}, "Principal directions"), sliders.map((each) => each.element)), reset,
     h("p", { class: "hint" }, "Principal components of G's first features, with their explained variance. Move a slider to see its effect."),
@@ -156,7 +156,7 @@ function interpolationMode(stage, context) {
       extent.element.classList.toggle("off", value === 1);
       draw(queryParameters());
     }), extent.element), errorBox)),
-  helpNote("About this view", "G maps a latent, a vector of random numbers, to an image. The corners are four latents, and the handle interpolates between them. A good G gives realistic images everywhere in between. Abrupt jumps are a sign of memorization."),
+  helpNote("About this view", "G maps a latent, a vector of random numbers, to an image. The corners are four latents, and the handle interpolates between them. Unless you select a class, each corner has its seed's class, and the classes are mixed with the latents. A good G gives realistic images everywhere in between. Abrupt jumps are a sign of memorization."),
   reproduce(id, () => ({ view: "interpolation", ...queryParameters() })));
   put();
   return () => (drawCorners(), draw(queryParameters()));
@@ -250,6 +250,7 @@ function walkMode(stage, context) {
       selectField("Frames", [[24, "24"], [60, "60"], [120, "120"], [240, "240"]], queryParameters().frames, (value) => set({ frames: value })), selectField("Frames per second", [[12, "12"], [24, "24"], [30, "30"], [60, "60"]], queryParameters().fps, (value) => set({ fps: value })),
       selectField("Path", [["auto", "auto"], ["spherical", "spherical"], ["linear", "linear"]], queryParameters().path, (value) => set({ path: value })),
       segmented("At the end", [["1", "loop"], ["0", "stop"]], String(queryParameters().loop), (value) => set({ loop: value }))), h("div", { class: "row" }, h("span", { class: "label" }, "Save"), links))),
+  helpNote("About this view", "A walk interpolates between the latents of its stops. Unless you select a class, each stop has its seed's class, and the classes are mixed in between. auto takes arcs between normal latents and lines between uniform ones."),
   reproduce(id, () => ({ view: "walk", ...queryParameters() })));
   return () => (grid.redraw(), list.redraw(), play());
 }
@@ -276,7 +277,7 @@ function arithmeticMode(stage, context) {
   });
   stage.append(h("div", { class: "sum" }, parts.map(([name, words, sign], index) => h("div", { class: "term" }, h("h3", {}, h("span", { class: "sign", "aria-hidden": "true" }, sign), words), selectionRows[index].element))),
     h("div", { class: "columns halves" }, h("div", {}, segmented("Add selected images to", parts.map(([name, words]) => [name, words]), into, (value) => (into = value)), grid.element), h("figure", { class: "single" }, h("figcaption", {}, h("b", {}, "Means and result")), h("div", { class: "image-frame" }, canvas), errorBox)),
-    helpNote("About this view", "Takes the mean latent of each group and adds or subtracts the means. The DCGAN paper gets smiling men from smiling women, minus neutral women, plus neutral men. Groups of three or more images work better than single images."),
+    helpNote("About this view", "Takes the mean latent of each group and adds or subtracts the means. Unless you select a class, the seeds' classes are added and subtracted with their latents. The DCGAN paper gets smiling men from smiling women, minus neutral women, plus neutral men. Groups of three or more images work better than single images."),
     reproduce(id, () => ({ view: "arithmetic", ...queryParameters() })));
   return () => (grid.redraw(), selectionRows.forEach((each) => each.redraw()), redraw());
 }

@@ -1,6 +1,6 @@
 // The current state of one run: samples next to real images, health, curves.
 import { address, json, latestOnly, fetchImage } from "./api.js";
-import { h, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
+import { h, notice, formatNumber, announce, segmented, slider, formatInteger, stopReasonText } from "./dom.js";
 import { lineChart, nearestIndex } from "./chart.js";
 import { imageCanvas, gridSize, paintSheetHalf } from "./images.js";
 import { reproduce } from "./reproduce.js";
@@ -8,7 +8,7 @@ import { reproduce } from "./reproduce.js";
 /** [title, [[series, label, color]...]]. Other metrics of a run follow under their own names. */
 const CHARTS = [
   ["Losses", [["discriminator_loss", "D", "real"], ["generator_loss", "G", "fake"]]],
-  ["Probabilities of D", [["d_real", "real D(x)", "real"], ["d_fake", "generated D(G(z))", "fake"], ["d_fake_after_update", "after D's update", "third"]]],
+  ["D's probability for real", [["d_real", "real", "real"], ["d_fake", "generated", "fake"], ["d_fake_after_update", "generated, after D's update", "third"]]],
   ["D's logits (unbounded)", [["margin_real", "real", "real"], ["margin_fake", "generated", "fake"]]],
   ["Score at checkpoints, ± 2 standard errors (lower is better)", [["score", "score", "fake"]]],
   ["Diversity (1: as diverse as real images)", [["diversity", "diversity", "fake"], ["duplicate_rate", "duplicate rate", "third"]]],
@@ -16,7 +16,7 @@ const CHARTS = [
   ["D's logit margin", [["logit_margin", "real − generated", "real"]]],
   ["Gradient norms", [["discriminator_gradient_norm", "D", "real"], ["generator_gradient_norm", "G", "fake"]]],
   ["Penalties", [["r1", "R1", "real"], ["r2", "R2", "fake"], ["wgan_gp", "WGAN-GP", "third"], ["dragan", "DRAGAN", "third"]]],
-  ["Augmentation probability", [["augment_probability", "probability", "real"], ["real_margin_sign", "sign of D(x)", "third"]]],
+  ["Augmentation", [["augment_probability", "probability", "real"], ["real_margin_sign", "overfitting sign (mean sign of D on real images)", "third"]]],
   ["Learning rates", [["discriminator_learning_rate", "D", "real"], ["generator_learning_rate", "G", "fake"]]],
   ["Saturated pixel values", [["saturated_fraction", "generated", "fake"], ["saturated_fraction_real", "real", "real"]]],
   ["Images per second", [["images_per_second", "speed", "ink"]]],
@@ -93,7 +93,7 @@ function healthElements(run, faults, last) {
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 /** A fault's message as a sentence. A damaged line may have none. */
 const sentence = (words) => (typeof words === "string" && words ? `${capital(words)}.` : "");
-const stopReason = (run) => (run.state !== "training" && run.reason ? h("p", { class: "stop-reason" }, `Stop reason: ${run.reason}.`) : "");
+const stopReason = (run) => (run.state !== "training" && run.reason ? h("p", { class: "stop-reason" }, `Stop reason: ${stopReasonText(run.reason)}.`) : "");
 
 function createCurves({ id, state, signal, charts }) {
   let data = { images_seen: [], elapsed_seconds: [], series: {}, scores: [], faults: [], events: [], num_readings: 0, is_downsampled: false }, appended = 0, notifyFaults = () => {};

@@ -1,6 +1,6 @@
 // The table of all runs, and the comparison of up to four of them.
 import { json, latestOnly, fetchImage } from "./api.js";
-import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger } from "./dom.js";
+import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger, stopReasonText } from "./dom.js";
 import { imageCanvas, gridSize, layoutOf, paint } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
@@ -112,7 +112,7 @@ export async function runs({ host, signal, state }) {
       const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${formatInteger(fresh.images_goal)}` }) : "";
       updateCells(cells, [
         [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],
-        [h("span", { class: `state ${fresh.state}` }, fresh.state.replaceAll("_", " ")), fresh.reason && fresh.state !== "training" ? h("small", {}, fresh.reason) : ""],
+        [h("span", { class: `state ${fresh.state}` }, fresh.state.replaceAll("_", " ")), fresh.reason && fresh.state !== "training" ? h("small", {}, stopReasonText(fresh.reason)) : ""],
         [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
         [formatInteger(fresh.images_seen), fresh.state === "training" ? goal : ""], [formatNumber(fresh.images_per_second)],
         [formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}`) : ""],
@@ -184,7 +184,7 @@ export async function compare({ host, signal, state }) {
     h("div", { class: "toolbar" }, h("h1", {}, "Compare"), h("p", { class: "count" }, "All runs use the same seeds: image 3 of every run has the same latent.")),
     h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => step(-1) } }, "Previous seeds"), seed.element, h("button", { type: "button", on: { click: () => step(1) } }, "Next seeds"),
       selectField("Images", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
-      classes ? selectField("Class", [["", "random per seed"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
+      classes ? selectField("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
       slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), onChange: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
     runColumns, differences(found));
   redraw();

@@ -2,6 +2,7 @@
 
 /** Return the latent at t (0..1) between two. */
 function interpolate(a, b, t, distribution) {
+  if (t === 0 || t === 1) return Float32Array.from(t ? b : a); // without rounding: a corner is that seed's image
   const dot = (p, q) => p.reduce((sum, x, i) => sum + x * q[i], 0);
   const line = () => a.map((x, i) => x + t * (b[i] - x));
   const lengths = [Math.sqrt(dot(a, a)), Math.sqrt(dot(b, b))];
@@ -9,8 +10,10 @@ function interpolate(a, b, t, distribution) {
   const one = Array.from(a, (x) => x / lengths[0]), other = Array.from(b, (x) => x / lengths[1]);
   const apart = Math.sqrt(one.reduce((sum, x, i) => sum + (x - other[i]) ** 2, 0)), along = Math.sqrt(one.reduce((sum, x, i) => sum + (x + other[i]) ** 2, 0));
   const angle = 2 * Math.atan2(apart, along);
-  if (angle < 1e-5 || Math.PI - angle < 1e-5) return line();
-  const shared = dot(one, other), across = other.map((x, i) => x - shared * one[i]), length = Math.sqrt(dot(across, across));
+  if (angle < 1e-5) return line();
+  const smallest = one.reduce((least, x, i) => (Math.abs(x) < Math.abs(one[least]) ? i : least), 0);
+  const plane = Math.PI - angle < 1e-5 ? one.map((_, i) => (i === smallest ? 1 : 0)) : other; // opposite latents span no plane
+  const shared = dot(one, plane), across = plane.map((x, i) => x - shared * one[i]), length = Math.sqrt(dot(across, across));
   const size = lengths[0] + t * (lengths[1] - lengths[0]), [toward, aside] = [Math.cos(t * angle) * size, Math.sin(t * angle) * size / length];
   return Float32Array.from(one, (x, i) => toward * x + aside * across[i]);
 }

@@ -44,18 +44,21 @@ function table(lines) {
 
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*\s][^*]*)\*|\[([^\]]+)\]\((https?:\/\/[^\s)]+)\)|<?(https?:\/\/[^\s<>)]*[^\s<>).,;:])>?/g;
 
+/** Return text with the characters that entities such as &#60; stand for. */
+const decoded = (text) => text.replace(/&#(\d{1,7});/g, (_, code) => String.fromCodePoint(Math.min(Number(code), 0x10ffff)));
+
 /** Return a line's text and elements; only http and https addresses become links. */
 function inline(text) {
   const elements = [];
   let from = 0;
   for (const found of text.matchAll(INLINE)) {
     const [all, code, strong, soft, words, target, bare] = found;
-    elements.push(text.slice(from, found.index));
+    elements.push(decoded(text.slice(from, found.index)));
     from = found.index + all.length;
     if (code) elements.push(h("code", {}, code));
     else if (strong) elements.push(h("b", {}, inline(strong)));
     else if (soft) elements.push(h("i", {}, inline(soft)));
-    else elements.push(h("a", { href: target ?? bare, rel: "noopener noreferrer" }, words ?? bare));
+    else elements.push(h("a", { href: target ?? bare, rel: "noopener noreferrer" }, decoded(words ?? bare)));
   }
-  return [...elements, text.slice(from)];
+  return [...elements, decoded(text.slice(from))];
 }

@@ -73,7 +73,7 @@ function seedLatent(seed) {
   return known.get(key);
 }
 
-const seedLabel = (seed) => (state.label === SEED_LABEL ? seedLatent(seed).label : state.label);
+const seedLabel = (seed, label) => (label === SEED_LABEL ? seedLatent(seed).label : label);
 
 /** Move z along the principal directions, then toward the middle. */
 function applyOptions(z, { amounts, truncation }) {
@@ -89,13 +89,19 @@ function makeBatch(points, style) {
   const z = new Float32Array(points.length * latent), weights = classes ? new Float32Array(points.length * classes) : null;
   points.forEach((spot, i) => {
     z.set(applyOptions(spot.z, style), i * latent);
-    if (classes) spot.mix.forEach(([label, share]) => { weights[i * classes + label] += share; });
+    const row = new Float64Array(classes);
+    spot.mix.forEach(([label, share]) => { row[label] += share; });
+    weights?.set(row, i * classes);
   });
   return [z, weights, points.length];
 }
 
-const seedPoint = (seed) => ({ z: seedLatent(seed).z, mix: [[seedLabel(seed), 1]] });
-const positionPoint = ([x, y]) => ({ z: interpolateCorners(state.corners.map((seed) => seedLatent(seed).z), x, y, model.distribution), mix: state.corners.map((seed, i) => [seedLabel(seed), cornerWeights(x, y)[i]]) });
+const seedPoint = (seed, label = state.label) => ({ z: seedLatent(seed).z, mix: [[seedLabel(seed, label), 1]] });
+/** Return the point at a position between the corners: their latents are interpolated, and their classes are mixed with the corners' weights. */
+function positionPoint([x, y], corners = state.corners, label = state.label) {
+  const z = interpolateCorners(corners.map((seed) => seedLatent(seed).z), x, y, model.distribution), weights = cornerWeights(x, y);
+  return { z, mix: corners.map((seed, i) => [seedLabel(seed, label), weights[i]]) };
+}
 
 /** Paint image `index` of a batch on a canvas; numbers outside [-1, 1] are clipped, as when Cardigan saves them. */
 function paint(canvas, pixels, index) {
@@ -132,7 +138,7 @@ const tiles = $("tiles"), cornerCanvases = CORNERS.map(canvasOf), sheetTiles = [
 
 const drawGrid = latestOnly(async () => {
   const places = gridPositions(state.x, state.y, state.grid, state.span), count = places.length;
-  const pixels = await engine.generate(...makeBatch(places.map(positionPoint), state));
+  const pixels = await engine.generate(...makeBatch(places.map((place) => positionPoint(place)), state));
   if (tiles.children.length !== count) {
     tiles.replaceChildren(...places.map(canvasOf));
     tiles.style.setProperty("--columns", Math.sqrt(count));
@@ -143,7 +149,7 @@ const drawGrid = latestOnly(async () => {
 });
 
 const drawCorners = latestOnly(async () => {
-  const pixels = await engine.generate(...makeBatch(state.corners.map(seedPoint), state));
+  const pixels = await engine.generate(...makeBatch(state.corners.map((seed) => seedPoint(seed)), state));
   cornerCanvases.forEach((canvas, i) => paint(canvas, pixels, i));
 });
 
@@ -160,7 +166,7 @@ const drawAll = () => { drawGrid(); drawCorners(); drawSeeds(); updateCommand();
 const positionText = () => `${Math.round(100 * state.x)} % across, ${Math.round(100 * state.y)} % down`;
 
 function moveTo(x, y) {
-  [state.x, state.y] = [x, y].map((value) => Math.min(1, Math.max(0, value)));
+  [state.x, state.y] = [x, y].map((value) => Math.min(1, Math.max(0, Math.round(value * 10_000) / 10_000))); // steps end on corners
   const pad = $("pad");
   pad.style.setProperty("--x", state.x);
   pad.style.setProperty("--y", state.y);
@@ -423,6 +429,7 @@ async function start() {
 /**
  * For tests and for the browser's console. `await cardigan.pixels([0, 1], { label: 3, truncation: 0.7, amounts: [1] })` returns the network's
  * output for seeds (numbers or text) as [seed, channel, row, column]; `cardigan.latents(seeds)` returns their latents;
+ * `await cardigan.mixed(corners, x, y)` returns the output at a position between four seeds;
  * `await cardigan.redraws(grid, seconds)` returns the redraws per second while the ring moves. `?engine=javascript` and `?worker=no` after
  * the page's address turn off WebAssembly and the web worker.
  */
@@ -432,8 +439,12 @@ window.cardigan = {
   latents: (seeds) => seeds.map((seed) => seedLatent(seed).z),
   async pixels(seeds, { label = SEED_LABEL, truncation = 1, amounts = [] } = {}) {
     await window.cardigan.ready;
-    const points = seeds.map((seed) => ({ z: seedLatent(seed).z, mix: [[label === SEED_LABEL ? seedLatent(seed).label : label, 1]] }));
+    const points = seeds.map((seed) => seedPoint(seed, label));
     return engine.generate(...makeBatch(points, { truncation, amounts }));
+  },
+  async mixed(corners, x, y, label = SEED_LABEL) {
+    await window.cardigan.ready;
+    return engine.generate(...makeBatch([positionPoint([x, y], corners, label)], { truncation: 1, amounts: [] }));
   },
   async redraws(grid, seconds) {
     await window.cardigan.ready;
