@@ -553,7 +553,7 @@ def test_chart_performance_with_100k_points(page, address):
 def test_health_view(page, address):
     open_view(page, address, "#/run/sick/live")
     diagnosis = page.locator(".health-panel")
-    playwright.expect(diagnosis).to_contain_text("Fatal problem")
+    playwright.expect(diagnosis).to_contain_text("Fatal fault")
     for words in ("discriminator too strong", "0.999", "Lower D's learning rate."):
         playwright.expect(diagnosis).to_contain_text(words)
 

@@ -65,7 +65,7 @@ def test_incremental_reading_equals_read_events(tmp_path, seed):
         (event.kind, event.images_seen) for event in others
     ]
     faults = [event.images_seen for event in others if event.kind == "fault"]
-    assert [images_seen for images_seen, _, _ in run_summary.faults] == faults
+    assert [fault.images_seen for fault in run_summary.faults] == faults
     assert run_summary.last_event.images_seen == read_events(path)[-1].images_seen
 
 
@@ -173,13 +173,16 @@ MODE_COLLAPSE = journal_line("fault", 64, name="mode collapse", fatal=True)
 
 
 @pytest.mark.parametrize(("lines", "state", "health"), [
-    ([], "waiting", "ok"),
-    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "ok"),
-    ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "ok"),
+    ([], "waiting", "too_early"),
+    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "too_early"),
+    ([progress_line(64_000, diversity=0.9), journal_line("stop", 64_000, reason="minutes")], "finished",
+     "nothing_found"),
     ([COPIES, journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
     ([MODE_COLLAPSE, journal_line("stop", 64, reason="failure")], "stopped", "fatal"),
-    ([MODE_COLLAPSE, journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "ok"),
-    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "interrupted", "ok"),
+    ([MODE_COLLAPSE, journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished",
+     "too_early"),
+    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "interrupted",
+     "too_early"),
 ])  # fmt: skip
 def test_run_states(tmp_path, lines, state, health):
     make_run(tmp_path / "run", lines)

@@ -21,8 +21,9 @@ from cardigan.data.source import ImageSource, ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.figures.grid import png_bytes, side_by_side
 from cardigan.files.atomic import write_bytes
-from cardigan.hardware.memory import free_device_bytes, is_out_of_memory, release_memory
+from cardigan.hardware.memory import free_device_bytes, release_memory
 from cardigan.hardware.metal import is_metal
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.latents.sampling import find_latent
 from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels

@@ -23,7 +23,8 @@ from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError
 from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
-from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
+from cardigan.hardware.memory import keep_freed_memory, release_memory
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.inference import preview
 from cardigan.overrides import from_dict, override, to_dict
 from cardigan.plugins import missing_plugins_message
@@ -40,6 +41,7 @@ from cardigan.run.directory import (
     release_lock,
     reserve_run,
 )
+from cardigan.run.integrity import check_unchanged
 from cardigan.run.journal import Event
 from cardigan.run.provenance import provenance
 from cardigan.training.budget import Budget, Clock
@@ -105,6 +107,7 @@ def run_training(
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
         if resume and run.config.exists():
+            check_unchanged(run)
             _check_plugins(run)
         reasons: list[str] = []
         if config is None and (reader is not None or name not in BUILTIN_DATASETS):

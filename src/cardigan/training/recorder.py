@@ -21,6 +21,7 @@ from cardigan.models.snapshot import Snapshot, read_snapshot, snapshot_metadata,
 from cardigan.objective.losses import find_loss
 from cardigan.run.checkpoint import CheckpointMetadata, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
+from cardigan.run.integrity import config_sha256, source_sha256
 from cardigan.run.journal import Event, Journal
 from cardigan.shapes import Labels, Pixels
 from cardigan.training.budget import Clock
@@ -86,11 +87,13 @@ class Recorder:
     _probe_seconds: float = 0.0
     _journal: Journal = field(init=False)
     _has_probability: bool = field(init=False)
+    _source_sha256: str = field(init=False)
     failure_policy: FailurePolicy = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
         self._has_probability = find_loss(self.config.objective.loss).probability is not None
+        self._source_sha256 = source_sha256(self.run)
         self.failure_policy = FailurePolicy(self.run, self.config)
 
     def start(self, state: TrainState, messages: list[str]) -> None:
@@ -238,7 +241,12 @@ class Recorder:
         started_at = time.monotonic()
         scores = self._evaluate(state) if evaluate else {}
         metadata = CheckpointMetadata(
-            state.images_seen, round(self.clock.elapsed_seconds(), 3), scores.get("score"), state.learning_rate_factor
+            state.images_seen,
+            round(self.clock.elapsed_seconds(), 3),
+            scores.get("score"),
+            state.learning_rate_factor,
+            config_sha256(self.config),
+            self._source_sha256,
         )
         save_checkpoint(
             self.run.checkpoints,
