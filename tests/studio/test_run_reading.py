@@ -191,6 +191,24 @@ def test_run_states(tmp_path, lines, state, health):
     assert (found["state"], found["health"]) == (state, health)
 
 
+def test_killed_run_says_how_to_continue(tmp_path):
+    """It was killed before its second checkpoint; the score of its untrained network is not a best one."""
+    lines = [journal_line("checkpoint", 0, score=915.0), progress_line(640, holdout_gap=0.2), progress_line(1920)]
+    path = make_run(tmp_path / "run", lines)
+    (path / "checkpoints" / "00000000").mkdir()
+    (path / "checkpoints" / "00000000" / "state.safetensors").touch()
+    content = json.loads((path / "config.json").read_bytes())
+    content["provenance"]["command"] = ["cardigan", "train", "mnist", "--images", "960", "--seed", "3"]
+    (path / "config.json").write_text(json.dumps(content))
+    with client_for(tmp_path) as client:
+        run = client.get("/api/run?run=run").json()
+    assert (run["images_seen"], run["best_score"], run["latest_score"]) == (1920, None, 915.0)
+    assert run["checkpoints"] == [{"images_seen": 0, "score": 915.0, "best": False}]
+    assert run["state_sentence"].startswith("Interrupted: the process was killed")
+    assert run["resume_command"] == f"cardigan train mnist --seed 3 --out {path} --resume"
+    assert run["health_sentence"] == "Too early to say after 1,920 images: known from 20,000 images on."
+
+
 def test_run_discovery(tmp_path):
     for name in ("a", "b/c", "b/d/e", "b/d/f/too-deep"):
         make_run(tmp_path / name, [progress_line(64)])

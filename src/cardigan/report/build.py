@@ -58,14 +58,21 @@ class Evaluation:
     """The samples nearest to training images, paired with those."""
 
 
-def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:
+def write_report(
+    run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True, evaluated: bool = True
+) -> Path:
     """Evaluate the run's generator, write `report.json` and `report.html`, and return the path of the page.
 
     `full` computes every metric and its real baseline on 10,000 samples, which takes a minute or two. Otherwise the
-    quick metrics are computed on 2,000 samples. Raises CardiganError if the folder is not a run.
+    quick metrics are computed on 2,000 samples, or none if `evaluated` is off. Raises CardiganError if the folder is
+    not a run.
     """
-    config = read_config(run)
-    evaluation = evaluate_run(snapshot or read_snapshot(run.path), config, full, run.path)
+    config, snapshot = read_config(run), snapshot or read_snapshot(run.path)
+    evaluation = (
+        evaluate_run(snapshot, config, full, run.path)
+        if evaluated
+        else Evaluation(snapshot.images_seen, {}, NOT_EVALUATED)
+    )
     events = read_events(run.journal)
     if not events:
         raise CardiganError(f"{run.path} has no journal yet: wait for its first step.")

@@ -68,8 +68,9 @@ class RunReader:
         classes, names = class_info(run, config)
         available = checkpoint_images_seen(run)
         scores = {} if is_model_file(run) else dict(self.run_summary(run).scores)
-        scores.pop(0, None)  # an untrained network is not the best of anything
-        best_score = min((scores[images_seen] for images_seen in available if images_seen in scores), default=None)
+        # an untrained network is not the best of anything
+        trained = [images_seen for images_seen in available if images_seen > 0 and images_seen in scores]
+        best_score = min((scores[images_seen] for images_seen in trained), default=None)
         return {
             **summary,
             "settings": flatten(config),
@@ -83,7 +84,7 @@ class RunReader:
                 {
                     "images_seen": images_seen,
                     "score": scores.get(images_seen),
-                    "best": images_seen in scores and scores[images_seen] == best_score,
+                    "best": images_seen in trained and scores[images_seen] == best_score,
                 }
                 for images_seen in available
             ],
@@ -218,7 +219,7 @@ def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
             "best_score_images_seen": None,
         },
         **{
-            "health": "too_early",
+            "health": "unknown",
             "health_sentence": "",
             "fault_names": [],
             "started_at": _modified_time(run.path / "lock") or _modified_time(run.config),
