@@ -1,6 +1,7 @@
 """Evaluate `cardigan diagnose` on logs of real runs, with varied thresholds, and on healthy seeds of a recipe.
 
     python benchmarks/diagnosis.py published_runs.csv.gz       columns run,step,d_loss,g_loss,fid
+    python benchmarks/diagnosis.py published_runs.csv.gz --noisy-copies
     python benchmarks/diagnosis.py --healthy-seeds 10 [--images 300000]
     python benchmarks/diagnosis.py --cost
 
@@ -9,6 +10,8 @@ and its end that came before the stop. "Too early" means stopped before it reach
 """
 
 import argparse
+import math
+import random
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,7 +30,10 @@ VARIED_THRESHOLDS = (
     "PRIOR_WEIGHT",
     "MIN_EVALUATIONS",
     "ALLOWANCE",
+    "NOISE_MARGIN",
 )
+NOISE_LEVELS, NOISE_SEEDS = (0.05, 0.1, 0.15), 4
+"""Standard deviations of the noise that is added to the log scores of published runs, and copies at each level."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,54 @@ def report_table(path: Path) -> None:
             value = round(default * factor) if isinstance(default, int) else default * factor
             with patch.object(score_trend, name, value):
                 print(f"{name:<24} x {factor} = {value:<8.3g} {summary(outcomes())}")
+
+
+def report_noisy_copies(path: Path) -> None:
+    """Print how often copies of the runs with noisier scores are stopped too early, by noise margin and by fold.
+
+    The runs are split into seven folds. For each fold the margin is chosen on the other six: the fewest early stops
+    for at most two percentage points more of the training that is spent after the best.
+    """
+    runs, _ = read_csv(path)
+    names = sorted(runs)
+    random.Random(0).shuffle(names)
+    margins = (0.0, 0.5, 1.0)
+    early: dict[float, dict[str, float]] = {}
+    outcomes: dict[float, dict[str, Outcome]] = {}
+    for margin in margins:
+        with patch.object(score_trend, "NOISE_MARGIN", margin):
+            outcomes[margin] = {name: run_outcome(name, runs[name], losses_only=False) for name in names}
+            early[margin] = {name: _early_fraction(name, runs[name], outcomes[margin][name].reached) for name in names}
+        mean = sum(early[margin].values()) / len(names)
+        print(f"margin {margin}: {mean:.1%} of the noisy copies too early; {summary(list(outcomes[margin].values()))}")
+    chosen, today = 0.0, 0.0
+    for fold in range(7):
+        held_out, others = names[fold::7], [name for name in names if name not in names[fold::7]]
+
+        def cost(margin: float, others: list[str] = others) -> tuple[float, float]:
+            stopped = [each for name in others if (each := outcomes[margin][name]).collapsed and each.stop is not None]
+            return sum(early[margin][name] for name in others), sum(each.spent for each in stopped) / len(stopped)
+
+        allowed = [margin for margin in margins if cost(margin)[1] <= cost(0.0)[1] + 0.02]
+        best = min(allowed, key=lambda margin: cost(margin)[0])
+        chosen += sum(early[best][name] for name in held_out)
+        today += sum(early[0.0][name] for name in held_out)
+        print(f"fold {fold}: margin {best}")
+    print(
+        f"held-out noisy copies too early: {today / len(names):.1%} without a margin, {chosen / len(names):.1%} with it"
+    )
+
+
+def _early_fraction(name: str, readings: list[Reading], reached: int) -> float:
+    """Return the fraction of a run's noisy copies that are stopped before the run reaches 1.05 times its best."""
+    scores = [(step, values["score"]) for step, values in readings if "score" in values]
+    stops = []
+    for level in NOISE_LEVELS:
+        for seed in range(NOISE_SEEDS):
+            rng, trend = random.Random(f"{name}{level}{seed}"), score_trend.ScoreTrend()
+            noisy = [(step, score * math.exp(rng.gauss(0, level))) for step, score in scores]
+            stops.append(next((step for step, score in noisy if trend.add(step, score)), None))
+    return sum(stop is not None and stop < reached for stop in stops) / len(stops)
 
 
 def report_seeds(count: int, images: int) -> None:
@@ -189,12 +243,13 @@ def report_cost() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, nargs="?")
+    parser.add_argument("--noisy-copies", action="store_true")
     parser.add_argument("--healthy-seeds", type=int, default=0)
     parser.add_argument("--images", type=int, default=300_000)
     parser.add_argument("--cost", action="store_true")
     options = parser.parse_args()
     if options.table is not None:
-        report_table(options.table)
+        (report_noisy_copies if options.noisy_copies else report_table)(options.table)
     if options.healthy_seeds:
         report_seeds(options.healthy_seeds, options.images)
     if options.cost:

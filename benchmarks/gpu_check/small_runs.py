@@ -38,7 +38,7 @@ def scripted_scores(scores: dict[int, list[float]], otherwise: float) -> Iterato
             remaining = scores.get(snapshot.images_seen, [])
             return {"score": remaining.pop(0) if remaining else otherwise}
 
-        return replace(original(*arguments), evaluate=evaluate, write_report=lambda _: None)
+        return replace(original(*arguments), evaluate=evaluate, write_report=lambda *_: None)
 
     with patch.object(build, "build_callbacks", scripted):
         yield

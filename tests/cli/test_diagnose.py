@@ -28,7 +28,7 @@ def write_table(path, runs, columns=("step", "d_loss", "g_loss", "fid")):
 def test_each_run_of_table_is_diagnosed(tmp_path, capsys):
     assert main([str(write_table(tmp_path / "runs.csv", {"good": False, "bad": True})), "--json"]) == 0
     good, bad = json.loads(capsys.readouterr().out)
-    assert (good["run"], good["diagnosis"], good["stop_step"]) == ("good", "healthy", None)
+    assert (good["run"], good["diagnosis"], good["stop_step"]) == ("good", "nothing found", None)
     assert (bad["run"], bad["diagnosis"], bad["stop_step"]) == ("bad", "mode collapse", 3200)
     assert 2500 <= bad["best_step"] <= 3000
     assert bad["evidence"]["ratio_to_best"] > 1.5
@@ -95,4 +95,15 @@ def test_run_directory_and_journal_are_read(tmp_path):
     )
     found = diagnose_path(run.path)
     assert found == diagnose_path(run.path / "journal.jsonl")
-    assert (found[""].diagnosis, found[""].stop_step, found[""].best_step) == ("healthy", None, 320)
+    assert (found[""].diagnosis, found[""].stop_step, found[""].best_step) == ("too early", None, 320)
+    assert "known from 20,000 images on" in found[""].sentence
+
+
+def test_short_tables_are_too_early_to_judge(tmp_path, capsys):
+    path = tmp_path / "losses.csv"
+    for num_rows, expected in ((19, "too early"), (20, "nothing found")):
+        path.write_text("step,d_loss,g_loss\n" + "\n".join(f"{step},1.0,1.0" for step in range(1, num_rows + 1)))
+        assert diagnose_path(path)[""].diagnosis == expected
+    path.write_text("step,d_loss,g_loss,fid\n" + "\n".join(f"{step},1,1,{50 - step}" for step in range(1, 4)))
+    assert main([str(path)]) == 0
+    assert "too early: the rules need 20 rows and 4 scores, and there are 3 and 3." in capsys.readouterr().out

@@ -26,6 +26,7 @@ from cardigan.data.formats.idx import idx_reader
 from cardigan.data.formats.numpy_files import npy_reader, npz_reader
 from cardigan.data.reader import UnreadableImage
 from cardigan.errors import CardiganError
+from cardigan.files.sha256 import json_sha256
 from cardigan.run.checkpoint import read_checkpoint_metadata
 from cardigan.run.directory import RunDirectory, read_config, source_fingerprint
 from cardigan.run.journal import read_events
@@ -132,7 +133,7 @@ def test_journal_number_overflow(tmp_path):
             + '\n{"kind": "fault", "name": "non-finite", "images_seen": 64, "elapsed_seconds": 1, "evidence": '
             + f"{evidence}}}\n"
         )
-        assert diagnose_path(path)[""].diagnosis == "healthy"
+        assert diagnose_path(path)[""].diagnosis == "too early"
 
 
 def test_damaged_gzip_log(tmp_path):
@@ -149,8 +150,8 @@ def test_damaged_gzip_log(tmp_path):
     "facts", [{"score": "best"}, {"images_seen": "64"}, {"images_seen": None}, {"elapsed_seconds": []}, {"score": {}}]
 )
 def test_non_numeric_checkpoint_metadata(tmp_path, facts):
-    whole = {"images_seen": 64, "elapsed_seconds": 1.0, "score": None, "sha256": ""}
-    (tmp_path / "state.json").write_text(json.dumps(whole | facts))
+    whole = {"images_seen": 64, "elapsed_seconds": 1.0, "score": None, "tensors_sha256": "", **facts}
+    (tmp_path / "state.json").write_text(json.dumps({**whole, "sha256": json_sha256(whole)}))
     with pytest.raises(CardiganError, match="damaged"):
         read_checkpoint_metadata(tmp_path)
 

@@ -1,5 +1,7 @@
 """Devices by name, their arithmetic and memory. Tests need no GPU; device indices are checked by PyTorch itself."""
 
+import json
+
 import pytest
 import torch
 from torch.cuda._utils import _get_device_index
@@ -8,9 +10,11 @@ import cardigan
 from cardigan.data.source import ImageSource
 from cardigan.errors import CardiganError
 from cardigan.experiment import build
+from cardigan.files.sha256 import json_sha256
 from cardigan.hardware import metal
 from cardigan.hardware.device import find_device
-from cardigan.hardware.memory import free_device_bytes, is_out_of_memory
+from cardigan.hardware.memory import free_device_bytes
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.hardware.precision import allow_tf32, ieee_fp32, resolve_arithmetic, tf32_allowed
 from cardigan.inference import model
 from cardigan.overrides import override
@@ -158,8 +162,10 @@ def test_resumed_run_reports_changed_arithmetic(tmp_path):
     assert provenance["arithmetic"] == used and provenance["device"] == "cpu"
     assert describe_path(run.path)["provenance"]["arithmetic"] == used
     other = {"fp32": "bf16", "bf16": "fp32"}[used]
-    text = (run.path / "config.json").read_text()
-    (run.path / "config.json").write_text(text.replace(f'"arithmetic": "{used}"', f'"arithmetic": "{other}"'))
+    content = json.loads((run.path / "config.json").read_bytes())
+    del content["sha256"]
+    content["provenance"]["arithmetic"] = other
+    (run.path / "config.json").write_text(json.dumps({**content, "sha256": json_sha256(content)}))
     messages: list[str] = []
     cardigan.train(
         "mnist",
@@ -186,6 +192,8 @@ OUT_OF_MEMORY = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
     RuntimeError("could not create a primitive"),
     MemoryError(),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    OSError(12, "Cannot allocate memory"),
 ]
 
 
@@ -207,7 +215,12 @@ def test_chained_out_of_memory_is_recognized():
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("shape '[3]' is invalid"), ValueError("out of memory"), RuntimeError("CUDA error: invalid argument")],
+    [
+        RuntimeError("shape '[3]' is invalid"),
+        ValueError("out of memory"),
+        RuntimeError("CUDA error: invalid argument"),
+        ImportError("No module named 'onnx'"),
+    ],
 )
 def test_other_errors_are_not_out_of_memory(error):
     assert not is_out_of_memory(error)

@@ -26,7 +26,9 @@ def test_run_writes_report(tmp_path):
         "standard error",
         "losses",
         "discriminator_optimizer.learning_rate",
-        "stopped by images",
+        "<td>Finished</td>",
+        "Too early to say after 128 images: known from 20,000 images on.",
+        "resume=True",
         "2,000 samples",
     ):
         assert shown in html

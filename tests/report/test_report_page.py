@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cardigan.figures.curves import Line, downsample_line, line_chart, short_number, spread_labels, ticks
+from cardigan.figures.curves import Line, downsample_line, line_chart, short_number, spread_labels, tick_labels, ticks
 from cardigan.figures.palette import SERIES_COLORS
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
 
@@ -51,6 +51,14 @@ def test_labels_do_not_overlap():
     heights = sorted(spread_labels([100.0, 101.0, 102.0, 230.0, 231.0]))
     assert all(below - above >= 13.9 for above, below in zip(heights, heights[1:], strict=False))
     assert len(SERIES_COLORS) >= 5
+
+
+def test_tick_labels_are_different_and_exact():
+    assert tick_labels([740.0, 740.05, 740.1]) == ["740", "740.05", "740.1"]
+    assert tick_labels([12_800.0, 12_805.0]) == ["12.8k", "12.805k"]
+    svg = line_chart("narrow", [Line("a", [0.0, 64.0], [740.04, 740.11])])
+    labels = re.findall(r'text-anchor="end">([^<]*)<', svg)
+    assert len(labels) >= 3 and len(set(labels)) == len(labels)
 
 
 def test_short_numbers():

@@ -51,6 +51,7 @@ SUMMARY_KEYS = {
         "best_score",
         "best_score_images_seen",
         "health",
+        "health_sentence",
         "fault_names",
         "started_at",
         "modified_at",
@@ -63,6 +64,7 @@ SUMMARY_KEYS = {
 DETAIL_KEYS = {
     *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout"),
     *("sheets", "checkpoints", "has_discriminator", "animation_formats", "offset"),
+    *("old_fraction", "state_sentence", "resume_command"),
 }
 
 

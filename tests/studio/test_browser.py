@@ -100,7 +100,7 @@ def folder(tmp_path_factory):
         ).encode()
         + b"\n"
     )
-    make_run(folder / "sick", [progress_line(64), fault, progress_line(192)], [64])
+    make_run(folder / "sick", [progress_line(64, holdout_gap=0.2), fault, progress_line(192)], [64])
     (make_run(folder / "unreadable") / "config.json").write_text("{")
     return folder
 
@@ -557,9 +557,21 @@ def test_chart_performance_with_100k_points(page, address):
 def test_health_view(page, address):
     open_view(page, address, "#/run/sick/live")
     diagnosis = page.locator(".health-panel")
-    playwright.expect(diagnosis).to_contain_text("Fatal problem")
+    playwright.expect(diagnosis).to_contain_text("Fatal fault")
     for words in ("discriminator too strong", "0.999", "Lower D's learning rate."):
         playwright.expect(diagnosis).to_contain_text(words)
+
+
+def test_health_is_not_reassuring_too_early(page, address):
+    open_view(page, address, "#/run/finished/live")
+    diagnosis = page.locator(".health-panel")
+    for words in ("Too early to say", "known from 20,000 images on", "at 64 images", "Finished.", "resume"):
+        playwright.expect(diagnosis).to_contain_text(words)
+
+
+def test_old_numbers_are_marked(page, address):
+    open_view(page, address, "#/run/sick/live")
+    playwright.expect(page.locator(".health-metrics .old")).to_contain_text("at 64 images, old")
 
 
 def test_live_run_survives_server_restart(page, folder, training):

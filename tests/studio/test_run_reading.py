@@ -70,7 +70,7 @@ def test_incremental_reading_equals_read_events(tmp_path, seed):
         (event.kind, event.images_seen) for event in others
     ]
     faults = [event.images_seen for event in others if event.kind == "fault"]
-    assert [images_seen for images_seen, _, _ in run_summary.faults] == faults
+    assert [fault.images_seen for fault in run_summary.faults] == faults
     assert run_summary.last_event.images_seen == read_events(path)[-1].images_seen
 
 
@@ -178,19 +178,40 @@ MODE_COLLAPSE = journal_line("fault", 64, name="mode collapse", fatal=True)
 
 
 @pytest.mark.parametrize(("lines", "state", "health"), [
-    ([], "waiting", "ok"),
-    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "ok"),
-    ([progress_line(64), journal_line("stop", 64, reason="minutes")], "finished", "ok"),
+    ([], "waiting", "too_early"),
+    ([progress_line(64), journal_line("stop", 64, reason="images")], "finished", "too_early"),
+    ([progress_line(64_000, diversity=0.9), journal_line("stop", 64_000, reason="minutes")], "finished",
+     "nothing_found"),
     ([COPIES, journal_line("stop", 64, reason="SIGINT")], "stopped", "warning"),
     ([MODE_COLLAPSE, journal_line("stop", 64, reason="failure")], "stopped", "fatal"),
-    ([MODE_COLLAPSE, journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished", "ok"),
-    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "interrupted", "ok"),
+    ([MODE_COLLAPSE, journal_line("rollback", 32), journal_line("stop", 40, reason="images")], "finished",
+     "too_early"),
+    ([journal_line("stop", 64, reason="images"), journal_line("resume", 64), progress_line(128)], "interrupted",
+     "too_early"),
 ])  # fmt: skip
 def test_run_states(tmp_path, lines, state, health):
     make_run(tmp_path / "run", lines)
     with client_for(tmp_path) as client:
         (found,) = client.get("/api/runs").json()["runs"]
     assert (found["state"], found["health"]) == (state, health)
+
+
+def test_killed_run_says_how_to_continue(tmp_path):
+    """It was killed before its second checkpoint; the score of its untrained network is not a best one."""
+    lines = [journal_line("checkpoint", 0, score=915.0), progress_line(640, holdout_gap=0.2), progress_line(1920)]
+    path = make_run(tmp_path / "run", lines)
+    (path / "checkpoints" / "00000000").mkdir()
+    (path / "checkpoints" / "00000000" / "state.safetensors").touch()
+    content = json.loads((path / "config.json").read_bytes())
+    content["provenance"]["command"] = ["cardigan", "train", "mnist", "--images", "960", "--seed", "3"]
+    (path / "config.json").write_text(json.dumps(content))
+    with client_for(tmp_path) as client:
+        run = client.get("/api/run?run=run").json()
+    assert (run["images_seen"], run["best_score"], run["latest_score"]) == (1920, None, 915.0)
+    assert run["checkpoints"] == [{"images_seen": 0, "score": 915.0, "best": False}]
+    assert run["state_sentence"].startswith("Interrupted: the process was killed")
+    assert run["resume_command"] == f"cardigan train mnist --seed 3 --out {path} --resume"
+    assert run["health_sentence"] == "Too early to say after 1,920 images: known from 20,000 images on."
 
 
 def test_run_discovery(tmp_path):

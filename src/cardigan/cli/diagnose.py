@@ -9,17 +9,21 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from cardigan.cli.parsing import parse
+from cardigan.cli.printable import printable
 from cardigan.errors import CardiganError
 from cardigan.health.faults import Fault
 from cardigan.health.monitor import Monitor
-from cardigan.run.journal import read_events
+from cardigan.health.rules import NUM_RECENT
+from cardigan.health.score_trend import MIN_EVALUATIONS
+from cardigan.health.status import NOTHING_FOUND, TOO_EARLY, health_of_run
+from cardigan.run.journal import Event, read_events
 
 Reading = tuple[int, Mapping[str, float]]
 METRIC_BY_COLUMN = {"d_loss": "discriminator_loss", "g_loss": "generator_loss", "fid": "score"}
@@ -40,13 +44,15 @@ class Diagnosis:
     """The monitor's diagnosis of one run."""
 
     diagnosis: str
-    """The name of the fatal fault, else of the last other fault, else healthy."""
+    """The name of the fatal fault, else of the last other fault, else "nothing found" or "too early"."""
     stop_step: int | None
     """Where to stop, in steps (table) or images (journal); None without a fatal fault."""
     best_step: int | None
     """Position of the best score up to there; None without scores."""
     evidence: dict[str, Any]
     fault: Fault | None
+    sentence: str = ""
+    """What can be said without a fault."""
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +65,7 @@ def main(argv: list[str]) -> int:
         ]
         print(json.dumps(results if "" not in diagnoses else results[0], indent=1))
     else:
-        print("\n".join(_diagnosis_text(name, each) for name, each in diagnoses.items()))
+        print(printable("\n".join(_diagnosis_text(name, each) for name, each in diagnoses.items())))
     return 0
 
 
@@ -74,36 +80,52 @@ def diagnose_path(path: Path) -> dict[str, Diagnosis]:
     journal = path / "journal.jsonl" if path.is_dir() else path
     if not journal.is_file():
         raise CardiganError(f"{path} has no journal: give a run directory, a journal.jsonl or a .csv.")
-    readings = list(_journal_readings(journal))
+    events = read_events(journal)
+    readings, status = list(_journal_readings(events)), health_of_run(events)
     if not readings:
         raise CardiganError(
             f"{journal} has no training records: give the journal.jsonl that `cardigan train` wrote, or a .csv."
         )
-    return {"": diagnose(readings, any("score" in values for _, values in readings))}
+    diagnosis = diagnose(readings, any("score" in values for _, values in readings))
+    if diagnosis.fault is None:
+        diagnosis = replace(diagnosis, diagnosis=status.state, sentence=status.sentence)
+    return {"": diagnosis}
 
 
 def diagnose(readings: Iterable[Reading], has_scores: bool) -> Diagnosis:
     """Return the diagnosis at the first fatal fault, or at the end. `has_scores`: the readings have scores."""
-    monitor, last_fault = Monitor(has_scores), None
+    monitor, last_fault, num_rows = Monitor(has_scores), None, 0
     for position, values in readings:
+        num_rows += 1
         for fault in monitor.observe(position, values):
             last_fault = fault
             if fault.fatal:
-                return _make_diagnosis(monitor, fault, position)
-    return _make_diagnosis(monitor, last_fault, None)
+                return _fault_diagnosis(monitor, fault, position)
+    if last_fault is not None:
+        return _fault_diagnosis(monitor, last_fault, None)
+    num_scores = len(monitor.score_trend.log_scores)
+    state, sentence = NOTHING_FOUND, f"nothing was found in {num_rows:,} rows."
+    if num_rows < NUM_RECENT or (has_scores and num_scores < MIN_EVALUATIONS):
+        needed = f"{NUM_RECENT} rows" + (f" and {MIN_EVALUATIONS} scores" if has_scores else "")
+        state, sentence = (
+            TOO_EARLY,
+            f"the rules need {needed}, and there are {num_rows}" + (f" and {num_scores}." if has_scores else "."),
+        )
+    return Diagnosis(state, None, _best_step(monitor), {}, None, sentence)
 
 
-def _make_diagnosis(monitor: Monitor, fault: Fault | None, stop: int | None) -> Diagnosis:
-    evidence = (
-        {}
-        if fault is None
-        else {"detected_at": fault.step, **fault.evidence, "message": fault.message, "advice": fault.advice}
-    )
-    return Diagnosis("healthy" if fault is None else fault.name, stop, monitor.score_trend.best_step, evidence, fault)
+def _fault_diagnosis(monitor: Monitor, fault: Fault, stop: int | None) -> Diagnosis:
+    evidence = {"detected_at": fault.step, **fault.evidence, "message": fault.message, "advice": fault.advice}
+    return Diagnosis(fault.name, stop, _best_step(monitor), evidence, fault)
 
 
-def _journal_readings(path: Path) -> Iterator[Reading]:
-    for event in read_events(path):
+def _best_step(monitor: Monitor) -> int | None:
+    """Return where the best score is. An untrained network is not the best of anything."""
+    return monitor.score_trend.best_step or None
+
+
+def _journal_readings(events: Iterable[Event]) -> Iterator[Reading]:
+    for event in events:
         numbers = _numeric_values(event.values)
         if event.kind in {"progress", "checkpoint"} and numbers:
             yield event.images_seen, numbers
@@ -189,7 +211,7 @@ def _diagnosis_text(name: str, diagnosis: Diagnosis) -> str:
     best = "" if diagnosis.best_step is None else f" Best score at {diagnosis.best_step:,}."
     title = f"{name}: " if name else ""
     if diagnosis.fault is None:
-        return f"{title}healthy: no fault was found.{best}"
+        return f"{title}{diagnosis.diagnosis}: {diagnosis.sentence}{best}"
     numbers = ", ".join(
         f"{key} {value if isinstance(value, str) else format(value, ',')}"
         for key, value in diagnosis.fault.evidence.items()

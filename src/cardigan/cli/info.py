@@ -3,13 +3,17 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from cardigan.cli.parsing import parse
+from cardigan.cli.printable import printable
 from cardigan.config import Config
 from cardigan.overrides import experiment_settings, flatten
+
+if TYPE_CHECKING:
+    from cardigan.run.journal import Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         "path": str(path),
         "recipe": snapshot.config.recipe,
         "images_seen": "unknown: trained by another program" if snapshot.foreign else snapshot.images_seen,
+        **({} if snapshot.foreign else {"generator_images_seen": snapshot.images_seen}),
         "image_shape": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",
         "classes": snapshot.spec.num_classes,
         **({"class_names": list(snapshot.spec.class_names)} if snapshot.spec.class_names else {}),
@@ -85,27 +90,48 @@ def describe_layers(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _run_summary(path: Path) -> dict[str, Any]:
+    from cardigan.health.status import health_of_run
     from cardigan.run.checkpoint import best_checkpoint, list_checkpoints
-    from cardigan.run.directory import RunDirectory, read_config, read_provenance
+    from cardigan.run.directory import RunDirectory, is_locked, read_config, read_provenance
     from cardigan.run.journal import read_events
+    from cardigan.run.stopping import resume_command, run_state, state_sentence
 
     run = RunDirectory(path)
-    events = read_events(run.journal)
-    progress = [event.values for event in events if event.kind == "progress"]
-    stops = [event for event in events if event.kind == "stop"]
+    events, config, provenance = read_events(run.journal), read_config(run), read_provenance(run)
+    last = events[-1] if events else None
+    images_seen = last.images_seen if last else 0
+    state, reason = run_state(last, is_locked(run))
+    health = health_of_run(events)
     best = best_checkpoint(run.checkpoints)
     sample = run.latest_sample()
     return {
-        "state": f"stopped by {stops[-1].values['reason']}"
-        if stops and stops[-1] is events[-1]
-        else "training, or killed",
-        "elapsed_seconds": events[-1].elapsed_seconds if events else 0.0,
-        "latest": progress[-1] if progress else {},
+        "images_seen": images_seen,
+        "state": state_sentence(state, reason),
+        **(
+            {}
+            if state == "training"
+            else {"continue": resume_command(path, provenance.get("command", []), config, images_seen, reason)}
+        ),
+        "health": {"state": health.state, "known_at": health.known_at, "sentence": health.sentence},
+        "elapsed_seconds": last.elapsed_seconds if last else 0.0,
+        "latest": _latest_values(events, images_seen),
         "checkpoints": [checkpoint.name for checkpoint in list_checkpoints(run.checkpoints)],
-        "best_checkpoint": best.name if best else None,
+        "best_checkpoint": best.name if best and int(best.name) > 0 else None,
         "latest_sample": str(sample) if sample else None,
-        "settings": flatten(read_config(run)),
-        "provenance": read_provenance(run),
+        "settings": flatten(config),
+        "provenance": provenance,
+    }
+
+
+def _latest_values(events: "list[Event]", images_seen: int) -> dict[str, dict[str, Any]]:
+    """Return the last value of every metric, with the images seen when it was taken and whether that is long ago."""
+    from cardigan.health.status import is_old
+
+    return {
+        name: {"value": value, "images_seen": event.images_seen, "old": is_old(event.images_seen, images_seen)}
+        for event in events
+        if event.kind in {"progress", "checkpoint"}
+        for name, value in event.values.items()
     }
 
 
@@ -114,6 +140,8 @@ def _summary_text(summary: dict[str, Any]) -> str:
     for name, value in summary.items():
         if name.endswith("_layers"):
             lines += ["", *_layer_table(name.removesuffix("_layers"), value)]
+        elif name == "latest":
+            lines += [f"{name}:", *(f"  {key:<38} {_reading_text(reading)}" for key, reading in value.items())]
         elif isinstance(value, dict):
             lines += [f"{name}:", *(f"  {key:<38} {inner}" for key, inner in value.items())]
         else:
@@ -121,7 +149,11 @@ def _summary_text(summary: dict[str, Any]) -> str:
                 f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else value
             )
             lines.append(f"{name + ':':<26} {value_text}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
+
+
+def _reading_text(reading: dict[str, Any]) -> str:
+    return f"{reading['value']} (at {reading['images_seen']:,} images{', old' if reading['old'] else ''})"
 
 
 def _layer_table(network: str, layers: list[dict[str, Any]]) -> list[str]:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from cardigan.errors import CardiganError, CollectiveError, unknown
+from cardigan.cli.printable import printable
+from cardigan.errors import CardiganError, CollectiveError, first_line, unknown
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.plugins import load_plugins
 
 
@@ -154,27 +156,40 @@ def main() -> None:
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        if not argv or argv[0] in {"-h", "--help", "help"}:
-            print(_help())
-            return 0
-        if argv[0] == "--version":
-            print(version("cardigan"))
-            return 0
-        if argv[0] not in COMMANDS:
-            raise unknown("command", argv[0], COMMANDS)
-        load_plugins()
-        return COMMANDS[argv[0]][0](argv[1:])
+        return _run_command(argv)
     except CardiganError as error:
         rank = os.environ.get("RANK", "0")
         if rank == "0" or not isinstance(error, CollectiveError):
-            print(f"cardigan{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
+            print(f"cardigan{'' if rank == '0' else f' (process {rank})'}: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader closed the pipe (`cardigan info RUN | head`)
+        return 0
+    except (RuntimeError, MemoryError, ImportError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"cardigan: The memory of this process is used up ({first_line(error)}): close other programs, raise its "
+            "limit (ulimit -v), or use smaller networks, images or batches.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("cardigan: stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader closed the pipe (`cardigan info RUN | head`)
+
+
+def _run_command(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        print(_help())
         return 0
+    if argv[0] == "--version":
+        print(version("cardigan"))
+        return 0
+    if argv[0] not in COMMANDS:
+        raise unknown("command", argv[0], COMMANDS)
+    load_plugins()
+    return COMMANDS[argv[0]][0](argv[1:])
 
 
 def _help() -> str:

@@ -15,12 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cardigan.cli.terminal_images import sheet_preview
+from cardigan.cli.printable import printable
+from cardigan.cli.terminal_images import MIN_PREVIEW_ROWS, sheet_preview
 from cardigan.config import STACKED_MNIST, Config
 from cardigan.figures.layout import GridLayout
+from cardigan.health.status import HealthRecord, is_old
 from cardigan.metrics.protocol import format_with_error
 from cardigan.run.directory import RunDirectory, read_config
-from cardigan.run.journal import Event
+from cardigan.run.journal import Event, read_events
 
 LINE_INTERVAL_SECONDS = 5.0
 SCORE_NAMES = {
@@ -71,11 +73,18 @@ class ProgressScreen:
     elapsed: float = 0.0
     best_checkpoint: Event | None = None
     notes: list[str] = field(default_factory=list)
-    preview: RenderableType = ""
+    samples: Event | None = None
+    health: HealthRecord = field(default_factory=HealthRecord)
 
     def update(self, event: Event) -> RenderableType:
         """Return the screen after this event."""
         self.images_seen, self.elapsed = event.images_seen, event.elapsed_seconds
+        if event.kind == "resume":
+            self.health = HealthRecord()
+            for earlier in read_events(Path(event.values["run"]) / "journal.jsonl"):
+                self.health.add(earlier)
+        else:
+            self.health.add(event)
         if event.kind == "decoding":
             self.notes = [decoding_progress_text(event)]
         elif event.kind in {"start", "resume"}:
@@ -87,12 +96,13 @@ class ProgressScreen:
         elif event.kind == "progress":
             self.latest_values = event.values
         elif event.kind == "samples":
-            self.preview = self._preview(event)
+            self.samples = event
         elif event.kind in {"fault", "rollback"}:
             self.notes = [*self.notes, event_text(event)][-3:]
         elif (
             event.kind == "checkpoint"
             and "score" in event.values
+            and event.images_seen > 0  # an untrained network is not the best of anything
             and (self.best_checkpoint is None or event.values["score"] < self.best_checkpoint.values["score"])
         ):
             self.best_checkpoint = event
@@ -105,7 +115,13 @@ class ProgressScreen:
                 numbers.add_row(label, f"{self.latest_values[name]:7.3f}", Text(meaning, style="dim"))
         if self.best_checkpoint is not None:
             name, meaning = score_name_and_meaning(self.config)
-            numbers.add_row(name, score_text(self.best_checkpoint), Text(f"best so far, {meaning}", style="dim"))
+            at = self.best_checkpoint.images_seen
+            age = ", old" if is_old(at, self.images_seen) else ""
+            numbers.add_row(
+                name,
+                score_text(self.best_checkpoint),
+                Text(f"best so far, {meaning}, at {at:,} images{age}", style="dim"),
+            )
         progress_bar = Table.grid()  # a ProgressBar alone has no line break at its end
         progress_bar.add_row(
             ProgressBar(
@@ -114,22 +130,34 @@ class ProgressScreen:
                 width=min(60, self.console.width - 2),
             )
         )
-        return Group(
-            Text(f"cardigan · {self.config.recipe} · {self.run or 'starting'}", style="bold"),
+        head = Group(
+            Text(printable(f"cardigan · {self.config.recipe} · {self.run or 'starting'}"), style="bold"),
             progress_bar,
             Text(progress_text(self.config, self.images_seen, self.elapsed, self.latest_values)),
+            Text(f"health: {self.health.status.sentence}"),
             numbers,
-            *(Text(note, style="yellow") for note in self.notes),
-            self.preview,
         )
+        rows_left = self.console.height - 1 - len(self.console.render_lines(head))
+        notes = self._notes(rows_left - (MIN_PREVIEW_ROWS if self.samples else 0))
+        rows_left -= len(notes)
+        return Group(head, *notes, *([self._preview(self.samples, rows_left)] if self.samples else []))
 
-    def _preview(self, event: Event) -> RenderableType:
+    def _notes(self, max_rows: int) -> list[Text]:
+        """Return the last lines of the notes that fit, so that they leave room for the samples."""
+        lines = [
+            line
+            for note in self.notes
+            for line in Text(printable(note), style="yellow").wrap(self.console, self.console.width)
+        ]
+        return lines[-max_rows:] if max_rows > 0 else []
+
+    def _preview(self, event: Event, max_rows: int) -> RenderableType:
         if self.run is None:
             return ""
         layout = GridLayout(int(event.values["num_samples"]), self.config.data.height, self.config.data.width)
-        max_rows = self.console.height - 12 - len(self.notes)
         color = self.console.color_system is not None and not self.console.no_color
-        return sheet_preview(self.run / event.values["file"], layout, self.console.width, max_rows, color)
+        age = f"after {event.images_seen:,} images"
+        return sheet_preview(self.run / event.values["file"], layout, self.console.width, max_rows, color, age)
 
 
 @dataclass
@@ -149,12 +177,12 @@ class ProgressLines:
         elif event.kind in {"start", "resume"}:
             self.config, self.last_printed_at = read_config(RunDirectory(Path(event.values["run"]))), float("-inf")
             action = "training" if event.kind == "start" else f"resuming at {event.images_seen:,} images"
-            print(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
+            print(printable(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}"), flush=True)
             for message in event.values.get("messages", []):
-                print(f"cardigan: {message}", flush=True)
+                print(printable(f"cardigan: {message}"), flush=True)
         elif event.kind == "note":
             for message in event.values["messages"]:
-                print(f"cardigan: {message}", flush=True)
+                print(printable(f"cardigan: {message}"), flush=True)
         elif event.kind == "progress" and event.elapsed_seconds - self.last_printed_at >= LINE_INTERVAL_SECONDS:
             self.last_printed_at = event.elapsed_seconds
             numbers = " ".join(

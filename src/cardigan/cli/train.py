@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cardigan.cli.parsing import flag_value, parse
+from cardigan.cli.printable import printable
 from cardigan.config import BUILTIN_OPTIONS, BUILTIN_PENALTIES, Config
 from cardigan.errors import CardiganError
 from cardigan.overrides import flatten, override
@@ -87,7 +88,7 @@ def main(argv: list[str], started_at: float) -> int:
             started_at=started_at,
         )
     if not quiet:
-        print(_closing_text(run, options.studio))
+        print(printable(_closing_text(run, options.studio)))
     return EXIT_CODES.get(run.stopped_by, 0)
 
 
@@ -239,18 +240,12 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _closing_text(run: "Run", studio: bool) -> str:
-    reasons = {
-        "images": "Finished",
-        "minutes": "Finished: the time budget is spent",
-        "patience": "Stopped: the score has not improved for longer than --patience-images",
-        "failure": "Stopped: the run failed (cardigan diagnose shows why)",
-        "SIGINT": "Stopped by Ctrl-C",
-        "SIGTERM": "Stopped by SIGTERM",
-    }
+    from cardigan.run.stopping import REASON_SENTENCES
+
     best_text = " (the best checkpoint)" if run.stopped_by in {"patience", "failure"} else ""
     quoted = shlex.quote(str(run.path))
     lines = [
-        f"{reasons[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
+        f"{REASON_SENTENCES[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
         f"  samples     {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors{best_text}",
         f"  report      {run.path}/report.html",

@@ -21,8 +21,9 @@ from cardigan.data.source import ImageSource, ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.figures.grid import png_bytes, side_by_side
 from cardigan.files.atomic import write_bytes
-from cardigan.hardware.memory import free_device_bytes, is_out_of_memory, release_memory
+from cardigan.hardware.memory import free_device_bytes, release_memory
 from cardigan.hardware.metal import is_metal
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.latents.sampling import find_latent
 from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels
@@ -51,6 +52,8 @@ MAX_GPU_MEMORY_FRACTION = 0.4
 """Fraction of a GPU's free memory that the images may take. Larger data sets are copied per step."""
 
 THROUGHPUT_CYCLES = 16
+NUM_TIMED_SAMPLES = 32
+"""Samples that are timed to estimate how long an evaluation takes."""
 """Cycles of all step kinds over which a GPU's throughput is measured. One cycle takes a few milliseconds."""
 
 
@@ -193,10 +196,18 @@ def build_callbacks(
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
         return scorer.score(sample_pixels(snapshot, sample_keys(scorer.num_samples, config.seed)))
 
-    def write_final_report(snapshot: Snapshot) -> None:
-        write_report(run, snapshot, full=False)
+    def evaluation_seconds(snapshot: Snapshot) -> float:
+        seconds = 0.0
+        for _ in range(2):  # the first time loads weights
+            started_at = time.monotonic()
+            scorer.features(sample_pixels(snapshot, sample_keys(NUM_TIMED_SAMPLES, config.seed)))
+            seconds = time.monotonic() - started_at
+        return seconds * scorer.num_samples / NUM_TIMED_SAMPLES
 
-    return Callbacks(write_samples, evaluate, write_final_report)
+    def write_final_report(snapshot: Snapshot, evaluated: bool) -> None:
+        write_report(run, snapshot, full=False, evaluated=evaluated)
+
+    return Callbacks(write_samples, evaluate, evaluation_seconds, write_final_report)
 
 
 def check_all_labeled(config: Config, datasets: Datasets) -> None:

@@ -20,10 +20,11 @@ from cardigan.data.formats.torch_dataset import torch_dataset_reader
 from cardigan.data.reader import Reader
 from cardigan.data.source_names import absolute_labels, absolute_source, default_run_name
 from cardigan.data.webdataset.shards import is_shards
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, CollectiveError
 from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
-from cardigan.hardware.memory import is_out_of_memory, keep_freed_memory, release_memory
+from cardigan.hardware.memory import keep_freed_memory, release_memory
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.inference import preview
 from cardigan.overrides import from_dict, override, to_dict
 from cardigan.plugins import missing_plugins_message
@@ -40,6 +41,7 @@ from cardigan.run.directory import (
     release_lock,
     reserve_run,
 )
+from cardigan.run.integrity import check_unchanged
 from cardigan.run.journal import Event
 from cardigan.run.provenance import provenance
 from cardigan.training.budget import Budget, Clock
@@ -105,8 +107,10 @@ def run_training(
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
         if resume and run.config.exists():
+            check_unchanged(run)
             _check_plugins(run)
         reasons: list[str] = []
+        measured: float | None = None
         if config is None and (reader is not None or name not in BUILTIN_DATASETS):
             if resume and run.config.exists():
                 previous = read_config(run)
@@ -123,12 +127,12 @@ def run_training(
                 budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
                 if reader is None and not is_shards(name):
                     reader = reader_from_config(settings.data)
-                settings, reasons = _auto_config(
+                settings, reasons, measured = _auto_config(
                     settings, {*explicit_settings, *budget}, reader, recipe not in (None, GENERIC_RECIPE)
                 )
         elif config is None and recipe is None:
             settings, reasons = auto_augmentation(settings, set(explicit_settings))
-        return _train_with_smaller_microbatches(run, settings, resume, clock, on_event, reader, reasons)
+        return _train_with_smaller_microbatches(run, settings, resume, clock, on_event, reader, reasons, measured)
 
 
 def _check_plugins(run: RunDirectory) -> None:
@@ -157,8 +161,11 @@ def _name_and_reader(
 
 def _auto_config(
     config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
-) -> tuple[Config, list[str]]:
-    """Return settings chosen for these images and this machine, and the reasons. The main process chooses for all."""
+) -> tuple[Config, list[str], float | None]:
+    """Return settings chosen for these images and this machine, the reasons, and the measured throughput.
+
+    The main process chooses for all. The throughput is None if it was not measured.
+    """
     devices = open_devices(config)
     single_process_devices = replace(devices, process_group=ProcessGroup())
     throughputs: dict[Config, float] = {}
@@ -174,16 +181,17 @@ def _auto_config(
         settings, reasons = auto_config(
             config, explicit_settings, dataset_stats(config.data, reader), devices.device.type, throughput, recipe_given
         )
-        return json.dumps([to_dict(settings), reasons])
+        measured = next(reversed(throughputs.values()), None)  # of the settings that were chosen
+        return json.dumps([to_dict(settings), reasons, measured])
 
     try:
-        values, reasons = json.loads(
+        values, reasons, measured = json.loads(
             devices.process_group.broadcast(devices.process_group.on_main_process(choose_on_main) or "")
         )
     except CardiganError:
         devices.process_group.destroy()
         raise
-    return from_dict(values), reasons
+    return from_dict(values), reasons, measured
 
 
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
@@ -221,11 +229,12 @@ def _train_with_smaller_microbatches(
     on_event: Callable[[Event], None],
     reader: Reader | None,
     messages: list[str],
+    measured_throughput: float | None,
 ) -> Run:
     """Train, with smaller microbatches whenever memory runs out."""
     while True:
         try:
-            return _train_once(run, config, resume, clock, on_event, reader, messages)
+            return _train_once(run, config, resume, clock, on_event, reader, messages, measured_throughput)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -260,6 +269,7 @@ def _train_once(
     on_event: Callable[[Event], None],
     reader: Reader | None,
     start_messages: list[str],
+    measured_throughput: float | None,
 ) -> Run:
     # All errors of the config are raised before the run directory is touched.
     devices = open_devices(config)
@@ -288,7 +298,9 @@ def _train_once(
                         build.build_callbacks(config, batches, run, holdout),
                         TrainingProbe(config, batches, holdout, step_config),
                     )
-                    recorder = Recorder(run, config, spec, clock, callbacks, on_event, probe, prefetcher)
+                    recorder = Recorder(
+                        run, config, spec, clock, callbacks, on_event, probe, prefetcher, measured_throughput
+                    )
                     recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
                 step, on_note = make_step(state, batches, step_config), None if recorder is None else recorder.note
                 run_step = cuda_graph_step(
@@ -304,6 +316,11 @@ def _train_once(
                 release_lock(lock)
     finally:
         devices.process_group.destroy()
+    if reason == "minutes" and not state.images_seen:
+        raise CollectiveError(
+            f"The budget of {config.minutes:g} minutes was spent before the first step, after "
+            f"{clock.elapsed_seconds():,.0f} s: give more --minutes (with --resume, since {run.path} exists now)."
+        )
     return Run(run.path, config, state.images_seen, reason)
 
 

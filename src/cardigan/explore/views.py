@@ -26,7 +26,7 @@ from cardigan.latents.interpolation import (
 )
 from cardigan.latents.points import Point, point_label
 from cardigan.latents.sampling import sample_labels, truncate
-from cardigan.models.sampling import SAMPLE_BATCH_SIZE, class_index, generate_pixels, validate_labels
+from cardigan.models.sampling import class_index, generate_pixels, validate_labels
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.conditioning import one_hot_labels
 from cardigan.shapes import ClassWeights, Labels, Latents, Pixels
@@ -132,7 +132,7 @@ def interpolation_images(
     at_corner = weights.amax(dim=1) == 1
     if at_corner.any():  # another batch size may round differently
         corner_classes = None if classes is None else classes[at_corner]
-        pixels[at_corner] = generate_pixels(snapshot.generator, z[at_corner], corner_classes, SAMPLE_BATCH_SIZE)
+        pixels[at_corner] = generate_pixels(snapshot.generator, z[at_corner], corner_classes)
     return pixels
 
 

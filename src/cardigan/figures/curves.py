@@ -14,6 +14,9 @@ MAX_POINTS = 400
 """Maximum points per line. Longer lines are averaged in groups."""
 
 
+MAX_DIGITS = 12
+
+
 @dataclass(frozen=True)
 class Line:
     """One named line: y over x, x ascending."""
@@ -41,16 +44,15 @@ def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> st
         )
 
     parts = [f'<text x="{LEFT}" y="17" class="title">{escape(title)}</text>']
-    for tick in ticks(y_low, y_high):
-        value = 10**tick if log_scale else tick
+    y_ticks = [10**tick if log_scale else tick for tick in ticks(y_low, y_high)]
+    for value, label in zip(y_ticks, tick_labels(y_ticks), strict=True):
         _, y_svg = to_svg(x_low, value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_svg:.1f}" y2="{y_svg:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y_svg + 4:.1f}" text-anchor="end">{short_number(value)}</text>')
-    for value in ticks(x_low, x_high):
+        parts.append(f'<text x="{LEFT - 6}" y="{y_svg + 4:.1f}" text-anchor="end">{label}</text>')
+    x_ticks = ticks(x_low, x_high)
+    for value, label in zip(x_ticks, tick_labels(x_ticks), strict=True):
         x_svg, _ = to_svg(value, 10**y_low if log_scale else y_low)
-        parts.append(
-            f'<text x="{x_svg:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short_number(value)}</text>'
-        )
+        parts.append(f'<text x="{x_svg:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">images seen</text>')
     label_heights = spread_labels([to_svg(line.x[-1], line.y[-1])[1] for line in drawn_lines])
     for line, color, label_height in zip(drawn_lines, SERIES_COLORS, label_heights, strict=False):
@@ -95,9 +97,18 @@ def spread_labels(heights: list[float], gap: float = 14.0) -> list[float]:
     return [height - overrun for height in spread]
 
 
-def short_number(value: float) -> str:
-    """Return a number in short form: 12k, 1.5M, 0.25, 3e-05."""
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Return the numbers in short form, with as many digits as they need to be different and exact."""
+    for digits in range(3, MAX_DIGITS):
+        labels = [short_number(value, digits) for value in values]
+        if len(set(labels)) == len(set(values)):
+            return labels
+    return [short_number(value, MAX_DIGITS) for value in values]
+
+
+def short_number(value: float, digits: int = 3) -> str:
+    """Return a number in short form with at most this many significant digits: 12k, 1.5M, 0.25, 3e-05."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{digits}g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.{digits - 3}e}"

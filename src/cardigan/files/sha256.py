@@ -1,6 +1,7 @@
-"""SHA-256 of files: computed, and checked against an expected one."""
+"""SHA-256 of files and JSON values: computed, and checked against an expected one."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from cardigan.errors import CardiganError
@@ -17,6 +18,11 @@ def file_sha256(path: Path) -> str:
         raise CardiganError(
             f"{path} cannot be read ({(error.strerror or str(error)).lower()}): use another copy."
         ) from error
+
+
+def json_sha256(value: object) -> str:
+    """Return the SHA-256 of a JSON value. It does not depend on the order of keys or on the layout of the text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_sha256(path: Path, expected: object) -> None:

@@ -1,4 +1,4 @@
-"""Memory of this process: how much it uses, when freed memory is returned, and which errors mean out of memory.
+"""Memory of this process: how much it uses, and when freed memory is returned.
 
 Knows the operating system and PyTorch's allocators, but no networks.
 
@@ -24,20 +24,6 @@ KEEP_FREED = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26}
 DEFAULTS = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 2**17, TOP_PAD: 2**17}
 """glibc's defaults (mallopt(3))."""
 
-OUT_OF_MEMORY = (
-    "out of memory",  # CUDA, also when a graph is instantiated; Metal ("MPS backend out of memory")
-    "cudnn_status_alloc_failed",
-    "cublas_status_alloc_failed",
-    "cusolver_status_alloc_failed",
-    "unable to find an engine",  # cuDNN's frontend, if every engine's workspace is too large
-    "unable to find a valid cudnn algorithm",  # the same in PyTorch before cuDNN's version 8 API
-    "invalid buffer size",  # Metal, for a single tensor that is too large
-    "defaultcpuallocator",  # PyTorch's CPU allocator
-    "could not create a primitive",  # oneDNN, if its own allocation fails
-    "could not create a memory object",
-)
-"""Lower-case parts of out-of-memory messages of PyTorch and its libraries that have another error class."""
-
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
@@ -62,20 +48,6 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of any library means out of memory.
-
-    Also true for an error raised while an out-of-memory error was handled, for example by an aborted graph capture.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error).lower()
-    if isinstance(error, RuntimeError) and any(words in message for words in OUT_OF_MEMORY):
-        return True
-    earlier = error.__cause__ or error.__context__
-    return isinstance(error, RuntimeError) and earlier is not None and is_out_of_memory(earlier)
 
 
 def used_megabytes(device: torch.device) -> float:

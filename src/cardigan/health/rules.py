@@ -15,6 +15,8 @@ MIN_CONSECUTIVE = 3
 NUM_INITIAL, NUM_RECENT = 10, 20
 START_IMAGES, EPOCH_IMAGES = 20_000, 60_000
 """Images after which the start is over, in which healthy runs look bad too, and after which a slow run must improve."""
+MIN_DIVERSITY = 0.5
+"""Lower diversities are noise of the first steps, until a run has once exceeded this."""
 LOSS_NAMES = ("discriminator_loss", "generator_loss")
 GRADIENT_NORMS = ("discriminator_gradient_norm", "generator_gradient_norm")
 
@@ -60,9 +62,9 @@ class Rule:
 def mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | None:
     """Generated images differ less than a tenth as much as real ones, so they look the same.
 
-    The rule applies once diversity has exceeded 0.5 (lower values are noise of the first steps) or after EPOCH_IMAGES.
+    The rule applies once diversity has exceeded MIN_DIVERSITY, or after EPOCH_IMAGES.
     """
-    past_start = history.max_diversity > 0.5 or history.step >= EPOCH_IMAGES
+    past_start = history.max_diversity > MIN_DIVERSITY or history.step >= EPOCH_IMAGES
     return (
         {"diversity": values["diversity"], "max_diversity": history.max_diversity}
         if past_start and values["diversity"] < 0.1
@@ -85,17 +87,20 @@ def dead_generator(values: NamedNumbers, _: History) -> dict[str, float] | None:
 
 
 def partial_mode_collapse(values: NamedNumbers, history: History) -> dict[str, float] | None:
-    """After a diversity above 0.8, diversity falls below 0.5, or more than a quarter of the images have a duplicate."""
+    """After a diversity above 0.8, diversity falls below 0.5, or more than a quarter of the images have a duplicate.
+
+    Duplicates count after EPOCH_IMAGES too: a run that was never diverse must not look better than one that was.
+    """
     evidence = {
         "diversity": values["diversity"],
         "duplicate_rate": values["duplicate_rate"],
         "max_diversity": history.max_diversity,
     }
-    return (
-        evidence
-        if history.max_diversity > 0.8 and (evidence["diversity"] < 0.5 or evidence["duplicate_rate"] > 0.25)
-        else None
+    was_diverse, has_duplicates = history.max_diversity > 0.8, evidence["duplicate_rate"] > 0.25
+    is_fault = (was_diverse and evidence["diversity"] < 0.5) or (
+        has_duplicates and (was_diverse or history.step >= EPOCH_IMAGES)
     )
+    return evidence if is_fault else None
 
 
 def missing_classes(values: NamedNumbers, history: History) -> dict[str, float] | None:

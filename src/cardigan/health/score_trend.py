@@ -17,6 +17,9 @@ PRIOR_NOISE, MIN_NOISE = 0.05, 0.02
 """Standard deviation of log scores of an unchanged model: before a run has shown its own, and the lower limit."""
 PRIOR_WEIGHT = 4
 """The prior noise counts as this many observations."""
+NOISE_MARGIN = 1.0
+"""How many of its own standard errors (1 / sqrt(observations), as a fraction) the noise estimate is raised by. Few
+observations often miss how noisy a run is, and a run that is noisier than assumed is stopped for nothing."""
 MIN_EVALUATIONS = 4
 """Evaluations before the test can stop a run."""
 ALLOWANCE = 1.0
@@ -56,8 +59,9 @@ class ScoreTrend:
 
     @property
     def noise(self) -> float:
-        """The standard deviation of the log score around its trend, estimated from the run."""
-        return max(MIN_NOISE, statistics.median(self._noise_samples))
+        """The standard deviation of the log score around its trend, estimated from the run, on the safe side."""
+        margin = 1 + NOISE_MARGIN / math.sqrt(len(self._noise_samples))
+        return max(MIN_NOISE, statistics.median(self._noise_samples)) * margin
 
     @property
     def reference(self) -> float:

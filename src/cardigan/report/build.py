@@ -15,6 +15,7 @@ from cardigan.errors import CardiganError
 from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
 from cardigan.files.atomic import write_bytes
+from cardigan.health.status import health_of_run
 from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.protocol import MetricValue, Report
 from cardigan.metrics.reference_loader import load_reference
@@ -22,8 +23,9 @@ from cardigan.models.snapshot import Snapshot, read_snapshot
 from cardigan.objective.losses import find_loss
 from cardigan.overrides import flatten
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
-from cardigan.run.directory import RunDirectory, read_config, read_provenance
+from cardigan.run.directory import RunDirectory, is_locked, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
+from cardigan.run.stopping import resume_command, run_state, state_sentence
 
 MAX_SAMPLE_SHEETS = 6
 PROBABILITY_TITLE = "D's probability that an image is real"
@@ -60,14 +62,21 @@ class Evaluation:
     """The samples nearest to training images, paired with those."""
 
 
-def write_report(run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True) -> Path:
+def write_report(
+    run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True, evaluated: bool = True
+) -> Path:
     """Evaluate the run's generator, write `report.json` and `report.html`, and return the path of the page.
 
     `full` computes every metric and its real baseline on 10,000 samples, which takes a minute or two. Otherwise the
-    quick metrics are computed on 2,000 samples. Raises CardiganError if the folder is not a run.
+    quick metrics are computed on 2,000 samples, or none if `evaluated` is off. Raises CardiganError if the folder is
+    not a run.
     """
-    config = read_config(run)
-    evaluation = evaluate_run(snapshot or read_snapshot(run.path), config, full, run.path)
+    config, snapshot = read_config(run), snapshot or read_snapshot(run.path)
+    evaluation = (
+        evaluate_run(snapshot, config, full, run.path)
+        if evaluated
+        else Evaluation(snapshot.images_seen, {}, NOT_EVALUATED)
+    )
     events = read_events(run.journal)
     if not events:
         raise CardiganError(f"{run.path} has no journal yet: wait for its first step.")
@@ -132,7 +141,7 @@ def _report_page(run: RunDirectory, config: Config, events: Sequence[Event], eva
     provenance = read_provenance(run)
     return ReportPage(
         title=f"Cardigan: {config.recipe}, {run.path.name}",
-        summary=run_summary(events),
+        summary=run_summary(run, config, events),
         samples=[Figure(path.read_bytes(), f"{int(path.stem):,} images") for path in sample_sheets(run)],
         metrics=[
             ReportMetric(
@@ -159,16 +168,22 @@ def fault_text(event: Event) -> str:
     return f"{values.get('name')} at {event.images_seen:,} images: {values.get('message')}. {values.get('advice')}"
 
 
-def run_summary(events: Sequence[Event]) -> dict[str, str]:
+def run_summary(run: RunDirectory, config: Config, events: Sequence[Event]) -> dict[str, str]:
+    """Return the rows at the top of the page: how far the run got, why it stopped, how to continue, its health."""
     last = events[-1]
     scores = {
         event.images_seen: event.values["score"]
         for event in events
-        if event.kind == "checkpoint" and "score" in event.values
+        if event.kind == "checkpoint" and "score" in event.values and event.images_seen > 0
     }
     best = min(scores, key=lambda images_seen: scores[images_seen]) if scores else None
     rows = {"images seen": f"{last.images_seen:,}", "time": f"{last.elapsed_seconds:,.0f} s"}
-    rows["state"] = f"stopped by {last.values['reason']}" if last.kind == "stop" else "training, or killed"
+    state, reason = run_state(last, is_locked(run))
+    rows["state"] = state_sentence(state, reason)
+    if state != "training":
+        command = read_provenance(run).get("command", [])
+        rows["continue"] = resume_command(run.path, command, config, last.images_seen, reason)
+    rows["health"] = health_of_run(events).sentence
     if best is not None:
         rows["best checkpoint"] = f"{best:,} images, score {scores[best]:.2f} (last {scores[max(scores)]:.2f})"
     return rows

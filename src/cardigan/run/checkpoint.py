@@ -1,10 +1,10 @@
-"""Checkpoints: one folder per images_seen, renamed into place when complete and verified by a checksum when read.
+"""Checkpoints: one folder per images_seen, renamed into place when complete and verified by checksums when read.
 
 Knows only named tensors and a few numbers, not what a training state consists of.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
-from cardigan.files.sha256 import file_sha256
+from cardigan.files.sha256 import file_sha256, json_sha256
 from cardigan.files.tensors import read_tensors, write_tensors
 
 NUM_KEPT = 3
@@ -29,6 +29,9 @@ class CheckpointMetadata:
     """The quick score, lower is better. None if this checkpoint was not evaluated."""
     learning_rate_factor: float = 1.0
     """Factor on the config's learning rates from here on. Each rollback halves it."""
+    config_sha256: str = ""
+    """The checksum of the settings and the source that the state was trained with; see `run/integrity.py`."""
+    source_sha256: str = ""
 
 
 def save_checkpoint(
@@ -41,9 +44,7 @@ def save_checkpoint(
         temporary.mkdir(parents=True)
         write_tensors(temporary / "state.safetensors", tensors, header)
         sha256 = file_sha256(temporary / "state.safetensors")
-        atomic.write_bytes(
-            temporary / "state.json", json.dumps({**vars(metadata), "sha256": sha256}, indent=1).encode()
-        )
+        atomic.write_bytes(temporary / "state.json", _state_json(metadata, sha256))
     return path
 
 
@@ -54,8 +55,8 @@ def rollback_to(path: Path, learning_rate_factor: float) -> None:
     again.
     """
     metadata, sha256 = read_checkpoint_metadata(path)
-    updated = {**vars(metadata), "learning_rate_factor": learning_rate_factor, "sha256": sha256}
-    atomic.write_bytes(path / "state.json", json.dumps(updated, indent=1).encode())
+    updated = replace(metadata, learning_rate_factor=learning_rate_factor)
+    atomic.write_bytes(path / "state.json", _state_json(updated, sha256))
     for newer_checkpoint in list_checkpoints(path.parent):
         if int(newer_checkpoint.name) > int(path.name):
             atomic.remove(newer_checkpoint)
@@ -79,29 +80,44 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], CheckpointMeta
 
 
 def read_checkpoint_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
-    """Return the metadata in `state.json` and the checksum of the tensor file."""
+    """Return the metadata in `state.json` and the tensor file's checksum. Raises CardiganError if it is damaged."""
     try:
         values = json.loads((path / "state.json").read_bytes())
-        sha256 = values.pop("sha256")
+        if values.pop("sha256") != json_sha256(values):
+            raise ValueError("changed after it was written")
+        tensors_sha256 = values.pop("tensors_sha256")
         metadata = CheckpointMetadata(**values)
         if not (
             type(metadata.images_seen) is int
             and all(isinstance(number, int | float) for number in _float_fields(metadata))
         ):
             raise TypeError("not numbers")
-        return metadata, sha256
+        return metadata, tensors_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CardiganError(f"Checkpoint {path} is damaged or incomplete (state.json).") from error
+        raise CardiganError(f"Checkpoint {path} is damaged, or was changed by hand (state.json).") from error
+
+
+def _state_json(metadata: CheckpointMetadata, tensors_sha256: str) -> bytes:
+    values = {**vars(metadata), "tensors_sha256": tensors_sha256}
+    return json.dumps({**values, "sha256": json_sha256(values)}, indent=1).encode()
 
 
 def load_latest_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], CheckpointMetadata, list[str]] | None:
-    """Return the newest intact checkpoint and a message for each damaged one skipped, or None if there is none."""
-    messages = []
+    """Return the newest intact checkpoint and a message for each damaged one skipped, or None if there is none.
+
+    Raises CardiganError if all are damaged: a run must not start again from nothing and overwrite them.
+    """
+    messages: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return *read_checkpoint(path), messages
         except CardiganError as error:
             messages.append(f"{error} Using the previous one.")
+    if messages:
+        raise CardiganError(
+            f"No checkpoint in {folder} is intact ({len(messages)} damaged): restore one from a backup, or start again "
+            "with another --out."
+        )
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
+from cardigan.files.sha256 import json_sha256
 from cardigan.overrides import config_diff, from_dict, to_dict
 
 CONFIG_FORMAT = 2
@@ -152,7 +153,8 @@ def lock_for_training(
     content = {"format": CONFIG_FORMAT, "config": to_dict(config), "provenance": provenance}
     if source_metadata and not run.source.exists():
         atomic.write_bytes(run.source, json.dumps(source_metadata, indent=1).encode())
-    atomic.write_bytes(run.config, json.dumps(content, indent=1).encode())
+    # the checksum tells a resume whether somebody has changed the file since (run/integrity.py)
+    atomic.write_bytes(run.config, json.dumps({**content, "sha256": json_sha256(content)}, indent=1).encode())
     return lock
 
 
@@ -244,14 +246,15 @@ def _is_occupied(path: Path, resume: bool) -> bool:
 
 def read_config(run: RunDirectory) -> Config:
     """Return the config of a run. Raises CardiganError if there is none."""
-    return from_dict(_read_config_json(run)["config"])
+    return from_dict(read_config_json(run)["config"])
 
 
 def read_provenance(run: RunDirectory) -> dict[str, Any]:
-    return dict(_read_config_json(run).get("provenance", {}))
+    return dict(read_config_json(run).get("provenance", {}))
 
 
-def _read_config_json(run: RunDirectory) -> dict[str, Any]:
+def read_config_json(run: RunDirectory) -> dict[str, Any]:
+    """Return the content of `config.json`. Raises CardiganError if it is damaged or of another format."""
     try:
         content = json.loads(run.config.read_bytes())
         if not isinstance(content["config"], dict):

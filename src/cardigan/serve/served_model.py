@@ -16,7 +16,7 @@ from cardigan.errors import CardiganError
 from cardigan.exports.anonymize import anonymized
 from cardigan.files.sha256 import file_sha256
 from cardigan.hardware.device import find_device
-from cardigan.hardware.memory import is_out_of_memory
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.latents.sampling import sample_labels, sample_latents, truncate
 from cardigan.models.sampling import CPU_BATCH_SIZE, sample_batch_size
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file

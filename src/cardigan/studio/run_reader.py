@@ -14,8 +14,10 @@ from typing import Any
 from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.figures.layout import DIVIDER, GAP, GridLayout
+from cardigan.health.status import OLD_FRACTION
 from cardigan.overrides import flatten, from_dict
-from cardigan.run.directory import RunDirectory, is_locked, read_config
+from cardigan.run.directory import RunDirectory, is_locked, read_config, read_provenance
+from cardigan.run.stopping import resume_command, run_state, state_sentence
 from cardigan.studio.run_series import RunSeries
 from cardigan.studio.run_summary import RunSummary
 from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
@@ -26,8 +28,6 @@ MAX_SERIES_BYTES = 256 << 20
 MAX_HEADER_BYTES = 16 << 20
 MALFORMED_FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """Errors of reading a weights file that is damaged or of another kind."""
-COMPLETED_REASONS = {"images", "minutes"}
-"""Stop reasons of a run that reached its goal."""
 
 
 class RunReader:
@@ -68,7 +68,9 @@ class RunReader:
         classes, names = class_info(run, config)
         available = checkpoint_images_seen(run)
         scores = {} if is_model_file(run) else dict(self.run_summary(run).scores)
-        best_score = min((scores[images_seen] for images_seen in available if images_seen in scores), default=None)
+        # an untrained network is not the best of anything
+        trained = [images_seen for images_seen in available if images_seen > 0 and images_seen in scores]
+        best_score = min((scores[images_seen] for images_seen in trained), default=None)
         return {
             **summary,
             "settings": flatten(config),
@@ -82,14 +84,25 @@ class RunReader:
                 {
                     "images_seen": images_seen,
                     "score": scores.get(images_seen),
-                    "best": images_seen in scores and scores[images_seen] == best_score,
+                    "best": images_seen in trained and scores[images_seen] == best_score,
                 }
                 for images_seen in available
             ],
             "has_discriminator": bool(available),
             "animation_formats": ["webp", "gif", *(["mp4"] if find_spec("imageio_ffmpeg") else [])],
             "offset": offset,
+            "old_fraction": OLD_FRACTION,
+            "state_sentence": "" if is_model_file(run) else state_sentence(summary["state"], summary["reason"]),
+            "resume_command": None if is_model_file(run) else self._resume_command(run, config, summary),
         }
+
+    def _resume_command(self, run: RunDirectory, config: Config, summary: dict[str, Any]) -> str | None:
+        if summary["state"] in {"training", "unreadable"}:
+            return None
+        command = read_provenance(run).get("command")
+        return resume_command(
+            run.path, command if isinstance(command, list) else [], config, summary["images_seen"], summary["reason"]
+        )
 
     def config(self, run: RunDirectory) -> Config:
         """Return the run's config. Raises CardiganError if it is damaged, NotFound if the run was deleted."""
@@ -163,8 +176,10 @@ class RunReader:
         run_summary = self.run_summary(run)
         with run_summary.lock:
             scores, faults, last_event = run_summary.scores, run_summary.faults, run_summary.last_event
-            best = min(scores, key=lambda pair: pair[1]) if scores else None
-            state, reason = _run_state(run_summary, is_locked(run))
+            # an untrained network is not the best of anything
+            best = min((pair for pair in scores if pair[0] > 0), key=lambda pair: pair[1], default=None)
+            state, reason = run_state(last_event, is_locked(run))
+            health = run_summary.health
             return {
                 "state": state,
                 "reason": reason,
@@ -174,24 +189,11 @@ class RunReader:
                 "latest_score": scores[-1][1] if scores else None,
                 "best_score": best[1] if best else None,
                 "best_score_images_seen": best[0] if best else None,
-                "health": "fatal" if any(is_fatal for _, _, is_fatal in faults) else "warning" if faults else "ok",
-                "fault_names": list(dict.fromkeys(name for _, name, _ in faults)),
+                "health": health.state.replace(" ", "_"),
+                "health_sentence": health.sentence,
+                "fault_names": list(dict.fromkeys(fault.name for fault in faults)),
                 "latest_sheet": run_summary.latest_sheet,
             }
-
-
-def _run_state(run_summary: RunSummary, is_locked: bool) -> tuple[str, str | None]:
-    """Return a run's state and its stop reason."""
-    last_event = run_summary.last_event
-    # after its stop event a run still holds the lock while it writes the report
-    if is_locked and (last_event is None or last_event.kind != "stop"):
-        return "training", None
-    if last_event is None:
-        return "waiting", None
-    if last_event.kind != "stop":
-        return "interrupted", None  # killed, or ended by an error
-    reason = str(last_event.values.get("reason"))
-    return "finished" if reason in COMPLETED_REASONS else "stopped", reason
 
 
 def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
@@ -217,7 +219,8 @@ def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
             "best_score_images_seen": None,
         },
         **{
-            "health": "ok",
+            "health": "unknown",
+            "health_sentence": "",
             "fault_names": [],
             "started_at": _modified_time(run.path / "lock") or _modified_time(run.config),
             "modified_at": modified_at,

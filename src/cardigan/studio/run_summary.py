@@ -6,10 +6,11 @@ Only the last progress line before each other event is parsed, so that thousands
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
+from cardigan.health.status import FoundFault, HealthStatus, health_status
 from cardigan.run.journal import Event, rewind
 from cardigan.studio.journal_tail import PROGRESS_PREFIX, TailReader, finite_number, parse_event
 
@@ -28,8 +29,9 @@ class RunSummary:
     """Images per second of the last progress event."""
     scores: list[tuple[int, float]] = field(default_factory=list)
     """(images_seen, score) of every scored checkpoint, without those that a rollback dropped."""
-    faults: list[tuple[int, str, bool]] = field(default_factory=list)
-    """(images_seen, name, is_fatal) of every fault."""
+    faults: list[FoundFault] = field(default_factory=list)
+    max_diversity: float | None = None
+    """The largest diversity in the lines that were parsed. None if there is none."""
     latest_sheet: int | None = None
     """images_seen of the newest sample sheet."""
     num_samples: int | None = None
@@ -46,6 +48,11 @@ class RunSummary:
         """Number of journal bytes read so far."""
         return self._tail.offset
 
+    @property
+    def health(self) -> HealthStatus:
+        images_seen = self.last_event.images_seen if self.last_event else 0
+        return health_status(images_seen, self.max_diversity, len(self.scores), self.faults)
+
     def update(self) -> None:
         """Read the journal's new lines. A missing journal counts as empty."""
         try:
@@ -57,7 +64,8 @@ class RunSummary:
                     self.faults,
                     self.latest_sheet,
                     self.num_samples,
-                ) = None, None, [], [], None, None
+                    self.max_diversity,
+                ) = None, None, [], [], None, None, None
             if self._tail.size == self._tail.offset:
                 return
             progress = b""
@@ -77,14 +85,18 @@ class RunSummary:
         if event is None:
             return
         self.scores = rewind(self.scores, event, itemgetter(0))
-        self.faults = rewind(self.faults, event, itemgetter(0))
+        self.faults = rewind(self.faults, event, attrgetter("images_seen"))
         score = finite_number(event.values.get("score"))
         if event.kind == "checkpoint" and score is not None and len(self.scores) < MAX_ENTRIES:
             self.scores.append((event.images_seen, score))
         if event.kind == "fault" and len(self.faults) < MAX_ENTRIES:
-            self.faults.append((event.images_seen, str(event.values.get("name")), event.values.get("fatal") is True))
+            is_fatal = event.values.get("fatal") is True
+            self.faults.append(FoundFault(event.images_seen, str(event.values.get("name")), is_fatal))
         if event.kind == "progress":
             self.images_per_second = finite_number(event.values.get("images_per_second"))
+            diversity = finite_number(event.values.get("diversity"))
+            if diversity is not None:
+                self.max_diversity = max(diversity, self.max_diversity or 0.0)
         if event.kind == "samples":
             count = finite_number(event.values.get("num_samples"))
             self.latest_sheet, self.num_samples = (

@@ -33,6 +33,22 @@ class Clock:
         return self.earlier_seconds + time.monotonic() - self.started_at
 
 
+@dataclass(frozen=True)
+class Reserve:
+    """The time that ending a run takes, and what training has already given up for evaluations. In seconds."""
+
+    finish_seconds: float
+    """One more step, the last samples, the last checkpoint, its evaluation and the report."""
+    save_seconds: float
+    """One more step and the last checkpoint, without samples, evaluation and an evaluated report."""
+    evaluation_seconds: float = 0.0
+    """Evaluations since training started."""
+
+
+MIN_TRAINING_FRACTION = 0.5
+"""Training gets at least this fraction of a budget of minutes. Evaluations at the end give way."""
+
+
 @dataclass
 class Budget:
     """The limits of a run, and requests to stop it."""
@@ -43,7 +59,12 @@ class Budget:
     received_signal: str = ""
     stop_request: str = ""
     """patience, failure or rollback, as this process's recorder requests."""
+    training_started_at: float = 0.0
+    """Elapsed seconds when this process started to train."""
     _pending_reason: AsyncMax | None = None
+
+    def start_training(self) -> None:
+        self.training_started_at = self.clock.elapsed_seconds()
 
     @contextmanager
     def signal_handlers(self) -> Iterator[None]:
@@ -70,19 +91,15 @@ class Budget:
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
-    def stop_reason(self, images_seen: int, reserve_seconds: float) -> str:
-        """Return why the run should stop now, or "". `reserve_seconds` is the time that one more step and saving take.
+    def stop_reason(self, images_seen: int, reserve: Reserve) -> str:
+        """Return why the run should stop now, or "".
 
         Every process counts the same images. Processes exchange the other reasons and act on them one step later, so
         that no step waits.
         """
         if self.config.images is not None and images_seen >= self.config.images:
             return self.received_signal if self.process_group.world_size == 1 and self.received_signal else "images"
-        out_of_time = (
-            self.config.minutes is not None
-            and self.clock.elapsed_seconds() + reserve_seconds >= self.config.minutes * 60
-        )
-        reason = self.received_signal or ("minutes" if out_of_time else self.stop_request)
+        reason = self.received_signal or ("minutes" if self._is_out_of_time(reserve) else self.stop_request)
         if self.process_group.world_size == 1:
             return reason
         pending, self._pending_reason = (
@@ -90,6 +107,20 @@ class Budget:
             self.process_group.all_reduce_max_async(STOP_REASONS.index(reason)),
         )
         return STOP_REASONS[pending.result()] if pending is not None else ""
+
+    def _is_out_of_time(self, reserve: Reserve) -> bool:
+        if self.config.minutes is None:
+            return False
+        budget_seconds, elapsed_seconds = self.config.minutes * 60, self.clock.elapsed_seconds()
+        if elapsed_seconds + reserve.save_seconds >= budget_seconds:
+            return True
+        trained_seconds = (
+            self.clock.earlier_seconds + elapsed_seconds - self.training_started_at - reserve.evaluation_seconds
+        )
+        return (
+            elapsed_seconds + reserve.finish_seconds >= budget_seconds
+            and trained_seconds >= MIN_TRAINING_FRACTION * budget_seconds
+        )
 
     def reset(self) -> None:
         """Clear the request. Every process calls this after a rollback."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from cardigan.hardware.memory import is_out_of_memory
+from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.training.inputs import StepInputs, to_device
 from cardigan.training.steps import StepKind
 

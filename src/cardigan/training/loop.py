@@ -13,7 +13,7 @@ from cardigan.config import Config
 from cardigan.data.batches import Batches
 from cardigan.data.prefetch import DataLost, Prefetcher
 from cardigan.run.directory import RunDirectory
-from cardigan.training.budget import Budget
+from cardigan.training.budget import Budget, Reserve
 from cardigan.training.ema import update_ema
 from cardigan.training.finite import nonfinite_error, nonfinite_metrics
 from cardigan.training.inputs import StepInputs, split_microbatches, step_inputs, to_device
@@ -47,7 +47,8 @@ class Trainer:
 def fit(trainer: Trainer, state: TrainState) -> tuple[TrainState, str]:
     """Train until the budget ends. Return the last state and the reason for stopping."""
     process_group, step_seconds = trainer.step_config.devices.process_group, 0.0
-    while (reason := trainer.budget.stop_reason(state.images_seen, step_seconds + _finish_seconds(trainer))) in {
+    trainer.budget.start_training()
+    while (reason := trainer.budget.stop_reason(state.images_seen, _reserve(trainer, step_seconds))) in {
         "",
         "rollback",
     }:
@@ -135,5 +136,6 @@ def set_learning_rates(networks: Networks, config: Config, images_seen: int, fac
                 group["lr"] = learning_rate
 
 
-def _finish_seconds(trainer: Trainer) -> float:
-    return trainer.recorder.finish_seconds() if trainer.recorder is not None else 0.0
+def _reserve(trainer: Trainer, step_seconds: float) -> Reserve:
+    recorder = trainer.recorder
+    return Reserve(step_seconds, step_seconds) if recorder is None else recorder.reserve(step_seconds)

@@ -21,9 +21,10 @@ from cardigan.models.snapshot import Snapshot, read_snapshot, snapshot_metadata,
 from cardigan.objective.losses import find_loss
 from cardigan.run.checkpoint import CheckpointMetadata, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
+from cardigan.run.integrity import config_sha256, source_sha256
 from cardigan.run.journal import Event, Journal
 from cardigan.shapes import Labels, Pixels
-from cardigan.training.budget import Clock
+from cardigan.training.budget import Clock, Reserve
 from cardigan.training.finite import nonfinite_error, nonfinite_values
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.schedule import is_due, learning_rates, step_kind
@@ -33,6 +34,12 @@ from cardigan.training.steps import GENERATOR_METRICS, StepMetrics, metric_names
 PROGRESS_SECONDS = 2.0
 MAX_EVALUATION_FRACTION = 0.1
 """Maximum fraction of a run's time for evaluation. Beyond it checkpoints are not evaluated."""
+MAX_SINGLE_EVALUATION_FRACTION = 1 / 8
+"""If one evaluation takes more than this fraction of a budget of minutes, checkpoints are not evaluated at all."""
+SLOW_FRACTION, NUM_SLOW_READINGS = 0.5, 3
+"""A run is slow if this many consecutive progress lines are below this fraction of the measured throughput."""
+REPORT_EVALUATIONS = 1.5
+"""Duration of an evaluated report, in evaluations."""
 MARGIN_NAMES = {"d_real": "margin_real", "d_fake": "margin_fake"}
 """Metric names for losses without probabilities. The monitor must not interpret these values as probabilities."""
 MAX_PROBE_FRACTION = 0.02
@@ -52,8 +59,11 @@ class Callbacks:
     evaluate: Callable[[Snapshot], dict[str, float]]
     """Called at checkpoints. Returns `score` (lower is better; selects the best checkpoint), `score_standard_error` and
     other metrics."""
-    write_report: Callable[[Snapshot], None]
-    """Called once after the run has stopped and is saved. Writes the report; takes about as long as an evaluation."""
+    evaluation_seconds: Callable[[Snapshot], float]
+    """Returns how long an evaluation is expected to take, measured on a few images."""
+    write_report: Callable[[Snapshot, bool], None]
+    """Called once after the run has stopped and is saved. Writes the report, evaluated if the second argument is true,
+    which takes about as long as an evaluation."""
 
 
 @dataclass
@@ -70,10 +80,12 @@ class Recorder:
     probe: TrainingProbe
     prefetcher: Prefetcher | None = None
     """The source of the data wait time. None if the images are on the device."""
+    measured_throughput: float | None = None
+    """Images per second that were measured before the start and that the choice of settings relies on."""
     sample_seconds: float = 0.5
     """Duration of the last sample grid."""
     checkpoint_seconds: float = 1.0
-    """Duration of a save with evaluation: the last one, or 0.8 times the previous value if that is longer."""
+    """Duration of a save without evaluation: the last one, or 0.8 times the previous value if that is longer."""
     _metric_sums: StepMetrics | None = None
     _step_counts: Counter[str] = field(default_factory=Counter)
     """Steps since the last progress line: all, those with penalties, and those that updated G."""
@@ -82,20 +94,28 @@ class Recorder:
     _next_progress_time: float = 0.0
     _saved_images_seen: int = -1
     _evaluation_seconds: float = 0.0
-    _last_evaluation_seconds: float = 0.0
+    _expected_evaluation_seconds: float = 0.0
+    """Duration of the last evaluation, or an estimate before the first one."""
+    _evaluation_seconds_before_training: float = 0.0
+    _has_noted_skipped_evaluation: bool = False
+    _num_slow_readings: int = 0
     _probe_seconds: float = 0.0
     _journal: Journal = field(init=False)
     _has_probability: bool = field(init=False)
+    _source_sha256: str = field(init=False)
     failure_policy: FailurePolicy = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.run.journal)
         self._has_probability = find_loss(self.config.objective.loss).probability is not None
+        self._source_sha256 = source_sha256(self.run)
         self.failure_policy = FailurePolicy(self.run, self.config)
 
     def start(self, state: TrainState, messages: list[str]) -> None:
         """Record the start. A new run also writes its first samples and checkpoint, which shows early that it can."""
         resumed = state.images_seen > 0
+        if self.config.minutes is not None:
+            self._expected_evaluation_seconds = self.callbacks.evaluation_seconds(self.snapshot(state))
         self.write_event(
             "resume" if resumed else "start", state.images_seen, {"run": str(self.run.path), "messages": messages}
         )
@@ -107,6 +127,9 @@ class Recorder:
             # A budget in minutes needs to know how long the last save will take.
             self.save_checkpoint(state, evaluate=self.config.minutes is not None)
         self._last_progress = (time.monotonic(), state.images_seen)
+        self._evaluation_seconds_before_training = self._evaluation_seconds
+        if not self._fits_budget():
+            self._note_skipped_evaluation()
 
     def after_step(self, state: TrainState, images_before: int, metrics: StepMetrics) -> None:
         """Add one step's metrics. Write progress, samples and a checkpoint if they are due."""
@@ -123,10 +146,14 @@ class Recorder:
             self.save_checkpoint(state, evaluate=True)
 
     def finish(self, state: TrainState, reason: str) -> None:
-        """Save the last state, record why the run stopped and write the report."""
+        """Save the last state, record why the run stopped and write the report. Evaluate only what time allows."""
         if self._saved_images_seen != state.images_seen:
             self.write_samples(state)
-            self.save_checkpoint(state, evaluate=True)
+            seconds_left = self._seconds_left() - self.checkpoint_seconds
+            can_evaluate = seconds_left >= self._expected_evaluation_seconds
+            self.save_checkpoint(state, evaluate=can_evaluate)
+            if not can_evaluate:
+                self._note_skipped_evaluation()
         best = best_checkpoint(self.run.checkpoints) if reason in {"patience", "failure"} else None
         if best is not None:  # the run got worse, so the generator is that of the best checkpoint
             write_snapshot(self.run.generator, read_snapshot(best))
@@ -135,7 +162,10 @@ class Recorder:
             state.images_seen,
             {"reason": reason} if best is None else {"reason": reason, "best_images_seen": int(best.name)},
         )
-        self.callbacks.write_report(self.snapshot(state) if best is None else read_snapshot(best))
+        self.callbacks.write_report(
+            self.snapshot(state) if best is None else read_snapshot(best),
+            self._seconds_left() >= REPORT_EVALUATIONS * self._expected_evaluation_seconds,
+        )
 
     def record_rollback(self, state: TrainState, rolled_back_from: int) -> None:
         """Record a rollback to the best checkpoint and its cause."""
@@ -181,9 +211,31 @@ class Recorder:
                 (self.prefetcher.wait_seconds - self._data_wait_seconds) / max(now - last_time, 1e-9), 3
             )
             self._data_wait_seconds = self.prefetcher.wait_seconds
+        self._note_if_slow(images_per_second)
         self._write_and_check(
             "progress", state, {**fields, **{name: round(value, 6) for name, value in values.items()}}
         )
+
+    def _note_skipped_evaluation(self) -> None:
+        """Tell the user once that checkpoints are not evaluated from here on."""
+        if not self._has_noted_skipped_evaluation:
+            self._has_noted_skipped_evaluation = True
+            self.note(
+                f"an evaluation takes about {self._expected_evaluation_seconds:,.1f} s, too long for what is left of "
+                "the time budget: this checkpoint is not evaluated (cardigan evaluate does it afterwards)"
+            )
+
+    def _note_if_slow(self, images_per_second: float) -> None:
+        """Tell the user once that the run is much slower than the measurement that its settings were chosen by."""
+        if self.measured_throughput is None or self._num_slow_readings == NUM_SLOW_READINGS:
+            return
+        is_slow = images_per_second < SLOW_FRACTION * self.measured_throughput
+        self._num_slow_readings = self._num_slow_readings + 1 if is_slow else 0
+        if self._num_slow_readings == NUM_SLOW_READINGS:
+            self.note(
+                f"slower than measured: {images_per_second:,.0f} images/s instead of {self.measured_throughput:,.0f}; "
+                "other programs may use this machine"
+            )
 
     def _finite_means(self, images_seen: int) -> dict[str, float]:
         """Return the mean metrics since the last progress line. If they are not finite, record that and raise."""
@@ -235,10 +287,15 @@ class Recorder:
     def save_checkpoint(self, state: TrainState, evaluate: bool) -> None:
         """Write a checkpoint and the generator, evaluated if requested and affordable. Remove old checkpoints."""
         self.write_progress(state)  # checks that the metrics are finite before anything is saved
-        started_at = time.monotonic()
         scores = self._evaluate(state) if evaluate else {}
+        started_at = time.monotonic()
         metadata = CheckpointMetadata(
-            state.images_seen, round(self.clock.elapsed_seconds(), 3), scores.get("score"), state.learning_rate_factor
+            state.images_seen,
+            round(self.clock.elapsed_seconds(), 3),
+            scores.get("score"),
+            state.learning_rate_factor,
+            config_sha256(self.config),
+            self._source_sha256,
         )
         save_checkpoint(
             self.run.checkpoints,
@@ -254,9 +311,25 @@ class Recorder:
         )
         self._write_and_check("checkpoint", state, scores)
 
-    def finish_seconds(self) -> float:
-        """Return the expected duration of the last samples, the last save and the report (about 1.5 evaluations)."""
-        return self.sample_seconds + self.checkpoint_seconds + 1.5 * self._last_evaluation_seconds
+    def reserve(self, step_seconds: float) -> Reserve:
+        """Return the expected duration of one more step and of what follows the last one."""
+        save_seconds = step_seconds + self.sample_seconds + self.checkpoint_seconds
+        num_evaluations = REPORT_EVALUATIONS + 1 if self._fits_budget() else 0
+        return Reserve(
+            save_seconds + num_evaluations * self._expected_evaluation_seconds,
+            save_seconds,
+            self._evaluation_seconds - self._evaluation_seconds_before_training,
+        )
+
+    def _seconds_left(self) -> float:
+        return math.inf if self.config.minutes is None else self.config.minutes * 60 - self.clock.elapsed_seconds()
+
+    def _fits_budget(self) -> bool:
+        """Return whether checkpoints can be evaluated within the budget."""
+        return (
+            self.config.minutes is None
+            or self._expected_evaluation_seconds <= MAX_SINGLE_EVALUATION_FRACTION * self.config.minutes * 60
+        )
 
     def snapshot(self, state: TrainState) -> Snapshot:
         return Snapshot(state.ema_generator, self.config, self.spec, state.images_seen)
@@ -293,11 +366,11 @@ class Recorder:
         return values
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
-        if self._evaluation_seconds > MAX_EVALUATION_FRACTION * self.clock.elapsed_seconds():
+        if self._evaluation_seconds > MAX_EVALUATION_FRACTION * self.clock.elapsed_seconds() or not self._fits_budget():
             return {}
         started_at = time.monotonic()
         scores = self.callbacks.evaluate(self.snapshot(state))
         release_memory()  # an evaluation uses other memory blocks than a step, and they would be kept in addition
-        self._last_evaluation_seconds = time.monotonic() - started_at
-        self._evaluation_seconds += self._last_evaluation_seconds
+        self._expected_evaluation_seconds = time.monotonic() - started_at
+        self._evaluation_seconds += self._expected_evaluation_seconds
         return {name: value for name, value in scores.items() if math.isfinite(value)}

@@ -18,6 +18,16 @@ export function ticks(low, high, count) {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
+/** The numbers as text, with as many digits as they need to be different. */
+export function tickLabels(values, format) {
+  let labels = [];
+  for (let digits = 3; digits <= 12; digits++) {
+    labels = values.map((value) => format(value, digits));
+    if (new Set(labels).size === new Set(values).size) break;
+  }
+  return labels;
+}
+
 function logTicks(low, high) {
   const found = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) for (const digit of [1, 2, 5]) found.push(digit * 10 ** power);
@@ -155,7 +165,8 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     ctx.fillStyle = ink;
     ctx.textBaseline = "middle";
     ctx.textAlign = "right";
-    for (const value of view.log ? logTicks(...range) : ticks(range[0], range[1], 4)) {
+    const up = view.log ? logTicks(...range) : ticks(range[0], range[1], 4), upLabels = tickLabels(up, formatCompact);
+    for (const [index, value] of up.entries()) {
       const at = Math.round(y(value)) + 0.5;
       if (at < TOP - 2 || at > HEIGHT - BOTTOM + 2) continue;
       ctx.strokeStyle = rule;
@@ -163,13 +174,14 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
       ctx.moveTo(LEFT, at);
       ctx.lineTo(width - RIGHT, at);
       ctx.stroke();
-      ctx.fillText(Math.abs(value) >= 1e4 ? formatCompact(value) : formatNumber(value), LEFT - 6, at);
+      ctx.fillText(upLabels[index], LEFT - 6, at);
     }
     ctx.textBaseline = "alphabetic";
     ctx.textAlign = "center";
     const along = ticks(from, to, Math.max(2, Math.floor(width / 72)));
-    for (const value of along) {
-      const words = view.axis === "seconds" ? formatElapsed(value) : formatCompact(value);
+    const alongLabels = tickLabels(along, view.axis === "seconds" ? formatElapsed : formatCompact);
+    for (const [index, value] of along.entries()) {
+      const words = alongLabels[index];
       const half = ctx.measureText(words).width / 2;
       ctx.fillText(words, Math.min(width - RIGHT - half, Math.max(LEFT + half, x(value))), HEIGHT - 6);
     }
@@ -318,10 +330,11 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
   };
 }
 
-export function formatElapsed(seconds) {
-  if (seconds < 120) return `${Math.round(seconds)} s`;
-  if (seconds < 7200) return `${Number((seconds / 60).toPrecision(3))} min`;
-  return `${Number((seconds / 3600).toPrecision(3))} h`;
+/** With 3 digits seconds are whole; more digits are decimals. */
+export function formatElapsed(seconds, digits = 3) {
+  if (seconds < 120) return `${Number(seconds.toFixed(digits - 3))} s`;
+  if (seconds < 7200) return `${Number((seconds / 60).toPrecision(digits))} min`;
+  return `${Number((seconds / 3600).toPrecision(digits))} h`;
 }
 
 /** Index of the last number in a list, -1 if there is none. */

@@ -31,10 +31,10 @@ export function formatNumber(value) {
 }
 
 /** 250048 -> 250 k. */
-export function formatCompact(value) {
+export function formatCompact(value, digits = 3) {
   const size = Math.abs(value);
   const [divisor, unit] = size >= 1e9 ? [1e9, " G"] : size >= 1e6 ? [1e6, " M"] : size >= 1e4 ? [1e3, " k"] : [1, ""];
-  return Number((value / divisor).toPrecision(3)) + unit;
+  return Number((value / divisor).toPrecision(digits)) + unit;
 }
 
 export function formatDuration(seconds) {

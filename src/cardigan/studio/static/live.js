@@ -1,6 +1,6 @@
 // The current state of one run: samples next to real images, health, curves.
 import { address, json, latestOnly, fetchImage } from "./api.js";
-import { h, notice, formatNumber, announce, segmented, slider, formatInteger, stopReasonText } from "./dom.js";
+import { h, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
 import { lineChart, nearestIndex } from "./chart.js";
 import { imageCanvas, gridSize, paintSheetHalf } from "./images.js";
 import { reproduce } from "./reproduce.js";
@@ -24,7 +24,7 @@ const CHARTS = [
 ];
 /** Health metrics: [series, label, meaning]. */
 const HEALTH_METRICS = [
-  ["diversity", "diversity", "1: as diverse as real images"], ["duplicate_rate", "duplicate rate", "0 is good, 0.25 is a mode collapse"],
+  ["diversity", "diversity", "1: as diverse as real images"], ["duplicate_rate", "duplicate rate", "0: all images differ; above 0.25: a mode collapse"],
   ["d_fake", "D's probability for generated", "0: D wins easily; 0.5: D cannot tell"], ["holdout_gap", "holdout gap", "above 0.5: D has memorized its images"],
   ["nearest_distance_ratio", "nearest distance ratio", "below 0.5: G copies training images"],
 ];
@@ -77,9 +77,13 @@ function sheets(id, run, signal) {
 /** The diagnosis: faults, the metrics that show them, and advice. */
 function healthElements(run, faults, last) {
   const known = [...new Map(faults.map((fault) => [fault.name, fault])).values()].reverse();
-  const title = { ok: "No problems found", warning: "Warning", fatal: "Fatal problem" }[run.health] ?? run.health;
-  const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title)];
-  const metrics = h("dl", { class: "health-metrics" }, HEALTH_METRICS.filter(([name]) => last(name) !== null).map(([name, label, meaning]) => h("div", {}, h("dt", {}, label), h("dd", {}, formatNumber(last(name))), h("dd", {}, meaning))));
+  const title = { too_early: "Too early to say", nothing_found: "No fault found", warning: "Warning", fatal: "Fatal fault" }[run.health] ?? run.health;
+  const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title), h("p", {}, run.health_sentence ?? "")];
+  const metric = ([name, label, meaning]) => {
+    const { value, at } = last(name), old = at < (1 - run.old_fraction) * run.images_seen;
+    return h("div", { class: old ? "old" : null }, h("dt", {}, label), h("dd", {}, formatNumber(value)), h("dd", {}, `at ${formatInteger(at)} images${old ? ", old" : ""}. ${meaning}`));
+  };
+  const metrics = h("dl", { class: "health-metrics" }, HEALTH_METRICS.filter(([name]) => last(name) !== null).map(metric));
   if (!known.length)
     return [...head, h("p", {}, run.state === "training"
       ? "Losses, gradients, the diversity of the images and D's logits on holdout images are checked every two seconds."
@@ -93,7 +97,8 @@ function healthElements(run, faults, last) {
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 /** A fault's message as a sentence. A damaged line may have none. */
 const sentence = (words) => (typeof words === "string" && words ? `${capital(words)}.` : "");
-const stopReason = (run) => (run.state !== "training" && run.reason ? h("p", { class: "stop-reason" }, `Stop reason: ${stopReasonText(run.reason)}.`) : "");
+/** Why a run is not training, and the command that continues it. */
+const stopReason = (run) => (run.state !== "training" && run.state_sentence ? h("div", { class: "stop-reason" }, h("p", {}, `${run.state_sentence}.`), run.resume_command && h("p", {}, "Continue it with:"), run.resume_command && h("pre", { class: "code" }, run.resume_command)) : "");
 
 function createCurves({ id, state, signal, charts }) {
   let data = { images_seen: [], elapsed_seconds: [], series: {}, scores: [], faults: [], events: [], num_readings: 0, is_downsampled: false }, appended = 0, notifyFaults = () => {};
@@ -180,6 +185,10 @@ function createCurves({ id, state, signal, charts }) {
     segmented("Vertical axis", [["", "linear"], ["1", "log"]], state.get("log", ""), (value) => set({ log: value })),
     segmented("Horizontal axis", [["images", "by images"], ["seconds", "by time"]], state.get("axis", "images"), (value) => set({ axis: value === "images" ? null : value })),
     amount, h("span", { class: "push" }), reset, h("a", { class: "button small", href: address("/api/curves.csv", { run: id }), download: "" }, "CSV"));
-  const last = (name) => data.series[name]?.mean.findLast((value) => value !== null) ?? null;
+  /** The last value of a metric, and the images seen when it was taken. */
+  const last = (name) => {
+    const index = data.series[name]?.mean.findLastIndex((value) => value !== null) ?? -1;
+    return index < 0 ? null : { value: data.series[name].mean[index], at: Math.round(data.images_seen[index]) };
+  };
   return { toolbar, read, append, last, faults: () => data.faults, onFaults: (listener) => (notifyFaults = listener), redraw: () => chartsByTitle.forEach((chart) => chart.draw()) };
 }

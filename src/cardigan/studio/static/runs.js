@@ -5,14 +5,14 @@ import { imageCanvas, gridSize, layoutOf, paint } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
 const MAX_COMPARED = 4, PAGE_SIZE = 200;
-const SEVERITY = { ok: 0, warning: 1, fatal: 2 };
+const SEVERITY = { nothing_found: 0, too_early: 1, warning: 2, fatal: 3 };
 const COLUMNS = [
   ["name", "Run", (run) => run.id.toLowerCase()], ["state", "State", (run) => run.state], ["recipe", "Recipe", (run) => run.recipe ?? ""],
   ["images", "Images", (run) => run.images_seen, "number"], ["speed", "Images / s", (run) => run.images_per_second, "number"],
-  ["score", "Best score", (run) => run.best_score, "number"], ["health", "Health", (run) => SEVERITY[run.health] ?? 3], ["age", "Changed", (run) => -run.modified_at, "number"],
+  ["score", "Best score", (run) => run.best_score, "number"], ["health", "Health", (run) => SEVERITY[run.health] ?? 4], ["age", "Changed", (run) => -run.modified_at, "number"],
 ];
 const link = (id, view) => `#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`;
-const searchText = (run) => [run.id, run.recipe, run.source, run.state.replaceAll("_", " "), run.health, ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
+const searchText = (run) => [run.id, run.recipe, run.source, run.state.replaceAll("_", " "), run.health.replaceAll("_", " "), ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
 
 export async function runs({ host, signal, state }) {
   let all = [], showAll = false;
@@ -116,7 +116,7 @@ export async function runs({ host, signal, state }) {
         [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
         [formatInteger(fresh.images_seen), fresh.state === "training" ? goal : ""], [formatNumber(fresh.images_per_second)],
         [formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}`) : ""],
-        [h("span", { class: `health ${fresh.health}` }, fresh.health), h("small", {}, [...new Set(fresh.fault_names ?? [])].join(", "))],
+        [h("span", { class: `health ${fresh.health}` }, fresh.health.replaceAll("_", " ")), h("small", {}, [...new Set(fresh.fault_names ?? [])].join(", "))],
         [fresh.modified_at ? formatAge(fresh.modified_at) : "–"],
       ]);
       if (visible) thumbnail();
@@ -164,7 +164,7 @@ export async function compare({ host, signal, state }) {
       trouble.hidden = true;
       paint(canvas, bitmap);
     }, (error) => ((trouble.textContent = error.message), (trouble.hidden = false)));
-    const facts = [["images", formatInteger(run.images_seen)], ["best score", formatNumber(run.best_score)], ["images / s", formatNumber(run.images_per_second)], ["health", run.health]];
+    const facts = [["images", formatInteger(run.images_seen)], ["best score", formatNumber(run.best_score)], ["images / s", formatNumber(run.images_per_second)], ["health", run.health.replaceAll("_", " ")]];
     return {
       draw,
       element: h("section", { class: "run-column" }, h("h2", {}, h("a", { href: link(run.id, "live") }, run.id)), h("div", { class: "image-frame" }, canvas), trouble,
