@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from cardigan.config import Config
 from cardigan.data.builtin import BUILTIN_DATASETS
-from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config
+from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config, source_facts
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.torch_dataset import torch_dataset_reader
 from cardigan.data.reader import Reader
@@ -45,12 +45,12 @@ from cardigan.run.provenance import provenance
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import cuda_graph_step
 from cardigan.training.devices import Devices, open_devices
-from cardigan.training.distributed import ProcessGroup, rank, world_size
+from cardigan.training.distributed import ProcessGroup, ProcessLost, job_id, rank, world_size
 from cardigan.training.loop import Trainer, fit, make_step
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.recorder import Recorder
 from cardigan.training.schedule import step_kinds
-from cardigan.training.state import TrainState, load_state_tensors
+from cardigan.training.state import TrainState, load_state_tensors, state_tensors
 
 RUNS_FOLDER = Path("runs")
 
@@ -124,7 +124,11 @@ def run_training(
                 if reader is None and not is_shards(name):
                     reader = reader_from_config(settings.data)
                 settings, reasons = _auto_config(
-                    settings, {*explicit_settings, *budget}, reader, recipe not in (None, GENERIC_RECIPE)
+                    settings,
+                    {*explicit_settings, *budget},
+                    reader,
+                    recipe not in (None, GENERIC_RECIPE),
+                    _run_facts(run, resume),
                 )
         elif config is None and recipe is None:
             settings, reasons = auto_augmentation(settings, set(explicit_settings))
@@ -156,10 +160,10 @@ def _name_and_reader(
 
 
 def _auto_config(
-    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
+    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool, facts: dict[str, str]
 ) -> tuple[Config, list[str]]:
     """Return settings chosen for these images and this machine, and the reasons. The main process chooses for all."""
-    devices = open_devices(config)
+    devices = open_devices(config, facts)
     single_process_devices = replace(devices, process_group=ProcessGroup())
     throughputs: dict[Config, float] = {}
 
@@ -184,6 +188,11 @@ def _auto_config(
         devices.process_group.destroy()
         raise
     return from_dict(values), reasons
+
+
+def _run_facts(run: RunDirectory, resume: bool) -> dict[str, str]:
+    """Return what all processes must see alike of the run to resume: one that does not see it would start again."""
+    return {f"the run {run.path}": "there" if run.config.exists() else "not there"} if resume else {}
 
 
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
@@ -262,27 +271,35 @@ def _train_once(
     start_messages: list[str],
 ) -> Run:
     # All errors of the config are raised before the run directory is touched.
-    devices = open_devices(config)
-    try:
+    devices = open_devices(config, _run_facts(run, resume))
+    process_group = devices.process_group
+    with process_group.membership():
         build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
         spec = build.build_spec(config, datasets.train)
         state = build.build_state(config, spec, devices)
+        process_group.check_agreement(source_facts(datasets) if world_size() > 1 else {})
+        process_group.check_same_tensors(state_tensors(state))
         step_config = build.build_step_config(config, devices)
         build.check_all_labeled(config, datasets)
         batches, prefetcher = build.build_batches(config, datasets, devices)
-        run = RunDirectory(Path(devices.process_group.broadcast(str(run.path))))
-        made_by = provenance(sys.argv, devices.device, devices.arithmetic)
-        changes = _arithmetic_changes(run, devices) if resume and devices.process_group.is_main else []
-        lock = devices.process_group.on_main_process(
+        run = RunDirectory(Path(process_group.broadcast(str(run.path))))
+        made_by = {**provenance(sys.argv, devices.device, devices.arithmetic), **_machine_facts()}
+        changes = _machine_changes(run, devices) if resume and process_group.is_main else []
+        lock = process_group.on_main_process(
             lambda: lock_for_training(run, config, made_by, resume, datasets.source_fingerprint)
         )
+        recorder = None
         try:
             state, messages, clock = _load_latest_checkpoint(run, state, clock) if resume else (state, [], clock)
-            budget = Budget(config, devices.process_group, clock)
+            if resume:
+                process_group.check_agreement(
+                    {f"images_seen of the last checkpoint in {run.path}": f"{state.images_seen}"}
+                )
+                process_group.check_same_tensors(state_tensors(state))
+            budget = Budget(config, process_group, clock)
             with budget.signal_handlers(), keep_freed_memory():
-                recorder = None
-                if devices.process_group.is_main:
+                if process_group.is_main:
                     holdout = None if datasets.holdout is None else datasets.holdout.to(devices.device)
                     callbacks, probe = (
                         build.build_callbacks(config, batches, run, holdout),
@@ -291,31 +308,49 @@ def _train_once(
                     recorder = Recorder(run, config, spec, clock, callbacks, on_event, probe, prefetcher)
                     recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
                 step, on_note = make_step(state, batches, step_config), None if recorder is None else recorder.note
-                run_step = cuda_graph_step(
-                    step, devices.device, devices.process_group.world_size, step_kinds(config), on_note
-                )
+                run_step = cuda_graph_step(step, devices.device, process_group.world_size, step_kinds(config), on_note)
                 state, reason = fit(
                     Trainer(config, batches, step_config, run_step, budget, recorder, run, prefetcher), state
                 )
+        except ProcessLost as error:
+            if recorder is not None:
+                recorder.note(str(error))
+            raise
         finally:
             if prefetcher is not None:
                 prefetcher.close()
             if lock is not None:
                 release_lock(lock)
-    finally:
-        devices.process_group.destroy()
     return Run(run.path, config, state.images_seen, reason)
 
 
-def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
-    """Return one message if the run was computed in another arithmetic so far, else an empty list."""
-    before = read_provenance(run).get("arithmetic") if run.config.exists() else None
-    if before in (None, devices.arithmetic):
-        return []
-    return [
-        f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, "
-        f"on {devices.device}: the result will not be bit-identical to a run in {before} only (--precision)"
-    ]
+def _machine_changes(run: RunDirectory, devices: Devices) -> list[str]:
+    """Return messages about what changes the bits of the result, if the run was trained with it so far."""
+    before = read_provenance(run) if run.config.exists() else {}
+    now = _machine_facts()
+    arithmetic, threads, processes = (before.get(name) for name in ("arithmetic", "num_threads", "num_processes"))
+    messages = []
+    if arithmetic not in (None, devices.arithmetic):
+        messages.append(
+            f"the networks were computed in {arithmetic} so far and are computed in {devices.arithmetic} from here on, "
+            f"on {devices.device}: the result will not be bit-identical to a run in {arithmetic} only (--precision)"
+        )
+    if threads not in (None, torch.get_num_threads()) and devices.device.type == "cpu":
+        messages.append(
+            f"trained with {threads} threads per process so far and with {torch.get_num_threads()} from here on: sums "
+            f"are rounded differently, so the result will not be bit-identical (OMP_NUM_THREADS={threads} keeps it)"
+        )
+    if processes not in (None, now["num_processes"]):
+        messages.append(
+            f"trained by {processes} process{'' if processes == 1 else 'es'} so far and by {now['num_processes']} from "
+            "here on: the images are the same in the same order, but sums are rounded differently"
+        )
+    return messages
+
+
+def _machine_facts() -> dict[str, Any]:
+    """Return what a run remembers of its processes, next to its provenance."""
+    return {"num_processes": world_size(), "job": job_id()}
 
 
 def _open_datasets(

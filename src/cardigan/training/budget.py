@@ -20,6 +20,10 @@ STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIG
 If processes have different reasons, the last in this list applies.
 """
 
+MAX_INTERVAL = 16
+INTERVAL_SECONDS = 1.0
+"""Processes exchange their reasons for stopping after this many steps, or this much time if steps are slow."""
+
 
 @dataclass
 class Clock:
@@ -43,7 +47,10 @@ class Budget:
     received_signal: str = ""
     stop_request: str = ""
     """patience, failure or rollback, as this process's recorder requests."""
-    _pending_reason: AsyncMax | None = None
+    _pending: AsyncMax | None = None
+    _interval: int = 1
+    """Steps between two exchanges of the reasons."""
+    _steps_left: int = 0
 
     @contextmanager
     def signal_handlers(self) -> Iterator[None]:
@@ -70,30 +77,43 @@ class Budget:
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
-    def stop_reason(self, images_seen: int, reserve_seconds: float) -> str:
-        """Return why the run should stop now, or "". `reserve_seconds` is the time that one more step and saving take.
+    def stop_reason(self, images_seen: int, step_seconds: float, finish_seconds: float) -> str:
+        """Return why the run should stop now, or "". Saving takes `finish_seconds`.
 
-        Every process counts the same images. Processes exchange the other reasons and act on them one step later, so
-        that no step waits.
+        Every process counts the same images. They exchange the other reasons every few steps (`MAX_INTERVAL`, less if
+        that takes longer than `INTERVAL_SECONDS`) and act on them one step later, so that no step waits. Only the main
+        process's clock counts.
         """
+        is_single = self.process_group.world_size == 1
         if self.config.images is not None and images_seen >= self.config.images:
-            return self.received_signal if self.process_group.world_size == 1 and self.received_signal else "images"
+            return self.received_signal if is_single and self.received_signal else "images"
+        if is_single:
+            return self._own_reason(step_seconds + finish_seconds)
+        if self._pending is not None:
+            (reason, milliseconds), self._pending = self._pending.results(), None
+            self._interval = max(1, min(MAX_INTERVAL, round(INTERVAL_SECONDS * 1000 / max(1, milliseconds))))
+            self._steps_left = self._interval - 1
+            return STOP_REASONS[reason]
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            return ""
+        own_reason = self._own_reason((self._interval + 1) * step_seconds + finish_seconds)
+        self._pending = self.process_group.all_reduce_max_async(
+            STOP_REASONS.index(own_reason), round(1000 * step_seconds)
+        )
+        return ""
+
+    def _own_reason(self, reserve_seconds: float) -> str:
         out_of_time = (
             self.config.minutes is not None
+            and self.process_group.is_main
             and self.clock.elapsed_seconds() + reserve_seconds >= self.config.minutes * 60
         )
-        reason = self.received_signal or ("minutes" if out_of_time else self.stop_request)
-        if self.process_group.world_size == 1:
-            return reason
-        pending, self._pending_reason = (
-            self._pending_reason,
-            self.process_group.all_reduce_max_async(STOP_REASONS.index(reason)),
-        )
-        return STOP_REASONS[pending.result()] if pending is not None else ""
+        return self.received_signal or ("minutes" if out_of_time else self.stop_request)
 
     def reset(self) -> None:
         """Clear the request. Every process calls this after a rollback."""
         self.stop_request = ""
-        if self._pending_reason is not None:
-            self._pending_reason.result()
-            self._pending_reason = None
+        if self._pending is not None:
+            self._pending.results()
+            self._pending = None
