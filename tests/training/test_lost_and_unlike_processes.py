@@ -198,3 +198,39 @@ def test_process_that_cannot_see_the_run_does_not_start_again(tmp_path, monkeypa
     assert code == other == 2
     assert "the run run is not there in process 1" in errors and not other_errors
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+NORMALIZED = """
+from cardigan.training.distributed import SyncBatchNorm2d
+import torch.distributed
+group = join()
+calls, all_reduce = [], torch.distributed.all_reduce
+def counted(*arguments, **options):
+    calls.append(1)
+    return all_reduce(*arguments, **options)
+torch.distributed.all_reduce = counted
+def derivatives(layer, images):
+    images.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(layer(images).sin().sum(), images, create_graph=True)
+    num_calls = len(calls)
+    (second,) = torch.autograd.grad(gradient.square().sum(), images)
+    return num_calls, gradient.detach(), second
+generator = torch.Generator().manual_seed(0)
+images = 50 + torch.randn(8, 3, 40, 40, generator=generator) * torch.tensor([1.0, 2.0, 0.5])[:, None, None]
+whole, parts = torch.nn.BatchNorm2d(3), SyncBatchNorm2d(3)
+_, *expected = derivatives(whole, images.clone())
+num_calls, *found = derivatives(parts, images[4 * rank : 4 * rank + 4].clone())
+print(num_calls)
+pairs = [*zip(expected, found), (whole.running_mean, parts.running_mean), (whole.running_var, parts.running_var)]
+for one, two in pairs:
+    one = one[4 * rank : 4 * rank + 4] if one.ndim == 4 else one
+    print(float((one - two).norm() / one.norm()))
+group.destroy()
+"""
+
+
+def test_batch_norm_takes_one_collective_per_pass_and_equals_one_process():
+    for code, output, errors in run_two(NORMALIZED):
+        assert code == 0, errors
+        num_calls, *differences = map(float, output.split())
+        assert num_calls == 2 and len(differences) == 4 and max(differences) < 1e-5, output

@@ -45,7 +45,7 @@ from cardigan.run.provenance import provenance
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import cuda_graph_step
 from cardigan.training.devices import Devices, open_devices
-from cardigan.training.distributed import ProcessGroup, ProcessLost, job_id, rank, world_size
+from cardigan.training.distributed import ProcessGroup, ProcessLost, is_restarted, job_id, rank, world_size
 from cardigan.training.loop import Trainer, fit, make_step
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.recorder import Recorder
@@ -102,6 +102,7 @@ def run_training(
     if explicit_settings.get("data.labels"):
         explicit_settings["data.labels"] = absolute_labels(explicit_settings["data.labels"])
     settings = override(settings, explicit_settings)
+    resume = resume or _is_restart_of(settings, None if out is None else Path(out))
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
         if resume and run.config.exists():
@@ -192,12 +193,32 @@ def _auto_config(
 
 def _run_facts(run: RunDirectory, resume: bool) -> dict[str, str]:
     """Return what all processes must see alike of the run to resume: one that does not see it would start again."""
-    return {f"the run {run.path}": "there" if run.config.exists() else "not there"} if resume else {}
+    facts = {"--resume": "on" if resume else "off"}
+    return {**facts, f"the run {run.path}": "there" if run.config.exists() else "not there"} if resume else facts
 
 
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
     """Return the config with this budget instead of its own, if one is given."""
     return config if images is None and minutes is None else replace(config, images=images, minutes=minutes)
+
+
+def _run_name(config: Config) -> str:
+    is_builtin = config.data.source in BUILTIN_DATASETS
+    return config.recipe if is_builtin else default_run_name(config.data.source) or config.recipe
+
+
+def _is_restart_of(config: Config, out: Path | None) -> bool:
+    """Return whether torchrun restarted this process (--max-restarts) after its job had begun this run.
+
+    Such a process resumes by itself. A run of another job still needs --resume.
+    """
+    if not is_restarted():
+        return False
+    try:
+        run = latest_run(RUNS_FOLDER, _run_name(config)) if out is None else RunDirectory(out)
+        return read_provenance(run).get("job") == job_id()
+    except CardiganError:  # there is no such run yet
+        return False
 
 
 @contextmanager
@@ -206,11 +227,7 @@ def _run_directory(config: Config, out: Path | None, resume: bool) -> Iterator[R
 
     A new directory without a given name is reserved at once, so that two runs started in the same second differ.
     """
-    name = (
-        config.recipe
-        if config.data.source in BUILTIN_DATASETS
-        else default_run_name(config.data.source) or config.recipe
-    )
+    name = _run_name(config)
     if out is not None:
         yield RunDirectory(out)
     elif resume:

@@ -23,6 +23,9 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import distributed, nn
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.functional import pad
 
 from cardigan.checks import nearest_divisor
 from cardigan.config import Config
@@ -261,7 +264,7 @@ def init_process_group(config: Config, device: torch.device) -> ProcessGroup:
 class Session:
     """What this process shares with the others while a run lasts: the store and the signs of life."""
 
-    store: distributed.Store
+    store: Store
     heartbeat: Heartbeat
     num_checks: int = 0
     is_broken: bool = False
@@ -309,19 +312,19 @@ def _join(device: torch.device, timeout_seconds: float) -> Session:
     timeout = timedelta(seconds=seconds)
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        store, this_rank, num_processes = next(distributed.rendezvous("env://", timeout=timeout))
+        store, this_rank, num_processes = next(rendezvous("env://", timeout=timeout))
     except (RuntimeError, ValueError) as error:
         raise CardiganError(
             f"Process {rank()} ({socket.gethostname()}) cannot reach the main process at {address} within "
             f"{seconds:g} seconds ({first_line(error)}): `cardigan doctor --nodes` on both hosts shows why."
         ) from error
     prefix = f"cardigan/{next(_NUM_JOINS)}"
-    hosts = _exchange_hosts(distributed.PrefixStore(prefix, store), this_rank, num_processes, seconds)
-    heartbeat_store = distributed.TCPStore(
+    hosts = _exchange_hosts(PrefixStore(prefix, store), this_rank, num_processes, seconds)
+    heartbeat_store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
     )
     heartbeat = Heartbeat(
-        distributed.PrefixStore(prefix, heartbeat_store),
+        PrefixStore(prefix, heartbeat_store),
         this_rank,
         hosts,
         timeout_seconds,
@@ -345,10 +348,10 @@ def _join(device: torch.device, timeout_seconds: float) -> Session:
     for group in (distributed.group.WORLD, _gloo_group()):
         distributed.distributed_c10d._set_pg_timeout(COLLECTIVE_TIMEOUT, group)
     heartbeat.start()
-    return Session(distributed.PrefixStore(prefix, store), heartbeat)
+    return Session(PrefixStore(prefix, store), heartbeat)
 
 
-def _exchange_hosts(store: distributed.Store, this_rank: int, num_processes: int, seconds: float) -> list[str]:
+def _exchange_hosts(store: Store, this_rank: int, num_processes: int, seconds: float) -> list[str]:
     """Return the host of every process. Raises CardiganError, in every process, that names those that are missing."""
     announce(store, this_rank)
     keys = [f"host/{each}" for each in range(num_processes)]
@@ -381,7 +384,7 @@ def _exchange_hosts(store: distributed.Store, this_rank: int, num_processes: int
     return hosts
 
 
-def _appear(store: distributed.Store, keys: list[str], seconds: float = math.inf) -> bool:
+def _appear(store: Store, keys: list[str], seconds: float = math.inf) -> bool:
     """Wait for keys in the store and return whether all have appeared in time."""
     deadline = time.monotonic() + seconds
     while not store.check(keys):
@@ -510,10 +513,16 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         values = input.float()
-        count = values.numel() // values.shape[1] * distributed.get_world_size()
-        mean = _all_reduce_sum(values.sum((0, 2, 3))) / count
+        num_processes = distributed.get_world_size()
+        count = values.numel() // values.shape[1] * num_processes
+        own_mean = values.mean((0, 2, 3))
+        own = torch.stack([own_mean, (values - own_mean[:, None, None]).square().mean((0, 2, 3))])
+        # Every process fills its own row, so that one sum exchanges all means and variances without rounding them.
+        rows = pad(own[None], (0, 0, 0, 0, distributed.get_rank(), num_processes - distributed.get_rank() - 1))
+        means, variances = _all_reduce_sum(rows).unbind(1)
+        mean = means.mean(0)
         centered = values - mean[:, None, None]
-        variance = _all_reduce_sum(centered.square().sum((0, 2, 3))) / count
+        variance = variances.mean(0) + (means - mean).square().mean(0)
         self._update_running_stats(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
