@@ -55,6 +55,12 @@ def _diagnose(argv: list[str]) -> int:
     return diagnose.main(argv)
 
 
+def _doctor(argv: list[str]) -> int:
+    from cardigan.cli import doctor
+
+    return doctor.main(argv)
+
+
 def _info(argv: list[str]) -> int:
     from cardigan.cli import info
 
@@ -134,6 +140,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (_export, "export a generator as safetensors, onnx, pt2, html or samples, with a card"),
     "studio": (_studio, "view runs in the browser, during or after training; explore the model"),
     "serve": (_serve, "serve a model's images over HTTP to many clients"),
+    "doctor": (_doctor, "find out why the nodes of a run cannot reach each other"),
     "info": (_info, "describe a run or a model"),
     "recipes": (_recipes, "list the recipes, with expected times and scores"),
 }
@@ -142,7 +149,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 def main() -> None:
     """Run this process's command line and exit.
 
-    Exit codes: 0 success, 1 untrainable source (`check`), 2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    Exit codes: 0 success, 1 untrainable source (`check`) or failed check (`doctor`),
+    2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     sys.exit(run(sys.argv[1:]))
 
