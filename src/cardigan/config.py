@@ -36,6 +36,7 @@ RESUMABLE_FIELDS = frozenset(
         "gradient_accumulation",
         "data.cache",
         "data.num_workers",
+        "process_timeout_seconds",
     }
 )
 """Settings that resume may change: how long, where, in how much memory and how closely watched a run is. Weights
@@ -355,6 +356,9 @@ class Config:
     all_reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of the gradients that processes exchange. bf16 halves the traffic and rounds them. A single process never
     rounds."""
+    process_timeout_seconds: float = 60.0
+    """End the run when a process of it has given no sign of life for this long. Evaluating and saving do not
+    count."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps. auto takes the fastest present."""
     checkpoint_every_images: int = 50_000
@@ -378,6 +382,12 @@ class Config:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2^63")
+        require(
+            1 <= self.process_timeout_seconds < 86_400,
+            "process_timeout_seconds",
+            self.process_timeout_seconds,
+            "1 second to a day",
+        )
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
         require(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "a positive number")

@@ -44,6 +44,36 @@ def test_samples_can_be_trained_on_with_labels(file, tmp_path):
     assert cardigan.load(run.path).snapshot.spec.num_classes == len(set(expected))
 
 
+def test_parts_are_disjoint_and_make_up_the_whole(tmp_path):
+    from cardigan.cli.main import run
+    from cardigan.models.snapshot import write_snapshot
+
+    model = tmp_path / "generator.safetensors"
+    write_snapshot(model, random_snapshot(classes=3))
+    words = ["export", str(model), "--format", "samples", "--samples", "11", "--seed", "4"]
+    assert run([*words, "--out", str(tmp_path / "all.npz")]) == 0
+    for part in (1, 2, 3):
+        assert run([*words, "--part", f"{part}/3", "--out", str(tmp_path / f"{part}.npz")]) == 0
+    whole, *parts = [np.load(tmp_path / f"{name}.npz") for name in ("all", "1", "2", "3")]
+    for name in ("images", "labels"):
+        assert np.array_equal(whole[name], np.concatenate([part[name] for part in parts]))
+    words = ["sample", str(model), "-n", "11", "--seed", "4", "--part", "2/3", "--label", "1"]
+    assert run([*words, "--out", str(tmp_path / "part")]) == 0
+    assert sorted(path.name for path in (tmp_path / "part").iterdir()) == [
+        f"{number:06d}.png" for number in range(3, 7)
+    ]
+    expected = cardigan.load(model).sample(11, seed=4, labels=1)[3:7]
+    assert np.array_equal(cardigan.load(model).sample(4, seed=4, labels=1, first=3), expected)
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/12", "a/b"])
+def test_invalid_part_is_refused(tmp_path, part, capsys):
+    from cardigan.cli.main import run
+
+    assert run(["sample", str(tmp_path / "none"), "-n", "11", "--part", part]) == 2
+    assert f"--part is {part!r}: expected K/N" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_samples_without_classes_and_with_alpha(file, tmp_path):
     snapshot = random_snapshot(channels=4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cardigan.cli.known_names import known_export_formats, one_of
-from cardigan.cli.parsing import parse
+from cardigan.cli.parsing import parse, part_of
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class ExportOptions:
     """Data type of the stored weights. Default: float16 for html, float32 for all others."""
     samples: int | None = None
     """For samples: number of images. Default: 1,000."""
+    part: str | None = None
+    """For samples: make only this part of them, K/N as in 2/8. N jobs together make all of them, each image once."""
     seed: int | None = None
     """For samples: random seed. Default: 0."""
     truncation: float | None = None
@@ -49,7 +51,7 @@ class ExportOptions:
     """Replace the file --out if it exists. Folders are never replaced."""
 
 
-SAMPLES_ONLY = ("samples", "seed", "truncation", "label")
+SAMPLES_ONLY = ("samples", "part", "seed", "truncation", "label")
 
 
 def main(argv: list[str]) -> int:
@@ -80,8 +82,10 @@ def main(argv: list[str]) -> int:
         else options.evaluate_samples
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no partial file stays behind
+    numbers = None if options.part is None else part_of(options.samples or ExportSettings().num_samples, options.part)
     sample_options = {
-        "num_samples": options.samples,
+        "num_samples": options.samples if numbers is None else len(numbers),
+        "first_sample": None if numbers is None else numbers.start,
         "seed": options.seed,
         "truncation": options.truncation,
         "label": options.label,

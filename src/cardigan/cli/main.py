@@ -58,6 +58,12 @@ def _diagnose(argv: list[str]) -> int:
     return diagnose.main(argv)
 
 
+def _doctor(argv: list[str]) -> int:
+    from cardigan.cli import doctor
+
+    return doctor.main(argv)
+
+
 def _info(argv: list[str]) -> int:
     from cardigan.cli import info
 
@@ -137,6 +143,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (_export, "export a generator as safetensors, onnx, pt2, html or samples, with a card"),
     "studio": (_studio, "view runs in the browser, during or after training; explore the model"),
     "serve": (_serve, "serve a model's images over HTTP to many clients"),
+    "doctor": (_doctor, "find out why the nodes of a run cannot reach each other"),
     "info": (_info, "describe a run or a model"),
     "recipes": (_recipes, "list the recipes, with expected times and scores"),
 }
@@ -145,7 +152,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 def main() -> None:
     """Run this process's command line and exit.
 
-    Exit codes: 0 success, 1 untrainable source (`check`), 2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    Exit codes: 0 success, 1 untrainable source (`check`) or failed check (`doctor`),
+    2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

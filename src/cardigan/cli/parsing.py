@@ -62,6 +62,16 @@ def flag_value(flag: str, argv: Sequence[str]) -> str | None:
     return None
 
 
+def part_of(count: int, part: str | None) -> range:
+    """Return which of `count` images a job makes: all, or those of `part`, such as 2/8. The parts cover all once."""
+    if part is None:
+        return range(count)
+    number, _, num_parts = part.partition("/")
+    if not (number.isdecimal() and num_parts.isdecimal() and 1 <= int(number) <= int(num_parts) <= count):
+        raise CardiganError(f"--part is {part!r}: expected K/N, as in 2/8, with 1 <= K <= N <= {count:,} images.")
+    return range(count * (int(number) - 1) // int(num_parts), count * int(number) // int(num_parts))
+
+
 def option_flags(options_class: type, prog: str, tyro_arguments: dict[str, Any]) -> list[str]:
     """Return all option flags in the help of a command."""
     text = io.StringIO()

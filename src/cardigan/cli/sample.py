@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from cardigan.cli.output_path import check_output_path
-from cardigan.cli.parsing import flag_value, parse
+from cardigan.cli.parsing import flag_value, parse, part_of
 from cardigan.errors import CardiganError
 from cardigan.latents.seeds import parse_seeds
 
@@ -28,6 +28,8 @@ class SampleOptions:
     """Number of images."""
     seed: int = 0
     """Random seed. Equal seeds give equal images."""
+    part: str | None = None
+    """Make only this part of the images, K/N as in 2/8: N jobs together make all of them, each image once."""
     seeds: str | None = None
     """One image for each of these seeds instead, e.g. 0-31,40."""
     label: str | None = None
@@ -48,8 +50,12 @@ def main(argv: list[str]) -> int:
         or flag_value("--num-samples", argv)
         or flag_value("--num_samples", argv)
         or flag_value("--seed", argv)
+        or flag_value("--part", argv)
     ):
-        raise CardiganError("--seeds sets the seed of every image, so -n and --seed have no effect: leave them out.")
+        raise CardiganError(
+            "--seeds sets the seed of every image, so -n, --seed and --part have no effect: leave them out."
+        )
+    numbers = part_of(options.num_samples, options.part)
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     check_output_path(options.out, SUFFIXES, options.overwrite)
 
@@ -57,15 +63,15 @@ def main(argv: list[str]) -> int:
 
     model = api.load(options.model)
     if seeds is None:
-        images = model.sample(options.num_samples, options.seed, options.label, options.truncation)
+        images = model.sample(len(numbers), options.seed, options.label, options.truncation, numbers.start)
     else:
         images = model.sample_seeds(seeds, options.label, options.truncation)
-    _write_images(options.out, images, seeds)
+    _write_images(options.out, images, seeds, numbers.start)
     print(f"{len(images)} images in {options.out}")
     return 0
 
 
-def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None) -> None:
+def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None, first: int) -> None:
     import io
 
     import numpy as np
@@ -87,5 +93,5 @@ def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None) -> N
         with atomic.atomic_path(out) as folder:
             folder.mkdir()
             for index, image in enumerate(images):
-                name = f"seed{seeds[index]:06d}.png" if seeds else f"{index:06d}.png"
+                name = f"seed{seeds[index]:06d}.png" if seeds else f"{first + index:06d}.png"
                 (folder / name).write_bytes(array_png_bytes(image))

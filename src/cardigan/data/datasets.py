@@ -45,6 +45,8 @@ from cardigan.shapes import Labels
 
 NUM_PREVIEW_IMAGES = 2_048
 """Images of a stream that are kept in memory for previews and metrics."""
+NUM_COMPARED_IMAGES = 256
+"""Images whose pixels the processes of a run compare at the start."""
 MAX_LISTED_NAMES = 20_000
 """Maximum number of image names that a run stores. They show later which images changed."""
 
@@ -65,6 +67,19 @@ class Datasets:
     """What a run stores about its source. A resumed run compares it to detect changes."""
     messages: tuple[str, ...] = ()
     """Notes for the user: skipped and converted images."""
+
+
+def source_facts(datasets: Datasets) -> dict[str, str]:
+    """Return what identifies the images by their contents, wherever they lie: names, classes and some of the pixels."""
+    train, names = datasets.train, datasets.source_fingerprint.get("names")
+    sample = torch.linspace(0, len(train) - 1, min(len(train), NUM_COMPARED_IMAGES)).long()
+    contents = {
+        "names": [str(name) for name in names or ()],
+        "classes": [train.labels.cpu().numpy().tobytes()],
+        "pixels": [train.pixels[sample].cpu().numpy().tobytes()],
+    }
+    facts = {f"the fingerprint of the images' {what}": fingerprint(parts) for what, parts in contents.items()}
+    return {"the number of images": f"{len(train):,}", **facts}
 
 
 def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reader: Reader | None = None) -> Datasets:

@@ -41,6 +41,7 @@ class Prefetcher:
         try:
             batch = next(self._batches)
         except CardiganError as error:
+            self.close()  # the stream has ended; a later call starts another one
             raise DataLost(str(error)) from error
         if self.require_labels and bool((batch[1] < 0).any()):
             raise DataLost(

@@ -4,33 +4,25 @@ Knows entries and `DecodeSpec`. Does not know how the pixels are used.
 """
 
 import os
-import re
-import signal
 import sys
-import threading
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cardigan.data.decoding import DecodeSpec, conversion_note, open_image, to_pixels
 from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.worker_processes import PREFETCH_FACTOR, WorkerDied, WorkerProcesses
 from cardigan.errors import CardiganError
 
 CAN_FORK = sys.platform == "linux"
-PREFETCH_FACTOR = 4
-"""Number of chunks that each worker keeps ready."""
 MAX_WORKERS = 16
 """Maximum default number of workers."""
 CHUNK_SIZE = 64
-WORKER_DIED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
-"""PyTorch's message about a worker that died."""
 
 
 class WorkerLost(CardiganError):
@@ -113,7 +105,9 @@ def load_chunks(
     `workers` processes load ahead; 0 loads in this process. Workers get the source by fork. A thread replaces them on
     systems that cannot fork. Raises WorkerLost if a worker dies, and CardiganError for a chunk with an error.
     """
-    load = _load_in_thread if workers and not CAN_FORK else partial(_load_in_processes, name=name, workers=workers)
+    load = _load_in_turn
+    if workers:
+        load = partial(_load_in_processes, name=name, workers=workers) if CAN_FORK else _load_in_thread
     for chunk in load(dataset, index_lists):
         if chunk.error:
             raise CardiganError(chunk.error)
@@ -122,7 +116,7 @@ def load_chunks(
 
 
 def _load_in_thread(dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None) -> Iterator[DecodedChunk]:
-    chunks = iter(dataset) if index_lists is None else (dataset.__getitems__(indices) for indices in index_lists)  # pyright: ignore[reportAttributeAccessIssue]
+    chunks = _load_in_turn(dataset, index_lists)
     with ThreadPoolExecutor(1, "decoding") as thread:
         pending = deque(thread.submit(next, chunks, None) for _ in range(PREFETCH_FACTOR))
         try:
@@ -137,50 +131,29 @@ def _load_in_thread(dataset: Dataset[DecodedChunk], index_lists: Iterable[list[i
 def _load_in_processes(
     dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None, name: str, workers: int
 ) -> Iterator[DecodedChunk]:
-    with warnings.catch_warnings():
-        # The warnings are about fork with threads, which workers do not use, and about more workers than cores.
-        warnings.simplefilter("ignore")
-        loader = DataLoader(
-            dataset,
-            batch_size=None if index_lists is None else 1,
-            batch_sampler=index_lists,  # pyright: ignore[reportArgumentType] - any iterable of lists works
-            num_workers=workers,
-            collate_fn=_no_collate,  # pyright: ignore[reportArgumentType] - `__getitems__` returns one chunk, not a list
-            prefetch_factor=PREFETCH_FACTOR if workers else None,
-            multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_init_worker,
-        )
-        with _preserve_sigchld_handler():
-            chunks = iter(loader)
-    while True:
-        try:
-            yield next(chunks)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not WORKER_DIED.search(str(error)):
-                raise
-            raise WorkerLost(
-                f"A process that decodes images of {name} died ({str(error).splitlines()[0].rstrip('.')}), most likely "
-                "for lack of memory: set data.num_workers to a smaller number, or to 0."
-            ) from error
+    """Load in forked processes. The pipes end with the process that writes them, so a dead one is noticed at once."""
 
+    def load(tasks: Iterator[list[int]]) -> Iterator[DecodedChunk]:
+        return _load_in_turn(dataset, None if index_lists is None else tasks)
 
-@contextmanager
-def _preserve_sigchld_handler() -> Iterator[None]:
-    """Restore the SIGCHLD handler. PyTorch's handler raises in the middle of a training step when a worker dies.
-
-    The next chunk raises WorkerLost anyway.
-    """
-    signal_number = getattr(signal, "SIGCHLD", None)
-    if signal_number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous_handler = signal.getsignal(signal_number)
+    processes = WorkerProcesses[DecodedChunk](load, workers)
     try:
-        yield
+        yield from processes.chunks() if index_lists is None else processes.chunks_of(index_lists)
+    except WorkerDied as error:
+        raise WorkerLost(
+            f"A process that decodes images of {name} died ({error}), most likely for lack of memory: "
+            "set data.num_workers to a smaller number, or to 0."
+        ) from error
     finally:
-        signal.signal(signal_number, previous_handler)
+        processes.stop()
+
+
+def _load_in_turn(dataset: Dataset[DecodedChunk], index_lists: Iterable[list[int]] | None) -> Iterator[DecodedChunk]:
+    if index_lists is None:
+        yield from iter(dataset)  # pyright: ignore[reportArgumentType] - an iterable dataset
+    else:
+        for indices in index_lists:
+            yield dataset.__getitems__(indices)  # pyright: ignore[reportAttributeAccessIssue] - a DecodingDataset
 
 
 def num_workers(workers: int | None) -> int:
@@ -189,17 +162,6 @@ def num_workers(workers: int | None) -> int:
         return 0 if workers == 0 else 1
     processes_per_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(1, len(os.sched_getaffinity(0)) // processes_per_node), MAX_WORKERS) if workers is None else workers
-
-
-def _no_collate(chunk: DecodedChunk) -> DecodedChunk:
-    return chunk
-
-
-def _init_worker(_: int) -> None:
-    # Ctrl-C reaches the whole group; the parent saves and stops the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent stops workers with SIGTERM
-    warnings.simplefilter("ignore")
 
 
 def consecutive_chunks(count: int, chunk_size: int = CHUNK_SIZE) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from cardigan.config import Config
 from cardigan.data.builtin import BUILTIN_DATASETS
-from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config
+from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reader_from_config, source_facts
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.torch_dataset import torch_dataset_reader
 from cardigan.data.reader import Reader
@@ -47,12 +47,12 @@ from cardigan.run.provenance import provenance
 from cardigan.training.budget import Budget, Clock
 from cardigan.training.cuda_graph import cuda_graph_step
 from cardigan.training.devices import Devices, open_devices
-from cardigan.training.distributed import ProcessGroup, rank, world_size
+from cardigan.training.distributed import ProcessGroup, ProcessLost, is_restarted, job_id, rank, world_size
 from cardigan.training.loop import Trainer, fit, make_step
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.recorder import Recorder
 from cardigan.training.schedule import step_kinds
-from cardigan.training.state import TrainState, load_state_tensors
+from cardigan.training.state import TrainState, load_state_tensors, state_tensors
 
 RUNS_FOLDER = Path("runs")
 
@@ -104,6 +104,7 @@ def run_training(
     if explicit_settings.get("data.labels"):
         explicit_settings["data.labels"] = absolute_labels(explicit_settings["data.labels"])
     settings = override(settings, explicit_settings)
+    resume = resume or _is_restart_of(settings, None if out is None else Path(out))
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
         if resume and run.config.exists():
@@ -128,7 +129,11 @@ def run_training(
                 if reader is None and not is_shards(name):
                     reader = reader_from_config(settings.data)
                 settings, reasons, measured = _auto_config(
-                    settings, {*explicit_settings, *budget}, reader, recipe not in (None, GENERIC_RECIPE)
+                    settings,
+                    {*explicit_settings, *budget},
+                    reader,
+                    recipe not in (None, GENERIC_RECIPE),
+                    _run_facts(run, resume),
                 )
         elif config is None and recipe is None:
             settings, reasons = auto_augmentation(settings, set(explicit_settings))
@@ -160,13 +165,13 @@ def _name_and_reader(
 
 
 def _auto_config(
-    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool
+    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool, facts: dict[str, str]
 ) -> tuple[Config, list[str], float | None]:
     """Return settings chosen for these images and this machine, the reasons, and the measured throughput.
 
     The main process chooses for all. The throughput is None if it was not measured.
     """
-    devices = open_devices(config)
+    devices = open_devices(config, facts)
     single_process_devices = replace(devices, process_group=ProcessGroup())
     throughputs: dict[Config, float] = {}
 
@@ -194,9 +199,34 @@ def _auto_config(
     return from_dict(values), reasons, measured
 
 
+def _run_facts(run: RunDirectory, resume: bool) -> dict[str, str]:
+    """Return what all processes must see alike of the run to resume: one that does not see it would start again."""
+    facts = {"--resume": "on" if resume else "off"}
+    return {**facts, f"the run {run.path}": "there" if run.config.exists() else "not there"} if resume else facts
+
+
 def with_budget(config: Config, images: int | None, minutes: float | None) -> Config:
     """Return the config with this budget instead of its own, if one is given."""
     return config if images is None and minutes is None else replace(config, images=images, minutes=minutes)
+
+
+def _run_name(config: Config) -> str:
+    is_builtin = config.data.source in BUILTIN_DATASETS
+    return config.recipe if is_builtin else default_run_name(config.data.source) or config.recipe
+
+
+def _is_restart_of(config: Config, out: Path | None) -> bool:
+    """Return whether torchrun restarted this process (--max-restarts) after its job had begun this run.
+
+    Such a process resumes by itself. A run of another job still needs --resume.
+    """
+    if not is_restarted():
+        return False
+    try:
+        run = latest_run(RUNS_FOLDER, _run_name(config)) if out is None else RunDirectory(out)
+        return read_provenance(run).get("job") == job_id()
+    except CardiganError:  # there is no such run yet
+        return False
 
 
 @contextmanager
@@ -205,11 +235,7 @@ def _run_directory(config: Config, out: Path | None, resume: bool) -> Iterator[R
 
     A new directory without a given name is reserved at once, so that two runs started in the same second differ.
     """
-    name = (
-        config.recipe
-        if config.data.source in BUILTIN_DATASETS
-        else default_run_name(config.data.source) or config.recipe
-    )
+    name = _run_name(config)
     if out is not None:
         yield RunDirectory(out)
     elif resume:
@@ -272,27 +298,35 @@ def _train_once(
     measured_throughput: float | None,
 ) -> Run:
     # All errors of the config are raised before the run directory is touched.
-    devices = open_devices(config)
-    try:
+    devices = open_devices(config, _run_facts(run, resume))
+    process_group = devices.process_group
+    with process_group.membership():
         build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
         spec = build.build_spec(config, datasets.train)
         state = build.build_state(config, spec, devices)
+        process_group.check_agreement(source_facts(datasets) if world_size() > 1 else {})
+        process_group.check_same_tensors(state_tensors(state))
         step_config = build.build_step_config(config, devices)
         build.check_all_labeled(config, datasets)
         batches, prefetcher = build.build_batches(config, datasets, devices)
-        run = RunDirectory(Path(devices.process_group.broadcast(str(run.path))))
-        made_by = provenance(sys.argv, devices.device, devices.arithmetic)
-        changes = _arithmetic_changes(run, devices) if resume and devices.process_group.is_main else []
-        lock = devices.process_group.on_main_process(
+        run = RunDirectory(Path(process_group.broadcast(str(run.path))))
+        made_by = {**provenance(sys.argv, devices.device, devices.arithmetic), **_machine_facts()}
+        changes = _machine_changes(run, devices) if resume and process_group.is_main else []
+        lock = process_group.on_main_process(
             lambda: lock_for_training(run, config, made_by, resume, datasets.source_fingerprint)
         )
+        recorder = None
         try:
             state, messages, clock = _load_latest_checkpoint(run, state, clock) if resume else (state, [], clock)
-            budget = Budget(config, devices.process_group, clock)
+            if resume:
+                process_group.check_agreement(
+                    {f"images_seen of the last checkpoint in {run.path}": f"{state.images_seen}"}
+                )
+                process_group.check_same_tensors(state_tensors(state))
+            budget = Budget(config, process_group, clock)
             with budget.signal_handlers(), keep_freed_memory():
-                recorder = None
-                if devices.process_group.is_main:
+                if process_group.is_main:
                     holdout = None if datasets.holdout is None else datasets.holdout.to(devices.device)
                     callbacks, probe = (
                         build.build_callbacks(config, batches, run, holdout),
@@ -303,19 +337,19 @@ def _train_once(
                     )
                     recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
                 step, on_note = make_step(state, batches, step_config), None if recorder is None else recorder.note
-                run_step = cuda_graph_step(
-                    step, devices.device, devices.process_group.world_size, step_kinds(config), on_note
-                )
+                run_step = cuda_graph_step(step, devices.device, process_group.world_size, step_kinds(config), on_note)
                 state, reason = fit(
                     Trainer(config, batches, step_config, run_step, budget, recorder, run, prefetcher), state
                 )
+        except ProcessLost as error:
+            if recorder is not None:
+                recorder.note(str(error))
+            raise
         finally:
             if prefetcher is not None:
                 prefetcher.close()
             if lock is not None:
                 release_lock(lock)
-    finally:
-        devices.process_group.destroy()
     if reason == "minutes" and not state.images_seen:
         raise CollectiveError(
             f"The budget of {config.minutes:g} minutes was spent before the first step, after "
@@ -324,15 +358,33 @@ def _train_once(
     return Run(run.path, config, state.images_seen, reason)
 
 
-def _arithmetic_changes(run: RunDirectory, devices: Devices) -> list[str]:
-    """Return one message if the run was computed in another arithmetic so far, else an empty list."""
-    before = read_provenance(run).get("arithmetic") if run.config.exists() else None
-    if before in (None, devices.arithmetic):
-        return []
-    return [
-        f"the networks were computed in {before} so far and are computed in {devices.arithmetic} from here on, "
-        f"on {devices.device}: the result will not be bit-identical to a run in {before} only (--precision)"
-    ]
+def _machine_changes(run: RunDirectory, devices: Devices) -> list[str]:
+    """Return messages about what changes the bits of the result, if the run was trained with it so far."""
+    before = read_provenance(run) if run.config.exists() else {}
+    now = _machine_facts()
+    arithmetic, threads, processes = (before.get(name) for name in ("arithmetic", "num_threads", "num_processes"))
+    messages = []
+    if arithmetic not in (None, devices.arithmetic):
+        messages.append(
+            f"the networks were computed in {arithmetic} so far and are computed in {devices.arithmetic} from here on, "
+            f"on {devices.device}: the result will not be bit-identical to a run in {arithmetic} only (--precision)"
+        )
+    if threads not in (None, torch.get_num_threads()) and devices.device.type == "cpu":
+        messages.append(
+            f"trained with {threads} threads per process so far and with {torch.get_num_threads()} from here on: sums "
+            f"are rounded differently, so the result will not be bit-identical (OMP_NUM_THREADS={threads} keeps it)"
+        )
+    if processes not in (None, now["num_processes"]):
+        messages.append(
+            f"trained by {processes} process{'' if processes == 1 else 'es'} so far and by {now['num_processes']} from "
+            "here on: the images are the same in the same order, but sums are rounded differently"
+        )
+    return messages
+
+
+def _machine_facts() -> dict[str, Any]:
+    """Return what a run remembers of its processes, next to its provenance."""
+    return {"num_processes": world_size(), "job": job_id()}
 
 
 def _open_datasets(

@@ -40,6 +40,7 @@ def export(
     *,
     weights: WeightsDtype | None = None,
     num_samples: int = 1_000,
+    first_sample: int = 0,
     seed: int = 0,
     truncation: float = 1.0,
     label: int | str | None = None,
@@ -49,8 +50,8 @@ def export(
 ) -> ExportedFile:
     """Export a model to one format of `FORMATS`; return the path, the difference from PyTorch and the hash.
 
-    `out` defaults to the model's name with the format's suffix. `num_samples`, `seed`, `truncation` and `label` apply
-    to the format `samples`. With `evaluate_samples`, that many images are evaluated, for the trained and for the
+    `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`,
+    `truncation` and `label` apply to the format `samples`. With `evaluate_samples`, that many images are evaluated, for the trained and for the
     quantized weights, and the card reports the metrics.
     Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
     file, and for an export whose images differ from PyTorch's.
@@ -59,6 +60,7 @@ def export(
     settings = ExportSettings(
         weights=weights or export_format.weight_dtypes[0],
         num_samples=num_samples,
+        first_sample=first_sample,
         seed=seed,
         truncation=truncation,
         label=label,

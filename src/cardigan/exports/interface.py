@@ -26,6 +26,8 @@ class ExportSettings:
     """Dtype of the stored weights."""
     num_samples: int = 1_000
     """Number of samples."""
+    first_sample: int = 0
+    """Index of the first sample of the seed, for one part of a larger set."""
     seed: int = 0
     truncation: float = 1.0
     label: int | str | None = None
@@ -35,6 +37,8 @@ class ExportSettings:
         check_weights_dtype(self.weights)
         if not 1 <= self.num_samples <= MAX_SAMPLES:
             raise CardiganError(f"num_samples is {self.num_samples}: expected 1..{MAX_SAMPLES}.")
+        if not 0 <= self.first_sample < 2**62:
+            raise CardiganError(f"first_sample is {self.first_sample}: expected 0 or more.")
         if not 0 <= self.seed < 2**63:
             raise CardiganError(f"seed is {self.seed}: expected 0 <= seed < 2^63.")
 

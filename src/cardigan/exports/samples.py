@@ -74,7 +74,7 @@ def _hash_chunks(chunks: Iterator[SampleChunk], digest: Any) -> Iterator[SampleC
 
 
 def _sample_keys(settings: ExportSettings, indices: list[int]) -> list[tuple[int, int]]:
-    return [(settings.seed, index) for index in indices]
+    return [(settings.seed, settings.first_sample + index) for index in indices]
 
 
 def _sample_labels(snapshot: Snapshot, settings: ExportSettings, indices: list[int]) -> Labels | None:
@@ -96,6 +96,7 @@ def _manifest(snapshot: Snapshot, settings: ExportSettings) -> dict[str, Any]:
         "classes": spec.num_classes,
         **({"class_names": list(spec.class_names)} if spec.class_names else {}),
         "seed": settings.seed,
+        **({"first_sample": settings.first_sample} if settings.first_sample else {}),
         "truncation": settings.truncation,
         **({"label": settings.label} if settings.label is not None else {}),
         "sampling": " ".join(sampling_instructions(config)),

@@ -71,16 +71,22 @@ class Model:
         seed: SupportsIndex = 0,
         labels: LabelsLike | None = None,
         truncation: float = 1.0,
+        first: SupportsIndex = 0,
     ) -> np.ndarray:
         """Return images as uint8 [num_samples, height, width, channels].
 
         Image i depends only on (seed, i, its label, truncation): a larger `num_samples` does not change the first ones.
+        The first image returned is number `first` of the seed.
         `labels` is one class for all or one per image, by number or by name. Default: a class-conditional model samples
         classes at random. `truncation` goes from 1 (as trained) to 0 (the average image).
         Raises CardiganError for invalid arguments.
         """
         return self._sample_keys(
-            sample_keys(_validate_count("num_samples", num_samples), validate_integer("seed", seed, MAX_SEED)),
+            sample_keys(
+                _validate_count("num_samples", num_samples),
+                validate_integer("seed", seed, MAX_SEED),
+                validate_integer("first", first, MAX_SEED),
+            ),
             labels,
             truncation,
         )

@@ -86,9 +86,9 @@ def sample_pixels(
     return generate_pixels(snapshot.generator, z, labels)
 
 
-def sample_keys(count: int, seed: int) -> list[tuple[int, int]]:
-    """Return the keys of the first `count` images of a seed."""
-    return [(seed, index) for index in range(count)]
+def sample_keys(count: int, seed: int, first: int = 0) -> list[tuple[int, int]]:
+    """Return the keys of `count` images of a seed, from image number `first` on."""
+    return [(seed, index) for index in range(first, first + count)]
 
 
 def class_index(label: object, spec: ImageSpec) -> int:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from cardigan.config import Config
@@ -19,6 +19,10 @@ STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIG
 
 If processes have different reasons, the last in this list applies.
 """
+
+MAX_INTERVAL = 16
+INTERVAL_SECONDS = 1.0
+"""Processes exchange their reasons for stopping after this many steps, or this much time if steps are slow."""
 
 
 @dataclass
@@ -44,6 +48,10 @@ class Reserve:
     evaluation_seconds: float = 0.0
     """Evaluations since training started."""
 
+    def with_more(self, seconds: float) -> "Reserve":
+        """Return the reserve for a stop that takes longer, since processes agree on it some steps later."""
+        return replace(self, finish_seconds=self.finish_seconds + seconds, save_seconds=self.save_seconds + seconds)
+
 
 MIN_TRAINING_FRACTION = 0.5
 """Training gets at least this fraction of a budget of minutes. Evaluations at the end give way."""
@@ -61,7 +69,10 @@ class Budget:
     """patience, failure or rollback, as this process's recorder requests."""
     training_started_at: float = 0.0
     """Elapsed seconds when this process started to train."""
-    _pending_reason: AsyncMax | None = None
+    _pending: AsyncMax | None = None
+    _interval: int = 1
+    """Steps between two exchanges of the reasons."""
+    _steps_left: int = 0
 
     def start_training(self) -> None:
         self.training_started_at = self.clock.elapsed_seconds()
@@ -91,22 +102,36 @@ class Budget:
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
-    def stop_reason(self, images_seen: int, reserve: Reserve) -> str:
+    def stop_reason(self, images_seen: int, reserve: Reserve, step_seconds: float = 0.0) -> str:
         """Return why the run should stop now, or "".
 
-        Every process counts the same images. Processes exchange the other reasons and act on them one step later, so
-        that no step waits.
+        Every process counts the same images. They exchange the other reasons every few steps (`MAX_INTERVAL`, less if
+        that takes longer than `INTERVAL_SECONDS`) and act on them one step later, so that no step waits. Only the main
+        process's clock counts.
         """
+        is_single = self.process_group.world_size == 1
         if self.config.images is not None and images_seen >= self.config.images:
-            return self.received_signal if self.process_group.world_size == 1 and self.received_signal else "images"
-        reason = self.received_signal or ("minutes" if self._is_out_of_time(reserve) else self.stop_request)
-        if self.process_group.world_size == 1:
-            return reason
-        pending, self._pending_reason = (
-            self._pending_reason,
-            self.process_group.all_reduce_max_async(STOP_REASONS.index(reason)),
+            return self.received_signal if is_single and self.received_signal else "images"
+        if is_single:
+            return self._own_reason(reserve)
+        if self._pending is not None:
+            (reason, milliseconds), self._pending = self._pending.results(), None
+            self._interval = max(1, min(MAX_INTERVAL, round(INTERVAL_SECONDS * 1000 / max(1, milliseconds))))
+            self._steps_left = self._interval - 1
+            return STOP_REASONS[reason]
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            return ""
+        own_reason = self._own_reason(reserve.with_more(self._interval * step_seconds))
+        self._pending = self.process_group.all_reduce_max_async(
+            STOP_REASONS.index(own_reason), round(1000 * step_seconds)
         )
-        return STOP_REASONS[pending.result()] if pending is not None else ""
+        return ""
+
+    def _own_reason(self, reserve: Reserve) -> str:
+        """Return the reason of this process. Only the main process's clock counts."""
+        out_of_time = self.process_group.is_main and self._is_out_of_time(reserve)
+        return self.received_signal or ("minutes" if out_of_time else self.stop_request)
 
     def _is_out_of_time(self, reserve: Reserve) -> bool:
         if self.config.minutes is None:
@@ -125,6 +150,6 @@ class Budget:
     def reset(self) -> None:
         """Clear the request. Every process calls this after a rollback."""
         self.stop_request = ""
-        if self._pending_reason is not None:
-            self._pending_reason.result()
-            self._pending_reason = None
+        if self._pending is not None:
+            self._pending.results()
+            self._pending = None

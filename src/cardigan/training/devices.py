@@ -5,14 +5,19 @@ Does not know how devices are found (`hardware/`), nor how a step is replayed on
 
 import os
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import torch
 
 from cardigan.config import Config
+from cardigan.errors import CardiganError
 from cardigan.hardware.device import find_device
 from cardigan.hardware.metal import is_metal, refuse_on_metal
 from cardigan.hardware.precision import Arithmetic, allow_tf32, resolve_arithmetic
-from cardigan.training.distributed import Network, ProcessGroup, init_process_group, world_size
+from cardigan.overrides import flatten
+from cardigan.plugins import load_plugins
+from cardigan.training.agreement import Facts
+from cardigan.training.distributed import Network, ProcessGroup, check_world_size, init_process_group, world_size
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,13 @@ class Devices:
         return network
 
 
-def open_devices(config: Config) -> Devices:
+def open_devices(config: Config, facts: Facts | None = None) -> Devices:
     """Return the device and arithmetic of the config. Under `torchrun`, join the process group.
 
-    Raises CardiganError for a device that is not available, or an arithmetic that it does not support.
+    All processes must then have the same settings, versions, plug-ins and arithmetic, and the same further `facts`.
+
+    Raises CardiganError for a device that is not available, an arithmetic that it does not support, or a batch that
+    cannot be divided among the processes.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else None
     device = find_device(config.device, local_rank)
@@ -57,4 +65,23 @@ def open_devices(config: Config) -> Devices:
     if arithmetic == "bf16":
         refuse_on_metal("bf16", device, "use --precision fp32 there")
     allow_tf32(arithmetic == "tf32")
-    return Devices(device, arithmetic, init_process_group(config, device))
+    process_group = init_process_group(config, device)
+    try:
+        process_group.check_agreement({**(facts or {}), **shared_facts(config, arithmetic)})
+        check_world_size(config, process_group.world_size)
+    except CardiganError:
+        process_group.destroy()
+        raise
+    return Devices(device, arithmetic, process_group)
+
+
+def shared_facts(config: Config, arithmetic: Arithmetic) -> dict[str, str]:
+    """Return what all processes of a run must have in common, by name: versions, plug-ins, arithmetic and settings."""
+    plugins = ", ".join(f"{name} {number}".strip() for name, number in load_plugins().items())
+    software = {
+        "the version of cardigan": version("cardigan"),
+        "the version of torch": torch.__version__,
+        "the list of plug-ins": plugins or "empty",
+        "the arithmetic (--precision)": arithmetic,
+    }
+    return {**software, **{name: repr(value) for name, value in flatten(config).items()}}

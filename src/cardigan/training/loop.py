@@ -48,7 +48,7 @@ def fit(trainer: Trainer, state: TrainState) -> tuple[TrainState, str]:
     """Train until the budget ends. Return the last state and the reason for stopping."""
     process_group, step_seconds = trainer.step_config.devices.process_group, 0.0
     trainer.budget.start_training()
-    while (reason := trainer.budget.stop_reason(state.images_seen, _reserve(trainer, step_seconds))) in {
+    while (reason := trainer.budget.stop_reason(state.images_seen, _reserve(trainer, step_seconds), step_seconds)) in {
         "",
         "rollback",
     }:
@@ -68,12 +68,14 @@ def fit(trainer: Trainer, state: TrainState) -> tuple[TrainState, str]:
         if is_due(trainer.config.checkpoint_every_images, images_before, state.images_seen):
             process_group.check_replicas(state_tensors(state), state.images_seen)
         if trainer.recorder is not None:
-            trainer.recorder.after_step(state, images_before, metrics)
+            with process_group.pause():
+                trainer.recorder.after_step(state, images_before, metrics)
             trainer.budget.stop_request = trainer.recorder.failure_policy.stop_request
         step_seconds = max(time.monotonic() - started_at, step_seconds * 0.9)
     process_group.check_replicas(state_tensors(state), state.images_seen)
     if trainer.recorder is not None:
-        trainer.recorder.finish(state, reason)
+        with process_group.pause():
+            trainer.recorder.finish(state, reason)
     process_group.barrier()  # torchrun stops all processes when one exits, and the main process may still be saving
     return state, reason
 
