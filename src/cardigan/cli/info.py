@@ -9,6 +9,7 @@ import tyro
 
 from cardigan.cli.parsing import parse
 from cardigan.config import Config
+from cardigan.errors import escape_control_characters
 from cardigan.overrides import experiment_settings, flatten
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     summary = describe_path(options.model)
     if options.layers:
         summary |= describe_layers(options.model)
-    print(json.dumps(summary, indent=1) if options.json else _summary_text(summary))
+    print(json.dumps(summary, indent=1) if options.json else escape_control_characters(_summary_text(summary)))
     return 0
 
 

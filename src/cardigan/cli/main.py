@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from cardigan.errors import CardiganError, CollectiveError, unknown
+from cardigan.errors import CardiganError, CollectiveError, escape_control_characters, unknown
 from cardigan.plugins import load_plugins
 
 
@@ -163,7 +163,8 @@ def run(argv: list[str]) -> int:
     except CardiganError as error:
         rank = os.environ.get("RANK", "0")
         if rank == "0" or not isinstance(error, CollectiveError):
-            print(f"cardigan{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
+            process = "" if rank == "0" else f" (process {rank})"
+            print(escape_control_characters(f"cardigan{process}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cardigan: stopped.", file=sys.stderr)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from cardigan.cli.terminal_images import sheet_preview
 from cardigan.config import Config
+from cardigan.errors import escape_control_characters
 from cardigan.figures.layout import GridLayout
 from cardigan.metrics.protocol import format_with_error
 from cardigan.run.directory import RunDirectory, read_config
@@ -119,7 +120,7 @@ class ProgressScreen:
             progress_bar,
             Text(progress_text(self.config, self.images_seen, self.elapsed, self.latest_values)),
             numbers,
-            *(Text(note, style="yellow") for note in self.notes),
+            *(Text(escape_control_characters(note), style="yellow") for note in self.notes),
             self.preview,
         )
 
@@ -149,12 +150,13 @@ class ProgressLines:
         elif event.kind in {"start", "resume"}:
             self.config, self.last_printed_at = read_config(RunDirectory(Path(event.values["run"]))), float("-inf")
             action = "training" if event.kind == "start" else f"resuming at {event.images_seen:,} images"
-            print(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}", flush=True)
+            run = escape_control_characters(str(event.values["run"]))
+            print(f"cardigan: {action}, recipe {self.config.recipe}, in {run}", flush=True)
             for message in event.values.get("messages", []):
-                print(f"cardigan: {message}", flush=True)
+                print(f"cardigan: {escape_control_characters(message)}", flush=True)
         elif event.kind == "note":
             for message in event.values["messages"]:
-                print(f"cardigan: {message}", flush=True)
+                print(f"cardigan: {escape_control_characters(message)}", flush=True)
         elif event.kind == "progress" and event.elapsed_seconds - self.last_printed_at >= LINE_INTERVAL_SECONDS:
             self.last_printed_at = event.elapsed_seconds
             numbers = " ".join(

@@ -266,7 +266,7 @@ def _train_once(
     try:
         build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
-        spec = build.build_spec(config, datasets.train)
+        spec = build.build_spec(config, datasets.train, datasets.messages)
         state = build.build_state(config, spec, devices)
         step_config = build.build_step_config(config, devices)
         build.check_all_labeled(config, datasets)

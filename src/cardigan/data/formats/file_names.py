@@ -4,6 +4,7 @@ Opens no files itself.
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -67,6 +68,11 @@ class PerProcess(Generic[Resource]):
         if process not in self._resources:
             self._resources[process] = self._open_resource()
         return self._resources[process]
+
+
+def compose(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC). Some systems store names in the decomposed form."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def normalize_path(path: str) -> str:
