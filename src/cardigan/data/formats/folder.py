@@ -111,7 +111,7 @@ def folder_reader(folder: Path, listing: FolderListing) -> Reader:
     def read(index: int) -> bytes:
         signature = listing.signatures[index]
         try:
-            with open(folder / listing.images[index], "rb", opener=_open_without_waiting) as file:  # noqa: PTH123
+            with open(folder / listing.images[index], "rb", opener=_open_without_waiting) as file:
                 if signature != MISSING and _signature_of(os.fstat(file.fileno())) != signature:
                     raise UnreadableImage(SOURCE_CHANGED)
                 return file.read()

@@ -181,7 +181,6 @@ class Shards:
         """Append a shard's images to `entries`; return their number of bytes."""
         num_images, num_bytes = 0, 0
         skipped: Counter[str] = Counter()
-        self.counts.check_unchanged(address)
         try:
             with open_shard(address, lambda: keep_reading(0)) as shard:
                 for image in read_images(shard, skipped):
@@ -191,8 +190,8 @@ class Shards:
                     num_images, num_bytes = num_images + 1, num_bytes + image.size
         except ReadCancelled:
             return num_bytes
-        self.counts.check_unchanged(address)
         self.counts.verify(address, ShardCounts(num_images, num_bytes, dict(skipped)))
+        self.counts.check_unchanged(address)
         return num_bytes
 
     def _shuffled_addresses(self, seed: int, epoch: int) -> list[str]:
