@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from cardigan.data.formats.arrays import NUM_PROBED, channels_last_axes, pixel_converter
 from cardigan.data.formats.columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -109,6 +108,7 @@ def parquet_reader(files: Sequence[Path], column: str) -> Reader:
 
 def nested_list_reader(name: str, cell: Callable[[int], object], count: int) -> Callable[[int], np.ndarray]:
     """Return the function that reads the pixels of cells that are nested lists, as of Hugging Face's Array3D."""
+    from cardigan.data.formats.arrays import NUM_PROBED, channels_last_axes, pixel_converter  # imports torch
 
     def pixels(index: int) -> np.ndarray:
         values = np.asarray(cell(index))
