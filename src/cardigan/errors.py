@@ -4,7 +4,11 @@ The command line prints the message and exits with 2. Python code sees an except
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys, that reverse the text, or that cannot be encoded."""
 
 
 class CardiganError(Exception):
@@ -33,3 +37,11 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> CardiganError:
     suggestions = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean {suggestions[0]!r}?" if suggestions else f"expected one of: {', '.join(names)}."
     return CardiganError(f"Unknown {kind} {given!r}: {hint}")
+
+
+def escape_control_characters(text: str, keep: str = "\n\t") -> str:
+    """Return a text that is safe to print: control characters and lone surrogates as backslash escapes."""
+    return CONTROL_CHARACTERS.sub(
+        lambda match: match[0] if match[0] in keep else match[0].encode("unicode_escape", "surrogatepass").decode(),
+        text,
+    )

@@ -195,8 +195,7 @@ def test_max_pixels_is_checked_from_the_header(tmp_path):
     Image.new("1", (20_000, 20_000)).save(path / "huge.png")
     with pytest.raises(UnreadableImage, match=r"20,000 x 20,000 pixels and data.max_pixels is 100,000,000"):
         decode_image((path / "huge.png").read_bytes(), decode_spec(data_config(path)))
-    with pytest.raises(CardiganError, match=r"data.max_pixels"):
-        open_datasets(data_config(path))
+    assert "data.max_pixels" in open_datasets(data_config(path)).messages[0]
 
 
 def test_dead_worker_raises(tmp_path):

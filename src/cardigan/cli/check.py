@@ -12,7 +12,7 @@ import tyro
 
 from cardigan.cli.parsing import parse
 from cardigan.config import DataConfig
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, escape_control_characters
 
 if TYPE_CHECKING:
     from cardigan.data.quality.advice import Advice
@@ -29,8 +29,8 @@ EXIT_UNTRAINABLE = 1
 class CheckOptions:
     """Read every image of a source and report its contents, problems and recommendations.
 
-    Changes nothing. The exit code is 0 if the source can be trained on, 1 if it must be fixed first (more than 1 image
-    in 100 is unreadable, or fewer than 2 are readable), and 2 if it could not be checked.
+    Changes nothing. The exit code is 0 if the source can be trained on, 1 if it must be fixed first (several images and
+    more than 1 in 100 are unreadable, or fewer than 2 are readable), and 2 if it could not be checked.
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -118,7 +118,7 @@ def _print_findings(options: CheckOptions, findings: "Findings", outputs: CheckO
     print(
         json.dumps(findings_json(findings, recommendation, outputs), indent=1)
         if options.json
-        else findings_text(findings, recommendation, outputs)
+        else escape_control_characters(findings_text(findings, recommendation, outputs))
     )
 
 
@@ -164,6 +164,7 @@ def _content_lines(findings: "Findings") -> Iterator[str]:
     yield f"{pluralize(findings.num_images, 'image')} in {findings.source}, {format_bytes(findings.num_bytes)}"
     if findings.skipped:
         yield f"skipped       {_counts_text(findings.skipped)}"
+    yield from (f"note          {note}" for note in findings.notes)
     if findings.sizes is None:
         return
     yield f"formats       {_counts_text(findings.formats)}"
@@ -247,7 +248,7 @@ def _advice_lines(findings: "Findings", recommendation: "Advice") -> Iterator[st
         unreadable_fraction = len(findings.unreadable) / findings.num_images
         yield (
             f"This source cannot be trained on as it is: {unreadable_fraction:.0%} of the images are unreadable, "
-            "and training skips at most 1 %."
+            "and training skips one, or at most 1 %."
             if findings.num_readable > 1
             else "One image is not enough to train on."
         )

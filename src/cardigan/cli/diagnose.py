@@ -16,8 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.cli.printable import printable
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, escape_control_characters
 from cardigan.health.faults import Fault
 from cardigan.health.monitor import Monitor
 from cardigan.health.rules import NUM_RECENT
@@ -65,7 +64,7 @@ def main(argv: list[str]) -> int:
         ]
         print(json.dumps(results if "" not in diagnoses else results[0], indent=1))
     else:
-        print(printable("\n".join(_diagnosis_text(name, each) for name, each in diagnoses.items())))
+        print(escape_control_characters("\n".join(_diagnosis_text(name, each) for name, each in diagnoses.items())))
     return 0
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.cli.printable import printable
 from cardigan.config import Config
+from cardigan.errors import escape_control_characters
 from cardigan.overrides import experiment_settings, flatten
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     summary = describe_path(options.model)
     if options.layers:
         summary |= describe_layers(options.model)
-    print(json.dumps(summary, indent=1) if options.json else _summary_text(summary))
+    print(json.dumps(summary, indent=1) if options.json else escape_control_characters(_summary_text(summary)))
     return 0
 
 
@@ -149,7 +149,7 @@ def _summary_text(summary: dict[str, Any]) -> str:
                 f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else value
             )
             lines.append(f"{name + ':':<26} {value_text}")
-    return printable("\n".join(lines))
+    return escape_control_characters("\n".join(lines))
 
 
 def _reading_text(reading: dict[str, Any]) -> str:

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-from cardigan.cli.printable import printable
-from cardigan.errors import CardiganError, CollectiveError, first_line, unknown
+from cardigan.errors import CardiganError, CollectiveError, escape_control_characters, first_line, unknown
 from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.plugins import load_plugins
 
@@ -168,7 +167,10 @@ def run(argv: list[str]) -> int:
     except CardiganError as error:
         rank = os.environ.get("RANK", "0")
         if rank == "0" or not isinstance(error, CollectiveError):
-            print(f"cardigan{'' if rank == '0' else f' (process {rank})'}: {printable(str(error))}", file=sys.stderr)
+            print(
+                f"cardigan{'' if rank == '0' else f' (process {rank})'}: {escape_control_characters(str(error))}",
+                file=sys.stderr,
+            )
         return 2
     except BrokenPipeError:
         sys.stderr.close()  # the reader closed the pipe (`cardigan info RUN | head`)

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cardigan.cli.printable import printable
 from cardigan.cli.terminal_images import MIN_PREVIEW_ROWS, sheet_preview
 from cardigan.config import STACKED_MNIST, Config
+from cardigan.errors import escape_control_characters
 from cardigan.figures.layout import GridLayout
 from cardigan.health.status import HealthRecord, is_old
 from cardigan.metrics.protocol import format_with_error
@@ -131,7 +131,9 @@ class ProgressScreen:
             )
         )
         head = Group(
-            Text(printable(f"cardigan · {self.config.recipe} · {self.run or 'starting'}"), style="bold"),
+            Text(
+                escape_control_characters(f"cardigan · {self.config.recipe} · {self.run or 'starting'}"), style="bold"
+            ),
             progress_bar,
             Text(progress_text(self.config, self.images_seen, self.elapsed, self.latest_values)),
             Text(f"health: {self.health.status.sentence}"),
@@ -147,7 +149,7 @@ class ProgressScreen:
         lines = [
             line
             for note in self.notes
-            for line in Text(printable(note), style="yellow").wrap(self.console, self.console.width)
+            for line in Text(escape_control_characters(note), style="yellow").wrap(self.console, self.console.width)
         ]
         return lines[-max_rows:] if max_rows > 0 else []
 
@@ -177,12 +179,15 @@ class ProgressLines:
         elif event.kind in {"start", "resume"}:
             self.config, self.last_printed_at = read_config(RunDirectory(Path(event.values["run"]))), float("-inf")
             action = "training" if event.kind == "start" else f"resuming at {event.images_seen:,} images"
-            print(printable(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}"), flush=True)
+            print(
+                escape_control_characters(f"cardigan: {action}, recipe {self.config.recipe}, in {event.values['run']}"),
+                flush=True,
+            )
             for message in event.values.get("messages", []):
-                print(printable(f"cardigan: {message}"), flush=True)
+                print(escape_control_characters(f"cardigan: {message}"), flush=True)
         elif event.kind == "note":
             for message in event.values["messages"]:
-                print(printable(f"cardigan: {message}"), flush=True)
+                print(escape_control_characters(f"cardigan: {message}"), flush=True)
         elif event.kind == "progress" and event.elapsed_seconds - self.last_printed_at >= LINE_INTERVAL_SECONDS:
             self.last_printed_at = event.elapsed_seconds
             numbers = " ".join(

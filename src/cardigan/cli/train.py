@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cardigan.cli.parsing import flag_value, parse
-from cardigan.cli.printable import printable
 from cardigan.config import BUILTIN_OPTIONS, BUILTIN_PENALTIES, Config
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, escape_control_characters
 from cardigan.overrides import flatten, override
 from cardigan.recipes import config_for
 
@@ -88,7 +87,7 @@ def main(argv: list[str], started_at: float) -> int:
             started_at=started_at,
         )
     if not quiet:
-        print(printable(_closing_text(run, options.studio)))
+        print(escape_control_characters(_closing_text(run, options.studio)))
     return EXIT_CODES.get(run.stopped_by, 0)
 
 

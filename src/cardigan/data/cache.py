@@ -23,7 +23,7 @@ from cardigan.files import atomic, disk_cache
 from cardigan.rng import stream
 from cardigan.shapes import Pixels
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Increased when the same source would give different pixels."""
 MAX_DISK_FRACTION = 0.5
 """Maximum fraction of the free disk space."""

@@ -35,11 +35,12 @@ from cardigan.data.streaming import (
     preview_source,
     read_first_entries,
     reader_stream,
+    shard_label,
     shard_stats,
     shard_stream,
     shards_from_config,
 )
-from cardigan.data.webdataset.shards import is_shards
+from cardigan.data.webdataset.shards import ShardEntry, is_shards
 from cardigan.errors import CardiganError, unknown
 from cardigan.shapes import Labels
 
@@ -136,7 +137,7 @@ def reader_from_config(data: DataConfig) -> Reader:
         and get_close_matches(Path(data.source).name, BUILTIN_DATASETS, cutoff=0.7)
     ):
         raise unknown("source", Path(data.source).name, BUILTIN_DATASETS)
-    return open_reader(data.source, data.labels)
+    return open_reader(data.source, data.labels, all_parts=data.split == "all")
 
 
 def dataset_stats(data: DataConfig, reader: Reader | None = None) -> DatasetStats:
@@ -203,7 +204,7 @@ def _cached_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec, on_prog
             f"training needs at least {MIN_IMAGES}."
         )
     holdout = sources[1] if len(sources[1]) and data.split == "train" else None
-    messages = _messages(len(reader), decoded.unreadable, decoded.conversions)
+    messages = (*reader.notes, *_messages(len(reader), decoded.unreadable, decoded.conversions))
     return Datasets(
         replace(sources[0], horizontal_flip=data.horizontal_flip),
         holdout,
@@ -265,6 +266,7 @@ def _streamed_datasets(data: DataConfig, reader: Reader, spec: DecodeSpec) -> Da
         make_stream,
         _count_unlabeled(labels, class_names),
         _source_fingerprint(data, reader, "streamed"),
+        reader.notes,
     )
 
 
@@ -294,6 +296,20 @@ def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
         make_stream,
         int((preview.labels < 0).sum()),
         {**source_fingerprint, "labels_fingerprint": "", "storage": "streamed"},
+        _shard_messages(first_entries_of_epoch, num_classes),
+    )
+
+
+def _shard_messages(first_entries: list[ShardEntry], num_classes: int) -> tuple[str, ...]:
+    """Return a note if the first images of shards have classes that are not used."""
+    unused = [entry.label for entry in first_entries if entry.label is not None and shard_label(entry, num_classes) < 0]
+    if not num_classes:
+        unused = [entry.label for entry in first_entries if entry.label is not None]
+    if not unused:
+        return ()
+    return (
+        f"classes: {len(unused):,} of the first {len(first_entries):,} images have an unused class such as "
+        f"{unused[0]!r}; shards need integers from 0",
     )
 
 

@@ -42,6 +42,8 @@ DECODE_ERRORS = (
 """Errors that Pillow's decoders raise for truncated or damaged files."""
 PIL_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 """Accepted image formats, recognized by content. Pillow knows dozens more; some of them start other programs."""
+MAX_FLOAT = 383
+"""Maximum of floats from 0 to 255 that overshoot."""
 _OPEN_LOCK = threading.Lock()
 DRAFT_FACTOR = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is still at least this many times the training shape."""
@@ -140,11 +142,22 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
         if not np.isfinite(pixels).all():
             raise UnreadableImage("holds values that are not finite")
         scale = 255 if pixels.size == 0 or pixels.max() <= 1 else 1
+        if pixels.size and pixels.max() > MAX_FLOAT:
+            raise UnreadableImage(f"holds values up to {pixels.max():g}: expected 0 to 1 or 0 to 255")
         return (pixels * scale).round().clip(0, 255).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer):
         is_16_bit = pixels.size > 0 and pixels.max() > 255
+        if pixels.size and pixels.max() > np.iinfo(np.uint16).max:
+            raise UnreadableImage(f"holds values up to {pixels.max():,}: expected 8 or 16 bits")
         return (pixels.astype(np.int64) >> (8 if is_16_bit else 0)).clip(0, 255).astype(np.uint8)
     raise UnreadableImage(f"holds values of type {pixels.dtype}: expected 8 or 16 bits, or numbers 0 to 1")
+
+
+def as_16_bits(image: Image.Image) -> Image.Image:
+    """Return a PGM of more than 8 bits in a mode of 16 bits. Pillow scales it to 16 bits in a mode of 32 bits."""
+    if image.format != "PPM" or image.mode != "I":
+        return image
+    return Image.fromarray(np.array(image).astype(np.uint16))
 
 
 def num_channels(image: Image.Image) -> int:
@@ -169,7 +182,7 @@ def to_pixels(image: Image.Image, spec: DecodeSpec) -> np.ndarray:
     """
     if image.format == "JPEG":
         image.draft(None, (DRAFT_FACTOR * spec.width, DRAFT_FACTOR * spec.height))
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(as_16_bits(image))
     resized = resize_image(_convert_channels(upright, spec.channels), spec.width, spec.height, spec.resize)
     pixels = np.array(resized).reshape(spec.height, spec.width, spec.channels)
     if spec.channels == 4:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cardigan.errors import CardiganError, error_reason
+from cardigan.errors import CardiganError, error_reason, escape_control_characters
 
 StoredImage: TypeAlias = bytes | np.ndarray
 """The content of an image file, or pixels as [height, width] or [height, width, channels]."""
@@ -21,6 +21,8 @@ ProgressFn: TypeAlias = Callable[[int, int], None]
 """Called with the number of finished images and the total."""
 MIN_IMAGES = 2
 """Images that training needs at least."""
+SOURCE_CHANGED = "was changed or removed after the source was opened"
+"""Why an image is unreadable whose file is not the one that was listed."""
 
 
 class UnreadableImage(Exception):
@@ -46,6 +48,8 @@ class Reader:
     """Whether caching is off, because another source may have the same fingerprint, as for an object in memory."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Number of entries that are not images, by reason ("not an image", "hidden"). They do not count as images."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the choice of images and classes."""
 
     def __len__(self) -> int:
         return self.num_images
@@ -77,6 +81,6 @@ def evenly_spaced_indices(count: int, total: int) -> list[int]:
 
 
 def printable(name: str | bytes) -> str:
-    """Return a file name of any encoding as printable text."""
-    text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    """Return a file name of any encoding as printable text, without control characters."""
+    content = name if isinstance(name, bytes) else name.encode(errors="surrogateescape")
+    return escape_control_characters(content.decode(errors="backslashreplace"), keep="")

@@ -30,6 +30,8 @@ from cardigan.shapes import Labels, Pixels
 MIN_IMAGES_BEFORE_ERROR = 1_000
 """Number of images read before the fraction of unreadable ones counts as an error."""
 NUM_STATS_IMAGES = 200
+COUNTS_FORMAT = 2
+"""Increased when the same shards would give other counts."""
 
 
 def reader_stream(
@@ -79,7 +81,9 @@ def _check_unreadable(name: str, num_read: int, unreadable: dict[str, str]) -> N
 
 def shards_from_config(data: DataConfig) -> Shards:
     """Return the shards, with the cached counts of their images."""
-    counts_path = disk_cache.cache_dir() / "shards" / f"{disk_cache.cache_key('shards', data.source)}.json"
+    counts_path = (
+        disk_cache.cache_dir() / "shards" / f"{disk_cache.cache_key('shards', str(COUNTS_FORMAT), data.source)}.json"
+    )
     return open_shards(data.source, counts_path)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from cardigan.data.decoding import DecodeSpec, conversion_note, open_image, to_pixels
-from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.reader import SOURCE_CHANGED, Reader, UnreadableImage
 from cardigan.data.worker_processes import PREFETCH_FACTOR, WorkerDied, WorkerProcesses
 from cardigan.errors import CardiganError
 
@@ -171,10 +171,16 @@ def consecutive_chunks(count: int, chunk_size: int = CHUNK_SIZE) -> Iterator[lis
 
 
 def unreadable_error(name: str, count: int, unreadable: dict[str, str]) -> CardiganError | None:
-    """Return the error for a source with more than 1 % unreadable images, None for others."""
-    if len(unreadable) * 100 <= count:
+    """Return the error for a source with more than one unreadable image and more than 1 %, None for others."""
+    if len(unreadable) <= 1 or len(unreadable) * 100 <= count:
         return None
+    num_changed = sum(reason == SOURCE_CHANGED for reason in unreadable.values())
     entry_name, reason = next(iter(unreadable.items()))
+    if num_changed * 2 > len(unreadable):
+        return CardiganError(
+            f"{name} was changed while it was read ({num_changed:,} of {count:,} images are not those that it held, "
+            f"such as {entry_name}): restore it, or start again."
+        )
     rest = "" if len(unreadable) == 1 else f", and {len(unreadable) - 1:,} more"
     return CardiganError(
         f"{len(unreadable):,} of the {count:,} images of {name} cannot be used ({entry_name} {reason}{rest}), more "

@@ -7,7 +7,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +100,8 @@ def _host_batches(source: ImageSource, config: Config, local_slice: slice) -> Ba
     return stream
 
 
-def build_spec(config: Config, source: ImageSource) -> ImageSpec:
+def build_spec(config: Config, source: ImageSource, notes: Sequence[str] = ()) -> ImageSpec:
+    """Return the spec of the training images. `notes` may say why a source has no classes."""
     num_channels = source.pixels.shape[1]
     if num_channels not in {1, config.data.channels}:
         raise CardiganError(
@@ -108,9 +109,10 @@ def build_spec(config: Config, source: ImageSource) -> ImageSpec:
             f"set data.channels to {num_channels}."
         )
     if config.conditional and not source.num_classes:
+        reasons = "".join(f" ({note})" for note in notes if note.startswith("classes:"))
         raise CardiganError(
-            f"conditional is on, but the images of {source.name!r} have no classes: turn it off (--no-conditional), "
-            "or say where the labels are with data.labels (folders, a file, a column)."
+            f"conditional is on, but the images of {source.name!r} have no classes{reasons}: turn it off "
+            "(--no-conditional), or say where the labels are with data.labels (folders, a file, a column)."
         )
     return (
         image_spec(config.data, source.num_classes, source.class_names)

@@ -303,7 +303,7 @@ def _train_once(
     with process_group.membership():
         build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
-        spec = build.build_spec(config, datasets.train)
+        spec = build.build_spec(config, datasets.train, datasets.messages)
         state = build.build_state(config, spec, devices)
         process_group.check_agreement(source_facts(datasets) if world_size() > 1 else {})
         process_group.check_same_tensors(state_tensors(state))

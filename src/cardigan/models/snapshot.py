@@ -13,6 +13,7 @@ from cardigan.config import Config
 from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError
 from cardigan.files.sha256 import check_sha256
+from cardigan.files.special_files import reject_special_file
 from cardigan.files.tensors import read_metadata, read_tensors, write_tensors
 from cardigan.latents.sampling import find_latent
 from cardigan.models.foreign.reader import read_foreign_generator
@@ -160,6 +161,8 @@ def _locate_weights(path: Path) -> tuple[Path, str]:
         return verify_weights(download_model(parse_hub_address(path))), ""  # other cached files are ignored
     run = RunDirectory(path)
     if not path.is_dir():
+        if path.exists():
+            reject_special_file(path)
         return path, "ema_generator." if path.name == "state.safetensors" else ""
     # In a model folder, other model files belong to other models.
     if (path / WEIGHTS_FILE).exists() and not (run.journal.exists() and run.generator.exists()):

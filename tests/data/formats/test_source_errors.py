@@ -27,7 +27,7 @@ from cardigan.data.formats.detection import open_reader
 from cardigan.data.formats.file_names import HIDDEN, NOT_AN_IMAGE
 from cardigan.data.formats.folder import ALREADY_LISTED
 from cardigan.data.formats.torch_dataset import torch_dataset_reader
-from cardigan.data.reader import Reader, UnreadableImage
+from cardigan.data.reader import SOURCE_CHANGED, Reader, UnreadableImage
 from cardigan.errors import CardiganError
 
 IMAGE = b"an image, as far as readers know"
@@ -197,7 +197,7 @@ def test_image_deleted_after_listing(tmp_path):
     gone = write_file(tmp_path / "a.png")
     reader = open_reader(str(tmp_path))
     gone.unlink()
-    assert unreadable_reason(reader, "a.png") == "cannot be read (No such file or directory)"
+    assert unreadable_reason(reader, "a.png") == SOURCE_CHANGED
     assert reader.read(1) == IMAGE
 
 

@@ -128,6 +128,7 @@ def test_json_keys_are_stable(capsys, damaged_folder):
             "blank",
             "class_balance",
             "decode_seconds_per_epoch",
+            "notes",
             "trainable",
             "dropped_indices",
             "near_duplicate_indices",

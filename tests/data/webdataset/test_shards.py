@@ -1,10 +1,12 @@
 """Streams of tar shards: each image once per epoch, the same order from any start, and errors that name the shard."""
 
 import contextlib
+import gzip
 import http.server
 import io
 import itertools
 import json
+import os
 import re
 import tarfile
 import threading
@@ -182,6 +184,51 @@ def test_only_needed_shards_are_counted(source, tmp_path, monkeypatch):
     assert next(entries).name.startswith(first)
     with pytest.raises(CardiganError, match="is not a tar file"):
         list(itertools.islice(entries, sum(SIZES)))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_image_among_depth_maps_and_masks(tmp_path, order):
+    names = ["a.depth.png", "a.jpg", "a.mask.png", "b.depth.png", "b.rgb.png", "b.seg.png", "c.left.png", "c.right.png"]
+    groups = [list(group) for _, group in itertools.groupby(names, key=lambda name: name[0])]
+    files = {name: name.encode() for group in groups for name in group[::order]}
+    opened = open_shards(single_shard(tmp_path, make_tar(files)))
+    found = {entry.stored_image.decode() for entry in itertools.islice(opened.entries(0, 0), 3)}
+    assert found == {"a.jpg", "b.rgb.png", "c.left.png" if order == 1 else "c.right.png"}
+    assert opened.count_images() == 3 and opened.skipped == {"another image of the same key": 5}
+
+
+def test_gzipped_shards(tmp_path, source):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for shard in tmp_path.glob("*.tar"):
+        content = shard.read_bytes()  # two members of gzip, and bytes that do not compress
+        (packed / f"{shard.name}.gz").write_bytes(gzip.compress(content[:700]) + gzip.compress(content[700:], 0))
+    plain, size = open_shards(source), sum(SIZES)
+    for pattern in (str(packed), f"{packed}/*.tar.gz", f"{packed}/train-{{000..006}}.tar.gz"):
+        assert is_shards(pattern)
+        zipped = open_shards(pattern)
+        assert zipped.count_images() == size
+        for ours, theirs in zip(itertools.islice(zipped.entries(0, 3), 2 * size), plain.entries(0, 3), strict=False):
+            assert ours.stored_image == theirs.stored_image and ours.label == theirs.label
+    assert is_shards("https://host/a-{0..3}.tar.gz") and is_shards("s3://bucket/a.tgz")
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\x1f\x8b" + bytes(1000), "damaged"), (None, "truncated")])
+def test_damaged_gzipped_shards(tmp_path, content, words):
+    packed = gzip.compress(make_tar(numbered_files(0, 4)))
+    (tmp_path / "p-0.tar.gz").write_bytes(content or packed[: len(packed) // 2])
+    with pytest.raises(CardiganError, match=rf"p-0\.tar\.gz \(its gzip data is {words}"):
+        open_shards(f"{tmp_path}/p-{{0..0}}.tar.gz").count_images()
+
+
+def test_shard_replaced_by_one_of_equal_size_raises(tmp_path, source):
+    opened = open_shards(source)
+    opened.count_images()
+    path = tmp_path / "train-003.tar"
+    path.write_bytes(path.read_bytes().replace(b"image 3", b"image 9"))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(CardiganError, match=r"train-003\.tar was changed or removed after the source was opened"):
+        list(itertools.islice(opened.entries(0, 0), sum(SIZES)))
 
 
 def test_sample_labels_and_bytes(tmp_path):

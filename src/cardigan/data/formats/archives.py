@@ -11,17 +11,19 @@ import zipfile
 import zlib
 from bz2 import BZ2Decompressor
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from lzma import LZMAError
 from pathlib import Path
 from stat import S_ISLNK
 from typing import NoReturn
 
-from cardigan.data.formats.file_names import no_images_error, normalize_path, skip_reason
+from cardigan.data.formats.file_names import HIDDEN, no_images_error, normalize_path, skip_reason
 from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable, stat_signature
+from cardigan.data.webdataset.tar import ANOTHER_IMAGE, image_rank, label_from_cls, label_from_json, sample_key
 from cardigan.errors import CardiganError, error_reason
 
 MAX_IMAGE_BYTES = 2**30
@@ -30,6 +32,8 @@ MAX_BYTES_IN_MEMORY = 2 * 2**30
 """Maximum total size of the images of a compressed tar archive."""
 COMPRESSION_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 """First bytes of gzip, bzip2 and xz files."""
+SAMPLE_LABEL_SUFFIXES = (".cls", ".json")
+"""Files with the class of the image of the same key, in WebDataset's layout; also dataset.json."""
 REPLACED = "replaced by a later entry of the same name"
 SYMLINK = "is a symbolic link"
 ARCHIVE_ERRORS = (
@@ -66,15 +70,18 @@ def zip_reader(path: Path) -> Reader:
 def tar_reader(path: Path) -> Reader:
     """Return the images of a tar archive. A compressed archive is loaded into memory."""
     return _archive_reader(
-        path, _compressed_tar_members(path) if _is_compressed(path) else _tar_members(path), stat_signature(path)
+        path, _compressed_tar_members(path) if _is_compressed(path) else _tar_members(path), stat_signature(path), True
     )
 
 
-def _archive_reader(path: Path, members: Iterable[ArchiveMember], signature: str) -> Reader:
+def _archive_reader(
+    path: Path, members: Iterable[ArchiveMember], signature: str, may_have_samples: bool = False
+) -> Reader:
     name = str(path)
     images: dict[str, ArchiveMember] = {}
     skipped: Counter[str] = Counter()
-    dataset_json: ArchiveMember | None = None
+    dataset_jsons: dict[str, ArchiveMember] = {}
+    label_members: dict[str, list[ArchiveMember]] = {}
     try:
         for member in members:
             reason = REPLACED if member.path in images else skip_reason(member.path)
@@ -82,8 +89,10 @@ def _archive_reader(path: Path, members: Iterable[ArchiveMember], signature: str
                 skipped[reason] += 1
             if reason in {"", REPLACED}:
                 images[member.path] = member
-            elif member.path == DATASET_JSON:
-                dataset_json = member
+            elif member.path.rpartition("/")[2] == DATASET_JSON:
+                dataset_jsons[member.path.rpartition("/")[0]] = member
+            elif may_have_samples and _is_sample_label(member.path):
+                label_members.setdefault(sample_key(member.path), []).append(member)
     except ARCHIVE_ERRORS as error:
         raise CardiganError(
             f"{name!r} is damaged or not an archive ({error_reason(error)}): get it again, or unpack it and give the "
@@ -91,6 +100,9 @@ def _archive_reader(path: Path, members: Iterable[ArchiveMember], signature: str
         ) from None
     if not images:
         raise no_images_error(name, skipped)
+    has_samples = any(sample_key(name) in label_members for name in images)
+    if has_samples:
+        images = _one_image_per_sample(images, skipped)
     ordered = [images[key] for key in sorted(images, key=_sort_key)]
     reader = Reader(
         name,
@@ -100,7 +112,46 @@ def _archive_reader(path: Path, members: Iterable[ArchiveMember], signature: str
         fingerprint=fingerprint([signature, *(part for member in ordered for part in (member.path, member.signature))]),
         skipped=dict(skipped),
     )
-    return reader if dataset_json is None else with_dataset_json(reader, _read_dataset_json(name, dataset_json))
+    if has_samples:
+        reader = _with_sample_labels(reader, ordered, label_members)
+    return with_dataset_json(
+        reader, {folder: _read_dataset_json(name, member) for folder, member in dataset_jsons.items()}
+    )
+
+
+def _is_sample_label(path: str) -> bool:
+    return path.lower().endswith(SAMPLE_LABEL_SUFFIXES) and skip_reason(path) != HIDDEN
+
+
+def _one_image_per_sample(images: dict[str, ArchiveMember], skipped: Counter[str]) -> dict[str, ArchiveMember]:
+    """Return one image for each key of WebDataset's layout, as the stream of shards does."""
+    samples: dict[str, ArchiveMember] = {}
+    for name, member in images.items():
+        known = samples.setdefault(sample_key(name), member)
+        if known is not member:
+            skipped[ANOTHER_IMAGE] += 1
+        if image_rank(name) < image_rank(known.path):
+            samples[sample_key(name)] = member
+    return {member.path: member for member in samples.values()}
+
+
+def _with_sample_labels(
+    reader: Reader, images: Sequence[ArchiveMember], label_members: Mapping[str, Sequence[ArchiveMember]]
+) -> Reader:
+    """Return the reader with the classes of the .cls and .json files beside the images."""
+    labels = [_sample_label(label_members.get(sample_key(image.path), ())) for image in images]
+    return reader if all(label is None for label in labels) else replace(reader, labels=labels)
+
+
+def _sample_label(members: Iterable[ArchiveMember]) -> str | int | None:
+    """Return the class in the first file that holds one, a .cls file before a .json file."""
+    for member in sorted(members, key=lambda member: not member.path.lower().endswith(".cls")):
+        with suppress(UnreadableImage):
+            content = member.read()
+            label = label_from_cls(content) if member.path.lower().endswith(".cls") else label_from_json(content)
+            if label is not None:
+                return label
+    return None
 
 
 def _read_dataset_json(name: str, member: ArchiveMember) -> bytes:
@@ -220,7 +271,7 @@ def _compressed_tar_members(path: Path) -> Iterator[ArchiveMember]:
     num_bytes = 0
     with tarfile.open(path, "r:*") as archive:
         for info in _tar_infos(archive):
-            is_needed = info.isreg() and (not skip_reason(info.name) or normalize_path(info.name) == DATASET_JSON)
+            is_needed = info.isreg() and (not skip_reason(info.name) or _is_sample_label(info.name))
             num_bytes += info.size if is_needed else 0
             if num_bytes > MAX_BYTES_IN_MEMORY:
                 raise CardiganError(

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from cardigan.data.formats.array_names import column_index
 from cardigan.data.formats.columns import cell_label
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, stat_signature
 from cardigan.errors import CardiganError
@@ -23,7 +24,10 @@ VALUE_RANGES = ((0, 1), (-1, 1), (0, 255))
 RANGE_TOLERANCE = 0.02
 """Tolerance of the ranges for floats: resizing overshoots a little."""
 NUM_PROBED = 100
-"""Number of first images from which the value range is detected."""
+"""Number of first images, and of images spread over the rest, from which the value range is detected."""
+OVERSHOOT = 0.5
+"""Maximum distance of a value from the detected range, as a fraction of the range. Such values are clipped."""
+BINARY_NOTE = "pixels: only the values 0 and 1, scaled to 0 and 255"
 
 ItemReader: TypeAlias = Callable[[int], np.ndarray]
 LabelValues: TypeAlias = Sequence[object] | np.ndarray | torch.Tensor
@@ -34,8 +38,8 @@ def array_reader(pixels: np.ndarray | torch.Tensor, labels: LabelValues | None =
 
     Shapes are [N, height, width], [N, height, width, C] or [N, C, height, width] with 1, 3 or 4 channels. If both of
     the latter fit, an array is channels-last and a tensor is channels-first. Values are 8 or 16 bits, booleans, or
-    floats from 0 to 1, -1 to 1 or 0 to 255; the range is detected from the first 100 images. Labels are an integer, a
-    string or a one-hot row per image.
+    floats from 0 to 1, -1 to 1 or 0 to 255; the range is detected from up to 200 images. Integers that are only 0 and 1
+    are scaled to 0 and 255. Labels are an integer, a string or a one-hot row per image.
     """
     array = to_numpy(pixels)
     return items_reader(
@@ -80,10 +84,28 @@ def items_reader(
 ) -> Reader:
     """Return the images of a source with the shape of an array that reads its items one by one."""
     axes = channels_last_axes(name, shape, channels_first)
-    to_pixels = pixel_converter(name, [read_item(index) for index in range(min(NUM_PROBED, shape[0]))])
+    sample = [read_item(index) for index in probed_indices(shape[0])]
+    to_pixels = pixel_converter(name, sample)
     return Reader(
-        name, shape[0], str, lambda index: to_pixels(read_item(index).transpose(axes)), content_fingerprint, labels
+        name,
+        shape[0],
+        str,
+        lambda index: to_pixels(read_item(index).transpose(axes)),
+        content_fingerprint,
+        labels,
+        notes=(BINARY_NOTE,) if is_binary(sample) else (),
     )
+
+
+def probed_indices(count: int) -> list[int]:
+    """Return the indices from which the value range is detected: the first ones, and as many spread over the rest."""
+    spread = range(NUM_PROBED, count, max(1, (count - NUM_PROBED) // NUM_PROBED))
+    return [*range(min(NUM_PROBED, count)), *spread[:NUM_PROBED]]
+
+
+def is_binary(sample: Sequence[np.ndarray]) -> bool:
+    """Return whether integers are only 0 and 1, with at least one 1."""
+    return sample[0].dtype.kind in "iu" and _value_range(sample) == (0.0, 1.0)
 
 
 def channels_last_axes(name: str, shape: Sequence[int], channels_first: bool = False) -> tuple[int, ...]:
@@ -104,6 +126,8 @@ def channels_last_axes(name: str, shape: Sequence[int], channels_first: bool = F
 def pixel_converter(name: str, sample: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """Return the conversion of such items to 8 or 16 bits or booleans. Raises CardiganError for other values."""
     kind, size = sample[0].dtype.kind, sample[0].dtype.itemsize
+    if is_binary(sample):
+        return partial(_scale_to_uint8, 0, 1)
     if kind == "b" or (kind == "u" and size == 1):
         return np.array
     if kind == "u" and size == 2:
@@ -131,6 +155,11 @@ def _value_range(sample: Sequence[np.ndarray]) -> tuple[float, float]:
 def _scale_to_uint8(low_end: int, high_end: int, pixels: np.ndarray) -> np.ndarray:
     if not np.isfinite(pixels).all():
         raise UnreadableImage("holds values that are not finite")
+    low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (low_end, high_end)
+    if low < low_end - OVERSHOOT * (high_end - low_end) or high > high_end + OVERSHOOT * (high_end - low_end):
+        raise UnreadableImage(
+            f"holds values from {low:g} to {high:g}, but the images that were sampled hold {low_end} to {high_end}"
+        )
     return ((pixels.astype(np.float64) - low_end) * (255 / (high_end - low_end))).round().clip(0, 255).astype(np.uint8)
 
 
@@ -154,10 +183,23 @@ def array_labels(name: str, labels: LabelValues, count: int) -> list[str | int |
         values.dtype.kind in "US" or (values.dtype.kind in "biuf" and (values == np.floor(values)).all())
     ):
         return [class_label(name, value) for value in values]
+    hint = " Take one of its columns: --data.labels NAME:NUMBER." if values.ndim == 2 else ""
     raise CardiganError(
         f"{name!r} has labels of shape {values.shape} and type {values.dtype}: "
-        "expected an integer or a string for each image."
+        f"expected an integer or a string for each image.{hint}"
     )
+
+
+def column_of(name: str, values: np.ndarray, column: str, text_arrays: Callable[[int], Sequence[str]]) -> np.ndarray:
+    """Return a column of labels [N, K] or of a structured array, by its number or name.
+
+    `text_arrays` returns the names of K columns, if the file holds them.
+    """
+    if values.dtype.names:
+        return values[values.dtype.names[column_index(name, column, len(values.dtype.names), values.dtype.names)]]
+    if values.ndim != 2:
+        raise CardiganError(f"{name!r} has labels of shape {values.shape}, without columns: leave {column!r} out.")
+    return values[:, column_index(name, column, values.shape[1], text_arrays(values.shape[1]))]
 
 
 def class_label(name: str, label: object) -> str | int | None:

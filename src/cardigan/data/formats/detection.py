@@ -18,8 +18,11 @@ from cardigan.data.formats.labels import parse_labels_setting, with_labels
 from cardigan.data.formats.lmdb import lmdb_reader
 from cardigan.data.formats.numpy_files import npy_reader, npz_reader
 from cardigan.data.formats.parquet import parquet_reader, train_files
+from cardigan.data.formats.splits import without_test_folders
+from cardigan.data.formats.watch import watch_files
 from cardigan.data.reader import Reader, printable
 from cardigan.errors import CardiganError, error_reason
+from cardigan.files.special_files import reject_special_file
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,18 @@ def is_address(source: str) -> bool:
     return source.startswith(tuple(ADDRESS_READERS))
 
 
-def open_reader(source: str, labels: str = "") -> Reader:
+def open_reader(source: str, labels: str = "", all_parts: bool = False) -> Reader:
     """Return the images of a source with the classes that `labels` selects.
+
+    Images in test and validation folders beside a train folder are left out, unless `all_parts`.
 
     `labels` is "" (the source's own), "folders", a column, FILE or FILE:COLUMN. A source is a folder, an archive, an
     array file, a table or a database (docs/guides/data.md), or an address: hf:NAME, hf:NAME:SPLIT or a plug-in's.
     Raises CardiganError if the source is missing, damaged or has no images.
     """
     file, column = parse_labels_setting(labels)
-    return with_labels(replace(_open_path_or_dataset(source, "" if file else column), name=printable(source)), labels)
+    reader = replace(_open_path_or_dataset(source, "" if file else column), name=printable(source))
+    return with_labels(reader if all_parts else without_test_folders(reader), labels)
 
 
 def _open_path_or_dataset(source: str, column: str) -> Reader:
@@ -107,6 +113,8 @@ def _open_path_or_dataset(source: str, column: str) -> Reader:
     try:
         if not source or not path.exists():
             raise _missing_source_error(source, path)
+        if not path.is_dir():
+            reject_special_file(path)
         return _folder_reader(path, column) if path.is_dir() else _file_reader(path, column)
     except OSError as error:  # no permission for a parent folder, or a name that is too long
         raise CardiganError(
@@ -134,7 +142,7 @@ def _format_list() -> str:
 def _file_reader(path: Path, column: str) -> Reader:
     source_format = _format_by_suffix(path) or _format_by_magic(path)
     if source_format is not None:
-        return source_format.make_reader(path, column)
+        return watch_files(source_format.make_reader(path, column), [path])
     if skip_reason(path.name) == "":
         raise CardiganError(f"{printable(str(path))!r} is one image: give its folder.")
     raise CardiganError(f"{printable(str(path))!r} has an unknown format: expected a folder, {_format_list()}.")
@@ -159,7 +167,7 @@ def _format_by_magic(path: Path) -> SourceFormat | None:
 def _folder_reader(folder: Path, column: str) -> Reader:
     for known in SOURCE_FORMATS.values():
         if any((folder / marker).is_file() for marker in known.folder_markers):
-            return known.make_reader(folder, column)
+            return watch_files(known.make_reader(folder, column), [*folder.glob("*.mdb"), *folder.rglob("*.arrow")])
     folder_listing = list_folder(folder)
     if folder_listing.images:
         return without_column("folder", lambda path: folder_reader(path, folder_listing))(folder, column)
@@ -171,7 +179,8 @@ def _reader_of_files_in(folder: Path, folder_listing: FolderListing, column: str
     recognized = [folder / other for other in folder_listing.others if _format_by_suffix(folder / other)]
     tables = [path for path in recognized if path.name.lower().endswith(PARQUET_SUFFIXES)]
     if tables and len(tables) == len(recognized):
-        return parquet_reader(train_files(tables), column)
+        files = train_files(tables)
+        return _with_note(watch_files(parquet_reader(files, column), files), _unread_files_note(tables, files))
     if len(recognized) == 1:
         return _file_reader(recognized[0], column)
     if recognized:
@@ -180,6 +189,15 @@ def _reader_of_files_in(folder: Path, folder_listing: FolderListing, column: str
             "give one of them."
         )
     raise no_images_error(printable(str(folder)), folder_listing.skipped)
+
+
+def _unread_files_note(files: Sequence[Path], read: Sequence[Path]) -> str:
+    unread = [file for file in files if file not in read]
+    return f"images: {len(unread):,} files are not read, such as {printable(unread[0].name)}" if unread else ""
+
+
+def _with_note(reader: Reader, note: str) -> Reader:
+    return replace(reader, notes=(*reader.notes, note)) if note else reader
 
 
 def _first_names(paths: Sequence[Path]) -> str:

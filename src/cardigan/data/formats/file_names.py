@@ -1,5 +1,6 @@
 """File names: which entries of a folder or archive are images. Opens no files."""
 
+import unicodedata
 from collections.abc import Mapping
 
 from cardigan.errors import CardiganError
@@ -28,6 +29,11 @@ def no_images_error(source: str, skipped: Mapping[str, int]) -> CardiganError:
     return CardiganError(
         f"{source!r} holds no images ({found}): expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
     )
+
+
+def compose(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC). Some systems store names in the decomposed form."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def normalize_path(path: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cardigan.data.formats.file_names import HIDDEN, NOT_AN_IMAGE, skip_reason
 from cardigan.data.formats.labels import DATASET_JSON, with_dataset_json
-from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable
+from cardigan.data.reader import SOURCE_CHANGED, Reader, UnreadableImage, fingerprint, printable
 from cardigan.errors import CardiganError, error_reason
 
 ALREADY_LISTED = "a folder already listed"
@@ -98,6 +98,10 @@ def _signature(entry: os.DirEntry[str]) -> str:
         status = entry.stat()
     except OSError:
         return MISSING  # a broken link: the read reports it
+    return _signature_of(status)
+
+
+def _signature_of(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
@@ -105,9 +109,15 @@ def folder_reader(folder: Path, listing: FolderListing) -> Reader:
     """Return the listed images of a folder, with the classes of its dataset.json if there is one."""
 
     def read(index: int) -> bytes:
+        signature = listing.signatures[index]
         try:
-            return (folder / listing.images[index]).read_bytes()
+            with open(folder / listing.images[index], "rb", opener=_open_without_waiting) as file:
+                if signature != MISSING and _signature_of(os.fstat(file.fileno())) != signature:
+                    raise UnreadableImage(SOURCE_CHANGED)
+                return file.read()
         except (OSError, MemoryError) as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and signature != MISSING:
+                raise UnreadableImage(SOURCE_CHANGED) from None
             raise UnreadableImage(f"cannot be read ({error_reason(error)})") from None
 
     source_fingerprint = fingerprint(
@@ -121,4 +131,16 @@ def folder_reader(folder: Path, listing: FolderListing) -> Reader:
         source_fingerprint,
         skipped=listing.skipped,
     )
-    return with_dataset_json(reader, (folder / DATASET_JSON).read_bytes()) if DATASET_JSON in listing.others else reader
+    return with_dataset_json(
+        reader,
+        {
+            path.rpartition("/")[0]: (folder / path).read_bytes()
+            for path in listing.others
+            if path.rpartition("/")[2] == DATASET_JSON and (folder / path).is_file()
+        },
+    )
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file that may have become a named pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

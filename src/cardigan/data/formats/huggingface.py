@@ -4,11 +4,23 @@ The one file that needs the `datasets` package. Images stay encoded; Cardigan de
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.formats.columns import IMAGE_COLUMNS, cell_label, class_name_of, find_column
-from cardigan.data.formats.parquet import image_bytes
+from cardigan.data.formats.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    Label,
+    cell_at,
+    cell_label,
+    choose_label_column,
+    class_name_of,
+    find_column,
+    optional_labels,
+    split_position,
+)
+from cardigan.data.formats.parquet import image_bytes, nested_list_reader
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, stat_signature
 from cardigan.errors import CardiganError, error_reason, unknown
 
@@ -16,7 +28,8 @@ HF_PREFIX = "hf:"
 DATASET_MARKERS = ("dataset_dict.json", "state.json", "dataset_info.json")
 """Files that identify a folder as a Hugging Face dataset."""
 DEFAULT_SPLIT = "train"
-LABEL_DTYPES = re.compile(r"u?int\d+|string|large_string|bool")
+BINARY_DTYPES = {"binary", "large_binary", "binary_view"}
+LABEL_DTYPES = re.compile(r"u?int\d+|string|large_string|string_view|bool")
 """Column types that can hold classes."""
 
 
@@ -59,7 +72,10 @@ def saved_dataset_reader(folder: Path, column: str, split: str = "") -> Reader:
         split_name = split or (DEFAULT_SPLIT if DEFAULT_SPLIT in dataset or len(dataset) != 1 else next(iter(dataset)))
         if split_name not in dataset:
             raise unknown(f"split of {str(folder)!r}", split_name, dataset)
-        dataset = dataset[split_name]
+        reader = _dataset_reader(str(folder), dataset[split_name], column, split)
+        unread = ", ".join(name for name in dataset if name != split_name)
+        note = f"images: the split {split_name} is read, {unread} not (hf:FOLDER:SPLIT)"
+        return replace(reader, notes=(*reader.notes, note)) if unread and not split else reader
     return _dataset_reader(str(folder), dataset, column, split)
 
 
@@ -91,18 +107,26 @@ def _import_datasets() -> Any:
 def _dataset_reader(name: str, dataset: Any, column: str, split: str) -> Reader:
     dataset = dataset.with_format(None)
     image_column = _find_image_column(name, dataset.features)
-    label_column = _find_label_column(name, column, dataset, image_column)
+    requested, position = split_position(column, dataset.features)
+    label_column, notes = _find_label_column(name, requested, dataset, image_column)
     if isinstance(dataset.features[image_column], _import_datasets().Image):
         dataset = dataset.cast_column(image_column, _import_datasets().Image(decode=False))
     images = dataset.select_columns([image_column])
-    labels = None if label_column is None else _labels(dataset, label_column)
+    labels, label_notes = (
+        (None, ())
+        if label_column is None
+        else optional_labels(label_column, column, lambda: _labels(dataset, label_column, position))
+    )
     return Reader(
         name,
         len(dataset),
         str,
-        lambda index: _image_bytes(images[index][image_column]),
+        nested_list_reader(name, lambda index: images[index][image_column], len(dataset))
+        if _is_pixel_array(dataset.features[image_column])
+        else lambda index: _image_bytes(images[index][image_column]),
         _dataset_fingerprint(dataset, split),
         labels,
+        notes=(*notes, *label_notes),
     )
 
 
@@ -116,8 +140,8 @@ def _find_image_column(name: str, features: Any) -> str:
     candidates = [
         column
         for column, feature in features.items()
-        if isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in {"binary", "large_binary"}
-    ]
+        if isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in BINARY_DTYPES
+    ] or [column for column, feature in features.items() if _is_pixel_array(feature)]
     column = find_column(name, "", candidates, IMAGE_COLUMNS) or (candidates[0] if len(candidates) == 1 else None)
     if column is None:
         raise CardiganError(
@@ -126,22 +150,32 @@ def _find_image_column(name: str, features: Any) -> str:
     return column
 
 
-def _find_label_column(name: str, requested: str, dataset: Any, image_column: str) -> str | None:
-    dtypes = {
-        column: str(getattr(feature, "dtype", ""))
-        for column, feature in dataset.features.items()
-        if column != image_column
-    }
-    return find_column(
-        name, requested, [column for column, kind in dtypes.items() if requested or LABEL_DTYPES.fullmatch(kind)]
-    )
+def _is_pixel_array(feature: Any) -> bool:
+    datasets = _import_datasets()
+    return isinstance(feature, datasets.Array2D | datasets.Array3D)
 
 
-def _labels(dataset: Any, column: str) -> list[str | int | None]:
+def _find_label_column(
+    name: str, requested: str, dataset: Any, image_column: str
+) -> tuple[str | None, tuple[str, ...]]:
+    features = {column: feature for column, feature in dataset.features.items() if column != image_column}
+    columns = [
+        column
+        for column, feature in features.items()
+        if requested or column.lower() in LABEL_COLUMNS or LABEL_DTYPES.fullmatch(str(getattr(feature, "dtype", "")))
+    ]
+    declared = [column for column in columns if isinstance(features[column], _import_datasets().ClassLabel)]
+    return choose_label_column(name, requested, columns, declared)
+
+
+def _labels(dataset: Any, column: str, position: int | None) -> list[Label]:
     feature = dataset.features[column]
     names = feature.names if isinstance(feature, _import_datasets().ClassLabel) else []
-    values = dataset.select_columns([column])[:][column]
-    return [class_name_of(names, value) if names else cell_label(f"Column {column!r}", value) for value in values]
+    values, source = dataset.select_columns([column])[:][column], f"Column {column!r}"
+    return [
+        class_name_of(names, value) if names else cell_label(source, cell_at(source, value, position))
+        for value in values
+    ]
 
 
 def _image_bytes(cell: object) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cardigan.data.formats.columns import FILE_NAME_COLUMNS, cell_label, find_column
+from cardigan.data.formats.columns import FALLBACK_ENCODING, FILE_NAME_COLUMNS, cell_label, decode_text, find_column
 from cardigan.data.formats.file_names import skip_reason
 from cardigan.data.formats.parquet import read_columns
 from cardigan.data.reader import printable
@@ -31,8 +31,8 @@ class LabelTable:
     rows: Iterable[Sequence[object]]
 
 
-def read_label_rows(path: Path, column: str) -> LabelRows:
-    """Return the names and classes in a label file.
+def read_label_rows(path: Path, column: str) -> tuple[LabelRows, tuple[str, ...]]:
+    """Return the names and classes in a label file, and a note if its encoding is not a Unicode one.
 
     Names are in a column of `FILE_NAME_COLUMNS` (`file`, `name`, `id`, ...), or else in the first. Classes are in
     `column`, or else in one of `LABEL_COLUMNS` (`label`, ...), or else in the second. Raises CardiganError for other
@@ -43,11 +43,12 @@ def read_label_rows(path: Path, column: str) -> LabelRows:
     try:
         if suffix == ".parquet":
             columns, rows = read_columns(path)
-            return _select_columns(LabelTable(file, columns, rows), column)
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+            return _select_columns(LabelTable(file, columns, rows), column), ()
+        text, encoding = decode_text(file, path.read_bytes())
+        notes = (f"classes: {file} is not UTF-8 and was read as {encoding}",) if encoding == FALLBACK_ENCODING else ()
         if suffix in {".json", ".jsonl"}:
-            return _rows_from_json(file, json.loads(text) if suffix == ".json" else _json_lines(text), column)
-        return _select_columns(_parse_csv(file, text), column)
+            return _rows_from_json(file, json.loads(text) if suffix == ".json" else _json_lines(text), column), notes
+        return _select_columns(_parse_csv(file, text), column), notes
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise CardiganError(
             f"{file} cannot be read ({error_reason(error)}): expected labels as CSV, JSON, JSONL or parquet."
@@ -120,14 +121,17 @@ def _table_from_objects(file: str, rows: Sequence[Any]) -> LabelTable:
     return LabelTable(file, columns, [[row.get(column) for column in columns] for row in rows])
 
 
-def dataset_json_rows(file: str, content: bytes) -> LabelRows | None:
-    """Return the names and classes of a dataset.json in StyleGAN's layout; None if it has no labels."""
+def parse_dataset_json(file: str, content: bytes) -> dict[str, Any] | None:
+    """Return a dataset.json in StyleGAN's layout; None if it has no labels."""
     try:
-        table = json.loads(content)
+        table = json.loads(decode_text(file, content)[0])
     except (ValueError, RecursionError) as error:
         raise CardiganError(
             f"{file} is damaged ({error_reason(error)}): expected JSON. Repair it or remove it."
         ) from None
-    if not isinstance(table, dict) or not isinstance(table.get("labels"), list):
-        return None
+    return table if isinstance(table, dict) and isinstance(table.get("labels"), list) else None
+
+
+def dataset_json_rows(file: str, table: dict[str, Any]) -> LabelRows:
+    """Return the names and classes of a parsed dataset.json."""
     return _rows_from_json(file, table, "")

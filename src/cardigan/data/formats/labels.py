@@ -4,13 +4,21 @@ Knows only the names of images.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from cardigan.data.formats.file_names import normalize_path
-from cardigan.data.formats.label_files import LABEL_SUFFIXES, LabelRows, dataset_json_rows, read_label_rows
+from cardigan.data.formats.columns import optional_labels
+from cardigan.data.formats.file_names import compose, normalize_path
+from cardigan.data.formats.label_files import (
+    LABEL_SUFFIXES,
+    LabelRows,
+    dataset_json_rows,
+    parse_dataset_json,
+    read_label_rows,
+)
+from cardigan.data.formats.splits import TEST_FOLDER, TRAIN_FOLDER
 from cardigan.data.reader import Reader, printable
 from cardigan.errors import CardiganError
 
@@ -51,21 +59,45 @@ def _is_file(name: str) -> bool:
 def with_labels(reader: Reader, labels: str) -> Reader:
     """Return the reader with the classes that `labels` selects. "" and a column keep the reader's own."""
     if labels == FOLDER_LABELS:
-        return replace(reader, labels=folder_labels(reader.name, entry_names(reader)))
+        labels_of_folders = folder_labels(reader.name, entry_names(reader))
+        notes = tuple(note for note in reader.notes if not note.startswith("classes:"))
+        return replace(reader, labels=labels_of_folders, notes=notes)
     file, column = parse_labels_setting(labels)
-    return (
-        reader
-        if file is None
-        else replace(
-            reader, labels=match_rows(printable(str(file)), read_label_rows(file, column), entry_names(reader))
-        )
+    if file is None:
+        return reader
+    rows, notes = read_label_rows(file, column)
+    return replace(
+        reader,
+        labels=match_rows(printable(str(file)), rows, entry_names(reader)),
+        notes=(*(note for note in reader.notes if not note.startswith("classes:")), *notes),
     )
 
 
-def with_dataset_json(reader: Reader, content: bytes) -> Reader:
-    """Return the reader with the classes of a dataset.json in StyleGAN's layout: {"labels": [[name, class], ...]}."""
-    rows = dataset_json_rows(f"{DATASET_JSON} of {reader.name}", content)
-    return replace(reader, labels=None if rows is None else match_rows(DATASET_JSON, rows, entry_names(reader)))
+def with_dataset_json(reader: Reader, contents: Mapping[str, bytes]) -> Reader:
+    """Return the reader with the classes of files in StyleGAN's layout: {"labels": [[name, class], ...]}.
+
+    `contents` are the files by the folder in which each lies. Classes that are unusable are left out, with a note.
+    Raises CardiganError for a damaged file.
+    """
+    tables = {
+        folder: parse_dataset_json(f"{DATASET_JSON} of {reader.name}", content) for folder, content in contents.items()
+    }
+    if all(table is None for table in tables.values()):
+        return reader
+    names = entry_names(reader)
+
+    def read_labels() -> list[Label]:
+        known = set(names)
+        rows = [
+            (joined if (joined := f"{folder}/{normalize_path(name)}") in known else name, label)
+            for folder, table in tables.items()
+            if table is not None
+            for name, label in dataset_json_rows(DATASET_JSON, table)
+        ]
+        return match_rows(DATASET_JSON, rows, names)
+
+    labels, notes = optional_labels(DATASET_JSON, "", read_labels)
+    return replace(reader, labels=labels, notes=(*reader.notes, *notes))
 
 
 def entry_names(reader: Reader) -> list[str]:
@@ -75,12 +107,13 @@ def entry_names(reader: Reader) -> list[str]:
 def folder_labels(name: str, image_names: Sequence[str]) -> list[Label]:
     """Return the subfolder of each image: the topmost folder of its path below those that all images share.
 
+    Folders such as `train` and `test` count as shared.
     None for images outside any subfolder. Raises CardiganError if that is all of them.
     """
     parts = [image_name.split("/")[:-1] for image_name in image_names]
-    while parts and len({path[0] if path else "" for path in parts}) == 1 and all(len(path) > 1 for path in parts):
+    while parts and all(len(path) > 1 for path in parts) and _is_common({path[0] for path in parts}):
         parts = [path[1:] for path in parts]
-    labels: list[Label] = [path[0] if path else None for path in parts]
+    labels: list[Label] = [compose(path[0]) if path else None for path in parts]
     if all(label is None for label in labels):
         raise CardiganError(
             f"The labels are folder names, and no image of {name!r} is in a subfolder: put each class into a subfolder."
@@ -88,11 +121,20 @@ def folder_labels(name: str, image_names: Sequence[str]) -> list[Label]:
     return labels
 
 
+def _is_common(folders: Set[str]) -> bool:
+    """Return whether these folders are one, or the parts of a data set such as `train` and `test`."""
+    return len(folders) == 1 or (
+        any(TRAIN_FOLDER.fullmatch(folder) for folder in folders)
+        and all(TRAIN_FOLDER.fullmatch(folder) or TEST_FOLDER.fullmatch(folder) for folder in folders)
+    )
+
+
 def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[Label]:
     """Return the class of each image from the row with its name; None for images without a row.
 
-    The name is the path, or the file name if it is unique, with or without its suffix. The order of rows does not
-    matter. Raises CardiganError if a name fits several images, an image has two classes, or no row has an image.
+    The name is the path, or the file name if it is unique, with or without its suffix, composed or decomposed. The
+    order of rows does not matter. Raises CardiganError if a name fits several images, an image has two classes, or no
+    row has an image.
     """
     full_names = {image_name: index for index, image_name in enumerate(image_names)}
     partial_names = _partial_names(image_names)
@@ -100,7 +142,7 @@ def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[L
     matched: set[int] = set()
     for name, label in rows:
         path = normalize_path(name)
-        index = full_names.get(path, partial_names.get(path))
+        index = full_names.get(path, partial_names.get(compose(path)))
         if index is None:
             continue
         if index == AMBIGUOUS:
@@ -126,8 +168,8 @@ def match_rows(file: str, rows: LabelRows, image_names: Sequence[str]) -> list[L
 def _partial_names(image_names: Iterable[str]) -> Mapping[str, int]:
     """Return indices by path without suffix, file name, and file name without suffix; AMBIGUOUS for duplicates."""
     partial_names: dict[str, int] = {}
-    for index, image_name in enumerate(image_names):
-        for name in _name_variants(image_name):
+    for index, image_name in enumerate(map(compose, image_names)):
+        for name in _name_variants(image_name) | ({image_name} if not image_name.isascii() else set()):
             partial_names[name] = index if partial_names.setdefault(name, index) == index else AMBIGUOUS
     return partial_names
 
@@ -138,7 +180,9 @@ def _name_variants(image_name: str) -> set[str]:
 
 
 def _examples(name: str, image_names: Iterable[str]) -> str:
-    return " and ".join([repr(image_name) for image_name in image_names if name in _name_variants(image_name)][:2])
+    return " and ".join(
+        [repr(image_name) for image_name in image_names if name in _name_variants(compose(image_name))][:2]
+    )
 
 
 def _mismatch_example(rows: LabelRows, image_names: Sequence[str]) -> str:

@@ -7,12 +7,26 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.formats.columns import IMAGE_COLUMNS, cell_label, class_name_of, find_column
+import numpy as np
+
+from cardigan.data.formats.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    Label,
+    cell_at,
+    cell_label,
+    choose_label_column,
+    class_name_of,
+    find_column,
+    optional_labels,
+    split_position,
+)
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint, printable, stat_signature
 from cardigan.errors import CardiganError, error_reason
 
@@ -40,16 +54,22 @@ def train_files(files: Sequence[Path]) -> Sequence[Path]:
 def parquet_reader(files: Sequence[Path], column: str) -> Reader:
     """Return the images of parquet files with the same columns, in the order of the files.
 
-    Images are encoded, as bytes or as Hugging Face's {bytes, path}, in a column of `IMAGE_COLUMNS` or in the only
-    binary column. Classes are integers or strings in `column`, or else in one called label, labels or class.
+    Images are encoded, as bytes or as Hugging Face's {bytes, path}, or nested lists of pixels, in a column of
+    `IMAGE_COLUMNS` or in the only such column. Classes are integers or strings in `column`, or else in a column that
+    Hugging Face declares as classes or that is called label, labels, class, ...
     """
     name = printable(str(files[0]))
     try:
         schema = _schema(files[0])
         image_column = _find_image_column(name, schema)
-        label_column = _find_label_column(name, column, schema, image_column)
+        requested, position = split_position(column, schema.names)
+        label_column, notes = _find_label_column(name, requested, schema, image_column)
         groups = [group for group in _row_groups(files, image_column) if group.size]
-        labels = None if label_column is None else _labels(files, label_column, schema)
+        labels, label_notes = (
+            (None, ())
+            if label_column is None
+            else optional_labels(label_column, column, lambda: _labels(files, label_column, schema, position))
+        )
     except (OSError, ValueError, _arrow_errors()) as error:
         raise CardiganError(
             f"{name!r} cannot be read ({error_reason(error)}): expected complete parquet files with the same columns."
@@ -67,12 +87,40 @@ def parquet_reader(files: Sequence[Path], column: str) -> Reader:
             else f"{printable(group.file.name)} row {group.start_in_file + index - group.start}"
         )
 
-    def read(index: int) -> bytes:
+    def cell(index: int) -> object:
         number = bisect_right(starts, index) - 1
-        return image_bytes(rows(number)[index - starts[number]].as_py())
+        return rows(number)[index - starts[number]].as_py()
 
+    num_rows = groups[-1].start + groups[-1].size
+    is_encoded = _is_binary(schema.field(image_column).type)
     source_fingerprint = fingerprint(part for file in files for part in (file.name, stat_signature(file)))
-    return Reader(name, groups[-1].start + groups[-1].size, entry_name, read, source_fingerprint, labels)
+    return Reader(
+        name,
+        num_rows,
+        entry_name,
+        (lambda index: image_bytes(cell(index))) if is_encoded else nested_list_reader(name, cell, num_rows),
+        source_fingerprint,
+        labels,
+        notes=(*notes, *label_notes),
+    )
+
+
+def nested_list_reader(name: str, cell: Callable[[int], object], count: int) -> Callable[[int], np.ndarray]:
+    """Return the function that reads the pixels of cells that are nested lists, as of Hugging Face's Array3D."""
+    from cardigan.data.formats.arrays import NUM_PROBED, channels_last_axes, pixel_converter  # imports torch
+
+    def pixels(index: int) -> np.ndarray:
+        values = np.asarray(cell(index))
+        if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
+            raise UnreadableImage("is missing: its cell holds no pixels")
+        return values.transpose(channels_last_axes(name, (1, *values.shape)))
+
+    sample = []
+    for index in range(min(NUM_PROBED, count)):
+        with suppress(UnreadableImage):
+            sample.append(pixels(index))
+    to_pixels = pixel_converter(name, sample or [np.zeros((1, 1), np.uint8)])
+    return lambda index: to_pixels(pixels(index))
 
 
 def image_bytes(cell: object) -> bytes:
@@ -142,7 +190,9 @@ def _row_group_reader(groups: Sequence[RowGroup], column: str) -> Callable[[int]
 
 
 def _find_image_column(name: str, schema: Any) -> str:
-    candidates = [field.name for field in schema if _is_binary(field.type)]
+    candidates = [field.name for field in schema if _is_binary(field.type)] or [
+        field.name for field in schema if _is_nested_list(field.type)
+    ]
     column = find_column(name, "", candidates, IMAGE_COLUMNS) or (candidates[0] if len(candidates) == 1 else None)
     if column is None:
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -153,37 +203,59 @@ def _find_image_column(name: str, schema: Any) -> str:
     return column
 
 
+def _is_nested_list(arrow_type: Any) -> bool:
+    """Return whether a column holds lists of lists of numbers."""
+    from pyarrow import types
+
+    inner = getattr(arrow_type, "storage_type", arrow_type)
+    depth = 0
+    while types.is_list(inner) or types.is_large_list(inner) or types.is_fixed_size_list(inner):
+        inner, depth = inner.value_type, depth + 1
+    return depth in (2, 3) and (types.is_integer(inner) or types.is_floating(inner))
+
+
 def _is_binary(arrow_type: Any) -> bool:
     from pyarrow import types
 
     if types.is_struct(arrow_type):
         return any(field.name == "bytes" and _is_binary(field.type) for field in arrow_type)
-    return types.is_binary(arrow_type) or types.is_large_binary(arrow_type) or types.is_fixed_size_binary(arrow_type)
+    fits = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(fit(arrow_type) for fit in fits)
 
 
-def _find_label_column(name: str, requested: str, schema: Any, image_column: str) -> str | None:
+def _find_label_column(name: str, requested: str, schema: Any, image_column: str) -> tuple[str | None, tuple[str, ...]]:
     from pyarrow import types
 
     fits = (types.is_integer, types.is_string, types.is_large_string, types.is_boolean, types.is_dictionary)
     columns = [
         field.name
         for field in schema
-        if field.name != image_column and (requested or any(fit(field.type) for fit in fits))
+        if field.name != image_column
+        and (
+            requested
+            or field.name.lower() in LABEL_COLUMNS
+            or any(fit(field.type) for fit in (*fits, types.is_string_view))
+        )
     ]
-    return find_column(name, requested, columns)
+    declared = [column for column in columns if _class_names(schema, column)]
+    return choose_label_column(name, requested, columns, declared)
 
 
-def _labels(files: Sequence[Path], column: str, schema: Any) -> list[str | int | None]:
+def _labels(files: Sequence[Path], column: str, schema: Any, position: int | None) -> list[Label]:
     values = [
         value
         for file in files
         for value in _import_parquet().read_table(file, columns=[column], use_threads=False).column(0).to_pylist()
     ]
-    names = _class_names(schema, column)
-    return [class_name_of(names, value) if names else cell_label(f"Column {column!r}", value) for value in values]
+    names, source = _class_names(schema, column), f"Column {column!r}"
+    return [
+        class_name_of(names, value) if names else cell_label(source, cell_at(source, value, position))
+        for value in values
+    ]
 
 
 def _class_names(schema: Any, column: str) -> list[str]:
     """Return the class names of a column from Hugging Face's metadata; empty without metadata."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return metadata.get("info", {}).get("features", {}).get(column, {}).get("names", [])
+    feature = metadata.get("info", {}).get("features", {}).get(column, {})
+    return feature.get("names", []) if isinstance(feature, dict) else []

@@ -12,7 +12,15 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from cardigan.data.decoding import HIGH_BIT_DEPTH_MODES, PIL_MODES, num_channels, to_uint8
-from cardigan.data.formats.arrays import NUM_PROBED, channels_last_axes, class_label, pixel_converter, to_numpy
+from cardigan.data.formats.arrays import (
+    BINARY_NOTE,
+    NUM_PROBED,
+    channels_last_axes,
+    class_label,
+    is_binary,
+    pixel_converter,
+    to_numpy,
+)
 from cardigan.data.reader import Reader, UnreadableImage, fingerprint
 from cardigan.errors import CardiganError, error_reason
 
@@ -33,12 +41,13 @@ def torch_dataset_reader(dataset: Dataset[Any]) -> Reader:
             f"None of the first {NUM_PROBED} items of {name} can be read: expected a dataset of readable images."
         )
     probed = [_item_pixels(name, item) for item in sample]
-    non_uint8 = [pixels for pixels in probed if pixels.dtype != np.uint8]
-    to_pixels = pixel_converter(name, non_uint8) if non_uint8 else np.array
+    binary = all(pixels.dtype == np.uint8 for pixels in probed) and is_binary(probed)
+    converted = probed if binary else [pixels for pixels in probed if pixels.dtype != np.uint8]
+    to_pixels = pixel_converter(name, converted) if converted else np.array
 
     def read(index: int) -> np.ndarray:
         pixels = _item_pixels(name, _item(dataset, index))
-        return pixels if pixels.dtype == np.uint8 else to_pixels(pixels)
+        return pixels if pixels.dtype == np.uint8 and not binary else to_pixels(pixels)
 
     probe_fingerprint = fingerprint(
         [
@@ -55,6 +64,7 @@ def torch_dataset_reader(dataset: Dataset[Any]) -> Reader:
         probe_fingerprint,
         _LazyLabels(name, dataset, num_images) if isinstance(sample[0], tuple) else None,
         no_cache=True,
+        notes=(BINARY_NOTE,) if binary else (),
     )
 
 

@@ -123,11 +123,15 @@ class Findings:
     class_balance: ClassBalance | None
     decode_seconds_per_epoch: float = 0.0
     """Seconds for one process to decode all readable images in the recommended shape. Default: 0, not measured."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the choice of images and classes."""
 
     @property
     def trainable(self) -> bool:
-        """Whether training accepts the source: at least two readable images and at most 1 % unreadable ones."""
-        return self.num_readable >= MIN_IMAGES and len(self.unreadable) <= MAX_UNREADABLE_FRACTION * self.num_images
+        """Whether training accepts the source: at least two readable images, and one unreadable or at most 1 %."""
+        return self.num_readable >= MIN_IMAGES and len(self.unreadable) <= max(
+            1, MAX_UNREADABLE_FRACTION * self.num_images
+        )
 
     @property
     def dropped_indices(self) -> frozenset[int]:
@@ -175,6 +179,7 @@ def summarize_scan(reader: Reader, results: Sequence[ImageStats | InspectionFail
         ),
         blank=tuple(_image_ref(reader, image) for image in stats if image.blank),
         class_balance=_class_balance([labels[image.index] for image in stats], class_names) if class_names else None,
+        notes=reader.notes,
     )
 
 

@@ -13,6 +13,7 @@ from cardigan.data.decoding import (
     ALPHA_MODES,
     EXIF_ORIENTATION,
     HIGH_BIT_DEPTH_MODES,
+    as_16_bits,
     conversion_note,
     num_channels,
     open_image,
@@ -86,7 +87,7 @@ def inspect_image(stored_image: StoredImage, index: int, max_pixels: int) -> Ima
     with open_image(stored_image, max_pixels) as image:
         format, conversion = image.format or "array", conversion_note(image)
         exif_rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
-        color_mode, simplified = _color_mode(image), simplify_mode(ImageOps.exif_transpose(image))
+        color_mode, simplified = _color_mode(image), simplify_mode(ImageOps.exif_transpose(as_16_bits(image)))
     visible, gray_std = _visible_image(simplified)
     return ImageStats(
         index,

@@ -18,6 +18,7 @@ from cardigan.errors import CardiganError, error_reason
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 WILDCARDS = "*?["
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_SHARDS = 1_000_000
 """Maximum number of shards of a source. A typo in a range could fill the memory."""
 MAX_NAMED = 3
@@ -30,13 +31,17 @@ def is_shards(source: str) -> bool:
     """
     if not is_remote(source) and _exists(source):
         return len(_tar_files(Path(source))) > 1
-    return _url_path(source).rstrip("}").endswith(".tar") and (
+    return _url_path(source).rstrip("}").endswith(SHARD_SUFFIXES) and (
         is_remote(source) or any(character in source for character in "{" + WILDCARDS)
     )
 
 
 def is_remote(address: str) -> bool:
     return "://" in address
+
+
+def is_gzip(address: str) -> bool:
+    return _url_path(address).lower().endswith(SHARD_SUFFIXES[1:])
 
 
 def is_http(address: str) -> bool:
@@ -148,7 +153,7 @@ def _tar_files(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     visible = [path for path in folder.iterdir() if skip_reason(path.name) != HIDDEN]
-    tars = sorted(str(path) for path in visible if path.suffix.lower() == ".tar" and path.is_file())
+    tars = sorted(str(path) for path in visible if path.name.lower().endswith(SHARD_SUFFIXES) and path.is_file())
     return tars if len(tars) > sum(not skip_reason(path.name) for path in visible) else []
 
 

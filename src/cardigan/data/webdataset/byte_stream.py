@@ -8,13 +8,14 @@ import os
 import time
 import urllib.error
 import urllib.request
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cardigan.data.webdataset.addresses import file_system, is_http, is_remote, redact_query
+from cardigan.data.webdataset.addresses import file_system, is_gzip, is_http, is_remote, redact_query
 from cardigan.errors import CardiganError, error_reason
 
 RETRY_DELAYS = (0.5, 1.0, 2.0)
@@ -22,6 +23,8 @@ RETRY_DELAYS = (0.5, 1.0, 2.0)
 TIMEOUT_SECONDS = 30.0
 """Maximum seconds without data from a server."""
 READ_BYTES = 1 << 20
+GZIP_WINDOW = 16 + zlib.MAX_WBITS
+"""zlib's code for data with a gzip header."""
 RETRYABLE_STATUS = {408, 425, 429}
 """HTTP 4xx errors that may be temporary."""
 
@@ -74,6 +77,45 @@ class LocalStream(ByteStream):
 
     def close(self) -> None:
         self._file.close()
+
+
+class GzipStream(ByteStream):
+    """The decompressed bytes of a gzipped shard."""
+
+    def __init__(self, compressed: ByteStream) -> None:
+        super().__init__(compressed.address, lambda: True)  # the compressed stream asks whether to go on
+        self._compressed = compressed
+        self._decompressor = zlib.decompressobj(GZIP_WINDOW)
+        self._is_complete = True
+
+    def _read(self, size: int) -> bytes:
+        content = b""
+        while not content:
+            waiting = self._decompressor.unconsumed_tail or self._decompressor.unused_data
+            part = waiting or self._compressed.read(READ_BYTES)
+            if not part:
+                break
+            if self._decompressor.eof:  # another member follows
+                self._decompressor = zlib.decompressobj(GZIP_WINDOW)
+            try:
+                content = self._decompressor.decompress(part, size)
+            except zlib.error as error:
+                raise OSError(f"its gzip data is damaged: {error}") from error
+            self._is_complete = self._decompressor.eof
+        if not content and not self._is_complete:
+            raise OSError("its gzip data is truncated")
+        self.position += len(content)
+        return content
+
+    def skip(self, size: int) -> None:
+        while size > 0:
+            num_read = len(self.read(min(size, READ_BYTES)))
+            if not num_read:
+                return
+            size -= num_read
+
+    def close(self) -> None:
+        self._compressed.close()
 
 
 class RemoteStream(ByteStream):
@@ -201,7 +243,7 @@ def open_shard(address: str, keep_reading: Callable[[], bool] = lambda: True) ->
     """
     try:
         with closing((RemoteStream if is_remote(address) else LocalStream)(address, keep_reading)) as stream:
-            yield stream
+            yield GzipStream(stream) if is_gzip(address) else stream
     except OSError as error:
         hint = (
             "check the address and the server." if is_remote(address) else "check that the file exists and is readable."

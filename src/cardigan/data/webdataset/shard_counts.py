@@ -56,6 +56,15 @@ class ShardCountsCache:
                 "counted. Restore the old shard, or start a new run with this one."
             )
 
+    def check_unchanged(self, address: str) -> None:
+        """Raise CardiganError if a local shard has another size or time than when the source was opened."""
+        known = self._signatures.get(address, "")
+        if known and _signature(Path(address)) != known:
+            raise CardiganError(
+                f"The shard {redact_query(address)} was changed or removed after the source was opened: restore it, or "
+                "start a new run."
+            )
+
     def save(self) -> None:
         """Write new counts to the file."""
         with self._lock:
@@ -73,6 +82,18 @@ class ShardCountsCache:
             self._unsaved += 1
             if self._unsaved * SAVE_FRACTION >= len(self._known):
                 self.save()
+
+
+def local_signature(status: os.stat_result) -> str:
+    """Return the size and time of a local shard."""
+    return f"{status.st_size}/{status.st_mtime_ns}"
+
+
+def _signature(path: Path) -> str:
+    try:
+        return local_signature(path.stat())
+    except OSError:
+        return "gone"
 
 
 def _load_counts(path: Path | None, signatures: Mapping[str, str]) -> dict[str, ShardCounts]:

@@ -23,9 +23,10 @@ from cardigan.data.webdataset.addresses import is_remote, list_addresses, shard_
 from cardigan.data.webdataset.addresses import is_shards as is_shards
 from cardigan.data.webdataset.addresses import shard_changes as shard_changes
 from cardigan.data.webdataset.byte_stream import ReadCancelled, open_shard
-from cardigan.data.webdataset.shard_counts import ShardCountsCache
+from cardigan.data.webdataset.shard_counts import ShardCountsCache, local_signature
 from cardigan.data.webdataset.tar import ShardCounts, ShardImage, read_images
 from cardigan.errors import CardiganError
+from cardigan.files.special_files import reject_special_file
 from cardigan.rng import stream
 
 GROUP_IMAGES = 8192
@@ -190,6 +191,7 @@ class Shards:
         except ReadCancelled:
             return num_bytes
         self.counts.verify(address, ShardCounts(num_images, num_bytes, dict(skipped)))
+        self.counts.check_unchanged(address)
         return num_bytes
 
     def _shuffled_addresses(self, seed: int, epoch: int) -> list[str]:
@@ -269,11 +271,12 @@ def _stat_shards(source: str, addresses: tuple[str, ...]) -> tuple[list[int], di
             continue
         try:
             status = Path(address).stat()
+            reject_special_file(Path(address))
         except OSError:
             missing.append(address)
             continue
         sizes.append(status.st_size)
-        signatures[address] = f"{status.st_size}/{status.st_mtime_ns}"
+        signatures[address] = local_signature(status)
     if missing:
         raise CardiganError(
             f"{source!r} names {len(addresses):,} shards, and {list_addresses(missing)} "

@@ -25,6 +25,8 @@ MAX_EXTENSION_BYTES = 1 << 20
 FILE_TYPES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
 LINK_TYPES = {tarfile.LNKTYPE, tarfile.SYMTYPE}
 EMPTY_TYPES = {*LINK_TYPES, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
+IMAGE_WORDS = {"image", "img", "rgb", "color", "photo", "input"}
+ANOTHER_IMAGE = "another image of the same key"
 COMPRESSION_MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZ": "bzip2",
@@ -90,16 +92,26 @@ def sample_key(name: str) -> str:
     return folder + slash + last.partition(".")[0]
 
 
+def image_rank(name: str) -> int:
+    """Return how likely a file of a sample is its image, 0 for the likeliest: x.jpg, then x.rgb.png, then x.depth.png.
+
+    A sample may also hold depth maps, masks and views, whose names have a word before the suffix.
+    """
+    words = name.rpartition("/")[2].lower().split(".")[1:-1]
+    return 0 if not words else 1 if IMAGE_WORDS.intersection(words) else 2
+
+
 def _image_of(files: Iterable[TarMember], skipped: Counter[str], contents: bool) -> ShardImage | None:
     image_file, content, labels = None, b"", {}
     for file in files:
         suffix = file.name.rpartition(".")[2].lower()
-        if not skip_reason(file.name) and image_file is None:
-            image_file, content = file, file.content() if contents else b""
-        elif not skip_reason(file.name):
-            skipped["another image of the same key"] += 1
+        if not skip_reason(file.name):
+            if image_file is not None:
+                skipped[ANOTHER_IMAGE] += 1
+            if image_file is None or image_rank(file.name) < image_rank(image_file.name):
+                image_file, content = file, file.content() if contents else b""
         elif contents and suffix in ("cls", "json"):
-            labels[suffix] = _label_from_cls(file.content()) if suffix == "cls" else _label_from_json(file.content())
+            labels[suffix] = label_from_cls(file.content()) if suffix == "cls" else label_from_json(file.content())
     if image_file is None:
         skipped[NOT_AN_IMAGE] += 1
         return None
@@ -109,11 +121,13 @@ def _image_of(files: Iterable[TarMember], skipped: Counter[str], contents: bool)
     )
 
 
-def _label_from_cls(content: bytes) -> str | int | None:
-    return _parse_label(content.decode(errors="replace"))
+def label_from_cls(content: bytes) -> str | int | None:
+    """Return the class in a .cls file; None for an empty one."""
+    return _parse_label(content.decode(errors="backslashreplace"))
 
 
-def _label_from_json(content: bytes) -> str | int | None:
+def label_from_json(content: bytes) -> str | int | None:
+    """Return the class in a .json file, its label or class; None if it holds none."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
@@ -189,7 +203,7 @@ def _read_header(stream: ByteStream) -> tarfile.TarInfo | None:
     compression = next((kind for signature, kind in COMPRESSION_MAGIC.items() if block.startswith(signature)), "")
     raise _shard_error(
         stream,
-        f"is {compression}, not tar: decompress it; images are compressed already"
+        f"is {compression}, not tar: decompress it, or call it .tar.gz if it is gzip; images are compressed already"
         if compression
         else "is not a tar file: create it with tar or WebDataset",
     )
