@@ -85,7 +85,7 @@ async function logitHistograms(host, { signal, state, id, events }) {
   events.addEventListener("samples", () => reload(), { signal });
 }
 
-const signed = (value) => `${value > 0 ? "+" : ""}${formatNumber(Number(value.toPrecision(Math.abs(value) < 1 ? 2 : 3)))}`;
+const signed = (value) => `${value > 0 ? "+" : ""}${formatNumber(Number(value.toPrecision(3)))}`;
 
 function sized(canvas, height) {
   const width = canvas.clientWidth, ratio = devicePixelRatio;
