@@ -56,10 +56,11 @@ def test_processes_exchange_reasons_every_few_steps_or_every_second(monkeypatch,
     agreement = Agreement()
     monkeypatch.setattr(ProcessGroup, "all_reduce_max_async", lambda _, *values: agreement.exchange(*values))
     budget = Budget(cardigan.config_for("mnist"), ProcessGroup(1, 2), Clock())
-    reasons = [budget.stop_reason(0, Reserve(0.0, 0.0), step_seconds) for _ in range(160)]
+    reasons = [budget.stop_reason(64, Reserve(0.0, 0.0), step_seconds) for _ in range(160)]
     assert not any(reasons) and agreement.num_exchanges <= 2 + 160 / (max_delay - 2)
     budget.received_signal = "SIGTERM"
-    delay = next(step for step in range(1, 100) if budget.stop_reason(0, Reserve(0.0, 0.0), step_seconds) == "SIGTERM")
+    delays = (step for step in range(1, 100) if budget.stop_reason(64, Reserve(0.0, 0.0), step_seconds) == "SIGTERM")
+    delay = next(delays)
     assert delay <= max_delay
 
 

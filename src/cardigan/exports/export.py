@@ -50,9 +50,9 @@ def export(
 ) -> ExportedFile:
     """Export a model to one format of `FORMATS`; return the path, the difference from PyTorch and the hash.
 
-    `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`,
-    `truncation` and `label` apply to the format `samples`. With `evaluate_samples`, that many images are evaluated, for
-    the trained and for the quantized weights, and the card reports the metrics.
+    `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`, `truncation` and
+    `label` apply to the format `samples`. With `evaluate_samples`, that many images are evaluated, for the trained and
+    for the quantized weights, and the card reports the metrics.
     Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
     file, and for an export whose images differ from PyTorch's.
     """

@@ -13,6 +13,7 @@ from types import FrameType
 
 from cardigan.config import Config
 from cardigan.training.distributed import AsyncMax, ProcessGroup
+from cardigan.training.schedule import is_due
 
 STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIGINT", "SIGTERM")
 """Reasons for stopping. "" means that the run continues, and it also continues after a rollback.
@@ -106,8 +107,9 @@ class Budget:
         """Return why the run should stop now, or "".
 
         Every process counts the same images. They exchange the other reasons every few steps (`MAX_INTERVAL`, less if
-        that takes longer than `INTERVAL_SECONDS`) and act on them one step later, so that no step waits. Only the main
-        process's clock counts.
+        that takes longer than `INTERVAL_SECONDS`) and act on them one step later, so that no step waits. They also do
+        after every checkpoint, so that a decision about its score does not depend on the time. Only the main process's
+        clock counts.
         """
         is_single = self.process_group.world_size == 1
         if self.config.images is not None and images_seen >= self.config.images:
@@ -118,8 +120,10 @@ class Budget:
             (reason, milliseconds), self._pending = self._pending.results(), None
             self._interval = max(1, min(MAX_INTERVAL, round(INTERVAL_SECONDS * 1000 / max(1, milliseconds))))
             self._steps_left = self._interval - 1
-            return STOP_REASONS[reason]
-        if self._steps_left > 0:
+            if reason:
+                return STOP_REASONS[reason]
+        is_checkpoint = is_due(self.config.checkpoint_every_images, images_seen - self.config.batch_size, images_seen)
+        if self._steps_left > 0 and not is_checkpoint:
             self._steps_left -= 1
             return ""
         own_reason = self._own_reason(reserve.with_more(self._interval * step_seconds))

@@ -24,7 +24,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import distributed, nn
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.functional import pad
 
 from cardigan.checks import nearest_divisor
@@ -312,17 +311,16 @@ def _join(device: torch.device, timeout_seconds: float) -> Session:
     timeout = timedelta(seconds=seconds)
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        store, this_rank, num_processes = next(rendezvous("env://", timeout=timeout))
-    except (RuntimeError, ValueError) as error:
+        store = _open_store(timeout)
+    except (KeyError, RuntimeError, ValueError) as error:
         raise CardiganError(
             f"Process {rank()} ({socket.gethostname()}) cannot reach the main process at {address} within "
             f"{seconds:g} seconds ({first_line(error)}): `cardigan doctor --nodes` on both hosts shows why."
         ) from error
+    this_rank, num_processes = rank(), world_size()
     prefix = f"cardigan/{next(_NUM_JOINS)}"
     hosts = _exchange_hosts(PrefixStore(prefix, store), this_rank, num_processes, seconds)
-    heartbeat_store = TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout
-    )
+    heartbeat_store = _open_store(timeout, is_master=False)
     heartbeat = Heartbeat(
         PrefixStore(prefix, heartbeat_store),
         this_rank,
@@ -349,6 +347,19 @@ def _join(device: torch.device, timeout_seconds: float) -> Session:
         distributed.distributed_c10d._set_pg_timeout(COLLECTIVE_TIMEOUT, group)
     heartbeat.start()
     return Session(PrefixStore(prefix, store), heartbeat)
+
+
+def _open_store(timeout: timedelta, is_master: bool | None = None) -> TCPStore:
+    """Return a connection to the store at MASTER_ADDR. Without torchrun, whose agent has it, process 0 opens it."""
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=rank() == 0 and not has_agent if is_master is None else is_master,
+        timeout=timeout,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
 
 
 def _exchange_hosts(store: Store, this_rank: int, num_processes: int, seconds: float) -> list[str]:
