@@ -75,6 +75,12 @@ _STEPS = {
         "generator_optimizer.decay_start_images": 160,
         "discriminator_optimizer.decay_start_images": 96,
     },
+    "learning rate to zero": {
+        "generator_optimizer.schedule": "cosine",
+        "generator_optimizer.decay_end_images": 4096,
+        "discriminator_optimizer.schedule": "linear",
+        "discriminator_optimizer.decay_end_images": 4096,
+    },
     "adam beta1 0.5": {"generator_optimizer.beta1": 0.5, "discriminator_optimizer.beta1": 0.5},
     "combined options": {
         **{"gradient_accumulation": 2, "pac": 2, "conditional": False, "n_critic": 2},

@@ -127,7 +127,7 @@ def test_info_escapes_what_cannot_be_printed(model, tmp_path):
         journal.write('{"kind": "stop", "images_seen": 32, "elapsed_seconds": 1, "reason": "\\ud83d"}\n')
     found = subprocess.run([sys.executable, "-m", "cardigan", "info", str(run)], capture_output=True, check=False)
     assert (found.returncode, found.stderr) == (0, b"")
-    assert rb"stopped by \ud83d" in found.stdout and b"latest_sample" in found.stdout
+    assert rb"Stopped by \ud83d" in found.stdout and b"latest_sample" in found.stdout
 
 
 def test_invert_images(model, tmp_path, capsys):

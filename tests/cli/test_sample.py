@@ -135,7 +135,7 @@ def test_missing_models_raise(run, tmp_path, capsys):
 
 def test_info_and_recipes(run, capsys):
     assert cardigan_command(["info", str(run)]) == 0
-    assert "stopped by images" in capsys.readouterr().out
+    assert "Finished" in capsys.readouterr().out
     assert cardigan_command(["info", str(run), "--layers", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert sum(layer["multiply_adds"] for layer in facts["generator_layers"]) == facts["generator_multiply_adds"] > 0

@@ -22,7 +22,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Also true for an error raised while an out-of-memory error was handled, for example by an aborted graph capture.
     """
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return True
     if not isinstance(error, RuntimeError | ImportError | OSError):
         return False
