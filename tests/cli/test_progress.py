@@ -90,7 +90,7 @@ def test_control_characters_are_not_printed(tmp_path, capsys):
     assert cli.run(["info", str(path / "no\x1b[2J")]) == 2
     printed = capsys.readouterr()
     for text in (printed.out, printed.err, screen_text(path, [Event("progress", 64, 1.0, METRICS)])):
-        assert "\\x1b[" in text
+        assert "\\x1b" in text
         assert not {"\x1b", "\x07"} & set(text)
 
 

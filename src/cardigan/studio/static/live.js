@@ -32,7 +32,7 @@ const MAX_POINTS = 1200, RELOAD_AFTER_APPENDS = 400;
 
 export async function mount({ host, signal, state, id, run, events }) {
   const sheet = sheets(id, run, signal);
-  const healthSection = h("section", { class: "health-panel", "aria-label": "Health" });
+  const healthSection = h("section", { class: "health-panel", "aria-label": "Health", tabindex: "0" });
   const charts = h("div", { class: "charts" });
   const curves = createCurves({ id, state, signal, charts });
   host.append(h("h2", { class: "visually-hidden" }, "Live"), h("div", { class: "columns" }, sheet.element, healthSection), curves.toolbar, charts, reproduce(id, () => ({ view: "seeds", seeds: "0-15" })));
