@@ -182,14 +182,14 @@ os.chdir(os.environ["FOLDER"])
 words = ["train", "mnist", "--images=64", "--batch-size=16", "--quiet", "--generator.width=4", "--precision=fp32"]
 words += ["--discriminator.width=4", "--out", "run", "--resume", "--process-timeout-seconds=20"]
 if rank == 1:
-    os.chdir("/")
+    os.chdir("elsewhere")
 sys.exit(run(words))
 """
 
 
 def test_process_that_cannot_see_the_run_does_not_start_again(tmp_path, monkeypatch):
     monkeypatch.setenv("FOLDER", str(tmp_path))
-    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
     words = ["mnist", "--images=32", "--batch-size=16", "--quiet", "--generator.width=4", "--discriminator.width=4"]
     words = [sys.executable, "-m", "cardigan", "train", *words, "--precision=fp32", "--out", str(tmp_path / "run")]
     subprocess.run(words, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -66,5 +66,5 @@ def test_processes_exchange_reasons_every_few_steps_or_every_second(monkeypatch,
 
 def test_only_the_clock_of_the_main_process_counts():
     config = cardigan.override(cardigan.config_for("mnist"), {"images": None, "minutes": 1e-6})
-    assert Budget(config, ProcessGroup(0, 2), Clock(0.0))._own_reason(0.0) == "minutes"
-    assert not Budget(config, ProcessGroup(1, 2), Clock(0.0))._own_reason(0.0)
+    assert Budget(config, ProcessGroup(0, 2), Clock(0.0))._own_reason(Reserve(0.0, 0.0)) == "minutes"
+    assert not Budget(config, ProcessGroup(1, 2), Clock(0.0))._own_reason(Reserve(0.0, 0.0))
