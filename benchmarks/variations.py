@@ -77,9 +77,9 @@ _STEPS = {
     },
     "learning rate to zero": {
         "generator_optimizer.schedule": "cosine",
-        "generator_optimizer.decay_end_images": 200_000,
+        "generator_optimizer.decay_end_images": 1_000_000,
         "discriminator_optimizer.schedule": "linear",
-        "discriminator_optimizer.decay_end_images": 200_000,
+        "discriminator_optimizer.decay_end_images": 1_000_000,
     },
     "adam beta1 0.5": {"generator_optimizer.beta1": 0.5, "discriminator_optimizer.beta1": 0.5},
     "combined options": {
