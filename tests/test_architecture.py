@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "cardigan"
 RUNGS = [
-    {"errors", "rng", "shapes"},
+    {"errors", "public_names", "rng", "shapes"},
     {"backbones", "checks", "figures", "files", "hardware", "http", "pixels", "plugins"},
     {"config", "objective"},
     {"latents", "overrides", "recipes"},

@@ -523,7 +523,7 @@ save(Image.fromarray(to_pixels(images_of_line)), "line")
 
 # %% [markdown]
 # 4. No, they differ. In a mixed batch the mean and the deviation of each channel depend on both halves. So the logit of
-#    a real image depends on the generated images beside it, and G can change D's opinion of the real images.
+#    a real image depends on the generated images beside it, and G can change D's logits of real images.
 
 # %%
 with torch.no_grad():

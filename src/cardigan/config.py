@@ -18,10 +18,6 @@ STACKED_MNIST = "stacked-mnist"
 """A built-in source (`data/stacked.py`) and its recipe."""
 BUILTIN_SOURCES = ("mnist", STACKED_MNIST)
 """Sources that the package contains, for modules that do not read data."""
-BUILTIN_PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
-"""The penalties of `objective/penalties.py`, for a command line that has not imported torch."""
-BUILTIN_OPTIONS: dict[str, bool | int | float | str] = {"attention_resolution": 0}
-"""The options of the networks of `nets/table.py` with their defaults, for the same purpose."""
 SCHEDULES_TO_ZERO = ("linear", "cosine")
 """The schedules of `training/schedule.py` that need `decay_end_images`."""
 RESUMABLE_FIELDS = frozenset(

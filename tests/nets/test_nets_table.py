@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from cardigan.config import BUILTIN_OPTIONS, Config, LatentConfig, NetworkConfig
+from cardigan.cli.known_names import NETWORK_OPTIONS
+from cardigan.config import Config, LatentConfig, NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.nets.pacgan import PacDiscriminator, pac_spec
@@ -197,7 +198,7 @@ def test_options_of_builtin_networks_are_flags():
         for role in ("generator", "discriminator")
         for name, value in architecture.default_options(role).items()
     }
-    assert all_options == BUILTIN_OPTIONS
+    assert all_options == NETWORK_OPTIONS
 
 
 def test_default_options_are_filled_in():

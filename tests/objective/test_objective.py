@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cardigan.config import BUILTIN_PENALTIES
+from cardigan.cli import known_names
 from cardigan.objective.losses import LOSSES, find_loss
 from cardigan.objective.penalties import PENALTIES, dragan_penalty, gradient_penalty, zero_centered_penalty
 
@@ -102,4 +102,4 @@ def test_constant_critic_has_finite_penalty_gradient():
 
 
 def test_command_line_offers_every_built_in_penalty():
-    assert tuple(PENALTIES) == BUILTIN_PENALTIES
+    assert tuple(PENALTIES) == known_names.PENALTIES

@@ -37,7 +37,8 @@ class ProtocolOptions:
         tyro.conf.arg(help=f"Feature extractor: {one_of(known_extractors())}. Default: chosen for the images."),
     ] = None
     weights: str | None = None
-    """Weights of an extractor that needs them, such as inception or dinov2: a .safetensors file, or https://...#sha256=HASH."""
+    """Weights of an extractor that needs them, such as inception or dinov2: a .safetensors file, or
+    https://...#sha256=HASH."""
     baseline: bool = True
     """Also compute the metrics of as many real images (cached in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

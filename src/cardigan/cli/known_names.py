@@ -1,4 +1,4 @@
-"""The names in tables that plug-ins extend, for the help of options.
+"""The names in tables that plug-ins extend, for options and their help.
 
 Imports no table: if a plug-in has added a line, the table's module is imported already, and if not, the built-in names
 are all there are.
@@ -13,6 +13,9 @@ METRICS = (
 )
 EXTRACTORS = ("digits", "pixels", "efficientnet-lite0", "inception", "dinov2")
 EXPORT_FORMATS = ("safetensors", "onnx", "pt2", "html", "samples")
+PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
+NETWORK_OPTIONS: dict[str, bool | int | float | str] = {"attention_resolution": 0}
+"""The options of all networks with their defaults."""
 
 
 def known_metrics() -> Sequence[str]:
@@ -28,6 +31,23 @@ def known_extractors() -> Sequence[str]:
 def known_export_formats() -> Sequence[str]:
     module = sys.modules.get("cardigan.exports.table")
     return EXPORT_FORMATS if module is None else tuple(module.FORMATS)
+
+
+def known_penalties() -> Sequence[str]:
+    module = sys.modules.get("cardigan.objective.penalties")
+    return PENALTIES if module is None else tuple(module.PENALTIES)
+
+
+def known_network_options(role: str) -> dict[str, bool | int | float | str]:
+    """Return the options of all networks of a role (generator, discriminator) with their defaults."""
+    module = sys.modules.get("cardigan.nets.table")
+    if module is None:
+        return dict(NETWORK_OPTIONS)
+    return {
+        name: value
+        for architecture in module.NETS.values()
+        for name, value in architecture.default_options(role).items()
+    }
 
 
 def one_of(names: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import sys
 import tomllib
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from cardigan.cli.known_names import known_network_options, known_penalties
 from cardigan.cli.parsing import flag_value, parse
-from cardigan.config import BUILTIN_OPTIONS, BUILTIN_PENALTIES, Config
+from cardigan.config import Config
 from cardigan.errors import CardiganError, escape_control_characters
 from cardigan.overrides import flatten, override
 from cardigan.recipes import config_for
@@ -114,19 +114,9 @@ def _with_all_tables(settings: Config) -> Config:
 
 
 def _table_defaults(table: str) -> dict[str, bool | int | float | str]:
-    """Return every known entry of a table with its default. Modules that plug-ins extend are imported by them."""
+    """Return every known entry of a table with its default."""
     section, _ = table.split(".")
-    if section == "objective":
-        penalties = sys.modules.get("cardigan.objective.penalties")
-        return dict.fromkeys(BUILTIN_PENALTIES if penalties is None else penalties.PENALTIES, 0.0)
-    nets = sys.modules.get("cardigan.nets.table")
-    if nets is None:
-        return dict(BUILTIN_OPTIONS)
-    return {
-        name: value
-        for architecture in nets.NETS.values()
-        for name, value in architecture.default_options(section).items()
-    }
+    return dict.fromkeys(known_penalties(), 0.0) if section == "objective" else known_network_options(section)
 
 
 def _with_studio(

@@ -1,7 +1,8 @@
 """Image sources as uint8 tensors, and the order of training."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.data.batches import Batch, Batches
@@ -25,28 +26,20 @@ __all__ = [
     "without_column",
 ]
 
-MODULES = {
-    "Batch": "batches",
-    "Batches": "batches",
-    "ADDRESS_READERS": "formats.detection",
-    "SOURCE_FORMATS": "formats.detection",
-    "SourceFormat": "formats.detection",
-    "without_column": "formats.detection",
-    "load_mnist": "mnist",
-    "Reader": "reader",
-    "UnreadableImage": "reader",
-    "fingerprint": "reader",
-    "ImageSource": "source",
-    "ImageSpec": "source",
-}
-"""The module of each public name, which is imported on first use."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = import_on_first_use(
+    __name__,
+    {
+        "Batch": "batches",
+        "Batches": "batches",
+        "ADDRESS_READERS": "formats.detection",
+        "SOURCE_FORMATS": "formats.detection",
+        "SourceFormat": "formats.detection",
+        "without_column": "formats.detection",
+        "load_mnist": "mnist",
+        "Reader": "reader",
+        "UnreadableImage": "reader",
+        "fingerprint": "reader",
+        "ImageSource": "source",
+        "ImageSpec": "source",
+    },
+)

@@ -5,10 +5,11 @@ Knows events and image counts. The thresholds are those of the rules.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from cardigan.health.rules import EPOCH_IMAGES, MIN_DIVERSITY, START_IMAGES
 from cardigan.health.score_trend import MIN_EVALUATIONS
-from cardigan.run.journal import Event
+from cardigan.run.journal import Event, rewind
 
 TOO_EARLY, NOTHING_FOUND, WARNING, FATAL = "too early", "nothing found", "warning", "fatal"
 OLD_FRACTION = 0.1
@@ -88,8 +89,7 @@ class HealthRecord:
             self.num_scores += 1
         elif event.kind == "fault":
             self.faults.append(FoundFault(event.images_seen, str(values.get("name")), values.get("fatal") is True))
-        elif event.kind in {"rollback", "resume"}:
-            self.faults = [fault for fault in self.faults if fault.images_seen <= event.images_seen]
+        self.faults = rewind(self.faults, event, attrgetter("images_seen"))
 
     @property
     def status(self) -> HealthStatus:

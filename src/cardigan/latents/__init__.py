@@ -1,6 +1,8 @@
 """Latents: distributions, seeds, points and interpolations."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.latents.interpolation import interpolate, point_latents, walk_latents
@@ -8,15 +10,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LATENTS", "LatentFn", "interpolate", "point_latents", "sample_latents", "training_latents", "walk_latents"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cardigan.latents import interpolation, sampling
-
-    return {**vars(interpolation), **vars(sampling)}[name]
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = import_on_first_use(
+    __name__,
+    {
+        "interpolate": "interpolation",
+        "point_latents": "interpolation",
+        "walk_latents": "interpolation",
+        "LATENTS": "sampling",
+        "LatentFn": "sampling",
+        "sample_latents": "sampling",
+        "training_latents": "sampling",
+    },
+)

@@ -1,7 +1,8 @@
 """Metrics of generated images. Independent of training."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.metrics.evaluate import generator_sampler
@@ -30,30 +31,22 @@ __all__ = [
     "mean_with_error",
 ]
 
-MODULES = {
-    "generator_sampler": "evaluate",
-    "EXTRACTORS": "features",
-    "ExtractorBuilder": "features",
-    "FeatureExtractor": "features",
-    "MetricInputs": "inputs",
-    "Report": "protocol",
-    "Reference": "reference",
-    "Sampler": "reference",
-    "array_sampler": "reference",
-    "load_reference": "reference_loader",
-    "jackknife": "statistics",
-    "mean_with_error": "statistics",
-    "METRICS": "table",
-    "MetricGroup": "table",
-}
-"""The module of each public name, which is imported on first use."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = import_on_first_use(
+    __name__,
+    {
+        "generator_sampler": "evaluate",
+        "EXTRACTORS": "features",
+        "ExtractorBuilder": "features",
+        "FeatureExtractor": "features",
+        "MetricInputs": "inputs",
+        "Report": "protocol",
+        "Reference": "reference",
+        "Sampler": "reference",
+        "array_sampler": "reference",
+        "load_reference": "reference_loader",
+        "jackknife": "statistics",
+        "mean_with_error": "statistics",
+        "METRICS": "table",
+        "MetricGroup": "table",
+    },
+)

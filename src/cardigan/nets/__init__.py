@@ -1,7 +1,8 @@
 """Generators and discriminators. Each architecture is one file that cites its paper; the rest is shared layers."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
@@ -21,25 +22,17 @@ __all__ = [
     "build_generator",
 ]
 
-MODULES = {
-    "FastConv2d": "convolution",
-    "FastConvTranspose2d": "convolution",
-    "Frozen": "frozen",
-    "Discriminator": "interface",
-    "Generator": "interface",
-    "NETS": "table",
-    "Architecture": "table",
-    "build_discriminator": "table",
-    "build_generator": "table",
-}
-"""The module of each public name, which is imported on first use."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = import_on_first_use(
+    __name__,
+    {
+        "FastConv2d": "convolution",
+        "FastConvTranspose2d": "convolution",
+        "Frozen": "frozen",
+        "Discriminator": "interface",
+        "Generator": "interface",
+        "NETS": "table",
+        "Architecture": "table",
+        "build_discriminator": "table",
+        "build_generator": "table",
+    },
+)

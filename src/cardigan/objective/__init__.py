@@ -1,7 +1,8 @@
 """Losses, penalties and augmentation: pure functions of tensors. Knows no network."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.objective.augment import OPERATIONS, Operation, is_applied
@@ -30,28 +31,20 @@ __all__ = [
     "non_saturating_generator",
 ]
 
-MODULES = {
-    "OPERATIONS": "augment",
-    "Operation": "augment",
-    "is_applied": "augment",
-    "LOSSES": "losses",
-    "Loss": "losses",
-    "find_loss": "losses",
-    "logit_margin": "losses",
-    "non_saturating_discriminator": "losses",
-    "non_saturating_generator": "losses",
-    "PENALTIES": "penalties",
-    "Penalty": "penalties",
-    "PenaltyInputs": "penalties",
-}
-"""The module of each public name, which is imported on first use."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = import_on_first_use(
+    __name__,
+    {
+        "OPERATIONS": "augment",
+        "Operation": "augment",
+        "is_applied": "augment",
+        "LOSSES": "losses",
+        "Loss": "losses",
+        "find_loss": "losses",
+        "logit_margin": "losses",
+        "non_saturating_discriminator": "losses",
+        "non_saturating_generator": "losses",
+        "PENALTIES": "penalties",
+        "Penalty": "penalties",
+        "PenaltyInputs": "penalties",
+    },
+)

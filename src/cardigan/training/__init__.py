@@ -1,7 +1,8 @@
 """Training: state, step, loop. The only package that writes run directories."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.training.optimizers import OPTIMIZERS, OptimizerFn
@@ -9,15 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEARNING_RATE_SCHEDULES", "OPTIMIZERS", "OptimizerFn"]
 
-MODULES = {"OPTIMIZERS": "optimizers", "OptimizerFn": "optimizers", "LEARNING_RATE_SCHEDULES": "schedule"}
-"""The module of each public name, which is imported on first use."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = import_on_first_use(
+    __name__, {"OPTIMIZERS": "optimizers", "OptimizerFn": "optimizers", "LEARNING_RATE_SCHEDULES": "schedule"}
+)
