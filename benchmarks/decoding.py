@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.batches import Batches
 from cardigan.data.datasets import open_datasets
 from cardigan.data.formats.detection import open_reader

@@ -6,7 +6,7 @@
 `fd_digits` is the Frechet distance over the 128 features of the embedded digit classifier, between 5,000 samples
 (seed 1) and the 10,000 test digits. The real baseline is the distance of 5,000 training digits. Without --minutes and
 --images a run has the recipe's budget. Only for single digits: for `stacked-mnist` see benchmarks/result_tables.py
-stacked-mnist, for `images` see docs/results.md, "Icons".
+stacked-mnist, for `images` and `images-dcgan` see docs/results.md, "Icons".
 """
 
 import argparse
@@ -21,7 +21,7 @@ import cardigan
 from cardigan.metrics.digits import digit_features, digit_frechet_distance, predict_digits, to_mnist_shape
 
 SAMPLES = 5_000
-NON_DIGIT_RECIPES = {"stacked-mnist", "images"}
+NON_DIGIT_RECIPES = {"stacked-mnist", "images", "images-dcgan"}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 import cardigan
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.mnist import load_mnist
 from cardigan.data.resize import to_training_shape
 from cardigan.explore.features import discriminator_features, linear_probe_error

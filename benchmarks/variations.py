@@ -20,6 +20,7 @@ _NO_PENALTY = {"objective.penalties": {}, **_EVERY_STEP}
 _OTHER_NETWORK = {"generator.normalization": "none", "generator.initialization": "torch"}
 """Settings of the recipe's DCGAN that the other networks do not have."""
 _COLOR = {"data.channels": 3}
+_PROJECTED = {"discriminator.network": "projected", "discriminator.minibatch_stddev": 4}
 
 
 def _network(name: str) -> dict[str, Any]:
@@ -41,7 +42,14 @@ _PENALTIES = {
     "penalty schedule": {"objective.penalty_initial_factor": 10.0, "objective.penalty_decay_images": 256},
 }
 _NETWORKS = {
-    **{f"network {name}": _network(name) for name in NETS},
+    **{f"network {name}": _network(name) for name, family in NETS.items() if family.generator and family.discriminator},
+    "network light against projected": {
+        **_PROJECTED,
+        "generator.network": "light",
+        "generator.options.skip": 2,
+        "discriminator.options.head_width": 16,
+    },
+    "network projected, spectral": {**_PROJECTED, **_NO_PENALTY, "discriminator.spectral_norm": True},
     "network dcgan, depth 2": {"generator.depth": 2, "discriminator.depth": 2},
     "network dcgan, its paper's weights in both": {"discriminator.initialization": "dcgan"},
     "network dcgan, no normalization": {"generator.normalization": "none"},
@@ -103,6 +111,11 @@ _AUGMENTATION = {
             "augment.target": 0.6,
             "augment.ramp_images": 320,
         },
+    },
+    "delayed diffaugment, own batch statistics": {
+        **_COLOR,
+        **{"augment.operations": ",".join(DIFF_AUGMENT), "augment.probability": 1.0, "augment.start_images": 64},
+        "ema.statistics_samples": 32,
     },
     "diffaugment": {**_COLOR, "augment.operations": ",".join(DIFF_AUGMENT), "augment.probability": 1.0},
     **{

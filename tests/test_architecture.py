@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "cardigan"
 RUNGS = [
     {"errors", "public_names", "rng", "shapes"},
     {"backbones", "checks", "figures", "files", "hardware", "http", "pixels", "plugins"},
+    {"config_parts"},
     {"config", "objective"},
     {"latents", "overrides", "recipes"},
     {"data", "run"},

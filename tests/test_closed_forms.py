@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 
 import cardigan
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.mnist import load_mnist
 from cardigan.data.resize import to_training_shape
 from cardigan.metrics.digits import digit_features, digit_frechet_distance, predict_digits, to_mnist_shape

@@ -24,7 +24,19 @@ PAGES = [
     *sorted(TUTORIAL.glob("*.md")),
     *sorted(TUTORIAL.glob("*.py")),
 ]
-ROOMS = ("data", "explore", "exports", "figures", "latents", "metrics", "models", "nets", "objective", "training")
+ROOMS = (
+    "backbones",
+    "data",
+    "explore",
+    "exports",
+    "figures",
+    "latents",
+    "metrics",
+    "models",
+    "nets",
+    "objective",
+    "training",
+)
 """The packages with public names. Those of the other packages are in `cardigan` itself."""
 
 

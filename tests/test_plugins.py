@@ -85,6 +85,16 @@ def test_run_with_a_plugin_trains_resumes_and_remembers_it(site, source, run):
     assert "cardigan-example" in cardigan(site, "info", run).stdout
 
 
+def test_discriminator_on_a_plugins_backbone(site, source, tmp_path):
+    settings = ["--recipe", "images", "--discriminator.options.backbone", "example-edges", "--quiet"]
+    sizes = ["--size", "16", "--generator.width", "4", "--images", "64", "--minutes", "5"]
+    run = tmp_path / "run"
+    done = cardigan(site, "train", source, *settings, *sizes, "--out", run)
+    assert done.returncode == 0, done.stderr
+    refused = cardigan(None, "train", source, *settings, *sizes, "--out", tmp_path / "other")
+    assert refused.returncode == 2 and not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -53,16 +53,22 @@ def machine_slowdown() -> float:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
-def test_help_is_fast(words, machine_slowdown):
-    seconds = []
+def test_help_is_fast(words):
+    """In seconds of the reference machine, where Python imports torch in 1.15 s.
+
+    The two are timed in turn, best of five, because the machine is shared and its speed changes within seconds.
+    """
+    help_command = [shutil.which("cardigan", path=Path(sys.executable).parent), *words]
+    import_command = [sys.executable, "-c", "import torch"]
+    seconds = {"help": [], "import": []}
     for _ in range(5):
-        began = time.monotonic()
-        subprocess.run(
-            [shutil.which("cardigan", path=Path(sys.executable).parent), *words], check=True, capture_output=True
-        )
-        seconds.append(time.monotonic() - began)
+        for name, command in (("help", help_command), ("import", import_command)):
+            began = time.monotonic()
+            subprocess.run(command, check=True, capture_output=True)
+            seconds[name].append(time.monotonic() - began)
+    slowdown = max(1.0, min(seconds["import"]) / 1.15)
     limit = 0.15 if words == ["--help"] else 0.25
-    assert min(seconds) <= machine_slowdown * limit  # best of five, because the machine is shared
+    assert min(seconds["help"]) <= slowdown * limit
 
 
 def test_readme_commands_run_as_written(tmp_path, monkeypatch):
@@ -85,8 +91,8 @@ def test_readme_commands_run_as_written(tmp_path, monkeypatch):
     }
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    for number in range(4):
-        Image.effect_noise((24, 16 + number), 80).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
+    for number in range(20):
+        Image.effect_noise((24, 16 + number % 4), 80).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
     for words in lines:
         if words[1] == "studio":
             with run_server_command(["studio", "--no-open", "--port", "0"], tmp_path) as address:

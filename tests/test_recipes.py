@@ -28,7 +28,7 @@ def test_recipe_docstring_names_its_command(name):
     assert all((ROOT / path).is_file() for path in [*programs, *pages])
 
 
-@pytest.mark.parametrize("recipe", ["stacked-mnist", "images"])
+@pytest.mark.parametrize("recipe", ["stacked-mnist", "images", "images-dcgan"])
 def test_non_digit_recipes_are_not_scored_as_digits(recipe, tmp_path):
     words = [
         sys.executable,

@@ -30,6 +30,9 @@ Logits: TypeAlias = Float[Tensor, "batch *heads"]  # noqa: F821 - jaxtyping
 """A discriminator's output: one logit per image, or one for each of its heads, [batch, heads]. Larger means more
 real."""
 
+FeatureVectors: TypeAlias = Float[Tensor, "batch value"]
+"""What a discriminator with frozen first layers scores: all its features of an image in one row."""
+
 Scalar: TypeAlias = Float[Tensor, ""]
 
 Indices: TypeAlias = Int[Tensor, " batch"]

@@ -107,3 +107,17 @@ def test_short_tables_are_too_early_to_judge(tmp_path, capsys):
     path.write_text("step,d_loss,g_loss,fid\n" + "\n".join(f"{step},1,1,{50 - step}" for step in range(1, 4)))
     assert main([str(path)]) == 0
     assert "too early: the rules need 20 rows and 4 scores, and there are 3 and 3." in capsys.readouterr().out
+
+
+def test_last_score_far_above_the_best_is_told(tmp_path, capsys):
+    """One bad score is no fault yet, but it is not passed over either."""
+    path = tmp_path / "scores.csv"
+    scores = [100 - step for step in range(29)] + [150]
+    path.write_text(
+        "step,d_loss,g_loss,fid\n" + "\n".join(f"{step},1,1,{score}" for step, score in enumerate(scores, 1))
+    )
+    assert main([str(path)]) == 0
+    assert (
+        "nothing found: nothing was found in 30 rows. Best score at 29. The last score is 2.08 times the best; "
+        "if the next ones are as bad, it is a fault." in capsys.readouterr().out
+    )

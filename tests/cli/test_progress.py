@@ -1,6 +1,9 @@
 """The live screen, `info` and the last words of a command: what they show of a run, and what they must not."""
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,6 +151,17 @@ def test_out_of_memory_is_one_sentence(monkeypatch, capsys, error):
     assert cli.run(["info"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cardigan: The memory of this process is used up") and "ulimit -v" in line
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of processes")
+@pytest.mark.parametrize("megabytes", [150, 400, 500, 600])
+def test_too_small_an_address_space_is_one_sentence(tmp_path, megabytes):
+    """Importing PyTorch into 350 to 650 MB aborts the process, in ways that nobody can catch."""
+    words = f"ulimit -v {megabytes * 1000}; exec {sys.executable} -m cardigan info {tmp_path}"
+    process = subprocess.run(["/bin/sh", "-c", words], capture_output=True, text=True, timeout=60)  # noqa: PLW1510
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("cardigan: The address space of this process is limited to") and "ulimit -v" in line
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):

@@ -13,7 +13,9 @@ from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import read_tensors
 from cardigan.models.sampling import sample_batch_size, sample_keys, sample_pixels
+from cardigan.models.snapshot import read_snapshot, write_snapshot
 from cardigan.pixels import decode
+from tiny_runs import small_snapshot
 
 SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 
@@ -60,6 +62,15 @@ def test_run_checkpoint_and_file_load_equal_models(run, tmp_path):
     assert np.array_equal(cardigan.load(run / "checkpoints" / "00000064").sample(4), expected)
 
 
+def test_images_do_not_depend_on_where_weights_are_in_a_file(tmp_path):
+    """MKL sums in another order if a matrix has another alignment. A card in the header moves the tensors."""
+    snapshot = small_snapshot(generator__network="resnet")
+    for number in range(4):
+        write_snapshot(tmp_path / "model.safetensors", snapshot, card="x" * 8 * number)
+        state = read_snapshot(tmp_path / "model.safetensors").generator.state_dict()
+        assert {tensor.data_ptr() % 64 for tensor in state.values()} == {0}
+
+
 def test_sample_grid_has_logits(conditional):
     event = [event for event in cardigan.read_events(conditional / "journal.jsonl") if event.kind == "samples"][-1]
     snapshot = cardigan.load(conditional).snapshot
@@ -67,8 +78,8 @@ def test_sample_grid_has_logits(conditional):
     discriminator.load_state_dict(
         read_tensors(conditional / "checkpoints" / "00000064" / "state.safetensors", "discriminator.")
     )
-    first = cardigan.Batches(cardigan.load_mnist("train"), snapshot.config.data, snapshot.config.seed).batch_at(0, 16)
-    samples = sample_pixels(snapshot, sample_keys(16, 0), first.labels)
+    first = cardigan.Batches(cardigan.load_mnist("train"), snapshot.config.data, snapshot.config.seed).batch_at(0, 64)
+    samples = sample_pixels(snapshot, sample_keys(64, 0), first.labels)
     with torch.no_grad():
         expected = [discriminator(images, first.labels).flatten() for images in (decode(samples), first.images)]
     for name, logits in zip(("fake_logits", "real_logits"), expected, strict=True):
@@ -108,6 +119,58 @@ def test_sample_output_formats(run, tmp_path, name):
     elif name == "array.npz":
         assert np.load(out)["images"].shape == (5, 32, 32, 1)
     assert cardigan_command(["sample", str(run), "--out", str(out)]) == 2  # never replaced without --overwrite
+
+
+def contents(path):
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name if path.is_dir() else "", file.read_bytes()) for file in files]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("array.npy", ["-n", "600", "--seed", "3", "--part", "2/2"]),
+        ("folder", ["-n", "520", "--label", "3", "--truncation", "0.7"]),
+        ("grid.png", ["--seeds", "0-299"]),
+    ],
+)
+def test_several_processes_sample_the_same_images(conditional, tmp_path, name, words):
+    for folder, num_devices in (("one", "1"), ("two", "2")):
+        (tmp_path / folder).mkdir()
+        out = ["--devices", num_devices, "--out", str(tmp_path / folder / name)]
+        assert cardigan_command(["sample", str(conditional), *words, *out]) == 0
+    assert contents(tmp_path / "two" / name) == contents(tmp_path / "one" / name)
+
+
+def test_several_processes_have_the_same_errors(run, tmp_path, capsys):
+    words = ["sample", str(run), "-n", "600", "--devices", "2", "--out", str(tmp_path / "new.npy")]
+    assert cardigan_command([*words, "--truncation", "3"]) == 2
+    assert capsys.readouterr().err.startswith("cardigan: truncation is 3")
+    assert cardigan_command([*words, "--label", "3"]) == 2
+    assert "unconditional" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "compare"])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--devices", "0"], "--devices is 0: expected 1..64"),
+        (["--devices", "3"], "--devices is 3 but this machine has 2 GPUs: give that many or fewer"),
+        (["--devices", "2", "--device", "cuda:1"], "--devices 2 uses the first 2 GPUs, but --device is 'cuda:1'"),
+        (["--device", "abacus"], "--device is 'abacus': expected auto, cpu, or a GPU (cuda:0..cuda:1)"),
+        (["--device", "cuda:2"], "--device is 'cuda:2': expected auto, cpu, or a GPU (cuda:0..cuda:1)"),
+    ],
+)
+def test_invalid_devices_are_refused(run, tmp_path, monkeypatch, command, words, expected, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    models = [str(run)] * (2 if command == "compare" else 1)
+    assert cardigan_command([command, *models, *words]) == 2
+    message = capsys.readouterr().err
+    assert expected in message and message.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_sample_output_errors(run, tmp_path, capsys):

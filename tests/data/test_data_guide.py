@@ -26,6 +26,8 @@ QUICK_OPTIONS = [
     "4",
     "--discriminator.width",
     "4",
+    "--discriminator.network",
+    "dcgan",  # for 12 images
     "--device",
     "cpu",
 ]

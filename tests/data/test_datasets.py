@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data import cache, workers
 from cardigan.data.datasets import dataset_stats, open_datasets
 from cardigan.data.decoding import decode_image, decode_spec

@@ -95,16 +95,25 @@ def shards(path: Path) -> str:
     return str(path / "train-{0..1}.tar")
 
 
-def test_killed_decoder_ends_training_with_the_state_saved(tmp_path):
+def image_folder(path: Path) -> str:
+    path.mkdir()
+    for number in range(80):
+        noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
+        Image.fromarray(noise).save(path / f"{number}.png")
+    return str(path)
+
+
+@pytest.mark.parametrize(("make_source", "options"), [(shards, []), (image_folder, ["--data.cache=none"])])
+def test_killed_decoder_ends_training_with_the_state_saved(tmp_path, make_source, options):
     out = tmp_path / "run"
-    words = [sys.executable, "-m", "cardigan", "train", shards(tmp_path / "images"), "--images=1000000"]
+    words = [sys.executable, "-m", "cardigan", "train", make_source(tmp_path / "images"), "--images=1000000", *options]
     words += ["--batch-size=32", "--size=32", "--generator.width=4", "--discriminator.width=4", "--precision=fp32"]
-    words += ["--quiet", "--out", str(out)]
+    words += ["--recipe=images-dcgan", "--quiet", "--out", str(out)]
     environment = {**ENVIRONMENT, "CARDIGAN_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
         journal = out / "journal.jsonl"
         wait_until(lambda: process.poll() is not None or (journal.exists() and '"progress"' in journal.read_text()))
-        (decoder,) = children(process.pid)
+        decoder = children(process.pid)[0]
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.3)  # the decoder has filled its pipe with the start of a chunk of 98 KB
         os.kill(decoder, signal.SIGKILL)

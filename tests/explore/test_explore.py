@@ -100,7 +100,8 @@ def color_runs(tmp_path_factory):
         "augment.operations": "",
         "augment.probability": 0.0,
     }
-    run = cardigan.train(folder / "images", out=folder / "run", images=160, overrides={**SMALL, **size})
+    overrides = {**SMALL, **size}
+    run = cardigan.train(folder / "images", recipe="images-dcgan", out=folder / "run", images=160, overrides=overrides)
     return run.path, folder / "images"
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from cardigan.config import Config, DataConfig, LatentConfig, NetworkConfig
+from cardigan.config import Config
+from cardigan.config_parts import DataConfig, LatentConfig, NetworkConfig
 from cardigan.data.source import image_spec
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.table import build_generator

@@ -17,12 +17,14 @@ from safetensors import safe_open
 import cardigan
 from cardigan import api
 from cardigan.cli.main import run as command
+from cardigan.data.stats import DatasetStats
 from cardigan.errors import CardiganError
+from cardigan.experiment.auto import auto_config
 from cardigan.exports.card import model_card, weights_hash
 from cardigan.exports.output_paths import model_name
 from cardigan.exports.training_record import MetricRow, read_report_metrics, training_command
 from cardigan.models.snapshot import read_snapshot, write_snapshot
-from cardigan.overrides import override
+from cardigan.overrides import experiment_settings, override
 from cardigan.recipes import config_for
 
 SECTIONS = ("Data", "Recipe", "Time", "Metrics", "Limits", "License of the data", "Use", "Reproduce", "Hashes")
@@ -132,6 +134,29 @@ def test_card_command_gives_penalties_one_by_one(run, monkeypatch):
         command([*words[1:], "--quiet"])
     base = config_for("mnist", config.recipe)
     assert override(base, seen[0]).objective.penalties == {"r1": 0.5, "dragan": 10.0}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"discriminator.network": "dcgan", "batch_size": 16, "objective.penalties.r1": 100.0},
+        {"generator.width": 12, "augment.operations": "", "augment.probability": 0.0},
+    ],
+)
+def test_card_command_gives_what_would_be_chosen(given, monkeypatch):
+    """On another machine, at another speed, other settings would be chosen for the recipe's images."""
+    base = config_for("photos")
+    stats = DatasetStats(num_images=5_000, height=48, width=48, same_aspect_ratio=True, channels=4)
+    chosen, _ = auto_config(override(base, given), set(given), stats, "cpu", lambda config: 500.0)
+    seen = []
+    monkeypatch.setattr(api, "train", lambda source, **settings: seen.append(settings["overrides"]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command([*shlex.split(training_command(chosen, 32))[1:], "--quiet"])
+    again, _ = auto_config(
+        override(base, {**seen[0], "images": 32, "minutes": None}), {*seen[0], "images"}, stats, "cuda", lambda _: 5.0
+    )
+    assert experiment_settings(again) == experiment_settings(chosen)
 
 
 def test_weights_hash_covers_every_value():

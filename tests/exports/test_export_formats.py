@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import nn
 
 import cardigan
 from cardigan.cli import known_names
+from cardigan.config_parts import NetworkConfig
 from cardigan.errors import CardiganError
 from cardigan.exports import checking, table
 from cardigan.exports import export as export_module
@@ -282,6 +285,23 @@ def test_missing_onnx_names_the_extra(monkeypatch):
         export(random_snapshot(), "onnx", "it.onnx")
 
 
+def test_onnxscript_older_than_torch_is_named(monkeypatch, tmp_path):
+    def export_with_old_onnxscript(*_, **__):
+        raise torch.onnx.OnnxExporterError("Failed") from ModuleNotFoundError("No module named 'onnxscript.new'")
+
+    monkeypatch.setattr(torch.onnx, "export", export_with_old_onnxscript)
+    with pytest.raises(CardiganError, match=r"onnxscript .* does not fit torch .*pip install --upgrade onnxscript"):
+        export(random_snapshot(), "onnx", tmp_path / "it.onnx")
+
+
+@pytest.mark.parametrize(("package", "lowest"), [("onnxscript", (0, 6)), ("pyarrow", (17,))])
+def test_lower_bounds_are_the_first_that_work(package, lowest):
+    """onnxscript 0.5 lacks what torch 2.13 imports; pyarrow 16 has no `ParquetWriter.add_key_value_metadata`."""
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    bounds = re.findall(rf'"{package}>=([\d.]+)"', project)
+    assert len(bounds) == 2 and all(tuple(map(int, bound.split("."))) >= lowest for bound in bounds)
+
+
 def test_exports_api(tmp_path):
     import cardigan
 
@@ -314,11 +334,13 @@ def test_quantized_webpage_reports_rounding(tmp_path):
 def test_exports_are_anonymized(source, public_name, formats, tmp_path):
     snapshot = random_snapshot()
     data = replace(snapshot.config.data, source=source, labels="/home/somebody/labels.csv")
-    snapshot = replace(snapshot, config=replace(snapshot.config, data=data))
+    teacher = NetworkConfig(network="projected", options={"backbone": "/home/somebody/dinov2.safetensors"})
+    snapshot = replace(snapshot, config=replace(snapshot.config, data=data, discriminator=teacher))
     for format in formats:
         found = cardigan.export(snapshot, format, tmp_path / f"digits.{format}")
         assert b"somebody" not in found.path.read_bytes() and "somebody" not in found.card.read_text(), format
-    assert cardigan.load(tmp_path / "digits.safetensors").config.data.source == public_name
+    config = cardigan.load(tmp_path / "digits.safetensors").config
+    assert config.data.source == public_name and config.discriminator.options["backbone"] == "dinov2.safetensors"
     cardigan.Model(snapshot).save_pretrained(tmp_path / "shared")
     assert all(b"somebody" not in path.read_bytes() for path in (tmp_path / "shared").iterdir())
 

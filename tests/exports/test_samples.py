@@ -66,6 +66,37 @@ def test_parts_are_disjoint_and_make_up_the_whole(tmp_path):
     assert np.array_equal(cardigan.load(model).sample(4, seed=4, labels=1, first=3), expected)
 
 
+@pytest.mark.parametrize("file", ["set.npz", "set.zip"])
+def test_several_processes_write_the_same_bytes(file, tmp_path):
+    from cardigan.cli.main import run
+    from cardigan.models.snapshot import write_snapshot
+
+    model = tmp_path / "generator.safetensors"
+    write_snapshot(model, random_snapshot("resnet", classes=3))
+    words = ["export", str(model), "--format", "samples", "--samples", "2100", "--device", "cpu"]
+    for folder, num_devices in (("one", "1"), ("two", "2")):
+        (tmp_path / folder).mkdir()
+        assert run([*words, "--devices", num_devices, "--out", str(tmp_path / folder / file)]) == 0
+    assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--format", "samples", "--devices", "0"], "--devices is 0: expected 1..64"),
+        (["--format", "samples", "--device", "abacus"], "--device is 'abacus': expected auto, cpu, or a GPU"),
+        (["--format", "safetensors", "--device", "cpu"], "--device has no effect without --format samples"),
+        (["--format", "safetensors", "--devices", "2"], "--devices has no effect without --format samples"),
+    ],
+)
+def test_invalid_devices_are_refused(words, expected, tmp_path, capsys):
+    from cardigan.cli.main import run
+
+    assert run(["export", str(tmp_path / "none"), *words]) == 2
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/12", "a/b"])
 def test_invalid_part_is_refused(tmp_path, part, capsys):
     from cardigan.cli.main import run
@@ -147,8 +178,8 @@ def test_unsupported_labels_and_channels_raise(tmp_path):
 def test_readback_detects_wrong_image_or_label(tmp_path, monkeypatch):
     sample_chunks = samples._sample_chunks
 
-    def corrupted(snapshot, settings):
-        for chunk in sample_chunks(snapshot, settings):
+    def corrupted(*arguments):
+        for chunk in sample_chunks(*arguments):
             chunk.pixels[-1] ^= 64
             yield chunk
 

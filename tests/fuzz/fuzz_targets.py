@@ -21,7 +21,8 @@ from PIL import Image
 
 from cardigan.cli.diagnose import diagnose_path
 from cardigan.cli.train import _read_settings
-from cardigan.config import Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig
+from cardigan.config import Config
+from cardigan.config_parts import DataConfig, EmaConfig, LatentConfig, NetworkConfig
 from cardigan.data.decoding import DecodeSpec, decode_image
 from cardigan.data.formats.archives import tar_reader, zip_reader
 from cardigan.data.formats.idx import idx_reader

@@ -17,6 +17,8 @@ from cardigan.hardware.memory import free_device_bytes
 from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.hardware.precision import allow_tf32, ieee_fp32, resolve_arithmetic, tf32_allowed
 from cardigan.inference import model
+from cardigan.metrics import features
+from cardigan.models import sampling_devices
 from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.serve import served_model as serve_model
@@ -64,7 +66,7 @@ def test_find_device_sets_deterministic_kernels(gpu):
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark and not tf32_allowed()
 
 
-@pytest.mark.parametrize("caller", ["Model.to", "serve", "studio"])
+@pytest.mark.parametrize("caller", ["Model.to", "serve", "studio", "sample", "features"])
 def test_inference_uses_find_device(tmp_path, monkeypatch, caller):
     """Sampling, serving and the studio therefore use deterministic kernels, like training."""
     path, requested_names = small_run(tmp_path / "run", small_snapshot()), []
@@ -73,12 +75,22 @@ def test_inference_uses_find_device(tmp_path, monkeypatch, caller):
         requested_names.append(name)
         return torch.device("cpu")
 
-    module = {"Model.to": model, "serve": serve_model, "studio": model_views}[caller]
+    module = {
+        "Model.to": model,
+        "serve": serve_model,
+        "studio": model_views,
+        "sample": sampling_devices,
+        "features": features,
+    }[caller]
     monkeypatch.setattr(module, "find_device", found)
     if caller == "Model.to":
         cardigan.load(path).to("cuda:1")
     elif caller == "serve":
         serve_model.open_served_model(path, "pytorch", "cuda:1", 8)
+    elif caller == "sample":
+        sampling_devices.sampling_in_this_process(small_snapshot(), "cuda:1")
+    elif caller == "features":
+        features.find_extractor("pixels", (1, 8, 8), device="cuda:1")
     else:
         model_views.ModelViews(RunReader(open_runs_folder(tmp_path)), "cuda:1")
     assert requested_names == ["cuda:1"]
@@ -191,6 +203,7 @@ OUT_OF_MEMORY = [
     RuntimeError("Invalid buffer size: 64.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
     RuntimeError("could not create a primitive"),
+    RuntimeError("std::bad_alloc"),
     MemoryError(),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     OSError(12, "Cannot allocate memory"),

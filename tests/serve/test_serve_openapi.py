@@ -1,6 +1,8 @@
 """The OpenAPI description matches the routes, its examples run, and the deployment files match the guide."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -147,6 +149,54 @@ def test_foreign_onnx_raises(tmp_path, axes, facts, sentence):
     onnx.save(proto, tmp_path / "model.onnx")
     with pytest.raises(cardigan.CardiganError, match=sentence):
         open_served_model(tmp_path / "model.onnx", "onnx", "auto", 64)
+
+
+BOMB = """
+import resource, sys
+import onnx
+from onnx import TensorProto, helper
+from pathlib import Path
+from cardigan.errors import CardiganError
+from cardigan.serve import onnx_backend
+onnx_backend.MAX_BYTES = 1 << 28
+value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
+nodes = [
+    helper.make_node("ConstantOfShape", ["shape"], ["big"], value=value),
+    helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+    helper.make_node("ReduceSum", ["z"], ["latents"], keepdims=0),
+    helper.make_node("Mul", ["sum", "latents"], ["pixel"]),
+    helper.make_node("Shape", ["z"], ["count"], start=0, end=1),
+    helper.make_node("Concat", ["count", "size"], ["images_shape"], axis=0),
+    helper.make_node("Expand", ["pixel", "images_shape"], ["images"]),
+]
+constants = [
+    helper.make_tensor("shape", TensorProto.INT64, [1], [int(sys.argv[2])]),
+    helper.make_tensor("size", TensorProto.INT64, [3], [1, 32, 32]),
+]
+z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 64])
+images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 32, 32])
+graph = helper.make_graph(nodes, "graph", [z], [images], constants)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+model.metadata_props.add(key="cardigan", value='{"config": {}, "num_classes": 0, "images_seen": 1}')
+onnx.save(model, sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    onnx_backend.open_onnx(Path(sys.argv[1]))
+    print("opened")
+except CardiganError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+"""
+
+
+@pytest.mark.parametrize(("count", "sentence"), [(250_000_000, "cannot generate an image with"), (1000, "opened")])
+def test_onnx_that_asks_for_memory_is_refused(tmp_path, count, sentence):
+    pytest.importorskip("onnxruntime")
+    words = [sys.executable, "-c", BOMB, str(tmp_path / "model.onnx"), str(count)]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=120)  # noqa: PLW1510
+    assert process.returncode == 0, process.stderr
+    message, megabytes = process.stdout.splitlines()
+    assert sentence in message and int(megabytes) < 400  # a constant of 1,000 MB is not allocated
 
 
 def test_deployment_files_match_guide():

@@ -14,7 +14,10 @@ from cardigan.metrics import quick
 from cardigan.sklearn.gan import resolve_seed
 from cardigan.sklearn.inputs import class_indices, class_values, has_labels, make_reader
 
-SMALL = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "data.num_workers": 0, "precision": "fp32"}
+SMALL = {
+    **{"batch_size": 8, "generator.width": 4, "discriminator.network": "dcgan", "discriminator.width": 4},
+    **{"data.num_workers": 0, "precision": "fp32"},
+}
 CLASSES = np.array([3, 5, 9, 5] * 6)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from fake_runs import client_for, journal_line, make_run, progress_line
 
-from cardigan.config import Config, DataConfig, ObjectiveConfig
+from cardigan.config import Config
+from cardigan.config_parts import DataConfig, ObjectiveConfig
 from cardigan.errors import CardiganError
 from cardigan.run.directory import RunDirectory, is_locked, lock_for_training, release_lock
 from cardigan.run.journal import read_events
@@ -315,6 +316,23 @@ def test_source_that_blocks_is_not_opened(tmp_path, monkeypatch):
         assert not nearest.has_training_images(DataConfig(source=str(tmp_path / "images")))
     assert time.monotonic() - started < 10
     opened.set()
+
+
+def test_npz_bomb_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(nearest, "MAX_UNPACKED_BYTES", 100_000)
+    opened = []
+    monkeypatch.setattr(nearest, "reader_from_config", lambda data: opened.append(data.source) or refuse())
+
+    def refuse():
+        raise CardiganError("not readable")
+
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((100, 50, 50), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, (100, 50, 50), np.uint8)
+    np.savez_compressed(tmp_path / "noise.npz", images=noise)
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    for name in ("bomb.npz", "noise.npz", "broken.npz"):
+        assert not nearest.has_training_images(DataConfig(source=str(tmp_path / name)))
+    assert opened == [str(tmp_path / "noise.npz"), str(tmp_path / "broken.npz")]
 
 
 def test_csv_cells_are_not_formulas(tmp_path):

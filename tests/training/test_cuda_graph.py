@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from op_modes import Tape
 
 import cardigan
 from cardigan.cli.progress import progress_view
@@ -23,6 +22,7 @@ from cardigan.training.devices import Devices, open_devices
 from cardigan.training.loop import Trainer, make_step, run_step
 from cardigan.training.schedule import step_kinds
 from cardigan.training.state import TrainState, state_tensors
+from op_modes import Tape
 
 SMALL = {
     "batch_size": 8,

@@ -110,8 +110,8 @@ def test_studio_views_of_the_discriminator(run):
     assert len(feature_rows(networks, pixels, None)) == 8
 
 
-def test_probe_command(run, capsys):
-    assert cardigan_command(["probe", str(run), "mnist", "--max-images", "100"]) == 0
+def test_probe_command(run, tmp_path, capsys):
+    assert cardigan_command(["probe", str(run), "mnist", "--max-images", "100", "--out", str(tmp_path / "probe")]) == 0
     assert "error" in capsys.readouterr().out.lower()
 
 

@@ -29,6 +29,10 @@ GOLDEN: dict[str, list[list[float]]] = {
         [1.55686, 0.360209, 0.699199, 0.698498, 0.69753, 0.0, 0.0, 1.2661, 0.0267848, 0.0, 0.0],
     ],
     "images": [
+        # One step: Adam's first update turns rounding in the frozen network into whole steps of single weights.
+        [0.724612, 0.756627, 0.486832, 0.513168, 0.473043, 0.000310065, 0.000304198, 2.23932, 0.155417, 0.0, 0.0],
+    ],
+    "images-dcgan": [
         [0.687222, 0.74035, 0.502973, 0.497027, 0.476953, 0.000342781, 0.000405086, 0.446329, 0.0564555, 0.0, 0.0],
         [0.652673, 0.833802, 0.520654, 0.479346, 0.434412, 0.0, 0.0, 0.557317, 0.183796, 0.0, 0.0],
         [0.57436, 1.1371, 0.563074, 0.436926, 0.32091, 0.0, 0.0, 1.142, 0.632785, 0.0, 0.0],
@@ -100,7 +104,7 @@ def first_steps(recipe: str, num_steps: int = 3) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_first_steps_match_golden_losses(recipe):
-    for metrics, expected in zip(first_steps(recipe), GOLDEN[recipe], strict=True):
+    for metrics, expected in zip(first_steps(recipe, len(GOLDEN[recipe])), GOLDEN[recipe], strict=True):
         assert set(metrics) == {*BASE_METRICS, *RECIPES[recipe].config().objective.penalties}
         assert [metrics.get(name, 0.0) for name in NAMES] == pytest.approx(expected, rel=2e-3, abs=1e-6)
 

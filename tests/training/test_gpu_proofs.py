@@ -8,7 +8,6 @@ from functools import cache
 
 import pytest
 import torch
-from op_modes import NoHostReads, OnlyOn, Tape
 from torch.optim import optimizer
 
 from cardigan.config import Config
@@ -24,6 +23,7 @@ from cardigan.training.inputs import step_inputs, to_device
 from cardigan.training.loop import make_step, set_learning_rates
 from cardigan.training.schedule import step_kind, step_kinds
 from cardigan.training.state import state_tensors
+from op_modes import NoHostReads, OnlyOn, Tape
 from variations import SMALL, VARIATIONS
 
 TINY = {

@@ -200,8 +200,47 @@ def test_process_that_cannot_see_the_run_does_not_start_again(tmp_path, monkeypa
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
+OVERLAPPED = """
+import torch.distributed
+from torch import nn
+from cardigan.training import gradients
+group = join()
+gradients.BUCKET_BYTES["cpu"] = 1
+order, all_reduce = [], torch.distributed.all_reduce
+def recorded(*arguments, **options):
+    order.append("sent")
+    return all_reduce(*arguments, **options)
+torch.distributed.all_reduce = recorded
+torch.manual_seed(0)
+network = nn.Sequential(nn.Linear(5, 7), nn.Softplus(), nn.Linear(7, 7), nn.Softplus(), nn.Linear(7, 1)).double()
+parameters = list(network.parameters())
+batches = torch.randn(2, 8, 5, dtype=torch.float64)
+def loss(images):
+    images = images.clone().requires_grad_(True)
+    logits = network(images) + network(-images)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return logits.square().mean() + gradient.square().sum(1).mean()
+expected = torch.autograd.grad(sum(loss(batch) for batch in batches), parameters)
+parameters[0].register_hook(lambda _: order.append("first layer"))
+losses = (loss(batch[4 * rank : 4 * rank + 4]) for batch in batches)
+found, total = gradients.mean_gradients(losses, 2, parameters, group)
+print("sent" in order[: len(order) - 1 - order[::-1].index("first layer")])  # the backward pass ends with this layer
+print(float((total - sum(loss(batch) for batch in batches)).abs()))
+for one, two in zip(expected, found, strict=True):
+    print(float((one - two).norm() / one.norm()))
+group.destroy()
+"""
+
+
+def test_gradients_are_sent_while_others_are_computed_and_penalties_stay_right():
+    for code, output, errors in run_two(OVERLAPPED):
+        assert code == 0, errors
+        overlapped, *differences = output.split()
+        assert overlapped == "True" and len(differences) == 7 and max(map(float, differences)) < 1e-12, output
+
+
 NORMALIZED = """
-from cardigan.training.distributed import SyncBatchNorm2d
+from cardigan.training.sync_batch_norm import convert_sync_batchnorm
 import torch.distributed
 group = join()
 calls, all_reduce = [], torch.distributed.all_reduce
@@ -209,21 +248,27 @@ def counted(*arguments, **options):
     calls.append(1)
     return all_reduce(*arguments, **options)
 torch.distributed.all_reduce = counted
+def loss(normalized):
+    return (normalized.sin() + 0.3 * normalized.square()).sum()
 def derivatives(layer, images):
     images.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(layer(images).sin().sum(), images, create_graph=True)
+    first = torch.autograd.grad(loss(layer(images)), [images, layer.weight, layer.bias])
     num_calls = len(calls)
+    (gradient,) = torch.autograd.grad(loss(layer(images)), images, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), images)
-    return num_calls, gradient.detach(), second
+    return num_calls, *first, gradient.detach(), second
 generator = torch.Generator().manual_seed(0)
 images = 50 + torch.randn(8, 3, 40, 40, generator=generator) * torch.tensor([1.0, 2.0, 0.5])[:, None, None]
-whole, parts = torch.nn.BatchNorm2d(3), SyncBatchNorm2d(3)
-_, *expected = derivatives(whole, images.clone())
+whole, parts = torch.nn.BatchNorm2d(3).double(), convert_sync_batchnorm(torch.nn.BatchNorm2d(3), group)
+for layer in (whole, parts):
+    torch.nn.init.constant_(layer.weight, 1.5)
+_, *expected = derivatives(whole, images.double())
 num_calls, *found = derivatives(parts, images[4 * rank : 4 * rank + 4].clone())
 print(num_calls)
 pairs = [*zip(expected, found), (whole.running_mean, parts.running_mean), (whole.running_var, parts.running_var)]
-for one, two in pairs:
+for number, (one, two) in enumerate(pairs):
     one = one[4 * rank : 4 * rank + 4] if one.ndim == 4 else one
+    two = group.all_reduce_sum(two) if number in (1, 2) else two  # training sums the gradients of weights
     print(float((one - two).norm() / one.norm()))
 group.destroy()
 """
@@ -233,4 +278,4 @@ def test_batch_norm_takes_one_collective_per_pass_and_equals_one_process():
     for code, output, errors in run_two(NORMALIZED):
         assert code == 0, errors
         num_calls, *differences = map(float, output.split())
-        assert num_calls == 2 and len(differences) == 4 and max(differences) < 1e-5, output
+        assert num_calls == 2 and len(differences) == 7 and max(differences) < 1e-5, output

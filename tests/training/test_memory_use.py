@@ -54,13 +54,16 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 with keep_freed_memory():
+    with keep_freed_memory():  # an evaluation during training
+        pass
     inside, before = faults(), used_megabytes(torch.device("cpu"))
 print(inside, before - used_megabytes(torch.device("cpu")), faults())
 """
 
 
 def test_memory_is_released_after_training():
-    """A 48 MB tensor has 12,288 pages. Inside the block, memory freed before is reused, without page faults.
+    """A 48 MB tensor has 12,288 pages. Inside the block, memory freed before is reused, without page faults, also after
+    a block inside it.
 
     It runs in its own process, since threads of other tests may allocate memory during the measurement.
     """

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cardigan.config import OptimizerConfig
+from cardigan.config_parts import OptimizerConfig
 from cardigan.errors import CardiganError
 from cardigan.training.devices import Devices
 from cardigan.training.optimizers import OPTIMIZERS, build_optimizer

@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
-from cardigan.config import EmaConfig, OptimizerConfig
+import cardigan
+from cardigan.config_parts import AugmentConfig, EmaConfig, OptimizerConfig
 from cardigan.errors import CardiganError
 from cardigan.rng import stream
 from cardigan.training.devices import Devices
-from cardigan.training.schedule import LEARNING_RATE_SCHEDULES, ema_weight, is_due, learning_rate
+from cardigan.training.schedule import LEARNING_RATE_SCHEDULES, augment_probability, ema_weight, is_due, learning_rate
 from cardigan.training.steps import apply_gradients
 
 DEVICES = Devices(torch.device("cpu"))
@@ -28,9 +29,9 @@ def test_fused_adam_updates_right_weights_after_penalty():
 
     (gradient,) = torch.autograd.grad(penalty(fused), [fused.weight])
     assert gradient.stride() != fused.weight.stride()  # otherwise this test proves nothing
-    apply_gradients(fused, torch.optim.Adam(fused.parameters(), lr=0.1, fused=True), [penalty(fused)], DEVICES)
+    apply_gradients(fused, torch.optim.Adam(fused.parameters(), lr=0.1, fused=True), [penalty(fused)], 1, DEVICES)
     apply_gradients(
-        plain, torch.optim.Adam(plain.parameters(), lr=0.1, fused=False, foreach=False), [penalty(plain)], DEVICES
+        plain, torch.optim.Adam(plain.parameters(), lr=0.1, fused=False, foreach=False), [penalty(plain)], 1, DEVICES
     )
     assert torch.allclose(fused.weight, plain.weight, atol=1e-5)
 
@@ -39,7 +40,7 @@ def test_only_one_network_is_updated():
     network, opponent = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     before = copy.deepcopy(network.weight), copy.deepcopy(opponent.weight)
     apply_gradients(
-        network, torch.optim.SGD(network.parameters(), lr=0.1), [opponent(network(torch.ones(1, 2))).sum()], DEVICES
+        network, torch.optim.SGD(network.parameters(), lr=0.1), [opponent(network(torch.ones(1, 2))).sum()], 1, DEVICES
     )
     assert not torch.equal(network.weight, before[0])
     assert torch.equal(opponent.weight, before[1])
@@ -105,6 +106,27 @@ def test_ema_half_life():
     assert influence == pytest.approx(0.5)
     assert ema_weight(EmaConfig(half_life_images=0), 100, 64) == 1.0
     assert ema_weight(EmaConfig(half_life_images=1000, rampup_ratio=0.1), 640, 64) == pytest.approx(0.5)
+
+
+def test_delayed_augmentation():
+    config = AugmentConfig(operations="translation", probability=0.5, start_images=100)
+    assert [augment_probability(config, seen) for seen in (0, 100, 150, 200, 1000)] == [0, 0, 0.25, 0.5, 0.5]
+    assert augment_probability(AugmentConfig(operations="translation", probability=0.5), 0) == 0.5
+    for wrong in ({"operations": "translation", "target": 0.6}, {}):
+        with pytest.raises(CardiganError, match=r"start_images is 100, which delays a fixed probability"):
+            AugmentConfig(start_images=100, **wrong)
+
+
+def test_journal_shows_a_delayed_augmentation_rise(tmp_path):
+    overrides = {"augment.operations": "translation", "augment.probability": 1.0, "augment.start_images": 32}
+    small = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "checkpoint_every_images": 16}
+    run = cardigan.train("mnist", out=tmp_path / "run", images=80, overrides={**overrides, **small})
+    values = [
+        event.values.get("augment_probability")
+        for event in cardigan.read_events(run.path / "journal.jsonl")
+        if event.kind == "progress"
+    ]
+    assert values == [0, 0, 0, 0.5, 1]
 
 
 def test_intervals_do_not_depend_on_batch_size():

@@ -13,6 +13,8 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from cardigan.errors import CardiganError
 
 PATCH_SIZE = 14
+IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's channels, for images in [0, 1]."""
 HEAD_DIM = 64
 """Channels of one attention head, at every size."""
 
@@ -84,12 +86,16 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch feature"]:
-        tokens = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = tokens + self.position_embedding(images.shape[2] // PATCH_SIZE, images.shape[3] // PATCH_SIZE)
+        tokens = self.embed(images)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens[:, 0])
+
+    def embed(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch token feature"]:
+        """Return the class token and one token per patch, with their positions."""
+        tokens = self.patch_embed(images)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return tokens + self.position_embedding(images.shape[2] // PATCH_SIZE, images.shape[3] // PATCH_SIZE)
 
     def position_embedding(self, rows: int, columns: int) -> Float[Tensor, "1 token feature"]:
         """Return the position embedding, resized from the 37x37 of training with the published code's offset of 0.1."""
@@ -100,6 +106,35 @@ class VisionTransformer(nn.Module):
         factors = ((rows + 0.1) / side, (columns + 0.1) / side)
         resized = interpolate(grid, scale_factor=factors, mode="bicubic").permute(0, 2, 3, 1).flatten(1, 2)
         return torch.cat([self.pos_embed[:, :1], resized], dim=1)
+
+
+class Dinov2Taps(nn.Module):
+    """Maps RGB images in [-1, 1] to four feature maps of one size, after each quarter of the blocks.
+
+    Images are resized to the nearest multiples of the patch size.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: VisionTransformer) -> None:
+        super().__init__()
+        self.network = network
+        count = len(network.blocks)
+        self.tap_blocks = sorted({max(1, round(count * quarter / 4)) - 1 for quarter in (1, 2, 3, 4)})
+        for name, values in zip(("mean", "std"), IMAGENET_MEAN_STD, strict=True):
+            self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        rows, columns = (max(1, round(side / PATCH_SIZE)) for side in images.shape[2:])
+        size = (rows * PATCH_SIZE, columns * PATCH_SIZE)
+        resized = images if tuple(images.shape[2:]) == size else interpolate(images, size, mode="bilinear")
+        tokens, taps = self.network.embed(((resized + 1) / 2 - self.mean) / self.std), []
+        for number, block in enumerate(self.network.blocks):
+            tokens = block(tokens)
+            if number in self.tap_blocks:
+                taps.append(tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)))
+        return taps
 
 
 def build_dinov2(tensors: dict[str, Tensor], path: Path) -> VisionTransformer:

@@ -136,7 +136,9 @@ def tensorflow_resize(
     """
     for axis, size in ((2, height), (3, width)):
         in_size = pixels.shape[axis]
-        position = torch.arange(size, dtype=torch.float32) * torch.tensor(in_size / size, dtype=torch.float32)
+        position = torch.arange(size, dtype=torch.float32, device=pixels.device) * torch.tensor(
+            in_size / size, dtype=torch.float32, device=pixels.device
+        )
         low = position.long()
         high = (low + 1).clamp(max=in_size - 1)
         fraction = (position - low).reshape(-1, *[1] * (3 - axis))

@@ -11,10 +11,11 @@ from cardigan.errors import CardiganError
 PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"}
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file. Raises CardiganError for any other file."""
+def load_weights(path: Path, setting: str = "--weights") -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file. Raises CardiganError for any other file, which `setting` gave."""
     if not path.is_file():
-        raise CardiganError(f"The weights file {path} does not exist: give a .safetensors file with --weights.")
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise CardiganError(f"{path} {problem}: give a .safetensors file with {setting}.")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cardigan.cli.parsing import parse
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.errors import CardiganError, escape_control_characters
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ import tyro
 
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError, escape_control_characters
+from cardigan.files.special_files import reject_special_file
 from cardigan.health.faults import Fault
 from cardigan.health.monitor import Monitor
 from cardigan.health.rules import NUM_RECENT
-from cardigan.health.score_trend import MIN_EVALUATIONS
+from cardigan.health.score_trend import LOG_WORSENING, MIN_EVALUATIONS
 from cardigan.health.status import NOTHING_FOUND, TOO_EARLY, health_of_run
 from cardigan.run.journal import Event, read_events
 
@@ -52,6 +53,8 @@ class Diagnosis:
     fault: Fault | None
     sentence: str = ""
     """What can be said without a fault."""
+    suspicion: str = ""
+    """A score that is worse than the best, but not often enough to be a fault."""
 
 
 def main(argv: list[str]) -> int:
@@ -77,6 +80,8 @@ def diagnose_path(path: Path) -> dict[str, Diagnosis]:
         runs, has_scores = read_csv(path)
         return {name: diagnose(readings, has_scores) for name, readings in runs.items()}
     journal = path / "journal.jsonl" if path.is_dir() else path
+    if journal.exists():
+        reject_special_file(journal)
     if not journal.is_file():
         raise CardiganError(f"{path} has no journal: give a run directory, a journal.jsonl or a .csv.")
     events = read_events(journal)
@@ -110,12 +115,19 @@ def diagnose(readings: Iterable[Reading], has_scores: bool) -> Diagnosis:
             TOO_EARLY,
             f"the rules need {needed}, and there are {num_rows}" + (f" and {num_scores}." if has_scores else "."),
         )
-    return Diagnosis(state, None, _best_step(monitor), {}, None, sentence)
+    return Diagnosis(state, None, _best_step(monitor), {}, None, sentence, _suspicion(monitor))
 
 
 def _fault_diagnosis(monitor: Monitor, fault: Fault, stop: int | None) -> Diagnosis:
     evidence = {"detected_at": fault.step, **fault.evidence, "message": fault.message, "advice": fault.advice}
     return Diagnosis(fault.name, stop, _best_step(monitor), evidence, fault)
+
+
+def _suspicion(monitor: Monitor) -> str:
+    trend = monitor.score_trend
+    if not trend.cusum or math.log(trend.ratio_to_best) < LOG_WORSENING:
+        return ""
+    return f" The last score is {trend.ratio_to_best:.2f} times the best; if the next ones are as bad, it is a fault."
 
 
 def _best_step(monitor: Monitor) -> int | None:
@@ -149,6 +161,7 @@ def read_csv(path: Path) -> tuple[dict[str, list[Reading]], bool]:
     """Return the readings of each run in a table, and whether the table has scores."""
     runs: dict[str, list[Reading]] = {}
     try:
+        reject_special_file(path)
         with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
             rows = csv.DictReader(file)
             columns = set(rows.fieldnames or ())
@@ -210,7 +223,7 @@ def _diagnosis_text(name: str, diagnosis: Diagnosis) -> str:
     best = "" if diagnosis.best_step is None else f" Best score at {diagnosis.best_step:,}."
     title = f"{name}: " if name else ""
     if diagnosis.fault is None:
-        return f"{title}{diagnosis.diagnosis}: {diagnosis.sentence}{best}"
+        return f"{title}{diagnosis.diagnosis}: {diagnosis.sentence}{best}{diagnosis.suspicion}"
     numbers = ", ".join(
         f"{key} {value if isinstance(value, str) else format(value, ',')}"
         for key, value in diagnosis.fault.evidence.items()

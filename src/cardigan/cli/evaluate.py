@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cardigan.cli.devices import check_device, check_num_devices
 from cardigan.cli.known_names import known_extractors, known_metrics, one_of
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
@@ -41,6 +43,10 @@ class ProtocolOptions:
     https://...#sha256=HASH."""
     baseline: bool = True
     """Also compute the metrics of as many real images (cached in ~/.cache/cardigan or $CARDIGAN_CACHE)."""
+    device: str = "auto"
+    """Device for images and features: auto (a GPU if there is one), cpu, cuda, cuda:1, mps."""
+    devices: int = 1
+    """Number of processes for images and features, each with its own GPU or its share of the CPU cores."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
@@ -76,18 +82,20 @@ def evaluate_model(
 ) -> "tuple[Report, Sampler, Reference]":
     """Return the report on one model, with its sampler and reference.
 
-    `reference_source` names the real images of a model without a recorded source.
+    `reference_source` names the real images of a model without a recorded source. The sampler runs in this process.
     """
     from cardigan.data.source_names import absolute_source
     from cardigan.files.disk_cache import download
     from cardigan.metrics.evaluate import evaluate, generator_sampler
-    from cardigan.metrics.features import find_extractor
+    from cardigan.metrics.evaluation_devices import ExtractorChoice, open_evaluation
     from cardigan.metrics.reference_loader import load_reference
     from cardigan.models.snapshot import read_snapshot
     from cardigan.overrides import override
 
     if not 0 <= options.seed < 2**63:
         raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")
+    check_device(options.device)
+    check_num_devices(options.devices, options.device)
     metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
     snapshot = read_snapshot(model)
     if reference_source is not None and snapshot.config.data.source:
@@ -108,9 +116,11 @@ def evaluate_model(
         if "://" in weights_source
         else Path(weights_source)
     )
-    sampler = generator_sampler(snapshot, reference, options.seed, options.truncation)
-    extractor = find_extractor(options.extractor or reference.extractor, reference.image_shape, weights)
-    return evaluate(sampler, reference, extractor, options.samples, metrics, options.baseline), sampler, reference
+    make_sampler = partial(generator_sampler, snapshot, reference, options.seed, options.truncation)
+    choice = ExtractorChoice(options.extractor or reference.extractor, reference.image_shape, weights)
+    with open_evaluation(snapshot, choice, options.device, options.devices) as (sampling, extractor):
+        report = evaluate(make_sampler(sampling), reference, extractor, options.samples, metrics, options.baseline)
+    return report, make_sampler(), reference
 
 
 def report_text(report: "Report") -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from cardigan.cli.devices import check_device, check_num_devices
 from cardigan.cli.known_names import known_export_formats, one_of
 from cardigan.cli.parsing import parse, part_of
 from cardigan.errors import CardiganError
@@ -41,6 +42,10 @@ class ExportOptions:
     """For samples: 1 samples as trained, 0 gives the average image. Default: 1."""
     label: str | None = None
     """For samples: the class of all images, by name or number. Default: random classes."""
+    device: str | None = None
+    """For samples: device. Default: auto (a GPU if there is one); else cpu, cuda, cuda:1, mps."""
+    devices: int | None = None
+    """For samples: number of processes, each with its own GPU or its share of the CPU cores. Default: 1."""
     evaluate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add the metrics of `cardigan evaluate` to the card, before and after rounding the weights."""
     evaluate_samples: int | None = None
@@ -51,7 +56,7 @@ class ExportOptions:
     """Replace the file --out if it exists. Folders are never replaced."""
 
 
-SAMPLES_ONLY = ("samples", "part", "seed", "truncation", "label")
+SAMPLES_ONLY = ("samples", "part", "seed", "truncation", "label", "device", "devices")
 
 
 def main(argv: list[str]) -> int:
@@ -69,6 +74,9 @@ def main(argv: list[str]) -> int:
         raise CardiganError(
             "--overwrite has no effect for several formats, which are written to a new folder: leave it out."
         )
+    device, num_devices = options.device or "auto", 1 if options.devices is None else options.devices
+    check_device(device)
+    check_num_devices(num_devices, device)
 
     from cardigan.exports.export import export, export_all
     from cardigan.exports.interface import ExportSettings
@@ -89,6 +97,8 @@ def main(argv: list[str]) -> int:
         "seed": options.seed,
         "truncation": options.truncation,
         "label": options.label,
+        "device": device,
+        "num_devices": num_devices,
     }
     given_sample_options: dict[str, Any] = {name: value for name, value in sample_options.items() if value is not None}
     if len(formats) == 1:

@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     from cardigan.explore.views import stack_rows
     from cardigan.figures.grid import png_bytes
     from cardigan.files import atomic
+    from cardigan.files.special_files import reject_special_file
     from cardigan.latents.points import encode_latent
     from cardigan.models.sampling import class_index
     from cardigan.models.snapshot import read_snapshot
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> int:
     inputs = []
     for path in options.images:
         try:
+            reject_special_file(path)
             inputs.append(preprocess_image(path.read_bytes(), snapshot.config.data))
         except (OSError, UnreadableImage) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)

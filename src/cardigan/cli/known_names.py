@@ -8,14 +8,20 @@ import sys
 from collections.abc import Sequence
 
 METRICS = (
-    *("frechet", "kernel", "prdc", "classes", "classifier_score"),
+    *("frechet", "kernel", "sliced_wasserstein", "checkerboard", "prdc", "classes", "classifier_score"),
     *("nn_error", "memorization", "parzen", "stacked_mnist"),
 )
-EXTRACTORS = ("digits", "pixels", "efficientnet-lite0", "inception", "dinov2")
+EXTRACTORS = (
+    *("digits", "pixels", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"),
+    *("inception", "dinov2"),
+)
 EXPORT_FORMATS = ("safetensors", "onnx", "pt2", "html", "samples")
 PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
-NETWORK_OPTIONS: dict[str, bool | int | float | str] = {"attention_resolution": 0}
-"""The options of all networks with their defaults."""
+NETWORK_OPTIONS: dict[str, dict[str, bool | int | float | str]] = {
+    "generator": {"upsampling": "transposed", "attention_resolution": 0, "skip": 3},
+    "discriminator": {"attention_resolution": 0, "backbone": "efficientnet-lite0", "head_width": 128, "image_width": 0},
+}
+"""The options of all networks of a role with their defaults."""
 
 
 def known_metrics() -> Sequence[str]:
@@ -42,7 +48,7 @@ def known_network_options(role: str) -> dict[str, bool | int | float | str]:
     """Return the options of all networks of a role (generator, discriminator) with their defaults."""
     module = sys.modules.get("cardigan.nets.table")
     if module is None:
-        return dict(NETWORK_OPTIONS)
+        return dict(NETWORK_OPTIONS[role])
     return {
         name: value
         for architecture in module.NETS.values()

@@ -9,8 +9,6 @@ import signal
 import sys
 import uuid
 
-from cardigan.errors import CardiganError
-
 
 def launch(argv: list[str], num_processes: int) -> int:
     """Run `cardigan train` with these arguments in `num_processes` processes on this machine; return the exit code.
@@ -22,11 +20,10 @@ def launch(argv: list[str], num_processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    if torch.cuda.is_available() and num_processes > torch.cuda.device_count():
-        raise CardiganError(
-            f"--devices is {num_processes} but this machine has {torch.cuda.device_count()} GPUs: "
-            "give that many or fewer."
-        )
+    from cardigan.hardware.device_processes import check_num_gpus
+
+    if torch.cuda.is_available():
+        check_num_gpus(num_processes, torch.cuda.device_count())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     logging.disable(logging.CRITICAL)  # the launcher repeats the processes' errors at length
     settings = LaunchConfig(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from cardigan.errors import CardiganError, CollectiveError, escape_control_characters, first_line, unknown
-from cardigan.hardware.out_of_memory import is_out_of_memory
+from cardigan.hardware.out_of_memory import check_address_space, is_out_of_memory
 from cardigan.plugins import load_plugins
 
 
@@ -198,6 +198,7 @@ def _run_command(argv: list[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         raise unknown("command", argv[0], COMMANDS)
+    check_address_space()
     load_plugins()
     return COMMANDS[argv[0]][0](argv[1:])
 

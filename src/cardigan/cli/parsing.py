@@ -17,6 +17,9 @@ from cardigan.errors import CardiganError, unknown
 
 Options = TypeVar("Options")
 
+NO_HELP_FROM_COMMENTS = (tyro.conf.HelptextFromCommentsOff,)
+"""All help is in docstrings, so tyro need not look for comments, which takes time."""
+
 
 def parse(options_class: type[Options], argv: Sequence[str], prog: str, default: Options | None = None) -> Options:
     """Return the options in `argv` as an instance of the dataclass `options_class`.
@@ -28,7 +31,12 @@ def parse(options_class: type[Options], argv: Sequence[str], prog: str, default:
     try:
         with contextlib.redirect_stderr(stderr), cached_source_parsing():
             options, unknown_arguments = tyro.cli(
-                options_class, prog=prog, args=list(argv), return_unknown_args=True, **tyro_arguments
+                options_class,
+                prog=prog,
+                args=list(argv),
+                return_unknown_args=True,
+                config=NO_HELP_FROM_COMMENTS,
+                **tyro_arguments,
             )
     except SystemExit as exit_error:
         if exit_error.code in (0, None):
@@ -76,7 +84,7 @@ def option_flags(options_class: type, prog: str, tyro_arguments: dict[str, Any])
     """Return all option flags in the help of a command."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        tyro.cli(options_class, prog=prog, args=["--help"], **tyro_arguments)
+        tyro.cli(options_class, prog=prog, args=["--help"], config=NO_HELP_FROM_COMMENTS, **tyro_arguments)
     return sorted(set(re.findall(r"--[a-z0-9][a-z0-9.-]*", text.getvalue())))
 
 

@@ -1,11 +1,12 @@
 """`cardigan sample MODEL`: write images as a grid, a folder of PNGs, or an array, by the extension of --out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cardigan.cli.devices import check_device, check_num_devices
 from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import flag_value, parse, part_of
 from cardigan.errors import CardiganError
@@ -36,6 +37,10 @@ class SampleOptions:
     """For a class-conditional generator: the class of all images, by name or number. Default: random classes."""
     truncation: float = 1.0
     """1 samples as trained, 0 gives the average image; between, images are less varied and more typical."""
+    device: str = "auto"
+    """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps."""
+    devices: int = 1
+    """Number of processes, each with its own GPU or its share of the CPU cores. The images are the same."""
     out: Path = Path("samples.png")
     """NAME.png writes one grid, NAME.npy or NAME.npz an array uint8 [N, H, W, C], any other name a folder of PNGs."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -58,14 +63,19 @@ def main(argv: list[str]) -> int:
     numbers = part_of(options.num_samples, options.part)
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     check_output_path(options.out, SUFFIXES, options.overwrite)
+    check_device(options.device)
+    check_num_devices(options.devices, options.device)
 
     from cardigan import api
+    from cardigan.models.sampling_devices import open_sampling
 
     model = api.load(options.model)
-    if seeds is None:
-        images = model.sample(len(numbers), options.seed, options.label, options.truncation, numbers.start)
-    else:
-        images = model.sample_seeds(seeds, options.label, options.truncation)
+    with open_sampling(model.snapshot, options.device, options.devices) as sampling:
+        model = replace(model, sampling=sampling)
+        if seeds is None:
+            images = model.sample(len(numbers), options.seed, options.label, options.truncation, numbers.start)
+        else:
+            images = model.sample_seeds(seeds, options.label, options.truncation)
     _write_images(options.out, images, seeds, numbers.start)
     print(f"{len(images)} images in {options.out}")
     return 0

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cardigan.cli.devices import check_device
 from cardigan.cli.parsing import flag_value, parse
 from cardigan.errors import CardiganError
 
@@ -31,7 +32,7 @@ class ServeOptions:
     backend: Literal["auto", "pytorch", "onnx"] = "auto"
     """Inference backend. auto is onnx for NAME.onnx, else pytorch."""
     device: str = "auto"
-    """PyTorch device: auto, cpu, cuda, ..."""
+    """PyTorch device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps."""
     batch_size: int | None = None
     """Maximum images per batch. Default: that of `cardigan sample`, for bit-identical images (CPU 16, GPU 64)."""
     max_queued_images: int = 2_048
@@ -110,6 +111,7 @@ def _check_options(options: ServeOptions, argv: list[str]) -> None:
             f"--device is {options.device!r}, but the onnx backend runs on the cpu: "
             "leave it out, or serve the run directory."
         )
+    check_device(options.device)
     _parse_origins(options.origins)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import tyro
 
+from cardigan.cli.devices import check_device
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
@@ -30,7 +31,7 @@ class StudioOptions:
     run: str = ""
     """Show this run first, given by its path below RUNS."""
     device: str = "auto"
-    """Device for generating images: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    """Device for generating images: auto (a GPU if there is one), cpu, cuda, cuda:1, mps"""
 
 
 def main(argv: list[str]) -> int:
@@ -82,18 +83,6 @@ def check_studio_installed() -> None:
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise CardiganError(f"The studio needs {' and '.join(missing)} installed: pip install 'cardigan[studio]'.")
-
-
-def check_device(device: str) -> None:
-    """Raise CardiganError for a device that this machine does not have. Imports torch only for GPUs."""
-    if device in {"auto", "cpu"}:
-        return
-    import torch
-
-    num_gpus = torch.cuda.device_count()
-    if device not in {"cuda", *(f"cuda:{number}" for number in range(num_gpus))} or not num_gpus:
-        available = f"cuda:0..cuda:{num_gpus - 1}" if num_gpus else "this machine has none"
-        raise CardiganError(f"--device is {device!r}: expected auto, cpu, or a GPU ({available}).")
 
 
 def _has_display() -> bool:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from cardigan.cli.devices import MAX_DEVICES
 from cardigan.cli.known_names import known_network_options, known_penalties
 from cardigan.cli.parsing import flag_value, parse
 from cardigan.config import Config
 from cardigan.errors import CardiganError, escape_control_characters
+from cardigan.files.special_files import reject_special_file
 from cardigan.overrides import flatten, override
 from cardigan.recipes import config_for
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from cardigan.experiment.session import Run
     from cardigan.run.journal import Event
 
-MAX_DEVICES = 64
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
@@ -209,6 +210,7 @@ def _base_settings(argv: list[str]) -> Config:
 def _read_settings(path: Path) -> dict[str, Any]:
     """Return the settings in a JSON or TOML file by dotted name. A run's config.json holds them under `config`."""
     try:
+        reject_special_file(path)
         text = path.read_text()
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:

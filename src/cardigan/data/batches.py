@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.source import ImageSource
 from cardigan.rng import stream
 from cardigan.shapes import Images, Indices, Labels

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import (
     cache_order,
@@ -91,7 +91,9 @@ def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reade
     """
     if reader is None and data.source in BUILTIN_DATASETS:
         return _builtin_datasets(data)
-    _reject_unused_settings(data, {"num_classes"} if reader or not is_shards(data.source) else {"labels", "split"})
+    _reject_unused_settings(
+        data, {"num_classes", "retry_seconds"} if reader or not is_shards(data.source) else {"labels"}
+    )
     if data.channels not in (1, 3, 4):
         raise CardiganError(
             f"data.channels is {data.channels}: expected 1 (gray), 3 (RGB) or 4 (RGB and transparency)."
@@ -170,7 +172,9 @@ def should_cache(data: DataConfig, reader: Reader, spec: DecodeSpec) -> bool:
 
 
 def _builtin_datasets(data: DataConfig) -> Datasets:
-    _reject_unused_settings(data, {"holdout", "labels", "num_classes", "max_pixels", "cache", "num_workers"})
+    _reject_unused_settings(
+        data, {"holdout", "labels", "num_classes", "max_pixels", "cache", "num_workers", "retry_seconds"}
+    )
     source = random_subset(BUILTIN_DATASETS[data.source](data.split), data.max_images)
     holdout = BUILTIN_DATASETS[data.source]("test") if data.split == "train" else None
     return Datasets(replace(source, horizontal_flip=data.horizontal_flip), holdout)
@@ -275,6 +279,8 @@ def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
         raise CardiganError(
             f"data.max_images is {data.max_images}, but shards are streamed: name fewer shards instead."
         )
+    if data.split == "test":
+        raise CardiganError("data.split is 'test', but of shards only the others are trained on: name the test shards.")
     if data.cache == "disk":
         raise CardiganError("data.cache is 'disk', but shards are streamed: leave it out.")
     all_shards = shards_from_config(data)
@@ -296,7 +302,7 @@ def _sharded_datasets(data: DataConfig, spec: DecodeSpec) -> Datasets:
         make_stream,
         int((preview.labels < 0).sum()),
         {**source_fingerprint, "labels_fingerprint": "", "storage": "streamed"},
-        _shard_messages(first_entries_of_epoch, num_classes),
+        (*all_shards.notes, *_shard_messages(first_entries_of_epoch, num_classes)),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.reader import StoredImage, UnreadableImage
 from cardigan.errors import first_line
 

@@ -29,6 +29,8 @@ class Prefetcher:
     """Whether an image without a class is an error."""
     wait_seconds: float = 0.0
     """Total seconds that training waited for images."""
+    is_waiting: bool = False
+    """Whether training waits for images now."""
     _batches: Generator[tuple[Pixels, Labels], None, None] | None = field(default=None, repr=False)
     _next_images_seen: int = -1
 
@@ -39,10 +41,13 @@ class Prefetcher:
             self.close()
             self._batches = self.stream(images_seen)
         try:
+            self.is_waiting = True
             batch = next(self._batches)
         except CardiganError as error:
             self.close()  # the stream has ended; a later call starts another one
             raise DataLost(str(error)) from error
+        finally:
+            self.is_waiting = False
         if self.require_labels and bool((batch[1] < 0).any()):
             raise DataLost(
                 "An image has no class or an unknown class, and training is class-conditional: add the missing labels, "

@@ -7,7 +7,7 @@ It differs from `decoding.resize_image` on purpose. Stored digits are resized bi
 import torch
 from torch.nn.functional import interpolate, pad
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.errors import CardiganError
 from cardigan.pixels import decode
 from cardigan.shapes import Images, Pixels, StoredPixels

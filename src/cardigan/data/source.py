@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.resize import to_training_shape
 from cardigan.errors import CardiganError
 from cardigan.rng import stream

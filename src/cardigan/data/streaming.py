@@ -6,6 +6,7 @@ The order is a function of (seed, images seen) alone. Worker processes only deco
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count, islice
 from os import cpu_count
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.batches import IndexSampler
 from cardigan.data.decoding import DecodeSpec, decode_image
 from cardigan.data.prefetch import BatchStream
@@ -84,19 +85,21 @@ def shards_from_config(data: DataConfig) -> Shards:
     counts_path = (
         disk_cache.cache_dir() / "shards" / f"{disk_cache.cache_key('shards', str(COUNTS_FORMAT), data.source)}.json"
     )
-    return open_shards(data.source, counts_path)
+    return open_shards(data.source, counts_path, all_parts=data.split == "all")
 
 
 def shard_stream(
     shards: Shards, spec: DecodeSpec, data: DataConfig, num_classes: int, seed: int, batch_size: int, rank_slice: slice
 ) -> BatchStream:
-    """Return the stream of shards. Each process reads all shards and decodes its slice of each batch.
+    """Return the stream of shards. Each process reads all shards and decodes its slice of each batch. The processes of
+    a node fetch each remote shard once.
 
     With `data.horizontal_flip`, each image is flipped with probability 0.5.
     """
 
     def batches(images_seen: int) -> Generator[tuple[Pixels, Labels], None, None]:
-        dataset = ShardBatchDataset(shards, spec, num_classes, seed, images_seen, batch_size, rank_slice)
+        retried = replace(shards, retry_seconds=data.retry_seconds)
+        dataset = ShardBatchDataset(retried, spec, num_classes, seed, images_seen, batch_size, rank_slice)
         for step_images_seen, chunk in zip(
             count(images_seen, batch_size),
             load_chunks(dataset, None, shards.name, 0 if data.num_workers == 0 else 1),

@@ -5,16 +5,27 @@ Takes the statistics of the images, the device and a throughput function. Builds
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from cardigan.backbones.efficientnet import EXAMINER, VARIANTS, is_installed
 from cardigan.config import Config
 from cardigan.data.quality.advice import SMALL_DATASET
 from cardigan.data.stats import DatasetStats
-from cardigan.overrides import override
+from cardigan.nets.table import backbone_name
+from cardigan.overrides import flatten, override
+from cardigan.recipes import PLAIN_RECIPE, find_recipe
 
 ADA_MAX_IMAGES = 20_000
 """Fewer images than this are augmented adaptively (ADA); fewer than `SMALL_DATASET` always (DiffAugment)."""
+EPOCHS_BEFORE_AUGMENTATION = 30
+"""A discriminator on pretrained features is not augmented before it has seen each image this often.
+
+Until then it learns faster without augmentation (docs/lab-book.md, "No augmentation for few epochs").
+"""
 CANDIDATE_WIDTHS = {"cpu": (32, 24), "mps": (48, 32), "cuda": (64, 48, 32)}
+LIGHT_WIDTHS = {"cpu": (16,), "mps": (16,), "cuda": (32, 16)}
+"""Widths of the generator `light`, which doubles them up to eight times too, but gates half of its channels."""
 MLP_MIN_WIDTH, MLP_MAX_WIDTH = 300, 2_400
 MAX_SIDE = {"cpu": 64, "mps": 64, "cuda": 128}
 MAX_ASPECT_RATIO = 4
@@ -30,6 +41,13 @@ MIN_IMAGES_FOR_HOLDOUT, HOLDOUT_ONE_IN, MAX_HOLDOUT = 1_000, 20, 1_000
 
 Of shards one whole shard is held out, if there are at least `HOLDOUT_ONE_IN` of them.
 """
+
+SETTINGS_OF_PRETRAINED_FEATURES = (
+    *("batch_size", "discriminator.network", "generator_optimizer.learning_rate"),
+    *("discriminator_optimizer.learning_rate", "ema.half_life_images", "ema.statistics_samples"),
+    *("objective.penalty_initial_factor", "objective.penalty_decay_images"),
+)
+"""Settings that suit a discriminator on pretrained features, and no other."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +86,27 @@ def auto_config(
         return config, reasons
     for choose in (
         _choose_size,
+        partial(_choose_discriminator, explicit_settings),
         *([] if _sets_augmentation(explicit_settings) else [_choose_augmentation]),
         _choose_holdout,
     ):
         choice = choose(config, stats, device)
         config, choice_reasons = _apply_choice(config, choice, explicit_settings)
         reasons += choice_reasons
-    for choice in (
-        _choose_width(config, explicit_settings, device, throughput),
-        _choose_minutes(config, explicit_settings, device),
-    ):
-        config, choice_reasons = _apply_choice(config, choice, explicit_settings)
+    config, choice_reasons = _apply_choice(
+        config, _choose_width(config, explicit_settings, device, throughput), explicit_settings
+    )
+    reasons += choice_reasons
+    if config.discriminator.network == "projected" and not _sets_augmentation(explicit_settings):
+        epochs = _planned_images(config, explicit_settings, device, throughput) / stats.num_images
+        config, choice_reasons = _apply_choice(
+            config, _choose_augmentation_for_features(stats, epochs), explicit_settings
+        )
         reasons += choice_reasons
+    config, choice_reasons = _apply_choice(
+        config, _choose_minutes(config, explicit_settings, device), explicit_settings
+    )
+    reasons += choice_reasons
     config, choice_reasons = _apply_choice(config, _choose_intervals(config, throughput(config)), explicit_settings)
     return config, [*reasons, *choice_reasons]
 
@@ -129,12 +156,50 @@ def _choose_size(config: Config, stats: DatasetStats, device: str) -> AutoChoice
     )
 
 
-def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
-    operations = "translation,cutout" if stats.channels == 1 else "color,translation,cutout"
-    if stats.num_images < SMALL_DATASET:
-        settings = {"augment.operations": operations, "augment.probability": 1.0}
+def _choose_discriminator(explicit_settings: set[str], config: Config, _: DatasetStats, __: str) -> AutoChoice:
+    """Choose a discriminator without pretrained features where they are not installed.
+
+    Where the user has named another network, choose the settings that suit it.
+    """
+    if find_recipe(config.recipe).config().discriminator.network != "projected":
+        return AutoChoice({}, [])
+    if config.discriminator.network != "projected":
+        return AutoChoice(_settings_without_pretrained_features(config, explicit_settings), [])
+    backbone = backbone_name(config.discriminator)
+    is_missing = backbone in VARIANTS and not is_installed(backbone)
+    asks_for_features = any(
+        name.startswith(("discriminator.network", "discriminator.options")) for name in explicit_settings
+    )
+    if is_missing and not asks_for_features:
         return AutoChoice(
-            settings,
+            _settings_without_pretrained_features(config, explicit_settings),
+            [
+                f"discriminator: without pretrained features, because {backbone} is not installed: "
+                "pip install 'cardigan[features]'"
+            ],
+        )
+    return AutoChoice({}, [f"discriminator: on features of the pretrained {backbone}; {EXAMINER} scores the images"])
+
+
+def _settings_without_pretrained_features(config: Config, explicit_settings: set[str]) -> dict[str, Any]:
+    """Return what a recipe with pretrained features takes from the one without them."""
+    plain = flatten(find_recipe(PLAIN_RECIPE).config())
+    penalties = {f"objective.penalties.{name}": weight for name, weight in plain["objective.penalties"].items()}
+    given = config.discriminator.options.items()
+    options = {name: value for name, value in given if f"discriminator.options.{name}" in explicit_settings}
+    return {
+        **{name: plain[name] for name in SETTINGS_OF_PRETRAINED_FEATURES},
+        **penalties,
+        "discriminator.options": options,
+    }
+
+
+def _choose_augmentation(config: Config, stats: DatasetStats, __: str) -> AutoChoice:
+    if config.discriminator.network == "projected":
+        return AutoChoice({}, [])  # chosen when the number of images that the budget covers is known
+    if stats.num_images < SMALL_DATASET:
+        return AutoChoice(
+            _diff_augment(stats),
             [f"augmentation: DiffAugment, for fewer than {SMALL_DATASET:,} images (--augment.operations)"],
         )
     if stats.num_images < ADA_MAX_IMAGES:
@@ -148,6 +213,28 @@ def _choose_augmentation(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
             [f"augmentation: adaptive (ADA), for fewer than {ADA_MAX_IMAGES:,} images (--augment.target)"],
         )
     return AutoChoice({}, [f"augmentation: none, for at least {ADA_MAX_IMAGES:,} images (--augment.operations)"])
+
+
+def _choose_augmentation_for_features(stats: DatasetStats, epochs: float) -> AutoChoice:
+    """Choose DiffAugment, as published for pretrained features, once D has seen each image often."""
+    start = EPOCHS_BEFORE_AUGMENTATION * stats.num_images
+    if epochs < EPOCHS_BEFORE_AUGMENTATION:
+        times = max(1, round(epochs))
+        return AutoChoice(
+            {}, [f"augmentation: none, because each image is seen about {times:,} times (--augment.operations)"]
+        )
+    return AutoChoice(
+        {**_diff_augment(stats), "augment.start_images": start},
+        [
+            f"augmentation: DiffAugment from {start:,} images on, when each image was seen "
+            f"{EPOCHS_BEFORE_AUGMENTATION} times (--augment.operations)"
+        ],
+    )
+
+
+def _diff_augment(stats: DatasetStats) -> dict[str, Any]:
+    operations = "translation,cutout" if stats.channels == 1 else "color,translation,cutout"
+    return {"augment.operations": operations, "augment.probability": 1.0}
 
 
 def _choose_holdout(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
@@ -200,6 +287,10 @@ def _candidate_widths(config: Config, network: str, device: str) -> tuple[int, .
 
     For an MLP they follow the number of values of an image: 1,200 for 28x28 (arXiv:1406.2661).
     """
+    if getattr(config, network).network == "projected":
+        return (getattr(config, network).width,)
+    if getattr(config, network).network == "light":
+        return LIGHT_WIDTHS[device]
     if getattr(config, network).network != "mlp":
         return CANDIDATE_WIDTHS[device]
     values = config.data.height * config.data.width * config.data.channels
@@ -212,6 +303,13 @@ def _time_estimate(images: int | None, minutes: float, images_per_second: float)
     if images is not None:
         return f"so {images:,} images take about {max(1, round(images / images_per_second / 60)):,} minutes"
     return f"so {minutes:g} minutes cover about {images_per_second * minutes * 60:,.0f} images"
+
+
+def _planned_images(config: Config, explicit_settings: set[str], device: str, throughput: ThroughputFn) -> float:
+    """Return how many images the budget covers."""
+    if config.images and "images" in explicit_settings and config.minutes is None:
+        return float(config.images)
+    return throughput(config) * _budget_minutes(config, device) * 60
 
 
 def _budget_minutes(config: Config, device: str) -> float:

@@ -28,7 +28,7 @@ from cardigan.latents.sampling import find_latent
 from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
-from cardigan.nets.table import build_networks
+from cardigan.nets.table import build_networks, has_frozen_features
 from cardigan.objective.losses import find_loss
 from cardigan.objective.penalties import find_penalty
 from cardigan.pixels import encode
@@ -50,11 +50,15 @@ from cardigan.training.steps import Networks, StepConfig
 
 MAX_GPU_MEMORY_FRACTION = 0.4
 """Fraction of a GPU's free memory that the images may take. Larger data sets are copied per step."""
-
+MIN_IMAGES_FOR_FEATURES = 16
+"""Images that a discriminator on pretrained features needs at least."""
+MAX_SHEET_SAMPLES, SHEET_MICROBATCHES = 64, 4
+"""A sheet of samples shows the first many images, but at most as many microbatches: without gradients, so many fit into
+the memory of a training step."""
 THROUGHPUT_CYCLES = 16
+"""Cycles of all step kinds over which a GPU's throughput is measured. One cycle takes a few milliseconds."""
 NUM_TIMED_SAMPLES = 32
 """Samples that are timed to estimate how long an evaluation takes."""
-"""Cycles of all step kinds over which a GPU's throughput is measured. One cycle takes a few milliseconds."""
 
 
 def build_source(config: Config) -> ImageSource:
@@ -114,6 +118,12 @@ def build_spec(config: Config, source: ImageSource, notes: Sequence[str] = ()) -
             f"conditional is on, but the images of {source.name!r} have no classes{reasons}: turn it off "
             "(--no-conditional), or say where the labels are with data.labels (folders, a file, a column)."
         )
+    if has_frozen_features(config.discriminator) and len(source) < MIN_IMAGES_FOR_FEATURES:
+        raise CardiganError(
+            f"{source.name} has {len(source)} images to train on: {config.discriminator.network}, a discriminator on "
+            f"pretrained features, needs at least {MIN_IMAGES_FOR_FEATURES}, since it soon memorizes fewer. Add "
+            "images, or use --discriminator.network dcgan."
+        )
     return (
         image_spec(config.data, source.num_classes, source.class_names)
         if config.conditional
@@ -153,6 +163,11 @@ def build_step_config(config: Config, devices: Devices) -> StepConfig:
                 "which makes each logit depend on the whole batch, so the penalty is meaningless "
                 "(arXiv:1704.00028, section 4): set discriminator.normalization to 'none'."
             )
+        if "noise" in find_penalty(name).random_inputs and has_frozen_features(discriminator):
+            raise CardiganError(
+                f"objective.penalties.{name} adds noise to images, but {discriminator.network} takes penalties with "
+                "respect to its frozen features: set r1 and r2 instead."
+            )
     # Batch normalization and attention have unbounded learned scales.
     is_lipschitz = (
         discriminator.spectral_norm
@@ -183,7 +198,8 @@ def build_callbacks(
     config: Config, batches: Batches, run: RunDirectory, holdout: ImageSource | None = None
 ) -> Callbacks:
     """Return the callbacks that write sample grids, score checkpoints and write the report."""
-    count = min(config.batch_size, 64, len(batches.source))
+    microbatch_size = config.batch_size // config.gradient_accumulation
+    count = min(MAX_SHEET_SAMPLES, SHEET_MICROBATCHES * microbatch_size, len(batches.source))
     first = batches.batch_at(0, count)
     real = encode(first.images).cpu()
     labels = first.labels.cpu() if config.conditional else None

@@ -28,7 +28,7 @@ from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.inference import preview
 from cardigan.overrides import from_dict, override, to_dict
 from cardigan.plugins import missing_plugins_message
-from cardigan.recipes import GENERIC_RECIPE, config_for
+from cardigan.recipes import AUTOMATIC_RECIPES, config_for
 from cardigan.run.checkpoint import load_latest_checkpoint
 from cardigan.run.directory import (
     RunDirectory,
@@ -132,7 +132,7 @@ def run_training(
                     settings,
                     {*explicit_settings, *budget},
                     reader,
-                    recipe not in (None, GENERIC_RECIPE),
+                    recipe not in (None, *AUTOMATIC_RECIPES),
                     _run_facts(run, resume),
                 )
         elif config is None and recipe is None:
@@ -324,7 +324,7 @@ def _train_once(
                     {f"images_seen of the last checkpoint in {run.path}": f"{state.images_seen}"}
                 )
                 process_group.check_same_tensors(state_tensors(state))
-            budget = Budget(config, process_group, clock)
+            budget = Budget(config, process_group, clock, lambda: prefetcher is not None and prefetcher.is_waiting)
             with budget.signal_handlers(), keep_freed_memory():
                 if process_group.is_main:
                     holdout = None if datasets.holdout is None else datasets.holdout.to(devices.device)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.decoding import decode_spec, open_image, to_pixels
 from cardigan.data.reader import StoredImage

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cardigan.config import Config, DataConfig
+from cardigan.config import Config
+from cardigan.config_parts import DataConfig
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import decode_in_memory
 from cardigan.data.datasets import open_datasets, reader_from_config

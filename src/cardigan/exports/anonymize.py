@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from cardigan.backbones.taps import WEIGHTS_SUFFIX
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.models.snapshot import Snapshot
 
@@ -16,12 +17,20 @@ LOCAL_SCHEME = re.compile(r"\b(file|local)://", re.IGNORECASE)
 
 
 def anonymized(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with the data source's name instead of its local path or private address."""
-    data = snapshot.config.data
+    """Return the snapshot with names instead of local paths and private addresses."""
+    return replace(snapshot, config=without_local_paths(snapshot.config))
+
+
+def without_local_paths(config: Config) -> Config:
+    """Return the config with the names of its source, its file of classes and its backbone's weights."""
+    data, options = config.data, config.discriminator.options
     labels = Path(data.labels).name if data.labels else data.labels
+    if str(options.get("backbone", "")).endswith(WEIGHTS_SUFFIX):
+        options = {**options, "backbone": Path(str(options["backbone"])).name}
     return replace(
-        snapshot,
-        config=replace(snapshot.config, data=replace(data, source=public_source(snapshot.config), labels=labels)),
+        config,
+        data=replace(data, source=public_source(config), labels=labels),
+        discriminator=replace(config.discriminator, options=options),
     )
 
 

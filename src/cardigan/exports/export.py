@@ -44,15 +44,18 @@ def export(
     seed: int = 0,
     truncation: float = 1.0,
     label: int | str | None = None,
+    device: str = "cpu",
+    num_devices: int = 1,
     evaluate_samples: int | None = None,
     data_license: str = "",
     overwrite: bool = False,
 ) -> ExportedFile:
     """Export a model to one format of `FORMATS`; return the path, the difference from PyTorch and the hash.
 
-    `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`, `truncation` and
-    `label` apply to the format `samples`. With `evaluate_samples`, that many images are evaluated, for the trained and
-    for the quantized weights, and the card reports the metrics.
+    `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`, `truncation`,
+    `label`, `device` and `num_devices` apply to the format `samples`. `num_devices` processes sample, each on its own
+    GPU or its share of the CPU cores; a script then needs `if __name__ == "__main__":`. With `evaluate_samples`, that
+    many images are evaluated, for the trained and for the quantized weights, and the card reports the metrics.
     Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
     file, and for an export whose images differ from PyTorch's.
     """
@@ -64,6 +67,8 @@ def export(
         seed=seed,
         truncation=truncation,
         label=label,
+        device=device,
+        num_devices=num_devices,
     )
     check_settings(format, settings)
     model_path = _model_path(model)

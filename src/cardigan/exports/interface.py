@@ -32,6 +32,10 @@ class ExportSettings:
     truncation: float = 1.0
     label: int | str | None = None
     """The class of all samples. Default: a random class per sample, if there are classes."""
+    device: str = "cpu"
+    """Device of the samples: cpu, cuda, cuda:1, mps or auto."""
+    num_devices: int = 1
+    """Number of processes that sample, each on its own GPU or its share of the CPU cores."""
 
     def __post_init__(self) -> None:
         check_weights_dtype(self.weights)

@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cardigan.errors import CardiganError
+from cardigan.errors import CardiganError, first_line
 from cardigan.exports.checking import largest_difference
 from cardigan.exports.graph import exported_program, input_names, unsupported_network_error, without_parametrizations
 from cardigan.exports.interface import ExportSettings, GenerateFn, WriteFn
@@ -108,7 +109,13 @@ def _onnx_model(snapshot: Snapshot, optimize: bool) -> Any:
     except CardiganError:
         raise
     except Exception as error:
-        raise unsupported_network_error(snapshot, error.__cause__ or error) from error
+        cause = error.__cause__ or error
+        if isinstance(cause, ImportError):
+            raise CardiganError(
+                f"onnxscript {version('onnxscript')} does not fit torch {torch.__version__} ({first_line(cause)}): "
+                "pip install --upgrade onnxscript."
+            ) from error
+        raise unsupported_network_error(snapshot, cause) from error
     _name_batch_axis(model)
     return model
 

@@ -5,6 +5,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from cardigan.exports.card import sampling_instructions, weights_hash
 from cardigan.exports.interface import ExportSettings, WriteFn
 from cardigan.exports.sample_files import SAMPLE_WRITERS, SampleChunk, SampleSet
 from cardigan.latents.sampling import sample_labels
-from cardigan.models.sampling import class_index, sample_pixels, validate_labels
+from cardigan.models.sampling import class_index, validate_labels
+from cardigan.models.sampling_devices import SampleTask, SamplingDevices, open_sampling
 from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Labels
 
@@ -42,28 +44,34 @@ def samples_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
         names = snapshot.spec.class_names or tuple(map(str, range(snapshot.spec.num_classes)))
         image_shape = (snapshot.spec.height, snapshot.spec.width, snapshot.spec.channels)
         manifest = _manifest(snapshot, settings)
-        sample_set = SampleSet(
-            settings.num_samples,
-            image_shape,
-            names,
-            _hash_chunks(_sample_chunks(snapshot, settings), digest),
-            lambda: {**manifest, "sha256": digest.hexdigest()},
-            card,
-        )
-        SAMPLE_WRITERS[path.suffix if path.suffix in SAMPLE_WRITERS else ""](path, sample_set)
-        return _readback_difference(snapshot, settings, path, names)
+        with open_sampling(snapshot, settings.device, settings.num_devices) as sampling:
+            sample_set = SampleSet(
+                settings.num_samples,
+                image_shape,
+                names,
+                _hash_chunks(_sample_chunks(snapshot, settings, sampling), digest),
+                lambda: {**manifest, "sha256": digest.hexdigest()},
+                card,
+            )
+            SAMPLE_WRITERS[path.suffix if path.suffix in SAMPLE_WRITERS else ""](path, sample_set)
+            return _readback_difference(snapshot, settings, path, names, sampling)
 
     return write
 
 
-def _sample_chunks(snapshot: Snapshot, settings: ExportSettings) -> Iterator[SampleChunk]:
-    for start in range(0, settings.num_samples, CHUNK_SIZE):
-        indices = list(range(start, min(start + CHUNK_SIZE, settings.num_samples)))
-        labels = _sample_labels(snapshot, settings, indices)
-        pixels = sample_pixels(snapshot, _sample_keys(settings, indices), labels, settings.truncation)
-        yield SampleChunk(
-            start, pixels.permute(0, 2, 3, 1).contiguous().numpy(), None if labels is None else labels.numpy()
-        )
+def _sample_chunks(snapshot: Snapshot, settings: ExportSettings, sampling: SamplingDevices) -> Iterator[SampleChunk]:
+    starts = range(0, settings.num_samples, CHUNK_SIZE)
+    tasks, tasks_to_send = tee(_sample_task(snapshot, settings, start) for start in starts)
+    for start, task, pixels in zip(starts, tasks, sampling.stream(tasks_to_send), strict=True):
+        labels = None if task.labels is None else np.array(task.labels, np.int64)
+        yield SampleChunk(start, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels)
+
+
+def _sample_task(snapshot: Snapshot, settings: ExportSettings, start: int) -> SampleTask:
+    """Return the chunk of samples from `start` on."""
+    indices = list(range(start, min(start + CHUNK_SIZE, settings.num_samples)))
+    labels = _sample_labels(snapshot, settings, indices)
+    return SampleTask(_sample_keys(settings, indices), None if labels is None else labels.tolist(), settings.truncation)
 
 
 def _hash_chunks(chunks: Iterator[SampleChunk], digest: Any) -> Iterator[SampleChunk]:
@@ -111,18 +119,17 @@ def _manifest(snapshot: Snapshot, settings: ExportSettings) -> dict[str, Any]:
     }
 
 
-def _readback_difference(snapshot: Snapshot, settings: ExportSettings, path: Path, names: tuple[str, ...]) -> float:
+def _readback_difference(
+    snapshot: Snapshot, settings: ExportSettings, path: Path, names: tuple[str, ...], sampling: SamplingDevices
+) -> float:
     """Return the largest difference of samples read back, for images in [-1, 1]; infinite for a wrong label."""
     reader = open_reader(str(path))
     indices = (
         np.linspace(0, settings.num_samples - 1, min(settings.num_samples, NUM_VERIFIED)).round().astype(int).tolist()
     )
     labels = _sample_labels(snapshot, settings, indices)
-    generated = (
-        sample_pixels(snapshot, _sample_keys(settings, indices), labels, settings.truncation)
-        .permute(0, 2, 3, 1)
-        .numpy()
-    )
+    pixels = sampling.sample(_sample_keys(settings, indices), labels, settings.truncation)
+    generated = pixels.permute(0, 2, 3, 1).numpy()
     if len(reader) != settings.num_samples or (labels is None) != (reader.labels is None):
         return float("inf")
     if labels is not None and reader.labels is not None:

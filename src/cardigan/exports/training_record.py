@@ -11,16 +11,16 @@ from typing import Any
 
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.errors import CardiganError
-from cardigan.exports.anonymize import public_source
+from cardigan.exports.anonymize import public_source, without_local_paths
 from cardigan.metrics.protocol import format_with_error
 from cardigan.models.snapshot import Snapshot
 from cardigan.overrides import experiment_settings
-from cardigan.recipes import config_for
+from cardigan.recipes import AUTOMATIC_RECIPES, AUTOMATIC_SETTINGS, config_for
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
 
 AUTO_FIELDS = ("data.channels", "data.holdout")
-"""Settings that `cardigan train --recipe` still chooses for a custom source unless they are given."""
+"""What `cardigan train --recipe` chooses for a custom source unless it is given, with any recipe."""
 
 
 @dataclass(frozen=True)
@@ -112,20 +112,23 @@ def _metric_row(metric: dict[str, Any]) -> MetricRow:
 
 def training_command(config: Config, images_seen: int) -> str:
     """Return the command that trains an equal generator: recipe, settings that differ from it, and number of images."""
-    source = public_source(config)
+    source, public = public_source(config), without_local_paths(config)
     args = ["cardigan", "train", source, "--recipe", config.recipe, "--images", str(images_seen)]
     try:
         defaults = experiment_settings(config_for(config.data.source, config.recipe))
     except CardiganError:
         return shlex.join(["cardigan", "train", source, "--config", "config.json", "--images", str(images_seen)])
-    for name, value in experiment_settings(config).items():
-        is_auto = config.data.source not in BUILTIN_SOURCES and name in AUTO_FIELDS
+    automatic = AUTOMATIC_SETTINGS if config.recipe in AUTOMATIC_RECIPES else AUTO_FIELDS
+    for name, value in experiment_settings(public).items():
+        is_auto = config.data.source not in BUILTIN_SOURCES and name in automatic
         if isinstance(value, dict):
-            for key in sorted({*defaults[name], *value}):
-                if value.get(key, 0.0) != defaults[name].get(key, 0.0):
+            # A penalty that is left out has weight 0. An option that is left out belongs to another network.
+            names = {*defaults[name], *value} if name == "objective.penalties" else value
+            for key in sorted(names):
+                if is_auto or value.get(key, 0.0) != defaults[name].get(key, 0.0):
                     args += _command_option(f"{name}.{key}", value.get(key, 0.0))
         elif name not in {"recipe", "data.source"} and (is_auto or value != defaults[name]):
-            args += _command_option(name, Path(value).name if name == "data.labels" else value)
+            args += _command_option(name, value)
     return shlex.join(args)
 
 

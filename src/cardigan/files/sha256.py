@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from cardigan.errors import CardiganError
+from cardigan.files.special_files import reject_special_file
 
 SHA256_DIGITS = 64
 
@@ -12,6 +13,7 @@ SHA256_DIGITS = 64
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits. Raises CardiganError if it cannot be read."""
     try:
+        reject_special_file(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
+from cardigan.files.special_files import reject_special_file
 
 METADATA_KEY = "cardigan"
 CARD_KEY = "card"
@@ -51,6 +52,7 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
 
 def _open(path: Path) -> Any:
     try:
+        reject_special_file(path)
         check_header_size(path)
         return safetensors.safe_open(path, framework="pt")
     except FileNotFoundError as error:

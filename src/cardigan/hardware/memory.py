@@ -10,6 +10,7 @@ tutorial (docs/lab-book.md).
 import ctypes
 import platform
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,19 +25,30 @@ KEEP_FREED = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26}
 DEFAULTS = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 2**17, TOP_PAD: 2**17}
 """glibc's defaults (mallopt(3))."""
 
+_lock = threading.Lock()
+_open_blocks: list[None] = []
+"""One entry for each block of `keep_freed_memory` that is open, in any thread."""
+
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
     """Keep freed memory for the next step inside the block, and return it to the system at the end.
 
-    Does nothing if the C library is not glibc. Overrides glibc's environment variables.
+    Blocks may be nested, also in several threads: the last one to end returns the memory. Does nothing if the C library
+    is not glibc. Overrides glibc's environment variables.
     """
-    _set(KEEP_FREED)
+    with _lock:
+        _open_blocks.append(None)
+        if len(_open_blocks) == 1:
+            _set(KEEP_FREED)
     try:
         yield
     finally:
-        _set(DEFAULTS)
-        release_memory()
+        with _lock:
+            _open_blocks.pop()
+            if not _open_blocks:
+                _set(DEFAULTS)
+                release_memory()
 
 
 def release_memory() -> None:

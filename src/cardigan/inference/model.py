@@ -7,6 +7,7 @@ import operator
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, SupportsIndex, TypeAlias
 
@@ -26,6 +27,7 @@ from cardigan.latents.sampling import RandomGenerators, sample_from_generator, t
 from cardigan.models import hub
 from cardigan.models.pretrained import verify_weights, write_pretrained
 from cardigan.models.sampling import class_index, generate_batches, sample_keys, sample_pixels, validate_labels
+from cardigan.models.sampling_devices import SamplingDevices
 from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from cardigan.pixels import to_unit_range
 from cardigan.shapes import Labels, Latents
@@ -52,6 +54,8 @@ class Model:
     snapshot: Snapshot
     path: Path | None = None
     """Where it was read from. Its card reads training time and metrics from there."""
+    sampling: SamplingDevices | None = None
+    """Devices of `sample` and `sample_seeds`. Default: the generator's."""
 
     @property
     def config(self) -> Config:
@@ -100,7 +104,8 @@ class Model:
     def _sample_keys(self, keys: list[tuple[int, int]], labels: LabelsLike | None, truncation: float) -> np.ndarray:
         if not keys:
             raise CardiganError("No seeds were given: expected at least one.")
-        pixels = sample_pixels(self.snapshot, keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
+        sample = partial(sample_pixels, self.snapshot) if self.sampling is None else self.sampling.sample
+        pixels = sample(keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
     def __call__(

@@ -6,7 +6,7 @@ from cardigan.public_names import import_on_first_use
 
 if TYPE_CHECKING:
     from cardigan.metrics.evaluate import generator_sampler
-    from cardigan.metrics.features import EXTRACTORS, ExtractorBuilder, FeatureExtractor
+    from cardigan.metrics.features import EXTRACTORS, ExtractorBuilder, FeatureExtractor, find_extractor
     from cardigan.metrics.inputs import MetricInputs
     from cardigan.metrics.protocol import Report
     from cardigan.metrics.reference import Reference, Sampler, array_sampler
@@ -25,6 +25,7 @@ __all__ = [
     "Report",
     "Sampler",
     "array_sampler",
+    "find_extractor",
     "generator_sampler",
     "jackknife",
     "load_reference",
@@ -38,6 +39,7 @@ __getattr__, __dir__ = import_on_first_use(
         "EXTRACTORS": "features",
         "ExtractorBuilder": "features",
         "FeatureExtractor": "features",
+        "find_extractor": "features",
         "MetricInputs": "inputs",
         "Report": "protocol",
         "Reference": "reference",

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cardigan.backbones.digit_classifier import CHUNK_SIZE, SIDE, digit_classifier, digit_classifier_tensors
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from cardigan.pixels import decode
 from cardigan.shapes import Pixels

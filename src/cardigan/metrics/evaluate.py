@@ -6,10 +6,13 @@ Results for the real images are cached on disk.
 import dataclasses
 import time
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import version
 
 import torch
 
+from cardigan.backbones.efficientnet import EXAMINER
+from cardigan.backbones.taps import shares_features
 from cardigan.errors import CardiganError, unknown
 from cardigan.files.disk_cache import cache_key, load_or_compute_json
 from cardigan.latents.sampling import sample_labels
@@ -27,7 +30,9 @@ from cardigan.metrics.reference import (
 )
 from cardigan.metrics.table import METRICS
 from cardigan.models.sampling import sample_pixels
+from cardigan.models.sampling_devices import SamplingDevices
 from cardigan.models.snapshot import Snapshot
+from cardigan.nets.table import backbone_name
 from cardigan.plugins import plugin_versions
 from cardigan.shapes import Labels, Pixels
 
@@ -37,22 +42,36 @@ BASELINE_FORMAT = 2
 """Increase this when a metric changes, so that cached real baselines are recomputed."""
 
 
-def generator_sampler(snapshot: Snapshot, reference: Reference, seed: int = 0, truncation: float = 1.0) -> Sampler:
+def generator_sampler(
+    snapshot: Snapshot,
+    reference: Reference,
+    seed: int = 0,
+    truncation: float = 1.0,
+    sampling: SamplingDevices | None = None,
+) -> Sampler:
     """Return a sampler of a generator's images, with labels if it is conditional. Image i depends only on (seed, i).
 
-    `truncation` ranges from 1 (as trained) to 0 (the average image). Sampling raises CardiganError for other values.
+    `sampling` are the devices that sample. Default: the generator's. `truncation` ranges from 1 (as trained) to 0 (the
+    average image). Sampling raises CardiganError for other values.
     """
     config = snapshot.config
+    sample = partial(sample_pixels, snapshot) if sampling is None else sampling.sample
 
     def draw(start: int, stop: int) -> tuple[Pixels, Labels | None]:
         keys = [(seed, number) for number in range(start, stop)]
         labels = sample_labels(keys, snapshot.spec.num_classes) if snapshot.spec.num_classes else None
-        return to_reference_shape(
-            sample_pixels(snapshot, keys, labels, truncation), config.data, reference.image_shape
-        ), labels
+        return to_reference_shape(sample(keys, labels, truncation), config.data, reference.image_shape), labels
 
     image_resize = describe_resize(config.data, reference.image_shape)
-    return Sampler(draw, seed, image_resize, truncation, snapshot.images_seen, config.data.split)
+    return Sampler(
+        draw,
+        seed,
+        image_resize,
+        truncation,
+        snapshot.images_seen,
+        config.data.split,
+        teacher=backbone_name(config.discriminator),
+    )
 
 
 def evaluate(
@@ -73,6 +92,11 @@ def evaluate(
     start = time.monotonic()
     extractor = extractor or find_extractor(reference.extractor, reference.image_shape)
     names = list(dict.fromkeys(METRICS if metrics is None else metrics))
+    if shares_features(sampler.teacher, extractor.name):
+        raise CardiganError(
+            f"This generator's discriminator learned from {extractor.name}, so a score over its features would flatter "
+            f"it: choose another --extractor, such as {EXAMINER}."
+        )
     _check_inputs(sampler, reference, num_samples, names)
     inputs = MetricInputs(sampler, reference, extractor, num_samples)
     values: dict[str, MetricValue] = {}

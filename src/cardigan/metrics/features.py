@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,16 +15,20 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from cardigan.backbones.digit_classifier import SIDE, digit_classifier
-from cardigan.backbones.dinov2 import build_dinov2
-from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
+from cardigan.backbones.dinov2 import IMAGENET_MEAN_STD, build_dinov2
+from cardigan.backbones.efficientnet import EXAMINER, VARIANTS, FoldedFeatures, efficientnet, is_installed
 from cardigan.backbones.inception import InceptionV3, tensorflow_resize
 from cardigan.backbones.weights import load_weights
 from cardigan.errors import CardiganError, unknown
 from cardigan.files.sha256 import file_sha256
+from cardigan.hardware.device import find_device
+from cardigan.hardware.memory import keep_freed_memory
+from cardigan.hardware.precision import ieee_fp32
 from cardigan.metrics.digits import digit_features, stacked_digit_features
 from cardigan.shapes import Pixels
 
 CHUNK_SIZE = 25
+CPU = torch.device("cpu")
 Features = Float[Tensor, "n feature"]
 ClassLogits = Float[Tensor, "n class"]
 ImageShape = tuple[int, int, int]
@@ -44,6 +50,9 @@ class FeatureExtractor:
     features: Callable[[Pixels], Features]
     logits: Callable[[Features], ClassLogits] | None = None
     """Its classifier, from features to logits, if it has one."""
+    on_device: Callable[[torch.device], Callable[[Pixels], Features]] | None = None
+    """Returns the function from images to features of a device, for images on that device. Default: the features can
+    only be computed on the CPU."""
 
     @property
     def kernel_distance_name(self) -> str:
@@ -61,11 +70,13 @@ def shape_text(image_shape: Sequence[int]) -> str:
     return f"{height}x{width}x{channels}"
 
 
-def find_extractor(name: str, image_shape: ImageShape, weights: Path | None = None) -> FeatureExtractor:
-    """Return an extractor for images of this shape.
+def find_extractor(
+    name: str, image_shape: ImageShape, weights: Path | None = None, device: str | torch.device = "cpu"
+) -> FeatureExtractor:
+    """Return an extractor for images of this shape. It takes and returns tensors on the CPU.
 
-    Raises CardiganError for an unknown name, unsupported images, a missing extra, or weights that are missing, damaged
-    or unexpected.
+    Its network is on `device`, if it has one. Raises CardiganError for an unknown name, unsupported images, a missing
+    extra or device, or weights that are missing, damaged or unexpected.
     """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
@@ -76,7 +87,10 @@ def find_extractor(name: str, image_shape: ImageShape, weights: Path | None = No
         )
     if not builder.needs_weights and weights is not None:
         raise CardiganError(f"The extractor {name!r} has its own weights, so --weights has no effect: omit it.")
-    return builder.build(image_shape, weights)
+    extractor, torch_device = builder.build(image_shape, weights), find_device(device)
+    if torch_device.type == "cpu" or extractor.on_device is None:
+        return extractor
+    return replace(extractor, features=_apply_in_chunks(extractor.on_device(torch_device), torch_device))
 
 
 def _digits_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
@@ -123,22 +137,23 @@ def _pixels_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtract
     )
 
 
-def _efficientnet_extractor(image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
-    network, weights_sha256 = efficientnet_lite0()
+def _efficientnet_extractor(name: str, image_shape: ImageShape, _: Path | None) -> FeatureExtractor:
+    network = efficientnet(name)
 
     def preprocess(pixels: Pixels) -> Tensor:
         return (resize(to_rgb(pixels), 224, 224) - 127) / 128
 
-    features = _apply_in_chunks(network.features, preprocess)
+    on_device = _features_on_device(FoldedFeatures(network), preprocess)
     resize_note = "bilinear, antialiased, to 224x224"
     return FeatureExtractor(
-        "efficientnet-lite0",
-        "fd_efficientnet_lite0",
-        weights_sha256,
+        name,
+        f"fd_{name.replace('-', '_')}",
+        VARIANTS[name].sha256,
         1280,
         resize_note,
-        features,
+        _apply_in_chunks(on_device(CPU), CPU),
         network.classifier,
+        on_device,
     )
 
 
@@ -153,9 +168,16 @@ def _inception_extractor(image_shape: ImageShape, weights: Path | None) -> Featu
     def logits(features: Features) -> ClassLogits:
         return features @ network.fc.weight.T  # without bias, as in the reference code of the Inception score
 
-    features = _apply_in_chunks(network, preprocess)
+    on_device = _features_on_device(network, preprocess)
     return FeatureExtractor(
-        "inception", "fid", file_sha256(weights), 2048, "bilinear, as TensorFlow 1, to 299x299", features, logits
+        "inception",
+        "fid",
+        file_sha256(weights),
+        2048,
+        "bilinear, as TensorFlow 1, to 299x299",
+        _apply_in_chunks(on_device(CPU), CPU),
+        logits,
+        on_device,
     )
 
 
@@ -163,11 +185,12 @@ def _dinov2_extractor(image_shape: ImageShape, weights: Path | None) -> FeatureE
     assert weights is not None
     tensors = load_weights(weights)
     network = build_dinov2(tensors, weights)
-    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
     def preprocess(pixels: Pixels) -> Tensor:
+        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] * 255 for values in IMAGENET_MEAN_STD)
         return (resize(to_rgb(pixels), 224, 224) - mean) / std
 
+    on_device = _features_on_device(network, preprocess)
     name = f"dinov2 ({network.embed_dim})"
     return FeatureExtractor(
         name,
@@ -175,7 +198,8 @@ def _dinov2_extractor(image_shape: ImageShape, weights: Path | None) -> FeatureE
         file_sha256(weights),
         network.embed_dim,
         "bilinear, antialiased, to 224x224",
-        _apply_in_chunks(network, preprocess),
+        _apply_in_chunks(on_device(CPU), CPU),
+        on_device=on_device,
     )
 
 
@@ -192,15 +216,15 @@ class ExtractorBuilder:
 EXTRACTORS: dict[str, ExtractorBuilder] = {
     "digits": ExtractorBuilder(_digits_extractor),
     "pixels": ExtractorBuilder(_pixels_extractor),
-    "efficientnet-lite0": ExtractorBuilder(_efficientnet_extractor),
+    **{name: ExtractorBuilder(partial(_efficientnet_extractor, name)) for name in VARIANTS},
     "inception": ExtractorBuilder(_inception_extractor, needs_weights=True),
     "dinov2": ExtractorBuilder(_dinov2_extractor, needs_weights=True),
 }
 
 
 def default_extractor(image_shape: ImageShape) -> str:
-    """Return the default extractor: EfficientNet-Lite0 if its weights are installed, otherwise pixels."""
-    return "efficientnet-lite0" if image_shape[0] in (1, 3, 4) and is_installed() else "pixels"
+    """Return the default extractor: EfficientNet-Lite2 if its weights are installed, otherwise pixels."""
+    return EXAMINER if image_shape[0] in (1, 3, 4) and is_installed(EXAMINER) else "pixels"
 
 
 def resize(pixels: Pixels, height: int, width: int) -> Float[Tensor, "batch channel out_height out_width"]:
@@ -242,11 +266,27 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
+def _features_on_device(
+    network: nn.Module,
+    preprocess: Callable[[Pixels], Tensor],
+    forward: Callable[[Any, Tensor], Features] = nn.Module.__call__,
+) -> Callable[[torch.device], Callable[[Pixels], Features]]:
+    """Return `FeatureExtractor.on_device` of a network on the CPU. Another device gets a copy."""
+
+    def on_device(device: torch.device) -> Callable[[Pixels], Features]:
+        device_network = network if device.type == "cpu" else deepcopy(network).to(device)
+        return lambda pixels: forward(device_network, preprocess(pixels))
+
+    return on_device
+
+
 def _apply_in_chunks(
-    network: Callable[[Tensor], Tensor], preprocess: Callable[[Pixels], Tensor]
+    chunk_features: Callable[[Pixels], Features], device: torch.device
 ) -> Callable[[Pixels], Features]:
+    """Return the function from images to features on the CPU, computed in chunks on a device."""
+
     def features(pixels: Pixels) -> Features:
-        with torch.no_grad():
-            return torch.cat([network(preprocess(chunk)) for chunk in pixels.split(CHUNK_SIZE)])
+        with torch.no_grad(), ieee_fp32(device), keep_freed_memory():
+            return torch.cat([chunk_features(chunk.to(device)).cpu() for chunk in pixels.split(CHUNK_SIZE)])
 
     return features

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from cardigan.backbones.digit_classifier import SIDE
-from cardigan.backbones.efficientnet import efficientnet_lite0, is_installed
-from cardigan.config import STACKED_MNIST, DataConfig
+from cardigan.backbones.efficientnet import EXAMINER, FoldedFeatures, efficientnet, is_installed
+from cardigan.config import STACKED_MNIST
+from cardigan.config_parts import DataConfig
 from cardigan.data.cache import decode_in_memory
 from cardigan.data.decoding import decode_spec
 from cardigan.data.reader import Reader
@@ -98,14 +99,14 @@ class FeatureDistance:
 
 
 def quick_features(pixels: Pixels) -> Float[Tensor, "batch feature"]:
-    """Return EfficientNet-Lite0 features at 128x128, or thumbnails if its weights are not installed."""
-    if not is_installed() or pixels.shape[1] not in (1, 3, 4):
+    """Return EfficientNet-Lite2 features at 128x128, or thumbnails if its weights are not installed."""
+    if not is_installed(EXAMINER) or pixels.shape[1] not in (1, 3, 4):
         return adaptive_avg_pool2d(pixels.float() / 255, THUMBNAIL_SIDE).flatten(1)
-    network, _ = efficientnet_lite0()
+    features = FoldedFeatures(efficientnet(EXAMINER))
     with torch.no_grad():
         return torch.cat(
             [
-                network.features((resize(to_rgb(chunk), FEATURE_SIDE, FEATURE_SIDE) - 127) / 128)
+                features((resize(to_rgb(chunk), FEATURE_SIDE, FEATURE_SIDE) - 127) / 128)
                 for chunk in pixels.split(CHUNK_SIZE)
             ]
         )

@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from cardigan.backbones.digit_classifier import SIDE
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.errors import CardiganError
 from cardigan.metrics.digits import to_mnist_shape
 from cardigan.metrics.features import ImageShape, resize
@@ -71,6 +71,8 @@ class Sampler:
     train_split: str = "train"
     num_available: int | None = field(default=None)
     """Number of images. None: unlimited."""
+    teacher: str = ""
+    """The pretrained network that the generator's discriminator learned from. It cannot judge the images."""
 
 
 def array_sampler(pixels: Pixels, labels: Int64[Tensor, " label"] | None = None) -> Sampler:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cardigan.errors import CardiganError
 from cardigan.files.disk_cache import cache_key, load_or_compute_tensors
+from cardigan.metrics.checkerboard import nyquist_energies
 from cardigan.metrics.class_histogram import (
     NUM_STACKED_MODES,
     class_counts,
@@ -25,6 +26,7 @@ from cardigan.metrics.parzen import parzen_log_likelihood
 from cardigan.metrics.prdc import prdc
 from cardigan.metrics.protocol import Direction, MetricValue
 from cardigan.metrics.reference import NUM_VALIDATION, holdout_sampler, train_sampler
+from cardigan.metrics.sliced_wasserstein import MAX_IMAGES, sliced_wasserstein
 from cardigan.metrics.statistics import (
     bootstrap_error,
     frechet_with_error,
@@ -53,6 +55,22 @@ def frechet_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 def kernel_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     value = kernel_distance_with_error(inputs.features, inputs.reference_features, inputs.sampler.seed)
     return {inputs.extractor.kernel_distance_name: inputs.metric_value(value, "disjoint subsets")}
+
+
+def sliced_wasserstein_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    distances = sliced_wasserstein(inputs.pixels, inputs.reference.holdout, inputs.sampler.seed)
+    count = min(len(inputs.pixels), len(inputs.reference.holdout), MAX_IMAGES)
+    return {
+        f"swd_{side}": inputs.metric_value(value, "jackknife over groups of images", count, count)
+        for side, value in distances.items()
+    }
+
+
+def checkerboard_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    energies = nyquist_energies(inputs.pixels)
+    return {
+        "nyquist_energy": inputs.metric_value(mean_with_error(energies), "samples", num_reference=0, better="neither")
+    }
 
 
 def prdc_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
@@ -173,6 +191,8 @@ class MetricGroup:
 METRICS: dict[str, MetricGroup] = {
     "frechet": MetricGroup(frechet_metrics),
     "kernel": MetricGroup(kernel_metrics),
+    "sliced_wasserstein": MetricGroup(sliced_wasserstein_metrics),
+    "checkerboard": MetricGroup(checkerboard_metrics),
     "prdc": MetricGroup(prdc_metrics),
     "classes": MetricGroup(class_metrics),
     "classifier_score": MetricGroup(classifier_score_metrics),

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
 from cardigan.files.sha256 import check_sha256, file_sha256
+from cardigan.files.special_files import reject_special_file
 from cardigan.files.tensors import MAX_HEADER_BYTES, read_metadata
 from cardigan.models.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
@@ -121,6 +122,7 @@ def verify_weights(folder: Path) -> Path:
 def read_json(path: Path) -> dict[str, object]:
     """Return a file's JSON object. Raises CardiganError for anything else or for a file that is too large."""
     try:
+        reject_special_file(path)
         if path.stat().st_size > MAX_HEADER_BYTES:
             raise ValueError("too large")
         content = json.loads(path.read_bytes())

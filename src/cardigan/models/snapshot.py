@@ -85,9 +85,11 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
     """Return a snapshot from a run directory (the latest), a checkpoint, a `save_pretrained` folder, a file or the hub.
 
     The file may be from another program (`foreign`). With `sha256`, its hash must match. Raises CardiganError for
-    anything else. Never unpickles. Allocates at most the file's size, or four times that for quantized weights.
+    anything else. Never unpickles. Allocates at most the file's size, or five times that for quantized weights.
     """
     file, prefix = _locate_weights(path)
+    if file.exists():
+        reject_special_file(file)
     if sha256 is not None:
         check_sha256(file, sha256)
     if (foreign := read_foreign_generator(file)) is not None:
@@ -116,7 +118,7 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
         raise CardiganError(f"{file} cannot be read here: {' '.join((str(error), hint)).strip()}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CardiganError(f"{file} has a damaged header: use another copy.") from error
-    tensors = read_tensors(file, prefix)
+    tensors = _aligned(read_tensors(file, prefix))
     try:
         tensors = dequantize_state(tensors, generator.state_dict())
     except ValueError as error:
@@ -133,8 +135,13 @@ def _foreign_snapshot(config: Config, tensors: dict[str, torch.Tensor]) -> Snaps
     spec = image_spec(config.data, 0)
     with torch.device("meta"):
         generator = build_generator(config, spec)
-    generator.load_state_dict(tensors, assign=True)
+    generator.load_state_dict(_aligned(tensors), assign=True)
     return Snapshot(generator.eval().requires_grad_(False), config, spec, 0, foreign=True)
+
+
+def _aligned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies at PyTorch's own alignment. A matrix product's bits may depend on where in a file a tensor was."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _weights_dtype(metadata: dict[str, Any]) -> WeightsDtype:
@@ -161,8 +168,6 @@ def _locate_weights(path: Path) -> tuple[Path, str]:
         return verify_weights(download_model(parse_hub_address(path))), ""  # other cached files are ignored
     run = RunDirectory(path)
     if not path.is_dir():
-        if path.exists():
-            reject_special_file(path)
         return path, "ema_generator." if path.name == "state.safetensors" else ""
     # In a model folder, other model files belong to other models.
     if (path / WEIGHTS_FILE).exists() and not (run.journal.exists() and run.generator.exists()):

@@ -10,20 +10,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from cardigan.config import NetworkConfig
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
+from cardigan.errors import unknown
 from cardigan.nets.conditioning import ConditionalLatent, Projection, one_hot_labels
 from cardigan.nets.convolution import FastConv2d, FastConvTranspose2d
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.minibatch_stddev import append_minibatch_stddev
 from cardigan.nets.normalization import initialize_weights, normalization
 from cardigan.nets.spectral import apply_spectral_norm
-from cardigan.nets.stages import channels_per_stage, stages
+from cardigan.nets.stages import Stage, channels_per_stage, stages
+from cardigan.nets.upsampling import UpsampleConv2d
 from cardigan.shapes import ClassWeights, Images, Labels, Latents, Logits
+
+UPSAMPLINGS = ("transposed", "light")
 
 
 class DcganGenerator(Generator):
-    """Transposed convolutions from 1x1 to the image size, with ReLU between them and tanh at the end."""
+    """Transposed convolutions from 1x1 to the image size, with ReLU between them and tanh at the end.
+
+    With the option `upsampling` of light, each enlarges by nearest neighbor and a 3x3 convolution instead, which leaves
+    no checkerboard.
+    """
 
     feature_modules = "norms"
     accepts_class_weights = True
@@ -38,9 +46,7 @@ class DcganGenerator(Generator):
         )
         self.from_latent = FastConvTranspose2d(self.latent.out_features, channels[0], levels[0].small_size, bias=bias)
         self.up_convs = nn.ModuleList(
-            FastConvTranspose2d(
-                wide_channels, narrow_channels, level.kernel, level.stride, 1, level.output_padding, bias=bias
-            )
+            upsampling_conv(str(config.options["upsampling"]), wide_channels, narrow_channels, level, bias)
             for wide_channels, narrow_channels, level in zip(
                 channels, [*channels[1:], spec.channels], levels, strict=True
             )
@@ -55,6 +61,17 @@ class DcganGenerator(Generator):
         for norm, up_conv in zip(self.norms, self.up_convs, strict=True):
             hidden = up_conv(torch.relu(norm(hidden)))
         return torch.tanh(hidden)
+
+
+def upsampling_conv(upsampling: str, in_channels: int, out_channels: int, level: Stage, bias: bool) -> nn.Module:
+    """Return a layer that enlarges maps by one stage; raises CardiganError for an unknown way of upsampling."""
+    if upsampling not in UPSAMPLINGS:
+        raise unknown("generator.options.upsampling", upsampling, UPSAMPLINGS)
+    if upsampling == "light":
+        return UpsampleConv2d(in_channels, out_channels, level, bias)
+    return FastConvTranspose2d(
+        in_channels, out_channels, level.kernel, level.stride, 1, level.output_padding, bias=bias
+    )
 
 
 class DcganDiscriminator(Discriminator):

@@ -29,6 +29,7 @@ class Frozen(nn.Module):
         self._networks: list[nn.Module] = [network.eval().requires_grad_(False)]
         self._rounded: list[nn.Module] = []
         self._digest = b""
+        self._digest_tensor = torch.empty(0, dtype=torch.uint8)
 
     @property
     def network(self) -> nn.Module:
@@ -36,6 +37,8 @@ class Frozen(nn.Module):
         return self._networks[0]
 
     def forward(self, *inputs: Tensor) -> Any:
+        if inputs[0].is_meta:  # only counted, not computed
+            return copy.deepcopy(self.network).to("meta")(*inputs)
         device_type = inputs[0].device.type
         dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
         with torch.autocast(device_type, enabled=False):
@@ -55,7 +58,9 @@ class Frozen(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return the digest as 32 bytes: what a checkpoint has in place of the weights."""
-        return torch.frombuffer(bytearray(self.digest()), dtype=torch.uint8)
+        if not len(self._digest_tensor):
+            self._digest_tensor = torch.frombuffer(bytearray(self.digest()), dtype=torch.uint8)
+        return self._digest_tensor
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compare with the digest of a checkpoint; raises CardiganError if it differs."""

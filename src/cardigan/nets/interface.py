@@ -12,7 +12,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cardigan.shapes import Images, Labels, Latents, Logits
+from cardigan.shapes import FeatureVectors, Images, Labels, Latents, Logits
 
 
 class Generator(nn.Module):
@@ -36,6 +36,25 @@ class Discriminator(nn.Module):
 
     @abstractmethod
     def forward(self, images: Images, labels: Labels | None = None) -> Logits: ...
+
+
+class FeatureDiscriminator(Discriminator):
+    """A discriminator whose first layers are frozen.
+
+    Training computes the features of a batch once, for the updates of both networks. Penalties are taken with respect
+    to the features, so that they need no second derivative of the frozen layers.
+    """
+
+    @abstractmethod
+    def features(self, images: Images) -> FeatureVectors:
+        """Return what the frozen layers compute, fp32."""
+
+    @abstractmethod
+    def score(self, features: FeatureVectors, labels: Labels | None = None) -> Logits:
+        """Return the logits for these features."""
+
+    def forward(self, images: Images, labels: Labels | None = None) -> Logits:
+        return self.score(self.features(images), labels)
 
 
 def mean_over_heads(logits: Logits) -> Float[Tensor, " batch"]:

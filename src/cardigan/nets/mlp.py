@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cardigan.config import NetworkConfig
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.conditioning import ConditionalLatent, Head, one_hot_labels
 from cardigan.nets.interface import Discriminator, Generator

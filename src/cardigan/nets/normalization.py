@@ -22,6 +22,8 @@ def initialize_weights(network: nn.Module, kind: Literal["dcgan", "torch"]) -> N
     initial weights."""
     for module in network.modules():
         if kind == "dcgan" and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            for parameter in module.parameters():  # of a weight that is computed, what it is computed from
+                if parameter.dim() > 1:
+                    nn.init.normal_(parameter, std=0.02)
+                else:
+                    nn.init.zeros_(parameter)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
-from cardigan.config import NetworkConfig
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.conditioning import ConditionalLatent, Head
 from cardigan.nets.convolution import FastConv2d

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from cardigan.config import NetworkConfig
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.nets.attention import SelfAttention, attention_size
 from cardigan.nets.conditioning import ConditionalLatent, Head, mixed_rows

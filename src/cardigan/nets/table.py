@@ -9,13 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cardigan.checks import validate_type
-from cardigan.config import Config, NetworkConfig
+from cardigan.config import Config
+from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
 from cardigan.nets.dcgan import DcganDiscriminator, DcganGenerator
-from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.interface import Discriminator, FeatureDiscriminator, Generator
+from cardigan.nets.light import LightGenerator
 from cardigan.nets.mlp import MlpDiscriminator, MlpGenerator
 from cardigan.nets.pacgan import PacDiscriminator, pac_spec
+from cardigan.nets.projected import ProjectedDiscriminator
 from cardigan.nets.r3gan import R3ganDiscriminator, R3ganGenerator
 from cardigan.nets.resnet import ResnetDiscriminator, ResnetGenerator
 from cardigan.nets.summary import LayerSummary as LayerSummary
@@ -32,9 +35,9 @@ COMMON_FIELDS = {"network", "width", "options"}
 class Architecture:
     """G and D of one architecture, and the settings that each of them reads."""
 
-    generator: Callable[[NetworkConfig, int, ImageSpec], Generator]
+    generator: Callable[[NetworkConfig, int, ImageSpec], Generator] | None
     """Builds G from its config, the latent size and the image spec. Every option has a value then."""
-    discriminator: Callable[[NetworkConfig, ImageSpec], Discriminator]
+    discriminator: Callable[[NetworkConfig, ImageSpec], Discriminator] | None
     """Builds D from its config and the image spec."""
     generator_fields: tuple[str, ...] = ()
     """Fields of NetworkConfig that G reads, besides the name and the width."""
@@ -65,6 +68,7 @@ NETS = {
             "conditioning",
             "initialization",
         ),
+        generator_options={"upsampling": "transposed"},
         supports_one_hot=True,
     ),
     "resnet": Architecture(
@@ -95,6 +99,20 @@ NETS = {
         discriminator_fields=("depth", "minibatch_stddev", "conditioning"),
         supports_one_hot=False,
     ),
+    "light": Architecture(
+        LightGenerator,
+        None,
+        generator_fields=("depth", "normalization", "conditioning", "initialization"),
+        generator_options={"skip": 3},
+        supports_one_hot=False,
+    ),
+    "projected": Architecture(
+        None,
+        ProjectedDiscriminator,
+        discriminator_fields=("spectral_norm", "minibatch_stddev", "conditioning"),
+        discriminator_options={"backbone": "efficientnet-lite0", "head_width": 128, "image_width": 0},
+        supports_one_hot=False,
+    ),
     "mlp": Architecture(
         MlpGenerator,
         MlpDiscriminator,
@@ -108,6 +126,7 @@ NETS = {
 def build_generator(config: Config, spec: ImageSpec) -> Generator:
     """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
     architecture = _architecture_for(config.generator, "generator", spec)
+    assert architecture.generator is not None
     return architecture.generator(with_all_options(config.generator, "generator"), config.latent.size, spec)
 
 
@@ -115,6 +134,12 @@ def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
     """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
     pac_image_spec = pac_spec(spec, config.pac)
     architecture = _architecture_for(config.discriminator, "discriminator", pac_image_spec)
+    assert architecture.discriminator is not None
+    if config.pac > 1 and has_frozen_features(config.discriminator):
+        raise CardiganError(
+            f"pac is {config.pac}, but {config.discriminator.network} reads one image at a time: set pac to 1; "
+            "discriminator.minibatch_stddev lets it see variety."
+        )
     inner = architecture.discriminator(with_all_options(config.discriminator, "discriminator"), pac_image_spec)
     return PacDiscriminator(inner, config.pac) if config.pac > 1 else inner
 
@@ -123,6 +148,19 @@ def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discrimi
     """Return both networks with initial weights, a function of the seed. Global random state is not used or changed."""
     with use_generator(stream(config.seed, "weights", 0)):
         return build_generator(config, spec), build_discriminator(config, spec)
+
+
+def has_frozen_features(config: NetworkConfig) -> bool:
+    """Return whether this discriminator scores the features of frozen layers."""
+    discriminator = _find_architecture(config).discriminator
+    return isinstance(discriminator, type) and issubclass(discriminator, FeatureDiscriminator)
+
+
+def backbone_name(config: NetworkConfig) -> str:
+    """Return the pretrained network that this discriminator learns from, or "" if it learns from none."""
+    architecture = NETS.get(config.network)  # a plug-in's may be missing where only its generator is used
+    default = architecture.discriminator_options.get("backbone", "") if architecture else ""
+    return str(config.options.get("backbone", default))
 
 
 def with_all_options(config: NetworkConfig, role: NetworkRole) -> NetworkConfig:
@@ -156,6 +194,11 @@ def unsupported_fields(config: NetworkConfig, role: NetworkRole) -> list[str]:
 
 def _architecture_for(config: NetworkConfig, role: NetworkRole, spec: ImageSpec) -> Architecture:
     architecture = _find_architecture(config)
+    if getattr(architecture, role) is None:
+        raise CardiganError(
+            f"{role}.network is {config.network!r}, which has no {role}: choose one of "
+            f"{', '.join(name for name, other in NETS.items() if getattr(other, role) is not None)}."
+        )
     for name in unsupported_fields(config, role):
         supporting = [network for network, other in NETS.items() if name in other.supported_fields(role)]
         alternatives = f", or choose a network that does ({', '.join(supporting)})" if supporting else ""

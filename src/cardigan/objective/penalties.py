@@ -15,12 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.errors import unknown
-from cardigan.shapes import Images, Scalar
+from cardigan.shapes import FeatureVectors, Images, Scalar
 
+Points: TypeAlias = Images | FeatureVectors
+"""What D's trained layers see: images or, where its first layers are frozen, their features."""
 CriticLogits: TypeAlias = Float[Tensor, "logit *heads"]  # noqa: F821 - jaxtyping
 """One row of logits per image, or per pack of images."""
 
-Critic = Callable[[Images], CriticLogits]
+Critic = Callable[[Points], CriticLogits]
 """D with its labels filled in."""
 
 
@@ -29,8 +31,8 @@ class PenaltyInputs:
     """What a penalty may read: D, the images of this step, their logits, and the random numbers it declared."""
 
     critic: Critic
-    real: Images
-    fake: Images
+    real: Points
+    fake: Points
     real_logits: CriticLogits
     fake_logits: CriticLogits
     interpolation: Float[Tensor, " batch"] | None = None
@@ -55,7 +57,7 @@ class Penalty:
     """Whether batch normalization in D makes it meaningless, as for WGAN-GP (arXiv:1704.00028, section 4)."""
 
 
-def zero_centered_penalty(logits: CriticLogits, images: Images) -> Scalar:
+def zero_centered_penalty(logits: CriticLogits, images: Points) -> Scalar:
     """Return E[|dD/dx|^2] (arXiv:1801.04406, eq. 9 and 10, without the weight): R1 on real images, R2 on generated
     ones.
 
@@ -65,7 +67,7 @@ def zero_centered_penalty(logits: CriticLogits, images: Images) -> Scalar:
 
 
 def gradient_penalty(
-    critic: Critic, real: Images, fake: Images, interpolation: Float[Tensor, " batch"] | None
+    critic: Critic, real: Points, fake: Points, interpolation: Float[Tensor, " batch"] | None
 ) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at points between real and generated images (arXiv:1704.00028, eq. 3, without the
     weight).
@@ -73,7 +75,7 @@ def gradient_penalty(
     `interpolation` in [0, 1) is how much of each point is real.
     """
     assert interpolation is not None
-    real_fraction = interpolation[:, None, None, None]
+    real_fraction = interpolation.view(-1, *[1] * (real.dim() - 1))
     return one_centered_penalty(critic, real_fraction * real + (1 - real_fraction) * fake)
 
 
@@ -86,14 +88,14 @@ def dragan_penalty(critic: Critic, real: Images, noise: Images | None) -> Scalar
     return one_centered_penalty(critic, real + real.std() / 2 * noise)
 
 
-def one_centered_penalty(critic: Critic, points: Images) -> Scalar:
+def one_centered_penalty(critic: Critic, points: Points) -> Scalar:
     """Return E[(|dD/dx| - 1)^2] at these points."""
     points = points.detach().requires_grad_(True)
     # The norm has no derivative where the gradient is exactly 0: 1e-12 keeps that finite.
     return ((input_gradients(critic(points), points).square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean()
 
 
-def input_gradients(logits: CriticLogits, images: Images) -> Float[Tensor, "logit value"]:
+def input_gradients(logits: CriticLogits, images: Points) -> Float[Tensor, "logit value"]:
     """Return the gradient of each logit with respect to its images, one row per logit; of several heads, their mean."""
     num_heads = logits[:1].numel()
     (gradient,) = torch.autograd.grad(logits.sum() / num_heads, images, create_graph=True)

@@ -13,6 +13,7 @@ import torch
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
 from cardigan.files.sha256 import file_sha256, json_sha256
+from cardigan.files.special_files import reject_special_file
 from cardigan.files.tensors import read_tensors, write_tensors
 
 NUM_KEPT = 3
@@ -82,6 +83,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], CheckpointMeta
 def read_checkpoint_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
     """Return the metadata in `state.json` and the tensor file's checksum. Raises CardiganError if it is damaged."""
     try:
+        reject_special_file(path / "state.json")
         values = json.loads((path / "state.json").read_bytes())
         if values.pop("sha256") != json_sha256(values):
             raise ValueError("changed after it was written")

@@ -17,6 +17,7 @@ from cardigan.config import Config
 from cardigan.errors import CardiganError
 from cardigan.files import atomic
 from cardigan.files.sha256 import json_sha256
+from cardigan.files.special_files import reject_special_file
 from cardigan.overrides import config_diff, from_dict, to_dict
 
 CONFIG_FORMAT = 2
@@ -180,6 +181,7 @@ def source_fingerprint(run: RunDirectory) -> dict[str, Any]:
     if not run.source.exists():
         return {}
     try:
+        reject_special_file(run.source)
         content = json.loads(run.source.read_bytes())
         if {"fingerprint", "num_images", "names", "labels_fingerprint", "storage"} <= content.keys():
             return content
@@ -256,6 +258,7 @@ def read_provenance(run: RunDirectory) -> dict[str, Any]:
 def read_config_json(run: RunDirectory) -> dict[str, Any]:
     """Return the content of `config.json`. Raises CardiganError if it is damaged or of another format."""
     try:
+        reject_special_file(run.config)
         content = json.loads(run.config.read_bytes())
         if not isinstance(content["config"], dict):
             raise TypeError

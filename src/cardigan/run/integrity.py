@@ -5,6 +5,7 @@ Checked before a run is resumed, since a changed setting would train on with oth
 """
 
 from contextlib import suppress
+from typing import Any
 
 from cardigan.config import Config
 from cardigan.errors import CardiganError
@@ -15,8 +16,12 @@ from cardigan.run.directory import RunDirectory, read_config_json, source_finger
 
 
 def config_sha256(config: Config) -> str:
-    """Return the checksum of the settings that the weights depend on. A resume may change the others."""
-    return json_sha256(experiment_settings(config))
+    """Return the checksum of the settings that the weights depend on. A resume may change the others.
+
+    Only of those that differ from the defaults: a setting that a later version adds does not change it.
+    """
+    defaults = experiment_settings(Config())
+    return json_sha256({name: value for name, value in experiment_settings(config).items() if value != defaults[name]})
 
 
 def source_sha256(run: RunDirectory) -> str:
@@ -30,7 +35,7 @@ def check_unchanged(run: RunDirectory) -> None:
     sha256 = content.pop("sha256", None)
     metadata = _newest_metadata(run)
     if sha256 != json_sha256(content) or (
-        metadata is not None and metadata.config_sha256 != config_sha256(from_dict(content["config"]))
+        metadata is not None and metadata.config_sha256 not in _possible_checksums(content["config"])
     ):
         raise CardiganError(
             f"{run.config} was changed after the training wrote it, so {run.path} cannot be resumed: restore it from a "
@@ -41,6 +46,14 @@ def check_unchanged(run: RunDirectory) -> None:
             f"{run.source} was changed after the training wrote it: restore it from a backup, or remove it if the "
             "images have not changed."
         )
+
+
+def _possible_checksums(values: dict[str, Any]) -> set[str]:
+    """Return the checksum of a `config.json`, and the one of versions that counted all settings they knew."""
+    config = from_dict(values)
+    known = {f"{name}.{key}" for name, value in values.items() if isinstance(value, dict) for key in value} | {*values}
+    counted = {name: value for name, value in experiment_settings(config).items() if name in known}
+    return {config_sha256(config), json_sha256(counted)}
 
 
 def _newest_metadata(run: RunDirectory) -> CheckpointMetadata | None:

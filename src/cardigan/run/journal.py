@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cardigan.files.atomic import write_error
+from cardigan.files.special_files import reject_special_file
 
 REWIND_KINDS = frozenset({"resume", "rollback"})
 """Events that go back to an earlier images_seen. They undo what the journal holds of later ones."""
@@ -35,7 +36,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
+        content = _read_bytes(path)
+        if content and not content.endswith(b"\n"):
             self._append(b"\n")  # ends a line that a killed writer left incomplete
 
     def append(self, event: Event) -> None:
@@ -64,13 +66,20 @@ def read_events(path: Path) -> list[Event]:
     Damaged lines are skipped. A missing file gives an empty list.
     """
     events: list[Event] = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    for line in _read_bytes(path).splitlines():
         event = _parse_event(line)
         if event is None:
             continue
         events = rewind(events, event, lambda earlier: earlier.images_seen)
         events.append(event)
     return events
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.exists():
+        return b""
+    reject_special_file(path)
+    return path.read_bytes()
 
 
 def rewind(entries: list[Entry], event: Event, images_seen: Callable[[Entry], int]) -> list[Entry]:

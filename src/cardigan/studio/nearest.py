@@ -7,16 +7,18 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.builtin import BUILTIN_DATASETS
 from cardigan.data.cache import is_cached
 from cardigan.data.datasets import open_datasets, reader_from_config
 from cardigan.data.decoding import decode_spec
+from cardigan.data.formats.numpy_files import unpacked_bytes
 from cardigan.data.source import ImageSource
 from cardigan.data.source_names import absolute_source
 from cardigan.data.webdataset.shards import is_shards
@@ -28,6 +30,9 @@ from cardigan.shapes import Pixels
 CHUNK_SIZE = 512
 OPEN_SECONDS = 10.0
 """How long the training images of a run may take to open. A run's config may name any file, or a slow disk."""
+MAX_UNPACKED_BYTES, MAX_COMPRESSION = 1 << 29, 20
+"""A NumPy archive is not opened if it unpacks to more bytes than the first, and to more times its size than the
+second."""
 StoredImages = UInt8[Tensor, "_ _ _ _"]
 """Stored images; jaxtyping does not bind their count to that of other arguments."""
 UNAVAILABLE_MESSAGE = (
@@ -40,7 +45,7 @@ def has_training_images(data: DataConfig) -> bool:
     """Return whether the training images are available without decoding or downloading."""
     if data.source in BUILTIN_DATASETS:
         return True
-    if data.cache == "none" or not _is_file_or_folder(data.source) or is_shards(data.source):
+    if data.cache == "none" or not _is_file_or_folder(data.source) or is_shards(data.source) or _is_bomb(data.source):
         return False
     return _within_seconds(lambda: _is_cached_source(data)) or False
 
@@ -52,6 +57,16 @@ def _is_file_or_folder(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def _is_bomb(path: str) -> bool:
+    """Return whether a NumPy archive unpacks to far more than its size: a run from elsewhere may name any file."""
+    try:
+        return path.endswith(".npz") and unpacked_bytes(Path(path)) > max(
+            MAX_UNPACKED_BYTES, MAX_COMPRESSION * Path(path).stat().st_size
+        )
+    except (OSError, BadZipFile):
+        return False  # the reader reports it
 
 
 def _is_cached_source(data: DataConfig) -> bool:

@@ -3,7 +3,7 @@
 Format and size are checked from the header before the image is decoded.
 """
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.decoding import open_image
 from cardigan.data.reader import UnreadableImage
 from cardigan.explore.preprocessing import preprocess_pil_image

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cardigan.config import AugmentConfig
+from cardigan.config_parts import AugmentConfig
 from cardigan.errors import CardiganError
 from cardigan.objective.augment import OPERATIONS, augment, num_draws
 from cardigan.shapes import Images, Scalar

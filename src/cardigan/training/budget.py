@@ -6,12 +6,13 @@ Does not know what stopping involves, only how long it is expected to take.
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from cardigan.config import Config
+from cardigan.data.prefetch import DataLost
 from cardigan.training.distributed import AsyncMax, ProcessGroup
 from cardigan.training.schedule import is_due
 
@@ -65,6 +66,8 @@ class Budget:
     config: Config
     process_group: ProcessGroup
     clock: Clock
+    is_waiting: Callable[[], bool] = lambda: False
+    """Whether training waits for images, which may take long. A signal then ends the waiting."""
     received_signal: str = ""
     stop_request: str = ""
     """patience, failure or rollback, as this process's recorder requests."""
@@ -94,6 +97,8 @@ class Budget:
             self.received_signal = signal.Signals(number).name
             if self.process_group.world_size == 1:
                 signal.signal(number, previous_handlers[signal.Signals(number)])
+                if self.is_waiting():
+                    raise DataLost("The run was stopped while it waited for images.")
 
         for number in previous_handlers:
             signal.signal(number, on_signal)

@@ -17,7 +17,8 @@ from cardigan.hardware.precision import Arithmetic, allow_tf32, resolve_arithmet
 from cardigan.overrides import flatten
 from cardigan.plugins import load_plugins
 from cardigan.training.agreement import Facts
-from cardigan.training.distributed import Network, ProcessGroup, check_world_size, init_process_group, world_size
+from cardigan.training.distributed import ProcessGroup, check_world_size, init_process_group, world_size
+from cardigan.training.sync_batch_norm import Network, convert_sync_batchnorm
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Devices:
 
     def prepare(self, network: Network) -> Network:
         """Return the network on the device, channels last (except on Metal), with synchronized batch normalization."""
-        self.process_group.convert_sync_batchnorm(network)
+        convert_sync_batchnorm(network, self.process_group)
         network.to(self.device)
         if not is_metal(self.device):
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs

@@ -5,7 +5,6 @@ what is trained.
 """
 
 import atexit
-import copy
 import itertools
 import json
 import math
@@ -22,9 +21,8 @@ from queue import Empty, Queue
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
-from torch.nn.functional import pad
 
 from cardigan.checks import nearest_divisor
 from cardigan.config import Config
@@ -32,7 +30,6 @@ from cardigan.errors import CardiganError, CollectiveError, first_line
 from cardigan.training.agreement import Facts, disagreement
 from cardigan.training.heartbeat import Heartbeat, announce
 
-Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
 COLLECTIVE_TIMEOUT = timedelta(days=1)
 """One process may decode a million images while the others wait. The heartbeat notices a process that is lost."""
@@ -65,31 +62,25 @@ class ProcessGroup:
         size = batch_size // self.world_size
         return slice(self.rank * size, (self.rank + 1) * size)
 
-    def convert_sync_batchnorm(self, network: Network) -> Network:
-        """Return the network with every BatchNorm2d replaced, in place, by one that sees the whole global batch."""
-        if self.world_size > 1:
-            for module in network.modules():
-                if type(module) is nn.BatchNorm2d:
-                    module.__class__ = SyncBatchNorm2d
-        return network
-
-    def local_copy(self, network: Network) -> Network:
-        """Return a copy of the network that one process can use by itself, with its own batch statistics."""
-        network_copy = copy.deepcopy(network)
-        for module in network_copy.modules():
-            if type(module) is SyncBatchNorm2d:
-                module.__class__ = nn.BatchNorm2d  # pyright: ignore[reportAttributeAccessIssue] - undoes convert_sync_batchnorm
-        return network_copy
-
     def all_reduce_mean(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the tensors averaged over the processes, in one flat all-reduce."""
+        return self.all_reduce_mean_async(tensors).results()
+
+    def all_reduce_mean_async(self, tensors: Sequence[torch.Tensor]) -> "AsyncMean":
+        """Begin to average the tensors over the processes, in one flat all-reduce, and return at once."""
         if self.world_size == 1:
-            return list(tensors)
+            return AsyncMean(tensors, None, None)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors]) / self.world_size
         buffer = flat.to(torch.bfloat16) if self.all_reduce_dtype == "bf16" else flat
-        _all_reduce(buffer)
-        means = buffer.to(flat.dtype).split([tensor.numel() for tensor in tensors])
-        return [mean.view_as(tensor) for mean, tensor in zip(means, tensors, strict=True)]
+        with _collective_errors():
+            return AsyncMean(tensors, buffer, distributed.all_reduce(buffer, async_op=True))
+
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over the processes."""
+        total = tensor.clone()
+        if self.world_size > 1:
+            _all_reduce(total)
+        return total
 
     def all_reduce_max(self, value: int) -> int:
         """Return the largest of the processes' values; waits for all of them."""
@@ -195,6 +186,22 @@ class ProcessGroup:
         time.sleep(0.1)  # gloo's threads release their last tensors a moment later; else the process aborts
         distributed.destroy_process_group()
         _GLOO_GROUPS.clear()
+
+
+@dataclass
+class AsyncMean:
+    """Tensors whose averages are on their way."""
+
+    tensors: Sequence[torch.Tensor]
+    buffer: torch.Tensor | None
+    work: distributed.Work | None
+
+    def results(self) -> list[torch.Tensor]:
+        if self.buffer is None:
+            return list(self.tensors)
+        _wait(self.work, is_async=self.buffer.is_cuda)
+        means = self.buffer.to(self.tensors[0].dtype).split([tensor.numel() for tensor in self.tensors])
+        return [mean.view_as(tensor) for mean, tensor in zip(means, self.tensors, strict=True)]
 
 
 @dataclass
@@ -492,56 +499,3 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
     words = bits.view(torch.int32).long() if bits.element_size() == 4 else bits.view(torch.uint8).long()
     weights = torch.arange(1, len(words) + 1, device=words.device) * 0x9E3779B1  # wraps around, and that is the point
     return torch.stack([words.sum(), (words * weights).sum()])
-
-
-class AllReduceSum(torch.autograd.Function):
-    """The sum over all processes; as every process gets it, its gradient is the sum of their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        total = tensor.clone()
-        _all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return _all_reduce_sum(gradients[0])
-
-
-def _all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    total = AllReduceSum.apply(tensor)
-    assert isinstance(total, torch.Tensor)
-    return total
-
-
-class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization over the batches of all processes; equal to `nn.BatchNorm2d` on their concatenation.
-
-    PyTorch's own SyncBatchNorm refuses the CPU and cannot be differentiated twice, which gradient penalties need.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(input)
-        values = input.float()
-        num_processes = distributed.get_world_size()
-        count = values.numel() // values.shape[1] * num_processes
-        own_mean = values.mean((0, 2, 3))
-        own = torch.stack([own_mean, (values - own_mean[:, None, None]).square().mean((0, 2, 3))])
-        # Every process fills its own row, so that one sum exchanges all means and variances without rounding them.
-        rows = pad(own[None], (0, 0, 0, 0, distributed.get_rank(), num_processes - distributed.get_rank() - 1))
-        means, variances = _all_reduce_sum(rows).unbind(1)
-        mean = means.mean(0)
-        centered = values - mean[:, None, None]
-        variance = variances.mean(0) + (means - mean).square().mean(0)
-        self._update_running_stats(mean.detach(), variance.detach() * count / (count - 1))
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
-
-    @torch.no_grad()
-    def _update_running_stats(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)

@@ -7,7 +7,7 @@ skip such updates.
 import math
 from collections.abc import Mapping
 
-from cardigan.config import ObjectiveConfig
+from cardigan.config_parts import ObjectiveConfig
 from cardigan.errors import CollectiveError
 from cardigan.training.steps import StepMetrics, metric_names
 

@@ -19,7 +19,7 @@ from cardigan.training.finite import nonfinite_error, nonfinite_metrics
 from cardigan.training.inputs import StepInputs, split_microbatches, step_inputs, to_device
 from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import restore_best_checkpoint
-from cardigan.training.schedule import is_due, learning_rates, step_kind
+from cardigan.training.schedule import augment_probability, is_due, learning_rates, step_kind
 from cardigan.training.state import TrainState, state_tensors
 from cardigan.training.steps import Networks, StepConfig, StepKind, StepMetrics, train_step
 
@@ -84,6 +84,7 @@ def run_step(trainer: Trainer, state: TrainState) -> tuple[TrainState, StepMetri
     """Return the state after one step, and the step's metrics. All randomness is a function of (seed, images_seen)."""
     config, images_before = trainer.config, state.images_seen
     set_learning_rates(state.networks, config, images_before, state.learning_rate_factor)
+    set_augment_probability(state.networks, config, images_before)
     metrics = trainer.step(
         step_inputs(config, trainer.batches, images_before, trainer.step_config.devices, trainer.prefetcher),
         step_kind(config, images_before),
@@ -136,6 +137,11 @@ def set_learning_rates(networks: Networks, config: Config, images_seen: int, fac
                 group["lr"].fill_(learning_rate)  # in place: a CUDA graph reads this tensor
             else:
                 group["lr"] = learning_rate
+
+
+def set_augment_probability(networks: Networks, config: Config, images_seen: int) -> None:
+    if networks.augmentation is not None and config.augment.start_images:
+        networks.augmentation.probability.fill_(augment_probability(config.augment, images_seen))  # in place, as above
 
 
 def _reserve(trainer: Trainer, step_seconds: float) -> Reserve:

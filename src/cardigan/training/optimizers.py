@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from cardigan.config import OptimizerConfig
+from cardigan.config_parts import OptimizerConfig
 from cardigan.errors import CardiganError, unknown
 from cardigan.training.devices import Devices
 

@@ -20,6 +20,7 @@ from cardigan.rng import stream
 from cardigan.shapes import Images, Labels, Pixels
 from cardigan.training.state import TrainState
 from cardigan.training.steps import StepConfig
+from cardigan.training.sync_batch_norm import local_copy
 
 NUM_PROBE_IMAGES = 64
 """Images of each kind, enough to estimate their mean distance to a few percent."""
@@ -47,8 +48,7 @@ class TrainingProbe:
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Return the metrics of the current state."""
         generator, discriminator = (
-            self.step_config.devices.process_group.local_copy(network)
-            for network in (state.networks.generator, state.networks.discriminator)
+            local_copy(network) for network in (state.networks.generator, state.networks.discriminator)
         )
         config, device = self.config, self.step_config.devices.device
         count = max(1, min(NUM_PROBE_IMAGES, len(self.batches.source)) // config.pac) * config.pac
@@ -87,7 +87,7 @@ class TrainingProbe:
         if self.config.pac > 1:
             return []
         discriminator, device = (
-            self.step_config.devices.process_group.local_copy(state.networks.discriminator),
+            local_copy(state.networks.discriminator),
             self.step_config.devices.device,
         )
         with self.step_config.devices.autocast():

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ from cardigan.hardware.memory import release_memory, used_megabytes
 from cardigan.health.faults import Fault, make_fault
 from cardigan.health.policy import FailurePolicy
 from cardigan.models.snapshot import Snapshot, read_snapshot, snapshot_metadata, write_snapshot
+from cardigan.nets.interface import Generator
 from cardigan.objective.losses import find_loss
 from cardigan.run.checkpoint import CheckpointMetadata, best_checkpoint, prune_checkpoints, save_checkpoint
 from cardigan.run.directory import RunDirectory
@@ -25,6 +26,7 @@ from cardigan.run.integrity import config_sha256, source_sha256
 from cardigan.run.journal import Event, Journal
 from cardigan.shapes import Labels, Pixels
 from cardigan.training.budget import Clock, Reserve
+from cardigan.training.ema import with_own_statistics
 from cardigan.training.finite import nonfinite_error, nonfinite_values
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.schedule import is_due, learning_rates, step_kind
@@ -100,6 +102,8 @@ class Recorder:
     _has_noted_skipped_evaluation: bool = False
     _num_slow_readings: int = 0
     _probe_seconds: float = 0.0
+    _recorded_generator: tuple[int, Generator] | None = None
+    """The last generator with its own batch statistics, and the images seen then."""
     _journal: Journal = field(init=False)
     _has_probability: bool = field(init=False)
     _source_sha256: str = field(init=False)
@@ -299,7 +303,7 @@ class Recorder:
         )
         save_checkpoint(
             self.run.checkpoints,
-            state_tensors(state),
+            state_tensors(replace(state, ema_generator=self._generator(state))),
             metadata,
             snapshot_metadata(self.config, self.spec, state.images_seen),
         )
@@ -332,7 +336,22 @@ class Recorder:
         )
 
     def snapshot(self, state: TrainState) -> Snapshot:
-        return Snapshot(state.ema_generator, self.config, self.spec, state.images_seen)
+        return Snapshot(self._generator(state), self.config, self.spec, state.images_seen)
+
+    def _generator(self, state: TrainState) -> Generator:
+        """Return the EMA generator, or a copy with its own batch statistics if the config asks for them.
+
+        A copy, because the state of all processes must stay the same, and only the main one records.
+        """
+        if not self.config.ema.statistics_samples:
+            return state.ema_generator
+        if self._recorded_generator is None or self._recorded_generator[0] != state.images_seen:
+            num_classes = self.spec.num_classes
+            self._recorded_generator = (
+                state.images_seen,
+                with_own_statistics(state.ema_generator, self.config, num_classes),
+            )
+        return self._recorded_generator[1]
 
     def _write_and_check(self, kind: str, state: TrainState, values: dict[str, Any]) -> None:
         """Write an event and the faults that start with it."""

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from cardigan.config import Config, EmaConfig, ObjectiveConfig, OptimizerConfig
+from cardigan.config import Config
+from cardigan.config_parts import AugmentConfig, EmaConfig, ObjectiveConfig, OptimizerConfig
 from cardigan.errors import unknown
 from cardigan.training.steps import StepKind
 
@@ -68,6 +69,13 @@ def learning_rates(config: Config, images_seen: int, factor: float = 1.0) -> dic
         network: factor * learning_rate(optimizer_config, images_seen)
         for network, optimizer_config in optimizer_configs.items()
     }
+
+
+def augment_probability(config: AugmentConfig, images_seen: int) -> float:
+    """Return the fixed probability at this point: 0 up to `start_images`, then a straight line to its full value."""
+    if not config.start_images:
+        return config.probability
+    return config.probability * min(max(0.0, images_seen / config.start_images - 1), 1.0)
 
 
 def ema_weight(config: EmaConfig, images_seen: int, batch_size: int) -> float:

@@ -13,14 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cardigan.config import ObjectiveConfig
+from cardigan.config_parts import ObjectiveConfig
 from cardigan.data.batches import Batch
-from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.interface import Discriminator, FeatureDiscriminator, Generator
 from cardigan.objective.losses import Loss
 from cardigan.objective.penalties import CriticLogits, PenaltyInputs, find_penalty
-from cardigan.shapes import Images, Labels, Latents, Logits, Scalar
+from cardigan.shapes import FeatureVectors, Images, Labels, Latents, Logits, Scalar
 from cardigan.training.ada import Augmentation
 from cardigan.training.devices import Devices
+from cardigan.training.gradients import mean_gradients
 
 BASE_METRICS = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
@@ -88,10 +89,13 @@ class RandomDraws:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What is computed at a time: the whole batch, unless gradients are accumulated. Images are as D sees them."""
+    """What is computed at a time: the whole batch, unless gradients are accumulated.
 
-    real: Images
-    fake: Images
+    Images are augmented. Of a D with frozen first layers, their features take the images' place.
+    """
+
+    real: Images | FeatureVectors
+    fake: Images | FeatureVectors
     labels: Labels | None
     """None in an unconditional run."""
     draws: RandomDraws
@@ -157,7 +161,10 @@ def train_step(
 def generate_microbatch(
     networks: Networks, step_config: StepConfig, real: Batch, draws: RandomDraws, requires_grad: bool
 ) -> MicroBatch:
-    """Return real and generated images as D sees them; with `requires_grad` G's graph is kept."""
+    """Return real and generated images, or their features, as D's trained layers see them.
+
+    With `requires_grad` G's graph is kept.
+    """
     labels = real.labels if step_config.conditional else None
     with step_config.devices.autocast(), nullcontext() if requires_grad else torch.no_grad():
         fake = networks.generator(draws.z, labels)
@@ -166,7 +173,18 @@ def generate_microbatch(
         assert draws.augment_real is not None and draws.augment_fake is not None
         augmented_real = networks.augmentation(augmented_real, draws.augment_real)
         fake = networks.augmentation(fake, draws.augment_fake)
+    if isinstance(networks.discriminator, FeatureDiscriminator):
+        with step_config.devices.autocast():
+            real_features = networks.discriminator.features(augmented_real)
+            return MicroBatch(real_features, networks.discriminator.features(fake), labels, draws)
     return MicroBatch(augmented_real, fake, labels, draws)
+
+
+def score(discriminator: Discriminator, seen: Images | FeatureVectors, labels: Labels | None) -> CriticLogits:
+    """Return D's logits for images or, if its first layers are frozen, for the features that they computed."""
+    if isinstance(discriminator, FeatureDiscriminator):
+        return discriminator.score(seen, labels)
+    return discriminator(seen, labels)
 
 
 def discriminator_step(
@@ -196,7 +214,13 @@ def discriminator_step(
                 loss = loss + penalty_factor * _weighted_penalties(output, step_config.objective)
             yield loss / len(microbatches)
 
-    norm = apply_gradients(networks.discriminator, networks.discriminator_optimizer, losses(), step_config.devices)
+    norm = apply_gradients(
+        networks.discriminator,
+        networks.discriminator_optimizer,
+        losses(),
+        len(microbatches),
+        step_config.devices,
+    )
     return stats, norm
 
 
@@ -217,8 +241,8 @@ def generator_step(
             with step_config.devices.autocast():
                 if loss.needs_real_logits:
                     with torch.no_grad():
-                        real_logits = discriminator(microbatch.real, microbatch.labels)
-                fake_logits = discriminator(microbatch.fake, microbatch.labels)
+                        real_logits = score(discriminator, microbatch.real, microbatch.labels)
+                fake_logits = score(discriminator, microbatch.fake, microbatch.labels)
             value = loss.generator(real_logits, fake_logits)
             generator_stats.append(
                 GeneratorStats(value.detach(), loss.mean_probability(fake_logits.detach(), real_logits))
@@ -227,7 +251,13 @@ def generator_step(
             yield value / len(discriminator_stats) + 0 * discriminator_gradient_norm
 
     with freeze_parameters(discriminator):
-        norm = apply_gradients(networks.generator, networks.generator_optimizer, losses(), step_config.devices)
+        norm = apply_gradients(
+            networks.generator,
+            networks.generator_optimizer,
+            losses(),
+            len(discriminator_stats),
+            step_config.devices,
+        )
     return generator_stats, norm
 
 
@@ -265,8 +295,8 @@ class GeneratorStats:
 def discriminator_forward(
     discriminator: Discriminator,
     step_config: StepConfig,
-    real: Images,
-    fake: Images,
+    real: Images | FeatureVectors,
+    fake: Images | FeatureVectors,
     labels: Labels | None,
     apply_penalties: bool,
     draws: RandomDraws | None = None,
@@ -277,9 +307,9 @@ def discriminator_forward(
     real = real.detach().requires_grad_("real" in gradients_of)
     fake = fake.detach().requires_grad_("fake" in gradients_of)
 
-    def critic(images: Images) -> CriticLogits:
+    def critic(seen: Images | FeatureVectors) -> CriticLogits:
         with step_config.devices.autocast():
-            return discriminator(images, labels)
+            return score(discriminator, seen, labels)
 
     fake_logits = critic(fake)
     real_logits = critic(real)
@@ -328,7 +358,9 @@ def freeze_parameters(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def apply_gradients(network: nn.Module, optimizer: Optimizer, losses: Iterable[Scalar], devices: Devices) -> Scalar:
+def apply_gradients(
+    network: nn.Module, optimizer: Optimizer, losses: Iterable[Scalar], num_losses: int, devices: Devices
+) -> Scalar:
     """Update one network by the sum of these losses; the gradients of the other are never computed.
 
     Each loss's gradient is computed before the next loss is. Returns the norm of their sum, over all processes
@@ -336,13 +368,7 @@ def apply_gradients(network: nn.Module, optimizer: Optimizer, losses: Iterable[S
     refuse.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradient_sums: list[Tensor] = []
-    for loss in losses:
-        new = [*torch.autograd.grad(loss, parameters), loss.detach()]
-        gradient_sums = (
-            new if not gradient_sums else [old + added for old, added in zip(gradient_sums, new, strict=True)]
-        )
-    *gradients, mean_loss = devices.process_group.all_reduce_mean(gradient_sums)
+    gradients, mean_loss = mean_gradients(losses, num_losses, parameters, devices.process_group)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
         parameter.grad = (

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.datasets import reader_from_config
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.detection import (

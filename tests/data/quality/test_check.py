@@ -343,7 +343,9 @@ def test_contact_sheet_sample_is_evenly_spread():
 INVALID_ARGUMENTS = {
     "no source": (["nowhere"], "There is no 'nowhere'"),
     "built-in": (["mnist"], "is built in"),
-    "shards": (["photos-{000..009}.tar"], "is a set of shards"),
+    "missing shards": (["photos-{000..009}.tar"], "The shard photos-000.tar cannot be read (No such file"),
+    "remote shards": (["https://host/photos-{0..9}.tar?key=secret"], "https://host/photos-{0..9}.tar is on a server"),
+    "labels of shards": (["photos-{0..9}.tar", "--labels", "a"], "shards hold their own classes: leave --labels out"),
     "near alone": (["good", "--drop-near-duplicates"], "--drop-near-duplicates has no effect without --write-clean"),
     "sheet among the images": (["good", "--contact-sheet", "good/sheet.png"], "lies in the source"),
     "sheet of another kind": (["good", "--contact-sheet", "sheet.jpg"], "ending in .png"),

@@ -499,8 +499,9 @@ def handler_returning(respond: Callable[[http.server.BaseHTTPRequestHandler, int
 
 
 @pytest.fixture(autouse=True)
-def no_retry_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_streams, "RETRY_DELAYS", (0.0, 0.0, 0.0))
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_streams, "START_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(shard_streams, "FIRST_DELAY_SECONDS", 0.01)
 
 
 @contextmanager
@@ -533,7 +534,7 @@ def test_http_error_messages(tmp_path, source):
     with serve_folder(tmp_path, breaks=(600,) * 9) as (address, requests):
         with pytest.raises(CardiganError, match=r"train-000\.tar \(the connection broke after 600 of"):
             open_shards(f"{address}/train-000.tar").count_images()
-        assert requests == [None, "bytes=600-", "bytes=600-", "bytes=600-"]
+        assert len(requests) > 1 and requests == [None, *["bytes=600-"] * (len(requests) - 1)]
     with pytest.raises(CardiganError, match=r"train-000\.tar \(Connection refused\)"):
         open_shards(f"{address}/train-000.tar").count_images()
     with pytest.raises(CardiganError, match="cannot list files"):

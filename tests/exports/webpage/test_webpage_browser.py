@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from test_webpage_program import random_generator
 
-from cardigan.config import Config, LatentConfig
+from cardigan.config import Config
+from cardigan.config_parts import LatentConfig
 from cardigan.explore.views import mixed_classes
 from cardigan.exports.webpage.page import write_page
 from cardigan.latents.interpolation import corner_weights, interpolate, interpolate_corners, point_latents

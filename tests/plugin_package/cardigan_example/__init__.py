@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from cardigan.backbones import BACKBONES
 from cardigan.data import SOURCE_FORMATS, Reader, SourceFormat, fingerprint, without_column
 from cardigan.exports import FORMATS, ExportFormat
 from cardigan.latents import LATENTS
@@ -33,6 +34,20 @@ class FlatDiscriminator(Discriminator):
 
     def forward(self, images, labels=None):
         return self.layers(images.flatten(1)).flatten().float()
+
+
+class EdgeTaps(nn.Module):
+    """Fixed differences between neighbors, at two sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.edges = nn.Conv2d(3, 4, 2, 2, bias=False)
+        nn.init.constant_(self.edges.weight, 0.25)
+        self.edges.weight.data[1:, :, 0] *= -1
+
+    def forward(self, images):
+        fine = self.edges(images)
+        return [fine, nn.functional.avg_pool2d(fine, 4)]
 
 
 def triangular(shape, generator):
@@ -90,6 +105,7 @@ def array_writer(snapshot, settings):
 LOSSES["example-loss"] = LOSSES["non-saturating"]
 PENALTIES["example-drift"] = Penalty(lambda inputs: inputs.real_logits.square().mean())
 NETS["example-flat"] = Architecture(FlatGenerator, FlatDiscriminator)
+BACKBONES["example-edges"] = EdgeTaps
 LATENTS["example-triangular"] = triangular
 OPTIMIZERS["example-sgd"] = slow_sgd
 LEARNING_RATE_SCHEDULES["example-halving"] = lambda config, images_seen: 0.5 ** (images_seen / 32)

@@ -109,6 +109,12 @@ def decode_text(source: str, content: bytes) -> tuple[str, str]:
     raise CardiganError(f"{source} is not a text in UTF-8, UTF-16 or {FALLBACK_ENCODING}: save it as UTF-8.")
 
 
+def encoding_notes(source: str, content: bytes) -> tuple[str, ...]:
+    """Return a note on a text that is read in the fallback encoding."""
+    is_guessed = decode_text(source, content)[1] == FALLBACK_ENCODING
+    return (f"classes: {source} is not UTF-8 and was read as {FALLBACK_ENCODING}",) if is_guessed else ()
+
+
 def one_hot_index(value: object) -> int | None:
     """Return the position of the 1 in a list of zeros and a single 1; None for other values."""
     if not isinstance(value, list | tuple) or len(value) < 2 or not all(cell in (0, 1) for cell in value):

@@ -113,8 +113,6 @@ def _open_path_or_dataset(source: str, column: str) -> Reader:
     try:
         if not source or not path.exists():
             raise _missing_source_error(source, path)
-        if not path.is_dir():
-            reject_special_file(path)
         return _folder_reader(path, column) if path.is_dir() else _file_reader(path, column)
     except OSError as error:  # no permission for a parent folder, or a name that is too long
         raise CardiganError(
@@ -140,6 +138,7 @@ def _format_list() -> str:
 
 
 def _file_reader(path: Path, column: str) -> Reader:
+    reject_special_file(path)
     source_format = _format_by_suffix(path) or _format_by_magic(path)
     if source_format is not None:
         return watch_files(source_format.make_reader(path, column), [path])
@@ -180,6 +179,8 @@ def _reader_of_files_in(folder: Path, folder_listing: FolderListing, column: str
     tables = [path for path in recognized if path.name.lower().endswith(PARQUET_SUFFIXES)]
     if tables and len(tables) == len(recognized):
         files = train_files(tables)
+        for file in files:
+            reject_special_file(file)
         return _with_note(watch_files(parquet_reader(files, column), files), _unread_files_note(tables, files))
     if len(recognized) == 1:
         return _file_reader(recognized[0], column)

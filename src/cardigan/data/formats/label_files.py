@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cardigan.data.formats.columns import FALLBACK_ENCODING, FILE_NAME_COLUMNS, cell_label, decode_text, find_column
+from cardigan.data.formats.columns import FILE_NAME_COLUMNS, cell_label, decode_text, encoding_notes, find_column
 from cardigan.data.formats.file_names import skip_reason
 from cardigan.data.formats.parquet import read_columns
 from cardigan.data.reader import printable
 from cardigan.errors import CardiganError, error_reason
+from cardigan.files.special_files import reject_special_file
 
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 
@@ -41,11 +42,12 @@ def read_label_rows(path: Path, column: str) -> tuple[LabelRows, tuple[str, ...]
     file = printable(str(path))
     suffix = path.suffix.lower()
     try:
+        reject_special_file(path)
         if suffix == ".parquet":
             columns, rows = read_columns(path)
             return _select_columns(LabelTable(file, columns, rows), column), ()
-        text, encoding = decode_text(file, path.read_bytes())
-        notes = (f"classes: {file} is not UTF-8 and was read as {encoding}",) if encoding == FALLBACK_ENCODING else ()
+        content = path.read_bytes()
+        text, notes = decode_text(file, content)[0], encoding_notes(file, content)
         if suffix in {".json", ".jsonl"}:
             return _rows_from_json(file, json.loads(text) if suffix == ".json" else _json_lines(text), column), notes
         return _select_columns(_parse_csv(file, text), column), notes

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from cardigan.data.formats.columns import optional_labels
+from cardigan.data.formats.columns import encoding_notes, optional_labels
 from cardigan.data.formats.file_names import compose, normalize_path
 from cardigan.data.formats.label_files import (
     LABEL_SUFFIXES,
@@ -51,7 +51,7 @@ def parse_labels_setting(labels: str) -> tuple[Path | None, str]:
 
 def _is_file(name: str) -> bool:
     try:
-        return Path(name).is_file()
+        return Path(name).exists() and not Path(name).is_dir()
     except OSError:  # a name that is too long, or no permission for a parent folder
         return False
 
@@ -97,7 +97,8 @@ def with_dataset_json(reader: Reader, contents: Mapping[str, bytes]) -> Reader:
         return match_rows(DATASET_JSON, rows, names)
 
     labels, notes = optional_labels(DATASET_JSON, "", read_labels)
-    return replace(reader, labels=labels, notes=(*reader.notes, *notes))
+    guessed = (note for content in contents.values() for note in encoding_notes(DATASET_JSON, content))
+    return replace(reader, labels=labels, notes=(*reader.notes, *notes, *guessed))
 
 
 def entry_names(reader: Reader) -> list[str]:

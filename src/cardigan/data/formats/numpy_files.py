@@ -115,6 +115,12 @@ def _load_array(path: Path, key: str, header: ArrayHeader) -> np.ndarray:
         return arrays[key]
 
 
+def unpacked_bytes(path: Path) -> int:
+    """Return the size of all arrays of a .npz file, as its directory states it. Raises OSError or BadZipFile."""
+    with ZipFile(path) as archive:
+        return sum(info.file_size for info in archive.infolist())
+
+
 def physical_memory_bytes() -> int:
     """Return the size of this computer's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,6 +1,6 @@
-"""The training part of a source with folders such as `train` and `test`: test images are not trained on.
+"""The training part of a source with folders or shards such as `train` and `test`: test images are not trained on.
 
-Knows only the names of images.
+Knows only the names of images and shards.
 """
 
 import re
@@ -10,8 +10,13 @@ from dataclasses import replace
 
 from cardigan.data.reader import Reader, fingerprint
 
-TRAIN_FOLDER = re.compile(r"train(ing)?[_-]?[ab]?", re.IGNORECASE)
-TEST_FOLDER = re.compile(r"(test(ing)?|val(id(ation)?)?|dev)[_-]?[ab]?", re.IGNORECASE)
+TRAIN, TEST = "train(ing)?", "(test(ing)?|val(id(ation)?)?|dev)"
+TRAIN_FOLDER = re.compile(rf"{TRAIN}[_-]?[ab]?", re.IGNORECASE)
+TEST_FOLDER = re.compile(rf"{TEST}[_-]?[ab]?", re.IGNORECASE)
+TRAIN_SHARD, TEST_SHARD = (
+    re.compile(rf"(?:.*[-_.])?{word}(?:[-_.\d].*)?", re.IGNORECASE | re.DOTALL) for word in (TRAIN, TEST)
+)
+"""Shards such as train-000.tar and cc3m-validation-0001.tar."""
 
 
 def without_test_folders(reader: Reader) -> Reader:
@@ -24,6 +29,14 @@ def without_test_folders(reader: Reader) -> Reader:
         return reader
     kept = [index for index, folder in enumerate(folder_of) if not test_folder_of.get(folder)]
     return _select(reader, kept, _note(left_out))
+
+
+def without_test_shards(names: Sequence[str]) -> list[int]:
+    """Return the indices of the shards without test and validation shards, if there are training shards beside them."""
+    is_train = [TRAIN_SHARD.fullmatch(name) is not None for name in names]
+    if not any(is_train):
+        return list(range(len(names)))
+    return [index for index, name in enumerate(names) if is_train[index] or not TEST_SHARD.fullmatch(name)]
 
 
 def _all_folders(folders: Iterable[str]) -> set[str]:

@@ -6,7 +6,7 @@ Every number comes from the findings. Does not know the machine or the training.
 import shlex
 from dataclasses import dataclass
 
-from cardigan.config import DataConfig
+from cardigan.config_parts import DataConfig
 from cardigan.data.decoding import DecodeSpec
 from cardigan.data.quality.findings import Findings
 from cardigan.data.stats import ALPHA_FRACTION, GRAY_FRACTION

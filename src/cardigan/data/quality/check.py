@@ -53,7 +53,7 @@ def check_source(
 
 
 def open_source(source: str | Reader, labels: str = "") -> Reader:
-    """Return the reader of a source. Raises CardiganError for built-in datasets and for shards."""
+    """Return the reader of a source. Raises CardiganError for built-in datasets and for remote shards."""
     if isinstance(source, Reader):
         if labels:
             raise CardiganError(
@@ -65,9 +65,13 @@ def open_source(source: str | Reader, labels: str = "") -> Reader:
             f"{source} is built in and needs no check: give your own images, or train with `cardigan train {source}`."
         )
     if is_shards(source):
-        raise CardiganError(
-            f"{source!r} is a set of shards, which cannot be checked as a whole: give one of its tar files."
-        )
+        if labels:
+            raise CardiganError(
+                f"The labels are {labels!r}, but shards hold their own classes: leave --labels out, as in training."
+            )
+        from cardigan.data.formats.shard_sets import shard_set_reader  # imports torch
+
+        return shard_set_reader(source)
     from cardigan.data.formats.detection import open_reader  # imports torch
 
     return open_reader(source, labels)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cardigan.data.formats.file_names import HIDDEN, skip_reason
+from cardigan.data.formats.splits import without_test_shards
 from cardigan.errors import CardiganError, error_reason
 
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -68,6 +69,13 @@ def shard_addresses(source: str) -> tuple[str, ...]:
             f"{source!r} names {redact_query(duplicate)} twice, so its images would occur twice as often: name it once."
         )
     return tuple(found)
+
+
+def training_shards(source: str, addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return the shards without those of a test set. Of shards that braces name one by one, all."""
+    if "{" in source and not _exists(source):
+        return tuple(addresses)
+    return tuple(addresses[index] for index in without_test_shards([shard_name(address) for address in addresses]))
 
 
 def expand_braces(pattern: str) -> list[str]:

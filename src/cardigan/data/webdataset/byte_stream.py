@@ -13,13 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cardigan.data.webdataset.addresses import file_system, is_gzip, is_http, is_remote, redact_query
+from cardigan.data.webdataset.node_copies import is_shared, open_copy
 from cardigan.errors import CardiganError, error_reason
 
-RETRY_DELAYS = (0.5, 1.0, 2.0)
-"""Seconds before each retry of a broken connection."""
+START_RETRY_SECONDS = 4.0
+"""How long a connection is retried before training: a wrong address shows soon."""
+FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.5, 30.0
+"""Delay before the first retry of a broken connection. It doubles with each retry."""
+POLL_SECONDS = 0.5
 TIMEOUT_SECONDS = 30.0
 """Maximum seconds without data from a server."""
 READ_BYTES = 1 << 20
@@ -62,9 +66,10 @@ class ByteStream(ABC):
 class LocalStream(ByteStream):
     """The bytes of a local file."""
 
-    def __init__(self, address: str, keep_reading: Callable[[], bool]) -> None:
+    def __init__(self, address: str, keep_reading: Callable[[], bool], copy: BinaryIO | None = None) -> None:
+        """`copy` is a file with the bytes of the address."""
         super().__init__(address, keep_reading)
-        self._file = Path(address).open("rb")  # noqa: SIM115 - closed by close()
+        self._file = copy or Path(address).open("rb")  # noqa: SIM115 - closed by close()
 
     def _read(self, size: int) -> bytes:
         content = self._file.read(size)
@@ -121,21 +126,30 @@ class GzipStream(ByteStream):
 class RemoteStream(ByteStream):
     """The bytes of a URL. After a broken connection, it reconnects and continues at the same byte."""
 
-    def __init__(self, address: str, keep_reading: Callable[[], bool]) -> None:
+    def __init__(self, address: str, keep_reading: Callable[[], bool], retry_seconds: float) -> None:
         super().__init__(address, keep_reading)
+        self._retry_seconds = retry_seconds
         self._response: Any = None  # an HTTPResponse or an fsspec file
         self._size: int | None = None
 
     def _read(self, size: int) -> bytes:
-        for delay in RETRY_DELAYS:
+        started_at, delay = time.monotonic(), FIRST_DELAY_SECONDS
+        while True:
             try:
                 return self._try_read(size)
             except OSError as error:
                 self.close()
-                if _is_final(error):
+                if _is_final(error) or time.monotonic() - started_at >= self._retry_seconds:
                     raise
-            time.sleep(delay)
-        return self._try_read(size)
+            self._wait(delay)
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            if not self._keep_reading():
+                raise ReadCancelled
+            time.sleep(min(remaining, POLL_SECONDS))
 
     def skip(self, size: int) -> None:
         while size > 0:
@@ -235,14 +249,35 @@ def _is_final(error: OSError) -> bool:
     return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
 
 
+def _remote_stream(address: str, keep_reading: Callable[[], bool], retry_seconds: float) -> ByteStream:
+    """Return the bytes of a URL: from a copy if several processes of this node read it."""
+    stream = RemoteStream(address, keep_reading, retry_seconds)
+    if not is_shared():
+        return stream
+
+    def fetch() -> Iterator[bytes]:
+        with closing(stream):
+            while content := stream.read(READ_BYTES):
+                yield content
+
+    copy = open_copy(address, fetch, keep_reading)
+    return LocalStream(address, keep_reading, copy) if copy else RemoteStream(address, keep_reading, retry_seconds)
+
+
 @contextmanager
-def open_shard(address: str, keep_reading: Callable[[], bool] = lambda: True) -> Iterator[ByteStream]:
+def open_shard(
+    address: str, keep_reading: Callable[[], bool] = lambda: True, retry_seconds: float | None = None
+) -> Iterator[ByteStream]:
     """Yield a shard's byte stream. Raises CardiganError if it cannot be read, also inside the block.
 
-    Once `keep_reading` returns false, the next read raises ReadCancelled.
+    Once `keep_reading` returns false, the next read raises ReadCancelled. A remote shard is retried for
+    `retry_seconds`, by default START_RETRY_SECONDS.
     """
+    seconds = START_RETRY_SECONDS if retry_seconds is None else retry_seconds
     try:
-        with closing((RemoteStream if is_remote(address) else LocalStream)(address, keep_reading)) as stream:
+        with closing(
+            _remote_stream(address, keep_reading, seconds) if is_remote(address) else LocalStream(address, keep_reading)
+        ) as stream:
             yield GzipStream(stream) if is_gzip(address) else stream
     except OSError as error:
         hint = (

@@ -7,7 +7,7 @@ Does not decode them.
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,7 @@ import torch
 
 from cardigan.data.formats.file_names import no_images_error
 from cardigan.data.reader import fingerprint
-from cardigan.data.webdataset.addresses import is_remote, list_addresses, shard_addresses, shard_name
+from cardigan.data.webdataset.addresses import is_remote, list_addresses, shard_addresses, shard_name, training_shards
 from cardigan.data.webdataset.addresses import is_shards as is_shards
 from cardigan.data.webdataset.addresses import shard_changes as shard_changes
 from cardigan.data.webdataset.byte_stream import ReadCancelled, open_shard
@@ -72,6 +72,10 @@ class Shards:
     fingerprint: str
     """A hash that changes with the list or the size of a local shard."""
     counts: ShardCountsCache = field(repr=False, compare=False)
+    retry_seconds: float | None = None
+    """How long a broken connection is retried; `open_shard` has the default."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the choice of shards."""
 
     def count_images(self) -> int:
         """Return the number of images. A count reads the headers of new shards; for a remote shard, the whole file."""
@@ -182,7 +186,7 @@ class Shards:
         num_images, num_bytes = 0, 0
         skipped: Counter[str] = Counter()
         try:
-            with open_shard(address, lambda: keep_reading(0)) as shard:
+            with open_shard(address, lambda: keep_reading(0), self.retry_seconds) as shard:
                 for image in read_images(shard, skipped):
                     if not keep_reading(image.size):
                         return num_bytes
@@ -253,14 +257,27 @@ class BackgroundReader:
             self._result.set_exception(error)
 
 
-def open_shards(source: str, counts_path: Path | None = None) -> Shards:
+def open_shards(source: str, counts_path: Path | None = None, all_parts: bool = False) -> Shards:
     """Return the shards of "train-{000..122}.tar", "train-*.tar", a folder, or a URL (http(s)://, s3://, ...).
 
+    Test shards beside training shards are left out, unless `all_parts` or braces name them.
     `counts_path` is the cache file for the counts of this list. Raises CardiganError if local shards are missing.
     """
-    addresses = shard_addresses(source)
+    found = shard_addresses(source)
+    addresses = found if all_parts else training_shards(source, found)
+    unread = [address for address in found if address not in set(addresses)]
+    notes = (_unread_note(unread),) if unread else ()
     sizes, signatures = _stat_shards(source, addresses)
-    return Shards(source, addresses, fingerprint((*addresses, *sizes)), ShardCountsCache(counts_path, signatures))
+    return Shards(
+        source, addresses, fingerprint((*addresses, *sizes)), ShardCountsCache(counts_path, signatures), notes=notes
+    )
+
+
+def _unread_note(unread: Sequence[str]) -> str:
+    return (
+        f"images: {len(unread):,} shards such as {shard_name(unread[0])} are not read, because there are training "
+        "shards beside them (--data.split all reads all)"
+    )
 
 
 def _stat_shards(source: str, addresses: tuple[str, ...]) -> tuple[list[int], dict[str, str]]:

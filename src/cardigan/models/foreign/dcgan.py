@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cardigan.config import Config, DataConfig, EmaConfig, LatentConfig, NetworkConfig, OptimizerConfig
+from cardigan.config import Config
+from cardigan.config_parts import DataConfig, EmaConfig, LatentConfig, NetworkConfig, OptimizerConfig
 from cardigan.data.source import image_spec
 from cardigan.models.foreign.tensor_storage import UnsupportedFile
 from cardigan.nets.stages import channels_per_stage, stages

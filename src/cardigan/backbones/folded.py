@@ -1,0 +1,89 @@
+"""Frozen convolutional networks made fast: batch normalization folded into the convolutions, cheap input gradients.
+
+A frozen network needs the gradient with respect to its input and never one with respect to its weights. Its depthwise
+convolutions' input gradients are computed as convolutions with the flipped kernel, instead of by PyTorch's backward
+(docs/lab-book.md, "A light generator and a projected discriminator"; `benchmarks/frozen_backbone.py`).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv2d, pad
+
+Maps = Float[Tensor, "batch channel height width"]
+NewMaps = Float[Tensor, "batch new_channel new_height new_width"]
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> "FoldedConv2d":
+    """Return the convolution that computes both, for a batch normalization in evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return FoldedConv2d(
+        (conv.weight * scale[:, None, None, None]).detach(),
+        (norm.bias - norm.running_mean * scale).detach(),
+        conv.stride[0],
+    )
+
+
+class FoldedConv2d(nn.Module):
+    """A convolution with bias and TensorFlow's SAME padding: the odd row and column go to the bottom and the right."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+        self.stride = stride
+        self.is_depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
+        self.groups = weight.shape[0] if self.is_depthwise else 1
+
+    def forward(self, x: Maps) -> NewMaps:
+        kernel = self.weight.shape[2]
+        rows, columns = (max((-(-side // self.stride) - 1) * self.stride + kernel - side, 0) for side in x.shape[2:])
+        padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        if self.is_depthwise and x.requires_grad and torch.is_grad_enabled():
+            return DepthwiseConv.apply(x, self.weight, self.bias, self.stride, padding)
+        if padding[0] == padding[1] == padding[2] == padding[3]:
+            return conv2d(x, self.weight, self.bias, self.stride, padding[0], 1, self.groups)
+        return conv2d(pad(x, padding), self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+
+class DepthwiseConv(Function):
+    """A depthwise convolution whose backward computes the input gradient only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
+        return conv2d(pad(x, padding), weight, bias, stride, 0, 1, len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (weight,), (gradient,) = ctx.saved_tensors, gradients
+        return depthwise_input_gradient(gradient, weight, ctx.stride, ctx.padding, ctx.size), None, None, None, None
+
+
+def depthwise_input_gradient(
+    gradient: Tensor, weight: Tensor, stride: int, padding: tuple[int, ...], size: tuple[int, ...]
+) -> Tensor:
+    """Return the input gradient: the output gradient, with zeros between its pixels, convolved with the flipped kernel.
+
+    `padding` (left, right, top, bottom) is what the forward pass padded the input with, `size` its height and width.
+    """
+    kernel, (left, _, top, _) = weight.shape[2], padding
+    if stride > 1:
+        spread = gradient.new_zeros(
+            len(gradient),
+            gradient.shape[1],
+            (gradient.shape[2] - 1) * stride + 1,
+            (gradient.shape[3] - 1) * stride + 1,
+        ).to(memory_format=torch.channels_last)
+        spread[:, :, ::stride, ::stride] = gradient
+        gradient = spread
+    bottom = size[0] + kernel - 1 - gradient.shape[2] - (kernel - 1 - top)
+    right = size[1] + kernel - 1 - gradient.shape[3] - (kernel - 1 - left)
+    padded = pad(gradient, (kernel - 1 - left, right, kernel - 1 - top, bottom))
+    return conv2d(padded, weight.flip(2, 3), None, 1, 0, 1, len(weight))

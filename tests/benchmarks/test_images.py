@@ -1,0 +1,48 @@
+"""The comparison of recipes for images of any kind: one result per run, a table, a page for blind votes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cardigan
+import images
+from blind_page import blind_page
+from cardigan.metrics import quick
+
+SMALL = {
+    **{"batch_size": 8, "data.height": 16, "data.width": 16, "generator.width": 2, "discriminator.width": 2},
+    **{"device": "cpu", "precision": "fp32", "data.num_workers": 0},
+}
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two finished runs of the same set, time and seed."""
+    monkeypatch.setenv("CARDIGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(quick, "MIN_SAMPLES", 8)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(110):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    for label in ("one", "other"):
+        out = tmp_path / "runs" / f"photos-1min-images-{label}-0"
+        cardigan.train(folder, recipe="images", images=16, out=out, overrides=SMALL)
+    return tmp_path / "runs"
+
+
+def test_results_table_and_page(runs):
+    rows = [images.row(runs, "photos", "images", 0, 1.0, {}, label, 100) for label in ("one", "other")]
+    assert {"fd_pixels", "fd_efficientnet_lite2"} & set(rows[0])
+    assert {"swd_16", "nyquist_energy", "real_nyquist_energy", "recall", "authenticity"} <= set(rows[0])
+    again = images.row(runs, "photos", "images", 0, 1.0, {}, "one", 100)
+    assert again == rows[0] == json.loads((runs / "photos-1min-images-one-0" / "result.json").read_text())
+    lines = images.table([*rows, {**rows[0], "seed": 1, "images": 32}]).splitlines()
+    assert len(lines) == 4 and "| images one | 24 (16-32) |" in lines[2]
+    page = blind_page(runs, 3).read_text()
+    pairs = json.loads(re.search(r"const pairs = (.*?); const", page).group(1))
+    assert len(pairs) == 3
+    assert all({pair["left"]["name"], pair["right"]["name"]} == {"images one", "images other"} for pair in pairs)
