@@ -13,7 +13,7 @@ import tarfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +211,15 @@ def wait_until(condition, process: subprocess.Popen, seconds: float = 90.0) -> N
         time.sleep(0.05)
 
 
+def close_and_wait(entries: Generator) -> None:
+    """Close the stream and wait until the shard that is read ahead, which is asked to stop, has ended."""
+    entries.close()
+    for thread in threading.enumerate():
+        if thread.name == "shards":
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+
+
 # Copies that the processes of a node share
 
 READING = """
@@ -261,7 +270,7 @@ def test_copies_are_bounded(server, cache, monkeypatch):
     monkeypatch.setattr(node_copies, "MAX_BYTES", 25_000)
     entries = open_shards(server.source).entries(0, 0)
     assert len(list(itertools.islice(entries, 64))) == 64
-    entries.close()
+    close_and_wait(entries)
     copies = [path for path in (cache / "shards" / "copies").rglob("*") if path.is_file() and path.name != "lock"]
     assert 1 <= len(copies) < 4 and sum(path.stat().st_size for path in copies) <= 25_000
 
@@ -273,7 +282,7 @@ def test_full_disk_reads_from_the_server(monkeypatch, server, cache):
     try:
         entries = open_shards(server.source).entries(0, 0)
         assert len(list(itertools.islice(entries, 32))) == 32
-        entries.close()
+        close_and_wait(entries)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in cache.rglob("*") if path.is_file()] == ["lock"]
@@ -288,5 +297,5 @@ def test_copies_of_abandoned_runs_are_removed(server, cache, monkeypatch):
     os.utime(old, (1.0, 1.0))
     entries = open_shards(server.source).entries(0, 0)
     next(entries)
-    entries.close()
+    close_and_wait(entries)
     assert recent.exists() and not old.exists()
