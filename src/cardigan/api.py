@@ -59,6 +59,8 @@ def train(
     config: Config | None = None,
     on_event: Callable[[Event], None] | None = None,
     started_at: float | None = None,
+    start_from: str | Path | None = None,
+    accept_license: bool = False,
 ) -> Run:
     """Train a GAN and return the finished run.
 
@@ -73,6 +75,10 @@ def train(
     embedded data set.
     With `resume` an existing run with the same settings continues, bit for bit as if it had never stopped.
     `on_event` is called with every journal event as it happens.
+    With `start_from` the weights are those of a trained model instead of initial ones: a run, a checkpoint, a
+    generator.safetensors, a model folder, `hf:user/name`, or another program's generator. Networks, rates and image
+    size are its own unless they are given; another size, other channels, classes or latents are adapted
+    (docs/guides/start-from.md). `accept_license` is needed for a model whose license forbids derivatives.
     `started_at` is the `time.monotonic()` that a budget of minutes counts from. Default: now.
 
     Raises CardiganError for anything that cannot be trained. Nothing is written in that case, and existing files are
@@ -90,6 +96,8 @@ def train(
         config,
         on_event or _no_callback,
         started_at,
+        start_from,
+        accept_license,
     )
 
 

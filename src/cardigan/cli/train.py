@@ -44,6 +44,10 @@ class TrainOptions:
     """Also train on the horizontally flipped images."""
     out: Path | None = None
     """The run directory. Default: runs/<date>-<time>-<name>, named after the source or the recipe."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Start from a trained model: a run, checkpoint, generator.safetensors, model folder or hf:USER/NAME."""
+    accept_license: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Start from a model although its license forbids derivatives: you have permission."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the run in --out (start it if it does not exist), or the newest run of that name."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -86,6 +90,8 @@ def main(argv: list[str], started_at: float) -> int:
             resume=options.resume,
             on_event=on_event,
             started_at=started_at,
+            start_from=options.from_,
+            accept_license=options.accept_license,
         )
     if not quiet:
         print(escape_control_characters(_closing_text(run, options.studio)))

@@ -7,7 +7,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from cardigan.latents.sampling import find_latent
 from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
+from cardigan.nets import interface as nets
 from cardigan.nets.table import build_networks, has_frozen_features
 from cardigan.objective.losses import find_loss
 from cardigan.objective.penalties import find_penalty
@@ -131,9 +132,19 @@ def build_spec(config: Config, source: ImageSource, notes: Sequence[str] = ()) -
     )
 
 
-def build_state(config: Config, spec: ImageSpec, devices: Devices) -> TrainState:
-    """Return the state before the first step. The weights depend only on the seed; global RNG state is not touched."""
+def build_state(
+    config: Config,
+    spec: ImageSpec,
+    devices: Devices,
+    start_networks: Callable[[nets.Generator, nets.Discriminator], None] | None = None,
+) -> TrainState:
+    """Return the state before the first step. The weights depend only on the seed; global RNG state is not touched.
+
+    `start_networks` may change the initial weights in place.
+    """
     generator, discriminator = build_networks(config, spec)
+    if start_networks is not None:
+        start_networks(generator, discriminator)
     generator, discriminator = devices.prepare(generator).train(), devices.prepare(discriminator).train()
     ema_generator = copy.deepcopy(generator).eval().requires_grad_(False)
     networks = Networks(

@@ -23,9 +23,18 @@ from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError, CollectiveError
 from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
+from cardigan.experiment.start_from import (
+    Parent,
+    check_same_parent,
+    parent_facts,
+    read_parent,
+    start_networks,
+    start_settings,
+)
 from cardigan.hardware.memory import keep_freed_memory, release_memory
 from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.inference import preview
+from cardigan.nets.interface import Discriminator, Generator
 from cardigan.overrides import from_dict, override, to_dict
 from cardigan.plugins import missing_plugins_message
 from cardigan.recipes import AUTOMATIC_RECIPES, config_for
@@ -90,6 +99,8 @@ def run_training(
     config: Config | None,
     on_event: Callable[[Event], None],
     started_at: float | None,
+    start_from: str | Path | None = None,
+    accept_license: bool = False,
 ) -> Run:
     """Train a GAN; see `cardigan.train`."""
     clock = Clock() if started_at is None else Clock(started_at)
@@ -103,7 +114,8 @@ def run_training(
     explicit_settings = {**({} if seed is None else {"seed": seed}), **overrides}
     if explicit_settings.get("data.labels"):
         explicit_settings["data.labels"] = absolute_labels(explicit_settings["data.labels"])
-    settings = override(settings, explicit_settings)
+    model = str(start_from or explicit_settings.pop("start_from", settings.start_from) or "")
+    settings = override(replace(settings, start_from=""), explicit_settings)
     resume = resume or _is_restart_of(settings, None if out is None else Path(out))
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
         check_unused(run, resume)
@@ -112,9 +124,18 @@ def run_training(
             _check_plugins(run)
         reasons: list[str] = []
         measured: float | None = None
-        if config is None and (reader is not None or name not in BUILTIN_DATASETS):
-            if resume and run.config.exists():
-                previous = read_config(run)
+        parent: Parent | None = None
+        inherited: set[str] = set()
+        previous = read_config(run) if resume and run.config.exists() else None
+        if model and previous is not None:
+            check_same_parent(model, previous.start_from, run.path)
+        elif model:
+            parent = read_parent(model, accept_license)
+            is_fixed = recipe is not None or config is not None
+            settings, inherited = start_settings(settings, parent, explicit_settings, is_fixed)
+        is_started = previous is not None and bool(previous.start_from)
+        if config is None and (reader is not None or name not in BUILTIN_DATASETS or is_started):
+            if previous is not None:
                 if recipe is not None and recipe != previous.recipe:
                     raise CardiganError(
                         f"{run.path} was trained with the recipe {previous.recipe!r}, not {recipe!r}: "
@@ -130,14 +151,16 @@ def run_training(
                     reader = reader_from_config(settings.data)
                 settings, reasons, measured = _auto_config(
                     settings,
-                    {*explicit_settings, *budget},
+                    {*explicit_settings, *inherited, *budget},
                     reader,
                     recipe not in (None, *AUTOMATIC_RECIPES),
                     _run_facts(run, resume),
                 )
         elif config is None and recipe is None:
-            settings, reasons = auto_augmentation(settings, set(explicit_settings))
-        return _train_with_smaller_microbatches(run, settings, resume, clock, on_event, reader, reasons, measured)
+            settings, reasons = auto_augmentation(settings, {*explicit_settings, *inherited})
+        return _train_with_smaller_microbatches(
+            run, settings, resume, clock, on_event, reader, reasons, measured, parent
+        )
 
 
 def _check_plugins(run: RunDirectory) -> None:
@@ -256,11 +279,12 @@ def _train_with_smaller_microbatches(
     reader: Reader | None,
     messages: list[str],
     measured_throughput: float | None,
+    parent: Parent | None,
 ) -> Run:
     """Train, with smaller microbatches whenever memory runs out."""
     while True:
         try:
-            return _train_once(run, config, resume, clock, on_event, reader, messages, measured_throughput)
+            return _train_once(run, config, resume, clock, on_event, reader, messages, measured_throughput, parent)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -296,6 +320,7 @@ def _train_once(
     reader: Reader | None,
     start_messages: list[str],
     measured_throughput: float | None,
+    parent: Parent | None,
 ) -> Run:
     # All errors of the config are raised before the run directory is touched.
     devices = open_devices(config, _run_facts(run, resume))
@@ -304,7 +329,13 @@ def _train_once(
         build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
         spec = build.build_spec(config, datasets.train, datasets.messages)
-        state = build.build_state(config, spec, devices)
+        started: list[str] = []
+
+        def start(generator: Generator, discriminator: Discriminator) -> None:
+            if parent is not None:
+                started.extend(start_networks(config, spec, parent, generator, discriminator))
+
+        state = build.build_state(config, spec, devices, start)
         process_group.check_agreement(source_facts(datasets) if world_size() > 1 else {})
         process_group.check_same_tensors(state_tensors(state))
         step_config = build.build_step_config(config, devices)
@@ -312,6 +343,8 @@ def _train_once(
         batches, prefetcher = build.build_batches(config, datasets, devices)
         run = RunDirectory(Path(process_group.broadcast(str(run.path))))
         made_by = {**provenance(sys.argv, devices.device, devices.arithmetic), **_machine_facts()}
+        if parent is not None:
+            made_by["parent"] = parent_facts(parent, started)
         changes = _machine_changes(run, devices) if resume and process_group.is_main else []
         lock = process_group.on_main_process(
             lambda: lock_for_training(run, config, made_by, resume, datasets.source_fingerprint)
@@ -335,7 +368,7 @@ def _train_once(
                     recorder = Recorder(
                         run, config, spec, clock, callbacks, on_event, probe, prefetcher, measured_throughput
                     )
-                    recorder.start(state, [*start_messages, *messages, *changes, *datasets.messages])
+                    recorder.start(state, [*start_messages, *started, *messages, *changes, *datasets.messages])
                 step, on_note = make_step(state, batches, step_config), None if recorder is None else recorder.note
                 run_step = cuda_graph_step(step, devices.device, process_group.world_size, step_kinds(config), on_note)
                 state, reason = fit(

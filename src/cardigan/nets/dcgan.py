@@ -35,6 +35,7 @@ class DcganGenerator(Generator):
 
     feature_modules = "norms"
     accepts_class_weights = True
+    latent_layer, image_layers, stage_lists = "from_latent", ("up_convs.-1",), ("up_convs", "norms")
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -82,6 +83,7 @@ class DcganDiscriminator(Discriminator):
     """
 
     feature_modules = "norms"
+    image_layers, stage_lists = ("down_convs.0",), ("down_convs", "norms")
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

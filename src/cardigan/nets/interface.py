@@ -23,6 +23,16 @@ class Generator(nn.Module):
     maps before their activation, or units. What the studio and `cardigan.explore` show; without it they decline."""
     accepts_class_weights = False
     """Whether `labels` may also be `ClassWeights`. Otherwise images get the class with the largest weight."""
+    latent_layer: ClassVar[str] = ""
+    """The name of the first layer, which reads latent and class."""
+    image_layers: tuple[str, ...] = ()
+    """The names of the layers that draw the image's channels; the last of a list is -1. For `nets/transfer.py`."""
+    stage_lists: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are lists of what is computed at each size, the smallest maps first."""
+
+    def output_parts(self, layer: str) -> int:
+        """Return of how many equal parts the outputs of this layer consist, such as values and gates."""
+        return 1
 
     @abstractmethod
     def forward(self, z: Latents, labels: Labels | None = None) -> Images: ...
@@ -33,6 +43,14 @@ class Discriminator(nn.Module):
 
     feature_modules: ClassVar[str] = ""
     """As in `Generator`."""
+    image_layers: tuple[str, ...] = ()
+    """The names of the layers that read the image's channels. For `nets/transfer.py`."""
+    stage_lists: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are lists of what is computed at each size, the smallest maps last."""
+
+    def output_parts(self, layer: str) -> int:
+        """As in `Generator`."""
+        return 1
 
     @abstractmethod
     def forward(self, images: Images, labels: Labels | None = None) -> Logits: ...

@@ -4,6 +4,7 @@ Nearest-neighbor upsampling with 3x3 convolutions, batch normalization and gated
 from small maps to large ones. Images have any size of at least 8x8, square or not. Knows nothing of losses or training.
 """
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +43,7 @@ class LightGenerator(Generator):
 
     feature_modules = "stages"
     accepts_class_weights = True
+    latent_layer, image_layers, stage_lists = "from_latent", ("to_image",), ("stages",)
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -81,12 +83,48 @@ class LightGenerator(Generator):
         initialize_weights(self, config.initialization)
 
     def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
+        return torch.tanh(self.to_image(self._maps(z, labels)[-1]))
+
+    def _maps(self, z: Latents, labels: Labels | ClassWeights | None) -> list[Any]:
+        """Return the maps of each size, smallest first."""
         maps = [self.first(self.from_latent(self.latent(z, labels)[:, :, None, None]))]
         for number, stage in enumerate(self.stages, start=1):
             larger = stage(maps[-1])
             gated = str(number) in self.excitations
             maps.append(self.excitations[str(number)](larger, maps[number - self.skip]) if gated else larger)
-        return torch.tanh(self.to_image(maps[-1]))
+        return maps
+
+    def output_parts(self, layer: str) -> int:
+        """Values and gates, before every gate."""
+        return 2 if layer == "from_latent" or layer.startswith(("first.", "stages.")) else 1
+
+    @torch.no_grad()
+    def pass_through(self, trained: "LightGenerator", z: Latents, labels: Labels | None) -> None:
+        """Make the stages that `trained` has not enlarge its last maps and change nothing else.
+
+        All other weights must be copied from it already. `z` and `labels` show how large its maps are. Does nothing
+        where normalization has no learned scale, which cannot be undone.
+        """
+        maps = trained._maps(z, labels)[-1].float()
+        variance, mean = torch.var_mean(maps, dim=(0, 2, 3))
+        for number in range(len(trained.stages), len(self.stages)):
+            upsample, norm, *_ = self.stages[number]
+            kernel = upsample.kernel
+            if isinstance(norm, nn.BatchNorm2d) and not norm.weight.requires_grad:
+                return
+            values, narrow = len(mean), kernel.shape[1 if upsample.is_doubling else 0] // 2
+            flat = kernel if upsample.is_doubling else kernel.transpose(0, 1)
+            flat[:, :values] = 0
+            flat[range(values), range(values), 1, 1] = 1.0
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight[:values], norm.bias[:values] = (variance + norm.eps).sqrt() / OPEN_GATE, mean / OPEN_GATE
+                norm.running_mean[:values], norm.running_var[:values] = mean, variance
+                norm.weight[narrow : narrow + values], norm.bias[narrow : narrow + values] = 0.0, OPEN_LOGIT
+            else:
+                flat[:, narrow : narrow + values] = 0
+                flat[range(values), range(values), 1, 1] = 2.0  # a gate of 0 lets a half through
+            if str(number + 1) in self.excitations:
+                self.excitations[str(number + 1)].open()
 
 
 class Gate(nn.Module):
@@ -137,6 +175,11 @@ def convolution_block(channels: int, config: NetworkConfig) -> nn.Module:
     )
 
 
+OPEN_LOGIT = 3.0
+OPEN_GATE = 1 / (1 + math.exp(-OPEN_LOGIT))
+"""A gate that is nearly open, and what it lets through."""
+
+
 class Excitation(nn.Module):
     """Multiplies the channels of large maps by gates computed from small maps (arXiv:2101.04775, eq. 2)."""
 
@@ -153,3 +196,8 @@ class Excitation(nn.Module):
         summary = avg_pool2d(small, self.block).flatten(1)
         gates = torch.sigmoid(self.excite(leaky_relu(self.squeeze(summary), 0.1)))
         return large * gates[:, :, None, None]
+
+    def open(self) -> None:
+        """Set all gates to nearly open."""
+        nn.init.zeros_(self.excite.weight)
+        nn.init.constant_(self.excite.bias, OPEN_LOGIT)

@@ -26,6 +26,7 @@ class MlpGenerator(Generator):
 
     feature_modules = "hidden"
     accepts_class_weights = True
+    latent_layer, image_layers = "hidden.0", ("to_image",)
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -65,6 +66,7 @@ class MlpDiscriminator(Discriminator):
     """
 
     feature_modules = "hidden"
+    image_layers = ("hidden.0.pieces",)
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

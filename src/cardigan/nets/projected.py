@@ -69,6 +69,7 @@ class ProjectedDiscriminator(FeatureDiscriminator):
         if self.sees_image:
             self.shapes.append((spec.channels, spec.height, spec.width))
             first_widths.append(min(image_width, head_width))
+            self.image_layers = (f"heads.{len(self.shapes) - 1}.layers.0",)
         self.heads = nn.ModuleList(
             Head(shape, first_width, head_width, spec.num_classes, config.minibatch_stddev)
             for shape, first_width in zip(self.shapes, first_widths, strict=True)

@@ -46,6 +46,7 @@ class R3ganGenerator(Generator):
 
     feature_modules = "blocks"
     accepts_class_weights = True
+    latent_layer, image_layers, stage_lists = "modulation", ("to_image",), ("blocks", "upsample_layers")
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -75,6 +76,7 @@ class R3ganDiscriminator(Discriminator):
     """
 
     feature_modules = "blocks"
+    image_layers, stage_lists = ("from_image",), ("blocks", "downsample_layers")
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class ResnetGenerator(Generator):
 
     feature_modules = "up_stages"
     accepts_class_weights = True
+    latent_layer, image_layers, stage_lists = "from_latent", ("to_image",), ("up_stages",)
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -80,6 +81,7 @@ class ResnetDiscriminator(Discriminator):
     """Downsampling blocks and one block without downsampling, ReLU, the sum over the image, and a head."""
 
     feature_modules = "layers"
+    image_layers, stage_lists = ("layers.0.conv1", "layers.0.shortcut"), ("layers",)
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()

@@ -36,6 +36,11 @@ class UpsampleConv2d(nn.Module):
         else:
             self.conv = FastConv2d(in_channels, out_channels, 3, padding=1, bias=bias)
 
+    @property
+    def kernel(self) -> Tensor:
+        """The learned 3x3 kernel: [input, output, 3, 3] where sides are doubled, else [output, input, 3, 3]."""
+        return self.conv.get_parameter("parametrizations.weight.original" if self.is_doubling else "weight")
+
     def forward(self, x: SmallMaps) -> LargeMaps:
         return self.conv(x if self.is_doubling else interpolate(x, size=self.stage.large_size, mode="nearest"))
 

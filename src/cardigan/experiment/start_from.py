@@ -1,0 +1,269 @@
+"""Starting a run from a trained model (`--from`): its settings, its weights in the new shape, and what became of them.
+
+The run keeps the weights in its first checkpoint and needs the model no more.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cardigan.config import Config
+from cardigan.config_parts import NetworkConfig
+from cardigan.data.source import ImageSpec
+from cardigan.errors import CardiganError
+from cardigan.files.sha256 import file_sha256
+from cardigan.models.hub import CARD_FILE, is_hub_address
+from cardigan.models.run_networks import load_networks
+from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
+from cardigan.nets.frozen import Frozen
+from cardigan.nets.interface import Discriminator, Generator
+from cardigan.nets.light import LightGenerator
+from cardigan.nets.transfer import Transfer, transfer_weights
+from cardigan.overrides import flatten, override
+from cardigan.rng import stream
+
+HASHED = re.compile(r"(?P<model>.+)@sha256:(?P<sha256>[0-9a-f]{64})")
+"""A model and the SHA-256 that it must have: how a run remembers what it was started from."""
+SHAPE_SETTINGS = ("network", "width", "depth", "normalization", "spectral_norm", "conditioning", "options")
+"""Settings of a network on which its weights depend."""
+INHERITED = (
+    *("generator.", "discriminator.", "latent.", "objective.", "generator_optimizer.", "discriminator_optimizer."),
+    *("ema.", "batch_size", "n_critic", "pac", "data.height", "data.width"),
+)
+"""Settings, or groups of them, that a run has from the model it starts from unless they are given."""
+NUM_LATENTS = 256
+"""Latents that show how large the maps are that an added stage enlarges."""
+NO_DERIVATIVES = re.compile(r"-nd\b|no-?deriv", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The model that a run starts from."""
+
+    model: str
+    """As given, without its folders."""
+    sha256: str
+    snapshot: Snapshot
+    discriminator: Discriminator | None
+    """None for a lone generator."""
+    license: str = ""
+    """As its card names it."""
+
+    @property
+    def reference(self) -> str:
+        return f"{self.model}@sha256:{self.sha256}"
+
+
+def read_parent(model: str, accept_license: bool = False) -> Parent:
+    """Return a run, checkpoint, weights file, model folder, hub model or another program's generator to start from.
+
+    Raises CardiganError for what cannot be read, for another SHA-256 than `model` names, and for a license that
+    forbids derivatives, unless it is accepted.
+    """
+    named = HASHED.fullmatch(model)
+    path = Path(named["model"] if named else model)
+    try:
+        file = weights_file(path)
+        snapshot = read_snapshot(path, named["sha256"] if named else None)
+    except CardiganError as error:
+        raise CardiganError(f"--from: {error}") from error
+    discriminator = None
+    if not snapshot.foreign:
+        try:
+            networks = load_networks(path)
+            snapshot, discriminator = networks.snapshot, networks.discriminator
+        except CardiganError:
+            pass  # a lone generator
+    license_name = _license(file.parent)
+    if NO_DERIVATIVES.search(license_name) and not accept_license:
+        raise CardiganError(
+            f"--from: the license of {path}, {license_name}, forbids derivatives, which a generator trained from it "
+            "is: choose another model, or --accept-license if you have permission."
+        )
+    name = str(path) if is_hub_address(path) else path.name or path.absolute().name
+    return Parent(name, file_sha256(file), snapshot, discriminator, license_name)
+
+
+def _license(folder: Path) -> str:
+    """Return the license in the front matter of the card in a model folder, or nothing."""
+    try:
+        with (folder / CARD_FILE).open(encoding="utf-8") as file:
+            head = file.read(10_000)
+    except (OSError, UnicodeDecodeError):
+        return ""
+    found = re.match(r"---\n(?:.*\n)*?license:[ ]*([^\n]+)\n", head)
+    return found[1].strip() if found else ""
+
+
+def check_same_parent(model: str, reference: str, run: Path) -> None:
+    """Raise CardiganError if a run to resume was not started from this model. A model that is gone is not asked for."""
+    named = HASHED.fullmatch(model)
+    path = Path(named["model"] if named else model)
+    if not reference:
+        raise CardiganError(
+            f"{run} was not started from another model, so --from {model} cannot be used to resume it: leave --from "
+            "out, or train a new run with --out."
+        )
+    known = HASHED.fullmatch(reference)
+    try:
+        sha256 = named["sha256"] if named else file_sha256(weights_file(path))
+    except (CardiganError, OSError):
+        return
+    if known is not None and known["sha256"] != sha256:
+        raise CardiganError(
+            f"{run} was started from {known['model']} (SHA-256 {known['sha256'][:12]}), and --from {model} is another "
+            f"model ({sha256[:12]}): leave --from out to resume the run."
+        )
+
+
+def parent_facts(parent: Parent, messages: list[str]) -> dict[str, Any]:
+    """Return what a run remembers of the model it started from."""
+    old = parent.snapshot
+    return {
+        "model": parent.model,
+        "sha256": parent.sha256,
+        "images_seen": old.images_seen,
+        "recipe": "" if old.foreign else old.config.recipe,
+        "license": parent.license,
+        "adapted": messages,
+    }
+
+
+def start_settings(
+    config: Config, parent: Parent, explicit_settings: Mapping[str, Any], recipe_given: bool
+) -> tuple[Config, set[str]]:
+    """Return the settings of a run that starts from `parent`, and the names of those that come from it.
+
+    With a recipe given, only the generator's and the latent's settings come from the parent. Raises CardiganError for
+    a given setting that the parent's generator cannot follow.
+    """
+    known = flatten(parent.snapshot.config)
+    groups = ("generator.", "latent.") if recipe_given or parent.snapshot.foreign else INHERITED
+    if not recipe_given and not parent.snapshot.foreign:
+        config = replace(config, recipe=parent.snapshot.config.recipe)
+    for name in (f"generator.{field}" for field in SHAPE_SETTINGS):
+        if name in explicit_settings and explicit_settings[name] != known[name]:
+            raise CardiganError(
+                f"{name} is {explicit_settings[name]!r}, but that of {parent.model}, from which training starts, is "
+                f"{known[name]!r}, and its weights fit no other: leave the setting out, or train without --from."
+            )
+    values = {name: value for name, value in known.items() if name.startswith(groups) and name not in explicit_settings}
+    before = flatten(config)
+    values = {name: value for name, value in values.items() if name in before}
+    if "data.height" in values and {"data.height", "data.width"} & set(explicit_settings):
+        values.pop("data.height"), values.pop("data.width")
+    is_branch = parent.snapshot.config.data.source == config.data.source
+    if is_branch and not recipe_given and not parent.snapshot.foreign:
+        values |= {
+            name: value
+            for name, value in known.items()
+            if name.startswith(("conditional", "data.", "augment.")) and name not in explicit_settings
+        }
+    if parent.discriminator is not None and _has_frozen(parent.discriminator) and "seed" not in explicit_settings:
+        values["seed"] = parent.snapshot.config.seed  # its frozen projections are a function of it
+    values.pop("data.source", None)
+    return replace(override(config, values), start_from=parent.reference), set(values)
+
+
+def start_networks(
+    config: Config, spec: ImageSpec, parent: Parent, generator: Generator, discriminator: Discriminator
+) -> list[str]:
+    """Copy the parent's weights into new networks, in place. Returns what was done, one line for each part."""
+    old = parent.snapshot
+    rows = class_rows(spec, old.spec)
+    messages = [
+        f"started from {parent.model} ({old.images_seen:,} images seen, SHA-256 {parent.sha256[:12]})"
+        if not old.foreign
+        else f"started from {parent.model}, which another program trained (SHA-256 {parent.sha256[:12]})",
+        *_shape_lines(spec, old.spec, rows),
+    ]
+    channels = (old.spec.channels, spec.channels)
+    result = transfer_weights(generator, old.generator, channels, rows)
+    messages.append(f"generator: {_summary(result)}")
+    if isinstance(generator, LightGenerator) and isinstance(old.generator, LightGenerator):
+        messages += _pass_through(config, spec, old, generator)
+    messages.append(_start_discriminator(config, parent, discriminator, channels, rows))
+    return messages
+
+
+def _start_discriminator(
+    config: Config, parent: Parent, discriminator: Discriminator, channels: tuple[int, int], rows: list[int | None]
+) -> str:
+    trained, old = parent.discriminator, parent.snapshot.config
+    if trained is None:
+        return f"discriminator: begins anew, because {parent.model} holds only a generator"
+    changed = _changed(config.discriminator, old.discriminator) or ("pac" if config.pac != old.pac else "")
+    if changed:
+        return f"discriminator: begins anew, because its {changed} is another one"
+    if _has_frozen(trained) and config.seed != old.seed:
+        return f"discriminator: begins anew, because its frozen projections belong to --seed {old.seed}"
+    result = transfer_weights(discriminator, trained, channels, rows)
+    return f"discriminator: {_summary(result)}"
+
+
+def _pass_through(config: Config, spec: ImageSpec, old: Snapshot, generator: LightGenerator) -> list[str]:
+    """Let added stages enlarge what the parent's last stage gives."""
+    trained = old.generator
+    assert isinstance(trained, LightGenerator)
+    added = len(generator.stages) - len(trained.stages)
+    if added <= 0:
+        return []
+    z = torch.randn(NUM_LATENTS, old.config.latent.size, generator=stream(config.seed, "start", 0))
+    labels = torch.arange(NUM_LATENTS) % old.spec.num_classes if old.spec.num_classes else None
+    generator.pass_through(trained, z, labels)
+    return [
+        f"generator: {added} stage{'' if added == 1 else 's'} added, which at first enlarge{'s' if added == 1 else ''} its images"
+    ]
+
+
+def class_rows(spec: ImageSpec, old: ImageSpec) -> list[int | None]:
+    """Return, for each class, which class of the parent it is: by name, or by number where neither has names."""
+    if not old.num_classes:
+        return [None] * spec.num_classes
+    if not spec.class_names and not old.class_names and spec.num_classes == old.num_classes:
+        return list(range(spec.num_classes))
+    numbers = {name: number for number, name in enumerate(old.class_names)}
+    names = spec.class_names or ("",) * spec.num_classes
+    return [numbers.get(name) for name in names]
+
+
+def _shape_lines(spec: ImageSpec, old: ImageSpec, rows: list[int | None]) -> list[str]:
+    lines = []
+    if (spec.height, spec.width) != (old.height, old.width):
+        lines.append(f"size: {old.height}x{old.width} -> {spec.height}x{spec.width}")
+    if spec.channels != old.channels:
+        lines.append(f"channels: {old.channels} -> {spec.channels}; colors are mapped, the rest is new")
+    if spec.num_classes and old.num_classes:
+        found = sum(row is not None for row in rows)
+        if found < len(rows) or len(rows) != old.num_classes:
+            lines.append(
+                f"classes: {found} of {len(rows)} are classes of the parent; the others begin as the mean of its "
+                f"{old.num_classes}"
+            )
+    elif spec.num_classes:
+        lines.append(f"classes: {spec.num_classes} new ones; all begin as the parent, which has none")
+    elif old.num_classes:
+        lines.append(f"classes: none; what the parent's {old.num_classes} have in common is kept")
+    return lines
+
+
+def _summary(result: Transfer) -> str:
+    parts = [f"{len(result.copied)} tensors copied"]
+    if result.adapted:
+        parts.append(f"{len(result.adapted)} fitted to their new shape")
+    if result.new:
+        parts.append(f"{len(result.new)} new")
+    return ", ".join(parts)
+
+
+def _changed(config: NetworkConfig, old: NetworkConfig) -> str:
+    """Return the first setting in which two networks differ, or nothing."""
+    return next((name for name in SHAPE_SETTINGS if getattr(config, name) != getattr(old, name)), "")
+
+
+def _has_frozen(network: Discriminator) -> bool:
+    return any(isinstance(module, Frozen) for module in network.modules())
