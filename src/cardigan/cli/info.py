@@ -48,6 +48,7 @@ def describe_path(path: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "path": str(path),
         "recipe": snapshot.config.recipe,
+        **({"started_from": snapshot.config.start_from} if snapshot.config.start_from else {}),
         "images_seen": "unknown: trained by another program" if snapshot.foreign else snapshot.images_seen,
         **({} if snapshot.foreign else {"generator_images_seen": snapshot.images_seen}),
         "image_shape": f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels}",

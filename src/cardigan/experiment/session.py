@@ -132,7 +132,8 @@ def run_training(
         elif model:
             parent = read_parent(model, accept_license)
             is_fixed = recipe is not None or config is not None
-            settings, inherited = start_settings(settings, parent, explicit_settings, is_fixed)
+            same_source = reader is None and parent.snapshot.config.data.source == name
+            settings, inherited = start_settings(settings, parent, explicit_settings, is_fixed, same_source)
         is_started = previous is not None and bool(previous.start_from)
         if config is None and (reader is not None or name not in BUILTIN_DATASETS or is_started):
             if previous is not None:

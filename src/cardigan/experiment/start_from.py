@@ -134,12 +134,13 @@ def parent_facts(parent: Parent, messages: list[str]) -> dict[str, Any]:
 
 
 def start_settings(
-    config: Config, parent: Parent, explicit_settings: Mapping[str, Any], recipe_given: bool
+    config: Config, parent: Parent, explicit_settings: Mapping[str, Any], recipe_given: bool, same_source: bool
 ) -> tuple[Config, set[str]]:
     """Return the settings of a run that starts from `parent`, and the names of those that come from it.
 
-    With a recipe given, only the generator's and the latent's settings come from the parent. Raises CardiganError for
-    a given setting that the parent's generator cannot follow.
+    With a recipe given, only the generator's and the latent's settings come from the parent. With the same source, a
+    run is a branch of the parent, and what concerns the images comes from it too. Raises CardiganError for a given
+    setting that the parent's generator cannot follow.
     """
     known = flatten(parent.snapshot.config)
     groups = ("generator.", "latent.") if recipe_given or parent.snapshot.foreign else INHERITED
@@ -156,8 +157,7 @@ def start_settings(
     values = {name: value for name, value in values.items() if name in before}
     if "data.height" in values and {"data.height", "data.width"} & set(explicit_settings):
         values.pop("data.height"), values.pop("data.width")
-    is_branch = parent.snapshot.config.data.source == config.data.source
-    if is_branch and not recipe_given and not parent.snapshot.foreign:
+    if same_source and not recipe_given and not parent.snapshot.foreign:
         values |= {
             name: value
             for name, value in known.items()
@@ -215,9 +215,8 @@ def _pass_through(config: Config, spec: ImageSpec, old: Snapshot, generator: Lig
     z = torch.randn(NUM_LATENTS, old.config.latent.size, generator=stream(config.seed, "start", 0))
     labels = torch.arange(NUM_LATENTS) % old.spec.num_classes if old.spec.num_classes else None
     generator.pass_through(trained, z, labels)
-    return [
-        f"generator: {added} stage{'' if added == 1 else 's'} added, which at first enlarge{'s' if added == 1 else ''} its images"
-    ]
+    stages = "1 stage added, which at first enlarges" if added == 1 else f"{added} stages added, which at first enlarge"
+    return [f"generator: {stages} its images"]
 
 
 def class_rows(spec: ImageSpec, old: ImageSpec) -> list[int | None]:

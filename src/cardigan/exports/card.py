@@ -48,6 +48,7 @@ def model_card(
         "This export": list(export_lines),
         "Data": _data(snapshot, source),
         "Recipe": _recipe(snapshot),
+        "Started from": _parent(config, record),
         "Time": _time(snapshot, record) if is_ours else [],
         "Metrics": quantization_lines(quantization) if quantization is not None else _metrics(record, weights),
         "Limits": _limits(snapshot),
@@ -106,6 +107,22 @@ def _front_matter(snapshot: Snapshot, source: str, data_license: str) -> list[st
     license_id = _license(source, data_license)[0]
     return ["---", "library_name: cardigan", f"license: {license_id}", "pipeline_tag: unconditional-image-generation",
             "tags:", *(f"- {tag}" for tag in tags), *datasets, "---"]  # fmt: skip
+
+
+def _parent(config: Config, record: TrainingRecord) -> list[str]:
+    """Return the model that training started from, its license and what was adapted, or nothing."""
+    if not config.start_from:
+        return []
+    model, _, sha256 = config.start_from.rpartition("@sha256:")
+    facts = (record.environment or {}).get("parent")
+    facts = facts if isinstance(facts, dict) else {}
+    license_text = plain_text(str(facts.get("license") or "unknown"))
+    adapted = [plain_text(str(line)) for line in facts.get("adapted", [])]
+    return [
+        f"Training started from the weights of {plain_text(model)} (SHA-256 `{sha256}`), not from random ones. "
+        f"License of that model: {license_text}. It holds for this one too, as far as it reaches.",
+        *(f"- {line}" for line in adapted),
+    ]
 
 
 def _yaml_quoted(text: str) -> str:

@@ -215,8 +215,8 @@ def _fit_class_table(tensor: Tensor, source: Tensor, class_rows: ClassRows) -> T
 def _fit_latent_layer(pair: _Pair, network: Generator, tensor: Tensor, source: Tensor, axis: int) -> Tensor | None:
     """Return the layer that reads latent and class: new numbers of the latent count 0, classes keep their part.
 
-    The trained table of what each class adds to the layer's output is computed; the new layer reads it from new
-    embeddings, which are set to orthogonal vectors, or from one-hot vectors.
+    What each trained class adds to the layer's output is computed. The new layer reads it from new embeddings, or from
+    one-hot vectors.
     """
     new, trained = _latent(network), _latent(pair.trained)
     old_size, new_size = _latent_size(trained), _latent_size(new)
@@ -237,13 +237,10 @@ def _fit_latent_layer(pair: _Pair, network: Generator, tensor: Tensor, source: T
     else:
         wanted = torch.zeros(new.num_classes, *template.shape[1:])
     if new.embedding is not None:
-        if new.num_classes <= num_conditions:
-            random = torch.randn(num_conditions, new.num_classes, generator=torch.Generator().manual_seed(0))
-            basis = torch.linalg.qr(random)[0]  # orthonormal columns
-            new.embedding.weight.copy_(basis.T * num_conditions**0.5)
-            wanted = torch.tensordot(basis, wanted, 1) / num_conditions**0.5
-        else:
-            wanted = torch.tensordot(torch.linalg.pinv(new.embedding.weight), wanted, 1)
+        # The closest that embeddings of this size can come (Eckart and Young): their left singular vectors.
+        vectors = torch.linalg.svd(wanted.flatten(1), full_matrices=True)[0][:, :num_conditions]
+        new.embedding.weight.copy_(vectors * new.num_classes**0.5)
+        wanted = torch.tensordot(new.embedding.weight.T, wanted, 1) / new.num_classes
     return torch.cat([from_z, wanted]).movedim(0, axis).contiguous()
 
 
