@@ -35,7 +35,7 @@ IN_PROCESS_PARTS = ("equality", "rollback", "out-of-memory", "sampling", "memory
 """Parts that need no separate process on a CPU."""
 NETWORKS = ("generator", "discriminator")
 UNVARIED = {
-    *("recipe", "seed", "batch_size", "latent.size", "all_reduce_dtype"),
+    *("recipe", "start_from", "seed", "batch_size", "latent.size", "all_reduce_dtype"),
     *(f"data.{name}" for name in ("source", "split", "holdout", "max_images", "labels", "num_classes", "max_pixels")),
     *(f"{network}.width" for network in NETWORKS),
     *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("name", "learning_rate", "beta2")),

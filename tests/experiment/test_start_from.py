@@ -106,7 +106,7 @@ def test_run_needs_its_parent_no_more_and_resumes_bit_for_bit(parent, tmp_path):
 
 def test_resume_with_another_parent_is_refused(parent, tmp_path):
     start(parent, tmp_path / "child")
-    with pytest.raises(CardiganError, match="was started from parent .* is another model"):
+    with pytest.raises(CardiganError, match=r"was started from parent .* is another model"):
         start(tmp_path / "child", tmp_path / "child", resume=True, images=32)
     cardigan.train(pictures(), images=16, out=tmp_path / "plain", overrides={**SMALL, "discriminator.network": "dcgan"})
     with pytest.raises(CardiganError, match="was not started from another model"):

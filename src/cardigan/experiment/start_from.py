@@ -156,7 +156,7 @@ def start_settings(
     before = flatten(config)
     values = {name: value for name, value in values.items() if name in before}
     if "data.height" in values and {"data.height", "data.width"} & set(explicit_settings):
-        values.pop("data.height"), values.pop("data.width")
+        del values["data.height"], values["data.width"]
     if same_source and not recipe_given and not parent.snapshot.foreign:
         values |= {
             name: value

@@ -108,7 +108,10 @@ class LightGenerator(Generator):
         maps = trained._maps(z, labels)[-1].float()
         variance, mean = torch.var_mean(maps, dim=(0, 2, 3))
         for number in range(len(trained.stages), len(self.stages)):
-            upsample, norm, *_ = self.stages[number]
+            stage = self.stages[number]
+            assert isinstance(stage, nn.Sequential)
+            upsample, norm = stage[0], stage[1]
+            assert isinstance(upsample, UpsampleConv2d)
             kernel = upsample.kernel
             if isinstance(norm, nn.BatchNorm2d) and not norm.weight.requires_grad:
                 return
@@ -118,13 +121,15 @@ class LightGenerator(Generator):
             flat[range(values), range(values), 1, 1] = 1.0
             if isinstance(norm, nn.BatchNorm2d):
                 norm.weight[:values], norm.bias[:values] = (variance + norm.eps).sqrt() / OPEN_GATE, mean / OPEN_GATE
+                assert norm.running_mean is not None and norm.running_var is not None
                 norm.running_mean[:values], norm.running_var[:values] = mean, variance
                 norm.weight[narrow : narrow + values], norm.bias[narrow : narrow + values] = 0.0, OPEN_LOGIT
             else:
                 flat[:, narrow : narrow + values] = 0
                 flat[range(values), range(values), 1, 1] = 2.0  # a gate of 0 lets a half through
-            if str(number + 1) in self.excitations:
-                self.excitations[str(number + 1)].open()
+            excitation = dict(self.excitations.items()).get(str(number + 1))
+            if isinstance(excitation, Excitation):
+                excitation.open()
 
 
 class Gate(nn.Module):

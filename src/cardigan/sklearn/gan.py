@@ -33,6 +33,7 @@ PARAMETER_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "runs": ((str, Path, type(None)), "a folder, or None for a temporary one"),
     "device": ((str,), "cpu, cuda, mps or auto"),
     "overrides": ((dict, type(None)), "a dict of settings by dotted name, or None"),
+    "warm_start_from": ((str, Path, type(None)), "a run, a file of weights or a hub address, or None"),
 }
 ESTIMATOR_FILE = "estimator.json"
 RandomStateLike: TypeAlias = int | np.integer | np.random.RandomState | np.random.Generator | None
@@ -54,6 +55,7 @@ class GAN:
     - `runs`: the folder in which each fit creates a run, `runs/<date>-<time>-gan`. None uses a temporary folder.
     - `device`: cpu, cuda, mps or auto.
     - `overrides`: any setting by its dotted name, as in `train`.
+    - `warm_start_from`: a trained model to start from, as `start_from` of `train`.
     - `verbose`: show a progress bar.
 
     Fitted attributes: `model_`, a `Model`; `path_`, its run or None; `images_seen_`; `n_iter_`, the number of steps;
@@ -70,6 +72,7 @@ class GAN:
         runs: str | Path | None = "runs",
         device: str = "auto",
         overrides: dict[str, Any] | None = None,
+        warm_start_from: str | Path | None = None,
         verbose: bool = False,
     ) -> None:
         self.recipe = recipe
@@ -79,6 +82,7 @@ class GAN:
         self.runs = runs
         self.device = device
         self.overrides = overrides
+        self.warm_start_from = warm_start_from
         self.verbose = verbose
 
     def fit(self, X: ImagesLike, y: Any = None) -> "GAN":  # noqa: N803 - scikit-learn's name for it
@@ -114,6 +118,7 @@ class GAN:
                 seed=seed,
                 overrides=settings,
                 on_event=report,
+                start_from=self.warm_start_from,
             )
             snapshot = copy.deepcopy(load(run.path).snapshot)  # the file may be temporary
         path = None if self.runs is None else run.path
@@ -249,10 +254,10 @@ def _constructor_parameters() -> dict[str, Any]:
 def _json_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return parameters as JSON values. A NumPy generator is stored as None, because its state has advanced."""
     state = parameters["random_state"]
-    runs = parameters["runs"]
+    paths = {name: parameters[name] for name in ("runs", "warm_start_from")}
     plain = {
         "random_state": int(state) if isinstance(state, int | np.integer) else None,
-        "runs": None if runs is None else str(runs),
+        **{name: None if path is None else str(path) for name, path in paths.items()},
     }
     try:
         return json.loads(json.dumps({**parameters, **plain}, default=_python_number))
