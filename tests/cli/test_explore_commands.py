@@ -270,3 +270,70 @@ def test_walk_and_mix_show_each_seed_with_its_own_class(model, tmp_path):
             assert np.array_equal(rows[34 * row : 34 * row + 32, 34 * column : 34 * column + 32], expected[index])
     grid = interpolation_images(snapshot, seeds, (0.5, 0.5), 2, 1.0, SamplingOptions(), None)
     assert np.array_equal(grid[:, 0].numpy(), expected)
+
+
+@pytest.fixture(scope="module")
+def child(model, tmp_path_factory):
+    """A model that was trained from the other one."""
+    out = tmp_path_factory.mktemp("runs") / "child"
+    settings = {"device": "cpu", "precision": "fp32"}
+    return cardigan.train("mnist", start_from=model, out=out, images=64, overrides=settings).path
+
+
+def test_blend_goes_from_one_model_to_the_other(model, child, tmp_path, capsys):
+    out = tmp_path / "blend.png"
+    words = ["mix", str(model), "--blend", str(child), "--label", "4", "--seeds", "3,7", "--out", str(out)]
+    assert command([*words, "--weights", "0,0.5,1"]) == 0
+    assert "2 seeds, each with 3 blends" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(out))
+    for row, seed in enumerate((3, 7)):
+        for column, path in ((0, model), (2, child)):
+            wanted = cardigan.load(path).sample_seeds([seed], 4)[0, :, :, 0]
+            assert np.array_equal(sheet[34 * row : 34 * row + 32, 34 * column : 34 * column + 32], wanted)
+
+
+def test_blended_model_is_the_mean_of_its_weights(model, child, tmp_path):
+    out = tmp_path / "blend.safetensors"
+    words = ["mix", str(model), "--blend", str(child), "--weights", "0.5", "--out", str(out)]
+    assert command(words) == 0
+    tensors = [cardigan.load(path).snapshot.generator.state_dict() for path in (model, child, out)]
+    for first, second, blended in zip(*(each.values() for each in tensors), strict=True):
+        if first.is_floating_point():
+            assert np.allclose(blended, (first + second) / 2, atol=1e-6)
+    assert command([*words, "--overwrite", "--stages", "1,0,0,0"]) == 0
+    coarse = cardigan.load(out).snapshot.generator.state_dict()
+    names = ("from_latent.weight", "up_convs.2.weight")
+    assert not np.allclose(coarse[names[0]], tensors[0][names[0]])
+    assert np.array_equal(coarse[names[1]], tensors[0][names[1]])
+
+
+def test_film_of_a_blend(model, child, tmp_path):
+    out = tmp_path / "blend.webp"
+    assert (
+        command(["mix", str(model), "--blend", str(child), "--seeds", "3", "--weights", "0,1", "--out", str(out)]) == 0
+    )
+    with Image.open(out) as film:
+        assert film.n_frames >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--weights", "0.5,2"], "--weights is '0.5,2': expected numbers from 0 to 1"),
+        (["--weights", "half"], "--weights is 'half'"),
+        (["--stages", "1,0"], "--stages has 2 numbers: expected 4"),
+        (["--add", "1,2"], "Expected exactly one of"),
+        (["--out", "blend.safetensors"], "expected one number for"),
+    ],
+)
+def test_bad_blends(model, child, tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert command(["mix", str(model), "--blend", str(child), *words]) == 2
+    assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_blend_of_different_shapes(model, tmp_path, capsys):
+    other = tmp_path / "other"
+    cardigan.train("mnist", out=other, images=32, overrides={**SMALL, "generator.width": 8})
+    assert command(["mix", str(model), "--blend", str(other), "--out", str(tmp_path / "blend.png")]) == 2
+    assert "weights differ in shape (dcgan of width 4 for 32x32x1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`cardigan mix MODEL`: latent arithmetic, interpolation between four seeds, or ablation of features."""
+"""`cardigan mix MODEL`: latent arithmetic, interpolation of four seeds, ablated features, or a blend of two models."""
 
 import re
 from dataclasses import dataclass, field
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from cardigan.models.snapshot import Snapshot
 
 SUFFIXES = {".png"}
+FILM_SUFFIXES, MODEL_SUFFIX = {".webp", ".gif", ".mp4"}, ".safetensors"
+"""What a blend of two models may also be written to."""
+FILM_FRAMES, FILM_FPS = 72, 24.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixOptions:
-    """Add and subtract average latents, as the DCGAN paper does; or interpolate four seeds; or ablate features."""
+    """Add and subtract average latents, as the DCGAN paper does; or interpolate four seeds; or ablate features; or
+    blend two models."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """A run directory, a checkpoint folder, a generator.safetensors, or a model on the hub, hf:user/name."""
@@ -39,8 +43,14 @@ class MixOptions:
     """Fraction of the square's side that the grid covers, 0 to 1."""
     ablate_box: Annotated[list[str], tyro.conf.UseAppendAction] = field(default_factory=list)
     """Ablate instead: a seed and a box in its image (left, top, right, bottom), e.g. 3:10,5,20,18. May be repeated."""
+    blend: Path | None = None
+    """Blend instead: a second model, such as one that was trained --from this one. Its weights are mixed in."""
+    weights: str = "0,0.25,0.5,0.75,1"
+    """With --blend: shares of the second model, one column each. A film goes through all; a model file takes one."""
+    stages: str = ""
+    """With --blend: a factor of the share for each stage of the generator, coarsest first, e.g. 1,1,0,0,0."""
     seeds: str = "0-9"
-    """With --ablate-box: the seeds to generate, unchanged in the upper row and ablated in the lower row."""
+    """With --ablate-box or --blend: the seeds to generate."""
     directions: str = ""
     """Principal directions to move along and how far, in standard deviations, e.g. 0:1.5,3:-2."""
     label: str | None = None
@@ -48,7 +58,8 @@ class MixOptions:
     truncation: float = 1.0
     """1 samples as trained, 0 gives the average image."""
     out: Path = Path("mix.png")
-    """NAME.png: one row per group with its average at the end, then the result and its neighborhood; or the grid."""
+    """NAME.png: one row per group with its average at the end, then the result and its neighborhood; or the grid.
+    With --blend also NAME.webp, .gif or .mp4 (a film), or NAME.safetensors (the blended generator)."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --out if it exists."""
 
@@ -56,17 +67,20 @@ class MixOptions:
 def main(argv: list[str]) -> int:
     """Write the mixed images; return the exit code."""
     options = parse(MixOptions, argv, "cardigan mix")
-    check_output_path(options.out, SUFFIXES, options.overwrite)
+    suffixes = SUFFIXES if options.blend is None else SUFFIXES | FILM_SUFFIXES | {MODEL_SUFFIX}
+    check_output_path(options.out, suffixes, options.overwrite)
     add, subtract = (
         [parse_points(group, option) for group in groups]
         for groups, option in ((options.add, "--add"), (options.subtract, "--subtract"))
     )
     corners = None if options.corners is None else parse_points(options.corners, "--corners")
     boxes = list(options.ablate_box)
-    if [bool(add), corners is not None, bool(boxes)].count(True) != 1 or (subtract and not add):
+    if [bool(add), corners is not None, bool(boxes), options.blend is not None].count(True) != 1 or (
+        subtract and not add
+    ):
         raise CardiganError(
             "Expected exactly one of: groups of seeds (--add 1,2,3 --subtract 4,5,6), four --corners, "
-            "or --ablate-box 3:10,5,20,18."
+            "--ablate-box 3:10,5,20,18, or --blend MODEL."
         )
     if corners is not None and len(corners) != 4:
         raise CardiganError(f"--corners has {len(corners)} seeds: expected four, such as 0,1,2,3.")
@@ -84,6 +98,9 @@ def main(argv: list[str]) -> int:
     from cardigan.models.snapshot import read_snapshot
 
     snapshot = read_snapshot(options.model)
+    if options.blend is not None:
+        print(_write_blend(snapshot, read_snapshot(options.blend), options))
+        return 0
     if boxes:
         atomic.write_bytes(options.out, png_bytes(stack_rows(_ablation_rows(snapshot, boxes, options))))
         return 0
@@ -104,6 +121,56 @@ def main(argv: list[str]) -> int:
     atomic.write_bytes(options.out, png_bytes(sheet))
     print(f"{description} in {options.out}")
     return 0
+
+
+def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> str:
+    """Write a sheet, a film or a model of blends, and return the sentence that says so."""
+    import numpy as np
+    import torch
+
+    from cardigan.explore.blend import blend
+    from cardigan.explore.views import labels_for, stack_rows
+    from cardigan.figures.animation import encode_animation
+    from cardigan.figures.grid import make_grid, png_bytes
+    from cardigan.files import atomic
+    from cardigan.latents.interpolation import point_latents
+    from cardigan.latents.sampling import truncate
+    from cardigan.models.sampling import generate_pixels
+    from cardigan.models.snapshot import write_snapshot
+
+    shares, stages = parse_numbers(options.weights, "--weights"), parse_numbers(options.stages, "--stages")
+    if options.out.suffix == MODEL_SUFFIX:
+        if len(shares) != 1:
+            raise CardiganError(f"--weights is {options.weights}: expected one number for {options.out}, as in 0.5.")
+        write_snapshot(options.out, blend(first, second, shares[0], stages))
+        return f"the blend, {shares[0]:g} of {options.blend}, in {options.out}"
+    seeds = parse_seeds(options.seeds, max_count=256)
+
+    def images(share: float) -> "ImageRow":
+        snapshot = blend(first, second, share, stages)
+        z = truncate(point_latents(snapshot.config, seeds), options.truncation)
+        return generate_pixels(snapshot.generator, z, labels_for(snapshot, seeds, options.label or ""))
+
+    if options.out.suffix in FILM_SUFFIXES:
+        steps = torch.linspace(0, len(shares) - 1, FILM_FRAMES).tolist() if len(shares) > 1 else [0.0]
+        path = np.interp(steps, range(len(shares)), shares).tolist()
+        frames = torch.stack([make_grid(images(share)) for share in path])
+        atomic.write_bytes(options.out, encode_animation(frames, FILM_FPS, options.out.suffix[1:]))
+        return f"{len(frames)} frames from {shares[0]:g} to {shares[-1]:g} of {options.blend}, in {options.out}"
+    rows = torch.stack([images(share) for share in shares], dim=1)
+    atomic.write_bytes(options.out, png_bytes(stack_rows(list(rows))))
+    return f"{len(seeds)} seeds, each with {len(shares)} blends, in {options.out}"
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """Return numbers between 0 and 1 from text like 0,0.5,1. Raises CardiganError for anything else."""
+    try:
+        numbers = [float(part) for part in text.split(",") if part]
+        if all(0 <= number <= 1 for number in numbers) and (numbers or not text):
+            return numbers
+    except ValueError:
+        pass
+    raise CardiganError(f"{option} is {text!r}: expected numbers from 0 to 1, as in 0,0.5,1.")
 
 
 def _ablation_rows(snapshot: "Snapshot", boxes: list[str], options: MixOptions) -> "list[ImageRow]":
