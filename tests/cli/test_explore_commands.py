@@ -7,12 +7,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cardigan
 from cardigan.cli.main import run as command
+from cardigan.config import Config
+from cardigan.config_parts import NetworkConfig
+from cardigan.data.source import ImageSpec
+from cardigan.explore.blend import blend, num_stages, stage_of
 from cardigan.explore.views import SamplingOptions, interpolation_images
 from cardigan.latents.sampling import sample_labels
+from cardigan.nets.table import build_generator
 
 SMALL = {
     **{"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
@@ -323,6 +329,8 @@ def test_film_of_a_blend(model, child, tmp_path):
         (["--weights", "half"], "--weights is 'half'"),
         (["--stages", "1,0"], "--stages has 2 numbers: expected 4"),
         (["--add", "1,2"], "Expected exactly one of"),
+        (["--weights", ""], "--weights is ''"),
+        (["--directions", "0:1"], "--directions does not work with --blend"),
         (["--out", "blend.safetensors"], "expected one number for"),
     ],
 )
@@ -336,4 +344,50 @@ def test_blend_of_different_shapes(model, tmp_path, capsys):
     other = tmp_path / "other"
     cardigan.train("mnist", out=other, images=32, overrides={**SMALL, "generator.width": 8})
     assert command(["mix", str(model), "--blend", str(other), "--out", str(tmp_path / "blend.png")]) == 2
-    assert "weights differ in shape (dcgan of width 4 for 32x32x1" in capsys.readouterr().err
+    assert "their generator differ (dcgan of width 4" in capsys.readouterr().err
+    assert command(["mix", str(model), "--corners", "0,1,2,3", "--stages", "1"]) == 2
+    assert "--weights and --stages belong to --blend" in capsys.readouterr().err
+
+
+def test_blend_is_between_a_model_and_an_equal_child(model, tmp_path):
+    """The embeddings of the classes must have the same basis in both."""
+    untouched = tmp_path / "untouched"
+    settings = {"device": "cpu", "precision": "fp32", "generator_optimizer.learning_rate": 1e-12}
+    cardigan.train("mnist", start_from=model, out=untouched, images=16, overrides=settings)
+    first, second = (cardigan.load(path).snapshot for path in (model, untouched))
+    halfway = blend(first, second, 0.5)
+    z, labels = torch.randn(4, 64), torch.arange(4)
+    assert torch.allclose(halfway.generator(z, labels), first.generator(z, labels), atol=1e-2)
+
+
+def test_blend_says_what_it_is(model, child, tmp_path, capsys):
+    out = tmp_path / "blend.safetensors"
+    assert command(["mix", str(model), "--blend", str(child), "--weights", "0.25", "--out", str(out)]) == 0
+    assert cardigan.load(out).config.start_from == "blend of mnist and mnist, 0.25 of the second"
+    cardigan.load(out).save_pretrained(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "These weights are a blend of mnist and mnist, 0.25 of the second." in card and "## Reproduce" not in card
+
+
+@pytest.mark.parametrize(
+    ("network", "stages"),
+    [
+        ("dcgan", {"from_latent.weight": 0, "norms.0.weight": 0, "up_convs.0.weight": 1, "norms.1.weight": 1}),
+        (
+            "resnet",
+            {"from_latent.weight": 0, "up_stages.0.blocks.0.conv1.weight": 1, "norm.weight": 2, "to_image.bias": 2},
+        ),
+        ("r3gan", {"basis": 0, "blocks.0.0.expand.weight": 0, "blocks.2.0.expand.weight": 2, "to_image.bias": 2}),
+        ("light", {"first.0.weight": 0, "stages.1.1.weight": 2, "to_image.bias": 2, "excitations.2.excite.bias": 2}),
+        ("mlp", {"hidden.0.weight": 0}),
+    ],
+)
+def test_stages_of_tensors(network, stages):
+    fields = {"normalization": "batch"} if network in {"dcgan", "resnet", "light"} else {}
+    options = {"skip": 1} if network == "light" else {}
+    config = Config(generator=NetworkConfig(network=network, width=4, options=options, **fields))
+    generator = build_generator(config, ImageSpec(3, 16, 16, 0))
+    names = generator.state_dict()
+    for name, stage in stages.items():
+        assert name in names and stage_of(generator, name) == stage, name
+    assert max(stage_of(generator, name) for name in names) == num_stages(generator) - 1

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 import cardigan
+from cardigan.backbones.efficientnet import is_installed
 from cardigan.cli.main import run as run_command
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.experiment.start_from import class_rows
 from cardigan.files.tensors import read_tensors
 from cardigan.models.run_networks import load_networks
+from cardigan.models.snapshot import write_snapshot
 from cardigan.run.directory import RunDirectory, read_config, read_provenance
 from cardigan.run.journal import read_events
 
@@ -88,7 +90,8 @@ def test_parent_is_remembered(parent, tmp_path, capsys):
     cardigan.load(tmp_path / "child").save_pretrained(tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert f"started from the weights of parent (SHA-256 `{facts['sha256']}`)" in card
-    assert "License of that model: unknown" in card and "- generator: 16 tensors copied" in card
+    assert "The license of that model is unknown" in card and "- generator: 16 tensors copied" in card
+    assert "\nlicense: other\n" in card and f"--from parent@sha256:{facts['sha256']}" in card
 
 
 def test_run_needs_its_parent_no_more_and_resumes_bit_for_bit(parent, tmp_path):
@@ -132,7 +135,7 @@ def test_lone_generator_meets_a_new_discriminator(parent, tmp_path):
         (pictures(3, 16), {"data.height": 16, "data.width": 16}, "size: 32x32 -> 16x16"),
         (pictures(3, 24), {"data.height": 24, "data.width": 40}, "size: 32x32 -> 24x40"),
         (pictures(), {"latent.size": 64}, "generator: "),
-        (pictures(), {"discriminator.width": 8}, "discriminator: begins anew, because its width is another one"),
+        (pictures(), {"discriminator.width": 8}, "begins anew, because these settings differ: discriminator.width"),
         (pictures(), {"n_critic": 2, "objective.loss": "hinge"}, "discriminator: "),
     ],
 )
@@ -173,6 +176,98 @@ def test_classes_are_found_by_name(tmp_path):
     assert "classes: none" in messages(tmp_path / "plain")
     branch = start(tmp_path / "parent", tmp_path / "branch", source=cats)
     assert branch.config.conditional  # the same images, so as before
+
+
+def test_entries_of_tables_can_be_given_alone(parent, tmp_path):
+    settings = {"objective.penalties.r1": 5.0}
+    config = start(parent, tmp_path / "child", overrides=settings).config
+    assert config.objective.penalties == {"r1": 5.0, "r2": 1.0}
+
+
+def test_another_discriminator_brings_its_own_settings(parent, tmp_path):
+    settings = {"discriminator.network": "mlp", "discriminator.width": 8}
+    config = start(parent, tmp_path / "child", overrides=settings).config
+    assert config.generator.width == 4 and config.discriminator.network == "mlp"
+    assert "begins anew, because these settings differ: discriminator.network, discriminator.width" in messages(
+        tmp_path / "child"
+    )
+
+
+def test_packs_of_another_shape_begin_anew(tmp_path):
+    settings = {**SMALL, "data.height": 16, "data.width": 16, "pac": 2}
+    cardigan.train(pictures(), recipe="images-dcgan", images=16, out=tmp_path / "parent", overrides=settings)
+    start(tmp_path / "parent", tmp_path / "child", source=pictures(1))
+    assert "discriminator: begins anew, because it reads packs of images of another shape" in messages(
+        tmp_path / "child"
+    )
+    start(tmp_path / "parent", tmp_path / "same")
+    assert "discriminator: 8 tensors copied" in messages(tmp_path / "same")
+
+
+def test_parent_with_one_hot_classes_starts_a_run_without_classes(tmp_path):
+    one_hot = {f"{network}.conditioning": "one-hot" for network in ("generator", "discriminator")}
+    settings = {**SMALL, **one_hot, "data.height": 16, "data.width": 16}
+    cardigan.train("mnist", images=16, out=tmp_path / "parent", overrides=settings)
+    start(tmp_path / "parent", tmp_path / "child", source=pictures(1))
+    config = read_config(RunDirectory(tmp_path / "child"))
+    assert not config.conditional and "classes: none; what each of the parent's 10 adds is left out" in messages(
+        tmp_path / "child"
+    )
+
+
+def test_run_ended_before_its_first_checkpoint_starts_again_from_its_parent(parent, tmp_path):
+    start(parent, tmp_path / "whole")
+    start(parent, tmp_path / "ended")
+    shutil.rmtree(tmp_path / "ended" / "checkpoints")
+    with pytest.raises(CardiganError, match=r"was ended before its first checkpoint.*resume it with --from"):
+        cardigan.train(pictures(seed=1), images=16, out=tmp_path / "ended", resume=True)
+    start(parent, tmp_path / "ended", resume=True)
+    for name, value in first_state(tmp_path / "whole").items():
+        assert torch.equal(first_state(tmp_path / "ended")[name], value), name
+
+
+def test_config_of_a_started_run_resumes_it_and_keeps_its_origin(parent, tmp_path):
+    config = start(parent, tmp_path / "child").config
+    again = cardigan.override(config, {"images": 32})
+    cardigan.train(pictures(seed=1), config=again, out=tmp_path / "child", resume=True)
+    provenance = read_provenance(RunDirectory(tmp_path / "child"))
+    assert provenance["parent"]["model"] == "parent"
+
+
+def test_best_checkpoint_of_a_run_is_taken(parent, tmp_path):
+    """A run that was stopped for its score ends with the generator of its best checkpoint."""
+    copy = shutil.copytree(parent, tmp_path / "copy")
+    best = cardigan.load(copy / "checkpoints" / "00000032")
+    write_snapshot(copy / "generator.safetensors", best.snapshot)
+    start(copy, tmp_path / "child")
+    state, trained = first_state(tmp_path / "child"), load_networks(copy / "checkpoints" / "00000032").discriminator
+    assert "started from copy (32 images seen" in messages(tmp_path / "child")
+    for name, value in trained.state_dict().items():
+        assert torch.equal(state[f"discriminator.{name}"], value), name
+
+
+def test_weights_that_are_not_finite_are_refused(parent, tmp_path):
+    snapshot = cardigan.load(parent).snapshot
+    next(iter(snapshot.generator.state_dict().values())).fill_(float("nan"))
+    write_snapshot(tmp_path / "broken.safetensors", snapshot)
+    with pytest.raises(CardiganError, match="weights that are not finite"):
+        start(tmp_path / "broken.safetensors", tmp_path / "child")
+
+
+@pytest.mark.skipif(not is_installed("efficientnet-lite0"), reason="needs the extra features")
+def test_heads_keep_their_projections_at_another_size(tmp_path):
+    settings = {**SMALL, "discriminator.options.head_width": 8, "data.height": 32, "data.width": 32}
+    cardigan.train(pictures(), recipe="images", images=16, out=tmp_path / "parent", overrides=settings)
+    larger = {"data.height": 64, "data.width": 64}
+    start(tmp_path / "parent", tmp_path / "larger", source=pictures(4, 64), overrides=larger)
+    mixers = [
+        load_networks(tmp_path / name).discriminator.projection.network.channel_mixers for name in ("parent", "larger")
+    ]
+    for old, new in zip(*mixers, strict=True):
+        directions = [mixer.weight / mixer.weight.norm() for mixer in (old, new)]
+        assert torch.allclose(directions[0], directions[1], atol=1e-6)
+    start(tmp_path / "parent", tmp_path / "other", overrides={"seed": 9})
+    assert "begins anew, because its frozen projections belong to --seed 0" in messages(tmp_path / "other")
 
 
 def test_class_rows():

@@ -179,3 +179,29 @@ def test_any_other_size_of_a_discriminator(network, side):
     trained, new = discriminator(network, seed=1), discriminator(network, (3, side, side, 0), seed=2)
     result = transfer_weights(new, trained, (3, 3))
     assert new(torch.randn(2, 3, side, side)).isfinite().all() and (result.copied or result.adapted)
+
+
+def test_equal_classes_are_copied_bit_for_bit():
+    """Also their embeddings, in the same basis: blends of a model and its child are then between them."""
+    trained, new = (generator(spec=(3, 16, 16, 3), seed=seed) for seed in (1, 2))
+    result = transfer_weights(new, trained, (3, 3), [0, 1, 2])
+    assert torch.equal(new.latent.embedding.weight, trained.latent.embedding.weight)
+    z = torch.randn(3, 8)
+    assert torch.equal(new(z, torch.arange(3)), trained(z, torch.arange(3))) and result.new == [
+        "latent.embedding.weight"
+    ]
+
+
+def test_planes_of_a_discriminators_classes_are_put_in_order():
+    trained, new = (discriminator("dcgan", (3, 16, 16, 2), seed=seed, conditioning="one-hot") for seed in (1, 2))
+    transfer_weights(new, trained, (3, 3), [1, 0])
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.allclose(new(images, torch.tensor([0, 1])), trained(images, torch.tensor([1, 0])), atol=1e-4)
+    trained, new = (discriminator("mlp", (3, 16, 16, 2), seed=seed, conditioning="one-hot") for seed in (1, 2))
+    assert "hidden.0.pieces.weight" in transfer_weights(new, trained, (3, 3), [1, 0]).new
+    assert "hidden.0.pieces.weight" in transfer_weights(new, trained, (3, 3), [0, 1]).copied
+
+
+def test_added_stages_need_a_learned_scale():
+    trained, new = (generator(spec=(3, side, side, 0), normalization="batch-no-scale") for side in (16, 32))
+    assert not new.pass_through(trained, torch.randn(4, 8), None)

@@ -84,6 +84,8 @@ def main(argv: list[str]) -> int:
         )
     if corners is not None and len(corners) != 4:
         raise CardiganError(f"--corners has {len(corners)} seeds: expected four, such as 0,1,2,3.")
+    if options.blend is None and (options.stages or options.weights != MixOptions.weights):
+        raise CardiganError("--weights and --stages belong to --blend MODEL: give it, or leave them out.")
     position, amounts = parse_position(options.position), parse_direction_amounts(options.directions)
 
     from cardigan.explore.views import (
@@ -138,7 +140,10 @@ def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> 
     from cardigan.models.sampling import generate_pixels
     from cardigan.models.snapshot import write_snapshot
 
-    shares, stages = parse_numbers(options.weights, "--weights"), parse_numbers(options.stages, "--stages")
+    if options.directions:
+        raise CardiganError("--directions does not work with --blend: leave it out.")
+    shares = parse_numbers(options.weights, "--weights")
+    stages = parse_numbers(options.stages, "--stages") if options.stages else []
     if options.out.suffix == MODEL_SUFFIX:
         if len(shares) != 1:
             raise CardiganError(f"--weights is {options.weights}: expected one number for {options.out}, as in 0.5.")
@@ -166,7 +171,7 @@ def parse_numbers(text: str, option: str) -> list[float]:
     """Return numbers between 0 and 1 from text like 0,0.5,1. Raises CardiganError for anything else."""
     try:
         numbers = [float(part) for part in text.split(",") if part]
-        if all(0 <= number <= 1 for number in numbers) and (numbers or not text):
+        if all(0 <= number <= 1 for number in numbers) and numbers:
             return numbers
     except ValueError:
         pass

@@ -73,7 +73,8 @@ def main(argv: list[str], started_at: float) -> int:
     if flag_value("--data.source", argv):
         raise CardiganError("--data.source is the SOURCE argument: leave the option out.")
     if options.devices != 1:
-        return _train_distributed(argv, options.devices, options.settings.batch_size)
+        batch_size = None if options.from_ else options.settings.batch_size  # that of the model is not known here
+        return _train_distributed(argv, options.devices, batch_size)
     quiet = options.quiet or os.environ.get("RANK", "0") != "0"
 
     from cardigan import api
@@ -183,13 +184,13 @@ def _parse_size(size: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def _train_distributed(argv: list[str], num_processes: int, batch_size: int) -> int:
+def _train_distributed(argv: list[str], num_processes: int, batch_size: int | None) -> int:
     """Train in `num_processes` processes with these arguments except --devices; return the exit code."""
     if not 1 <= num_processes <= MAX_DEVICES:
         raise CardiganError(
             f"--devices is {num_processes}: expected 1..{MAX_DEVICES}; for several machines see docs/guides/scale.md."
         )
-    if batch_size % num_processes:
+    if batch_size is not None and batch_size % num_processes:
         raise CardiganError(
             f"batch_size is {batch_size} over {num_processes} processes: expected a multiple of {num_processes}."
         )

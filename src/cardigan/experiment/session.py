@@ -28,6 +28,7 @@ from cardigan.experiment.start_from import (
     check_same_parent,
     parent_facts,
     read_parent,
+    read_parent_again,
     start_networks,
     start_settings,
 )
@@ -38,7 +39,7 @@ from cardigan.nets.interface import Discriminator, Generator
 from cardigan.overrides import from_dict, override, to_dict
 from cardigan.plugins import missing_plugins_message
 from cardigan.recipes import AUTOMATIC_RECIPES, config_for
-from cardigan.run.checkpoint import load_latest_checkpoint
+from cardigan.run.checkpoint import list_checkpoints, load_latest_checkpoint
 from cardigan.run.directory import (
     RunDirectory,
     check_unused,
@@ -114,7 +115,8 @@ def run_training(
     explicit_settings = {**({} if seed is None else {"seed": seed}), **overrides}
     if explicit_settings.get("data.labels"):
         explicit_settings["data.labels"] = absolute_labels(explicit_settings["data.labels"])
-    model = str(start_from or explicit_settings.pop("start_from", settings.start_from) or "")
+    configured = explicit_settings.pop("start_from", settings.start_from)
+    model = str(start_from or configured or "")
     settings = override(replace(settings, start_from=""), explicit_settings)
     resume = resume or _is_restart_of(settings, None if out is None else Path(out))
     with _run_directory(settings, None if out is None else Path(out), resume) as run:
@@ -124,13 +126,11 @@ def run_training(
             _check_plugins(run)
         reasons: list[str] = []
         measured: float | None = None
-        parent: Parent | None = None
-        inherited: set[str] = set()
         previous = read_config(run) if resume and run.config.exists() else None
-        if model and previous is not None:
-            check_same_parent(model, previous.start_from, run.path)
-        elif model:
-            parent = read_parent(model, accept_license)
+        parent, inherited = _read_parent(run, previous, model, accept_license), set[str]()
+        if previous is not None:
+            settings = replace(settings, start_from=previous.start_from)
+        elif parent is not None:
             is_fixed = recipe is not None or config is not None
             same_source = reader is None and parent.snapshot.config.data.source == name
             settings, inherited = start_settings(settings, parent, explicit_settings, is_fixed, same_source)
@@ -162,6 +162,17 @@ def run_training(
         return _train_with_smaller_microbatches(
             run, settings, resume, clock, on_event, reader, reasons, measured, parent
         )
+
+
+def _read_parent(run: RunDirectory, previous: Config | None, model: str, accept_license: bool) -> Parent | None:
+    """Return the model to start from, if there is one. A run that has a checkpoint no longer needs it."""
+    if previous is None:
+        return read_parent(model, accept_license) if model else None
+    if model:
+        check_same_parent(model, previous.start_from, run.path)
+    if previous.start_from and not list_checkpoints(run.checkpoints):
+        return read_parent_again(model, previous.start_from, run.path)
+    return None
 
 
 def _check_plugins(run: RunDirectory) -> None:
@@ -343,9 +354,11 @@ def _train_once(
         build.check_all_labeled(config, datasets)
         batches, prefetcher = build.build_batches(config, datasets, devices)
         run = RunDirectory(Path(process_group.broadcast(str(run.path))))
-        made_by = {**provenance(sys.argv, devices.device, devices.arithmetic), **_machine_facts()}
-        if parent is not None:
-            made_by["parent"] = parent_facts(parent, started)
+        made_by = {
+            **provenance(sys.argv, devices.device, devices.arithmetic),
+            **_machine_facts(),
+            **_origin(run, resume, parent, started),
+        }
         changes = _machine_changes(run, devices) if resume and process_group.is_main else []
         lock = process_group.on_main_process(
             lambda: lock_for_training(run, config, made_by, resume, datasets.source_fingerprint)
@@ -414,6 +427,14 @@ def _machine_changes(run: RunDirectory, devices: Devices) -> list[str]:
             "here on: the images are the same in the same order, but sums are rounded differently"
         )
     return messages
+
+
+def _origin(run: RunDirectory, resume: bool, parent: Parent | None, started: list[str]) -> dict[str, Any]:
+    """Return what a run remembers of the model it starts from, or started from."""
+    if parent is not None:
+        return {"parent": parent_facts(parent, started)}
+    before = read_provenance(run) if resume and run.config.exists() else {}
+    return {name: value for name, value in before.items() if name == "parent"}
 
 
 def _machine_facts() -> dict[str, Any]:

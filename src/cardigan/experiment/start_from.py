@@ -16,25 +16,33 @@ from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.files.sha256 import file_sha256
-from cardigan.models.hub import CARD_FILE, is_hub_address
+from cardigan.latents.sampling import find_latent
+from cardigan.models.hub import CARD_FILE, WEIGHTS_FILE, download_card, is_hub_address, parse_hub_address
 from cardigan.models.run_networks import load_networks
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
 from cardigan.nets.frozen import Frozen
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.light import LightGenerator
+from cardigan.nets.table import with_all_options
 from cardigan.nets.transfer import Transfer, transfer_weights
 from cardigan.overrides import flatten, override
 from cardigan.rng import stream
+from cardigan.run.directory import RunDirectory, read_provenance
 
 HASHED = re.compile(r"(?P<model>.+)@sha256:(?P<sha256>[0-9a-f]{64})")
 """A model and the SHA-256 that it must have: how a run remembers what it was started from."""
 SHAPE_SETTINGS = ("network", "width", "depth", "normalization", "spectral_norm", "conditioning", "options")
 """Settings of a network on which its weights depend."""
+TABLES = ("objective.penalties", "generator.options", "discriminator.options")
+"""Settings that are tables: one of their entries may be given alone."""
+INHERITED_BY_GENERATOR = ("generator.", "latent.", "data.height", "data.width")
+BRANCH = ("conditional", "data.", "augment.")
 INHERITED = (
     *("generator.", "discriminator.", "latent.", "objective.", "generator_optimizer.", "discriminator_optimizer."),
     *("ema.", "batch_size", "n_critic", "pac", "data.height", "data.width"),
 )
-"""Settings, or groups of them, that a run has from the model it starts from unless they are given."""
+"""Settings, or groups of them, that a run has from the model it starts from unless they are given: with its
+discriminator, with its generator alone, and if it is trained on the same images again."""
 NUM_LATENTS = 256
 """Latents that show how large the maps are that an added stage enlarges."""
 NO_DERIVATIVES = re.compile(r"-nd\b|no-?deriv", re.IGNORECASE)
@@ -49,7 +57,8 @@ class Parent:
     sha256: str
     snapshot: Snapshot
     discriminator: Discriminator | None
-    """None for a lone generator."""
+    reason: str = ""
+    """Why there is no discriminator."""
     license: str = ""
     """As its card names it."""
 
@@ -68,35 +77,56 @@ def read_parent(model: str, accept_license: bool = False) -> Parent:
     path = Path(named["model"] if named else model)
     try:
         file = weights_file(path)
-        snapshot = read_snapshot(path, named["sha256"] if named else None)
+        sha256 = named["sha256"] if named else file_sha256(file)
+        snapshot = read_snapshot(path, sha256)  # the very file, although a training may go on
+    except OSError as error:
+        raise CardiganError(f"--from: {path} cannot be read: {error.strerror}.") from error
     except CardiganError as error:
         raise CardiganError(f"--from: {error}") from error
-    discriminator = None
-    if not snapshot.foreign:
-        try:
-            networks = load_networks(path)
-            snapshot, discriminator = networks.snapshot, networks.discriminator
-        except CardiganError:
-            pass  # a lone generator
-    license_name = _license(file.parent)
+    if not all(value.isfinite().all() for value in snapshot.generator.state_dict().values()):
+        raise CardiganError(f"--from: {file} has weights that are not finite: use an earlier checkpoint.")
+    discriminator, reason = _read_discriminator(path, snapshot)
+    license_name = _license(path, file.parent)
     if NO_DERIVATIVES.search(license_name) and not accept_license:
         raise CardiganError(
             f"--from: the license of {path}, {license_name}, forbids derivatives, which a generator trained from it "
             "is: choose another model, or --accept-license if you have permission."
         )
     name = str(path) if is_hub_address(path) else path.name or path.absolute().name
-    return Parent(name, file_sha256(file), snapshot, discriminator, license_name)
+    return Parent(name, sha256, snapshot, discriminator, reason, license_name)
 
 
-def _license(folder: Path) -> str:
-    """Return the license in the front matter of the card in a model folder, or nothing."""
+def _read_discriminator(path: Path, snapshot: Snapshot) -> tuple[Discriminator | None, str]:
+    """Return the discriminator that was trained with this generator, or None and why there is none."""
+    is_model_folder = is_hub_address(path) or (path / WEIGHTS_FILE).exists()
+    is_checkpoint_file = path.name == "state.safetensors"
+    if snapshot.foreign or is_model_folder or not (path.is_dir() or is_checkpoint_file):
+        return None, f"{path.name} holds only a generator"
+    # A run's generator may be that of its best checkpoint.
+    checkpoint = RunDirectory(path).checkpoints / f"{snapshot.images_seen:08d}"
     try:
-        with (folder / CARD_FILE).open(encoding="utf-8") as file:
+        return load_networks(checkpoint if checkpoint.exists() else path).discriminator, ""
+    except CardiganError as error:
+        return None, f"it cannot be read ({str(error).rstrip('.')})"
+
+
+def _license(path: Path, folder: Path) -> str:
+    """Return the license in the front matter of the model's card, or that of a run's own parent, or nothing."""
+    try:
+        card = download_card(parse_hub_address(path)) if is_hub_address(path) else folder / CARD_FILE
+        with card.open(encoding="utf-8") as file:
             head = file.read(10_000)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, CardiganError):
+        head = ""
+    front_matter = re.match(r"---\n(.*?)\n---", head, re.DOTALL)
+    found = re.search(r"^license:[ ]*([^\n]+)", front_matter[1], re.MULTILINE) if front_matter else None
+    if found:
+        return found[1].strip()
+    try:
+        parent = read_provenance(RunDirectory(path)).get("parent")
+    except CardiganError:
         return ""
-    found = re.match(r"---\n(?:.*\n)*?license:[ ]*([^\n]+)\n", head)
-    return found[1].strip() if found else ""
+    return str(parent.get("license", "")) if isinstance(parent, dict) else ""
 
 
 def check_same_parent(model: str, reference: str, run: Path) -> None:
@@ -120,6 +150,18 @@ def check_same_parent(model: str, reference: str, run: Path) -> None:
         )
 
 
+def read_parent_again(model: str, reference: str, run: Path) -> Parent:
+    """Return the parent of a run that was ended before its first checkpoint."""
+    known = HASHED.fullmatch(reference)
+    if not model or known is None:
+        raise CardiganError(
+            f"{run} was ended before its first checkpoint, so it still needs the model it starts from, {reference}: "
+            "resume it with --from."
+        )
+    named = HASHED.fullmatch(model)
+    return read_parent(f"{named['model'] if named else model}@sha256:{known['sha256']}", accept_license=True)
+
+
 def parent_facts(parent: Parent, messages: list[str]) -> dict[str, Any]:
     """Return what a run remembers of the model it started from."""
     old = parent.snapshot
@@ -138,35 +180,50 @@ def start_settings(
 ) -> tuple[Config, set[str]]:
     """Return the settings of a run that starts from `parent`, and the names of those that come from it.
 
-    With a recipe given, only the generator's and the latent's settings come from the parent. With the same source, a
-    run is a branch of the parent, and what concerns the images comes from it too. Raises CardiganError for a given
-    setting that the parent's generator cannot follow.
+    With a recipe given, or another discriminator, or without the parent's one, only the generator's and the latent's
+    settings come from the parent. With the same source, a run is a branch of the parent, and what concerns the images
+    comes from it too. Raises CardiganError for a given setting that the parent's generator cannot follow.
     """
-    known = flatten(parent.snapshot.config)
-    groups = ("generator.", "latent.") if recipe_given or parent.snapshot.foreign else INHERITED
-    if not recipe_given and not parent.snapshot.foreign:
-        config = replace(config, recipe=parent.snapshot.config.recipe)
-    for name in (f"generator.{field}" for field in SHAPE_SETTINGS):
-        if name in explicit_settings and explicit_settings[name] != known[name]:
+    old, given = parent.snapshot.config, explicit_settings
+    known = flatten(old)
+    keeps_game = not (
+        recipe_given
+        or parent.discriminator is None
+        or given.get("discriminator.network", old.discriminator.network) != old.discriminator.network
+    )
+    is_branch = same_source and keeps_game
+    is_conditional = given.get("conditional", old.conditional if is_branch else config.conditional)
+    _check_generator_settings(given, parent, is_conditional)
+    groups = (INHERITED if keeps_game else INHERITED_BY_GENERATOR) + (BRANCH if is_branch else ())
+    names = {name for name in known if name.startswith(groups) and name not in given}
+    if {"data.height", "data.width"} & given.keys():
+        names -= {"data.height", "data.width"}
+    if not is_conditional:
+        names -= {"generator.conditioning", "discriminator.conditioning"}
+    values = {name: known[name] for name in names if name != "data.source"}
+    if keeps_game:
+        config = replace(config, recipe=old.recipe)
+        if parent.discriminator is not None and _has_frozen(parent.discriminator) and "seed" not in given:
+            values["seed"] = old.seed  # its frozen projections are a function of it
+    config = override(config, values)
+    config = override(config, {name: value for name, value in given.items() if name.startswith(TABLES)})
+    entries = {f"{table}.{entry}" for table in TABLES if table in values for entry in values[table]}
+    return replace(config, start_from=parent.reference), {*values, *entries}
+
+
+def _check_generator_settings(given: Mapping[str, Any], parent: Parent, is_conditional: bool) -> None:
+    """Raise CardiganError for a given setting that the weights of the parent's generator cannot follow."""
+    generator = with_all_options(parent.snapshot.config.generator, "generator")
+    known = {f"generator.{name}": getattr(generator, name) for name in SHAPE_SETTINGS if name != "options"}
+    known |= {f"generator.options.{name}": value for name, value in generator.options.items()}
+    if not is_conditional:
+        del known["generator.conditioning"]
+    for name, value in known.items():
+        if name in given and given[name] != value:
             raise CardiganError(
-                f"{name} is {explicit_settings[name]!r}, but that of {parent.model}, from which training starts, is "
-                f"{known[name]!r}, and its weights fit no other: leave the setting out, or train without --from."
+                f"{name} is {given[name]!r}, but that of {parent.model}, from which training starts, is {value!r}, and "
+                "its weights fit no other: leave the setting out, or train without --from."
             )
-    values = {name: value for name, value in known.items() if name.startswith(groups) and name not in explicit_settings}
-    before = flatten(config)
-    values = {name: value for name, value in values.items() if name in before}
-    if "data.height" in values and {"data.height", "data.width"} & set(explicit_settings):
-        del values["data.height"], values["data.width"]
-    if same_source and not recipe_given and not parent.snapshot.foreign:
-        values |= {
-            name: value
-            for name, value in known.items()
-            if name.startswith(("conditional", "data.", "augment.")) and name not in explicit_settings
-        }
-    if parent.discriminator is not None and _has_frozen(parent.discriminator) and "seed" not in explicit_settings:
-        values["seed"] = parent.snapshot.config.seed  # its frozen projections are a function of it
-    values.pop("data.source", None)
-    return replace(override(config, values), start_from=parent.reference), set(values)
 
 
 def start_networks(
@@ -179,6 +236,7 @@ def start_networks(
         f"started from {parent.model} ({old.images_seen:,} images seen, SHA-256 {parent.sha256[:12]})"
         if not old.foreign
         else f"started from {parent.model}, which another program trained (SHA-256 {parent.sha256[:12]})",
+        f"license of {parent.model}: {parent.license or 'unknown; find it out before you share the result'}",
         *_shape_lines(spec, old.spec, rows),
     ]
     channels = (old.spec.channels, spec.channels)
@@ -195,10 +253,13 @@ def _start_discriminator(
 ) -> str:
     trained, old = parent.discriminator, parent.snapshot.config
     if trained is None:
-        return f"discriminator: begins anew, because {parent.model} holds only a generator"
-    changed = _changed(config.discriminator, old.discriminator) or ("pac" if config.pac != old.pac else "")
+        return f"discriminator: begins anew, because {parent.reason}"
+    changed = [f"discriminator.{name}" for name in _changed(config.discriminator, old.discriminator)]
+    changed += ["pac"] if config.pac != old.pac else []
     if changed:
-        return f"discriminator: begins anew, because its {changed} is another one"
+        return f"discriminator: begins anew, because these settings differ: {', '.join(changed)}"
+    if config.pac > 1 and (channels[0] != channels[1] or config.data.height != old.data.height):
+        return "discriminator: begins anew, because it reads packs of images of another shape"
     if _has_frozen(trained) and config.seed != old.seed:
         return f"discriminator: begins anew, because its frozen projections belong to --seed {old.seed}"
     result = transfer_weights(discriminator, trained, channels, rows)
@@ -210,11 +271,12 @@ def _pass_through(config: Config, spec: ImageSpec, old: Snapshot, generator: Lig
     trained = old.generator
     assert isinstance(trained, LightGenerator)
     added = len(generator.stages) - len(trained.stages)
-    if added <= 0:
-        return []
-    z = torch.randn(NUM_LATENTS, old.config.latent.size, generator=stream(config.seed, "start", 0))
+    z = find_latent(old.config.latent.distribution)(
+        (NUM_LATENTS, old.config.latent.size), stream(config.seed, "start", 0)
+    )
     labels = torch.arange(NUM_LATENTS) % old.spec.num_classes if old.spec.num_classes else None
-    generator.pass_through(trained, z, labels)
+    if added <= 0 or not generator.pass_through(trained, z, labels):
+        return []
     stages = "1 stage added, which at first enlarges" if added == 1 else f"{added} stages added, which at first enlarge"
     return [f"generator: {stages} its images"]
 
@@ -246,7 +308,7 @@ def _shape_lines(spec: ImageSpec, old: ImageSpec, rows: list[int | None]) -> lis
     elif spec.num_classes:
         lines.append(f"classes: {spec.num_classes} new ones; all begin as the parent, which has none")
     elif old.num_classes:
-        lines.append(f"classes: none; what the parent's {old.num_classes} have in common is kept")
+        lines.append(f"classes: none; what each of the parent's {old.num_classes} adds is left out")
     return lines
 
 
@@ -259,9 +321,9 @@ def _summary(result: Transfer) -> str:
     return ", ".join(parts)
 
 
-def _changed(config: NetworkConfig, old: NetworkConfig) -> str:
-    """Return the first setting in which two networks differ, or nothing."""
-    return next((name for name in SHAPE_SETTINGS if getattr(config, name) != getattr(old, name)), "")
+def _changed(config: NetworkConfig, old: NetworkConfig) -> list[str]:
+    """Return the settings in which two networks differ."""
+    return [name for name in SHAPE_SETTINGS if getattr(config, name) != getattr(old, name)]
 
 
 def _has_frozen(network: Discriminator) -> bool:

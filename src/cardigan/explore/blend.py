@@ -10,29 +10,33 @@ from dataclasses import replace
 
 import torch
 
+from cardigan.config_parts import NetworkConfig
 from cardigan.errors import CardiganError
-from cardigan.models.snapshot import Snapshot
+from cardigan.exports.anonymize import anonymized
+from cardigan.models.snapshot import BLEND, Snapshot
 from cardigan.nets.interface import Generator
+from cardigan.nets.table import with_all_options
+from cardigan.nets.transfer import converge_singular_vectors
 
 
 def num_stages(generator: Generator) -> int:
     """Return the number of stages that can be blended apart: one for each map size, or 1 where none are declared."""
-    lists = [len(getattr(generator, name)) for name in generator.stage_lists]
-    return max(lists, default=0) + 1
+    lists = (first + len(getattr(generator, name)) for name, first in generator.stage_lists.items())
+    return max(lists, default=1)
 
 
 def stage_of(generator: Generator, name: str) -> int:
-    """Return the stage of a tensor. What reads the latent belongs to the first one, what draws the image to the last.
+    """Return the stage of a tensor. What reads the latent belongs to stage 0, what draws the image to the last one.
 
-    In a list, what enlarges to a size belongs to the stage of that size.
+    What enlarges to a size belongs to the stage of that size.
     """
     attribute, _, rest = name.partition(".")
-    index = rest.partition(".")[0]
-    last = num_stages(generator) - 1
-    if attribute in generator.stage_lists and index.isdigit():
-        return last - len(getattr(generator, attribute)) + 1 + int(index)
-    is_image = any(name.startswith(f"{layer}.") for layer in generator.image_layers)
-    return min(int(index), last) if index.isdigit() and not is_image else last if is_image else 0
+    index, last = rest.partition(".")[0], num_stages(generator) - 1
+    if attribute in generator.stage_lists:
+        first = generator.stage_lists[attribute]
+        return first + int(index)
+    is_last = attribute == "norm" or any(name.startswith(f"{layer}.") for layer in generator.image_layers)
+    return last if is_last else 0
 
 
 def blend(first: Snapshot, second: Snapshot, weight: float, stages: Sequence[float] = ()) -> Snapshot:
@@ -55,24 +59,35 @@ def blend(first: Snapshot, second: Snapshot, weight: float, stages: Sequence[flo
             if value.is_floating_point():
                 share = weight * factors[stage_of(generator, name)]
                 value.copy_(torch.lerp(tensors[name].float(), value.float(), share))
-    return replace(second, generator=generator)
+        converge_singular_vectors(generator)
+    generator.eval().requires_grad_(False)
+    share = f"{weight:g} of the second" + (f" by stages {', '.join(f'{each:g}' for each in stages)}" if stages else "")
+    names = [snapshot.config.data.source for snapshot in (anonymized(first), anonymized(second))]
+    description = f"{BLEND}{' and '.join(name or 'unknown images' for name in names)}, {share}"
+    return anonymized(replace(second, generator=generator, config=replace(second.config, start_from=description)))
 
 
 def check_alike(first: Snapshot, second: Snapshot) -> None:
-    """Raise CardiganError unless the weights of both generators have the same names and shapes."""
-    shapes = [
-        {name: tuple(value.shape) for name, value in snapshot.generator.state_dict().items()}
+    """Raise CardiganError unless both generators have the same networks, latents, classes and shapes."""
+    facts = [
+        {
+            "generator": with_all_options(snapshot.config.generator, "generator"),
+            "latents": snapshot.config.latent,
+            "classes": (snapshot.spec.num_classes, snapshot.spec.class_names),
+            "image size and channels": (snapshot.spec.height, snapshot.spec.width, snapshot.spec.channels),
+        }
         for snapshot in (first, second)
     ]
-    different = [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]
-    if different:
-        sizes = " and ".join(
-            f"{snapshot.config.generator.network} of width {snapshot.config.generator.width} for "
-            f"{snapshot.spec.height}x{snapshot.spec.width}x{snapshot.spec.channels} with "
-            f"{snapshot.spec.num_classes} classes"
-            for snapshot in (first, second)
-        )
-        raise CardiganError(
-            f"The two generators cannot be blended, since their weights differ in shape ({sizes}): give a model and "
-            "one that was trained from it with the same shape (cardigan train --from)."
-        )
+    for name, value in facts[0].items():
+        if value != facts[1][name]:
+            raise CardiganError(
+                f"The two generators cannot be blended, because their {name} differ ({_short(value)} and "
+                f"{_short(facts[1][name])}): give a model and one that was trained from it with the same shape "
+                "(cardigan train --from)."
+            )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, NetworkConfig):
+        return f"{value.network} of width {value.width}, depth {value.depth}, normalization {value.normalization}"
+    return f"{value}"

@@ -15,7 +15,7 @@ from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.exports.anonymize import public_source
 from cardigan.exports.quantization_report import QuantizationReport, quantization_lines
 from cardigan.exports.training_record import TrainingRecord, training_command, training_record
-from cardigan.models.snapshot import Snapshot
+from cardigan.models.snapshot import BLEND, Snapshot
 
 UNKNOWN_DATA = "unknown images"
 """Data name of a generator that another program trained."""
@@ -55,7 +55,7 @@ def model_card(
         "License of the data": [_license(source, data_license)[1]],
         "Use": _use(snapshot, files or {}),
         "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _reproducibility_note(record)]
-        if is_ours
+        if is_ours and not config.start_from.startswith(BLEND)
         else [],
         "Hashes": _hashes(snapshot, files or {}),
     }
@@ -104,7 +104,7 @@ def _front_matter(snapshot: Snapshot, source: str, data_license: str) -> list[st
     tags = ["gan", "image-generation", kind, snapshot.config.generator.network]
     name = source.removeprefix("hf:").split(":")[0]
     datasets = ["datasets:", f"- {_yaml_quoted(name)}"] if source in LICENSES or source.startswith("hf:") else []
-    license_id = _license(source, data_license)[0]
+    license_id = "other" if snapshot.config.start_from else _license(source, data_license)[0]
     return ["---", "library_name: cardigan", f"license: {license_id}", "pipeline_tag: unconditional-image-generation",
             "tags:", *(f"- {tag}" for tag in tags), *datasets, "---"]  # fmt: skip
 
@@ -113,14 +113,21 @@ def _parent(config: Config, record: TrainingRecord) -> list[str]:
     """Return the model that training started from, its license and what was adapted, or nothing."""
     if not config.start_from:
         return []
+    if config.start_from.startswith(BLEND):
+        return [f"These weights are a {plain_text(config.start_from)}. The licenses of both models may apply to it."]
     model, _, sha256 = config.start_from.rpartition("@sha256:")
     facts = (record.environment or {}).get("parent")
     facts = facts if isinstance(facts, dict) else {}
-    license_text = plain_text(str(facts.get("license") or "unknown"))
+    license_name = facts.get("license")
+    license_text = (
+        f"The license of that model, {plain_text(str(license_name))}, may apply to this one too."
+        if license_name
+        else "The license of that model is unknown: find it out before you share this one."
+    )
     adapted = [plain_text(str(line)) for line in facts.get("adapted", [])]
     return [
         f"Training started from the weights of {plain_text(model)} (SHA-256 `{sha256}`), not from random ones. "
-        f"License of that model: {license_text}. It holds for this one too, as far as it reaches.",
+        f"{license_text}",
         *(f"- {line}" for line in adapted),
     ]
 

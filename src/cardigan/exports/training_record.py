@@ -133,6 +133,8 @@ def training_command(config: Config, images_seen: int) -> str:
 
 
 def _command_option(name: str, value: object) -> list[str]:
+    if name == "start_from":
+        return ["--from", str(value)]
     section, _, leaf = name.replace("_", "-").rpartition(".")
     prefix = f"--{section}." if section else "--"
     return [f"{prefix}{'' if value else 'no-'}{leaf}"] if isinstance(value, bool) else [f"{prefix}{leaf}", str(value)]

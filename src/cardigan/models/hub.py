@@ -86,6 +86,13 @@ def download_model(
     return config.parent
 
 
+def download_card(address: HubAddress) -> Path:
+    """Return the model's card, downloaded if it is not cached. Raises CardiganError if there is none."""
+    hub = _import_hub()
+    with _translate_errors(str(address)):
+        return Path(hub.hf_hub_download(address.repo_id, CARD_FILE, revision=address.revision, endpoint=_endpoint()))
+
+
 def upload_files(
     files: Mapping[str, Path],
     repo_id: str,

@@ -28,6 +28,8 @@ from cardigan.plugins import load_plugins, missing_plugins_message
 from cardigan.run.checkpoint import list_checkpoints
 from cardigan.run.directory import RunDirectory
 
+BLEND = "blend of "
+"""How `start_from` begins where weights are a blend of two models (`explore/blend.py`)."""
 FORMAT, QUANTIZED_FORMAT = 3, 4
 """File formats with fp32 weights and with quantized weights."""
 

@@ -35,7 +35,7 @@ class DcganGenerator(Generator):
 
     feature_modules = "norms"
     accepts_class_weights = True
-    latent_layer, image_layers, stage_lists = "from_latent", ("up_convs.-1",), ("up_convs", "norms")
+    latent_layer, image_layers, stage_lists = "from_latent", ("up_convs.-1",), {"up_convs": 1, "norms": 0}
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()

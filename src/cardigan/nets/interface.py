@@ -7,6 +7,7 @@ Labels are required if the networks are class-conditional (`ImageSpec.num_classe
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -27,8 +28,9 @@ class Generator(nn.Module):
     """The name of the first layer, which reads latent and class."""
     image_layers: tuple[str, ...] = ()
     """The names of the layers that draw the image's channels; the last of a list is -1. For `nets/transfer.py`."""
-    stage_lists: ClassVar[tuple[str, ...]] = ()
-    """Attributes that are lists of what is computed at each size, the smallest maps first."""
+    stage_lists: ClassVar[Mapping[str, int]] = {}
+    """Attributes that are lists with an entry for each map size, smallest first, and the stage of their first entry.
+    Stage 0 has the smallest maps."""
 
     def output_parts(self, layer: str) -> int:
         """Return of how many equal parts the outputs of this layer consist, such as values and gates."""

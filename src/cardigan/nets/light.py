@@ -43,7 +43,7 @@ class LightGenerator(Generator):
 
     feature_modules = "stages"
     accepts_class_weights = True
-    latent_layer, image_layers, stage_lists = "from_latent", ("to_image",), ("stages",)
+    latent_layer, image_layers, stage_lists = "from_latent", ("to_image",), {"stages": 1, "excitations": 0}
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()
@@ -99,11 +99,11 @@ class LightGenerator(Generator):
         return 2 if layer == "from_latent" or layer.startswith(("first.", "stages.")) else 1
 
     @torch.no_grad()
-    def pass_through(self, trained: "LightGenerator", z: Latents, labels: Labels | None) -> None:
-        """Make the stages that `trained` has not enlarge its last maps and change nothing else.
+    def pass_through(self, trained: "LightGenerator", z: Latents, labels: Labels | None) -> bool:
+        """Set the added stages, which `trained` does not have, so that they only enlarge its last maps.
 
-        All other weights must be copied from it already. `z` and `labels` show how large its maps are. Does nothing
-        where normalization has no learned scale, which cannot be undone.
+        All other weights must be copied from it already. `z` and `labels` show how large its maps are. Returns False
+        and changes nothing where normalization has no learned scale, which cannot be undone.
         """
         maps = trained._maps(z, labels)[-1].float()
         variance, mean = torch.var_mean(maps, dim=(0, 2, 3))
@@ -114,7 +114,7 @@ class LightGenerator(Generator):
             assert isinstance(upsample, UpsampleConv2d)
             kernel = upsample.kernel
             if isinstance(norm, nn.BatchNorm2d) and not norm.weight.requires_grad:
-                return
+                return False
             values, narrow = len(mean), kernel.shape[1 if upsample.is_doubling else 0] // 2
             flat = kernel if upsample.is_doubling else kernel.transpose(0, 1)
             flat[:, :values] = 0
@@ -130,6 +130,7 @@ class LightGenerator(Generator):
             excitation = dict(self.excitations.items()).get(str(number + 1))
             if isinstance(excitation, Excitation):
                 excitation.open()
+        return True
 
 
 class Gate(nn.Module):

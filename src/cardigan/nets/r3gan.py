@@ -46,7 +46,7 @@ class R3ganGenerator(Generator):
 
     feature_modules = "blocks"
     accepts_class_weights = True
-    latent_layer, image_layers, stage_lists = "modulation", ("to_image",), ("blocks", "upsample_layers")
+    latent_layer, image_layers, stage_lists = "modulation", ("to_image",), {"blocks": 0, "upsample_layers": 1}
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class ResnetGenerator(Generator):
 
     feature_modules = "up_stages"
     accepts_class_weights = True
-    latent_layer, image_layers, stage_lists = "from_latent", ("to_image",), ("up_stages",)
+    latent_layer, image_layers, stage_lists = "from_latent", ("to_image",), {"up_stages": 1}
 
     def __init__(self, config: NetworkConfig, latent_size: int, spec: ImageSpec) -> None:
         super().__init__()

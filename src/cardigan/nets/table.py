@@ -145,9 +145,16 @@ def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
 
 
 def build_networks(config: Config, spec: ImageSpec) -> tuple[Generator, Discriminator]:
-    """Return both networks with initial weights, a function of the seed. Global random state is not used or changed."""
+    """Return both networks with initial weights, a function of the seed. Global random state is not used or changed.
+
+    Frozen random projections of a discriminator do not depend on the generator: it has a stream of its own then.
+    """
     with use_generator(stream(config.seed, "weights", 0)):
-        return build_generator(config, spec), build_discriminator(config, spec)
+        generator = build_generator(config, spec)
+        if not has_frozen_features(config.discriminator):
+            return generator, build_discriminator(config, spec)
+    with use_generator(stream(config.seed, "discriminator weights", 0)):
+        return generator, build_discriminator(config, spec)
 
 
 def has_frozen_features(config: NetworkConfig) -> bool:

@@ -46,6 +46,11 @@ class _Pair:
     """Image channels of the trained and of the new network."""
     class_rows: ClassRows
 
+    @property
+    def has_equal_classes(self) -> bool:
+        """Whether each class has the number that it had, or there are none."""
+        return list(self.class_rows) == list(range(len(self.class_rows)))
+
     def trained_name(self, name: str) -> str:
         """Return the name that a tensor of the new network has in the trained one; empty for an added stage of D.
 
@@ -85,7 +90,7 @@ def transfer_weights(
         is_equal = source is not None and tensor.shape == source.shape and torch.equal(fitted, source)
         (result.copied if is_equal else result.adapted).append(name)
         tensor.copy_(fitted)
-    _converge_singular_vectors(new)
+    converge_singular_vectors(new)
     return result
 
 
@@ -108,6 +113,8 @@ def _fitted(pair: _Pair, name: str, owner: nn.Module, tensor: Tensor, source: Te
     if isinstance(owner, nn.Embedding) or name.endswith((".scales", ".shifts")):
         is_latent = is_generator and isinstance(owner, nn.Embedding)
         return None if is_latent else _fit_class_table(tensor, source, pair.class_rows)
+    if not pair.has_equal_classes and reads_images and isinstance(owner, nn.Linear):
+        return None  # pixels and one-hot classes in one row
     if tensor.shape != source.shape and _is_flat(owner, reads_images, pair):
         return None
     axis = input_axis(owner)
@@ -116,7 +123,7 @@ def _fitted(pair: _Pair, name: str, owner: nn.Module, tensor: Tensor, source: Te
     if reads_images and is_generator:
         source = _with_output_channels(source, 1 - axis if source.dim() > 1 else 0, pair.channels)
     elif reads_images and source.dim() > 1:
-        source = _with_input_channels(source, pair.channels)
+        source = _with_input_channels(source, pair.channels, pair.class_rows)
     return fit(tensor, source, axis, pair.new.output_parts(layer), is_sum=not is_generator)
 
 
@@ -190,18 +197,23 @@ def _with_output_channels(source: Tensor, axis: int, channels: tuple[int, int]) 
     return torch.cat(parts).movedim(0, axis)
 
 
-def _with_input_channels(source: Tensor, channels: tuple[int, int]) -> Tensor:
-    """Return a layer that reads images, with other channels: a third of gray's weights for each color, or their sum."""
+def _with_input_channels(source: Tensor, channels: tuple[int, int], class_rows: ClassRows) -> Tensor:
+    """Return a layer that reads images, with other channels: a third of gray's weights for each color, or their sum.
+
+    One-hot planes of classes, which follow the image, are put into the order of the new classes.
+    """
     old, new = channels
+    planes = source[:, old:]
+    if planes.shape[1] and class_rows:
+        planes = torch.stack([planes.mean(1) if row is None else planes[:, row] for row in class_rows], dim=1)
     if old == new:
-        return source
+        return torch.cat([source[:, :old], planes], dim=1)
     color = source[:, : min(old, 3)]
-    rest = source[:, old:]  # planes of classes
     if min(new, 3) != color.shape[1]:
         total = color.sum(1, keepdim=True)
         color = total if min(new, 3) == 1 else (total / 3).expand(-1, 3, *source.shape[2:])
     alpha = [source[:, 3:4] if old == 4 else torch.zeros_like(source[:, :1])] if new == 4 else []
-    return torch.cat([color, *alpha, rest], dim=1)
+    return torch.cat([color, *alpha, planes], dim=1)
 
 
 def _fit_class_table(tensor: Tensor, source: Tensor, class_rows: ClassRows) -> Tensor:
@@ -228,6 +240,12 @@ def _fit_latent_layer(pair: _Pair, network: Generator, tensor: Tensor, source: T
     num_conditions = len(template) - new_size
     if not num_conditions:
         return from_z.movedim(0, axis).contiguous()
+    both = [each.embedding for each in (new, trained) if each.embedding is not None]
+    if pair.has_equal_classes and len(both) == 2 and both[0].weight.shape == both[1].weight.shape:
+        both[0].weight.copy_(both[1].weight)
+        of_classes = fit(template[new_size:], kernel[old_size:], 0, parts)
+        assert of_classes is not None
+        return torch.cat([from_z, of_classes]).movedim(0, axis).contiguous()
     if trained.num_classes:
         of_classes = kernel[old_size:]
         added = of_classes if trained.embedding is None else torch.tensordot(trained.embedding.weight, of_classes, 1)
@@ -263,8 +281,9 @@ def _is_image_layer(layer: str, network: Generator | Discriminator) -> bool:
     return layer in names
 
 
-def _converge_singular_vectors(network: nn.Module) -> None:
-    """Estimate the largest singular value of each copied weight anew, as for initial weights."""
+@torch.no_grad()
+def converge_singular_vectors(network: nn.Module) -> None:
+    """Estimate the largest singular value of each changed weight anew, as for initial weights."""
     was_training = network.training
     network.train()
     for module in network.modules():
