@@ -77,8 +77,8 @@ def read_parent(model: str, accept_license: bool = False) -> Parent:
     path = Path(named["model"] if named else model)
     try:
         file = weights_file(path)
-        sha256 = named["sha256"] if named else file_sha256(file)
-        snapshot = read_snapshot(path, sha256)  # the very file, although a training may go on
+        sha256 = named["sha256"] if named else file_sha256(file) if file.exists() else ""
+        snapshot = read_snapshot(path, sha256 or None)  # the very file, although a training may go on
     except OSError as error:
         raise CardiganError(f"--from: {path} cannot be read: {error.strerror}.") from error
     except CardiganError as error:

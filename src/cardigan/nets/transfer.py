@@ -113,7 +113,7 @@ def _fitted(pair: _Pair, name: str, owner: nn.Module, tensor: Tensor, source: Te
     if isinstance(owner, nn.Embedding) or name.endswith((".scales", ".shifts")):
         is_latent = is_generator and isinstance(owner, nn.Embedding)
         return None if is_latent else _fit_class_table(tensor, source, pair.class_rows)
-    if not pair.has_equal_classes and reads_images and isinstance(owner, nn.Linear):
+    if not (pair.has_equal_classes or is_generator) and reads_images and isinstance(owner, nn.Linear):
         return None  # pixels and one-hot classes in one row
     if tensor.shape != source.shape and _is_flat(owner, reads_images, pair):
         return None
@@ -122,7 +122,7 @@ def _fitted(pair: _Pair, name: str, owner: nn.Module, tensor: Tensor, source: Te
         return _fit_latent_layer(pair, pair.new, tensor, source, axis)
     if reads_images and is_generator:
         source = _with_output_channels(source, 1 - axis if source.dim() > 1 else 0, pair.channels)
-    elif reads_images and source.dim() > 1:
+    elif reads_images and source.dim() == 4:
         source = _with_input_channels(source, pair.channels, pair.class_rows)
     return fit(tensor, source, axis, pair.new.output_parts(layer), is_sum=not is_generator)
 
