@@ -95,3 +95,12 @@ def test_batch_copies_only_its_own_indices(monkeypatch):
     sampler.indices_at(64, 64)
     sampler.indices_at(999_990, 64)
     assert copied == [64, 64]
+
+
+def test_explicit_generator_is_used_inside_the_block():
+    """What is fixed, such as calibration images, must not depend on a run's seed or take numbers from its stream."""
+    fixed = torch.randn(3, generator=torch.Generator().manual_seed(1))
+    alone = torch.randn(2, generator=torch.Generator().manual_seed(5))
+    with use_generator(torch.Generator().manual_seed(5)):
+        assert torch.equal(torch.randn(3, generator=torch.Generator().manual_seed(1)), fixed)
+        assert torch.equal(torch.randn(2), alone)

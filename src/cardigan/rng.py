@@ -29,6 +29,7 @@ def stream(seed: int, purpose: str, step: int) -> torch.Generator:
 def use_generator(generator: torch.Generator) -> Iterator[None]:
     """Use this generator for every random number that PyTorch draws on the CPU in this thread, inside the block.
 
+    A generator that an operation is given explicitly is used as ever.
     For code that takes no generator, such as the constructors of PyTorch's layers. The global generators of the CPU and
     of GPUs are neither read nor changed.
     """
@@ -37,7 +38,7 @@ def use_generator(generator: torch.Generator) -> Iterator[None]:
 
 
 class _GeneratorMode(TorchDispatchMode):
-    """Passes a generator to every random operation."""
+    """Passes a generator to every random operation that has none."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class _GeneratorMode(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         new_kwargs = dict(kwargs or {})
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if torch.Tag.nondeterministic_seeded in func.tags and new_kwargs.get("generator") is None:
             if all(argument.name != "generator" for argument in func._schema.arguments):
                 func = func.overloadpacket.generator  # the overload of randn, rand and randint that takes one
             new_kwargs["generator"] = self._generator
