@@ -51,7 +51,7 @@ class Config:
     recipe: str = "mnist"
     """The recipe these settings started from."""
     start_from: str = ""
-    """The model that training started from (`--from`), with its SHA-256. Nothing: from initial weights."""
+    """How a run remembers the model that it started from. Use --from to start from one. Empty: initial weights."""
     seed: int = 0
     """Seed of all randomness of the run."""
     images: int | None = None
