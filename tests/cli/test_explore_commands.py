@@ -363,10 +363,10 @@ def test_blend_is_between_a_model_and_an_equal_child(model, tmp_path):
 def test_blend_says_what_it_is(model, child, tmp_path, capsys):
     out = tmp_path / "blend.safetensors"
     assert command(["mix", str(model), "--blend", str(child), "--weights", "0.25", "--out", str(out)]) == 0
-    assert cardigan.load(out).config.start_from == "blend of mnist and mnist, 0.25 of the second"
+    assert cardigan.load(out).config.start_from == "blend of run and child, 0.25 of the second"
     cardigan.load(out).save_pretrained(tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "These weights are a blend of mnist and mnist, 0.25 of the second." in card and "## Reproduce" not in card
+    assert "These weights are a blend of run and child, 0.25 of the second." in card and "## Reproduce" not in card
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> 
 
     from cardigan.explore.blend import blend
     from cardigan.explore.views import labels_for, stack_rows
+    from cardigan.exports.anonymize import anonymized
     from cardigan.figures.animation import encode_animation
     from cardigan.figures.grid import make_grid, png_bytes
     from cardigan.files import atomic
@@ -147,7 +148,8 @@ def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> 
     if options.out.suffix == MODEL_SUFFIX:
         if len(shares) != 1:
             raise CardiganError(f"--weights is {options.weights}: expected one number for {options.out}, as in 0.5.")
-        write_snapshot(options.out, blend(first, second, shares[0], stages))
+        names = (options.model.name, options.blend.name if options.blend else "")
+        write_snapshot(options.out, anonymized(blend(first, second, shares[0], stages, names)))
         return f"the blend, {shares[0]:g} of {options.blend}, in {options.out}"
     seeds = parse_seeds(options.seeds, max_count=256)
 

@@ -12,7 +12,6 @@ import torch
 
 from cardigan.config_parts import NetworkConfig
 from cardigan.errors import CardiganError
-from cardigan.exports.anonymize import anonymized
 from cardigan.models.snapshot import BLEND, Snapshot
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import with_all_options
@@ -39,10 +38,17 @@ def stage_of(generator: Generator, name: str) -> int:
     return last if is_last else 0
 
 
-def blend(first: Snapshot, second: Snapshot, weight: float, stages: Sequence[float] = ()) -> Snapshot:
+def blend(
+    first: Snapshot,
+    second: Snapshot,
+    weight: float,
+    stages: Sequence[float] = (),
+    names: tuple[str, str] = ("one model", "another"),
+) -> Snapshot:
     """Return the generator whose weights are `first` + `weight` * (`second` - `first`); with `second`'s config.
 
-    `stages` has a factor of `weight` for each stage, coarsest first. Raises CardiganError for generators of other
+    `stages` has a factor of `weight` for each stage, coarsest first. The config says of which models, by `names`, it is
+    a blend. Raises CardiganError for generators of other
     shapes, and for factors that are too many or too few.
     """
     check_alike(first, second)
@@ -62,9 +68,8 @@ def blend(first: Snapshot, second: Snapshot, weight: float, stages: Sequence[flo
         converge_singular_vectors(generator)
     generator.eval().requires_grad_(False)
     share = f"{weight:g} of the second" + (f" by stages {', '.join(f'{each:g}' for each in stages)}" if stages else "")
-    names = [snapshot.config.data.source for snapshot in (anonymized(first), anonymized(second))]
-    description = f"{BLEND}{' and '.join(name or 'unknown images' for name in names)}, {share}"
-    return anonymized(replace(second, generator=generator, config=replace(second.config, start_from=description)))
+    config = replace(second.config, start_from=f"{BLEND}{' and '.join(names)}, {share}")
+    return replace(second, generator=generator, config=config)
 
 
 def check_alike(first: Snapshot, second: Snapshot) -> None:
