@@ -48,8 +48,7 @@ def blend(
     """Return the generator whose weights are `first` + `weight` * (`second` - `first`); with `second`'s config.
 
     `stages` has a factor of `weight` for each stage, coarsest first. The config says of which models, by `names`, it is
-    a blend. Raises CardiganError for generators of other
-    shapes, and for factors that are too many or too few.
+    a blend. Raises CardiganError for generators of other shapes, and for too many or too few factors.
     """
     check_alike(first, second)
     count = num_stages(second.generator)
