@@ -18,6 +18,7 @@ from cardigan.data.datasets import Datasets, dataset_stats, open_datasets, reade
 from cardigan.data.formats.arrays import array_reader
 from cardigan.data.formats.torch_dataset import torch_dataset_reader
 from cardigan.data.reader import Reader
+from cardigan.data.source import ImageSpec
 from cardigan.data.source_names import absolute_labels, absolute_source, default_run_name
 from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError, CollectiveError
@@ -341,13 +342,7 @@ def _train_once(
         build.check_buildable(config, devices)  # fails before decoding, which can take minutes
         datasets = _open_datasets(config, devices, clock, on_event, reader)
         spec = build.build_spec(config, datasets.train, datasets.messages)
-        started: list[str] = []
-
-        def start(generator: Generator, discriminator: Discriminator) -> None:
-            if parent is not None:
-                started.extend(start_networks(config, spec, parent, generator, discriminator))
-
-        state = build.build_state(config, spec, devices, start)
+        state, started = _build_state(config, spec, devices, parent)
         process_group.check_agreement(source_facts(datasets) if world_size() > 1 else {})
         process_group.check_same_tensors(state_tensors(state))
         step_config = build.build_step_config(config, devices)
@@ -427,6 +422,20 @@ def _machine_changes(run: RunDirectory, devices: Devices) -> list[str]:
             "here on: the images are the same in the same order, but sums are rounded differently"
         )
     return messages
+
+
+def _build_state(
+    config: Config, spec: ImageSpec, devices: Devices, parent: Parent | None
+) -> tuple[TrainState, list[str]]:
+    """Return the state before the first step, and what was done to start it from the parent."""
+    if parent is None:
+        return build.build_state(config, spec, devices), []
+    started: list[str] = []
+
+    def start(generator: Generator, discriminator: Discriminator) -> None:
+        started.extend(start_networks(config, spec, parent, generator, discriminator))
+
+    return build.build_state(config, spec, devices, start), started
 
 
 def _origin(run: RunDirectory, resume: bool, parent: Parent | None, started: list[str]) -> dict[str, Any]:
