@@ -1,6 +1,6 @@
 """Starting a run from a trained model (`--from`): its settings, its weights in the new shape, and what became of them.
 
-The run keeps the weights in its first checkpoint and needs the model no more.
+The first checkpoint of the run holds the weights, so the run no longer needs the model.
 """
 
 import re
@@ -36,13 +36,14 @@ SHAPE_SETTINGS = ("network", "width", "depth", "normalization", "spectral_norm",
 TABLES = ("objective.penalties", "generator.options", "discriminator.options")
 """Settings that are tables: one of their entries may be given alone."""
 INHERITED_BY_GENERATOR = ("generator.", "latent.", "data.height", "data.width")
+"""Settings, or groups of them, that come from a model without its discriminator, unless they are given."""
 BRANCH = ("conditional", "data.", "augment.")
+"""Settings that also come from a model that was trained on the same images."""
 INHERITED = (
     *("generator.", "discriminator.", "latent.", "objective.", "generator_optimizer.", "discriminator_optimizer."),
     *("ema.", "batch_size", "n_critic", "pac", "data.height", "data.width"),
 )
-"""Settings, or groups of them, that a run has from the model it starts from unless they are given: with its
-discriminator, with its generator alone, and if it is trained on the same images again."""
+"""Settings, or groups of them, that come from a model with its discriminator, unless they are given."""
 NUM_LATENTS = 256
 """Latents that show how large the maps are that an added stage enlarges."""
 NO_DERIVATIVES = re.compile(r"-nd\b|no-?deriv", re.IGNORECASE)
@@ -73,11 +74,10 @@ def read_parent(model: str, accept_license: bool = False) -> Parent:
     Raises CardiganError for what cannot be read, for another SHA-256 than `model` names, and for a license that
     forbids derivatives, unless it is accepted.
     """
-    named = HASHED.fullmatch(model)
-    path = Path(named["model"] if named else model)
+    path, sha256 = _path_and_hash(model)
     try:
         file = weights_file(path)
-        sha256 = named["sha256"] if named else file_sha256(file) if file.exists() else ""
+        sha256 = sha256 or (file_sha256(file) if file.exists() else "")
         snapshot = read_snapshot(path, sha256 or None)  # the very file, although a training may go on
     except OSError as error:
         raise CardiganError(f"--from: {path} cannot be read: {error.strerror}.") from error
@@ -94,6 +94,12 @@ def read_parent(model: str, accept_license: bool = False) -> Parent:
         )
     name = str(path) if is_hub_address(path) else path.name or path.absolute().name
     return Parent(name, sha256, snapshot, discriminator, reason, license_name)
+
+
+def _path_and_hash(model: str) -> tuple[Path, str]:
+    """Return where a model is, and the SHA-256 that it must have, or nothing."""
+    named = HASHED.fullmatch(model)
+    return (Path(named["model"]), named["sha256"]) if named else (Path(model), "")
 
 
 def _read_discriminator(path: Path, snapshot: Snapshot) -> tuple[Discriminator | None, str]:
@@ -131,8 +137,7 @@ def _license(path: Path, folder: Path) -> str:
 
 def check_same_parent(model: str, reference: str, run: Path) -> None:
     """Raise CardiganError if a run to resume was not started from this model. A model that is gone is not asked for."""
-    named = HASHED.fullmatch(model)
-    path = Path(named["model"] if named else model)
+    path, sha256 = _path_and_hash(model)
     if not reference:
         raise CardiganError(
             f"{run} was not started from another model, so --from {model} cannot be used to resume it: leave --from "
@@ -140,7 +145,7 @@ def check_same_parent(model: str, reference: str, run: Path) -> None:
         )
     known = HASHED.fullmatch(reference)
     try:
-        sha256 = named["sha256"] if named else file_sha256(weights_file(path))
+        sha256 = sha256 or file_sha256(weights_file(path))
     except (CardiganError, OSError):
         return
     if known is not None and known["sha256"] != sha256:
@@ -158,8 +163,7 @@ def read_parent_again(model: str, reference: str, run: Path) -> Parent:
             f"{run} was ended before its first checkpoint, so it still needs the model it starts from, {reference}: "
             "resume it with --from."
         )
-    named = HASHED.fullmatch(model)
-    return read_parent(f"{named['model'] if named else model}@sha256:{known['sha256']}", accept_license=True)
+    return read_parent(f"{_path_and_hash(model)[0]}@sha256:{known['sha256']}", accept_license=True)
 
 
 def parent_facts(parent: Parent, messages: list[str]) -> dict[str, Any]:
@@ -243,7 +247,7 @@ def start_networks(
     result = transfer_weights(generator, old.generator, channels, rows)
     messages.append(f"generator: {_summary(result)}")
     if isinstance(generator, LightGenerator) and isinstance(old.generator, LightGenerator):
-        messages += _pass_through(config, spec, old, generator)
+        messages += _pass_through(config, old, generator)
     messages.append(_start_discriminator(config, parent, discriminator, channels, rows))
     return messages
 
@@ -258,7 +262,8 @@ def _start_discriminator(
     changed += ["pac"] if config.pac != old.pac else []
     if changed:
         return f"discriminator: begins anew, because these settings differ: {', '.join(changed)}"
-    if config.pac > 1 and (channels[0] != channels[1] or config.data.height != old.data.height):
+    sizes = [(each.data.height, each.data.width) for each in (config, old)]
+    if config.pac > 1 and (channels[0] != channels[1] or sizes[0] != sizes[1]):
         return "discriminator: begins anew, because it reads packs of images of another shape"
     if _has_frozen(trained) and config.seed != old.seed:
         return f"discriminator: begins anew, because its frozen projections belong to --seed {old.seed}"
@@ -266,7 +271,7 @@ def _start_discriminator(
     return f"discriminator: {_summary(result)}"
 
 
-def _pass_through(config: Config, spec: ImageSpec, old: Snapshot, generator: LightGenerator) -> list[str]:
+def _pass_through(config: Config, old: Snapshot, generator: LightGenerator) -> list[str]:
     """Let added stages enlarge what the parent's last stage gives."""
     trained = old.generator
     assert isinstance(trained, LightGenerator)
