@@ -121,6 +121,9 @@ class NetworkConfig:
     initialization: Literal["dcgan", "torch"] = "torch"
     """Initial weights: Normal(0, 0.02) as in the DCGAN paper, or the network's own (for dcgan PyTorch's default,
     uniform within 1/sqrt(fan-in))."""
+    frozen_stages: int = 0
+    """Stages that keep the weights of the model that training starts from (--from): of a discriminator those nearest
+    the image (freeze-D, arXiv:2002.10964), of a generator those with the smallest maps. Default: none (0)."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict, hash=False)
     """Settings that only this network has, by name, as its entry in `nets/table.py` declares them:
     `upsampling` of dcgan, `attention_resolution` of resnet, `skip` of light, `backbone`, `head_width` and
@@ -129,6 +132,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         require(self.width >= 1, "network width", self.width, "at least 1")
         require(self.depth is None or self.depth >= 1, "network depth", self.depth, "at least 1")
+        require(self.frozen_stages >= 0, "frozen_stages", self.frozen_stages, "at least 0")
         group = self.minibatch_stddev
         require(group == 0 or group >= 2, "minibatch_stddev", group, "0 or a group of at least 2")
 

@@ -37,11 +37,12 @@ NETWORKS = ("generator", "discriminator")
 UNVARIED = {
     *("recipe", "start_from", "seed", "batch_size", "latent.size", "all_reduce_dtype"),
     *(f"data.{name}" for name in ("source", "split", "holdout", "max_images", "labels", "num_classes", "max_pixels")),
-    *(f"{network}.width" for network in NETWORKS),
+    *(f"{network}.{name}" for network in NETWORKS for name in ("width", "frozen_stages")),
     *(f"{network}_optimizer.{name}" for network in NETWORKS for name in ("name", "learning_rate", "beta2")),
     "generator.minibatch_stddev",
 }
-"""Settings that no variation changes: sizes, numbers, data, and options that a generator does not have."""
+"""Settings that no variation changes: sizes, numbers, data, what needs a model to start from, and options that a
+generator does not have."""
 
 
 def started(*words: str) -> subprocess.Popen[str]:

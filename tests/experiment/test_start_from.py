@@ -330,3 +330,56 @@ def test_embedded_source_starts_and_resumes(tmp_path):
     assert config.generator.width == 4 and config.data.height == 16 and config.conditional
     start(tmp_path / "parent", tmp_path / "child", source="mnist", images=64, resume=True)
     assert json.loads((tmp_path / "child" / "checkpoints" / "00000064" / "state.json").read_text())["images_seen"] == 64
+
+
+def test_frozen_stages_keep_the_parents_weights_and_the_others_learn(parent, tmp_path):
+    frozen = {"discriminator.frozen_stages": 2, "generator.frozen_stages": 1}
+    start(parent, tmp_path / "child", images=64, overrides=frozen)
+    first, last = (
+        first_state(tmp_path / "child"),
+        read_tensors(tmp_path / "child/checkpoints/00000064/state.safetensors"),
+    )
+    kept = ("discriminator.down_convs.0.", "discriminator.down_convs.1.", "generator.from_latent.")
+    learned = ("discriminator.down_convs.2.", "discriminator.head.weight", "generator.up_convs.0.")
+    for name in (name for name in first if name.endswith((".weight", ".bias"))):
+        if name.startswith(kept):
+            assert torch.equal(first[name], last[name]), name
+        elif name.startswith(learned):
+            assert not torch.equal(first[name], last[name]), name
+    assert "4 frozen (2 stages)" in messages(tmp_path / "child")
+    resumed = tmp_path / "resumed"
+    start(parent, resumed, images=32, overrides=frozen)
+    cardigan.train(pictures(seed=1), images=64, out=resumed, resume=True)
+    again = read_tensors(resumed / "checkpoints/00000064/state.safetensors")
+    assert last.keys() == again.keys() and all(torch.equal(last[name], again[name]) for name in last)
+    grandchild = start(tmp_path / "child", tmp_path / "grandchild").config
+    assert grandchild.discriminator.frozen_stages == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"discriminator.frozen_stages": 9}, "discriminator.frozen_stages is 9, but this network has 3 stages"),
+        (
+            {"discriminator.frozen_stages": 1, "discriminator.depth": 2},
+            "discriminator.frozen_stages is 1, but the discriminator begins anew, because these settings differ",
+        ),
+        (
+            {"discriminator.frozen_stages": 1, "data.height": 64, "data.width": 64},
+            r"discriminator.frozen_stages is 1, but down_convs.0.weight has no weights of the model to keep",
+        ),
+    ],
+)
+def test_stages_that_cannot_be_frozen_are_refused(parent, tmp_path, settings, message):
+    with pytest.raises(CardiganError, match=message):
+        start(parent, tmp_path / "child", overrides=settings)
+    assert not (tmp_path / "child").exists()
+
+
+def test_frozen_stages_need_a_model_to_start_from(tmp_path):
+    with pytest.raises(CardiganError, match=r"generator\.frozen_stages is 1, but training starts from initial weights"):
+        cardigan.train(
+            pictures(), images=16, out=tmp_path / "run", recipe="images-dcgan",
+            overrides={**SMALL, "generator.frozen_stages": 1},
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()

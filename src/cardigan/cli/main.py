@@ -75,6 +75,12 @@ def _recipes(argv: list[str]) -> int:
     return recipes.main(argv)
 
 
+def _starters(argv: list[str]) -> int:
+    from cardigan.cli import starters
+
+    return starters.main(argv)
+
+
 def _walk(argv: list[str]) -> int:
     from cardigan.cli import walk
 
@@ -145,6 +151,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "doctor": (_doctor, "find out why the nodes of a run cannot reach each other"),
     "info": (_info, "describe a run or a model"),
     "recipes": (_recipes, "list the recipes, with expected times and scores"),
+    "starters": (_starters, "list the starters: small trained models to start from"),
 }
 
 

@@ -26,7 +26,7 @@ from cardigan.data.decoding import DecodeSpec, decode_spec
 from cardigan.data.formats.detection import is_address, open_reader
 from cardigan.data.formats.labels import encode_labels
 from cardigan.data.prefetch import BatchStream
-from cardigan.data.reader import MIN_IMAGES, ProgressFn, Reader, fingerprint
+from cardigan.data.reader import MIN_IMAGES, ProgressFn, Reader, evenly_spaced_indices, fingerprint
 from cardigan.data.source import ImageSource, random_subset
 from cardigan.data.source_names import absolute_source
 from cardigan.data.stats import DatasetStats, reader_stats
@@ -42,7 +42,8 @@ from cardigan.data.streaming import (
 )
 from cardigan.data.webdataset.shards import ShardEntry, is_shards
 from cardigan.errors import CardiganError, unknown
-from cardigan.shapes import Labels
+from cardigan.pixels import encode
+from cardigan.shapes import Labels, Pixels
 
 NUM_PREVIEW_IMAGES = 2_048
 """Images of a stream that are kept in memory for previews and metrics."""
@@ -147,6 +148,27 @@ def dataset_stats(data: DataConfig, reader: Reader | None = None) -> DatasetStat
     if reader is None and is_shards(data.source):
         return shard_stats(shards_from_config(data), data.max_pixels)
     return reader_stats(reader or reader_from_config(data), data.max_pixels)
+
+
+def example_pixels(data: DataConfig, count: int, side: int, reader: Reader | None = None) -> Pixels:
+    """Return at most `count` images of a source, RGB or RGBA, evenly spaced over it, cropped to `side` x `side`.
+
+    `reader` is a source that is already open. Unreadable images are left out. Raises CardiganError if none is left.
+    """
+    small = replace(data, height=side, width=side, channels=4, resize="crop")
+    if reader is None and data.source in BUILTIN_DATASETS:
+        source = BUILTIN_DATASETS[data.source](data.split)
+        chosen = torch.tensor(evenly_spaced_indices(min(count, len(source)), len(source)))
+        return encode(source.images_at(chosen, replace(small, channels=3)))
+    if reader is None and is_shards(data.source):
+        shards = shards_from_config(data)
+        return preview_source(shards, read_first_entries(shards, count), decode_spec(small), 0).pixels
+    reader = reader or reader_from_config(data)
+    entries = evenly_spaced_indices(min(count, len(reader)), len(reader))
+    pixels = decode_in_memory(reader, decode_spec(small), data.num_workers, entries=entries).pixels
+    if not len(pixels):
+        raise CardiganError(f"None of {len(entries)} images of {data.source} can be read: `cardigan check` says why.")
+    return pixels
 
 
 def _holdout_note(data: DataConfig) -> str:

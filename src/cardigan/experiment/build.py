@@ -29,6 +29,7 @@ from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets import interface as nets
+from cardigan.nets.freezing import freeze_stages
 from cardigan.nets.table import build_networks, has_frozen_features
 from cardigan.objective.losses import find_loss
 from cardigan.objective.penalties import find_penalty
@@ -142,7 +143,7 @@ def build_state(
 
     `start_networks` may change the initial weights in place.
     """
-    generator, discriminator = build_networks(config, spec)
+    generator, discriminator = build_trainable_networks(config, spec)
     if start_networks is not None:
         start_networks(generator, discriminator)
     generator, discriminator = devices.prepare(generator).train(), devices.prepare(discriminator).train()
@@ -155,6 +156,23 @@ def build_state(
         build_augmentation(config.augment, spec.channels, devices.device),
     )
     return TrainState(networks, ema_generator, images_seen=0)
+
+
+def build_trainable_networks(config: Config, spec: ImageSpec) -> tuple[nets.Generator, nets.Discriminator]:
+    """Return both networks with their frozen stages, if there are any.
+
+    Raises CardiganError for more frozen stages than a network has, and for frozen weights that nothing has trained.
+    """
+    generator, discriminator = build_networks(config, spec)
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        count = getattr(config, name).frozen_stages
+        if count and not config.start_from:
+            raise CardiganError(
+                f"{name}.frozen_stages is {count}, but training starts from initial weights, which would never learn: "
+                "set it to 0, or start from a trained model with --from."
+            )
+        freeze_stages(network, count, name)
+    return generator, discriminator
 
 
 def build_step_config(config: Config, devices: Devices) -> StepConfig:
@@ -202,7 +220,7 @@ def check_buildable(config: Config, devices: Devices) -> None:
         find_schedule(optimizer_config.schedule)
     build_augmentation(config.augment, config.data.channels, torch.device("cpu"))
     with torch.device("meta"):
-        build_networks(config, image_spec(config.data, 2 if config.conditional else 0))
+        build_trainable_networks(config, image_spec(config.data, 2 if config.conditional else 0))
 
 
 def build_callbacks(

@@ -24,6 +24,7 @@ from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError, CollectiveError
 from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
+from cardigan.experiment.nearest_starter import AUTO, find_nearest_starter, nearest_starter, proposal
 from cardigan.experiment.start_from import (
     Parent,
     check_same_parent,
@@ -128,6 +129,8 @@ def run_training(
         reasons: list[str] = []
         measured: float | None = None
         previous = read_config(run) if resume and run.config.exists() else None
+        if model == AUTO:
+            model = _choose_starter(run, previous, settings, reader, reasons)
         parent, inherited = _read_parent(run, previous, model, accept_license), set[str]()
         if previous is not None:
             settings = replace(settings, start_from=previous.start_from)
@@ -151,15 +154,18 @@ def run_training(
                 budget = {key for key, value in (("images", images), ("minutes", minutes)) if value is not None}
                 if reader is None and not is_shards(name):
                     reader = reader_from_config(settings.data)
-                settings, reasons, measured = _auto_config(
+                settings, choices, measured = _auto_config(
                     settings,
                     {*explicit_settings, *inherited, *budget},
                     reader,
                     recipe not in (None, *AUTOMATIC_RECIPES),
                     _run_facts(run, resume),
+                    is_start=parent is not None,
                 )
+                reasons += choices
         elif config is None and recipe is None:
-            settings, reasons = auto_augmentation(settings, {*explicit_settings, *inherited})
+            settings, choices = auto_augmentation(settings, {*explicit_settings, *inherited})
+            reasons += choices
         return _train_with_smaller_microbatches(
             run, settings, resume, clock, on_event, reader, reasons, measured, parent
         )
@@ -174,6 +180,20 @@ def _read_parent(run: RunDirectory, previous: Config | None, model: str, accept_
     if previous.start_from and not list_checkpoints(run.checkpoints):
         return read_parent_again(model, previous.start_from, run.path)
     return None
+
+
+def _choose_starter(
+    run: RunDirectory, previous: Config | None, settings: Config, reader: Reader | None, reasons: list[str]
+) -> str:
+    """Return the name of the starter nearest to the images, with the line that says so added to `reasons`.
+
+    Nothing for a run to resume that has chosen one before and no longer needs it.
+    """
+    if previous is not None and previous.start_from and list_checkpoints(run.checkpoints):
+        return ""
+    nearest = find_nearest_starter(settings.data, reader)
+    reasons.append(proposal(nearest))
+    return nearest.starter.name
 
 
 def _check_plugins(run: RunDirectory) -> None:
@@ -201,7 +221,12 @@ def _name_and_reader(
 
 
 def _auto_config(
-    config: Config, explicit_settings: set[str], reader: Reader | None, recipe_given: bool, facts: dict[str, str]
+    config: Config,
+    explicit_settings: set[str],
+    reader: Reader | None,
+    recipe_given: bool,
+    facts: dict[str, str],
+    is_start: bool,
 ) -> tuple[Config, list[str], float | None]:
     """Return settings chosen for these images and this machine, the reasons, and the measured throughput.
 
@@ -223,6 +248,8 @@ def _auto_config(
             config, explicit_settings, dataset_stats(config.data, reader), devices.device.type, throughput, recipe_given
         )
         measured = next(reversed(throughputs.values()), None)  # of the settings that were chosen
+        if not (is_start or recipe_given) and (nearest := nearest_starter(config.data, reader)) is not None:
+            reasons.append(proposal(nearest))
         return json.dumps([to_dict(settings), reasons, measured])
 
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cardigan.config import Config
 from cardigan.config_parts import NetworkConfig
@@ -17,9 +18,11 @@ from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.files.sha256 import file_sha256
 from cardigan.latents.sampling import find_latent
+from cardigan.models.discriminator_file import DISCRIMINATOR_FILE
 from cardigan.models.hub import CARD_FILE, WEIGHTS_FILE, download_card, is_hub_address, parse_hub_address
 from cardigan.models.run_networks import load_networks
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
+from cardigan.models.starters import find_starter, located
 from cardigan.nets.frozen import Frozen
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.light import LightGenerator
@@ -44,6 +47,8 @@ INHERITED = (
     *("ema.", "batch_size", "n_critic", "pac", "data.height", "data.width"),
 )
 """Settings, or groups of them, that come from a model with its discriminator, unless they are given."""
+NOT_INHERITED = ("generator.frozen_stages", "discriminator.frozen_stages")
+"""What concerned only the training of the model."""
 NUM_LATENTS = 256
 """Latents that show how large the maps are that an added stage enlarges."""
 NO_DERIVATIVES = re.compile(r"-nd\b|no-?deriv", re.IGNORECASE)
@@ -69,12 +74,14 @@ class Parent:
 
 
 def read_parent(model: str, accept_license: bool = False) -> Parent:
-    """Return a run, checkpoint, weights file, model folder, hub model or another program's generator to start from.
+    """Return a run, checkpoint, weights file, model folder, hub model, starter or foreign generator to start from.
 
     Raises CardiganError for what cannot be read, for another SHA-256 than `model` names, and for a license that
     forbids derivatives, unless it is accepted.
     """
     path, sha256 = _path_and_hash(model)
+    if path.name == str(path) and not path.exists() and located(path) == path:
+        find_starter(path.name)  # raises
     try:
         file = weights_file(path)
         sha256 = sha256 or (file_sha256(file) if file.exists() else "")
@@ -104,7 +111,9 @@ def _path_and_hash(model: str) -> tuple[Path, str]:
 
 def _read_discriminator(path: Path, snapshot: Snapshot) -> tuple[Discriminator | None, str]:
     """Return the discriminator that was trained with this generator, or None and why there is none."""
-    is_model_folder = is_hub_address(path) or (path / WEIGHTS_FILE).exists()
+    path = located(path)
+    has_file = (path / DISCRIMINATOR_FILE).exists()
+    is_model_folder = is_hub_address(path) or ((path / WEIGHTS_FILE).exists() and not has_file)
     is_checkpoint_file = path.name == "state.safetensors"
     if snapshot.foreign or is_model_folder or not (path.is_dir() or is_checkpoint_file):
         return None, f"{path.name} holds only a generator"
@@ -199,7 +208,7 @@ def start_settings(
     is_conditional = given.get("conditional", old.conditional if is_branch else config.conditional)
     _check_generator_settings(given, parent, is_conditional)
     groups = (INHERITED if keeps_game else INHERITED_BY_GENERATOR) + (BRANCH if is_branch else ())
-    names = {name for name in known if name.startswith(groups) and name not in given}
+    names = {name for name in known if name.startswith(groups) and name not in given} - {*NOT_INHERITED}
     if {"data.height", "data.width"} & given.keys():
         names -= {"data.height", "data.width"}
     if not is_conditional:
@@ -245,7 +254,7 @@ def start_networks(
     ]
     channels = (old.spec.channels, spec.channels)
     result = transfer_weights(generator, old.generator, channels, rows)
-    messages.append(f"generator: {_summary(result)}")
+    messages.append(f"generator: {_summary(result)}{_frozen(generator, result, config.generator, 'generator')}")
     if isinstance(generator, LightGenerator) and isinstance(old.generator, LightGenerator):
         messages += _pass_through(config, old, generator)
     messages.append(_start_discriminator(config, parent, discriminator, channels, rows))
@@ -256,19 +265,46 @@ def _start_discriminator(
     config: Config, parent: Parent, discriminator: Discriminator, channels: tuple[int, int], rows: list[int | None]
 ) -> str:
     trained, old = parent.discriminator, parent.snapshot.config
-    if trained is None:
-        return f"discriminator: begins anew, because {parent.reason}"
+    reason = f"{parent.reason}" if trained is None else _why_discriminator_begins_anew(config, old, trained, channels)
+    if trained is None or reason:
+        if config.discriminator.frozen_stages:
+            raise CardiganError(
+                f"discriminator.frozen_stages is {config.discriminator.frozen_stages}, but the discriminator begins "
+                f"anew, because {reason}: set it to 0, since frozen initial weights would never learn."
+            )
+        return f"discriminator: begins anew, because {reason}"
+    result = transfer_weights(discriminator, trained, channels, rows)
+    return f"discriminator: {_summary(result)}{_frozen(discriminator, result, config.discriminator, 'discriminator')}"
+
+
+def _why_discriminator_begins_anew(
+    config: Config, old: Config, trained: Discriminator, channels: tuple[int, int]
+) -> str:
+    """Return why the parent's discriminator does not fit this run, or nothing if it does."""
     changed = [f"discriminator.{name}" for name in _changed(config.discriminator, old.discriminator)]
     changed += ["pac"] if config.pac != old.pac else []
     if changed:
-        return f"discriminator: begins anew, because these settings differ: {', '.join(changed)}"
+        return f"these settings differ: {', '.join(changed)}"
     sizes = [(each.data.height, each.data.width) for each in (config, old)]
     if config.pac > 1 and (channels[0] != channels[1] or sizes[0] != sizes[1]):
-        return "discriminator: begins anew, because it reads packs of images of another shape"
+        return "it reads packs of images of another shape"
     if _has_frozen(trained) and config.seed != old.seed:
-        return f"discriminator: begins anew, because its frozen projections belong to --seed {old.seed}"
-    result = transfer_weights(discriminator, trained, channels, rows)
-    return f"discriminator: {_summary(result)}"
+        return f"its frozen projections belong to --seed {old.seed}"
+    return ""
+
+
+def _frozen(network: nn.Module, result: Transfer, config: NetworkConfig, name: str) -> str:
+    """Return how many tensors keep their weights; raises CardiganError if one of them is new."""
+    frozen = [key for key, parameter in network.named_parameters() if not parameter.requires_grad]
+    if not frozen:
+        return ""
+    new = [key for key in frozen if key in result.new]
+    if new:
+        raise CardiganError(
+            f"{name}.frozen_stages is {config.frozen_stages}, but {new[0]} has no weights of the model to keep, since "
+            "it is new in this shape: set it to 0, or train at the size and with the channels of the model."
+        )
+    return f", {len(frozen)} frozen ({config.frozen_stages} stages)"
 
 
 def _pass_through(config: Config, old: Snapshot, generator: LightGenerator) -> list[str]:

@@ -7,9 +7,10 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import read_tensors
+from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, load_discriminator, read_discriminator
 from cardigan.models.hub import WEIGHTS_FILE, is_hub_address
-from cardigan.models.snapshot import Snapshot, read_snapshot
-from cardigan.nets.frozen import Frozen
+from cardigan.models.snapshot import Snapshot, read_snapshot, snapshot_metadata
+from cardigan.models.starters import located
 from cardigan.nets.interface import Discriminator
 from cardigan.nets.table import build_discriminator, build_networks
 from cardigan.run.checkpoint import list_checkpoints
@@ -28,10 +29,13 @@ class RunNetworks:
 
 
 def load_networks(path: Path) -> RunNetworks:
-    """Return the networks in a run directory (from the latest intact checkpoint) or in a checkpoint folder.
+    """Return the networks in a run directory (from the latest intact checkpoint), a checkpoint folder or a starter.
 
     Raises CardiganError if there is no discriminator, e.g. for a generator.safetensors or a model of the hub.
     """
+    path = located(path)
+    if (path / DISCRIMINATOR_FILE).exists():
+        return _read_folder(path)
     if is_hub_address(path) or (path / WEIGHTS_FILE).exists():
         raise CardiganError(
             f"{path} holds no discriminator, only a generator: give the run directory or one of its checkpoints."
@@ -70,6 +74,18 @@ def _read_latest(path: Path) -> RunNetworks:
     return _read(checkpoints[0] / STATE_FILE)
 
 
+def _read_folder(folder: Path) -> RunNetworks:
+    """Return the networks of a model folder that also holds the discriminator."""
+    snapshot = read_snapshot(folder)
+    discriminator = read_discriminator(
+        folder / DISCRIMINATOR_FILE,
+        snapshot.config,
+        snapshot.spec,
+        snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen),
+    )
+    return RunNetworks(snapshot, discriminator, snapshot.images_seen)
+
+
 def _read(file: Path) -> RunNetworks:
     snapshot = read_snapshot(file)
     with torch.device("meta"):  # allocate nothing before the file is checked
@@ -80,8 +96,5 @@ def _read(file: Path) -> RunNetworks:
         raise CardiganError(
             f"{file} does not hold the discriminator that its header describes: use another checkpoint."
         )
-    if any(isinstance(module, Frozen) for module in discriminator.modules()):
-        # The checkpoint has only the hash of frozen weights: make them again, from the seed or from their own file.
-        _, discriminator = build_networks(snapshot.config, snapshot.spec)
-    discriminator.load_state_dict(tensors, assign=True)
-    return RunNetworks(snapshot, discriminator.eval().requires_grad_(False), snapshot.images_seen)
+    discriminator = load_discriminator(tensors, snapshot.config, snapshot.spec, discriminator)
+    return RunNetworks(snapshot, discriminator, snapshot.images_seen)

@@ -21,6 +21,7 @@ from cardigan.models.hub import WEIGHTS_FILE, download_model, is_hub_address, pa
 from cardigan.models.limits import check_metadata, check_num_blocks
 from cardigan.models.pretrained import verify_weights
 from cardigan.models.quantize import WeightsDtype, dequantize_state, quantize_state
+from cardigan.models.starters import located
 from cardigan.nets.interface import Generator
 from cardigan.nets.table import build_generator
 from cardigan.overrides import experiment_settings, from_dict, to_dict
@@ -84,7 +85,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, weights_dtype: WeightsDtype =
 
 
 def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
-    """Return a snapshot from a run directory (the latest), a checkpoint, a `save_pretrained` folder, a file or the hub.
+    """Return a snapshot from a run directory (the latest), a checkpoint, a model folder, a file, a starter or the hub.
 
     The file may be from another program (`foreign`). With `sha256`, its hash must match. Raises CardiganError for
     anything else. Never unpickles. Allocates at most the file's size, or five times that for quantized weights.
@@ -166,6 +167,7 @@ def _class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
 
 def _locate_weights(path: Path) -> tuple[Path, str]:
     """Return the file that holds the generator, and the prefix of its tensor names."""
+    path = located(path)
     if is_hub_address(path):
         return verify_weights(download_model(parse_hub_address(path))), ""  # other cached files are ignored
     run = RunDirectory(path)

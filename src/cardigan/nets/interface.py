@@ -7,7 +7,7 @@ Labels are required if the networks are class-conditional (`ImageSpec.num_classe
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -36,6 +36,16 @@ class Generator(nn.Module):
         """Return of how many equal parts the outputs of this layer consist, such as values and gates."""
         return 1
 
+    def stage_of(self, name: str) -> int | None:
+        """Return the stage that a parameter belongs to, smallest maps first; None for what draws the image."""
+        attribute, _, rest = name.partition(".")
+        if attribute in self.stage_lists:
+            index = int(rest.partition(".")[0])
+            last = len(getattr(self, attribute)) - 1
+            draws = any(layer in {f"{attribute}.{index}", f"{attribute}.-1"} for layer in self.image_layers)
+            return None if draws and index == last else self.stage_lists[attribute] + index
+        return 0 if attribute == "latent" or _is_in(name, (self.latent_layer,)) else None
+
     @abstractmethod
     def forward(self, z: Latents, labels: Labels | None = None) -> Images: ...
 
@@ -53,6 +63,13 @@ class Discriminator(nn.Module):
     def output_parts(self, layer: str) -> int:
         """As in `Generator`."""
         return 1
+
+    def stage_of(self, name: str) -> int | None:
+        """Return the stage that a parameter belongs to, counted from the image; None for what computes the logit."""
+        attribute, _, rest = name.partition(".")
+        if attribute in self.stage_lists:
+            return int(rest.partition(".")[0])
+        return 0 if _is_in(name, self.image_layers) else None
 
     @abstractmethod
     def forward(self, images: Images, labels: Labels | None = None) -> Logits: ...
@@ -75,6 +92,11 @@ class FeatureDiscriminator(Discriminator):
 
     def forward(self, images: Images, labels: Labels | None = None) -> Logits:
         return self.score(self.features(images), labels)
+
+
+def _is_in(parameter: str, layers: Sequence[str]) -> bool:
+    """Return whether a parameter belongs to one of these layers."""
+    return any(layer and parameter.startswith(f"{layer}.") for layer in layers)
 
 
 def mean_over_heads(logits: Logits) -> Float[Tensor, " batch"]:

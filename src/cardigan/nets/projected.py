@@ -6,6 +6,7 @@ composited. Knows nothing of losses or training.
 """
 
 import math
+import re
 from itertools import pairwise
 
 import torch
@@ -76,6 +77,11 @@ class ProjectedDiscriminator(FeatureDiscriminator):
         )
         if config.spectral_norm:
             apply_spectral_norm(self)
+
+    def stage_of(self, name: str) -> int | None:
+        """Return how many layers of its head are before this one, or None for what computes the logits."""
+        found = re.fullmatch(r"heads\.\d+\.layers\.(\d+)\..+", name)
+        return int(found[1]) if found else None
 
     def features(self, images: Images) -> FeatureVectors:
         features = self.projection(images).float()

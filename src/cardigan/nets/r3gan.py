@@ -62,6 +62,9 @@ class R3ganGenerator(Generator):
         )
         self.to_image = initialize_scaled(FastConv2d(channels[-1], spec.channels, 1), 1.0)
 
+    def stage_of(self, name: str) -> int | None:
+        return 0 if name == "basis" else super().stage_of(name)
+
     def forward(self, z: Latents, labels: Labels | ClassWeights | None = None) -> Images:
         hidden = self.blocks[0](self.basis * self.modulation(self.latent(z, labels))[:, :, None, None])
         for upsample_layer, stage_blocks in zip(self.upsample_layers, self.blocks[1:], strict=True):

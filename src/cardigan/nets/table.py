@@ -28,7 +28,7 @@ from cardigan.rng import stream, use_generator
 
 NetworkRole = Literal["generator", "discriminator"]
 OptionValue = bool | int | float | str
-COMMON_FIELDS = {"network", "width", "options"}
+COMMON_FIELDS = {"network", "width", "options", "frozen_stages"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""Train the starters and write their folders: python packages/starters/make.py icons-64 [avatars-64 ...] [--runs DIR]
+
+A run that is there already is not trained again, so that a folder can be written anew. Trains on all cores, one starter
+after another; the minutes of each are in `STARTERS`. Weights are stored as float16.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sets import starter_set
+
+import cardigan
+from cardigan.config_parts import DataConfig
+from cardigan.data.datasets import example_pixels
+from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, mean_features
+from cardigan.exports.anonymize import anonymized
+from cardigan.exports.card import model_card
+from cardigan.figures.grid import make_grid, png_bytes
+from cardigan.metrics.evaluate import evaluate, generator_sampler
+from cardigan.metrics.reference_loader import load_reference
+from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, write_discriminator
+from cardigan.models.pretrained import write_pretrained
+from cardigan.models.run_networks import load_networks
+from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.snapshot import snapshot_metadata, write_snapshot
+from cardigan.models.starters import FACTS_FILE, PREVIEW_FILE
+
+PACKAGE = Path(__file__).parent / "cardigan_starters"
+NUM_SAMPLES, NUM_FEATURE_IMAGES, NUM_PREVIEWS = 2_000, 512, 24
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a starter is trained, and what is said about its images."""
+
+    images: str
+    """Name of the set in `sets.py`."""
+    title: str
+    license: str
+    attribution: str
+    settings: dict[str, Any]
+    """Keywords of `cardigan.train`."""
+
+
+STARTERS = {
+    "icons-64": Plan(
+        "icons",
+        "emoji with transparency: faces, people, animals, food, things, flags",
+        "CC-BY-4.0",
+        "Twemoji by Twitter, Inc and other contributors (CC BY 4.0); Noto Emoji by Google (Apache-2.0)",
+        {"minutes": 60},
+    ),
+    "avatars-64": Plan(
+        "avatars",
+        "cartoon faces in three styles",
+        "CC-BY-4.0",
+        "Adventurer (CC BY 4.0) and Lorelei (CC0 1.0) by Lisa Wischofsky, Micah by Micah Lanier (CC BY 4.0); drawn by "
+        "DiceBear",
+        {"minutes": 60},
+    ),
+    "letters-32": Plan(
+        "letters",
+        "digits and capital letters of 29 typefaces, by class",
+        "OFL-1.1",
+        "29 typefaces of Fontsource under the SIL Open Font License 1.1 (packages/starters/sets.py names them)",
+        {"recipe": "mnist", "images": 1_000_000},
+    ),
+    "textures-64": Plan(
+        "textures",
+        "colored textures: clouds, cells, waves, wood, bricks",
+        "CC0-1.0",
+        "drawn by packages/starters/sets.py",
+        {"minutes": 30},
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=sorted(STARTERS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/starters"))
+    options = parser.parse_args()
+    for name in options.names:
+        plan, run = STARTERS[name], options.runs / name
+        if not run.exists():
+            cardigan.train(starter_set(plan.images), out=run, **plan.settings)
+        write_starter(name, plan, run)
+        print(PACKAGE / name)
+
+
+def write_starter(name: str, plan: Plan, run: Path) -> None:
+    """Write the folder of a starter from its run; an older one is replaced."""
+    networks = load_networks(run)
+    snapshot = anonymized(networks.snapshot)
+    preview = sample_pixels(snapshot, sample_keys(NUM_PREVIEWS, 0))
+
+    def card(hashes: Mapping[str, str]) -> str:
+        text = model_card(networks.snapshot, run, hashes, data_license=plan.license, weights="float16")
+        return text.replace("## License of the data\n", f"## License of the data\n\n{plan.attribution}.\n")
+
+    folder = PACKAGE / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    files = {
+        PREVIEW_FILE: png_bytes(make_grid(preview)),
+        FACTS_FILE: (json.dumps(facts(plan, run), indent=1) + "\n").encode(),
+    }
+    write_pretrained(folder, lambda path: write_snapshot(path, snapshot, "float16"), card, files)
+    metadata = snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen)
+    write_discriminator(folder / DISCRIMINATOR_FILE, networks.discriminator, metadata, "float16")
+
+
+def facts(plan: Plan, run: Path) -> dict[str, Any]:
+    """Return what `cardigan starters` says."""
+    snapshot = load_networks(run).snapshot
+    reference = load_reference(snapshot.config, run)
+    everything = replace(reference, holdout=reference.train, holdout_labels=reference.train_labels, split="train")
+    report = evaluate(
+        generator_sampler(snapshot, everything), everything, None, NUM_SAMPLES, ("frechet",), baseline=False
+    )
+    features = mean_features(
+        example_pixels(DataConfig(source=str(starter_set(plan.images))), NUM_FEATURE_IMAGES, EXAMPLE_SIDE)
+    )
+    spec = snapshot.spec
+    return {
+        "title": plan.title,
+        "height": spec.height,
+        "width": spec.width,
+        "channels": spec.channels,
+        "class_names": list(spec.class_names),
+        "license": plan.license,
+        "attribution": plan.attribution,
+        "images_seen": snapshot.images_seen,
+        "score": round(next(value.value for key, value in report.metrics.items() if key.startswith("f")), 1),
+        "command": f"python packages/starters/make.py {run.name}",
+        "features": [round(value, 5) for value in features.tolist()],
+    }
+
+
+if __name__ == "__main__":
+    main()
