@@ -20,6 +20,7 @@ RUNGS = [
     {"explore", "metrics", "training"},
     {"exports", "report", "studio"},
     {"inference", "serve"},
+    {"bench"},
     {"experiment"},
     {"api"},
     {"cli", "sklearn"},

@@ -29,6 +29,7 @@ def test_json_round_trip():
         ({"seed": -1}, "seed is -1"),
         ({"on_failure": "ignore"}, "expected one of 'warn', 'stop', 'rollback'"),
         ({"patience_images": 0}, "patience_images is 0"),
+        ({"target_score": 0.0}, "target_score is 0.0"),
         ({"minutes": 10**400}, "a number that a float can hold"),
     ],
 )
@@ -51,6 +52,7 @@ def test_difference_ignores_budget_and_cadence():
                     "device": "cpu",
                     "on_failure": "stop",
                     "patience_images": 7,
+                    "target_score": 5.0,
                 },
             ),
         )

@@ -32,6 +32,7 @@ RESUMABLE_FIELDS = frozenset(
         "sample_every_images",
         "on_failure",
         "patience_images",
+        "target_score",
         "gradient_accumulation",
         "data.cache",
         "data.num_workers",
@@ -92,6 +93,8 @@ class Config:
     halved."""
     patience_images: int | None = None
     """Stop when the score has not improved for this many images; the best checkpoint is kept."""
+    target_score: float | None = None
+    """Stop when the score has been at most this at two checkpoints in a row."""
     data: DataConfig = field(default_factory=DataConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     generator: NetworkConfig = field(default_factory=NetworkConfig)
@@ -125,6 +128,12 @@ class Config:
             "patience_images",
             self.patience_images,
             "at least 1 image",
+        )
+        require(
+            self.target_score is None or 0 < self.target_score < math.inf,
+            "target_score",
+            self.target_score,
+            "a positive number",
         )
         require(self.n_critic >= 1, "n_critic", self.n_critic, "at least 1")
         min_images = self.batch_size * self.n_critic

@@ -57,6 +57,21 @@ def test_patience_waits_for_next_score(tmp_path):
     assert (run.stopped_by, run.images_seen) == ("patience", 192)
 
 
+def test_target_stops_at_the_second_score_in_a_row(tmp_path):
+    scores = {
+        at: [value] for at, value in zip(range(32, 257, 32), (9.0, 5.0, 7.0, 5.0, 4.0, 4.0, 3.0, 3.0), strict=True)
+    }
+    run = train_with_scores(tmp_path / "run", scores, images=960, target_score=5.0)
+    assert (run.stopped_by, run.images_seen) == ("target", 160)  # 5 at 64 was followed by 7
+    assert cardigan.load(run.path).images_seen == 160
+    seconds = [
+        event.values["evaluation_seconds"]
+        for event in read_events(run.path / "journal.jsonl")
+        if "score" in event.values
+    ]
+    assert len(seconds) >= 5 and all(value >= 0 for value in seconds)
+
+
 def test_rollback_halves_learning_rates_and_resume_is_bit_exact(tmp_path):
     whole = train_with_scores(tmp_path / "whole", degrading_scores(), images=480, on_failure="rollback")
     assert (whole.stopped_by, whole.images_seen, learning_rate_factor(whole.path)) == ("images", 480, 0.5)

@@ -45,9 +45,7 @@ class FoldedConv2d(nn.Module):
         padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
         if self.is_depthwise and x.requires_grad and torch.is_grad_enabled():
             return DepthwiseConv.apply(x, self.weight, self.bias, self.stride, padding)
-        if padding[0] == padding[1] == padding[2] == padding[3]:
-            return conv2d(x, self.weight, self.bias, self.stride, padding[0], 1, self.groups)
-        return conv2d(pad(x, padding), self.weight, self.bias, self.stride, 0, 1, self.groups)
+        return padded_conv(x, self.weight, self.bias, self.stride, padding, self.groups)
 
 
 class DepthwiseConv(Function):
@@ -57,7 +55,7 @@ class DepthwiseConv(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
-        return conv2d(pad(x, padding), weight, bias, stride, 0, 1, len(weight))
+        return padded_conv(x, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
@@ -85,5 +83,19 @@ def depthwise_input_gradient(
         gradient = spread
     bottom = size[0] + kernel - 1 - gradient.shape[2] - (kernel - 1 - top)
     right = size[1] + kernel - 1 - gradient.shape[3] - (kernel - 1 - left)
-    padded = pad(gradient, (kernel - 1 - left, right, kernel - 1 - top, bottom))
-    return conv2d(padded, weight.flip(2, 3), None, 1, 0, 1, len(weight))
+    around = (kernel - 1 - left, right, kernel - 1 - top, bottom)
+    return padded_conv(gradient, weight.flip(2, 3), None, 1, around)
+
+
+def padded_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, ...], groups: int | None = None
+) -> Tensor:
+    """Return the convolution of the padded input; depthwise unless `groups` says otherwise.
+
+    `padding` is (left, right, top, bottom). Equal sides need no padded copy of the input.
+    """
+    left, right, top, bottom = padding
+    groups = len(weight) if groups is None else groups
+    if left == right and top == bottom:
+        return conv2d(x, weight, bias, stride, (top, left), 1, groups)
+    return conv2d(pad(x, padding), weight, bias, stride, 0, 1, groups)

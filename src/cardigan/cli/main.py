@@ -81,6 +81,12 @@ def _starters(argv: list[str]) -> int:
     return starters.main(argv)
 
 
+def _bench(argv: list[str]) -> int:
+    from cardigan.cli import bench
+
+    return bench.main(argv)
+
+
 def _walk(argv: list[str]) -> int:
     from cardigan.cli import walk
 
@@ -148,6 +154,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (_export, "export a generator as safetensors, onnx, pt2, html or samples, with a card"),
     "studio": (_studio, "view runs in the browser, during or after training; explore the model"),
     "serve": (_serve, "serve a model's images over HTTP to many clients"),
+    "bench": (_bench, "measure how long training takes until a fixed score"),
     "doctor": (_doctor, "find out why the nodes of a run cannot reach each other"),
     "info": (_info, "describe a run or a model"),
     "recipes": (_recipes, "list the recipes, with expected times and scores"),

@@ -77,7 +77,7 @@ class Run:
     config: Config
     images_seen: int
     stopped_by: str
-    """One of images, minutes, patience, failure, SIGINT or SIGTERM."""
+    """One of images, minutes, patience, target, failure, SIGINT or SIGTERM."""
 
     def _repr_png_(self) -> bytes | None:
         return preview.run_preview(self.path)

@@ -1,4 +1,5 @@
-"""The reaction to faults: request a stop or a rollback, according to `on_failure` and `patience_images`.
+"""The reaction to faults and scores: request a stop or a rollback, as `on_failure`, `patience_images` and
+`target_score` ask for.
 
 Knows the run's journal and checkpoints, but not how to stop or roll back.
 """
@@ -32,10 +33,12 @@ class FailurePolicy:
     run: RunDirectory
     config: Config
     stop_request: str = ""
-    """Why training should stop here: patience, failure or rollback. Default: no request."""
+    """Why training should stop here: patience, target, failure or rollback. Default: no request."""
     fault: Fault | None = None
     """The fatal fault that caused the request."""
     monitor: Monitor = field(init=False)
+    _reached_target: bool = False
+    """Whether the last score was at most the target."""
 
     def __post_init__(self) -> None:
         self.monitor = Monitor(has_scores=True)
@@ -43,6 +46,7 @@ class FailurePolicy:
     def reset(self) -> None:
         """Clear the request and rebuild the monitor from the journal."""
         self.stop_request, self.fault, self.monitor = "", None, Monitor(has_scores=True)
+        self._reached_target = False
         for event in read_events(self.run.journal):
             metrics = event_metrics(event)
             if metrics is not None:
@@ -67,6 +71,11 @@ class FailurePolicy:
             and event.images_seen - best_step >= patience
         ):
             self.stop_request = "patience"
+        target = self.config.target_score
+        if metrics is not None and has_new_score and target is not None:
+            was_reached, self._reached_target = self._reached_target, metrics["score"] <= target
+            if was_reached and self._reached_target and not self.stop_request:
+                self.stop_request = "target"
         return faults
 
     def _can_roll_back(self, images_seen: int, learning_rate_factor: float) -> bool:

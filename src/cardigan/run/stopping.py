@@ -10,11 +10,12 @@ from pathlib import Path
 from cardigan.config import Config
 from cardigan.run.journal import Event
 
-COMPLETED_REASONS = {"images", "minutes"}
+COMPLETED_REASONS = {"images", "minutes", "target"}
 """Stop reasons of a run that reached its goal."""
 REASON_SENTENCES = {
     "images": "Finished",
     "minutes": "Finished: the time budget is spent",
+    "target": "Finished: the score has reached --target-score twice in a row",
     "patience": "Stopped: the score has not improved for longer than --patience-images",
     "failure": "Stopped: the run failed (cardigan diagnose shows why)",
     "SIGINT": "Stopped by Ctrl-C",

@@ -16,7 +16,7 @@ from cardigan.data.prefetch import DataLost
 from cardigan.training.distributed import AsyncMax, ProcessGroup
 from cardigan.training.schedule import is_due
 
-STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIGINT", "SIGTERM")
+STOP_REASONS = ("", "images", "minutes", "patience", "failure", "rollback", "SIGINT", "SIGTERM", "target")
 """Reasons for stopping. "" means that the run continues, and it also continues after a rollback.
 
 If processes have different reasons, the last in this list applies.
@@ -70,7 +70,7 @@ class Budget:
     """Whether training waits for images, which may take long. A signal then ends the waiting."""
     received_signal: str = ""
     stop_request: str = ""
-    """patience, failure or rollback, as this process's recorder requests."""
+    """patience, target, failure or rollback, as this process's recorder requests."""
     training_started_at: float = 0.0
     """Elapsed seconds when this process started to train."""
     _pending: AsyncMax | None = None

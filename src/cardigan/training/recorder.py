@@ -35,7 +35,8 @@ from cardigan.training.steps import GENERATOR_METRICS, StepMetrics, metric_names
 
 PROGRESS_SECONDS = 2.0
 MAX_EVALUATION_FRACTION = 0.1
-"""Maximum fraction of a run's time for evaluation. Beyond it checkpoints are not evaluated."""
+"""Maximum fraction of a run's time for evaluation. Beyond it checkpoints are not evaluated, unless the run stops at a
+target score."""
 MAX_SINGLE_EVALUATION_FRACTION = 1 / 8
 """If one evaluation takes more than this fraction of a budget of minutes, checkpoints are not evaluated at all."""
 SLOW_FRACTION, NUM_SLOW_READINGS = 0.5, 3
@@ -385,11 +386,13 @@ class Recorder:
         return values
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
-        if self._evaluation_seconds > MAX_EVALUATION_FRACTION * self.clock.elapsed_seconds() or not self._fits_budget():
+        is_affordable = self._evaluation_seconds <= MAX_EVALUATION_FRACTION * self.clock.elapsed_seconds()
+        if not (is_affordable or self.config.target_score is not None) or not self._fits_budget():
             return {}
         started_at = time.monotonic()
         scores = self.callbacks.evaluate(self.snapshot(state))
         release_memory()  # an evaluation uses other memory blocks than a step, and they would be kept in addition
         self._expected_evaluation_seconds = time.monotonic() - started_at
         self._evaluation_seconds += self._expected_evaluation_seconds
+        scores = {**scores, "evaluation_seconds": round(self._expected_evaluation_seconds, 3)}
         return {name: value for name, value in scores.items() if math.isfinite(value)}

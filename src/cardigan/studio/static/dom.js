@@ -16,7 +16,7 @@ export function h(tag, attributes = {}, ...children) {
 
 export const formatInteger = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
 
-const STOP_REASONS = { images: "number of images reached", minutes: "time limit reached", patience: "score no longer improved", SIGINT: "Ctrl-C", SIGTERM: "terminated (SIGTERM)" };
+const STOP_REASONS = { images: "number of images reached", minutes: "time limit reached", patience: "score no longer improved", target: "target score reached", failure: "the run failed", SIGINT: "Ctrl-C", SIGTERM: "terminated (SIGTERM)" };
 /** Return why a run has stopped, in words. */
 export const stopReasonText = (reason) => STOP_REASONS[reason] ?? reason;
 

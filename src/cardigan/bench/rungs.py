@@ -1,0 +1,107 @@
+"""The rungs of `cardigan bench`: a source, a recipe, a score, a target and a limit each.
+
+One entry of `RUNGS` makes a rung. A rung whose target or protocol changes gets a new name, so that results stay
+comparable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cardigan.config import BUILTIN_SOURCES, STACKED_MNIST
+from cardigan.errors import CardiganError, unknown
+from cardigan.files.disk_cache import cache_dir
+
+IMAGE_SETS_FOLDER = "image-sets"
+"""Where `benchmarks/image_sets.py` puts its sets, in the cache folder."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What is trained, and when it is good enough.
+
+    The score is the quick score of the run's checkpoints, measured every `cadence_images` images. Its time does not
+    count. A run ends when two checkpoints in a row are at the target, or at the limit.
+    """
+
+    purpose: str
+    source: str
+    """A built-in source, or the name of a set of `benchmarks/image_sets.py`."""
+    recipe: str
+    """The recipe that holds the target so far."""
+    score: str
+    """What the quick score is for this source, and of how many samples."""
+    target: float
+    cadence_images: int
+    limit_minutes: float
+    """On two CPU cores or on a GPU. A run that has not reached the target then is recorded as such."""
+    memory_gigabytes: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by dotted name on top of the recipe."""
+
+
+DIGIT_SCORE = "Frechet distance over the embedded digit classifier to the 10,000 test digits, 2,000 samples"
+IMAGE_SCORE = "Frechet distance over EfficientNet-Lite2 at 128x128 to the held-out images, 1,000 samples"
+RUNGS = {
+    "digits": Rung(
+        "MNIST by class, 32x32", "mnist", "mnist", DIGIT_SCORE,
+        target=5.0, cadence_images=10_000, limit_minutes=15.0, memory_gigabytes=2.0,
+    ),
+    "digits-unconditional": Rung(
+        "MNIST told no classes, 32x32", "mnist", "mnist", DIGIT_SCORE,
+        target=8.0, cadence_images=20_000, limit_minutes=30.0, memory_gigabytes=2.0, settings={"conditional": False},
+    ),
+    "stacked": Rung(
+        "three digits as the colors of one image: 1,000 modes", STACKED_MNIST, STACKED_MNIST,
+        "KL divergence of the modes from uniform, 2,000 samples (which alone add about 0.3)",
+        target=0.36, cadence_images=50_000, limit_minutes=60.0, memory_gigabytes=3.0,
+    ),
+    "icons-64": Rung(
+        "3,786 emoji with transparency, 64x64", "icons", "images", IMAGE_SCORE,
+        target=340.0, cadence_images=5_000, limit_minutes=90.0, memory_gigabytes=3.0,
+    ),
+    "avatars-64": Rung(
+        "1,000 cartoon faces, 64x64", "avatars-1000-64", "images", IMAGE_SCORE,
+        target=160.0, cadence_images=5_000, limit_minutes=60.0, memory_gigabytes=3.0,
+    ),
+    "avatars-128": Rung(
+        "10,000 cartoon faces, 128x128", "avatars-10000-128", "images", IMAGE_SCORE,
+        target=160.0, cadence_images=5_000, limit_minutes=180.0, memory_gigabytes=6.0,
+        settings={"data.height": 128, "data.width": 128},
+    ),
+}  # fmt: skip
+
+
+def find_rung(name: str) -> Rung:
+    """Return a rung by its name; raises CardiganError for an unknown one."""
+    if name not in RUNGS:
+        raise unknown("rung", name, RUNGS)
+    return RUNGS[name]
+
+
+def rung_source(rung: Rung) -> str:
+    """Return the source of a rung; raises CardiganError, with the command that makes it, for a set that is missing."""
+    if rung.source in BUILTIN_SOURCES:
+        return rung.source
+    folder = cache_dir() / IMAGE_SETS_FOLDER / rung.source
+    if not folder.exists():
+        raise CardiganError(
+            f"The image set {rung.source} is not there ({folder}): make it with `python benchmarks/image_sets.py "
+            f"{rung.source}` in a clone of the repository, which needs npm and Node.js."
+        )
+    return str(folder)
+
+
+def check_memory(rung: Rung) -> None:
+    """Raise CardiganError if this machine has less free memory than a run of the rung takes."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1e6
+    except (OSError, StopIteration, ValueError):
+        return  # not Linux
+    if available < rung.memory_gigabytes:
+        raise CardiganError(
+            f"{available:.1f} GB of memory are free, and this rung takes about {rung.memory_gigabytes:g} GB: close "
+            "other programs, or choose a smaller rung (cardigan bench --list)."
+        )
