@@ -131,11 +131,11 @@ def test_backbone_has_its_weights_where_networks_are_built_without_memory(monkey
 
 
 def test_head_on_the_image():
-    """It doubles its channels up to the width of the others, and reads the image as it is, with alpha."""
+    """Its channels double with every second layer up to `head_width`. It reads the image as it is, with alpha."""
     spec = ImageSpec(4, 64, 48, 0)
     discriminator = build(spec, options={"image_width": 4, "head_width": 8})
     head = discriminator.heads[-1]
-    assert [layer.out_channels for layer in head.layers] == [4, 8, 8, 8]
+    assert [layer.out_channels for layer in head.layers] == [4, 4, 8, 8]
     images = torch.rand(2, 4, 64, 48) * 2 - 1
     assert torch.equal(discriminator.features(images)[:, -4 * 64 * 48 :], images.flatten(1))
     others = build(spec, options={"head_width": 8})

@@ -1,6 +1,7 @@
 """`cardigan evaluate MODEL`: metrics of a generator, with standard errors, real baselines and the protocol."""
 
 import json
+import textwrap
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,16 @@ import tyro
 
 from cardigan.cli.devices import check_device, check_num_devices
 from cardigan.cli.known_names import known_extractors, known_metrics, one_of
+from cardigan.cli.metric_progress import metric_progress
 from cardigan.cli.parsing import parse
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
     from cardigan.metrics.protocol import Report
     from cardigan.metrics.reference import Reference, Sampler
+
+
+MAX_COLUMNS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,34 +123,41 @@ def evaluate_model(
     )
     make_sampler = partial(generator_sampler, snapshot, reference, options.seed, options.truncation)
     choice = ExtractorChoice(options.extractor or reference.extractor, reference.image_shape, weights)
-    with open_evaluation(snapshot, choice, options.device, options.devices) as (sampling, extractor):
-        report = evaluate(make_sampler(sampling), reference, extractor, options.samples, metrics, options.baseline)
+    with (
+        open_evaluation(snapshot, choice, options.device, options.devices) as (sampling, extractor),
+        metric_progress() as on_metric,
+    ):
+        report = evaluate(
+            make_sampler(sampling), reference, extractor, options.samples, metrics, options.baseline, on_metric
+        )
     return report, make_sampler(), reference
 
 
 def report_text(report: "Report") -> str:
     """Return a report as text."""
-    arrows = {"higher": "up", "lower": "down", "neither": ""}
-    rows = [("", "value", "real baseline", "better", "samples", "error method")]
-    for name, value in report.metrics.items():
-        rows.append(
-            (
-                name,
-                value.text,
-                value.baseline_text,
-                arrows[value.better],
-                f"{value.num_samples:,}",
-                value.error_method,
-            )
-        )
-    lines = aligned_lines(rows)
+    rows = [("", "value", "real baseline", "better")]
+    rows += [
+        (name, value.text, value.baseline_text, "" if value.better == "neither" else value.better)
+        for name, value in report.metrics.items()
+    ]
+    lines = [*aligned_lines(rows), ""]
     if report.class_frequencies:
-        lines += [
-            "",
-            "frequency of each class: " + " ".join(f"{frequency:.3f}" for frequency in report.class_frequencies),
-        ]
-    lines += ["", *(f"{name} is unavailable: {reason}" for name, reason in report.unavailable.items())]
+        frequencies = " ".join(f"{frequency:.3f}" for frequency in report.class_frequencies)
+        lines += [*wrapped(f"frequency of each class: {frequencies}"), ""]
+    for name, reason in report.unavailable.items():
+        lines += wrapped(f"{name} is unavailable: {reason}")
+    for method in dict.fromkeys(value.error_method for value in report.metrics.values()):
+        names = ", ".join(name for name, value in report.metrics.items() if value.error_method == method)
+        lines += wrapped(f"error of {names}: {method or 'not known'}")
+    for count in sorted({value.num_samples for value in report.metrics.values()} - {report.protocol.num_samples}):
+        names = ", ".join(name for name, value in report.metrics.items() if value.num_samples == count)
+        lines += wrapped(f"samples of {names}: {count:,}")
     return "\n".join([*lines, *protocol_lines(report), f"{report.seconds:.0f} s"])
+
+
+def wrapped(text: str) -> list[str]:
+    """Return text as lines that a terminal of 80 columns shows whole; further lines are indented."""
+    return textwrap.wrap(text, MAX_COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def protocol_lines(report: "Report") -> list[str]:
@@ -153,13 +165,13 @@ def protocol_lines(report: "Report") -> list[str]:
     protocol = report.protocol
     weights = f", weights {protocol.extractor_sha256[:12]}" if protocol.extractor_sha256 else ""
     truncation_text = f", truncation {protocol.truncation:g}" if protocol.truncation != 1 else ""
-    return [
+    return wrapped(
         f"protocol: {protocol.num_samples:,} samples of seed {protocol.seed}{truncation_text} "
         f"({protocol.image_resize}) against {protocol.num_reference:,} of "
-        f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}),",
-        f"          extractor {protocol.extractor}{weights}, resizer {protocol.extractor_resize}, "
-        f"cardigan {protocol.cardigan_version}",
-    ]
+        f"{protocol.reference} {protocol.reference_split} ({protocol.reference_sha256[:12]}), "
+        f"extractor {protocol.extractor}{weights}, resizer {protocol.extractor_resize}, "
+        f"cardigan {protocol.cardigan_version}"
+    )
 
 
 def aligned_lines(rows: list[tuple[str, ...]]) -> list[str]:

@@ -1,9 +1,43 @@
-"""Checks of the --out option. Imports no heavy packages."""
+"""Checks of the model that is read and of the --out option. Imports no heavy packages."""
 
+import itertools
+import webbrowser
 from collections.abc import Collection
 from pathlib import Path
 
 from cardigan.errors import CardiganError
+
+HUB_PREFIX = "hf:"
+
+
+def check_model(model: Path) -> None:
+    """Raise CardiganError if nothing is there, before anything is said about what would be written."""
+    from cardigan.models.starters import located
+
+    if str(model).startswith(HUB_PREFIX) or located(model).exists():
+        return
+    runs = sorted(path.parent for path in Path("runs").glob("*/generator.safetensors"))
+    hint = f", such as {runs[-1]}" if runs else ""
+    raise CardiganError(
+        f"There is no model {model}: give a run directory{hint}, a generator.safetensors, a starter or hf:user/name."
+    )
+
+
+def free_path(path: Path) -> Path:
+    """Return the path, or the first of NAME-2, NAME-3 and so on that does not exist."""
+    if not path.exists():
+        return path
+    return next(
+        numbered
+        for number in itertools.count(2)
+        if not (numbered := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists()
+    )
+
+
+def open_path(path: Path) -> None:
+    """Show a file or a folder in the system's viewer, or say where it is."""
+    if not webbrowser.open(path.absolute().as_uri()):
+        print(f"No viewer was found: open {path.absolute()} yourself.")
 
 
 def check_output_path(out: Path, suffixes: Collection[str], overwrite: bool) -> None:

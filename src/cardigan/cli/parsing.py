@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from cardigan.cli.other_words import advice
 from cardigan.errors import CardiganError, unknown
 
 Options = TypeVar("Options")
@@ -44,7 +45,10 @@ def parse(options_class: type[Options], argv: Sequence[str], prog: str, default:
         raise CardiganError(f"{_error_sentence(stderr.getvalue())} (see {prog} --help)") from exit_error
     unknown_flag = next((argument for argument in unknown_arguments if argument.startswith("-")), None)
     if unknown_flag is not None:
-        raise unknown("option", unknown_flag.split("=")[0], option_flags(options_class, prog, tyro_arguments))
+        flag, flags = unknown_flag.split("=")[0], option_flags(options_class, prog, tyro_arguments)
+        if found := advice(flag, flags):
+            raise CardiganError(f"Unknown option {flag!r}: {found}.")
+        raise unknown("option", flag, flags)
     if unknown_arguments:
         raise CardiganError(f"{prog} takes no argument {unknown_arguments[0]!r}: see {prog} --help.")
     return options
@@ -85,7 +89,7 @@ def option_flags(options_class: type, prog: str, tyro_arguments: dict[str, Any])
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         tyro.cli(options_class, prog=prog, args=["--help"], config=NO_HELP_FROM_COMMENTS, **tyro_arguments)
-    return sorted(set(re.findall(r"--[a-z0-9][a-z0-9.-]*", text.getvalue())))
+    return sorted(set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9.-]*", text.getvalue())))
 
 
 def _error_sentence(message: str) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from cardigan.cli.metric_progress import metric_progress
+from cardigan.cli.output_path import open_path
 from cardigan.cli.parsing import parse
 
 
@@ -15,6 +17,8 @@ class ReportOptions:
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory; it may still be training."""
+    open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show the report in the browser."""
 
 
 def main(argv: list[str]) -> int:
@@ -24,5 +28,9 @@ def main(argv: list[str]) -> int:
     from cardigan.report.build import write_report
     from cardigan.run.directory import RunDirectory
 
-    print(write_report(RunDirectory(options.run)))
+    with metric_progress() as on_metric:
+        path = write_report(RunDirectory(options.run), on_metric=on_metric)
+    print(path)
+    if options.open:
+        open_path(path)
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from cardigan.cli.devices import check_device, check_num_devices
-from cardigan.cli.output_path import check_output_path
+from cardigan.cli.output_path import check_model, check_output_path, free_path, open_path
 from cardigan.cli.parsing import flag_value, parse, part_of
 from cardigan.errors import CardiganError
 from cardigan.latents.seeds import parse_seeds
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-SUFFIXES = {".png", ".npy", ".npz", ""}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".npy", ".npz", ""}
+DEFAULT_OUT = Path("samples.png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,13 @@ class SampleOptions:
     """Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps."""
     devices: int = 1
     """Number of processes, each with its own GPU or its share of the CPU cores. The images are the same."""
-    out: Path = Path("samples.png")
-    """NAME.png writes one grid, NAME.npy or NAME.npz an array uint8 [N, H, W, C], any other name a folder of PNGs."""
+    out: Path | None = None
+    """NAME.png or NAME.jpg writes one grid, NAME.npy or NAME.npz an array uint8 [N, H, W, C], any other name a folder
+    of PNGs. Default: samples.png, or samples-2.png and so on if it exists."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --out if it exists. Folders are never replaced."""
+    open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show what was written in the system's viewer."""
 
 
 def main(argv: list[str]) -> int:
@@ -62,7 +66,9 @@ def main(argv: list[str]) -> int:
         )
     numbers = part_of(options.num_samples, options.part)
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
-    check_output_path(options.out, SUFFIXES, options.overwrite)
+    check_model(options.model)
+    out = free_path(DEFAULT_OUT) if options.out is None else options.out
+    check_output_path(out, SUFFIXES, options.overwrite)
     check_device(options.device)
     check_num_devices(options.devices, options.device)
 
@@ -76,8 +82,10 @@ def main(argv: list[str]) -> int:
             images = model.sample(len(numbers), options.seed, options.label, options.truncation, numbers.start)
         else:
             images = model.sample_seeds(seeds, options.label, options.truncation)
-    _write_images(options.out, images, seeds, numbers.start)
-    print(f"{len(images)} images in {options.out}")
+    _write_images(out, images, seeds, numbers.start)
+    print(f"{len(images)} images in {out}")
+    if options.open:
+        open_path(out)
     return 0
 
 
@@ -87,7 +95,7 @@ def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None, firs
     import numpy as np
     import torch
 
-    from cardigan.figures.grid import array_png_bytes, make_grid, png_bytes
+    from cardigan.figures.grid import array_png_bytes, jpeg_bytes, make_grid, png_bytes
     from cardigan.files import atomic
 
     buffer = io.BytesIO()
@@ -97,8 +105,9 @@ def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None, firs
     elif out.suffix == ".npz":
         np.savez_compressed(buffer, images=images)
         atomic.write_bytes(out, buffer.getvalue())
-    elif out.suffix == ".png":
-        atomic.write_bytes(out, png_bytes(make_grid(torch.from_numpy(images).permute(0, 3, 1, 2))))
+    elif out.suffix:
+        grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2))
+        atomic.write_bytes(out, png_bytes(grid) if out.suffix == ".png" else jpeg_bytes(grid))
     else:
         with atomic.atomic_path(out) as folder:
             folder.mkdir()

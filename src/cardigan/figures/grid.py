@@ -12,6 +12,7 @@ from torch import Tensor
 from cardigan.figures.layout import DIVIDER, GAP, GridLayout
 from cardigan.shapes import Pixels
 
+JPEG_QUALITY = 92
 GridImage: TypeAlias = UInt8[Tensor, "channel sheet_height sheet_width"]
 """One image, 0..255."""
 
@@ -46,6 +47,16 @@ def array_png_bytes(pixels: np.ndarray, compress_level: int = 6) -> bytes:
     """Return the same for an image in the order of a file: uint8 [height, width, channels]."""
     buffer = io.BytesIO()
     pillow_image(pixels).save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def jpeg_bytes(image: GridImage) -> bytes:
+    """Return a gray, RGB or RGBA image as JPEG bytes. Transparent pixels are white: JPEG has no transparency."""
+    picture, buffer = pillow_image(image.permute(1, 2, 0).numpy()), io.BytesIO()
+    if picture.mode == "RGBA":
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture).convert("RGB")
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 

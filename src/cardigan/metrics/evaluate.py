@@ -5,9 +5,10 @@ Results for the real images are cached on disk.
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import version
+from typing import TypeAlias
 
 import torch
 
@@ -74,6 +75,10 @@ def generator_sampler(
     )
 
 
+OnMetric: TypeAlias = Callable[[str, int, int], None]
+"""Called with the name of a metric, its number from 1, and how many there are."""
+
+
 def evaluate(
     sampler: Sampler,
     reference: Reference,
@@ -81,13 +86,14 @@ def evaluate(
     num_samples: int = NUM_SAMPLES,
     metrics: Iterable[str] | None = None,
     baseline: bool = True,
+    on_metric: OnMetric | None = None,
 ) -> Report:
     """Return the report on the images of `sampler`.
 
     `metrics` are names in `METRICS`. By default all are computed, and `Report.unavailable` gives the reason for each
     missing one; a requested metric that cannot be computed is an error. `baseline` adds the score of the same number
-    of real images to each metric. `extractor` defaults to the reference's. Raises CardiganError for unknown metrics,
-    too few samples, or images of another shape.
+    of real images to each metric. `extractor` defaults to the reference's. `on_metric` is called before each metric.
+    Raises CardiganError for unknown metrics, too few samples, or images of another shape.
     """
     start = time.monotonic()
     extractor = extractor or find_extractor(reference.extractor, reference.image_shape)
@@ -101,7 +107,9 @@ def evaluate(
     inputs = MetricInputs(sampler, reference, extractor, num_samples)
     values: dict[str, MetricValue] = {}
     unavailable: dict[str, str] = {}
-    for name in names:
+    for number, name in enumerate(names, start=1):
+        if on_metric is not None:
+            on_metric(name, number, len(names))
         try:
             computed = METRICS[name].compute(inputs)
         except CardiganError as error:

@@ -46,8 +46,8 @@ class ProjectedDiscriminator(FeatureDiscriminator):
     """Frozen features and one trained head for each scale; logits of shape [batch, positions of all heads].
 
     `width` is the number of channels of the finest mixed features; each coarser scale has twice as many. With the
-    option `image_width` one more head scores the image itself. It has this many channels at first, and doubles them up
-    to `head_width` with each halving.
+    option `image_width` one more head scores the image itself. It has this many channels at first, and doubles them
+    with every second halving, up to `head_width`.
     """
 
     feature_modules = "heads"
@@ -159,7 +159,7 @@ class ScaleMixer(nn.Module):
 class Head(nn.Module):
     """Halves the maps of one scale to a shorter side of at most 4; returns one logit per position [batch, positions].
 
-    Its first layer has `first_width` channels, each further one twice as many, up to `max_width`.
+    Its first two layers have `first_width` channels, each further two twice as many, up to `max_width`.
 
     With classes, each logit also contains the projection of the averaged features on the class embedding
     (arXiv:1802.05637, eq. 3).
@@ -172,7 +172,7 @@ class Head(nn.Module):
         channels, side, width = shape[0], min(shape[1:]), first_width
         layers: list[nn.Module] = []
         while side > MAX_LOGIT_SIDE:
-            width = min(max_width, first_width * 2 ** len(layers))
+            width = min(max_width, first_width * 2 ** (len(layers) // 2))
             layers.append(FastConv2d(channels, width, 4, 2, 1))
             channels, side = width, side // 2
         layers = layers or [FastConv2d(channels, width, 1)]

@@ -16,7 +16,7 @@ from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
 from cardigan.files.atomic import write_bytes
 from cardigan.health.status import health_of_run
-from cardigan.metrics.evaluate import evaluate, generator_sampler, worst_pairs
+from cardigan.metrics.evaluate import OnMetric, evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.protocol import MetricValue, Report
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.snapshot import Snapshot, read_snapshot
@@ -63,17 +63,21 @@ class Evaluation:
 
 
 def write_report(
-    run: RunDirectory, snapshot: Snapshot | None = None, full: bool = True, evaluated: bool = True
+    run: RunDirectory,
+    snapshot: Snapshot | None = None,
+    full: bool = True,
+    evaluated: bool = True,
+    on_metric: OnMetric | None = None,
 ) -> Path:
     """Evaluate the run's generator, write `report.json` and `report.html`, and return the path of the page.
 
     `full` computes every metric and its real baseline on 10,000 samples, which takes a minute or two. Otherwise the
-    quick metrics are computed on 2,000 samples, or none if `evaluated` is off. Raises CardiganError if the folder is
-    not a run.
+    quick metrics are computed on 2,000 samples, or none if `evaluated` is off. `on_metric` is called before each
+    metric. Raises CardiganError if the folder is not a run.
     """
     config, snapshot = read_config(run), snapshot or read_snapshot(run.path)
     evaluation = (
-        evaluate_run(snapshot, config, full, run.path)
+        evaluate_run(snapshot, config, full, run.path, on_metric)
         if evaluated
         else Evaluation(snapshot.images_seen, {}, NOT_EVALUATED)
     )
@@ -86,7 +90,13 @@ def write_report(
     return path
 
 
-def evaluate_run(snapshot: Snapshot, config: Config, full: bool, model: Path | None = None) -> Evaluation:
+def evaluate_run(
+    snapshot: Snapshot,
+    config: Config,
+    full: bool,
+    model: Path | None = None,
+    on_metric: OnMetric | None = None,
+) -> Evaluation:
     """Return the evaluation of a snapshot. It has no metrics if no reference is available."""
     images_seen = snapshot.images_seen
     if not full and config.data.source not in QUICK_METRICS:
@@ -97,7 +107,7 @@ def evaluate_run(snapshot: Snapshot, config: Config, full: bool, model: Path | N
         return Evaluation(images_seen, {}, str(error))
     sampler = generator_sampler(snapshot, reference, config.seed)
     metrics, count = (None, FULL_SAMPLES) if full else (QUICK_METRICS[config.data.source], QUICK_SAMPLES)
-    report = evaluate(sampler, reference, num_samples=count, metrics=metrics, baseline=full)
+    report = evaluate(sampler, reference, num_samples=count, metrics=metrics, baseline=full, on_metric=on_metric)
     neighbors = None
     if report.worst.get("memorized"):
         neighbors = Figure(
