@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from cardigan.cli.diagnose import Reading, diagnose, read_csv
 from cardigan.health import score_trend
+from cardigan.health.diagnosis import Reading, diagnose, read_csv
 
 VARIED_THRESHOLDS = (
     "LOG_WORSENING",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cardigan.experiment.session import Run
+from cardigan.experiment.finished_run import Run
 from gpu_check.part import Result, Settings
 from gpu_check.small_runs import last_tensors, memory_that_runs_out, messages_of, trained
 from gpu_check.small_training import different_bits

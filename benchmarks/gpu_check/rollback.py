@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cardigan.api import read_events
-from cardigan.experiment.session import Run
+from cardigan.experiment.finished_run import Run
 from cardigan.run.checkpoint import load_latest_checkpoint
 from gpu_check.part import Result, Settings
 from gpu_check.small_runs import eager_steps, last_tensors, trained

@@ -1,4 +1,16 @@
-"""Cardigan trains, evaluates and exports image GANs: `train`, `load`, and the building blocks behind them.
+"""Train, evaluate, explore and export image GANs.
+
+    import cardigan
+
+    run = cardigan.train("photos/", minutes=30)   # or "mnist": digits in two minutes on a CPU
+    run.sample(16)                                # uint8 [16, height, width, channels]
+    run.report()                                  # report.html: samples, curves, metrics
+    model = cardigan.load("runs/first")           # a run, a checkpoint, a file, a starter, hf:user/name
+    model.sample(16, seed=0)
+
+`check` inspects a folder of images, `evaluate` and `compare` compute metrics, `diagnose` says what went wrong, `walk`
+makes films, `export` writes ONNX, a web page and more, `GAN` is a scikit-learn estimator. The names below them are the
+parts that a training consists of (docs/guides/extend.md).
 
 Names are imported on first use, so that `cardigan --help` does not import torch.
 """
@@ -21,7 +33,10 @@ if TYPE_CHECKING:
         StepKind,
         build_discriminator,
         build_generator,
+        check,
+        compare,
         config_for,
+        diagnose,
         evaluate,
         export,
         find_loss,
@@ -36,8 +51,10 @@ if TYPE_CHECKING:
         train_step,
         training_latents,
         update_ema,
+        walk,
+        write_report,
     )
-    from cardigan.experiment.session import Run
+    from cardigan.experiment.finished_run import Run
     from cardigan.sklearn.gan import GAN, NotFittedError
 
 __all__ = [
@@ -58,7 +75,10 @@ __all__ = [
     "StepKind",
     "build_discriminator",
     "build_generator",
+    "check",
+    "compare",
     "config_for",
+    "diagnose",
     "evaluate",
     "export",
     "find_loss",
@@ -73,6 +93,8 @@ __all__ = [
     "train_step",
     "training_latents",
     "update_ema",
+    "walk",
+    "write_report",
 ]
 
 

@@ -3,7 +3,7 @@
 The command line calls these functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,42 @@ from torch.utils.data import Dataset
 from cardigan.config import Config
 from cardigan.data.batches import Batches as Batches
 from cardigan.data.mnist import load_mnist as load_mnist
+from cardigan.data.quality.check import check_source
+from cardigan.data.quality.findings import Findings as Findings
 from cardigan.data.reader import Reader
 from cardigan.data.source import ImageSource as ImageSource
 from cardigan.data.source import ImageSpec as ImageSpec
 from cardigan.errors import CardiganError as CardiganError
-from cardigan.experiment.session import Run as Run
+from cardigan.experiment.evaluation import evaluate_model
+from cardigan.experiment.finished_run import Run as Run
+from cardigan.experiment.progress_line import progress_callback
 from cardigan.experiment.session import run_training
+from cardigan.explore.views import SamplingOptions, walk_images
 from cardigan.exports.export import ExportedFile as ExportedFile
 from cardigan.exports.export import export as export
+from cardigan.figures.animation import encode_animation
+from cardigan.files.atomic import write_bytes
+from cardigan.health.diagnosis import Diagnosis as Diagnosis
+from cardigan.health.diagnosis import diagnose_path
 from cardigan.inference.model import Model as Model
 from cardigan.inference.model import from_pretrained as from_pretrained
 from cardigan.inference.model import load as load
 from cardigan.latents.sampling import sample_latents as sample_latents
 from cardigan.latents.sampling import training_latents as training_latents
-from cardigan.metrics.evaluate import evaluate as evaluate
+from cardigan.metrics.evaluate import NUM_SAMPLES, OnMetric
+from cardigan.metrics.evaluate import evaluate as evaluate_sampler
+from cardigan.metrics.features import FeatureExtractor
+from cardigan.metrics.protocol import Report as Report
+from cardigan.metrics.reference import Reference, Sampler
 from cardigan.nets.table import build_discriminator as build_discriminator
 from cardigan.nets.table import build_generator as build_generator
 from cardigan.objective.losses import find_loss as find_loss
 from cardigan.overrides import override as override
 from cardigan.plugins import load_plugins
 from cardigan.recipes import config_for as config_for
+from cardigan.report.build import write_report as write_report_of
 from cardigan.rng import stream as stream
+from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
 from cardigan.training.devices import Devices as Devices
@@ -53,6 +68,9 @@ def train(
     out: str | Path | None = None,
     images: int | None = None,
     minutes: float | None = None,
+    size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
     seed: int | None = None,
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
@@ -61,6 +79,7 @@ def train(
     started_at: float | None = None,
     start_from: str | Path | None = None,
     accept_license: bool = False,
+    verbose: bool | None = None,
 ) -> Run:
     """Train a GAN and return the finished run.
 
@@ -71,6 +90,8 @@ def train(
     chosen for the images and this machine; the start event lists them.
     `images` and `minutes` are the budget. Training stops at whichever is reached first. Giving one removes the
     recipe's budget.
+    `size` is the side of the training images in pixels, or (height, width); `batch_size` the images per step; `device`
+    cpu, cuda, cuda:1, mps or auto.
     `out` is the run directory. Default: `runs/<date>-<time>-<name>`, named after the source, or after the recipe for an
     embedded data set.
     With `resume` an existing run with the same settings continues, bit for bit as if it had never stopped.
@@ -79,11 +100,28 @@ def train(
     generator.safetensors, a model folder, `hf:user/name`, or another program's generator. Networks, rates and image
     size are its own unless they are given; another size, other channels, classes or latents are adapted
     (docs/guides/start-from.md). `accept_license` is needed for a model whose license forbids derivatives.
+    `verbose` shows the progress: one line in a terminal, a live line and the sample sheet in a notebook. Default: where
+    there is either.
     `started_at` is the `time.monotonic()` that a budget of minutes counts from. Default: now.
+
+    For example, `run = cardigan.train("photos/", minutes=10)`, then `run.sample(16)` and `run.report()`.
 
     Raises CardiganError for anything that cannot be trained. Nothing is written in that case, and existing files are
     never overwritten.
     """
+    settings: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    if size is not None:
+        settings["data.height"], settings["data.width"] = (size, size) if isinstance(size, int) else size
+    settings = {name: value for name, value in settings.items() if value is not None}
+    given_twice = sorted(settings.keys() & (overrides or {}).keys())
+    if given_twice:
+        raise CardiganError(f"{given_twice[0]} is given as an argument and in overrides: leave one out.")
+    callbacks = [each for each in (on_event, progress_callback(verbose)) if each is not None]
+
+    def call_all(event: Event) -> None:
+        for callback in callbacks:
+            callback(event)
+
     return run_training(
         source,
         recipe,
@@ -92,17 +130,141 @@ def train(
         minutes,
         seed,
         resume,
-        overrides or {},
+        {**settings, **(overrides or {})},
         config,
-        on_event or _no_callback,
+        call_all,
         started_at,
         start_from,
         accept_license,
     )
 
 
-def _no_callback(_: Event) -> None:
-    """Ignore the event."""
+def evaluate(
+    model: str | Path | Run | Model | Sampler,
+    reference: str | Reference | None = None,
+    extractor: str | FeatureExtractor | None = None,
+    num_samples: int = NUM_SAMPLES,
+    metrics: Iterable[str] | None = None,
+    baseline: bool = True,
+    *,
+    seed: int = 0,
+    truncation: float = 1.0,
+    weights: str | None = None,
+    device: str = "auto",
+    on_metric: OnMetric | None = None,
+) -> Report:
+    """Compute the metrics of a model, each with its standard error, its real baseline and the protocol.
+
+    `model` is what `load` reads, a finished run, a model, or a `Sampler` of images with a `Reference`
+    (docs/guides/evaluation.md). `reference` names the real images of a model without a recorded source.
+    `metrics` are names such as "frechet" and "prdc". By default all are computed that the images allow. `extractor`
+    and `weights` choose the feature extractor. `on_metric` is called with each metric's name, number and their count.
+    Raises CardiganError for models, metrics or extractors that cannot be read or computed.
+
+    For example, `cardigan.evaluate(run, metrics=["frechet"], num_samples=2000).metrics`.
+    """
+    if isinstance(model, Sampler):
+        if not isinstance(reference, Reference) or isinstance(extractor, str):
+            raise CardiganError("A Sampler is evaluated against a Reference, with a FeatureExtractor or none.")
+        return evaluate_sampler(model, reference, extractor, num_samples, metrics, baseline, on_metric)
+    if isinstance(reference, Reference) or isinstance(extractor, FeatureExtractor):
+        raise CardiganError("A model is evaluated against a source and with an extractor by their names.")
+    report, _, _ = evaluate_model(
+        model.snapshot if isinstance(model, Model) else Path(model.path if isinstance(model, Run) else model),
+        reference_source=reference,
+        metrics=None if metrics is None else list(metrics),
+        num_samples=num_samples,
+        seed=seed,
+        truncation=truncation,
+        extractor=extractor,
+        weights=weights,
+        baseline=baseline,
+        device=device,
+        on_metric=on_metric,
+    )
+    return report
 
 
+def compare(
+    *models: str | Path | Run, num_samples: int = NUM_SAMPLES, metrics: Iterable[str] | None = None, **protocol: Any
+) -> dict[str, Report]:
+    """Return the report of each model, by its path, under one protocol; `protocol` are arguments of `evaluate`.
+
+    Raises CardiganError for fewer than two models, and for models that are evaluated on different real images.
+
+    For example, `cardigan.compare("runs/a", "runs/b", num_samples=2000)`.
+    """
+    if len(models) < MIN_COMPARED:
+        raise CardiganError("One model cannot be compared: give two or more, or use evaluate.")
+    names = None if metrics is None else list(metrics)
+    reports = {
+        str(each.path if isinstance(each, Run) else each): evaluate(
+            each, num_samples=num_samples, metrics=names, **protocol
+        )
+        for each in models
+    }
+    if len({report.protocol.reference_sha256 for report in reports.values()}) > 1:
+        raise CardiganError("These models are evaluated on different real images: compare models of the same data.")
+    return reports
+
+
+def check(source: str | Path | Reader, labels: str = "", num_workers: int | None = None) -> Findings:
+    """Return what is wrong with a source of images: contents, unreadable files, duplicates, classes, as fields.
+
+    Raises CardiganError if the source cannot be opened.
+
+    For example, `cardigan.check("photos/").duplicate_groups`.
+    """
+    return check_source(str(source) if isinstance(source, Path) else source, labels, num_workers)
+
+
+def diagnose(run: str | Path | Run) -> Diagnosis:
+    """Return what went wrong in a training, where to stop it and why, from its journal or a CSV table of its losses.
+
+    Of a table of several runs, the first one. Raises CardiganError for input that cannot be read.
+
+    For example, `cardigan.diagnose("runs/first").diagnosis`.
+    """
+    return next(iter(diagnose_path(Path(run.path if isinstance(run, Run) else run)).values()))
+
+
+def write_report(run: str | Path | Run, on_metric: OnMetric | None = None) -> Path:
+    """Evaluate a run, write its `report.html`, and return the path of the page. Takes a minute or two.
+
+    Raises CardiganError if the folder is not a run.
+
+    For example, `cardigan.write_report("runs/first")`.
+    """
+    return write_report_of(RunDirectory(Path(run.path if isinstance(run, Run) else run)), on_metric=on_metric)
+
+
+def walk(
+    model: str | Path | Run | Model,
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    num_frames: int = 96,
+    labels: str | int | None = None,
+    truncation: float = 1.0,
+    loop: bool = False,
+    out: str | Path | None = None,
+    fps: float = 24.0,
+) -> np.ndarray:
+    """Return the frames of a walk from seed to seed, uint8 [num_frames, height, width, channels].
+
+    `labels` is the class of all frames, by number or name; by default each seed has its own. With `out` the film is
+    also written, as .webp, .gif or .mp4. Raises CardiganError for fewer than two seeds or an existing file.
+
+    For example, `cardigan.walk(run, seeds=[3, 7, 1], out="walk.webp")`.
+    """
+    path = None if out is None else Path(out)
+    if path is not None and path.exists():
+        raise CardiganError(f"{path} exists already: choose another name.")
+    snapshot = model.snapshot if isinstance(model, Model) else load(model).snapshot
+    options = SamplingOptions("" if labels is None else str(labels), truncation, {})
+    frames = walk_images(snapshot, list(seeds), num_frames, None, loop, options, None)
+    if path is not None:
+        write_bytes(path, encode_animation(frames, fps, path.suffix[1:]))
+    return frames.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+MIN_COMPARED = 2
 load_plugins()  # last: a plug-in may use anything that is imported above

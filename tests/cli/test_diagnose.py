@@ -7,8 +7,9 @@ import random
 import pytest
 
 import cardigan
-from cardigan.cli.diagnose import diagnose_path, main
+from cardigan.cli.diagnose import main
 from cardigan.errors import CardiganError
+from cardigan.health.diagnosis import diagnose_path
 
 
 def write_table(path, runs, columns=("step", "d_loss", "g_loss", "fid")):

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cardigan.cli.diagnose import diagnose_path
 from cardigan.cli.train import _read_settings
 from cardigan.config import Config
 from cardigan.config_parts import DataConfig, EmaConfig, LatentConfig, NetworkConfig
@@ -32,6 +31,7 @@ from cardigan.data.reader import Reader, UnreadableImage
 from cardigan.data.source import image_spec
 from cardigan.data.webdataset.byte_stream import open_shard as opened_stream
 from cardigan.data.webdataset.tar import read_images
+from cardigan.health.diagnosis import diagnose_path
 from cardigan.models.foreign.reader import read_foreign_generator
 from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from cardigan.nets.table import build_generator

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cardigan
-from cardigan.cli.diagnose import diagnose_path
 from cardigan.cli.main import run as cardigan_command
 from cardigan.data.decoding import DecodeSpec, decode_image
 from cardigan.data.formats import idx
@@ -27,6 +26,7 @@ from cardigan.data.formats.numpy_files import npy_reader, npz_reader
 from cardigan.data.reader import UnreadableImage
 from cardigan.errors import CardiganError
 from cardigan.files.sha256 import json_sha256
+from cardigan.health.diagnosis import diagnose_path
 from cardigan.run.checkpoint import read_checkpoint_metadata
 from cardigan.run.directory import RunDirectory, read_config, source_fingerprint
 from cardigan.run.journal import read_events

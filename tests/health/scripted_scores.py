@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cardigan
 from cardigan.experiment import build
-from cardigan.experiment.session import Run
+from cardigan.experiment.finished_run import Run
 from cardigan.training.recorder import Callbacks
 
 CHECKPOINT_INTERVAL = 32

@@ -10,7 +10,7 @@ import torch
 
 import cardigan
 from cardigan.errors import CardiganError
-from cardigan.experiment.session import Run
+from cardigan.experiment.finished_run import Run
 from cardigan.files.sha256 import json_sha256
 from cardigan.overrides import experiment_settings
 from cardigan.run.checkpoint import (

@@ -18,7 +18,7 @@ from fake_runs import make_run, progress_line
 from cardigan.cli.main import run as cardigan_command
 from cardigan.cli.train import _closing_text
 from cardigan.config import Config
-from cardigan.experiment.session import Run
+from cardigan.experiment.finished_run import Run
 from cardigan.run.journal import read_events
 
 SMALL = [

@@ -3,7 +3,6 @@
 import json
 import textwrap
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,52 +84,26 @@ def main(argv: list[str]) -> int:
 def evaluate_model(
     model: Path, options: ProtocolOptions, reference_source: str | None = None
 ) -> "tuple[Report, Sampler, Reference]":
-    """Return the report on one model, with its sampler and reference.
+    """Return the report on one model, with its sampler and reference, and show the progress."""
+    from cardigan.experiment import evaluation
 
-    `reference_source` names the real images of a model without a recorded source. The sampler runs in this process.
-    """
-    from cardigan.data.source_names import absolute_source
-    from cardigan.files.disk_cache import download
-    from cardigan.metrics.evaluate import evaluate, generator_sampler
-    from cardigan.metrics.evaluation_devices import ExtractorChoice, open_evaluation
-    from cardigan.metrics.reference_loader import load_reference
-    from cardigan.models.snapshot import read_snapshot
-    from cardigan.overrides import override
-
-    if not 0 <= options.seed < 2**63:
-        raise CardiganError(f"--seed is {options.seed}: expected 0 <= seed < 2^63.")
     check_device(options.device)
     check_num_devices(options.devices, options.device)
-    metrics = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
-    snapshot = read_snapshot(model)
-    if reference_source is not None and snapshot.config.data.source:
-        raise CardiganError(
-            f"{model} was trained on {snapshot.config.data.source!r} and is compared with that: leave --reference out."
+    with metric_progress() as on_metric:
+        return evaluation.evaluate_model(
+            model,
+            reference_source=reference_source,
+            metrics=None if options.metrics is None else [name.strip() for name in options.metrics.split(",")],
+            num_samples=options.samples,
+            seed=options.seed,
+            truncation=options.truncation,
+            extractor=options.extractor,
+            weights=options.weights,
+            baseline=options.baseline,
+            device=options.device,
+            num_devices=options.devices,
+            on_metric=on_metric,
         )
-    config = (
-        snapshot.config
-        if reference_source is None
-        else override(snapshot.config, {"data.source": absolute_source(reference_source)})
-    )
-    reference = load_reference(config, model)
-    weights_source = options.weights
-    weights = (
-        None
-        if weights_source is None
-        else download(weights_source)
-        if "://" in weights_source
-        else Path(weights_source)
-    )
-    make_sampler = partial(generator_sampler, snapshot, reference, options.seed, options.truncation)
-    choice = ExtractorChoice(options.extractor or reference.extractor, reference.image_shape, weights)
-    with (
-        open_evaluation(snapshot, choice, options.device, options.devices) as (sampling, extractor),
-        metric_progress() as on_metric,
-    ):
-        report = evaluate(
-            make_sampler(sampling), reference, extractor, options.samples, metrics, options.baseline, on_metric
-        )
-    return report, make_sampler(), reference
 
 
 def report_text(report: "Report") -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from cardigan.experiment.session import Run
+    from cardigan.experiment.finished_run import Run
     from cardigan.run.journal import Event
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}

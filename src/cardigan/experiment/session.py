@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cardigan.data.webdataset.shards import is_shards
 from cardigan.errors import CardiganError, CollectiveError
 from cardigan.experiment import build
 from cardigan.experiment.auto import auto_augmentation, auto_config
+from cardigan.experiment.finished_run import Run
 from cardigan.experiment.nearest_starter import AUTO, find_nearest_starter, nearest_starter, proposal
 from cardigan.experiment.start_from import (
     Parent,
@@ -36,7 +37,6 @@ from cardigan.experiment.start_from import (
 )
 from cardigan.hardware.memory import keep_freed_memory, release_memory
 from cardigan.hardware.out_of_memory import is_out_of_memory
-from cardigan.inference import preview
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.overrides import from_dict, override, to_dict
 from cardigan.plugins import missing_plugins_message
@@ -67,27 +67,6 @@ from cardigan.training.schedule import step_kinds
 from cardigan.training.state import TrainState, load_state_tensors, state_tensors
 
 RUNS_FOLDER = Path("runs")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training run."""
-
-    path: Path
-    config: Config
-    images_seen: int
-    stopped_by: str
-    """One of images, minutes, patience, target, failure, SIGINT or SIGTERM."""
-
-    def _repr_png_(self) -> bytes | None:
-        return preview.run_preview(self.path)
-
-    def _repr_html_(self) -> str:
-        caption = (
-            f"Run({self.path}: {self.config.recipe}, {self.images_seen:,} images seen, "
-            f"stopped by {self.stopped_by}; generated | real)"
-        )
-        return preview.figure_html(preview.run_preview(self.path), caption)
 
 
 def run_training(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, SupportsIndex, TypeAlias
+from typing import NamedTuple, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -231,14 +231,23 @@ class Model:
         return preview.figure_html(preview.model_preview(self.snapshot), repr(self))
 
 
-def load(path: str | Path, sha256: str | None = None) -> Model:
-    """Load a run directory, checkpoint folder, folder of `save_pretrained`, generator.safetensors, or `hf:user/name`.
+@runtime_checkable
+class HasPath(Protocol):
+    """An object with a model's path, such as a finished run."""
 
+    @property
+    def path(self) -> Path: ...
+
+
+def load(path: str | Path | HasPath, sha256: str | None = None) -> Model:
+    """Load a run, checkpoint folder, model folder, generator.safetensors, starter, or `hf:user/name`.
+
+    A run is its directory, or what `cardigan.train` returned.
     `hf:user/name@revision` selects a branch, tag or commit. If `sha256` is given, the weights file must have that hash.
     Nothing is executed or unpickled, and a header that claims more than the file contains allocates no memory.
     Raises CardiganError for anything else.
     """
-    location = Path(path)
+    location = Path(path if isinstance(path, str | Path) else path.path)
     return Model(read_snapshot(location, sha256), None if hub.is_hub_address(location) else location)
 
 

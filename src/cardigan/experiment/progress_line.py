@@ -1,0 +1,121 @@
+"""How `cardigan.train` shows its progress in Python: one line in a terminal, one live line and image in a notebook."""
+
+import html
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cardigan.health.status import health_of_run
+from cardigan.inference.preview import figure_html
+from cardigan.run.journal import Event
+
+OnEvent = Callable[[Event], None]
+WATCHED = ("progress", "samples", "checkpoint", "fault", "stop")
+
+
+@dataclass
+class ProgressText:
+    """The state of a run in a few words, kept up to date by its events."""
+
+    images_seen: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    score: float | None = None
+    fault: str = ""
+    _events: list[Event] = field(default_factory=list)
+
+    def add(self, event: Event) -> None:
+        self.images_seen, self.seconds = event.images_seen, event.elapsed_seconds
+        self.images_per_second = float(event.values.get("images_per_second", self.images_per_second))
+        self.score = float(event.values["score"]) if "score" in event.values else self.score
+        self._events.append(event)
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f", score {self.score:.2f}"
+        minutes, seconds = divmod(int(self.seconds), 60)
+        return (
+            f"{self.images_seen:,} images, {minutes}:{seconds:02d}, {self.images_per_second:,.0f} images/s{score}, "
+            f"{health_of_run(self._events).state}"
+        )
+
+
+def progress_callback(verbose: bool | None) -> OnEvent | None:
+    """Return the function that shows each event, or None.
+
+    True shows the progress, False does not, and None does in a terminal and in a notebook.
+    """
+    if verbose is False:
+        return None
+    display = _notebook_display()
+    if display is not None:
+        return NotebookProgress(display)
+    return TerminalProgress() if verbose or sys.stderr.isatty() else None
+
+
+@dataclass
+class TerminalProgress:
+    """One line on the standard error output: overwritten in a terminal, otherwise written at each checkpoint."""
+
+    text: ProgressText = field(default_factory=ProgressText)
+
+    def __call__(self, event: Event) -> None:
+        if event.kind not in WATCHED:
+            return
+        self.text.add(event)
+        end = "\n" if event.kind == "stop" else ""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{self.text}{end}")
+        elif event.kind in {"checkpoint", "fault"}:
+            sys.stderr.write(f"{self.text}\n")
+        sys.stderr.flush()
+
+
+@dataclass
+class NotebookProgress:
+    """One cell output that is replaced as the run goes on: the latest sample sheet and the line below it."""
+
+    display: Callable[..., Any]
+    text: ProgressText = field(default_factory=ProgressText)
+    _run: Path | None = None
+    _image: bytes | None = None
+    _handle: Any = None
+
+    def __call__(self, event: Event) -> None:
+        if event.kind in {"start", "resume"}:
+            self._run = Path(event.values["run"])
+        if event.kind not in WATCHED:
+            return
+        self.text.add(event)
+        if event.kind == "samples" and self._run is not None:
+            self._image = (self._run / str(event.values["file"])).read_bytes()
+        page = _Html(figure_html(self._image, f"{self.text} (generated | real)"))
+        if self._handle is None:
+            self._handle = self.display(page, display_id=True)
+        else:
+            self._handle.update(page)
+
+
+@dataclass
+class _Html:
+    """What a notebook shows as HTML."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return html.unescape(self.text)
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """Return IPython's `display` inside a notebook, else None."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import get_ipython  # pyright: ignore[reportMissingImports] - only where a notebook has imported it
+    from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+    shell = get_ipython()
+    return display if shell is not None and "ZMQ" in type(shell).__name__ else None
