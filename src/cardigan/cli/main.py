@@ -135,6 +135,12 @@ def _serve(argv: list[str]) -> int:
     return serve.main(argv)
 
 
+def _completion(argv: list[str]) -> int:
+    from cardigan.cli import completion
+
+    return completion.main(argv, {name: purpose for name, (_, purpose) in COMMANDS.items()})
+
+
 STARTED_AT = time.monotonic()
 """When the process started. A budget of minutes counts from here."""
 
@@ -158,6 +164,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "doctor": (_doctor, "find out why the nodes of a run cannot reach each other"),
     "info": (_info, "describe a run or a model"),
     "recipes": (_recipes, "list the recipes, with expected times and scores"),
+    "completion": (_completion, "print a script that completes commands and options in a shell"),
     "starters": (_starters, "list the starters: small trained models to start from"),
 }
 
@@ -218,7 +225,7 @@ def _run_command(argv: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<9} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    lines = [f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: cardigan COMMAND ...",

@@ -14,6 +14,7 @@ import tyro
 from cardigan.cli.devices import MAX_DEVICES
 from cardigan.cli.known_names import known_network_options, known_penalties
 from cardigan.cli.parsing import flag_value, parse
+from cardigan.cli.train_help import short_help
 from cardigan.config import Config
 from cardigan.errors import CardiganError, escape_control_characters
 from cardigan.files.special_files import reject_special_file
@@ -63,11 +64,15 @@ class TrainOptions:
 
 def main(argv: list[str], started_at: float) -> int:
     """Train a GAN; return the exit code."""
+    if {"-h", "--help"} & {*argv}:
+        print(short_help())
+        return 0
+    argv = ["--help" if argument == "--help-all" else argument for argument in argv]
     base = _base_settings(argv)
-    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_tables(base)))
+    options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=with_all_tables(base)))
     if options.source and options.source != base.data.source:  # an option came before the source
         base = _base_settings([options.source, *argv])
-        options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=_with_all_tables(base)))
+        options = parse(TrainOptions, argv, "cardigan train", TrainOptions(source="", settings=with_all_tables(base)))
     if not options.source:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if flag_value("--data.source", argv):
@@ -103,7 +108,12 @@ TABLES = ("objective.penalties", "generator.options", "discriminator.options")
 """Settings that are tables of names and values."""
 
 
-def _with_all_tables(settings: Config) -> Config:
+def help_arguments() -> dict[str, Any]:
+    """Return the arguments of tyro with which the help names every option."""
+    return {"default": TrainOptions(source="", settings=with_all_tables(Config()))}
+
+
+def with_all_tables(settings: Config) -> Config:
     """Return the settings with a value for every known penalty (0 if off) and network option, so that each is a flag.
 
     The values that nobody gave are taken out again by `_explicit_settings`.
