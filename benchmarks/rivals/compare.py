@@ -78,7 +78,8 @@ def train(name: str, seed: int, options: argparse.Namespace) -> list[dict[str, A
             while trained_seconds < limit:
                 started_at = time.perf_counter()
                 images = batches.batch_at(seen, options.batch).images.contiguous(memory_format=model.memory_format)
-                with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(torch.device("cpu"))):
+                use_bf16 = model.training_dtype == torch.bfloat16 and multiplies_bf16(torch.device("cpu"))
+                with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
                     loss = model.loss(images)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()

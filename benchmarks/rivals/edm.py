@@ -14,6 +14,7 @@ class Edm(nn.Module):
     """`loss` for training, `sample` for images; 2 * steps - 1 evaluations of the network an image."""
 
     memory_format = torch.channels_last
+    training_dtype = torch.bfloat16
     steps = (1, 4, 18, 50)
 
     def __init__(self, channels: int) -> None:

@@ -9,6 +9,7 @@ class Flow(nn.Module):
     """`loss` for training, `sample` for images; one evaluation of the network a step."""
 
     memory_format = torch.channels_last
+    training_dtype = torch.bfloat16
     steps = (1, 4, 18, 50)
 
     def __init__(self, channels: int) -> None:

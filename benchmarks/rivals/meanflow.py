@@ -16,6 +16,8 @@ class MeanFlow(nn.Module):
 
     memory_format = torch.contiguous_format
     """Group normalization has no forward derivative for other layouts."""
+    training_dtype = torch.float32
+    """Forward derivatives of convolutions do not work under autocast (torch 2.13)."""
     steps = (1, 4)
 
     def __init__(self, channels: int) -> None:
