@@ -26,7 +26,7 @@ class Line:
     y: Sequence[float]
 
 
-def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> str:
+def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False, x_label: str = "images seen") -> str:
     """Return a chart of all lines. It shows finite values, and only positive ones on a log scale."""
     drawn_lines = [downsample_line(line, log_scale) for line in lines]
     drawn_lines = [line for line in drawn_lines if line.x]
@@ -53,7 +53,9 @@ def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False) -> st
     for value, label in zip(x_ticks, tick_labels(x_ticks), strict=True):
         x_svg, _ = to_svg(value, 10**y_low if log_scale else y_low)
         parts.append(f'<text x="{x_svg:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">images seen</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
+    )
     label_heights = spread_labels([to_svg(line.x[-1], line.y[-1])[1] for line in drawn_lines])
     for line, color, label_height in zip(drawn_lines, SERIES_COLORS, label_heights, strict=False):
         path = " ".join(

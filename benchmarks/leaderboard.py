@@ -1,0 +1,124 @@
+"""Write docs/leaderboard.md and its charts from the results in benchmarks/results/.
+
+    python benchmarks/leaderboard.py [--results benchmarks/results] [--out docs/leaderboard.md]
+
+Reads `bench-*.json`, which `cardigan bench` writes, and `rivals-*.json` of `benchmarks/rivals/compare.py`. A changed
+file is refused by its checksum.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from cardigan.bench.record import read_record
+from cardigan.bench.rungs import RUNGS
+from cardigan.figures.curves import Line, line_chart
+from cardigan.files import atomic
+
+HEAD = """# Leaderboard
+
+How long training takes until a fixed score, for anyone to run and beat. Made by `python benchmarks/leaderboard.py` from
+the files in `benchmarks/results/`; do not edit.
+
+**To hand in a result**, run `cardigan bench --rung RUNG` (five seeds) on an otherwise idle machine and open a pull
+request with the JSON file in `benchmarks/results/`. Another recipe, plug-in or version is welcome: say in the pull
+request how to install it. `cardigan bench --check FILE` repeats the first seed anywhere; results that nobody else can
+repeat are not listed. Seconds do not include the scoring of checkpoints. The machine's own speed, measured in the same
+run, stands beside each time.
+"""
+
+
+STYLE = 'style="background: white; font: 11px sans-serif; fill: #4a5568" stroke-linejoin="round"'
+"""Of a chart that stands alone."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/leaderboard.md"))
+    options = parser.parse_args()
+    records = [read_record(path) for path in sorted(options.results.glob("bench-*.json"))]
+    rivals = [row for path in sorted(options.results.glob("rivals-*.json")) for row in json.loads(path.read_text())]
+    charts = options.out.parent / "images"
+    sections = [HEAD]
+    for name in RUNGS:
+        of_rung = [record for record in records if record["rung"] == name]
+        sections.append("\n".join(rung_lines(name, of_rung, charts)))
+    if rivals:
+        sections.append("\n".join(rival_lines(rivals)))
+    atomic.write_bytes(options.out, ("\n".join(sections).rstrip() + "\n").encode())
+    print(options.out)
+
+
+def rung_lines(name: str, records: list[dict[str, Any]], charts: Path) -> list[str]:
+    """Return the section of a rung, fastest result first, and write its chart."""
+    rung = RUNGS[name]
+    lines = [f"## {name}", "", f"{rung.purpose}. Target: {rung.target:g}. {rung.score}.", ""]
+    if not records:
+        return [*lines, "No result yet.", ""]
+    lines += ["| recipe | seconds | images | machine | its speed |", "|---|---|---|---|---|"]
+    for record in sorted(records, key=median_seconds):
+        summary, machine = record["summary"], record["machine"]
+        reached = f"{summary['num_reached']} of {summary['num_seeds']} seeds"
+        seconds = (
+            spread(summary["seconds"]) if summary["num_reached"] else f"not in {record['limit_minutes']:g} minutes"
+        )
+        images = spread(summary["images"]) if summary["num_reached"] else ""
+        speed = ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in machine["calibration"].items())
+        lines.append(
+            f"| {record['recipe']} | {seconds} ({reached}) | {images} | {machine['cpu']}, {machine['num_threads']} "
+            f"threads, {record['date']} | {speed} |"
+        )
+    chart = charts / f"leaderboard-{name}.svg"
+    curves = [
+        Line(record["recipe"], [point[1] for point in curve], [point[2] for point in curve])
+        for record in sorted(records, key=median_seconds)
+        if (curve := record["seeds"][0]["curve"])
+    ]
+    svg = line_chart(f"{name}: score against seconds", curves, log_scale=True, x_label="seconds")
+    atomic.write_bytes(chart, standalone(svg).encode())
+    return [*lines, "", f"![Score against seconds, seed 0](images/{chart.name})", ""]
+
+
+def standalone(svg: str) -> str:
+    """Return a chart that shows outside of a page, which would style it."""
+    svg = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" {STYLE} ', 1)
+    return svg.replace('class="grid"', 'stroke="#e2e8f0"').replace('class="title"', 'font-weight="600"')
+
+
+def median_seconds(record: dict[str, Any]) -> float:
+    """Return the median time; a result that never reached the target comes last."""
+    return record["summary"]["seconds"]["median"] if record["summary"]["num_reached"] else float("inf")
+
+
+def spread(values: dict[str, float]) -> str:
+    return f"{values['median']:,.0f} ({values['low']:,.0f}-{values['high']:,.0f})"
+
+
+def rival_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the table of the rivals: the best number of sampling steps at each time, median over seeds."""
+    lines = [
+        "## Rivals",
+        "",
+        "What a user might pick instead (`benchmarks/rivals/`), on the same images, judge and clock. The score is the "
+        "best of the sampling steps that were tried.",
+        "",
+        "| set | rival | minutes | score | steps, samples a second |",
+        "|---|---|---|---|---|",
+    ]
+    for key in dict.fromkeys((row["set"], row["rival"], row["minutes"]) for row in rows):
+        group = [row for row in rows if (row["set"], row["rival"], row["minutes"]) == key]
+        by_steps = {
+            steps: statistics.median(row["score"] for row in group if row["steps"] == steps)
+            for steps in dict.fromkeys(row["steps"] for row in group)
+        }
+        best = min(by_steps, key=lambda steps: by_steps[steps])
+        rate = statistics.median(row["samples_per_second"] for row in group if row["steps"] == best)
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]:g} | {by_steps[best]:,.1f} | {best}, {rate:,.1f} |")
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    main()
