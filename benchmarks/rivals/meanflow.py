@@ -31,9 +31,8 @@ class MeanFlow(nn.Module):
         end = torch.where(torch.rand(len(images)) < FRACTION_OF_EQUAL_TIMES, start, end)
         wide = start[:, None, None, None]
         x, velocity = (1 - wide) * images + wide * noise, noise - images
-        mean_velocity, derivative = jvp(
-            self.network, (x, start, end), (velocity, torch.ones_like(start), torch.zeros_like(end))
-        )
+        tangents = (velocity, torch.ones_like(start), torch.zeros_like(end))
+        mean_velocity, derivative = jvp(self.network, (x, start, end), tangents)[:2]
         target = velocity - (start - end)[:, None, None, None] * derivative
         errors = (mean_velocity - target.detach()).square().flatten(1).sum(1)
         return (errors / (errors.detach() + OFFSET) ** POWER).mean()

@@ -78,8 +78,8 @@ class UNet(nn.Module):
             Block(2 * outputs if level == len(widths) - 1 else widths[level + 1] + outputs, outputs, time_size)
             for level, outputs in reversed(list(enumerate(widths)))
         )
-        self.last = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
-        nn.init.zeros_(self.last[-1].weight)
+        self.norm, self.last = nn.GroupNorm(GROUPS, width), nn.Conv2d(width, channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
 
     def forward(self, images: Tensor, times: Tensor, ends: Tensor | None = None) -> Tensor:
         all_times = [times] if ends is None else [times, times - ends]
@@ -94,4 +94,4 @@ class UNet(nn.Module):
             hidden = block(torch.cat([hidden, kept.pop()], dim=1), time)
             if level < len(self.up) - 1:
                 hidden = interpolate(hidden, scale_factor=2.0, mode="nearest")
-        return self.last(hidden)
+        return self.last(silu(self.norm(hidden)))
