@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install dev demo test check bench
+.PHONY: install dev demo test check bench dist test-dist test-oldest
 
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
@@ -35,3 +35,19 @@ check: dev
 bench: dev
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/recipe_scores.py --recipe mnist --minutes 2 --out runs/scores-$(shell date +%Y%m%d-%H%M%S)
+
+# A wheel and an sdist, each installed in an empty environment and used there.
+dist: dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist packages/starters
+
+test-dist: dist
+	$(BIN)/python tests/release/smoke.py dist/cardigan-*.whl --constraints constraints.txt
+	$(BIN)/python tests/release/smoke.py dist/cardigan-[0-9]*.tar.gz --constraints constraints.txt
+
+# The oldest versions that pyproject.toml allows.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet -c constraints-oldest.txt -e . pytest pytest-xdist beartype scipy hypothesis
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m 'not alone' tests/nets tests/objective tests/training tests/models tests/run
