@@ -46,6 +46,8 @@ class ExportOptions:
     """For samples: device. Default: auto (a GPU if there is one); else cpu, cuda, cuda:1, mps."""
     devices: int | None = None
     """For samples: number of processes, each with its own GPU or its share of the CPU cores. Default: 1."""
+    mark: bool = True
+    """For samples: write into PNGs that this model generated them, and from which seed (cardigan verify reads it)."""
     evaluate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add the metrics of `cardigan evaluate` to the card, before and after rounding the weights."""
     evaluate_samples: int | None = None
@@ -66,6 +68,7 @@ def main(argv: list[str]) -> int:
     if not formats:
         raise CardiganError(f"No format was given: add --format {one_of(known_export_formats())}.")
     sample_flags = [f"--{name}" for name in SAMPLES_ONLY if getattr(options, name) is not None]
+    sample_flags += [] if options.mark else ["--no-mark"]
     if sample_flags and "samples" not in formats:
         raise CardiganError(f"{sample_flags[0]} has no effect without --format samples: leave it out.")
     if options.evaluate_samples is not None and not options.evaluate:
@@ -99,6 +102,7 @@ def main(argv: list[str]) -> int:
         "label": options.label,
         "device": device,
         "num_devices": num_devices,
+        "mark": None if options.mark else False,
     }
     given_sample_options: dict[str, Any] = {name: value for name, value in sample_options.items() if value is not None}
     if len(formats) == 1:

@@ -135,6 +135,12 @@ def _serve(argv: list[str]) -> int:
     return serve.main(argv)
 
 
+def _verify(argv: list[str]) -> int:
+    from cardigan.cli import verify
+
+    return verify.main(argv)
+
+
 def _completion(argv: list[str]) -> int:
     from cardigan.cli import completion
 
@@ -162,6 +168,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "serve": (_serve, "serve a model's images over HTTP to many clients"),
     "bench": (_bench, "measure how long training takes until a fixed score"),
     "doctor": (_doctor, "find out why the nodes of a run cannot reach each other"),
+    "verify": (_verify, "say whether an image file is marked as generated, and by which model"),
     "info": (_info, "describe a run or a model"),
     "recipes": (_recipes, "list the recipes, with expected times and scores"),
     "completion": (_completion, "print a script that completes commands and options in a shell"),

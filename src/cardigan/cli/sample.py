@@ -15,6 +15,9 @@ from cardigan.latents.seeds import parse_seeds
 if TYPE_CHECKING:
     import numpy as np
 
+    from cardigan.figures.marking import Mark
+    from cardigan.inference.model import Model
+
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".npy", ".npz", ""}
 DEFAULT_OUT = Path("samples.png")
@@ -47,6 +50,8 @@ class SampleOptions:
     of PNGs. Default: samples.png, or samples-2.png and so on if it exists."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the file --out if it exists. Folders are never replaced."""
+    mark: bool = True
+    """Write into images that this model generated them, and from which seed (cardigan verify reads it)."""
     open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show what was written in the system's viewer."""
 
@@ -82,14 +87,34 @@ def main(argv: list[str]) -> int:
             images = model.sample(len(numbers), options.seed, options.label, options.truncation, numbers.start)
         else:
             images = model.sample_seeds(seeds, options.label, options.truncation)
-    _write_images(out, images, seeds, numbers.start)
+    marks = _marks(model, options, seeds, numbers) if options.mark else None
+    _write_images(out, images, seeds, numbers.start, marks)
     print(f"{len(images)} images in {out}")
     if options.open:
         open_path(out)
     return 0
 
 
-def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None, first: int) -> None:
+def _marks(model: "Model", options: SampleOptions, seeds: list[int] | None, numbers: range) -> "list[Mark]":
+    """Return the mark of each image, and at the end that of all."""
+    from cardigan.exports.card import weights_hash
+    from cardigan.figures.marking import Mark
+
+    sha256 = weights_hash(model.snapshot.generator)
+    more = f", truncation {options.truncation:g}" if options.truncation != 1 else ""
+    more += f", label {options.label}" if options.label is not None else ""
+    if seeds is None:
+        texts = [f"seed {options.seed}, image {number}{more}" for number in numbers]
+        texts.append(f"seed {options.seed}, images {numbers.start} to {numbers.stop - 1}{more}")
+    else:
+        texts = [f"seed {seed}, image 0{more}" for seed in seeds]
+        texts.append(f"seeds {options.seeds}{more}")
+    return [Mark(sha256, text) for text in texts]
+
+
+def _write_images(
+    out: Path, images: "np.ndarray", seeds: list[int] | None, first: int, marks: "list[Mark] | None"
+) -> None:
     import io
 
     import numpy as np
@@ -107,10 +132,12 @@ def _write_images(out: Path, images: "np.ndarray", seeds: list[int] | None, firs
         atomic.write_bytes(out, buffer.getvalue())
     elif out.suffix:
         grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2))
-        atomic.write_bytes(out, png_bytes(grid) if out.suffix == ".png" else jpeg_bytes(grid))
+        mark = None if marks is None else marks[-1]
+        atomic.write_bytes(out, png_bytes(grid, mark=mark) if out.suffix == ".png" else jpeg_bytes(grid, mark))
     else:
         with atomic.atomic_path(out) as folder:
             folder.mkdir()
             for index, image in enumerate(images):
                 name = f"seed{seeds[index]:06d}.png" if seeds else f"{first + index:06d}.png"
-                (folder / name).write_bytes(array_png_bytes(image))
+                mark = None if marks is None else marks[index]
+                (folder / name).write_bytes(array_png_bytes(image, mark=mark))

@@ -41,6 +41,8 @@ class ServeOptions:
     """Maximum images per request."""
     timeout: float = 60.0
     """Seconds after which a request gets 504."""
+    mark: bool = True
+    """Write into images that this model generated them, and from which seed (cardigan verify reads it)."""
     shutdown_timeout: int = 20
     """Seconds to finish accepted requests when the server is stopped."""
 
@@ -63,7 +65,8 @@ def main(argv: list[str]) -> int:
     listening_socket, endpoint = open_endpoint(options.host, [options.port], token or None)
     with listening_socket:
         model = open_served_model(options.model, _backend(options), options.device, options.batch_size)
-        service = SamplingService(model, RequestLimits(options.max_images, options.max_queued_images, options.timeout))
+        limits = RequestLimits(options.max_images, options.max_queued_images, options.timeout)
+        service = SamplingService(model, limits, options.mark)
         speed = f"{service.batcher.images_per_second:,.0f} images/s by {model.backend} on {model.device}"
         print(f"{model.name} is served at {base_url(endpoint)}/ ({speed}).", flush=True)
         if endpoint.token and not token:

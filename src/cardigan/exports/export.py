@@ -46,6 +46,7 @@ def export(
     label: int | str | None = None,
     device: str = "cpu",
     num_devices: int = 1,
+    mark: bool = True,
     evaluate_samples: int | None = None,
     data_license: str = "",
     overwrite: bool = False,
@@ -53,7 +54,8 @@ def export(
     """Export a model to one format of `FORMATS`; return the path, the difference from PyTorch and the hash.
 
     `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`, `truncation`,
-    `label`, `device` and `num_devices` apply to the format `samples`. `num_devices` processes sample, each on its own
+    `label`, `device`, `num_devices` and `mark` (PNGs say that they are generated) apply to the format `samples`.
+    `num_devices` processes sample, each on its own
     GPU or its share of the CPU cores; a script then needs `if __name__ == "__main__":`. With `evaluate_samples`, that
     many images are evaluated, for the trained and for the quantized weights, and the card reports the metrics.
     Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
@@ -69,6 +71,7 @@ def export(
         label=label,
         device=device,
         num_devices=num_devices,
+        mark=mark,
     )
     check_settings(format, settings)
     model_path = _model_path(model)

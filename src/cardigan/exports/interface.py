@@ -34,6 +34,8 @@ class ExportSettings:
     """The class of all samples. Default: a random class per sample, if there are classes."""
     device: str = "cpu"
     """Device of the samples: cpu, cuda, cuda:1, mps or auto."""
+    mark: bool = True
+    """Whether PNGs say that they are generated, by which model and from which seed."""
     num_devices: int = 1
     """Number of processes that sample, each on its own GPU or its share of the CPU cores."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from cardigan.errors import CardiganError
 from cardigan.figures.grid import array_png_bytes
+from cardigan.figures.marking import Mark
 
 MANIFEST, LABELS, CARD = "manifest.json", "dataset.json", "README.md"
 
@@ -29,6 +30,8 @@ class SampleChunk:
     """uint8 [N, height, width, channels]."""
     labels: np.ndarray | None
     """int64 [N]."""
+    mark: Callable[[int], Mark] | None = None
+    """Returns the mark of an image by its place in the chunk. None: images are not marked."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _named_pngs(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, byte
 
 def _chunk_pngs(chunk: SampleChunk) -> Iterator[tuple[str, bytes]]:
     for index, pixels in enumerate(chunk.pixels):
-        yield f"{chunk.start + index:08d}.png", array_png_bytes(pixels)
+        yield f"{chunk.start + index:08d}.png", array_png_bytes(pixels, mark=chunk.mark(index) if chunk.mark else None)
 
 
 def _manifest_json(samples: SampleSet) -> str:

@@ -5,6 +5,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cardigan.errors import CardiganError
 from cardigan.exports.card import sampling_instructions, weights_hash
 from cardigan.exports.interface import ExportSettings, WriteFn
 from cardigan.exports.sample_files import SAMPLE_WRITERS, SampleChunk, SampleSet
+from cardigan.figures.marking import Mark
 from cardigan.latents.sampling import sample_labels
 from cardigan.models.sampling import class_index, validate_labels
 from cardigan.models.sampling_devices import SampleTask, SamplingDevices, open_sampling
@@ -62,9 +64,17 @@ def samples_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
 def _sample_chunks(snapshot: Snapshot, settings: ExportSettings, sampling: SamplingDevices) -> Iterator[SampleChunk]:
     starts = range(0, settings.num_samples, CHUNK_SIZE)
     tasks, tasks_to_send = tee(_sample_task(snapshot, settings, start) for start in starts)
+    sha256 = weights_hash(snapshot.generator)
     for start, task, pixels in zip(starts, tasks, sampling.stream(tasks_to_send), strict=True):
         labels = None if task.labels is None else np.array(task.labels, np.int64)
-        yield SampleChunk(start, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels)
+        mark = partial(_mark, sha256, settings, start) if settings.mark else None
+        yield SampleChunk(start, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels, mark)
+
+
+def _mark(sha256: str, settings: ExportSettings, start: int, index: int) -> Mark:
+    """Return the mark of the sample at this place of the chunk from `start` on."""
+    truncation = f", truncation {settings.truncation:g}" if settings.truncation != 1 else ""
+    return Mark(sha256, f"seed {settings.seed}, image {settings.first_sample + start + index}{truncation}")
 
 
 def _sample_task(snapshot: Snapshot, settings: ExportSettings, start: int) -> SampleTask:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from cardigan.figures.layout import DIVIDER, GAP, GridLayout
+from cardigan.figures.marking import Mark
 from cardigan.shapes import Pixels
 
 JPEG_QUALITY = 92
@@ -35,28 +36,31 @@ def side_by_side(generated: Pixels, real: Pixels) -> GridImage:
     return torch.cat([grids[0], bar, grids[1]], dim=2)
 
 
-def png_bytes(image: GridImage, compress_level: int = 6) -> bytes:
-    """Return a gray, RGB or RGBA image as PNG bytes. With other channel counts, only the first channel is used.
+def png_bytes(image: GridImage, compress_level: int = 6, mark: Mark | None = None) -> bytes:
+    """Return a gray, RGB or RGBA image as PNG bytes, with its mark if there is one.
 
-    Higher values of `compress_level`, 0..9, give smaller files and take more time. Compression is lossless.
+    With other channel counts, only the first channel is used. Higher values of `compress_level`, 0..9, give smaller
+    files and take more time. Compression is lossless.
     """
-    return array_png_bytes(image.permute(1, 2, 0).numpy(), compress_level)
+    return array_png_bytes(image.permute(1, 2, 0).numpy(), compress_level, mark)
 
 
-def array_png_bytes(pixels: np.ndarray, compress_level: int = 6) -> bytes:
+def array_png_bytes(pixels: np.ndarray, compress_level: int = 6, mark: Mark | None = None) -> bytes:
     """Return the same for an image in the order of a file: uint8 [height, width, channels]."""
     buffer = io.BytesIO()
-    pillow_image(pixels).save(buffer, format="PNG", compress_level=compress_level)
+    info = None if mark is None else mark.png_info()
+    pillow_image(pixels).save(buffer, format="PNG", compress_level=compress_level, pnginfo=info)
     return buffer.getvalue()
 
 
-def jpeg_bytes(image: GridImage) -> bytes:
+def jpeg_bytes(image: GridImage, mark: Mark | None = None) -> bytes:
     """Return a gray, RGB or RGBA image as JPEG bytes. Transparent pixels are white: JPEG has no transparency."""
     picture, buffer = pillow_image(image.permute(1, 2, 0).numpy()), io.BytesIO()
     if picture.mode == "RGBA":
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture).convert("RGB")
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    more = {} if mark is None else {"xmp": mark.xmp().encode()}
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **more)
     return buffer.getvalue()
 
 

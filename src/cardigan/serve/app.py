@@ -70,8 +70,10 @@ class RequestTimeout(Exception):
 class SamplingService:
     """A model, its request queue, and the HTTP handlers."""
 
-    def __init__(self, served_model: ServedModel, limits: RequestLimits) -> None:
+    def __init__(self, served_model: ServedModel, limits: RequestLimits, mark: bool = True) -> None:
+        """Without `mark`, images do not say that they are generated."""
         self.served_model, self.limits = served_model, limits
+        self.marked_sha256 = served_model.marked_sha256 if mark else ""
         self.metrics = PrometheusMetrics(
             {"name": served_model.name, "sha256": served_model.sha256, "backend": served_model.backend}
         )
@@ -98,7 +100,7 @@ class SamplingService:
         label_lists: list[list[int] | None] = []
 
         def encode(pixels: Any, labels: Any) -> bytes:
-            response = SampleResponse(pixels, labels, sample_request)
+            response = SampleResponse(pixels, labels, sample_request, self.marked_sha256)
             label_lists.append(response.label_list)
             return ENCODERS[media_type](response)
 

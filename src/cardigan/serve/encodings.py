@@ -14,6 +14,7 @@ import numpy as np
 from cardigan.errors import CardiganError
 from cardigan.figures.grid import GridImage, make_grid, pillow_image, png_bytes
 from cardigan.figures.layout import GAP, GridLayout
+from cardigan.figures.marking import Mark
 from cardigan.serve.sample_request import SampleRequest
 from cardigan.shapes import Labels, Pixels
 
@@ -34,6 +35,22 @@ class SampleResponse:
     pixels: Pixels
     labels: Labels | None
     request: SampleRequest
+    model: str = ""
+    """SHA-256 of the model's weights, for the marks in images. Empty: no marks."""
+
+    def mark(self, number: int | None = None) -> Mark | None:
+        """Return the mark of one image, or of all together."""
+        if not self.model:
+            return None
+        seeds, count = self.request.seeds, len(self.pixels)
+        if self.request.keys is None:
+            return Mark(self.model, "latents given by the client")
+        if seeds is not None:
+            return Mark(
+                self.model, f"seeds {', '.join(map(str, seeds))}" if number is None else f"seed {seeds[number]}"
+            )
+        images = f"images 0 to {count - 1}" if number is None else f"image {number}"
+        return Mark(self.model, f"seed {self.request.seed}, {images}")
 
     @property
     def label_list(self) -> list[int] | None:
@@ -42,12 +59,12 @@ class SampleResponse:
 
 def encode_png(response: SampleResponse) -> bytes:
     """Return one image, or a grid of all with the layout of `cardigan sample`."""
-    return png_bytes(make_grid(response.pixels), PNG_COMPRESSION_LEVEL)
+    return png_bytes(make_grid(response.pixels), PNG_COMPRESSION_LEVEL, response.mark())
 
 
 def encode_webp(response: SampleResponse) -> bytes:
     """Return the same as lossless WebP."""
-    return _webp_bytes(make_grid(response.pixels))
+    return _webp_bytes(make_grid(response.pixels), response.mark())
 
 
 def encode_zip(response: SampleResponse) -> bytes:
@@ -55,7 +72,7 @@ def encode_zip(response: SampleResponse) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, pixels in enumerate(response.pixels):
-            archive.writestr(f"{number:06d}.png", png_bytes(pixels, PNG_COMPRESSION_LEVEL))
+            archive.writestr(f"{number:06d}.png", png_bytes(pixels, PNG_COMPRESSION_LEVEL, response.mark(number)))
         archive.writestr("index.json", json.dumps(_metadata(response)))
     return buffer.getvalue()
 
@@ -77,7 +94,10 @@ def encode_npz(response: SampleResponse) -> bytes:
 
 def encode_json(response: SampleResponse) -> bytes:
     """Return {"images": [base64 PNG, ...]} with seeds and labels."""
-    images = [base64.b64encode(png_bytes(pixels, PNG_COMPRESSION_LEVEL)).decode() for pixels in response.pixels]
+    images = [
+        base64.b64encode(png_bytes(pixels, PNG_COMPRESSION_LEVEL, response.mark(number))).decode()
+        for number, pixels in enumerate(response.pixels)
+    ]
     return json.dumps({"images": images, **_metadata(response)}, separators=(",", ":")).encode()
 
 
@@ -140,8 +160,9 @@ def _metadata(response: SampleResponse) -> dict[str, Any]:
     }
 
 
-def _webp_bytes(sheet: GridImage) -> bytes:
+def _webp_bytes(sheet: GridImage, mark: Mark | None) -> bytes:
     buffer = io.BytesIO()
     image = pillow_image(sheet.permute(1, 2, 0).numpy())
-    image.save(buffer, format="WEBP", lossless=True, exact=True, method=0)
+    xmp = {} if mark is None else {"xmp": mark.xmp().encode()}
+    image.save(buffer, format="WEBP", lossless=True, exact=True, method=0, **xmp)
     return buffer.getvalue()

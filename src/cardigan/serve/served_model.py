@@ -14,6 +14,7 @@ from cardigan.config import Config
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.exports.anonymize import anonymized
+from cardigan.exports.card import weights_hash
 from cardigan.files.sha256 import file_sha256
 from cardigan.hardware.device import find_device
 from cardigan.hardware.out_of_memory import is_out_of_memory
@@ -43,6 +44,8 @@ class ServedModel:
     backend: str
     device: str
     forward: ForwardFn
+    marked_sha256: str
+    """What marks in images name: the SHA-256 of the fp32 weights, or of an ONNX file."""
     batch_sizes: tuple[int, ...]
     """Batch sizes that are computed; smaller batches are padded. The largest, then those with bit-identical results."""
 
@@ -156,6 +159,7 @@ def _open_pytorch(path: Path, device: str, batch_size: int | None) -> ServedMode
         "pytorch",
         str(torch_device),
         forward,
+        weights_hash(public_snapshot.generator),
         (batch_size or sample_batch_size(torch_device),),
     )
 
@@ -182,5 +186,6 @@ def _open_onnx(path: Path, batch_size: int | None) -> ServedModel:
         "onnx",
         "cpu",
         onnx_model.forward,
+        file_sha256(path),
         (batch_size or CPU_BATCH_SIZE,),
     )
