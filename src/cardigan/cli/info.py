@@ -137,8 +137,11 @@ def _latest_values(events: "list[Event]", images_seen: int) -> dict[str, dict[st
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
-    lines = []
+    """Return the description as text: of a run, first how it stands and what to do next."""
+    lines = _first_lines(summary) if "state" in summary else []
     for name, value in summary.items():
+        if name in {"state", "health", "continue", "best_checkpoint"} and lines:
+            continue  # said above
         if name.endswith("_layers"):
             lines += ["", *_layer_table(name.removesuffix("_layers"), value)]
         elif name == "latest":
@@ -151,6 +154,23 @@ def _summary_text(summary: dict[str, Any]) -> str:
             )
             lines.append(f"{name + ':':<26} {value_text}")
     return escape_control_characters("\n".join(lines))
+
+
+def _first_lines(summary: dict[str, Any]) -> list[str]:
+    score, best = summary["latest"].get("score"), summary["best_checkpoint"]
+    path = summary["path"]
+    next_command = summary.get("continue", f"cardigan studio {path}")
+    rows = {
+        "state": f"{summary['state']}, after {summary['images_seen']:,} images",
+        "health": summary["health"]["sentence"],
+        "score": "none yet"
+        if score is None
+        else f"{score['value']:.2f} at {score['images_seen']:,} images, lower is better",
+        "best checkpoint": "none yet" if best is None else f"{path}/checkpoints/{best}",
+        "sample": f"cardigan sample {path}",
+        "next": next_command,
+    }
+    return [*(f"{name + ':':<17} {text}" for name, text in rows.items()), ""]
 
 
 def _reading_text(reading: dict[str, Any]) -> str:
