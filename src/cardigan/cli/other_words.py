@@ -57,9 +57,9 @@ OTHER_WORDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("num", "num-samples", "n-samples", "count", "samples", "num-images"): ("-n", ""),
     ("seeds", "seed"): ("--seed", ""),
     ("trunc", "psi", "truncation-psi"): ("--truncation", ""),
-    ("labels", "class", "label"): ("--label", ""),
+    ("labels", "class", "label"): ("--label|--data.labels", ""),
 }
-"""From words without dashes to the option here and what to know about it."""
+"""From words without dashes to the option here, or several by command, and what to know about it."""
 SOURCE_WORDS = {"data", "dataset", "dataroot", "data-dir", "data-path", "train-data-dir", "dataset-name", "images-dir"}
 """Words for what is the argument SOURCE here."""
 
@@ -69,7 +69,8 @@ def advice(flag: str, known_flags: list[str]) -> str:
     word = flag.lstrip("-").replace("_", "-").lower()
     if word in SOURCE_WORDS and "--size" in known_flags:
         return "name the images without an option, as in `cardigan train FOLDER`"
-    for words, (option, remark) in OTHER_WORDS.items():
-        if word in words and option in known_flags and option != flag:
+    for words, (options, remark) in OTHER_WORDS.items():
+        option = next((each for each in options.split("|") if each in known_flags), "")
+        if word in words and option and option != flag:
             return f"here it is {option}{f' ({remark})' if remark else ''}"
     return ""
