@@ -243,9 +243,9 @@ def test_other_errors_are_not_out_of_memory(error):
     "message", ["CUDNN_STATUS_ALLOC_FAILED", "GET was unable to find an engine to execute this computation"]
 )
 def test_training_continues_with_microbatches_after_out_of_memory(tmp_path, monkeypatch, message):
-    from cardigan.experiment import session
+    from cardigan.experiment import training_run
 
-    original_fit, failures = session.fit, []
+    original_fit, failures = training_run.fit, []
 
     def failing(trainer, state):
         if trainer.config.gradient_accumulation == 1:
@@ -253,7 +253,7 @@ def test_training_continues_with_microbatches_after_out_of_memory(tmp_path, monk
             raise RuntimeError(f"cuDNN error: {message}")
         return original_fit(trainer, state)
 
-    monkeypatch.setattr(session, "fit", failing)
+    monkeypatch.setattr(training_run, "fit", failing)
     settings = {"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu"}
     run = cardigan.train("mnist", out=tmp_path / "run", images=16, overrides=settings)
     assert failures == [message] and run.config.gradient_accumulation == 2

@@ -11,7 +11,7 @@ import cardigan
 from cardigan.cli.progress import progress_view
 from cardigan.config import Config
 from cardigan.data.batches import Batches
-from cardigan.experiment import session
+from cardigan.experiment import training_run
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.overrides import override
 from cardigan.recipes import config_for
@@ -158,7 +158,7 @@ def test_run_reports_that_recording_failed(tmp_path, monkeypatch, capsys):
 
         return step
 
-    monkeypatch.setattr(session, "cuda_graph_step", eager_step_with_message)
+    monkeypatch.setattr(training_run, "cuda_graph_step", eager_step_with_message)
     config = config_of()
     with progress_view(config, quiet=False) as report:
         cardigan.train("mnist", out=tmp_path / "run", images=48, config=replace(config, images=None), on_event=report)

@@ -14,7 +14,7 @@ from cardigan.data import datasets
 from cardigan.data.batches import Batches
 from cardigan.data.mnist import load_mnist
 from cardigan.errors import CardiganError
-from cardigan.experiment import session
+from cardigan.experiment import training_run
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.nets.table import NETS
@@ -312,7 +312,7 @@ def test_invalid_network_raises_before_decoding(tmp_path, monkeypatch):
     def decoded(*_: object) -> None:
         pytest.fail("the images were opened")
 
-    monkeypatch.setattr(session, "open_datasets", decoded)
+    monkeypatch.setattr(training_run, "open_datasets", decoded)
     for changes in (
         {"objective.loss": "hinges"},
         {"generator.options.attention_resolution": 8},
