@@ -1,10 +1,8 @@
 """Starters: model folders with a discriminator, found by name and by the nearest features."""
 
 import json
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,77 +11,18 @@ import cardigan
 from cardigan.backbones.efficientnet import is_installed
 from cardigan.cli.main import run as run_command
 from cardigan.config_parts import DataConfig
-from cardigan.data.datasets import example_pixels
 from cardigan.errors import CardiganError
-from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, mean_features, nearest_starter
+from cardigan.experiment.nearest_starter import nearest_starter
 from cardigan.models import starters
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, write_discriminator
-from cardigan.models.pretrained import write_pretrained
 from cardigan.models.run_networks import load_networks
-from cardigan.models.snapshot import snapshot_metadata, write_snapshot
+from cardigan.models.snapshot import snapshot_metadata
 from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import read_events
+from tiny_starters import SMALL_NETWORKS, flat_images, starters_installed, starters_package
 
-SMALL_NETWORKS = {
-    **{"batch_size": 8, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"},
-    **{"data.height": 32, "data.width": 32},
-}
+__all__ = ["starters_installed", "starters_package"]  # fixtures
 needs_features = pytest.mark.skipif(not is_installed("efficientnet-lite2"), reason="needs the extra features")
-
-
-def flat_images(folder: Path, color: tuple[int, int, int], count: int = 24) -> Path:
-    """Write images of one color with a little noise, which features tell from those of another one."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for number in range(count):
-        pixels = (np.full((32, 32, 3), color) + random.integers(-20, 20, (32, 32, 3))).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory) -> Path:
-    """A package of two starters: one of reddish images, one of bluish ones, both of one tiny run."""
-    root = tmp_path_factory.mktemp("package")
-    folder = root / "cardigan_starters"
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    images = flat_images(root / "red", (220, 40, 40))
-    cardigan.train(images, recipe="images-dcgan", images=32, out=root / "run", overrides=SMALL_NETWORKS)
-    networks = load_networks(root / "run")
-    snapshot = networks.snapshot
-    for name, color in (("red-32", (220, 40, 40)), ("blue-32", (40, 40, 220))):
-        source = images if name == "red-32" else flat_images(root / "blue", color)
-        features = mean_features(example_pixels(DataConfig(source=str(source)), 16, EXAMPLE_SIDE))
-        facts = {
-            **{"title": f"{name} images", "height": 32, "width": 32, "channels": 3, "class_names": []},
-            **{"license": "CC0-1.0", "attribution": "drawn by a test", "images_seen": 32, "score": 1.5},
-            **{"features": features.tolist(), "command": "none"},
-        }
-        write_pretrained(
-            folder / name,
-            lambda path: write_snapshot(path, snapshot, "float16"),
-            lambda hashes: "---\nlicense: cc0-1.0\n---\n",
-            {
-                starters.FACTS_FILE: json.dumps(facts).encode(),
-                starters.PREVIEW_FILE: (root / "run" / "samples").glob("*.png").__next__().read_bytes(),
-            },
-        )
-        metadata = snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen)
-        write_discriminator(folder / name / DISCRIMINATOR_FILE, networks.discriminator, metadata, "float16")
-    return root
-
-
-@pytest.fixture
-def installed(package, monkeypatch, tmp_path):
-    """The package is installed, and the working folder is empty."""
-    for name in [name for name in sys.modules if name.startswith(starters.PACKAGE)]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "path", [str(package), *sys.path])
-    monkeypatch.chdir(tmp_path)
-    starters.list_starters.cache_clear()
-    yield package
-    starters.list_starters.cache_clear()
 
 
 @pytest.fixture
@@ -99,13 +38,13 @@ def messages(run: Path) -> str:
     return "\n".join(read_events(RunDirectory(run).journal)[0].values["messages"])
 
 
-def test_starters_are_listed_and_shown(installed, tmp_path, capsys):
+def test_starters_are_listed_and_shown(starters_installed, tmp_path, capsys):
     assert [starter.name for starter in starters.list_starters()] == ["blue-32", "red-32"]
     assert run_command(["starters", "--out", str(tmp_path / "all.png")]) == 0
     text = capsys.readouterr().out
     assert "red-32 images" in text and "CC0-1.0: drawn by a test" in text and "32x32 RGB; classes: none" in text
     with (
-        Image.open(installed / "cardigan_starters" / "red-32" / "preview.png") as preview,
+        Image.open(starters_installed / "cardigan_starters" / "red-32" / "preview.png") as preview,
         Image.open(tmp_path / "all.png") as sheet,
     ):
         assert sheet.size == (preview.width, 2 * preview.height)
@@ -113,8 +52,8 @@ def test_starters_are_listed_and_shown(installed, tmp_path, capsys):
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["blue-32", "red-32"]
 
 
-def test_starter_has_both_networks_rounded_to_float16(installed):
-    trained, starter = load_networks(installed / "run"), load_networks(Path("red-32"))
+def test_starter_has_both_networks_rounded_to_float16(starters_installed):
+    trained, starter = load_networks(starters_installed / "run"), load_networks(Path("red-32"))
     for name in ("generator", "discriminator"):
         before, after = (
             (each.snapshot.generator if name == "generator" else each.discriminator).state_dict()
@@ -126,7 +65,7 @@ def test_starter_has_both_networks_rounded_to_float16(installed):
             torch.testing.assert_close(after[key], value, rtol=1e-3, atol=1e-6)
 
 
-def test_training_starts_from_a_starter_by_its_name(installed, tmp_path):
+def test_training_starts_from_a_starter_by_its_name(starters_installed, tmp_path):
     run = cardigan.train(
         flat_images(tmp_path / "set", (10, 200, 10)), start_from="red-32", images=16, out=tmp_path / "run"
     )
@@ -137,21 +76,21 @@ def test_training_starts_from_a_starter_by_its_name(installed, tmp_path):
     assert cardigan.load("red-32").sample(2).shape == (2, 32, 32, 3)
 
 
-def test_a_file_of_that_name_comes_first(installed, tmp_path):
-    run = cardigan.load(installed / "run")
+def test_a_file_of_that_name_comes_first(starters_installed, tmp_path):
+    run = cardigan.load(starters_installed / "run")
     run.save_pretrained(tmp_path / "red-32")
     assert cardigan.load("red-32").snapshot.weights_dtype == "float32"
 
 
-def test_unknown_name_lists_the_starters(installed, tmp_path, capsys):
+def test_unknown_name_lists_the_starters(starters_installed, tmp_path, capsys):
     assert run_command(["train", str(flat_images(tmp_path / "set", (0, 0, 0))), "--from", "green-32"]) == 2
     assert "There is no file and no starter 'green-32': the starters are blue-32, red-32." in capsys.readouterr().err
 
 
-def test_discriminator_of_another_generator_is_refused(installed, tmp_path):
+def test_discriminator_of_another_generator_is_refused(starters_installed, tmp_path):
     folder = tmp_path / "mixed"
     cardigan.load("red-32").save_pretrained(folder)
-    networks = load_networks(installed / "run")
+    networks = load_networks(starters_installed / "run")
     snapshot = networks.snapshot
     metadata = snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen + 1)
     write_discriminator(folder / DISCRIMINATOR_FILE, networks.discriminator, metadata)
@@ -160,7 +99,7 @@ def test_discriminator_of_another_generator_is_refused(installed, tmp_path):
 
 
 @needs_features
-def test_nearest_starter_is_proposed_and_chosen(installed, tmp_path):
+def test_nearest_starter_is_proposed_and_chosen(starters_installed, tmp_path):
     reds, blues = flat_images(tmp_path / "reds", (235, 20, 60)), flat_images(tmp_path / "blues", (20, 60, 235))
     for source, name in ((reds, "red-32"), (blues, "blue-32")):
         nearest = nearest_starter(DataConfig(source=str(source)))
