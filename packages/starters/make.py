@@ -1,6 +1,6 @@
 """Train the starters and write their folders: python packages/starters/make.py icons-64 [avatars-64 ...] [--runs DIR]
 
-A run that is there already is not trained again, so that a folder can be written anew. Trains on all cores, one starter
+A finished run is not trained again, so that a folder can be written anew. Trains on all cores, one starter
 after another; the minutes of each are in `STARTERS`. Weights are stored as float16.
 """
 
@@ -25,6 +25,7 @@ from cardigan.metrics.evaluate import evaluate, generator_sampler
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, write_discriminator
 from cardigan.models.pretrained import write_pretrained
+from cardigan.models.quantize import fake_quantize
 from cardigan.models.run_networks import load_networks
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import snapshot_metadata, write_snapshot
@@ -87,8 +88,10 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.names:
         plan, run = STARTERS[name], options.runs / name
-        if not run.exists():
-            cardigan.train(starter_set(plan.images), out=run, **plan.settings)
+        if not (run / "report.html").exists():  # a finished run has a report
+            done = cardigan.train(starter_set(plan.images), out=run, resume=run.exists(), **plan.settings)
+            if done.stopped_by not in {"images", "minutes"}:
+                raise SystemExit(f"{run} was stopped ({done.stopped_by}): the same command continues it.")
         write_starter(name, plan, run)
         print(PACKAGE / name)
 
@@ -100,7 +103,8 @@ def write_starter(name: str, plan: Plan, run: Path) -> None:
     preview = sample_pixels(snapshot, sample_keys(NUM_PREVIEWS, 0))
 
     def card(hashes: Mapping[str, str]) -> str:
-        text = model_card(networks.snapshot, run, hashes, data_license=plan.license, weights="float16")
+        stored = replace(networks.snapshot, generator=fake_quantize(networks.snapshot.generator, "float16"))
+        text = model_card(stored, run, hashes, data_license=plan.license, weights="float16")
         return text.replace("## License of the data\n", f"## License of the data\n\n{plan.attribution}.\n")
 
     folder = PACKAGE / name

@@ -86,7 +86,7 @@ def test_changed_record_is_refused(tmp_path):
     with pytest.raises(CardiganError, match="was changed after it was written"):
         read_record(path)
     path.write_text("{}")
-    with pytest.raises(CardiganError, match="is no result of cardigan bench"):
+    with pytest.raises(CardiganError, match="is not a result of cardigan bench"):
         read_record(path)
 
 
@@ -98,6 +98,7 @@ def test_changed_record_is_refused(tmp_path):
         (["--seeds", "0"], "--seeds is 0: expected at least 1 training."),
         (["--limit-minutes", "-1"], "--limit-minutes is -1.0: expected a positive number of minutes."),
         (["--check", "missing.json"], "missing.json is damaged"),
+        (["--check", "missing.json", "--rung", "digits"], "--rung has no effect with --check"),
         (["--out", "result.txt"], "expected a name ending in .json"),
     ],
 )
@@ -111,7 +112,7 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, words, message
 def test_missing_set_names_the_command_that_makes_it(monkeypatch, tmp_path):
     monkeypatch.setattr(rungs, "cache_dir", lambda: tmp_path)
     with pytest.raises(
-        CardiganError, match=r"The image set icons is not there.*python benchmarks/image_sets\.py icons"
+        CardiganError, match=r"The image set icons was not found.*python benchmarks/image_sets\.py icons"
     ):
         rung_source(RUNGS["icons-64"])
     with pytest.raises(CardiganError, match=r"GB of memory are free, and this rung takes about 1e\+09 GB"):

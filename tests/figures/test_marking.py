@@ -111,6 +111,20 @@ def test_text_of_a_mark_cannot_break_out_of_it(tmp_path):
     assert read_mark(tmp_path / "a.png") == hostile
 
 
+def test_marks_of_other_programs_are_read(tmp_path):
+    """Editors write properties as elements, with other quotes and prefixes."""
+    packet = (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><r:RDF xmlns:r='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        f"<r:Description xmlns:i='http://iptc.org/std/Iptc4xmpExt/2008-02-29/'><i:DigitalSourceType>{SOURCE_TYPE}"
+        "</i:DigitalSourceType></r:Description></r:RDF></x:xmpmeta>"
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.jpg", xmp=packet.encode())
+    assert read_mark(tmp_path / "other.jpg") == Mark("", "", "unknown")
+    bomb = packet.replace("<x:xmpmeta", '<!DOCTYPE a [<!ENTITY b "c">]><x:xmpmeta', 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "bomb.jpg", xmp=bomb.encode())
+    assert read_mark(tmp_path / "bomb.jpg") is None
+
+
 def test_other_files_are_refused_or_unmarked(tmp_path, capsys):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(CardiganError, match="is not a PNG, JPEG or WebP image"):

@@ -16,6 +16,8 @@ MATRIX_SIDE, ROUNDS = 2_048, 5
 COPIED_BYTES = 2**28
 RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 """Linux's energy counter of the first CPU package, in microjoules. Often only root may read it."""
+MAX_WATTS = 300
+"""More than a CPU package takes. Energy is not reported where the counter could have begun again unseen."""
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -55,6 +57,18 @@ def read_joules() -> float | None:
         return int(RAPL.read_text()) / 1e6
     except (OSError, ValueError):
         return None
+
+
+def joules_since(before: float | None, seconds: float) -> int | None:
+    """Return the energy since the counter was at `before`, or None if it may have begun again more than once."""
+    after = read_joules()
+    try:
+        counter_range = int(RAPL.with_name("max_energy_range_uj").read_text()) / 1e6
+    except (OSError, ValueError):
+        return None
+    if before is None or after is None or seconds * MAX_WATTS > counter_range:
+        return None
+    return round((after - before) % counter_range)
 
 
 def _best_seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -49,7 +49,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Return a result; raises CardiganError for anything else, and for one that was changed."""
     record = read_json(path)
     if record.get("format") != FORMAT or not isinstance(record.get("seeds"), list):
-        raise CardiganError(f"{path} is no result of cardigan bench: give the JSON file that it wrote.")
+        raise CardiganError(f"{path} is not a result of cardigan bench: give the JSON file that it wrote.")
     if record.get("sha256") != checksum(record):
         raise CardiganError(f"{path} was changed after it was written, its checksum differs: get it again.")
     return record

@@ -1,7 +1,10 @@
 """One timed training: a process of its own, stopped at the target, described by its journal and its resources."""
 
+import hashlib
+import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +15,8 @@ from cardigan.bench import machine
 from cardigan.bench.rungs import Rung, rung_source
 from cardigan.errors import CardiganError
 from cardigan.inference.model import load
-from cardigan.run.directory import RunDirectory
+from cardigan.overrides import experiment_settings
+from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event, read_events
 
 NUM_SAMPLES = 1_000
@@ -44,35 +48,52 @@ def timed_run(rung: Rung, recipe: str, seed: int, out: Path, device: str, limit_
     Raises CardiganError with the message of the training if it fails.
     """
     command = train_command(rung, recipe, seed, out, device, limit_minutes)
-    joules = machine.read_joules()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cardigan", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    with process.stderr:
-        errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise CardiganError(f"`cardigan {shlex.join(command)}` failed: {errors.strip() or process.returncode}")
-    after = machine.read_joules()
-    events = read_events(RunDirectory(out).journal)
+    joules, started_at = machine.read_joules(), time.monotonic()
+    measured = _launch([sys.executable, "-m", "cardigan", *command])
+    if measured["exit_code"]:
+        reason = measured["errors"].strip() or measured["exit_code"]
+        raise CardiganError(f"`cardigan {shlex.join(command)}` failed: {reason}")
+    energy = machine.joules_since(joules, time.monotonic() - started_at)
+    run = RunDirectory(out)
+    public = [rung.source if word == command[1] else out.name if word == str(out) else word for word in command]
     return {
         "seed": seed,
-        **reading(events),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "joules": None if joules is None or after is None or after < joules else round(after - joules),
-        "peak_megabytes": round(usage.ru_maxrss / 1e3),
+        **reading(read_events(run.journal)),
+        "cpu_seconds": measured["cpu_seconds"],
+        "cpu_joules": energy,
+        "peak_megabytes": measured["peak_megabytes"],
         **sampling(out),
-        "command": f"cardigan {shlex.join(command)}",
+        "settings_sha256": _settings_hash(run, rung),
+        "command": f"cardigan {shlex.join(public)}",
     }
+
+
+def _launch(command: list[str]) -> dict[str, Any]:
+    """Run a command in a session of its own and return what `launch.py` says. It ends with this process."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "cardigan.bench.launch", *command],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = launcher.communicate()
+        return json.loads(output)
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGTERM)
+            launcher.wait()
+
+
+def _settings_hash(run: RunDirectory, rung: Rung) -> str:
+    """Return the SHA-256 of the settings that the weights depend on, wherever the images lie."""
+    settings = {**experiment_settings(read_config(run)), "data.source": rung.source}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def reading(events: list[Event]) -> dict[str, Any]:
     """Return what a run's journal says: whether, when and after how many images it was at the target.
 
-    Seconds count from the start of the process, without the evaluations. Of a run that did not get there they are those
-    of its end.
+    Seconds count from the start of the process, without the evaluations. For a run that missed the target, they are the
+    values at its end.
     """
     evaluation, curve, counted = 0.0, [], 0.0
     for event in events:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from cardigan.bench.rungs import RUNGS, check_memory, find_rung, rung_source
+from cardigan.bench.rungs import RUNGS, check_memory, check_scorer, find_rung, rung_source
 from cardigan.cli.output_path import check_output_path
-from cardigan.cli.parsing import parse
+from cardigan.cli.parsing import flag_value, parse
 from cardigan.errors import CardiganError
 
 
@@ -48,7 +48,12 @@ def main(argv: list[str]) -> int:
         raise CardiganError(f"--seeds is {options.seeds}: expected at least 1 training.")
     if options.limit_minutes is not None and not 0 < options.limit_minutes < 1e6:
         raise CardiganError(f"--limit-minutes is {options.limit_minutes}: expected a positive number of minutes.")
-    return _check(options) if options.check is not None else _measure(options)
+    if options.check is None:
+        return _measure(options)
+    given = [flag for flag in ("--rung", "--recipe", "--seeds", "--limit-minutes", "--out") if flag_value(flag, argv)]
+    if given:
+        raise CardiganError(f"{given[0]} has no effect with --check, which repeats a result as it was: leave it out.")
+    return _check(options)
 
 
 def _measure(options: BenchOptions) -> int:
@@ -61,6 +66,7 @@ def _measure(options: BenchOptions) -> int:
     recipe = options.recipe or rung.recipe
     find_recipe(recipe)
     check_memory(rung)
+    check_scorer(rung)
     rung_source(rung)
     name = f"bench-{options.rung}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     out, runs = options.out or Path(f"{name}.json"), options.runs or Path("runs") / name
@@ -84,7 +90,7 @@ def _measure(options: BenchOptions) -> int:
 
 
 def _check(options: BenchOptions) -> int:
-    """Repeat the first seed of a result; 0 if it takes as many images, 1 if not."""
+    """Repeat the first seed of a result. Returns 0 if it takes as many images to the same score, 1 if not."""
     from cardigan.bench.machine import describe_machine
     from cardigan.bench.record import read_record
     from cardigan.bench.timing import as_text, timed_run
@@ -98,22 +104,30 @@ def _check(options: BenchOptions) -> int:
             f"{rung.target:g}: use cardigan {record['machine']['cardigan']}."
         )
     check_memory(rung)
+    check_scorer(rung)
+    machine = describe_machine(options.device)
     runs = options.runs or Path("runs") / f"bench-check-{time.strftime('%Y%m%d-%H%M%S')}"
     again = timed_run(rung, recipe, first["seed"], runs, options.device, record["limit_minutes"])
     print(f"there: {as_text(first)}")
     print(f"here:  {as_text(again)}")
-    machines = [record["machine"], describe_machine(options.device)]
-    for name in machines[0]["calibration"].keys() & machines[1]["calibration"].keys():
-        there, here = (each["calibration"][name] for each in machines)
-        print(f"calibration {name}: {there:g} there, {here:g} here ({here / there:.2f}x)")
-    is_same = again["images"] == first["images"] and again["curve"][-1][2] == first["curve"][-1][2]
+    there = record["machine"]
+    for name in there["calibration"].keys() & machine["calibration"].keys():
+        before, now = there["calibration"][name], machine["calibration"][name]
+        print(f"calibration {name}: {before:g} there, {now:g} here ({now / before:.2f}x)")
+    if not (first["reached"] and again["reached"]):
+        print("A training that ends at its time limit cannot be compared by its number of images.")
+        return 0 if first["reached"] == again["reached"] else 1
+    if (again["images"], again["score"]) == (first["images"], first["score"]):
+        print("The same number of images and the same score.")
+        return 0
+    differing = [name for name in ("cpu", "device", "num_threads", "torch", "cardigan") if there[name] != machine[name]]
+    if again["settings_sha256"] != first["settings_sha256"]:
+        differing.append("the settings")
     print(
-        "The same number of images and the same score."
-        if is_same
-        else "Not the same images or score: another kind of machine rounds differently; compare with the range of the "
-        f"seeds, {_range(record)}."
+        f"Not the same images or score; different: {', '.join(differing) or 'nothing that the file tells'}. The seeds "
+        f"of the result took {_range(record)}."
     )
-    return 0 if again["reached"] == first["reached"] else 1
+    return 1
 
 
 def _range(record: dict[str, Any]) -> str:

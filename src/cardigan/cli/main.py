@@ -179,7 +179,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 def main() -> None:
     """Run this process's command line and exit.
 
-    Exit codes: 0 success, 1 untrainable source (`check`) or failed check (`doctor`),
+    Exit codes: 0 success, 1 untrainable source (`check`), failed check (`doctor`, `bench --check`) or no mark
+    (`verify`),
     2 user mistake, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):

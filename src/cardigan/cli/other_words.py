@@ -21,7 +21,8 @@ OTHER_WORDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("lr-d", "dlr", "d-lr"): ("--discriminator-optimizer.learning-rate", ""),
     ("beta1",): ("--generator-optimizer.beta1", "and --discriminator-optimizer.beta1"),
     ("resolution", "image-size", "img-size", "imsize", "imagesize", "crop-size"): ("--size", ""),
-    ("gpus", "gpu", "num-gpus", "ngpu", "nproc", "num-processes"): (
+    ("gpu", "gpu-id", "device-id"): ("--device", "as in cuda:0"),
+    ("gpus", "num-gpus", "ngpu", "nproc", "num-processes"): (
         "--devices",
         "processes on this machine, one per GPU",
     ),
@@ -35,7 +36,7 @@ OTHER_WORDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("accum", "gradient-accumulate-every", "gradient-accumulation-steps"): ("--gradient-accumulation", ""),
     ("snap", "save-every", "checkpointing-steps", "save-frequency"): ("--checkpoint-every-images", ""),
     ("nz", "z-dim", "zdim", "latent-dim", "latent-size"): ("--latent.size", ""),
-    ("ngf", "fmap-max"): ("--generator.width", ""),
+    ("ngf",): ("--generator.width", ""),
     ("ndf",): ("--discriminator.width", ""),
     ("mirror", "xflip", "flip", "random-flip"): ("--horizontal-flip", ""),
     ("cond", "class-conditional"): ("--conditional", ""),
@@ -48,7 +49,7 @@ OTHER_WORDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("arch", "network", "model", "cfg"): ("--recipe", "or --generator.network and --discriminator.network"),
     ("pretrained", "init", "initialize-from", "finetune", "start-from"): ("--from", ""),
     ("freezed", "freeze-d"): ("--discriminator.frozen-stages", ""),
-    ("ckpt", "checkpoint", "load", "resume-from-checkpoint", "continue", "new"): (
+    ("ckpt", "checkpoint", "load", "resume-from-checkpoint", "continue"): (
         "--resume",
         "with the --out of the run",
     ),

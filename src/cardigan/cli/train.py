@@ -98,6 +98,7 @@ def main(argv: list[str], started_at: float) -> int:
             started_at=started_at,
             start_from=options.from_,
             accept_license=options.accept_license,
+            verbose=False,  # it has a view of its own
         )
     if not quiet:
         print(escape_control_characters(_closing_text(run, options.studio)))

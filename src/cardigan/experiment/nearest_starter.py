@@ -38,10 +38,12 @@ def nearest_starter(data: DataConfig, reader: Reader | None = None) -> NearestSt
     if not starters or not is_installed(EXAMINER):
         return None
     features = mean_features(example_pixels(data, NUM_EXAMPLES, EXAMPLE_SIDE, reader))
-    return max(
-        (NearestStarter(each, float(features @ torch.tensor(each.features))) for each in starters),
-        key=lambda nearest: nearest.similarity,
-    )
+    found = [
+        NearestStarter(each, float(features @ torch.tensor(each.features)))
+        for each in starters
+        if len(each.features) == len(features)
+    ]
+    return max(found, key=lambda nearest: nearest.similarity, default=None)
 
 
 def find_nearest_starter(data: DataConfig, reader: Reader | None = None) -> NearestStarter:
@@ -63,10 +65,10 @@ def mean_features(pixels: Pixels) -> Float[Tensor, " feature"]:
     return mean / mean.norm()
 
 
-def proposal(nearest: NearestStarter) -> str:
+def proposal(nearest: NearestStarter, is_chosen: bool = False) -> str:
     """Return the line that tells a user of the nearest starter."""
     starter = nearest.starter
     return (
-        f"starter: {starter.name} ({starter.title}) is nearest to these images, similarity {nearest.similarity:.2f} "
-        f"of 1; --from {starter.name} starts from it"
+        f"starter: {starter.name} ({starter.title}) is nearest to these images, cosine similarity "
+        f"{nearest.similarity:.2f}{'' if is_chosen else f'; --from {starter.name} starts from it'}"
     )

@@ -1,6 +1,5 @@
 """How `cardigan.train` shows its progress in Python: one line in a terminal, one live line and image in a notebook."""
 
-import html
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,7 +89,7 @@ class NotebookProgress:
         self.text.add(event)
         if event.kind == "samples" and self._run is not None:
             self._image = (self._run / str(event.values["file"])).read_bytes()
-        page = _Html(figure_html(self._image, f"{self.text} (generated | real)"))
+        page = _Html(figure_html(self._image, f"{self.text} (generated | real)"), str(self.text))
         if self._handle is None:
             self._handle = self.display(page, display_id=True)
         else:
@@ -101,13 +100,14 @@ class NotebookProgress:
 class _Html:
     """What a notebook shows as HTML."""
 
-    text: str
+    page: str
+    line: str
 
     def _repr_html_(self) -> str:
-        return self.text
+        return self.page
 
     def __repr__(self) -> str:
-        return html.unescape(self.text)
+        return self.line
 
 
 def _notebook_display() -> Callable[..., Any] | None:

@@ -152,15 +152,15 @@ def _read_parent(run: RunDirectory, previous: Config | None, model: str, accept_
 def _choose_starter(
     run: RunDirectory, previous: Config | None, settings: Config, reader: Reader | None, reasons: list[str]
 ) -> str:
-    """Return the name of the starter nearest to the images, with the line that says so added to `reasons`.
+    """Return the folder of the starter nearest to the images, with the line that says so added to `reasons`.
 
     Nothing for a run to resume that has chosen one before and no longer needs it.
     """
     if previous is not None and previous.start_from and list_checkpoints(run.checkpoints):
         return ""
     nearest = find_nearest_starter(settings.data, reader)
-    reasons.append(proposal(nearest))
-    return nearest.starter.name
+    reasons.append(proposal(nearest, is_chosen=True))
+    return str(nearest.starter.folder)  # a name could be that of a folder here
 
 
 def _check_plugins(run: RunDirectory) -> None:

@@ -16,6 +16,7 @@ from cardigan.exports.anonymize import public_source
 from cardigan.exports.quantization_report import QuantizationReport, quantization_lines
 from cardigan.exports.training_record import TrainingRecord, training_command, training_record
 from cardigan.models.snapshot import BLEND, Snapshot
+from cardigan.models.starters import starter_at
 
 UNKNOWN_DATA = "unknown images"
 """Data name of a generator that another program trained."""
@@ -42,6 +43,8 @@ def model_card(
     that embeds the card. `export_lines` describes the export, `quantization` its metrics, `weights` the stored dtype.
     """
     config, record = snapshot.config, training_record(model, snapshot)
+    starter = None if model is None else starter_at(model)
+    data_license = data_license or ("" if starter is None else starter.license)
     source = public_source(config) or UNKNOWN_DATA
     is_ours = not snapshot.foreign
     sections = {
@@ -52,7 +55,10 @@ def model_card(
         "Time": _time(snapshot, record) if is_ours else [],
         "Metrics": quantization_lines(quantization) if quantization is not None else _metrics(record, weights),
         "Limits": _limits(snapshot),
-        "License of the data": [_license(source, data_license)[1]],
+        "License of the data": [
+            *([] if starter is None else [f"{plain_text(starter.attribution)}.", ""]),
+            _license(source, data_license)[1],
+        ],
         "Use": _use(snapshot, files or {}),
         "Reproduce": ["```", training_command(config, snapshot.images_seen), "```", _reproducibility_note(record)]
         if is_ours and not config.start_from.startswith(BLEND)

@@ -74,7 +74,8 @@ def _sample_chunks(snapshot: Snapshot, settings: ExportSettings, sampling: Sampl
 def _mark(sha256: str, settings: ExportSettings, start: int, index: int) -> Mark:
     """Return the mark of the sample at this place of the chunk from `start` on."""
     truncation = f", truncation {settings.truncation:g}" if settings.truncation != 1 else ""
-    return Mark(sha256, f"seed {settings.seed}, image {settings.first_sample + start + index}{truncation}")
+    label = f", label {settings.label}" if settings.label is not None else ""
+    return Mark(sha256, f"seed {settings.seed}, image {settings.first_sample + start + index}{truncation}{label}")
 
 
 def _sample_task(snapshot: Snapshot, settings: ExportSettings, start: int) -> SampleTask:

@@ -4,11 +4,13 @@ The mark is XMP metadata with IPTC's digital source type `trainedAlgorithmicMedi
 origin of images. It does not change pixels, and anyone can remove it. Writes and reads no other metadata.
 """
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape, unescape
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
+from xml.etree import ElementTree
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -18,6 +20,8 @@ from cardigan.errors import CardiganError
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's name for media that a trained model has generated."""
 NAMESPACE = "urn:cardigan:1.0"
+IPTC, XMP_BASIC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "http://ns.adobe.com/xap/1.0/"
+"""Namespaces: ours, and those of the two properties that others read."""
 PNG_KEYWORD = "XML:com.adobe.xmp"
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -27,7 +31,6 @@ XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  cardigan:model="{model}" cardigan:samples="{samples}"/>
 </rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
-PATTERN = re.compile(rb'\b([A-Za-z0-9]+:[A-Za-z]+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,43 @@ class Mark:
 
 
 def read_mark(path: Path) -> Mark | None:
-    """Return the mark of a PNG, JPEG or WebP file, or None without one.
+    """Return the mark of a PNG, JPEG or WebP file, or None without one. Reads no pixels.
 
     Raises CardiganError for a file that is not an image.
     """
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            image.load() if image.format == "PNG" else None  # a text may follow the pixels
+        with _any_size(), Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             content = image.info.get("xmp") or image.info.get(PNG_KEYWORD) or b""
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise CardiganError(f"{path} is not a PNG, JPEG or WebP image that can be read: {error}.") from error
-    text = content.encode() if isinstance(content, str) else bytes(content)
-    facts = {name.decode(): unescape(value.decode(errors="replace")) for name, value in PATTERN.findall(text)}
-    if facts.get("Iptc4xmpExt:DigitalSourceType") != SOURCE_TYPE:
+    facts = _xmp_facts(content if isinstance(content, str) else bytes(content).decode(errors="replace"))
+    if facts.get(f"{{{IPTC}}}DigitalSourceType") != SOURCE_TYPE:
         return None
     return Mark(
-        facts.get("cardigan:model", ""), facts.get("cardigan:samples", ""), facts.get("xmp:CreatorTool", "unknown")
+        facts.get(f"{{{NAMESPACE}}}model", ""),
+        facts.get(f"{{{NAMESPACE}}}samples", ""),
+        facts.get(f"{{{XMP_BASIC}}}CreatorTool", "unknown"),
     )
+
+
+def _xmp_facts(packet: str) -> dict[str, str]:
+    """Return properties of an XMP packet, written as attributes or as elements; none if it is damaged."""
+    start, end = packet.find("<x:xmpmeta"), packet.rfind("</x:xmpmeta>")
+    if start < 0 or end < 0 or "<!" in packet:  # entities could expand without end
+        return {}
+    try:
+        root = ElementTree.fromstring(packet[start : end + len("</x:xmpmeta>")])
+    except ElementTree.ParseError:
+        return {}
+    facts = {element.tag: (element.text or "").strip() for element in root.iter() if not len(element)}
+    return facts | {name: value for element in root.iter() for name, value in element.attrib.items()}
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Inside the block, Pillow opens images of any size: only their header is read."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -29,6 +29,7 @@ from cardigan.models.pretrained import verify_weights, write_pretrained
 from cardigan.models.sampling import class_index, generate_batches, sample_keys, sample_pixels, validate_labels
 from cardigan.models.sampling_devices import SamplingDevices
 from cardigan.models.snapshot import Snapshot, read_snapshot, write_snapshot
+from cardigan.models.starters import located
 from cardigan.pixels import to_unit_range
 from cardigan.shapes import Labels, Latents
 
@@ -282,7 +283,7 @@ def from_pretrained(
 
 def _existing_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:
     """Return the card next to a saved model if its hashes match: it may contain metrics that the run recorded."""
-    card = None if path is None else path / hub.CARD_FILE
+    card = None if path is None else located(path) / hub.CARD_FILE
     if card is None or not (card.with_name(hub.WEIGHTS_FILE).exists() and card.exists()):
         return None
     text = card.read_text(errors="replace")

@@ -1,11 +1,11 @@
-"""Starters: small trained models to start from, in the package `cardigan-starters` (the extra `starters`).
+"""Starters: small trained models to start from, in the package `cardigan-starters`.
 
 A starter is a model folder with its discriminator, a preview, and `starter.json`: title, licenses, scores, and mean
 features of its training images, by which the nearest starter to a folder of images is found.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from cardigan.errors import CardiganError
 
 PACKAGE = "cardigan_starters"
 FACTS_FILE, PREVIEW_FILE = "starter.json", "preview.png"
-INSTALL = "pip install 'cardigan[starters]'"
+INSTALL = "pip install ./packages/starters in a clone of the repository"
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,16 @@ def find_starter(name: str) -> Starter:
     starters = {starter.name: starter for starter in list_starters()}
     if name in starters:
         return starters[name]
-    if not starters:
-        raise CardiganError(f"There is no file {name!r}, and no starters are installed: {INSTALL}.")
-    raise CardiganError(f"There is no file and no starter {name!r}: the starters are {', '.join(starters)}.")
+    known = f"one of the starters ({', '.join(starters)})" if starters else f"a starter (none is installed: {INSTALL})"
+    raise CardiganError(
+        f"There is no model {name!r}: give a run, a checkpoint, a file of weights, hf:user/name or {known}."
+    )
+
+
+def starter_at(path: Path) -> Starter | None:
+    """Return the starter that this path or name is, or None."""
+    folder = located(path)
+    return next((starter for starter in list_starters() if starter.folder == folder), None)
 
 
 def located(path: Path) -> Path:
@@ -69,6 +76,13 @@ def located(path: Path) -> Path:
 
 
 def _read_starter(folder: Path) -> Starter:
-    facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_bytes())
-    names, features = tuple(facts.pop("class_names")), tuple(facts.pop("features"))
-    return Starter(name=folder.name, folder=folder, class_names=names, features=features, **facts)
+    """Return a starter; raises CardiganError for a damaged one. Facts that this version does not know are left out."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_bytes())
+        known = {field.name for field in fields(Starter)} - {"name", "folder"}
+        values = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in facts.items() if name in known
+        }
+        return Starter(name=folder.name, folder=folder, **values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CardiganError(f"The starter in {folder} is damaged: install cardigan-starters again.") from error

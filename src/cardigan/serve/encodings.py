@@ -42,15 +42,15 @@ class SampleResponse:
         """Return the mark of one image, or of all together."""
         if not self.model:
             return None
-        seeds, count = self.request.seeds, len(self.pixels)
-        if self.request.keys is None:
+        request, count = self.request, len(self.pixels)
+        if request.keys is None:
             return Mark(self.model, "latents given by the client")
-        if seeds is not None:
-            return Mark(
-                self.model, f"seeds {', '.join(map(str, seeds))}" if number is None else f"seed {seeds[number]}"
-            )
+        more = f", truncation {request.truncation:g}" if request.truncation != 1 else ""
+        if request.seeds is not None:
+            seeds = request.seeds if number is None else [request.seeds[number]]
+            return Mark(self.model, f"{'seeds' if number is None else 'seed'} {', '.join(map(str, seeds))}{more}")
         images = f"images 0 to {count - 1}" if number is None else f"image {number}"
-        return Mark(self.model, f"seed {self.request.seed}, {images}")
+        return Mark(self.model, f"seed {request.seed}, {images}{more}")
 
     @property
     def label_list(self) -> list[int] | None:

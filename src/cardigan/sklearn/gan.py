@@ -118,6 +118,7 @@ class GAN:
                 seed=seed,
                 overrides=settings,
                 on_event=report,
+                verbose=False,  # it has a bar of its own
                 start_from=self.warm_start_from,
             )
             snapshot = copy.deepcopy(load(run.path).snapshot)  # the file may be temporary
