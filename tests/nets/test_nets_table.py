@@ -130,7 +130,7 @@ def test_unsupported_fields_raise(name, role, option):
 
 def test_every_option_is_supported_by_some_network():
     fields = {field.name for field in dataclasses.fields(NetworkConfig)}
-    assert fields == {"network", "width", "options", *NON_DEFAULT_VALUES}
+    assert fields == {"network", "width", "options", "frozen_stages", *NON_DEFAULT_VALUES}
     assert fields == set().union(
         *(family.supported_fields(role) for family in NETS.values() for role in ("generator", "discriminator"))
     )
