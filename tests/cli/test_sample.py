@@ -179,8 +179,8 @@ def test_sample_output_errors(run, tmp_path, capsys):
     assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "photos"), "--overwrite"]) == 2
     assert "never replaced" in capsys.readouterr().err
     assert (tmp_path / "photos" / "mine.txt").read_text() == "keep me"
-    assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "grid.jpg")]) == 2
-    assert "expected a name ending in .npy, .npz or .png, or a folder" in capsys.readouterr().err
+    assert cardigan_command(["sample", str(run), "--out", str(tmp_path / "grid.bmp")]) == 2
+    assert "expected a name ending in .jpeg, .jpg, .npy, .npz or .png, or a folder" in capsys.readouterr().err
 
 
 def test_missing_models_raise(run, tmp_path, capsys):
@@ -189,7 +189,7 @@ def test_missing_models_raise(run, tmp_path, capsys):
     for name, words in (
         ("model.pt", "pickle"),
         ("cut.safetensors", "truncated or damaged"),
-        ("nothing", "There is no file"),
+        ("nothing", "There is no model"),
     ):
         assert cardigan_command(["sample", str(tmp_path / name), "--out", str(tmp_path / "out.png")]) == 2
         assert words in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import cardigan
 from cardigan.config import Config
 from cardigan.errors import CardiganError
-from cardigan.experiment import build, session
+from cardigan.experiment import build, training_run
 from cardigan.run.journal import read_events
 from cardigan.training import recorder
 from cardigan.training.budget import Budget, Clock, Reserve
@@ -76,8 +76,8 @@ def test_run_without_a_step_is_an_error(tmp_path):
 @pytest.mark.parametrize(("measured", "expected"), [(1e9, 1), (1.0, 0), (None, 0)])
 def test_run_slower_than_measured_says_so_once(tmp_path, monkeypatch, measured, expected):
     monkeypatch.setattr(recorder, "PROGRESS_SECONDS", 0.0)
-    original = session.Recorder
-    monkeypatch.setattr(session, "Recorder", lambda *arguments: original(*arguments[:-1], measured))
+    original = training_run.Recorder
+    monkeypatch.setattr(training_run, "Recorder", lambda *arguments: original(*arguments[:-1], measured))
     run = cardigan.train("mnist", out=tmp_path / "run", images=160, overrides=SMALL)
     notes = [event.values["messages"] for event in read_events(run.path / "journal.jsonl") if event.kind == "note"]
     assert sum("slower than measured" in message for messages in notes for message in messages) == expected

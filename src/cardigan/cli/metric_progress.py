@@ -10,17 +10,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def metric_progress() -> "Iterator[OnMetric]":
-    """Yield the function that shows the progress. In a terminal one line is overwritten and cleared at the end."""
-    is_terminal = sys.stderr.isatty()
+def metric_progress() -> "Iterator[OnMetric | None]":
+    """Yield the function that shows the progress on one line, cleared at the end; None where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
 
     def on_metric(name: str, number: int, total: int) -> None:
-        text = f"computing {name} ({number} of {total})"
-        print(f"\r\x1b[K{text} ..." if is_terminal else text, end="" if is_terminal else "\n", file=sys.stderr)
-        sys.stderr.flush()
+        print(f"\r\x1b[Kcomputing {name} ({number} of {total}) ...", end="", file=sys.stderr, flush=True)
 
     try:
         yield on_metric
     finally:
-        if is_terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
