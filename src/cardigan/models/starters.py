@@ -80,7 +80,7 @@ def _read_starter(folder: Path) -> Starter:
     try:
         facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_bytes())
         known = {field.name for field in fields(Starter)} - {"name", "folder"}
-        values = {
+        values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in facts.items() if name in known
         }
         return Starter(name=folder.name, folder=folder, **values)
