@@ -376,7 +376,7 @@ def test_several_processes_give_the_same_metrics(runs, monkeypatch, tmp_path, ca
     small = builtin_reference("mnist")
     small = replace(small, holdout=small.holdout[:num_real], holdout_labels=small.holdout_labels[:num_real])
     small = replace(small, train=small.train[:1_500], train_labels=small.train_labels[:1_500])
-    monkeypatch.setattr("cardigan.metrics.reference_loader.load_reference", lambda *_: small)
+    monkeypatch.setattr("cardigan.experiment.evaluation.load_reference", lambda *_: small)
     monkeypatch.setattr("cardigan.metrics.evaluation_devices.PIECE_SIZE", 50)
     metrics = []
     for num_devices in ("1", "2"):
