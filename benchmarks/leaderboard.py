@@ -102,7 +102,7 @@ def rival_lines(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Rivals",
         "",
-        "What a user might pick instead (`benchmarks/rivals/`), on the same images, judge and clock. The score is the "
+        "What a user might pick instead (`benchmarks/rivals/`), on the same images, score and clock. The score is the "
         "best of the sampling steps that were tried.",
         "",
         "| set | rival | minutes | score | steps, samples a second |",

@@ -1,4 +1,4 @@
-"""Train what a user might pick instead, on the same images, with the same judge and the same clock.
+"""Train what a user might pick instead, on the same images, with the same score and the same clock.
 
     python benchmarks/rivals/compare.py --set icons --minutes 5,15,60 [--rivals edm,flow,meanflow] [--seeds 0]
                                         [--batch 32] [--rate 1e-3] [--out rivals.json]

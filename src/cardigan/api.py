@@ -213,7 +213,7 @@ def check(source: str | Path | Reader, labels: str = "", num_workers: int | None
 
     Raises CardiganError if the source cannot be opened.
 
-    For example, `cardigan.check("photos/").duplicate_groups`.
+    For example, `cardigan.check("photos/").duplicates`.
     """
     return check_source(str(source) if isinstance(source, Path) else source, labels, num_workers)
 

@@ -56,7 +56,7 @@ RUNGS = {
         target=5.0, cadence_images=10_000, limit_minutes=15.0, memory_gigabytes=2.0,
     ),
     "digits-unconditional": Rung(
-        "MNIST told no classes, 32x32", "mnist", "mnist", DIGIT_SCORE,
+        "MNIST without classes, 32x32", "mnist", "mnist", DIGIT_SCORE,
         target=8.0, cadence_images=20_000, limit_minutes=30.0, memory_gigabytes=2.0, settings={"conditional": False},
     ),
     "stacked": Rung(

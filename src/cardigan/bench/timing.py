@@ -76,6 +76,10 @@ def _launch(command: list[str]) -> dict[str, Any]:
     )  # fmt: skip
     try:
         output, _ = launcher.communicate()
+        if not output:
+            raise CardiganError(
+                f"The training was ended from outside (exit code {launcher.returncode}): start it again."
+            )
         return json.loads(output)
     finally:
         if launcher.poll() is None:

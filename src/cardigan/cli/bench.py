@@ -1,5 +1,7 @@
 """`cardigan bench`: train until a fixed target and report how long it took."""
 
+import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,7 @@ def main(argv: list[str]) -> int:
         raise CardiganError(f"--seeds is {options.seeds}: expected at least 1 training.")
     if options.limit_minutes is not None and not 0 < options.limit_minutes < 1e6:
         raise CardiganError(f"--limit-minutes is {options.limit_minutes}: expected a positive number of minutes.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training ends too
     if options.check is None:
         return _measure(options)
     given = [flag for flag in ("--rung", "--recipe", "--seeds", "--limit-minutes", "--out") if flag_value(flag, argv)]

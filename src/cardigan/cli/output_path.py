@@ -11,7 +11,7 @@ HUB_PREFIX = "hf:"
 
 
 def check_model(model: Path) -> None:
-    """Raise CardiganError if nothing is there, before anything is said about what would be written."""
+    """Raise CardiganError if the model is missing. Call it before the checks of what would be written."""
     from cardigan.models.starters import located
 
     if str(model).startswith(HUB_PREFIX) or located(model).exists():

@@ -265,7 +265,7 @@ def _start_discriminator(
     config: Config, parent: Parent, discriminator: Discriminator, channels: tuple[int, int], rows: list[int | None]
 ) -> str:
     trained, old = parent.discriminator, parent.snapshot.config
-    reason = f"{parent.reason}" if trained is None else _why_discriminator_begins_anew(config, old, trained, channels)
+    reason = parent.reason if trained is None else _why_discriminator_begins_anew(config, old, trained, channels)
     if trained is None or reason:
         if config.discriminator.frozen_stages:
             raise CardiganError(

@@ -55,9 +55,9 @@ def export(
 
     `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`, `truncation`,
     `label`, `device`, `num_devices` and `mark` (PNGs say that they are generated) apply to the format `samples`.
-    `num_devices` processes sample, each on its own
-    GPU or its share of the CPU cores; a script then needs `if __name__ == "__main__":`. With `evaluate_samples`, that
-    many images are evaluated, for the trained and for the quantized weights, and the card reports the metrics.
+    `num_devices` processes sample, each on its own GPU or its share of the CPU cores; a script then needs
+    `if __name__ == "__main__":`. With `evaluate_samples`, that many images are evaluated, for the trained and for the
+    quantized weights, and the card reports the metrics.
     Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
     file, and for an export whose images differ from PyTorch's.
     """
