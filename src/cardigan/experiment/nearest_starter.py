@@ -1,6 +1,7 @@
 """Which installed starter is nearest to a source of images, by the features of both.
 
-The features are those of EfficientNet-Lite2, which also scores checkpoints; nearest means the largest cosine of the mean features.
+The features are those of EfficientNet-Lite2, which also scores checkpoints. Nearest means the largest cosine of the
+mean features.
 """
 
 from dataclasses import dataclass
