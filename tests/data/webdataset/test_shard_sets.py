@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cardigan.cli.main import run
@@ -250,6 +251,21 @@ def test_processes_of_a_node_fetch_each_shard_once(server):
     )
     assert other.communicate(timeout=120)[0] == alone.communicate(timeout=120)[0]
     assert server.requests["train-0.tar"] >= 3  # another run, and a process without others, read for themselves
+
+
+def test_thread_that_reads_ahead_does_not_enter_torch(server, monkeypatch):
+    """A thread inside torch while Python ends would abort the process."""
+    threads, randperm = [], torch.randperm
+
+    def noted_randperm(*arguments, **settings):
+        threads.append(threading.current_thread())
+        return randperm(*arguments, **settings)
+
+    monkeypatch.setattr(torch, "randperm", noted_randperm)
+    entries = open_shards(server.source).entries(0, 0)
+    assert len([next(entries) for _ in range(70)]) == 70  # into the second epoch
+    entries.close()
+    assert set(threads) == {threading.main_thread()}
 
 
 def test_killed_process_leaves_its_shard_to_the_others(server, cache):

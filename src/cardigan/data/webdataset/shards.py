@@ -112,14 +112,14 @@ class Shards:
         A thread reads the next group at the pace at which this one is consumed. Closing the iterator stops it.
         """
         group, num_skipped = self._locate(seed, images_seen)
-        reader = BackgroundReader(partial(self._read_group, seed, group))
+        reader = self._start_reading(seed, group)
         largest_group_bytes = 0
         try:
             while True:
                 entries, next_group = reader.result()
                 permutation = self._permutation(seed, group, len(entries))[num_skipped:]
                 group, num_skipped = next_group, 0
-                reader = BackgroundReader(partial(self._read_group, seed, group))
+                reader = self._start_reading(seed, group)
                 shuffled = [entries[position] for position in reversed(permutation)]
                 del entries
                 group_bytes = sum(len(entry.stored_image) for entry in shuffled)
@@ -167,9 +167,16 @@ class Shards:
             yield group, num_images
             index += 1
 
-    def _read_group(self, seed: int, group: ShardGroup, keep_reading: KeepReading) -> GroupContent:
-        """Return a group's images and the next group. Incomplete once `keep_reading` returns false."""
+    def _start_reading(self, seed: int, group: ShardGroup) -> "BackgroundReader":
+        """Read a group in a thread. Shuffles here: a thread inside torch while Python ends would abort the process."""
         shards = self._shuffled_addresses(seed, group.epoch)
+        return BackgroundReader(partial(self._read_group, shards, group))
+
+    def _read_group(self, shards: Sequence[str], group: ShardGroup, keep_reading: KeepReading) -> GroupContent:
+        """Return a group's images and the next group. Incomplete once `keep_reading` returns false.
+
+        `shards` are the addresses of all shards in the order of the group's epoch.
+        """
         entries: list[ShardEntry] = []
         position, num_bytes = group.start, 0
         while position < len(shards) and not _is_full(len(entries), num_bytes) and keep_reading(0):
