@@ -3,12 +3,15 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+import cardigan
 from cardigan.figures.curves import Line, downsample_line, line_chart, short_number, spread_labels, tick_labels, ticks
 from cardigan.figures.palette import SERIES_COLORS
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
+from cardigan.report.style import style_sheet
 
 
 def svg_points(svg):
@@ -78,7 +81,7 @@ class ExternalLinks(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.sources += [value for name, value in attrs if name in {"src", "href"}]
-        if tag not in {"meta", "img", "line", "polyline"}:
+        if tag not in {"meta", "img", "line", "polyline", "br"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -90,8 +93,10 @@ def test_report_is_self_contained_and_escaped():
     chart = line_chart("losses", [Line("D", [0.0, 1.0], [1.0, 2.0])])
     page = ReportPage(
         title="run <one>",
-        summary={"images": "64"},
-        samples=[Figure(b"\x89PNG", "64 images")],
+        state="Finished.",
+        health="No fault & more.",
+        readings={"images": "64"},
+        samples=[Figure(b"\x89PNG", "after 64 images")],
         metrics=[ReportMetric("distance", "13.2", "0.4", "1.5", "digits")],
         charts=[chart],
         faults=["collapse & more"],
@@ -104,4 +109,15 @@ def test_report_is_self_contained_and_escaped():
     assert len(parser.sources) == 1 and parser.sources[0].startswith("data:image/png;base64,")
     assert "because &lt;so&gt;" in render_page(replace(page, metrics=[], protocol="because <so>"))
     assert "run &lt;one&gt;" in html and "collapse &amp; more" in html and "<x>" not in html
-    assert "13.2" in html and "polyline" in html
+    assert "13.2" in html and "polyline" in html and "No fault &amp; more." in html
+    html = html.partition("<body>")[2]
+    assert html.index("Finished.") < html.index("collapse") < html.index("after") < html.index("polyline")
+
+
+def test_report_has_the_font_of_the_studio():
+    css = style_sheet()
+    assert "data:font/woff2;base64," in css and "http" not in css
+    studio_css = (Path(cardigan.__file__).parent / "studio/static/studio.css").read_text()
+    for color in ("--ground", "--real", "--fake", "--warning", "--fatal"):
+        value = re.search(rf"{color}: (#\w+)", css)[1]
+        assert f"{color}: {value}" in studio_css

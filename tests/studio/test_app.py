@@ -60,11 +60,14 @@ SUMMARY_KEYS = {
         "size",
         "error",
     ),
+    *("score_kind", "title", "starred", "note", "started_from"),
 }
+TABLE_KEYS = {"parent", "inherited_images"}
 DETAIL_KEYS = {
     *("settings", "classes", "class_names", "latent_size", "latent_distribution", "layout"),
     *("sheets", "checkpoints", "has_discriminator", "animation_formats", "offset"),
     *("old_fraction", "state_sentence", "resume_command"),
+    *("command", "environment", "num_processes", "evaluation", "has_report"),
 }
 
 
@@ -102,7 +105,7 @@ def fetch_images(client, address, count):
 def test_runs_and_run_fields(client, folder, monkeypatch):
     runs = client.get("/api/runs").json()["runs"]
     assert {run["id"] for run in runs} == {"plain", "conditional", "packed"}
-    assert all(set(run) == SUMMARY_KEYS for run in runs)
+    assert all(set(run) == SUMMARY_KEYS | TABLE_KEYS for run in runs)
     run = client.get("/api/run?run=conditional").json()
     assert set(run) == SUMMARY_KEYS | DETAIL_KEYS
     assert (run["state"], run["reason"], run["images_seen"], run["classes"], run["size"]) == (
@@ -151,7 +154,7 @@ def test_standalone_model_views(tmp_path, folder):
                 "broken.safetensors": "unreadable",
             },
         }
-        assert set(runs["digits.safetensors"]) == SUMMARY_KEYS
+        assert set(runs["digits.safetensors"]) == SUMMARY_KEYS | TABLE_KEYS
         run = client.get("/api/run?run=digits.safetensors").json()
         assert set(run) == SUMMARY_KEYS | DETAIL_KEYS
         assert (run["images_seen"], run["classes"], run["sheets"], run["checkpoints"], run["has_discriminator"]) == (

@@ -3,19 +3,31 @@
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from browser_pages import (
+    CHROMIUM,
+    NARROW,
+    TIMEOUT_MILLISECONDS,
+    WIDE,
+    cpu_fraction,
+    fits_viewport,
+    open_view,
+    start_process,
+    stop_process,
+    studio_of,
+    url_parameters,
+    violations,
+    wait_until,
+    wait_until_drawn,
+)
 from fake_runs import journal_line, make_run, progress_line, running_studio
 
 import cardigan
 import cardigan.studio
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium found: `apt install chromium`, or put chromium on the PATH"
 )
@@ -32,9 +44,6 @@ TINY = {
     "sample_every_images": 16,
 }
 STATIC = Path(cardigan.studio.__file__).parent / "static"
-TIMEOUT_MILLISECONDS = 60_000
-"""The first image makes the server import torch, possibly on a busy machine."""
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODES = ("interpolation", "seeds", "walk", "arithmetic", "checkpoints", "nearest", "invert")
 VIEWS = {
     "runs": "#/runs",
@@ -44,34 +53,6 @@ VIEWS = {
     "discriminator": "#/run/finished/discriminator",
     "interpolation": "#/run/conditional/latent?grid=3",
 }
-WATCH_LAYOUT_SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value })
-.observe({ type: 'layout-shift', buffered: true })"""
-BLANK = "main canvas.image:not([data-drawn]):not(.thumb *):visible"
-
-
-def start_process(*words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "cardigan", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def stop_process(process):
-    process.send_signal(signal.SIGINT)
-    process.stdout.close()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def studio_of(folder, port=0):
-    process = start_process("studio", folder, "--no-open", "--port", port)
-    return process, re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
 
 
 @pytest.fixture(scope="module")
@@ -141,83 +122,9 @@ def training(folder):
     stop_process(process)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright.expect.set_options(timeout=TIMEOUT_MILLISECONDS)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page that fails the test on any console error, failed request or violation of the content security policy."""
-    context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page, errors = context.new_page(), []
-    page.set_default_timeout(TIMEOUT_MILLISECONDS)
-    page.on(
-        "console",
-        lambda message: (
-            errors.append(f"{message.text} ({message.location['url']})")
-            if message.type in {"error", "warning"}
-            else None
-        ),
-    )
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.add_init_script(WATCH_LAYOUT_SHIFTS)
-    page.errors = errors
-    yield page
-    context.close()
-    assert not errors
-
-
-def open_view(page, address, fragment):
-    """Open a view and wait until it is ready and every image on it is drawn."""
-    page.goto("about:blank")
-    page.goto(address + fragment)
-    page.wait_for_selector("main[data-ready]")
-    wait_until_drawn(page)
-
-
-def wait_until_drawn(page):
-    playwright.expect(page.locator(BLANK)).to_have_count(0, timeout=TIMEOUT_MILLISECONDS)
-
-
-def wait_until(page, condition):
-    deadline = time.monotonic() + TIMEOUT_MILLISECONDS / 1000
-    while not condition():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(50)
-
-
-def url_parameters(page):
-    return dict(pair.split("=") for pair in page.url.partition("?")[2].split("&") if pair)
-
-
 def append_line(run, *lines):
     with (run / "journal.jsonl").open("ab") as journal:
         journal.write(b"".join(lines))
-
-
-def violations(page):
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [(each["id"], [node["html"][:120] for node in each["nodes"]][:4]) for each in found]
-
-
-def cpu_fraction():
-    """Return the fraction of a core that this process gets now, to scale times to those on an idle core."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < 0.2:
-        pass
-    return (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-
-def fits_viewport(page):
-    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_static_files_size():
@@ -249,6 +156,26 @@ def test_views_are_accessible_and_responsive(page, address, view):
             page.wait_for_timeout(60)
             assert violations(page) == [], (size, theme)
         assert fits_viewport(page), size
+
+
+def test_pad_and_its_image_fit_on_a_phone_and_say_that_they_load(page, address):
+    page.set_viewport_size(NARROW)
+    page.route("**/api/interpolation.png*", lambda route: (page.wait_for_timeout(600), route.continue_()))
+    page.goto(address + "#/run/finished/latent")
+    playwright.expect(page.locator(".big .loading")).to_have_text("Loading the model …")
+    wait_until_drawn(page)
+    playwright.expect(page.locator(".big .loading")).to_be_hidden()
+    boxes = [page.locator(each).bounding_box() for each in (".interpolation-pad", ".big canvas")]
+    assert all(box["y"] >= 0 and box["y"] + box["height"] <= NARROW["height"] for box in boxes)
+    assert all(box["width"] > 140 for box in boxes)
+
+
+def test_discriminator_view_says_that_it_loads(page, address):
+    page.route("**/api/discriminator?*", lambda route: (page.wait_for_timeout(600), route.continue_()))
+    page.goto(address + "#/run/finished/discriminator")
+    playwright.expect(page.locator(".loading-line .loading")).to_have_text("Loading the networks …")
+    wait_until_drawn(page)
+    playwright.expect(page.locator(".loading-line .loading")).to_be_hidden()
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
@@ -298,9 +225,13 @@ def test_runs_are_filtered_sorted_and_compared(page, address):
     page.click("text=Compare 2 runs")
     playwright.expect(page.locator(".run-column canvas")).to_have_count(2)
     wait_until_drawn(page)
-    playwright.expect(page.locator(".plain")).to_contain_text("conditional")
+    playwright.expect(page.get_by_role("region", name="Settings that differ")).to_contain_text("conditional")
+    page.get_by_text("Chosen seeds").click()
     page.click("text=Next seeds")
     wait_until(page, lambda: url_parameters(page).get("first") == "16")
+    playwright.expect(page.locator(".run-column > .count").first).to_have_text("after 64 images")
+    page.locator(".run-column").first.get_by_text("Copy the Python").click()
+    playwright.expect(page.locator(".run-column .code").first).to_contain_text("import cardigan")
 
 
 def test_keyboard_navigation(page, address):

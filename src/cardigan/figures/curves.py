@@ -26,8 +26,18 @@ class Line:
     y: Sequence[float]
 
 
-def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False, x_label: str = "images seen") -> str:
-    """Return a chart of all lines. It shows finite values, and only positive ones on a log scale."""
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    log_scale: bool = False,
+    x_label: str = "images seen",
+    marked: tuple[float, float] | None = None,
+) -> str:
+    """Return a chart of all lines. It shows finite values, and only positive ones on a log scale.
+
+    `marked` is a point (x, y) of a line that gets a ring, such as the best one. Lines have the classes s0, s1, ... for
+    style sheets.
+    """
     drawn_lines = [downsample_line(line, log_scale) for line in lines]
     drawn_lines = [line for line in drawn_lines if line.x]
     if not drawn_lines:
@@ -57,13 +67,19 @@ def line_chart(title: str, lines: Sequence[Line], log_scale: bool = False, x_lab
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
     )
     label_heights = spread_labels([to_svg(line.x[-1], line.y[-1])[1] for line in drawn_lines])
-    for line, color, label_height in zip(drawn_lines, SERIES_COLORS, label_heights, strict=False):
+    for index, (line, color, label_height) in enumerate(zip(drawn_lines, SERIES_COLORS, label_heights, strict=False)):
         path = " ".join(
             f"{across:.1f},{down:.1f}" for across, down in (to_svg(x, y) for x, y in zip(line.x, line.y, strict=True))
         )
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
         parts.append(
-            f'<text x="{WIDTH - RIGHT + 6}" y="{label_height + 4:.1f}" fill="{color}">{escape(line.name)}</text>'
+            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6" class="s{index}"/>'
+            f'<text x="{WIDTH - RIGHT + 6}" y="{label_height + 4:.1f}" fill="{color}" class="s{index}">'
+            f"{escape(line.name)}</text>"
+        )
+    if marked is not None:
+        across, down = to_svg(*marked)
+        parts.append(
+            f'<circle cx="{across:.1f}" cy="{down:.1f}" r="5" fill="none" stroke="currentColor" stroke-width="1.5"/>'
         )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 

@@ -14,8 +14,9 @@ from cardigan.config import STACKED_MNIST, Config
 from cardigan.errors import CardiganError
 from cardigan.figures.curves import Line, line_chart
 from cardigan.figures.grid import neighbor_grid, png_bytes
+from cardigan.figures.layout import GridLayout
 from cardigan.files.atomic import write_bytes
-from cardigan.health.status import health_of_run
+from cardigan.health.status import FATAL, NOTHING_FOUND, WARNING, health_of_run
 from cardigan.metrics.evaluate import OnMetric, evaluate, generator_sampler, worst_pairs
 from cardigan.metrics.protocol import MetricValue, Report
 from cardigan.metrics.reference_loader import load_reference
@@ -23,19 +24,20 @@ from cardigan.models.snapshot import Snapshot, read_snapshot
 from cardigan.objective.losses import find_loss
 from cardigan.overrides import flatten
 from cardigan.report.page import Figure, ReportMetric, ReportPage, render_page
+from cardigan.report.sheets import num_generated, sample_sheets, sheet_halves
 from cardigan.run.directory import RunDirectory, is_locked, read_config, read_provenance
 from cardigan.run.journal import Event, read_events
 from cardigan.run.stopping import resume_command, run_state, state_sentence
 
-MAX_SAMPLE_SHEETS = 6
 PROBABILITY_TITLE = "D's probability that an image is real"
 PAIRWISE_TITLE = "D's probability that an image is the real one of a pair"
 """Titles of the chart of probabilities, the second for losses that compare real with generated images."""
+AUGMENTATION_TITLE = "augmentation probability"
 CHARTS = (
     ("losses", (("discriminator_loss", "D"), ("generator_loss", "G"))),
     (PROBABILITY_TITLE, (("d_real", "real"), ("d_fake", "generated"))),
     ("logit margin", (("margin_real", "real"), ("margin_fake", "generated"))),
-    ("augmentation probability", (("augment_probability", "probability"),)),
+    (AUGMENTATION_TITLE, (("augment_probability", "probability"),)),
     ("diversity (1: generated images vary as much as real ones)", (("diversity", "diversity"),)),
     ("gradient norm", (("discriminator_gradient_norm", "D"), ("generator_gradient_norm", "G"))),
     ("images per second", (("images_per_second", "speed"),)),
@@ -45,9 +47,10 @@ QUICK_SAMPLES, FULL_SAMPLES = 2_000, 10_000
 QUICK_METRICS = {"mnist": ("frechet", "classes"), STACKED_MNIST: ("stacked_mnist",)}
 """Metrics of the report at the end of training, by source. They take seconds; `cardigan report` computes all."""
 NOT_EVALUATED = (
-    "Not evaluated yet, because that takes a minute or two: run `cardigan report` on this folder. "
-    "The score below is the quick score."
+    "Not evaluated yet, because that takes a minute or two: run cardigan report on this folder. "
+    "The scores on this page are quick scores."
 )
+HEALTH_LEVELS = {NOTHING_FOUND: "nothing", WARNING: "warning", FATAL: "fatal"}
 DIRECTION_NOTES = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
 
 
@@ -148,11 +151,20 @@ def _protocol_line(report: Report) -> str:
 
 
 def _report_page(run: RunDirectory, config: Config, events: Sequence[Event], evaluation: Evaluation) -> ReportPage:
-    provenance = read_provenance(run)
+    provenance, last, health = read_provenance(run), events[-1], health_of_run(events)
+    state, reason = run_state(last, is_locked(run))
+    command = provenance.get("command", [])
+    generated, real = sample_figures(run, config, events)
     return ReportPage(
-        title=f"Cardigan: {config.recipe}, {run.path.name}",
-        summary=run_summary(run, config, events),
-        samples=[Figure(path.read_bytes(), f"{int(path.stem):,} images") for path in sample_sheets(run)],
+        title=run.path.absolute().name,
+        subtitle=f"Cardigan report: recipe {config.recipe}, data {config.data.source}",
+        state=f"{state_sentence(state, reason)}.",
+        health=health.sentence,
+        health_level=HEALTH_LEVELS.get(health.state, ""),
+        readings=readings(events),
+        faults=[fault_text(event) for event in events if event.kind == "fault"],
+        samples=generated,
+        real=real,
         metrics=[
             ReportMetric(
                 name,
@@ -166,11 +178,20 @@ def _report_page(run: RunDirectory, config: Config, events: Sequence[Event], eva
         protocol=evaluation.protocol,
         neighbors=evaluation.neighbors,
         charts=journal_charts(events, config),
-        faults=[fault_text(event) for event in events if event.kind == "fault"],
+        command=shlex.join(["cardigan", *command[1:]]),
+        resume="" if state == "training" else resume_command(run.path, command, config, last.images_seen, reason),
         settings=flatten(config),
         environment={name: value for name, value in provenance.items() if name != "command"},
-        command=shlex.join(["cardigan", *provenance.get("command", [])[1:]]),
     )
+
+
+def sample_figures(run: RunDirectory, config: Config, events: Sequence[Event]) -> tuple[list[Figure], Figure | None]:
+    """Return generated images at a few times, the newest first, and the real images of the newest sheet."""
+    counts = [event.values.get("num_samples") for event in events if event.kind == "samples"]
+    layout = GridLayout(num_generated(counts, min(config.batch_size, 64)), config.data.height, config.data.width)
+    halves = [(path, *sheet_halves(path, layout)) for path in sample_sheets(run)]
+    real = next((Figure(png, "training images") for _, _, png in halves if png is not None), None)
+    return [Figure(png, f"after {int(path.stem):,} images") for path, png, _ in halves], real
 
 
 def fault_text(event: Event) -> str:
@@ -178,47 +199,60 @@ def fault_text(event: Event) -> str:
     return f"{values.get('name')} at {event.images_seen:,} images: {values.get('message')}. {values.get('advice')}"
 
 
-def run_summary(run: RunDirectory, config: Config, events: Sequence[Event]) -> dict[str, str]:
-    """Return the rows at the top of the page: how far the run got, why it stopped, how to continue, its health."""
-    last = events[-1]
-    scores = {
-        event.images_seen: event.values["score"]
-        for event in events
-        if event.kind == "checkpoint" and "score" in event.values and event.images_seen > 0
-    }
-    best = min(scores, key=lambda images_seen: scores[images_seen]) if scores else None
-    rows = {"images seen": f"{last.images_seen:,}", "time": f"{last.elapsed_seconds:,.0f} s"}
-    state, reason = run_state(last, is_locked(run))
-    rows["state"] = state_sentence(state, reason)
-    if state != "training":
-        command = read_provenance(run).get("command", [])
-        rows["continue"] = resume_command(run.path, command, config, last.images_seen, reason)
-    rows["health"] = health_of_run(events).sentence
-    if best is not None:
-        rows["best checkpoint"] = f"{best:,} images, score {scores[best]:.2f} (last {scores[max(scores)]:.2f})"
+def readings(events: Sequence[Event]) -> dict[str, str]:
+    """Return the numbers at the top of the page: how far the run got, and its best and last score."""
+    last, scores = events[-1], trained_scores(events)
+    rows = {"images seen": f"{last.images_seen:,}", "time": duration_text(last.elapsed_seconds)}
+    if scores:
+        best = min(scores, key=lambda event: event.values["score"])
+        rows["best score"] = f"{best.values['score']:.4g} at {best.images_seen:,} images"
+        rows["last score"] = f"{scores[-1].values['score']:.4g}, lower is better"
     return rows
 
 
+def trained_scores(events: Sequence[Event]) -> list[Event]:
+    """Return the checkpoints with a score. An untrained network is not the best of anything."""
+    return [
+        event for event in events if event.kind == "checkpoint" and "score" in event.values and event.images_seen > 0
+    ]
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as 45 s, 12 min or 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
+
+
 def journal_charts(events: Sequence[Event], config: Config) -> list[str]:
-    """Return a chart for each group of values in the journal, the score first."""
-    scored_events = [event for event in events if event.kind == "checkpoint" and "score" in event.values]
+    """Return a chart for each group of values in the journal, the score first. What is off has no chart."""
+    charts_html = [score_chart(trained_scores(events))]
+    progress = [event for event in events if event.kind == "progress"]
+    penalties = [
+        (name, PENALTY_LABELS.get(name, name)) for name, factor in config.objective.penalties.items() if factor
+    ]
+    is_pairwise = find_loss(config.objective.loss).decision_boundary is None
+    for title, names in (*CHARTS, ("penalties", penalties)):
+        if title == AUGMENTATION_TITLE and not config.augment.operations:
+            continue
+        lines = [line for key, label in names if any((line := event_line(progress, key, label)).y)]
+        is_pairwise_chart = is_pairwise and title == PROBABILITY_TITLE
+        charts_html += [line_chart(PAIRWISE_TITLE if is_pairwise_chart else title, lines)] if lines else []
+    return [chart for chart in charts_html if chart]
+
+
+def score_chart(scored_events: Sequence[Event]) -> str:
+    """Return the chart of the score with a ring around the best. A wide range gets a logarithmic axis."""
+    if len(scored_events) < 2:
+        return ""
     score = Line(
         "score",
         [float(event.images_seen) for event in scored_events],
         [float(event.values["score"]) for event in scored_events],
     )
-    wide_range = len(scored_events) > 1 and max(score.y) > 20 * min(score.y) > 0
-    charts_html = (
-        [line_chart("score (lower is better)", [score], log_scale=wide_range)] if len(scored_events) > 1 else []
-    )
-    progress = [event for event in events if event.kind == "progress"]
-    penalties = [(name, PENALTY_LABELS.get(name, name)) for name in config.objective.penalties]
-    is_pairwise = find_loss(config.objective.loss).decision_boundary is None
-    for title, names in (*CHARTS, ("penalties", penalties)):
-        lines = [line for key, label in names if any((line := event_line(progress, key, label)).y)]
-        is_pairwise_chart = is_pairwise and title == PROBABILITY_TITLE
-        charts_html += [line_chart(PAIRWISE_TITLE if is_pairwise_chart else title, lines)] if lines else []
-    return [chart for chart in charts_html if chart]
+    best = min(zip(score.x, score.y, strict=True), key=lambda point: point[1])
+    title = f"score (lower is better; ring: the best, {best[1]:.4g})"
+    return line_chart(title, [score], log_scale=max(score.y) > 20 * best[1] > 0, marked=best)
 
 
 def event_line(events: Sequence[Event], key: str, label: str) -> Line:
@@ -227,17 +261,4 @@ def event_line(events: Sequence[Event], key: str, label: str) -> Line:
         label,
         [float(event.images_seen) for event in events_with_key],
         [float(event.values[key]) for event in events_with_key],
-    )
-
-
-def sample_sheets(run: RunDirectory) -> list[Path]:
-    """Return the last sample sheet and a few earlier ones, each at about half the images of the next."""
-    sheets = sorted(run.samples.glob("[0-9]*.png"), key=lambda path: int(path.stem))
-    if len(sheets) <= MAX_SAMPLE_SHEETS:
-        return sheets
-    last = int(sheets[-1].stem)
-    target_images = [last / 2**step for step in range(MAX_SAMPLE_SHEETS)]
-    return sorted(
-        {min(sheets, key=lambda path: abs(int(path.stem) - images_seen)) for images_seen in target_images},
-        key=lambda path: int(path.stem),
     )

@@ -1,4 +1,4 @@
-"""Render `report.html`: samples, metrics, training curves, settings and the command to reproduce the run.
+"""Render `report.html`: how the run ended, its health, samples, metrics, curves, commands and settings.
 
 The page is one file that loads nothing. This module does not read runs.
 """
@@ -8,26 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a202c; background: #fff }
-body { max-width: 1000px; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem }
-h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #e2e8f0; padding-bottom: .2rem }
-table { border-collapse: collapse } th { font-weight: 600 }
-td, th { text-align: left; padding: .15rem 1.2rem .15rem 0; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-.small, figcaption { color: #4a5568; font-size: .85rem }
-.row { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 }
-img { image-rendering: pixelated; max-width: 100%; border: 1px solid #e2e8f0 }
-svg { width: 100%; max-width: 640px; font: 11px system-ui, sans-serif; fill: #4a5568 }
-svg .title { font-size: 13px; font-weight: 600; fill: #1a202c }
-svg .grid { stroke: #e2e8f0 } pre { background: #f7fafc; padding: .6rem; overflow-x: auto }
-.fault { border-left: 4px solid #c05621; padding-left: .8rem }
-@media (prefers-color-scheme: dark) {
-body { background: #1a202c; color: #e2e8f0 } h2 { border-color: #4a5568 } .small, figcaption { color: #a0aec0 }
-svg { fill: #a0aec0 } svg .title { fill: #e2e8f0 } svg .grid { stroke: #4a5568 }
-pre { background: #2d3748 } img { border-color: #4a5568 } }
-"""
+from cardigan.report.style import style_sheet
 
 
 @dataclass(frozen=True)
@@ -54,52 +35,98 @@ class ReportPage:
     """The content of a report, in page order."""
 
     title: str
-    summary: Mapping[str, str]
-    samples: Sequence[Figure]
+    subtitle: str = ""
+    state: str = ""
+    """Whether the run is finished, and why it stopped, as a sentence."""
+    health: str = ""
+    health_level: str = ""
+    """Style of the health: nothing, warning, fatal, or "" if it is too early to say."""
+    readings: Mapping[str, str] = field(default_factory=dict)
+    faults: Sequence[str] = ()
+    samples: Sequence[Figure] = ()
+    """Generated images, the newest first."""
+    real: Figure | None = None
     metrics: Sequence[ReportMetric] = ()
     protocol: str = ""
     neighbors: Figure | None = None
     charts: Sequence[str] = ()
-    faults: Sequence[str] = ()
+    command: str = ""
+    resume: str = ""
+    """The command that continues the run. Empty while it trains."""
     settings: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
-    command: str = ""
 
 
 def render_page(page: ReportPage) -> str:
     """Return the whole page as HTML."""
     sections = [
-        f"<h1>{escape(page.title)}</h1>",
-        _table(page.summary),
-        *(f'<p class="fault">{escape(fault)}</p>' for fault in page.faults),
-        "<h2>Samples over time</h2><p class='small'>Left: generated from the same latents each time. "
-        "Right: real images.</p>",
-        f'<div class="row">{"".join(map(_figure, page.samples))}</div>',
-        "<h2>Metrics</h2>" + _metrics_table(page),
-        *(["<h2>Nearest training images</h2>" + _figure(page.neighbors)] if page.neighbors else []),
-        "<h2>Training curves</h2>",
-        f'<div class="row">{"".join(page.charts)}</div>' if page.charts else "<p>No measurements yet.</p>",
-        f"<h2>Reproduce</h2><pre>{escape(page.command)}</pre>",
-        "<h2>Settings</h2>" + _table(page.settings),
-        "<h2>Environment</h2>" + _table(page.environment),
+        _result(page),
+        _section("Newest samples", _samples(page)) if page.samples else "",
+        _section("Evaluation", _metrics_table(page)),
+        _section("Nearest training images", _figure(page.neighbors)) if page.neighbors else "",
+        _section("Training curves", _charts(page.charts)),
+        _section("Reproduce", _commands(page)),
+        _section(
+            "Settings and environment", _folded("Settings", page.settings) + _folded("Environment", page.environment)
+        ),
     ]
     head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(page.title)}</title><style>{STYLE}</style>"
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{escape(page.title)}</title>'
+        f"<style>{style_sheet()}</style>"
     )
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{"".join(sections)}</main></body></html>\n'
 
 
-def _figure(figure: Figure) -> str:
-    source, caption = b64encode(figure.png).decode(), escape(figure.caption)
+def _result(page: ReportPage) -> str:
+    """Return the top of the page: how the run ended, its health, the numbers that matter most."""
+    readings = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in page.readings.items())
     return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{source}"><figcaption>{caption}</figcaption></figure>'
+        f'<header><p class="eyebrow">{escape(page.subtitle)}</p><h1>{escape(page.title)}</h1>'
+        f'<p class="result">{escape(page.state)}<br>'
+        f'Health: <span class="{page.health_level}">{escape(page.health)}</span></p>'
+        f'{"".join(f"""<p class="fault">{escape(fault)}</p>""" for fault in page.faults)}'
+        f'<dl class="readings">{"".join(readings)}</dl></header>'
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _samples(page: ReportPage) -> str:
+    newest, *earlier = page.samples
+    pair = _figure(newest, "Generated", "fake") + (_figure(page.real, "Real", "real") if page.real else "")
+    row = f'<div class="row">{"".join(map(_figure, earlier))}</div>'
+    note = '<p class="small earlier">Earlier, from the same latents:</p>'
+    return f'<div class="pair">{pair}</div>{note + row if earlier else ""}'
+
+
+def _charts(charts: Sequence[str]) -> str:
+    return f'<div class="charts">{"".join(charts)}</div>' if charts else "<p>There are no measurements yet.</p>"
+
+
+def _commands(page: ReportPage) -> str:
+    resume = f'<p class="small">Continue the run:</p><pre>{escape(page.resume)}</pre>' if page.resume else ""
+    return f'<p class="small">Train it again:</p><pre>{escape(page.command)}</pre>{resume}'
+
+
+def _folded(title: str, rows: Mapping[str, object]) -> str:
+    return f"<details><summary>{escape(title)}</summary>{_table(rows)}</details>" if rows else ""
+
+
+def _figure(figure: Figure, title: str = "", kind: str = "") -> str:
+    source, caption = b64encode(figure.png).decode(), escape(figure.caption)
+    name = f"<b>{escape(title)}</b> " if title else ""
+    return (
+        f'<figure class="{kind}"><figcaption>{name}{caption}</figcaption>'
+        f'<img alt="{escape(title)} {caption}" src="data:image/png;base64,{source}"></figure>'
     )
 
 
 def _table(rows: Mapping[str, object]) -> str:
     cells = (f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
-    return f"<table>{''.join(cells)}</table>"
+    return f'<div class="scroll"><table><tbody>{"".join(cells)}</tbody></table></div>'
 
 
 def _metrics_table(page: ReportPage) -> str:
@@ -111,5 +138,9 @@ def _metrics_table(page: ReportPage) -> str:
         f'<td class="number">{escape(row.real_baseline)}</td><td class="small">{escape(row.note)}</td></tr>'
         for row in page.metrics
     )
-    head = "<tr><th>metric</th><th>value</th><th>standard error</th><th>real baseline</th><th></th></tr>"
-    return f'<table>{head}{"".join(rows)}</table><p class="small">{escape(page.protocol)}</p>'
+    head = (
+        '<tr><th>metric</th><th class="number">value</th><th class="number">standard error</th>'
+        '<th class="number">real images</th><th></th></tr>'
+    )
+    table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll">{table}</div><p class="small">{escape(page.protocol)}</p>'

@@ -26,6 +26,10 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; frame-ancestors 'none'; sandbox"
+)
+"""Policy of a run's report, which somebody else may have written: no scripts, nothing loaded."""
 SAFE_METHODS = {"GET", "HEAD"}
 
 
@@ -58,7 +62,10 @@ class CookieAccessMiddleware:
                 await self.app(scope, receive, send)
             return  # no web sockets: the server closes connections that are not accepted
         headers = Headers(scope=scope)
-        send_with_headers = with_security_headers(send, SECURITY_HEADERS)
+        is_report = scope["path"] == "/api/report"
+        send_with_headers = with_security_headers(
+            send, {**SECURITY_HEADERS, "content-security-policy": REPORT_POLICY} if is_report else SECURITY_HEADERS
+        )
         rejection = self._rejection(scope, headers)
         if rejection is not None:
             await send_error(receive, send_with_headers, *rejection)

@@ -1,9 +1,11 @@
 """The studio's ASGI application: routes, endpoints, error responses."""
 
+import json
 import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -14,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -26,13 +28,15 @@ from cardigan.http.responses import disconnected_response, json_bytes, json_resp
 from cardigan.run.directory import RunDirectory
 from cardigan.studio import query_params, sample_sheets
 from cardigan.studio.access import SECURITY_HEADERS, CookieAccessMiddleware
+from cardigan.studio.annotations import parse_annotations, write_annotations
 from cardigan.studio.curves import MAX_POINTS, csv_chunks, curves
 from cardigan.studio.event_stream import EventHub, EventStream
 from cardigan.studio.logits import decision_boundary, logit_histograms, logits_at
 from cardigan.studio.query_params import ImageTooLarge
 from cardigan.studio.reproduction_code import reproduction_code
 from cardigan.studio.run_reader import RunReader, sheet_images_seen
-from cardigan.studio.runs_folder import NotFound, RunsFolder
+from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
+from cardigan.studio.trash import move_to_trash
 from cardigan.studio.worker import WorkerQueue
 
 if TYPE_CHECKING:
@@ -98,12 +102,13 @@ class Studio:
         query = request.query_params
         points = query_params.integer(query, "points", 1_200, 2, MAX_POINTS)
         first, last = query_params.optional_number(query, "from"), query_params.optional_number(query, "to")
+        wanted = frozenset(query["series"].split(",")) if "series" in query else None
 
         def read() -> bytes:
             run = self.requested_run(request)
             run_series = self.run_reader.run_series(run)
             with run_series.lock:
-                values = curves(run_series, points, first, last)
+                values = curves(run_series, points, first, last, wanted)
             return json_bytes(values)
 
         return Response(
@@ -121,6 +126,37 @@ class Studio:
 
         name, rows = await self.run_in_thread(read)
         return StreamingResponse(rows, media_type="text/csv", headers=_download_headers(f"{name}.csv"))
+
+    async def report(self, request: Request) -> Response:
+        """`/api/report`. The page may contain anything, so it runs no script and loads nothing."""
+
+        def read() -> bytes:
+            run = self.requested_run(request)
+            return self.run_reader.folder.file(run, run.path / "report.html", "report.html").read_bytes()
+
+        return HTMLResponse(await self.run_in_thread(read), headers={"cache-control": "no-cache"})
+
+    async def annotate(self, request: Request) -> Response:
+        """`POST /api/annotate`: name, star and note of a run, as JSON."""
+        content = await _json_body(request)
+
+        def write() -> dict[str, Any]:
+            run = self.requested_run(request)
+            if is_model_file(run):
+                raise CardiganError("A single model file has no place for notes: only runs can be named and noted.")
+            annotations = parse_annotations(content)
+            write_annotations(run, annotations)
+            return asdict(annotations)
+
+        return json_response(await self.run_in_thread(write))
+
+    async def trash(self, request: Request) -> Response:
+        """`POST /api/trash`: move a run to the trash folder. The body repeats the run's id."""
+        content, run_id = await _json_body(request), request.query_params.get("run", "")
+        if content != {"run": run_id}:
+            raise BadRequest("The body does not name the run to move to the trash.")
+        path = await self.run_in_thread(move_to_trash, self.run_reader.folder, run_id)
+        return json_response({"moved_to": str(path)})
 
     async def events(self, request: Request) -> Any:
         """`/api/events`."""
@@ -284,6 +320,9 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
         Route("/api/animation", studio.animation),
         Route("/api/nearest.png", studio.model_endpoint(lambda views, run, query: views.nearest(run, query))),
         Route("/api/invert", studio.invert, methods=["POST"]),
+        Route("/api/report", studio.report),
+        Route("/api/annotate", studio.annotate, methods=["POST"]),
+        Route("/api/trash", studio.trash, methods=["POST"]),
         Route("/api/reproduce", studio.reproduce),
         Mount("/static", RevalidatedStaticFiles(directory=STATIC, check_dir=False)),
     ]
@@ -302,6 +341,16 @@ def build_app(folder: RunsFolder, endpoint: Endpoint, device: str = "cpu") -> St
     )
     app.state.studio = studio
     return app
+
+
+async def _json_body(request: Request) -> Any:
+    """Return the JSON of a request. Pages of other sites cannot send this content type without being asked first."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise BadRequest("The body is not JSON: send content-type application/json.")
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is not valid JSON.") from error
 
 
 async def _cardigan_error_response(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,23 @@ SEPARATE_KINDS = {"progress", "samples", "checkpoint", "fault"}
 
 
 def curves(
-    run_series: RunSeries, max_points: int, first: float | None = None, last: float | None = None
+    run_series: RunSeries,
+    max_points: int,
+    first: float | None = None,
+    last: float | None = None,
+    wanted: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return at most `max_points` points of every metric for first <= images_seen <= last. Default: the whole run."""
+    """Return at most `max_points` points of every metric for first <= images_seen <= last. Default: the whole run.
+
+    `wanted` names the metrics to return. Default: all.
+    """
     images_seen, elapsed_seconds = np.array(run_series.images_seen), np.array(run_series.elapsed_seconds)
     in_range = np.ones(len(images_seen), dtype=bool)
     if first is not None:
         in_range &= images_seen >= first
     if last is not None:
         in_range &= images_seen <= last
-    names = list(run_series.series)
+    names = [name for name in run_series.series if wanted is None or name in wanted]
     values = (
         np.stack([np.array(run_series.series[name])[in_range] for name in names])
         if names

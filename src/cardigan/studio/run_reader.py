@@ -5,8 +5,11 @@ Journals are read incrementally. Does not import torch, so that a studio that on
 
 import json
 import re
+import shlex
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,21 @@ from cardigan.errors import CardiganError
 from cardigan.figures.layout import DIVIDER, GAP, GridLayout
 from cardigan.health.status import OLD_FRACTION
 from cardigan.overrides import flatten, from_dict
-from cardigan.run.directory import RunDirectory, is_locked, read_config, read_provenance
+from cardigan.run.directory import RunDirectory, is_locked, read_config_json
 from cardigan.run.stopping import resume_command, run_state, state_sentence
+from cardigan.studio.annotations import read_annotations
+from cardigan.studio.journal_tail import parse_finite_float
+from cardigan.studio.lineage import add_parents, parent_facts
 from cardigan.studio.run_series import RunSeries
 from cardigan.studio.run_summary import RunSummary
 from cardigan.studio.runs_folder import NotFound, RunsFolder, is_model_file
+from cardigan.studio.score_kind import score_kind
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_SERIES_BYTES = 256 << 20
 """Memory limit of all cached series. The least recently used are dropped first."""
 MAX_HEADER_BYTES = 16 << 20
+MAX_PROCESSES = 100_000
 MALFORMED_FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """Errors of reading a weights file that is damaged or of another kind."""
 
@@ -37,7 +45,7 @@ class RunReader:
         self.folder = folder
         self._run_summaries: dict[Path, RunSummary] = {}
         self._run_series: OrderedDict[Path, RunSeries] = OrderedDict()
-        self._configs: dict[Path, tuple[tuple[int, int, int], Config]] = {}
+        self._configs: dict[Path, tuple[tuple[int, int, int], Config, dict[str, Any]]] = {}
         self._lock = threading.Lock()  # protects the dicts; never held while a file is read
 
     def summaries(self) -> list[dict[str, Any]]:
@@ -49,6 +57,7 @@ class RunReader:
                 del self._run_summaries[deleted]
             for deleted in self._configs.keys() - present:
                 del self._configs[deleted]
+        add_parents(summaries)
         return sorted(summaries, key=lambda entry: -entry["modified_at"])
 
     def summary(self, run_id: str) -> dict[str, Any]:
@@ -94,20 +103,42 @@ class RunReader:
             "old_fraction": OLD_FRACTION,
             "state_sentence": "" if is_model_file(run) else state_sentence(summary["state"], summary["reason"]),
             "resume_command": None if is_model_file(run) else self._resume_command(run, config, summary),
+            **self._origin(run),
+        }
+
+    def _origin(self, run: RunDirectory) -> dict[str, Any]:
+        """Return where a run comes from, and its evaluation: the command, the environment, `report.json`."""
+        provenance = self.provenance(run)
+        command, processes = training_command(provenance), provenance.get("num_processes")
+        return {
+            "command": shlex.join(["cardigan", *command[1:]]) if command else "",
+            "environment": {
+                str(name): value if isinstance(value, str) else json.dumps(value)
+                for name, value in provenance.items()
+                if name not in {"command", "parent"}
+            },
+            "num_processes": processes if isinstance(processes, int) and 1 <= processes <= MAX_PROCESSES else 1,
+            "evaluation": None if is_model_file(run) else read_evaluation(run),
+            "has_report": not is_model_file(run) and (run.path / "report.html").is_file(),
         }
 
     def _resume_command(self, run: RunDirectory, config: Config, summary: dict[str, Any]) -> str | None:
         if summary["state"] in {"training", "unreadable"}:
             return None
-        command = read_provenance(run).get("command")
-        return resume_command(
-            run.path, command if isinstance(command, list) else [], config, summary["images_seen"], summary["reason"]
-        )
+        command = training_command(self.provenance(run))
+        return resume_command(run.path, command, config, summary["images_seen"], summary["reason"])
 
     def config(self, run: RunDirectory) -> Config:
         """Return the run's config. Raises CardiganError if it is damaged, NotFound if the run was deleted."""
+        return self._config_and_provenance(run)[0]
+
+    def provenance(self, run: RunDirectory) -> dict[str, Any]:
+        """Return what `config.json` holds about the run's origin, {} for a model file. Raises as `config`."""
+        return self._config_and_provenance(run)[1]
+
+    def _config_and_provenance(self, run: RunDirectory) -> tuple[Config, dict[str, Any]]:
         if is_model_file(run):
-            return _model_config(run)
+            return _model_config(run), {}
         path = self.folder.file(run, run.config, "config.json")
         try:
             file_stat = path.stat()
@@ -120,15 +151,17 @@ class RunReader:
         version = (file_stat.st_ino, file_stat.st_size, file_stat.st_mtime_ns)
         with self._lock:
             cached = self._configs.get(run.path)
-            if cached and cached[0] == version:
-                return cached[1]
+        if cached and cached[0] == version:
+            return cached[1:]
         try:
-            config = read_config(run)
+            content = read_config_json(run)
+            config, provenance = from_dict(content["config"]), content.get("provenance")
         except (RecursionError, OverflowError) as error:
             raise CardiganError(f"{path} is damaged: restore it from a backup.") from error
+        provenance = provenance if isinstance(provenance, dict) else {}
         with self._lock:
-            self._configs[run.path] = (version, config)
-        return config
+            self._configs[run.path] = (version, config, provenance)
+        return config, provenance
 
     def run_summary(self, run: RunDirectory) -> RunSummary:
         """Return the up-to-date summary of the run's journal."""
@@ -168,7 +201,14 @@ class RunReader:
         try:
             self.folder.run(run_id)
             journal = _model_summary(run) if is_model_file(run) else self._journal_summary(run)
-            return {**defaults, **_config_summary(self.config(run)), **journal, "error": None}
+            return {
+                **defaults,
+                **_config_summary(self.config(run)),
+                **journal,
+                **({} if is_model_file(run) else asdict(read_annotations(run))),
+                "started_from": parent_facts(self.provenance(run)),
+                "error": None,
+            }
         except (CardiganError, OSError) as error:
             return {**defaults, "state": "unreadable", "error": str(error)}
 
@@ -225,7 +265,8 @@ def _empty_summary(run_id: str, name: str, run: RunDirectory) -> dict[str, Any]:
             "started_at": _modified_time(run.path / "lock") or _modified_time(run.config),
             "modified_at": modified_at,
         },
-        **{"latest_sheet": None, "conditional": False, "size": "", "error": None},
+        **{"latest_sheet": None, "conditional": False, "size": "", "error": None, "score_kind": ""},
+        **{"title": "", "starred": False, "note": "", "started_from": None},
     }
 
 
@@ -239,7 +280,26 @@ def _config_summary(config: Config) -> dict[str, Any]:
             "minutes_goal": config.minutes,
         },
         **{"conditional": config.conditional, "size": f"{data.height}x{data.width}x{data.channels}"},
+        "score_kind": score_kind(config),
     }
+
+
+def read_evaluation(run: RunDirectory) -> dict[str, Any] | None:
+    """Return the content of `report.json`, None if there is none or it is damaged."""
+    try:
+        if run.report.stat().st_size > MAX_CONFIG_BYTES:
+            return None
+        content = json.loads(run.report.read_bytes(), parse_constant=lambda _: None, parse_float=parse_finite_float)
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_valid = isinstance(content, dict) and isinstance(content.get("metrics"), list)
+    return content if is_valid and all(isinstance(metric, dict) for metric in content["metrics"]) else None
+
+
+def training_command(provenance: Mapping[str, Any]) -> list[str]:
+    """Return the words of the command that started the run, [] if they are unknown."""
+    command = provenance.get("command")
+    return [str(word) for word in command] if isinstance(command, list) else []
 
 
 def _modified_time(path: Path) -> float:

@@ -21,6 +21,10 @@ CHECKPOINT_STATE = "state.safetensors"
 """State of both networks in a checkpoint, which is not a model file."""
 PRETRAINED_WEIGHTS = "model.safetensors"
 """Weights in a folder for sharing, whose config.json is not that of a run."""
+TRASH = ".trash"
+"""Folder of deleted runs, directly below the runs folder. It is not searched for runs."""
+RUN_FILES = ("studio.json", "report.json", "report.html")
+"""Further files of a run that the studio opens."""
 
 
 class NotFound(CardiganError):
@@ -45,7 +49,7 @@ class RunsFolder:
 
     def run(self, run_id: str) -> RunDirectory:
         """Return the run or model file of an id. Raises NotFound if it is missing or links lead outside the folder."""
-        path = self.resolve_inside(Path(run_id)) if run_id else None
+        path = self.resolve_inside(Path(run_id)) if run_id and Path(run_id).parts[:1] != (TRASH,) else None
         if path is not None and path.is_file() and path.suffix == MODEL_SUFFIX:
             return RunDirectory(path)
         if path is None or not (path / "config.json").is_file():
@@ -61,6 +65,7 @@ class RunsFolder:
             run.path / CHECKPOINT_STATE,
             run.path / PRETRAINED_WEIGHTS,
             lock,
+            *(run.path / name for name in RUN_FILES),
         ):
             if file.is_symlink() and self.resolve_inside(file.relative_to(self.path)) is None:
                 raise NotFound(
@@ -122,7 +127,7 @@ def _find_runs(folder: Path, max_depth: int, budget: Iterator[int]) -> Iterator[
             children = [
                 (Path(entry.path), entry.is_dir(follow_symlinks=False))
                 for entry, _ in zip(entries, budget, strict=False)
-                if not entry.is_symlink()
+                if not entry.is_symlink() and entry.name != TRASH
             ]
     except OSError:
         return  # deleted or made unreadable in the meantime

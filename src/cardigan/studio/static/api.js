@@ -24,6 +24,7 @@ async function request(path, parameters, options) {
 }
 
 export const json = async (path, parameters, signal) => (await request(path, parameters, { signal })).json();
+export const post = async (path, parameters, values) => (await request(path, parameters, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(values) })).json();
 export const upload = async (path, parameters, file, signal) => (await request(path, parameters, { method: "POST", body: file, signal })).json();
 export const fetchImage = async (path, parameters, signal) => createImageBitmap(await (await request(path, parameters, { signal })).blob());
 

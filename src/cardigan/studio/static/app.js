@@ -1,20 +1,22 @@
 // Shows the view that the URL's fragment (after #) names. The fragment holds all state of the page.
 import { address, followEvents, json, latestOnly } from "./api.js";
 import { formatDuration, h, notice, formatNumber, announce, formatCompact, isTyping, formatInteger } from "./dom.js";
-import { compare, runs } from "./runs.js";
+import { runs } from "./runs.js";
 
 const VIEWS = {
   live: ["Live", () => import("./live.js")],
   history: ["History", () => import("./history.js")],
   discriminator: ["Discriminator", () => import("./discriminator.js")],
   latent: ["Latent space", () => import("./latent_space.js")],
+  details: ["Details", () => import("./details.js")],
 };
 const KEYS = [
-  ["1 2 3 4", "Live, History, Discriminator, Latent space"], ["r", "all runs"], ["/", "filter the runs"], ["t", "light or dark"], ["?", "this list"],
+  ["1 2 3 4 5", "Live, History, Discriminator, Latent space, Details"], ["r", "all runs"], ["/", "filter the runs"], ["t", "light or dark"], ["?", "this list"],
   ["← →", "History, Discriminator: previous or next sheet; on a chart: previous or next point; on the interpolation pad: move (Shift: further)"],
   ["Home End", "first or last sheet"], ["Space", "History: play or pause; on an image: select it"], ["+ −", "on a chart: zoom in or out at the point"], ["Esc", "on a chart: show the whole range"],
 ];
 
+const LOADING_DELAY = 250;
 const main = document.getElementById("main");
 const tabs = document.getElementById("tabs");
 let page = new AbortController();
@@ -73,7 +75,7 @@ async function show() {
     if (route.id === null) {
       document.title = route.view === "compare" ? "Compare · Cardigan studio" : "Runs · Cardigan studio";
       main.replaceChildren(host);
-      await (route.view === "compare" ? compare : runs)(context);
+      await (route.view === "compare" ? (await import("./compare.js")).compare : runs)(context);
     } else await showRun(route, context);
   } catch (error) {
     if (!signal.aborted) host.replaceChildren(notice(error.message, "error"), h("p", {}, h("a", { href: "#/runs" }, "All runs")));
@@ -87,11 +89,12 @@ async function showRun(route, context) {
   document.title = `${VIEWS[view][0]} · ${id} · Cardigan studio`;
   tabs.replaceChildren(...Object.entries(VIEWS).map(([name, [title]]) => h("a", { href: link(id, name), "aria-current": name === view ? "page" : null }, title)));
   delete main.dataset.ready;
-  const [run, { mount }] = await Promise.all([json("/api/run", { run: id }, context.signal), VIEWS[view][1]()]);
+  const waiting = setTimeout(() => main.replaceChildren(notice("Loading the run …")), LOADING_DELAY);
+  const [run, { mount }] = await Promise.all([json("/api/run", { run: id }, context.signal), VIEWS[view][1]()]).finally(() => clearTimeout(waiting));
   if (context.signal.aborted) return;
   if (run.state === "model_file") {
     if (view !== "latent") return location.replace(link(id, "latent")); // a model file has no training to show
-    tabs.replaceChildren(tabs.lastElementChild);
+    tabs.replaceChildren(tabs.querySelector("[aria-current]"));
   }
   main.toggleAttribute("data-alpha", run.size.endsWith("x4"));
   const events = new EventTarget();
@@ -112,6 +115,7 @@ async function showRun(route, context) {
     head.update(run);
     events.dispatchEvent(new CustomEvent("run", { detail: run }));
   }, () => null); // errors are reported by the run's events
+  events.addEventListener("run", () => head.update(run), { signal: context.signal });
   await mount({ ...context, id, run, events });
 }
 
@@ -132,11 +136,13 @@ function runHeader(run) {
     const value = h("b"), rest = h("small");
     return { value, rest, element: h("div", {}, h("dt", {}, name), h("dd", {}, value, " ", rest)) };
   });
-  const mark = h("span"), connection = h("span", { class: "connection" }), warning = h("p", { class: "notice error", role: "alert", hidden: true });
+  const heading = h("h1"), folder = h("span", { class: "count" }), mark = h("span"), connection = h("span", { class: "connection" }), warning = h("p", { class: "notice error", role: "alert", hidden: true });
   const element = h("section", { class: "heading", "aria-label": "Run" },
-    h("div", { class: "title" }, h("p", { class: "crumb" }, h("a", { href: "#/runs" }, "Runs")), h("h1", {}, run.id), mark, connection, h("span", { class: "recipe" }, [run.recipe && `recipe ${run.recipe}`, run.source && `data ${run.source.split("/").slice(-2).join("/")}`].filter(Boolean).join(" · "))),
+    h("div", { class: "title" }, h("p", { class: "crumb" }, h("a", { href: "#/runs" }, "Runs")), heading, folder, mark, connection, h("span", { class: "recipe" }, [run.recipe && `recipe ${run.recipe}`, run.source && `data ${run.source.split("/").slice(-2).join("/")}`].filter(Boolean).join(" · "))),
     warning, h("dl", { class: "readings" }, cells.map((cell) => cell.element)));
   const update = (current) => {
+    heading.textContent = `${current.starred ? "★ " : ""}${current.title || current.id}`;
+    folder.textContent = current.title ? current.id : "";
     mark.replaceChildren(stateBadge(current.state));
     fields.forEach(([, value, rest], index) => {
       cells[index].value.textContent = value(current);
@@ -184,7 +190,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "t") switchTheme();
   else if (event.key === "r") location.hash = "#/runs";
   else if (event.key === "/" && route.view === "runs") document.querySelector("#filter")?.focus();
-  else if (route.id !== null && /^[1-4]$/.test(event.key)) location.hash = link(route.id, Object.keys(VIEWS)[Number(event.key) - 1]);
+  else if (route.id !== null && /^[1-5]$/.test(event.key)) location.hash = link(route.id, Object.keys(VIEWS)[Number(event.key) - 1]);
   else return;
   event.preventDefault();
 });

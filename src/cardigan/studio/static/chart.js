@@ -5,6 +5,9 @@ const HEIGHT = 188, LEFT = 46, RIGHT = 10, TOP = 8, BOTTOM = 22;
 /** Fraction of a band's lowest and highest values that may lie beyond the axis. */
 const CLIPPED_FRACTION = 0.01;
 
+/** A robust axis ends at this multiple of the median, because the first scores of a run are far above all others. */
+const ROBUST_MEDIANS = 3, ROBUST_MIN_COUNT = 4;
+
 /** A color of the current theme. */
 export const themeColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -47,6 +50,13 @@ export function exponentialMovingAverage(values, amount) {
   });
 }
 
+/** The largest value that a robust axis shows. Values are positive; nulls are ignored. */
+export function robustLimit(values) {
+  const sorted = values.filter((value) => value !== null && value !== undefined && Number.isFinite(value)).sort((a, b) => a - b);
+  if (sorted.length < ROBUST_MIN_COUNT || sorted[0] < 0) return Infinity;
+  return ROBUST_MEDIANS * sorted[Math.floor((sorted.length - 1) / 2)];
+}
+
 /** Index of the entry of ascending `xs` nearest to `x`. */
 export function nearestIndex(xs, x) {
   let low = 0, high = xs.length - 1;
@@ -62,14 +72,14 @@ export function nearestIndex(xs, x) {
  * One chart. `lines` are [{name, label, color}], replaced by `setLines(lines)`. `setData({x, series: {name: {mean, low, high}}, marks})` sets the values,
  * `setView({smooth, log, range, axis})` their display. `onZoom([from, to] | null)` and `onPoint(x | null)` report the user's actions.
  */
-export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = "" }) {
+export function lineChart({ title, lines, onZoom, onPoint, dots = false, robust = false, unit = "" }) {
   const canvas = h("canvas", { height: HEIGHT, "aria-hidden": "true" });
   let values = [];
   const legend = h("ul", { class: "legend" });
   const setLines = (next) => {
     lines = next;
     values = lines.map(() => ({ value: h("b"), range: h("small") }));
-    legend.replaceChildren(...lines.map((line, index) => h("li", { data: { color: line.color } }, h("span", { class: "name" }, line.label), values[index].value, values[index].range)));
+    legend.replaceChildren(...lines.map((line, index) => h("li", { data: { color: line.color, dash: line.dash ? "1" : "0" } }, h("span", { class: "name" }, line.label), values[index].value, values[index].range)));
   };
   setLines(lines);
   const at = h("span", { class: "at" });
@@ -110,11 +120,15 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
       }
     }
     if (low > high) return null;
+    if (robust && !view.log) high = Math.min(high, robustLimit(lines.flatMap((line) => measured(data.series[line.name]).slice(first, last + 1))));
     if (view.log) return low === high ? [low / 2, high * 2] : [low * 0.9, high * 1.1];
     const span = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high)) ? high - low : 0; // ignore rounding errors
     const room = (span || Math.abs(high) || 1) * 0.06;
     return [low - room, high + room];
   }
+
+  /** The values of a line, null where it was not measured. */
+  const measured = (each) => (each?.mean ?? []).map((value, index) => (each.dots?.[index] === false ? null : value));
 
   function redraw() {
     const width = box.clientWidth;
@@ -153,6 +167,7 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     for (const mark of data.marks ?? []) drawMarker(ctx, x(mark.x), mark);
     for (const line of lines) drawCurve(ctx, line, first, last, x, y);
     ctx.restore();
+    drawBest(ctx, { x, y, from, to, width });
     if (drag && Math.abs(drag.to - drag.from) > 3) {
       ctx.fillStyle = themeColor("select");
       ctx.fillRect(Math.min(drag.from, drag.to), TOP, Math.abs(drag.to - drag.from), HEIGHT - TOP - BOTTOM);
@@ -204,14 +219,40 @@ export function lineChart({ title, lines, onZoom, onPoint, dots = false, unit = 
     ctx.strokeStyle = tint;
     ctx.lineWidth = 1.6;
     ctx.lineJoin = "round";
+    ctx.setLineDash(line.dash ? [7, 4] : []);
     ctx.beginPath();
     columns.forEach(([at, value], index) => drawable(value) !== null && ctx[index ? "lineTo" : "moveTo"](at, y(value)));
     ctx.stroke();
-    if (dots || columns.length === 1) for (const [at, value] of columns) {
+    ctx.setLineDash([]);
+    if (!dots && columns.length > 1) return;
+    measured(each).forEach((value, index) => {
+      if (index < first || index > last || value === null || value === undefined || drawable(value) === null) return;
+      const at = x(data.x[index]);
       ctx.beginPath();
-      ctx.arc(at, y(value), 2.5, 0, 7);
+      if (y(value) < TOP - 2) ctx.moveTo(at - 4, TOP + 5), ctx.lineTo(at + 4, TOP + 5), ctx.lineTo(at, TOP - 1); // above the axis
+      else ctx.arc(at, y(value), 2.5, 0, 7);
       ctx.fill();
-    }
+    });
+  }
+
+  /** Mark the best value with a ring and its number. */
+  function drawBest(ctx, { x, y, from, to, width }) {
+    const { best } = data;
+    if (!best || best.x < from || best.x > to || (view.log && best.y <= 0)) return;
+    const at = x(best.x), words = `best ${formatNumber(best.y)}`, ends = at + ctx.measureText(words).width + 12 > width - RIGHT;
+    ctx.strokeStyle = ctx.fillStyle = themeColor("ink");
+    ctx.lineWidth = 1.5;
+    ctx.beginPath();
+    ctx.arc(at, y(best.y), 5, 0, 7);
+    ctx.stroke();
+    ctx.textAlign = ends ? "right" : "left";
+    ctx.textBaseline = "bottom";
+    const [left, bottom] = [at + (ends ? -8 : 8), Math.max(TOP + 12, y(best.y) - 6)];
+    ctx.lineWidth = 4;
+    ctx.strokeStyle = themeColor("surface");
+    ctx.strokeText(words, left, bottom); // readable on top of curves
+    ctx.fillText(words, left, bottom);
+    ctx.textBaseline = "alphabetic";
   }
 
   /** At most one [x, mean, minimum, maximum] per pixel, so that 100,000 points draw as fast as 500. */

@@ -1,6 +1,6 @@
 // The discriminator: its logits of real and generated images, and its input gradients.
 import { json, latestOnly, fetchImage } from "./api.js";
-import { selectField, integerField, h, helpNote, notice, formatNumber, replaceOptions, announce, segmented, formatCompact, slider, isTyping, formatInteger } from "./dom.js";
+import { selectField, integerField, h, helpNote, loadingOverlay, notice, formatNumber, replaceOptions, announce, segmented, formatCompact, slider, isTyping, formatInteger } from "./dom.js";
 import { reproduce } from "./reproduce.js";
 import { themeColor, ticks } from "./chart.js";
 import { imageCanvas, layoutOf, paintTile } from "./images.js";
@@ -178,7 +178,7 @@ function drawHistory(canvas, data, index) {
 async function discriminatorImages(host, { signal, state, id, run, events }) {
   const many = () => state.number("count", 16), first = () => state.number("seed", 0);
   const queryParameters = () => ({ run: id, seed: first(), count: many(), checkpoint: state.get("checkpoint") });
-  const errorBox = h("div");
+  const errorBox = h("div"), frame = h("div", { class: "loading-line" }), overlay = loadingOverlay(frame);
   const order = () => state.get("order", "seed");
   const views = { fake: imageRow("Generated", "fake"), real: imageRow("Real", "real") };
   const detailView = detail(), imagesHelp = h("div");
@@ -186,13 +186,16 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
 
   const draw = latestOnly(async () => {
     const parameters = queryParameters();
+    overlay.start(data ? "Generating …" : "Loading the networks …");
     const found = await json("/api/discriminator", parameters, signal);
     const [fake, gradient, real] = await Promise.all(["fake", "gradient", "real"].map((kind) => fetchImage("/api/discriminator.png", { ...parameters, kind }, signal).catch((error) => (kind === "real" ? null : Promise.reject(error)))));
     data = found;
     bitmaps = { fake, gradient, real };
+    overlay.done();
     errorBox.replaceChildren();
     show();
   }, (error) => {
+    overlay.done();
     errorBox.replaceChildren(notice(error.message, "error"));
     body.hidden = true;
   });
@@ -273,12 +276,12 @@ async function discriminatorImages(host, { signal, state, id, run, events }) {
   const checkpointOptions = () => [["", "newest"], ...run.checkpoints.map((each) => [each.images_seen, `${formatCompact(each.images_seen)}${each.best ? ", best" : ""}`])];
   const networksField = selectField("Networks of", checkpointOptions(), state.get("checkpoint", ""), (value) => (state.set({ checkpoint: value }), draw()));
   events.addEventListener("run", () => replaceOptions(networksField, checkpointOptions(), state.get("checkpoint", "")), { signal });
-  host.append(h("h2", {}, "What D says about each image"),
+  host.append(h("h2", {}, "D's logit of each image"),
     h("div", { class: "controls" }, seed.element, h("button", { type: "button", on: { click: () => (seed.set(first() + 1), state.set({ seed: first() + 1 }), draw()) } }, "Next seed"),
       selectField("Images", [[9, "9"], [16, "16"], [36, "36"], [64, "64"]], many(), (value) => (state.set({ count: value }), draw())),
       networksField,
       segmented("Order", [["seed", "by seed"], ["logit", "most real first"]], order(), (value) => (state.set({ order: value }), data && show())),
       segmented("Show", [["", "images"], ["1", "gradients"]], state.get("gradient", ""), (value) => (state.set({ gradient: value }), data && show()))),
-    errorBox, body, reproduce(id, () => ({ view: "discriminator", seed: first(), count: many(), checkpoint: state.get("checkpoint") })));
+    frame, errorBox, body, reproduce(id, () => ({ view: "discriminator", seed: first(), count: many(), checkpoint: state.get("checkpoint") })));
   await draw();
 }

@@ -20,6 +20,10 @@ const STOP_REASONS = { images: "number of images reached", minutes: "time limit 
 /** Return why a run has stopped, in words. */
 export const stopReasonText = (reason) => STOP_REASONS[reason] ?? reason;
 
+const HEALTH = { too_early: "too early to say", nothing_found: "no fault found", warning: "warning", fatal: "fatal fault" };
+/** Return a run's health in words. */
+export const healthText = (health) => HEALTH[health] ?? health.replaceAll("_", " ");
+
 /** 4 significant digits; scientific notation for small numbers. */
 export function formatNumber(value) {
   if (value === null || value === undefined) return "–";
@@ -115,6 +119,27 @@ export function integerField(label, value, min, max, changed) {
 
 /** A message in place of content that cannot be shown. */
 export const notice = (words, kind = "") => h("p", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null }, words);
+
+const LOADING_DELAY = 250;
+/**
+ * Show on `frame` that its image is loading, or why it is missing. `start(words)` shows the words after a short delay, `done()` removes them, `fail(words)`
+ * shows an error in their place.
+ */
+export function loadingOverlay(frame) {
+  const text = h("span", { class: "loading", role: "status", hidden: true });
+  let timer = 0;
+  frame.append(text);
+  const stop = () => (clearTimeout(timer), (text.hidden = true), frame.removeAttribute("aria-busy"));
+  return {
+    start: (words) => {
+      stop();
+      frame.setAttribute("aria-busy", "true");
+      timer = setTimeout(() => ((text.textContent = words), (text.hidden = false)), LOADING_DELAY);
+    },
+    done: stop,
+    fail: (message) => (stop(), (text.textContent = message), (text.hidden = false)),
+  };
+}
 
 /** An explanation of a view for beginners. */
 export const helpNote = (title, ...paragraphs) => h("div", { class: "help-note", role: "note" }, h("h3", {}, title), paragraphs.map((words) => h("p", {}, words)));

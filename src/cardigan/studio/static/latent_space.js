@@ -1,6 +1,6 @@
 // The latent space: interpolation, seeds, walks, arithmetic, checkpoints, nearest training images, inversion.
 import { address, json, latestOnly, fetchImage, upload } from "./api.js";
-import { selectField, integerField, h, helpNote, notice, formatNumber, replaceOptions, announce, segmented, formatCompact, slider, formatInteger } from "./dom.js";
+import { selectField, integerField, h, helpNote, loadingOverlay, notice, formatNumber, replaceOptions, announce, segmented, formatCompact, slider, formatInteger } from "./dom.js";
 import { imageCanvas, gridSize, layoutOf, paint, paintTile, tileOrigin, tileGrid } from "./images.js";
 import { reproduce } from "./reproduce.js";
 
@@ -17,6 +17,7 @@ export async function mount({ host, signal, state, id, run, events }) {
   const stage = h("div", { class: "stage" });
   let redraw = () => {};
   const context = {
+    isLoaded: false,
     id, run, facts, state, signal, width, height,
     /** The sampling options of all modes. */
     samplingOptions: () => ({ label: facts.classes ? state.get("label") : null, truncation: state.get("truncation"), directions: state.get("directions"), checkpoint: state.get("checkpoint") }),
@@ -83,11 +84,17 @@ function samplingControls({ facts, state }, changed, checkpointField, directions
   ].filter(Boolean);
 }
 
-/** Loads images from `path` into a canvas with `draw(parameters)`, and shows errors. */
-function imageLoader(context, canvas, path) {
+/**
+ * Loads images from `path` into a canvas with `draw(parameters)`, and shows errors. `frame()` returns the element that shows that they are loading.
+ */
+function imageLoader(context, canvas, path, frame = () => canvas?.closest(".image-frame")) {
   const errorBox = h("p", { class: "notice error", hidden: true });
+  let overlay = null;
   const draw = latestOnly(async (parameters, then) => {
-    const bitmap = await context.fetchImage(path, parameters);
+    overlay ??= frame() ? loadingOverlay(frame()) : null;
+    overlay?.start(context.isLoaded ? "Generating …" : "Loading the model …");
+    const bitmap = await context.fetchImage(path, parameters).finally(() => overlay?.done());
+    context.isLoaded = true;
     errorBox.hidden = true;
     if (then) await then(bitmap);
     else paint(canvas, bitmap);
@@ -107,7 +114,7 @@ function interpolationMode(stage, context) {
   const canvas = imageCanvas(...shape(), "The image at the handle");
   const { draw, errorBox } = imageLoader(context, canvas, "/api/interpolation.png");
   const cornerCanvases = ["top left", "top right", "bottom left", "bottom right"].map((words) => imageCanvas(width, height, `The ${words} corner`));
-  const cornerDraw = imageLoader(context, null, "/api/seeds.png");
+  const cornerDraw = imageLoader(context, null, "/api/seeds.png", () => surface);
   const drawCorners = () => cornerDraw.draw({ seeds: corners.join(","), ...context.samplingOptions() }, (bitmap) => cornerCanvases.forEach((each, index) => paintTile(each, bitmap, layoutOf(4, width, height), index)));
   const handle = h("span", { class: "handle" });
   const surface = h("div", { class: "interpolation-pad", tabindex: 0, role: "slider", "aria-label": "Position between the four images", "aria-valuemin": 0, "aria-valuemax": 100 }, cornerCanvases.map((each, index) => h("span", { class: `corner c${index}` }, each)), handle);
@@ -228,13 +235,14 @@ function walkMode(stage, context) {
   const animation = h("img", { class: "animation", alt: "A walk through the selected latents", width, height });
   animation.hidden = true;
   animation.style.aspectRatio = `${width} / ${height}`;
-  const errorBox = h("p", { class: "notice error", hidden: true }), links = h("span", { class: "row" });
+  const errorBox = h("p", { class: "notice error", hidden: true }), links = h("span", { class: "row" }), frame = h("div", { class: "image-frame square" }, animation), overlay = loadingOverlay(frame);
   const queryParameters = () => ({ seeds: stops.join(","), frames: state.number("frames", 60), fps: state.number("fps", 24), path: state.get("path", "auto"), loop: state.get("loop", "1") === "1" ? 1 : 0, ...context.samplingOptions() });
   const play = latestOnly(async () => {
     if (stops.length < 2) return;
     const parameters = { run: id, ...queryParameters() };
     links.replaceChildren(...context.run.animation_formats.map((format) => h("a", { class: "button small", href: address("/api/walk", { ...parameters, format }), download: `walk.${format}` }, format.toUpperCase())));
-    const response = await fetch(address("/api/walk", { ...parameters, format: "webp" }), { signal: context.signal });
+    overlay.start("Generating the walk …");
+    const response = await fetch(address("/api/walk", { ...parameters, format: "webp" }), { signal: context.signal }).finally(overlay.done);
     if (!response.ok) throw Object.assign(new Error((await response.json()).error), { status: response.status });
     errorBox.hidden = true;
     if (animation.src) URL.revokeObjectURL(animation.src);
@@ -246,7 +254,7 @@ function walkMode(stage, context) {
   const list = selectionRow(context, { words: "Select images below: the walk visits them in this order.", seeds: () => stops, removed: (index) => (stops.splice(index, 1), changed()) });
   const set = (changes) => (state.set(changes), play());
   stage.append(h("div", { class: "columns" }, h("div", {}, h("h3", {}, "Stops"), list.element, grid.element),
-    h("figure", { class: "single" }, h("figcaption", {}, h("b", {}, "Walk")), h("div", { class: "image-frame square" }, animation), errorBox, h("div", { class: "controls tight" },
+    h("figure", { class: "single" }, h("figcaption", {}, h("b", {}, "Walk")), frame, errorBox, h("div", { class: "controls tight" },
       selectField("Frames", [[24, "24"], [60, "60"], [120, "120"], [240, "240"]], queryParameters().frames, (value) => set({ frames: value })), selectField("Frames per second", [[12, "12"], [24, "24"], [30, "30"], [60, "60"]], queryParameters().fps, (value) => set({ fps: value })),
       selectField("Path", [["auto", "auto"], ["spherical", "spherical"], ["linear", "linear"]], queryParameters().path, (value) => set({ path: value })),
       segmented("At the end", [["1", "loop"], ["0", "stop"]], String(queryParameters().loop), (value) => set({ loop: value }))), h("div", { class: "row" }, h("span", { class: "label" }, "Save"), links))),
@@ -291,7 +299,7 @@ function checkpointsMode(stage, context) {
     return { canvas, element: h("figure", {}, h("figcaption", {}, h("b", {}, formatCompact(seen)), " images"), h("div", { class: "image-frame" }, canvas)) };
   };
   const queryParameters = () => ({ seeds: `${first()}-${first() + count - 1}`, ...context.samplingOptions(), checkpoint: null });
-  const { draw, errorBox } = imageLoader(context, null, "/api/checkpoints.png");
+  const { draw, errorBox } = imageLoader(context, null, "/api/checkpoints.png", () => checkpointRows.querySelector(".image-frame"));
   const redraw = () => {
     const rows = facts.checkpoints;
     if (!rows.length) return checkpointRows.replaceChildren(notice("This run has no checkpoint yet."));
@@ -312,7 +320,7 @@ function nearestMode(stage, context) {
   const seed = () => state.number("seed", 0);
   const names = ["generated", "nearest", "2nd", "3rd", "4th", "5th"];
   const canvases = names.map((name) => imageCanvas(width, height, `${name}`));
-  const { draw, errorBox } = imageLoader(context, null, "/api/nearest.png");
+  const { draw, errorBox } = imageLoader(context, null, "/api/nearest.png", () => canvases[0].closest(".image-frame"));
   const redraw = () => draw({ seed: seed(), ...context.samplingOptions() }, (bitmap) => canvases.forEach((canvas, index) => paintTile(canvas, bitmap, layoutOf(names.length, width, height), index)));
   const input = integerField("Seed", seed(), 0, 1e9, (value) => go(value));
   const go = (value) => (state.set({ seed: Math.max(0, value) }), input.set(seed()), redraw());

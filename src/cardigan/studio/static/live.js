@@ -1,6 +1,6 @@
 // The current state of one run: samples next to real images, health, curves.
 import { address, json, latestOnly, fetchImage } from "./api.js";
-import { h, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
+import { h, healthText, notice, formatNumber, announce, segmented, slider, formatInteger } from "./dom.js";
 import { lineChart, nearestIndex } from "./chart.js";
 import { imageCanvas, gridSize, paintSheetHalf } from "./images.js";
 import { reproduce } from "./reproduce.js";
@@ -28,13 +28,18 @@ const HEALTH_METRICS = [
   ["d_fake", "D's probability for generated", "0: D wins easily; 0.5: D cannot tell"], ["holdout_gap", "holdout gap", "above 0.5: D has memorized its images"],
   ["nearest_distance_ratio", "nearest distance ratio", "below 0.5: G copies training images"],
 ];
+/** Charts of parts that a run may leave out, with a test of its settings for whether they are on. */
+const OPTIONAL = {
+  Augmentation: (settings) => Boolean(settings["augment.operations"]),
+  Penalties: (settings) => Object.values(settings["objective.penalties"] ?? {}).some((factor) => factor > 0),
+};
 const MAX_POINTS = 1200, RELOAD_AFTER_APPENDS = 400;
 
 export async function mount({ host, signal, state, id, run, events }) {
   const sheet = sheets(id, run, signal);
   const healthSection = h("section", { class: "health-panel", "aria-label": "Health", tabindex: "0" });
   const charts = h("div", { class: "charts" });
-  const curves = createCurves({ id, state, signal, charts });
+  const curves = createCurves({ id, run, state, signal, charts });
   host.append(h("h2", { class: "visually-hidden" }, "Live"), h("div", { class: "columns" }, sheet.element, healthSection), curves.toolbar, charts, reproduce(id, () => ({ view: "seeds", seeds: "0-15" })));
   const showHealth = (faults) => healthSection.replaceChildren(...healthElements(run, faults, curves.last));
   showHealth([]);
@@ -77,8 +82,7 @@ function sheets(id, run, signal) {
 /** The diagnosis: faults, the metrics that show them, and advice. */
 function healthElements(run, faults, last) {
   const known = [...new Map(faults.map((fault) => [fault.name, fault])).values()].reverse();
-  const title = { too_early: "Too early to say", nothing_found: "No fault found", warning: "Warning", fatal: "Fatal fault" }[run.health] ?? run.health;
-  const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, title), h("p", {}, run.health_sentence ?? "")];
+  const head = [h("h3", {}, "Health"), h("p", { class: `headline ${run.health}` }, capital(healthText(run.health))), h("p", {}, run.health_sentence ?? "")];
   const metric = ([name, label, meaning]) => {
     const { value, at } = last(name), old = at < (1 - run.old_fraction) * run.images_seen;
     return h("div", { class: old ? "old" : null }, h("dt", {}, label), h("dd", {}, formatNumber(value)), h("dd", {}, `at ${formatInteger(at)} images${old ? ", old" : ""}. ${meaning}`));
@@ -100,7 +104,7 @@ const sentence = (words) => (typeof words === "string" && words ? `${capital(wor
 /** Why a run is not training, and the command that continues it. */
 const stopReason = (run) => (run.state !== "training" && run.state_sentence ? h("div", { class: "stop-reason" }, h("p", {}, `${run.state_sentence}.`), run.resume_command && h("p", {}, "Continue it with:"), run.resume_command && h("pre", { class: "code" }, run.resume_command)) : "");
 
-function createCurves({ id, state, signal, charts }) {
+function createCurves({ id, run, state, signal, charts }) {
   let data = { images_seen: [], elapsed_seconds: [], series: {}, scores: [], faults: [], events: [], num_readings: 0, is_downsampled: false }, appended = 0, notifyFaults = () => {};
   const chartsByTitle = new Map();
   const view = () => {
@@ -116,7 +120,8 @@ function createCurves({ id, state, signal, charts }) {
   const applyView = () => {
     const now = view();
     reset.hidden = !now.range;
-    chartsByTitle.forEach((chart) => chart.setView(now));
+    const whole = xs().length > 1 ? [xs()[0], xs().at(-1)] : null; // checkpoints are fewer than other readings
+    chartsByTitle.forEach((chart, title) => chart.setView(title.startsWith("Score at") ? { ...now, range: now.range ?? whole } : now));
   };
   const zoom = (range) => {
     const images = range && state.get("axis") === "seconds" ? range.map(imagesAt) : range;
@@ -130,7 +135,7 @@ function createCurves({ id, state, signal, charts }) {
     const knownNames = new Set(CHARTS.flatMap(([, lines]) => lines.map(([name]) => name)));
     const others = names.filter((name) => !knownNames.has(name)).map((name) => [name.replaceAll("_", " "), [[name, name.replaceAll("_", " "), "ink"]]]);
     let changed = false;
-    const order = [...CHARTS, ...others].filter(([, lines]) => lines.some(([name]) => names.includes(name)));
+    const order = [...CHARTS, ...others].filter(([title, lines]) => lines.some(([name]) => names.includes(name)) && (OPTIONAL[title]?.(run.settings) ?? true));
     for (const [title, lines] of order) {
       const known = chartsByTitle.get(title);
       const here = lines.filter(([name]) => names.includes(name) || known?.has(name)).map(([name, label, color]) => ({ name, label, color }));
@@ -138,7 +143,7 @@ function createCurves({ id, state, signal, charts }) {
         if (here.some(({ name }) => !known.has(name))) known.setLines(here); // a metric that was first measured later than the others
         continue;
       }
-      chartsByTitle.set(title, lineChart({ title, lines: here, onZoom: zoom, onPoint: point, dots: here[0].name === "score" }));
+      chartsByTitle.set(title, lineChart({ title, lines: here, onZoom: zoom, onPoint: point, dots: here[0].name === "score", robust: here[0].name === "score" }));
       changed = true;
     }
     if (changed) charts.replaceChildren(...order.map(([title]) => chartsByTitle.get(title).element));
@@ -151,8 +156,10 @@ function createCurves({ id, state, signal, charts }) {
     if (!names.length) charts.replaceChildren(notice("No metrics yet: the first ones come a few seconds after the first step."));
     const at = (event) => (state.get("axis") === "seconds" ? event.elapsed_seconds : event.images_seen);
     const marks = [...data.faults.map((fault) => ({ x: at(fault), color: fault.fatal ? "fatal" : "warning" })), ...data.events.filter((event) => ["resume", "rollback"].includes(event.kind)).map((event) => ({ x: at(event), color: "muted" }))];
-    const scoreXs = data.scores.map(at), within = (errors) => data.scores.map(({ score, error }) => score + errors * (error ?? 0));
-    chartsByTitle.forEach((chart, title) => chart.setData(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [] } : { x: xs(), series: data.series, marks }));
+    const trained = data.scores.filter(({ images_seen }) => images_seen > 0), scores = trained.length ? trained : data.scores; // an untrained network is far off the axis
+    const scoreXs = scores.map(at), within = (errors) => scores.map(({ score, error }) => score + errors * (error ?? 0));
+    const best = scores.length > 1 ? scores.reduce((found, each) => (each.score < found.score ? each : found)) : null;
+    chartsByTitle.forEach((chart, title) => chart.setData(title.startsWith("Score at") ? { x: scoreXs, series: { score: { mean: within(0), low: within(-2), high: within(2) } }, marks: [], best: best && { x: at(best), y: best.score } } : { x: xs(), series: data.series, marks }));
     amount.textContent = `${formatInteger(data.num_readings)} readings${data.is_downsampled ? `, drawn as ${formatInteger(data.images_seen.length)}; bands show minimum and maximum` : ""}`;
     applyView();
   }

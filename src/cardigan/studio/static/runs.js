@@ -1,18 +1,46 @@
-// The table of all runs, and the comparison of up to four of them.
-import { json, latestOnly, fetchImage } from "./api.js";
-import { formatAge, selectField, integerField, h, notice, formatNumber, announce, formatCompact, slider, formatInteger, stopReasonText } from "./dom.js";
-import { imageCanvas, gridSize, layoutOf, paint } from "./images.js";
-import { reproduce } from "./reproduce.js";
+// The table of all runs, as a tree of parents and children or as a list.
+import { annotate, askToTrash } from "./annotations.js";
+import { json, fetchImage } from "./api.js";
+import { formatAge, h, healthText, notice, formatNumber, announce, formatCompact, formatInteger, segmented, stopReasonText } from "./dom.js";
+import { imageCanvas, paint } from "./images.js";
 
-const MAX_COMPARED = 4, PAGE_SIZE = 200;
+export const MAX_COMPARED = 8;
+const PAGE_SIZE = 200, MAX_DEPTH = 6;
 const SEVERITY = { nothing_found: 0, too_early: 1, warning: 2, fatal: 3 };
 const COLUMNS = [
-  ["name", "Run", (run) => run.id.toLowerCase()], ["state", "State", (run) => run.state], ["recipe", "Recipe", (run) => run.recipe ?? ""],
+  ["name", "Run", (run) => (run.title || run.id).toLowerCase()], ["state", "State", (run) => run.state], ["recipe", "Recipe", (run) => run.recipe ?? ""],
   ["images", "Images", (run) => run.images_seen, "number"], ["speed", "Images / s", (run) => run.images_per_second, "number"],
   ["score", "Best score", (run) => run.best_score, "number"], ["health", "Health", (run) => SEVERITY[run.health] ?? 4], ["age", "Changed", (run) => -run.modified_at, "number"],
 ];
 const link = (id, view) => `#/run/${id.split("/").map(encodeURIComponent).join("/")}/${view}`;
-const searchText = (run) => [run.id, run.recipe, run.source, run.state.replaceAll("_", " "), run.health.replaceAll("_", " "), ...(run.fault_names ?? []), run.size].join(" ").toLowerCase();
+const searchText = (run) => [run.id, run.recipe, run.source, run.state.replaceAll("_", " "), run.health.replaceAll("_", " "), healthText(run.health), ...(run.fault_names ?? []), run.size, run.title, run.note, run.starred ? "starred" : ""].join(" ").toLowerCase();
+
+/** Rank of every kind of score: kinds of more runs come first. Scores of different kinds are not sorted together. */
+function scoreKindRanks(all) {
+  const counts = new Map();
+  for (const run of all) if (run.best_score !== null) counts.set(run.score_kind, (counts.get(run.score_kind) ?? 0) + 1);
+  return new Map([...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([kind], rank) => [kind, rank]));
+}
+
+/** Runs with their depth, every child below its parent. A family stands where its first member stands in the given order. */
+export function asTree(runs) {
+  const byId = new Map(runs.map((run) => [run.id, run])), children = new Map();
+  const isRoot = (run) => !byId.has(run.parent);
+  for (const run of runs) if (!isRoot(run)) children.set(run.parent, [...(children.get(run.parent) ?? []), run]);
+  const rootOf = (run) => {
+    for (const seen = new Set(); !isRoot(run) && !seen.has(run.id); run = byId.get(run.parent)) seen.add(run.id);
+    return run;
+  };
+  const placed = new Set(), rows = [];
+  const place = (run, depth) => {
+    if (placed.has(run.id)) return;
+    placed.add(run.id);
+    rows.push({ run, depth });
+    for (const child of children.get(run.id) ?? []) place(child, depth + 1);
+  };
+  for (const run of runs) place(rootOf(run), 0);
+  return rows;
+}
 
 export async function runs({ host, signal, state }) {
   let all = [], showAll = false;
@@ -25,11 +53,13 @@ export async function runs({ host, signal, state }) {
   const go = h("a", { class: "button", href: "#/compare" }, "Compare");
   const clear = h("button", { type: "button", class: "quiet", on: { click: () => (chosen.clear(), draw()) } }, "Clear");
   const selectedNames = h("span");
-  const selection = h("div", { class: "selection", role: "region", "aria-label": "Selected runs", hidden: true }, selectedNames, go, clear);
+  const trash = h("button", { type: "button", class: "quiet", on: { click: () => askToTrash([...chosen], (id) => (chosen.delete(id), read())) } }, "Delete …");
+  const selection = h("div", { class: "selection", role: "region", "aria-label": "Selected runs", hidden: true }, selectedNames, go, trash, clear);
+  const layout = h("span", { hidden: true });
   const more = h("button", { type: "button", hidden: true, on: { click: () => ((showAll = true), draw()) } });
   const table = h("table", { class: "runs-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Select to compare")), h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Newest samples")), heads)), body);
   const empty = h("div", { class: "empty", hidden: true });
-  host.append(h("div", { class: "toolbar" }, h("h1", {}, "Runs"), count, filter), table, empty, more, selection);
+  host.append(h("div", { class: "toolbar" }, h("h1", {}, "Runs"), count, layout, filter), table, empty, more, selection);
 
   const seen = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && rows.get(entry.target.dataset.id)?.thumbnail()), { rootMargin: "200px" });
   signal.addEventListener("abort", () => seen.disconnect());
@@ -44,7 +74,11 @@ export async function runs({ host, signal, state }) {
     const filterWords = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const [sort, down] = [state.get("sort", "age"), Boolean(state.get("down"))];
     const key = (COLUMNS.find(([name]) => name === sort) ?? COLUMNS[7])[2];
+    const ranks = scoreKindRanks(all), best = new Map();
+    for (const run of all) if (run.best_score !== null && !(best.get(run.score_kind)?.best_score <= run.best_score)) best.set(run.score_kind, run);
     const order = (a, b) => {
+      if (a.starred !== b.starred) return a.starred ? -1 : 1;
+      if (sort === "score" && a.best_score !== null && b.best_score !== null && a.score_kind !== b.score_kind) return ranks.get(a.score_kind) - ranks.get(b.score_kind);
       const [x, y] = [key(a), key(b)];
       if (x === y || (x == null && y == null)) return a.id < b.id ? -1 : 1;
       if (x == null) return 1;
@@ -53,12 +87,16 @@ export async function runs({ host, signal, state }) {
     };
     const matching = all.filter((run) => filterWords.every((word) => searchText(run).includes(word))).sort(order);
     heads.forEach((head) => head.setAttribute("aria-sort", head.dataset.name !== sort ? "none" : down ? "descending" : "ascending"));
-    const visible = showAll ? matching : matching.slice(0, PAGE_SIZE);
-    for (const run of visible) if (!rows.has(run.id)) {
+    const hasFamilies = all.some((run) => run.parent);
+    if (hasFamilies && layout.hidden) layout.replaceChildren(segmented("Order", [["", "As a tree"], ["1", "As a list"]], state.get("list", ""), (value) => (state.set({ list: value }), draw())));
+    layout.hidden = !hasFamilies;
+    const placed = state.get("list") ? matching.map((run) => ({ run, depth: 0 })) : asTree(matching);
+    const visible = showAll ? placed : placed.slice(0, PAGE_SIZE);
+    for (const { run } of visible) if (!rows.has(run.id)) {
       rows.set(run.id, row(run));
       seen.observe(rows.get(run.id).element);
     }
-    const wanted = visible.map((run) => (rows.get(run.id).update(run, chosen), rows.get(run.id).element));
+    const wanted = visible.map(({ run, depth }) => (rows.get(run.id).update(run, { depth, showKind: ranks.size > 1, isBest: best.get(run.score_kind) === run }), rows.get(run.id).element));
     const focused = body.contains(document.activeElement) ? document.activeElement : null; // moving rows would lose the focus
     if (wanted.length !== body.children.length || wanted.some((element, index) => body.children[index] !== element)) body.replaceChildren(...wanted);
     if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
@@ -70,7 +108,9 @@ export async function runs({ host, signal, state }) {
     empty.hidden = Boolean(matching.length);
     selection.hidden = !chosen.size;
     go.href = `#/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
-    go.textContent = chosen.size === 1 ? "Show 1 run at fixed latents" : `Compare ${chosen.size} runs`;
+    const one = chosen.size === 1 ? all.find((run) => run.id === [...chosen][0]) : null;
+    go.textContent = one ? (one.parent ? "Compare with its parent" : "Show 1 run") : `Compare ${chosen.size} runs`;
+    if (one?.parent) go.href = `#/compare?runs=${[one.parent, one.id].map(encodeURIComponent).join(",")}`;
     selectedNames.textContent = [...chosen].join(", ");
     state.set({ chosen: [...chosen].join(",") });
   }
@@ -87,9 +127,17 @@ export async function runs({ host, signal, state }) {
       chosen[box.checked ? "add" : "delete"](run.id);
       draw();
     });
+    const star = h("button", { type: "button", class: "star", on: { click: async () => {
+      try {
+        const found = await annotate(current, { starred: !current.starred });
+        all.filter((each) => each.id === current.id).forEach((each) => Object.assign(each, found));
+        draw();
+        announce(found.starred ? "Starred" : "Star removed");
+      } catch (error) { count.textContent = error.message; }
+    } } });
     const canvas = imageCanvas(1, 1, `Newest samples of ${run.id}`);
     const cells = COLUMNS.map(([name, title, , kind]) => (name === "name" ? h("th", { scope: "row", data: { title } }) : h("td", { class: kind ?? null, data: { title } })));
-    const element = h("tr", { data: { id: run.id } }, h("td", { class: "box" }, box), h("td", { class: "thumb" }, canvas), cells);
+    const element = h("tr", { data: { id: run.id } }, h("td", { class: "box" }, box, star), h("td", { class: "thumb" }, canvas), cells);
     let drawn = null, current = run, visible = false;
     const thumbnail = async () => {
       visible = true;
@@ -104,19 +152,26 @@ export async function runs({ host, signal, state }) {
         sheet.close();
       } catch { drawn = null; }
     };
-    const update = (fresh) => {
+    const update = (fresh, { depth, showKind, isBest }) => {
       current = fresh;
+      star.hidden = ["unreadable", "model_file"].includes(fresh.state);
+      star.textContent = fresh.starred ? "★" : "☆";
+      star.setAttribute("aria-pressed", String(fresh.starred));
+      star.setAttribute("aria-label", `Star ${fresh.id}`);
+      element.style.setProperty("--depth", Math.min(depth, MAX_DEPTH));
+      element.classList.toggle("child", depth > 0);
       box.checked = chosen.has(fresh.id);
       const folder = fresh.id.includes("/") ? fresh.id.slice(0, fresh.id.lastIndexOf("/") + 1) : "";
-      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, fresh.state === "model_file" ? "latent" : "live") }, h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length));
+      const name = fresh.state === "unreadable" ? fresh.id : h("a", { href: link(fresh.id, fresh.state === "model_file" ? "latent" : "live") }, fresh.title ? fresh.title : [h("span", { class: "folder" }, folder), fresh.name ?? fresh.id.slice(folder.length)]);
+      const lines = [fresh.title ? fresh.id : "", fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "", fresh.started_from ? `from ${fresh.started_from.model}` : ""].filter(Boolean);
       const goal = fresh.images_goal ? h("progress", { max: fresh.images_goal, value: fresh.images_seen, "aria-label": `of ${formatInteger(fresh.images_goal)}` }) : "";
       updateCells(cells, [
-        [name, h("small", {}, fresh.error ?? fresh.source?.split("/").slice(-2).join("/") ?? "")],
+        [name, h("small", {}, lines.join(" · ")), fresh.note ? h("small", { class: "note", title: fresh.note }, fresh.note) : ""],
         [h("span", { class: `state ${fresh.state}` }, fresh.state.replaceAll("_", " ")), fresh.reason && fresh.state !== "training" ? h("small", {}, stopReasonText(fresh.reason)) : ""],
         [fresh.recipe ?? "–", h("small", {}, fresh.size.replaceAll("x", "×"))],
         [formatInteger(fresh.images_seen), fresh.state === "training" ? goal : ""], [formatNumber(fresh.images_per_second)],
-        [formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}`) : ""],
-        [h("span", { class: `health ${fresh.health}` }, fresh.health.replaceAll("_", " ")), h("small", {}, [...new Set(fresh.fault_names ?? [])].join(", "))],
+        [isBest ? h("b", {}, formatNumber(fresh.best_score)) : formatNumber(fresh.best_score), fresh.best_score_images_seen ? h("small", {}, `at ${formatCompact(fresh.best_score_images_seen)}${isBest ? ", the best" : ""}`) : "", showKind && fresh.best_score !== null ? h("small", {}, `to ${fresh.score_kind}`) : ""],
+        [h("span", { class: `health ${fresh.health}` }, healthText(fresh.health)), h("small", {}, [...new Set(fresh.fault_names ?? [])].join(", "))],
         [fresh.modified_at ? formatAge(fresh.modified_at) : "–"],
       ]);
       if (visible) thumbnail();
@@ -142,61 +197,4 @@ function updateCells(cells, contents) {
     const fresh = h("td", {}, contents[index]);
     if (fresh.textContent !== cell.textContent || !cell.childNodes.length) cell.replaceChildren(...fresh.childNodes);
   });
-}
-
-const IGNORED_SETTINGS = new Set(["images_seen"]);
-
-/** Up to four runs at the same latents, and the differences of their settings. */
-export async function compare({ host, signal, state }) {
-  const ids = [...new Set((state.get("runs") ?? "").split(",").filter(Boolean))].slice(0, MAX_COMPARED);
-  if (!ids.length) throw new Error("Select runs in the table first, then compare them.");
-  const found = await Promise.all(ids.map((id) => json("/api/run", { run: id }, signal).catch((error) => ({ id, error: error.message }))));
-  const names = found.find((run) => run.class_names?.length)?.class_names;
-  const classes = Math.max(0, ...found.map((run) => run.classes ?? 0));
-  const first = () => state.number("first", 0), count = () => state.number("count", 16);
-  const sampling = () => ({ seeds: `${first()}-${first() + count() - 1}`, truncation: state.get("truncation"), label: state.get("label") });
-  const columns = found.map((run) => {
-    if (run.error) return { element: h("section", { class: "run-column" }, h("h2", {}, run.id), notice(run.error, "error")), draw: () => {} };
-    const [width, height] = run.size.split("x").map(Number);
-    const canvas = imageCanvas(...gridSize(layoutOf(count(), width, height)), `Images of ${run.id}`), trouble = h("p", { class: "notice error", hidden: true });
-    const draw = latestOnly(async () => {
-      const bitmap = await fetchImage("/api/seeds.png", { run: run.id, ...sampling(), label: run.classes ? sampling().label : null }, signal);
-      trouble.hidden = true;
-      paint(canvas, bitmap);
-    }, (error) => ((trouble.textContent = error.message), (trouble.hidden = false)));
-    const facts = [["images", formatInteger(run.images_seen)], ["best score", formatNumber(run.best_score)], ["images / s", formatNumber(run.images_per_second)], ["health", run.health.replaceAll("_", " ")]];
-    return {
-      draw,
-      element: h("section", { class: "run-column" }, h("h2", {}, h("a", { href: link(run.id, "live") }, run.id)), h("div", { class: "image-frame" }, canvas), trouble,
-        h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), reproduce(run.id, () => ({ view: "seeds", ...sampling(), label: run.classes ? sampling().label : null }))),
-    };
-  });
-  const redraw = (changes = {}) => (state.set(changes), columns.forEach((column) => column.draw()));
-  const seed = integerField("First seed", first(), 0, 1e9, (value) => redraw({ first: value }));
-  const step = (by) => {
-    const value = Math.max(0, first() + by * count());
-    seed.set(value);
-    redraw({ first: value });
-  };
-  const runColumns = h("div", { class: "run-columns" }, columns.map((column) => column.element));
-  runColumns.style.setProperty("--num-columns", columns.length);
-  host.append(
-    h("div", { class: "toolbar" }, h("h1", {}, "Compare"), h("p", { class: "count" }, "All runs use the same seeds: image 3 of every run has the same latent.")),
-    h("div", { class: "controls" }, h("button", { type: "button", on: { click: () => step(-1) } }, "Previous seeds"), seed.element, h("button", { type: "button", on: { click: () => step(1) } }, "Next seeds"),
-      selectField("Images", [[4, "4"], [9, "9"], [16, "16"], [36, "36"]], count(), (value) => redraw({ count: value })),
-      classes ? selectField("Class", [["", "each seed's own"], ...Array.from({ length: classes }, (_, index) => [index, names?.[index] ?? String(index)])], state.get("label", ""), (value) => redraw({ label: value })) : null,
-      slider({ label: "Truncation", min: 0, max: 1, step: 0.05, value: state.number("truncation", 1), onChange: (value) => redraw({ truncation: value === 1 ? null : value }) }).element),
-    runColumns, differences(found));
-  redraw();
-}
-
-function differences(found) {
-  const readable = found.filter((run) => run.settings);
-  if (readable.length < 2) return "";
-  const names = Object.keys(Object.assign({}, ...readable.map((run) => run.settings))).filter((name) => !IGNORED_SETTINGS.has(name) && new Set(readable.map((run) => JSON.stringify(run.settings[name]))).size > 1);
-  const shown = (value) => (value === undefined ? "–" : value === null ? "none" : typeof value === "string" ? value || "“”" : JSON.stringify(value));
-  return h("section", { class: "block" }, h("h2", {}, "Differing settings"), names.length
-    ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Differing settings" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"), readable.map((run) => h("th", { scope: "col" }, run.id)))),
-      h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, name), readable.map((run) => h("td", {}, shown(run.settings[name]))))))))
-    : notice("None: all runs have the same settings."));
 }
