@@ -197,7 +197,7 @@ def report_cost() -> None:
     from cardigan.training.devices import open_devices
     from cardigan.training.loop import Trainer, make_step, run_step
     from cardigan.training.probe import TrainingProbe
-    from cardigan.training.steps import gradient_norm
+    from cardigan.training.updates import gradient_norm
 
     config = config_for("mnist")
     devices, source = open_devices(config), build.build_source(config)

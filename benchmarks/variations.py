@@ -75,6 +75,13 @@ _STEPS = {
         "objective.penalty_interval": 2,
         "gradient_accumulation": 4,
     },
+    "correspondence": {"objective.correspondence": 1000.0, "start_from": "a model"},
+    "correspondence, gradient accumulation": {
+        **{"objective.correspondence": 1000.0, "start_from": "a model", "gradient_accumulation": 2},
+        "generator.network": "light",
+        **_OTHER_NETWORK,
+        "generator.options.skip": 2,
+    },
     "n_critic 3": {"n_critic": 3, "objective.penalty_interval": 2},
     "ema off": {"ema.half_life_images": 0, "ema.rampup_ratio": 0.0},
     "learning rate warm-up and decay": {

@@ -154,8 +154,17 @@ class ObjectiveConfig:
     """Penalty weights start at this many times their value (arXiv:2501.05441, table 5, starts at 10)."""
     penalty_decay_images: int = 0
     """Images over which the weights decay to their value, along half a cosine."""
+    correspondence: float = 0.0
+    """Weight of the cross-domain correspondence, which keeps the variety of the model that the run started from
+    (--from), for ten to a hundred images (arXiv:2104.06820, which takes 1000). 0 is off."""
 
     def __post_init__(self) -> None:
+        require(
+            0 <= self.correspondence < math.inf,
+            "objective.correspondence",
+            self.correspondence,
+            "a finite number of at least 0",
+        )
         for name, weight in self.penalties.items():
             require(0 <= weight < math.inf, f"objective.penalties.{name}", weight, "a finite number of at least 0")
         on = {name: float(weight) for name, weight in sorted(self.penalties.items()) if weight}

@@ -383,3 +383,47 @@ def test_frozen_stages_need_a_model_to_start_from(tmp_path):
             overrides={**SMALL, "generator.frozen_stages": 1},
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def similarity_change(run: Path) -> float:
+    """How far the similarities between a run's images are from those at its start, lately."""
+    progress = [event for event in read_events(RunDirectory(run).journal) if event.kind == "progress"]
+    return progress[-1].values["correspondence"]
+
+
+def test_correspondence_keeps_the_similarities_of_the_start(parent, tmp_path):
+    source, rate = pictures(seed=1, count=16), {"generator_optimizer.learning_rate": 1e-3}
+    for name, weight in (("free", 1e-6), ("kept", 1e6)):
+        start(parent, tmp_path / name, source, images=512, overrides={**rate, "objective.correspondence": weight})
+    assert 0 < similarity_change(tmp_path / "kept") < 0.75 * similarity_change(tmp_path / "free")
+    assert start(tmp_path / "kept", tmp_path / "grandchild", source).config.objective.correspondence == 0
+
+
+def test_run_with_correspondence_resumes_without_its_parent_bit_for_bit(parent, tmp_path):
+    copy, settings = shutil.copytree(parent, tmp_path / "copy"), {"objective.correspondence": 1000.0}
+    start(copy, tmp_path / "whole", images=64, overrides=settings)
+    start(copy, tmp_path / "parts", images=32, overrides=settings)
+    shutil.rmtree(copy)
+    cardigan.train(pictures(seed=1), images=64, out=tmp_path / "parts", resume=True)
+    whole, parts = (
+        read_tensors(tmp_path / name / "checkpoints" / "00000064" / "state.safetensors") for name in ("whole", "parts")
+    )
+    assert whole.keys() == parts.keys() and all(torch.equal(value, parts[name]) for name, value in whole.items())
+    first = first_state(tmp_path / "whole")
+    weights = [name for name in whole if name.startswith("start_generator.") and name.endswith(".weight")]
+    assert weights and all(torch.equal(whole[name], first[name.removeprefix("start_")]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "objective.correspondence is 10, but training starts from initial weights"),
+        ({"start_from": "parent", "batch_size": 2}, "which compares at least 3 images, but 2 are computed at a time"),
+    ],
+)
+def test_correspondence_that_cannot_be_computed_is_refused(parent, tmp_path, settings, message):
+    overrides = {**SMALL, "objective.correspondence": 10.0, **settings}
+    overrides["start_from"] = str(parent) if "start_from" in settings else ""
+    with pytest.raises(CardiganError, match=message):
+        cardigan.train(pictures(), images=16, out=tmp_path / "run", recipe="images-dcgan", overrides=overrides)
+    assert not (tmp_path / "run").exists()

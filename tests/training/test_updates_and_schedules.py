@@ -12,7 +12,7 @@ from cardigan.errors import CardiganError
 from cardigan.rng import stream
 from cardigan.training.devices import Devices
 from cardigan.training.schedule import LEARNING_RATE_SCHEDULES, augment_probability, ema_weight, is_due, learning_rate
-from cardigan.training.steps import apply_gradients
+from cardigan.training.updates import apply_gradients
 
 DEVICES = Devices(torch.device("cpu"))
 

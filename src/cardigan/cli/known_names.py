@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 METRICS = (
     *("frechet", "kernel", "sliced_wasserstein", "checkerboard", "prdc", "classes", "classifier_score"),
-    *("nn_error", "memorization", "parzen", "stacked_mnist"),
+    *("nn_error", "variety", "memorization", "parzen", "stacked_mnist"),
 )
 EXTRACTORS = (
     *("digits", "pixels", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"),
     *("inception", "dinov2"),
 )
 EXPORT_FORMATS = ("safetensors", "onnx", "pt2", "html", "samples")
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 PENALTIES = ("r1", "r2", "wgan_gp", "dragan")
 NETWORK_OPTIONS: dict[str, dict[str, bool | int | float | str]] = {
     "generator": {"upsampling": "transposed", "attention_resolution": 0, "skip": 3},
@@ -37,6 +38,11 @@ def known_extractors() -> Sequence[str]:
 def known_export_formats() -> Sequence[str]:
     module = sys.modules.get("cardigan.exports.table")
     return EXPORT_FORMATS if module is None else tuple(module.FORMATS)
+
+
+def known_trackers() -> Sequence[str]:
+    module = sys.modules.get("cardigan.trackers.table")
+    return TRACKERS if module is None else tuple(module.TRACKERS)
 
 
 def known_penalties() -> Sequence[str]:

@@ -29,8 +29,10 @@ from cardigan.metrics.quick import quick_scorer
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets import interface as nets
+from cardigan.nets.activations import feature_layers
 from cardigan.nets.freezing import freeze_stages
 from cardigan.nets.table import build_networks, has_frozen_features
+from cardigan.objective.correspondence import MIN_IMAGES
 from cardigan.objective.losses import find_loss
 from cardigan.objective.penalties import find_penalty
 from cardigan.pixels import encode
@@ -148,12 +150,15 @@ def build_state(
         start_networks(generator, discriminator)
     generator, discriminator = devices.prepare(generator).train(), devices.prepare(discriminator).train()
     ema_generator = copy.deepcopy(generator).eval().requires_grad_(False)
+    has_correspondence = config.objective.correspondence > 0
+    start_generator = copy.deepcopy(generator).requires_grad_(False) if has_correspondence else None
     networks = Networks(
         generator,
         discriminator,
         build_optimizer(generator, config.generator_optimizer, devices),
         build_optimizer(discriminator, config.discriminator_optimizer, devices),
         build_augmentation(config.augment, spec.channels, devices.device),
+        start_generator,
     )
     return TrainState(networks, ema_generator, images_seen=0)
 
@@ -172,7 +177,25 @@ def build_trainable_networks(config: Config, spec: ImageSpec) -> tuple[nets.Gene
                 "set it to 0, or start from a trained model with --from."
             )
         freeze_stages(network, count, name)
+    if config.objective.correspondence:
+        _check_correspondence(config, generator)
     return generator, discriminator
+
+
+def _check_correspondence(config: Config, generator: nets.Generator) -> None:
+    """Raise CardiganError if there is nothing that similarities could be compared with, or between."""
+    weight, size = config.objective.correspondence, config.batch_size // config.gradient_accumulation
+    if not config.start_from:
+        raise CardiganError(
+            f"objective.correspondence is {weight:g}, but training starts from initial weights, which have no variety "
+            "to keep: set it to 0, or start from a trained model with --from."
+        )
+    if size < MIN_IMAGES:
+        raise CardiganError(
+            f"objective.correspondence is {weight:g}, which compares at least {MIN_IMAGES} images, but {size} are "
+            "computed at a time: make batch_size larger, or gradient_accumulation smaller."
+        )
+    feature_layers(generator)
 
 
 def build_step_config(config: Config, devices: Devices) -> StepConfig:

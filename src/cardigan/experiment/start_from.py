@@ -47,7 +47,7 @@ INHERITED = (
     *("ema.", "batch_size", "n_critic", "pac", "data.height", "data.width"),
 )
 """Settings, or groups of them, that come from a model with its discriminator, unless they are given."""
-NOT_INHERITED = ("generator.frozen_stages", "discriminator.frozen_stages")
+NOT_INHERITED = ("generator.frozen_stages", "discriminator.frozen_stages", "objective.correspondence")
 """What concerned only the training of the model."""
 NUM_LATENTS = 256
 """Latents that show how large the maps are that an added stage enlarges."""

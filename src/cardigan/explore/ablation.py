@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cardigan.errors import CardiganError
-from cardigan.explore.layers import generator_layers, layer_at, record_activations
+from cardigan.explore.layers import generator_layers, layer_at
 from cardigan.explore.views import ImageRow, SamplingOptions, labels_for
 from cardigan.latents.interpolation import point_latents
 from cardigan.models.sampling import generate_pixels
 from cardigan.models.snapshot import Snapshot
+from cardigan.nets.activations import record_activations
 from cardigan.rng import stream
 from cardigan.shapes import Labels, Latents, Pixels
 

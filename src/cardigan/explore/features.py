@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, cross_entropy, leaky_relu
 
 from cardigan.errors import CardiganError
-from cardigan.explore.layers import check_not_packed, discriminator_layers, record_activations
+from cardigan.explore.layers import check_not_packed, discriminator_layers
 from cardigan.models.run_networks import RunNetworks
+from cardigan.nets.activations import record_activations
 from cardigan.nets.dcgan import DcganDiscriminator
 from cardigan.pixels import decode
 from cardigan.shapes import Pixels

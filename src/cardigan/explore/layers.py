@@ -1,34 +1,26 @@
 """Feature layers of a network, in the order they are computed, as its class names them (`nets/interface.py`)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
 
 from cardigan.errors import CardiganError
+from cardigan.nets.activations import feature_layers
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.pacgan import PacDiscriminator
 
 
 def generator_layers(generator: Generator) -> list[nn.Module]:
     """Return the modules whose outputs are G's features."""
-    return _layers(generator)
+    return feature_layers(generator)
 
 
 def discriminator_layers(discriminator: Discriminator) -> list[nn.Module]:
     """Return the modules whose outputs are D's features; raises CardiganError for a D with pac > 1."""
     check_not_packed(discriminator)
-    return _layers(discriminator)
-
-
-def _layers(network: Generator | Discriminator) -> list[nn.Module]:
-    if not network.feature_modules:
-        raise CardiganError(
-            f"{type(network).__name__} does not say which of its layers are features: "
-            "its class has to set feature_modules (docs/guides/extend.md)."
-        )
-    return list(getattr(network, network.feature_modules))
+    return feature_layers(discriminator)
 
 
 def check_not_packed(discriminator: nn.Module) -> None:
@@ -66,19 +58,3 @@ def layer_output(layer: nn.Module, network: nn.Module, *inputs: Any) -> Tensor:
     finally:
         hook.remove()
     return outputs[0]
-
-
-@contextmanager
-def record_activations(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Yield a list that receives each layer's output, in the order computed. Clear it between passes."""
-    outputs: list[Tensor] = []
-
-    def record(module: nn.Module, module_inputs: Any, output: Tensor) -> None:
-        outputs.append(output)
-
-    hooks = [layer.register_forward_hook(record) for layer in layers]
-    try:
-        yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -14,10 +14,11 @@ from torch.nn.functional import leaky_relu, relu
 from torch.overrides import TorchFunctionMode
 
 from cardigan.errors import CardiganError
-from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at, record_activations
+from cardigan.explore.layers import check_not_packed, discriminator_layers, layer_at
 from cardigan.explore.views import ImageRow
 from cardigan.models.run_networks import RunNetworks
 from cardigan.models.sampling import validate_labels
+from cardigan.nets.activations import record_activations
 from cardigan.nets.interface import Discriminator, mean_over_heads
 from cardigan.nets.mlp import MlpDiscriminator
 from cardigan.pixels import decode

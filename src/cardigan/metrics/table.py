@@ -35,12 +35,16 @@ from cardigan.metrics.statistics import (
     mean_with_error,
     streaming_moments,
 )
+from cardigan.metrics.variety import intra_cluster_distance, pairwise_distance
 
 MAX_PAIRWISE = 10_000
 """Maximum samples for metrics over all pairs of images."""
 DUPLICATE_QUANTILE = 0.001
 """A sample is a duplicate if its nearest sample is closer than this quantile of the same distance among real images."""
 NUM_WORST = 32
+MAX_VARIETY_SAMPLES = 2_000
+MAX_CLUSTERS = 200
+"""The intra-cluster distance is computed for at most this many training images: of more, few have two samples."""
 
 
 def frechet_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
@@ -88,6 +92,22 @@ def prdc_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
         )
         for name in error_methods
     }
+
+
+def variety_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
+    features = inputs.features[:MAX_VARIETY_SAMPLES]
+    values = {
+        "pairwise_distance": inputs.metric_value(
+            pairwise_distance(features), "samples", len(features), num_reference=0, better="neither"
+        )
+    }
+    train = inputs.reference.train
+    if len(train) <= MAX_CLUSTERS:
+        centers = inputs.extractor.features(train)
+        values["intra_cluster_distance"] = inputs.metric_value(
+            intra_cluster_distance(features, centers), "clusters", len(features), len(train), better="higher"
+        )
+    return values
 
 
 def class_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
@@ -197,6 +217,7 @@ METRICS: dict[str, MetricGroup] = {
     "classes": MetricGroup(class_metrics),
     "classifier_score": MetricGroup(classifier_score_metrics),
     "nn_error": MetricGroup(nn_error_metrics),
+    "variety": MetricGroup(variety_metrics, baseline="holdout"),
     "memorization": MetricGroup(memorization_metrics, baseline="holdout"),
     "parzen": MetricGroup(parzen_metrics),
     "stacked_mnist": MetricGroup(stacked_mnist_metrics),

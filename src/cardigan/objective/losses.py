@@ -133,6 +133,19 @@ LOSSES = {
 
 
 def find_loss(name: str) -> Loss:
+    """Return the losses of D and G by `name`: non-saturating, minimax, relativistic, least-squares, hinge, wasserstein.
+
+    They are functions of real and of generated logits [batch], in this order, and return a scalar. Raises CardiganError
+    for an unknown name.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> loss = cardigan.find_loss("hinge")
+        >>> real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0])
+        >>> loss.discriminator(real, fake).item(), loss.generator(real, fake).item()
+        (1.5, -0.0)
+    """
     if name not in LOSSES:
         raise unknown("loss", name, LOSSES)
     return LOSSES[name]

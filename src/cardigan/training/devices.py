@@ -23,12 +23,22 @@ from cardigan.training.sync_batch_norm import Network, convert_sync_batchnorm
 
 @dataclass(frozen=True)
 class Devices:
-    """The device, arithmetic and process group of this process."""
+    """The device, arithmetic and process group of this process.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> devices = cardigan.Devices(torch.device("cpu"))
+        >>> devices.arithmetic, devices.is_async
+        ('fp32', False)
+    """
 
     device: torch.device
+    """Where the networks and their inputs are."""
     arithmetic: Arithmetic = "fp32"
     """Arithmetic of the networks' matrix products and convolutions. Everything else is fp32."""
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
+    """The processes of the run. Default: this one alone."""
 
     @property
     def is_async(self) -> bool:
@@ -40,7 +50,7 @@ class Devices:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
 
     def prepare(self, network: Network) -> Network:
-        """Return the network on the device, channels last (except on Metal), with synchronized batch normalization."""
+        """Return `network` on the device, channels last (except on Metal), with synchronized batch normalization."""
         convert_sync_batchnorm(network, self.process_group)
         network.to(self.device)
         if not is_metal(self.device):

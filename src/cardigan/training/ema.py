@@ -17,7 +17,21 @@ STATISTICS_BATCH_SIZE = 64
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, weight: float | torch.Tensor) -> None:
-    """Move the EMA parameters toward the model's by `weight`, and copy its buffers (batch statistics, counters)."""
+    """Move the parameters of `ema_model` toward those of `model` by `weight`, and copy its buffers (batch statistics,
+    counters).
+
+    Both are modules of one architecture, changed in place. With weight 1 they become equal, with 0 parameters stay.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> average, model = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+        >>> for parameter in average.parameters(): _ = torch.nn.init.zeros_(parameter)
+        >>> for parameter in model.parameters(): _ = torch.nn.init.ones_(parameter)
+        >>> cardigan.update_ema(average, model, 0.25)
+        >>> average.weight.item()
+        0.25
+    """
     for ema_tensor, tensor in zip(ema_model.parameters(), model.parameters(), strict=True):
         ema_tensor.lerp_(tensor, weight)
     for ema_tensor, tensor in zip(ema_model.buffers(), model.buffers(), strict=True):

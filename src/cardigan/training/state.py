@@ -30,11 +30,7 @@ def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
     """
     networks = state.networks
     tensors: dict[str, torch.Tensor] = {}
-    for name, network in (
-        ("generator", networks.generator),
-        ("discriminator", networks.discriminator),
-        ("ema_generator", state.ema_generator),
-    ):
+    for name, network in _named_networks(state):
         tensors.update({f"{name}.{key}": value for key, value in network.state_dict().items()})
     for name, network, optimizer in _named_optimizers(networks):
         for key, parameter in network.named_parameters():
@@ -52,11 +48,7 @@ def state_tensors(state: TrainState) -> dict[str, torch.Tensor]:
 def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> None:
     """Load what `state_tensors` returned into the networks and optimizers of `state`. The caller sets its clock."""
     networks = state.networks
-    for name, network in (
-        ("generator", networks.generator),
-        ("discriminator", networks.discriminator),
-        ("ema_generator", state.ema_generator),
-    ):
+    for name, network in _named_networks(state):
         try:
             network.load_state_dict(
                 {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
@@ -82,6 +74,16 @@ def load_state_tensors(state: TrainState, tensors: dict[str, torch.Tensor]) -> N
     augmentation = networks.augmentation
     for name, current in ({} if augmentation is None else augmentation.state_tensors()).items():
         current.copy_(tensors[name])
+
+
+def _named_networks(state: TrainState) -> list[tuple[str, torch.nn.Module]]:
+    networks = state.networks
+    named: list[tuple[str, torch.nn.Module]] = [
+        ("generator", networks.generator),
+        ("discriminator", networks.discriminator),
+        ("ema_generator", state.ema_generator),
+    ]
+    return named if networks.start_generator is None else [*named, ("start_generator", networks.start_generator)]
 
 
 def _named_optimizers(networks: Networks) -> tuple[tuple[str, torch.nn.Module, torch.optim.Optimizer], ...]:

@@ -4,24 +4,26 @@ Does not know where images and random numbers come from, nor what happens to the
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from torch.optim import Optimizer
 
 from cardigan.config_parts import ObjectiveConfig
 from cardigan.data.batches import Batch
+from cardigan.nets.activations import generate_with_maps
 from cardigan.nets.interface import Discriminator, FeatureDiscriminator, Generator
+from cardigan.objective.correspondence import correspondence
 from cardigan.objective.losses import Loss
 from cardigan.objective.penalties import CriticLogits, PenaltyInputs, find_penalty
 from cardigan.shapes import FeatureVectors, Images, Labels, Latents, Logits, Scalar
 from cardigan.training.ada import Augmentation
 from cardigan.training.devices import Devices
-from cardigan.training.gradients import mean_gradients
+from cardigan.training.updates import apply_gradients, freeze_parameters
 
 BASE_METRICS = (
     *("discriminator_loss", "generator_loss", "d_real", "d_fake", "d_fake_after_update"),
@@ -31,21 +33,32 @@ BASE_METRICS = (
 before its update, and for the same generated images after it; the norms of both gradients, which are not finite
 where an update was refused; the mean sign of D's margin on real images; and the probability of each
 augmentation. A value that this kind of step does not have is 0."""
-GENERATOR_METRICS = ("generator_loss", "d_fake_after_update", "generator_gradient_norm")
+GENERATOR_METRICS = ("generator_loss", "d_fake_after_update", "generator_gradient_norm", "correspondence")
 
 StepMetrics: TypeAlias = Float[Tensor, " metric"]
 
 
 def metric_names(objective: ObjectiveConfig) -> tuple[str, ...]:
-    """Return what each value of `StepMetrics` is in a run of this objective: `BASE_METRICS`, then its penalties."""
-    return (*BASE_METRICS, *objective.penalties)
+    """Return what each value of `StepMetrics` is in a run of this objective.
+
+    `BASE_METRICS`, its penalties, and the correspondence if it is on.
+    """
+    return (*BASE_METRICS, *objective.penalties, *(("correspondence",) if objective.correspondence else ()))
 
 
 class StepKind(NamedTuple):
-    """What a step does besides updating D."""
+    """What a step does besides updating D.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.StepKind(apply_penalties=False, update_generator=True)
+        StepKind(apply_penalties=False, update_generator=True)
+    """
 
     apply_penalties: bool
+    """Whether D's penalties are computed. With a penalty interval of 4, every fourth step does."""
     update_generator: bool
+    """Whether G is updated too. With `n_critic` 5, every fifth step does."""
 
 
 FULL_STEP = StepKind(apply_penalties=True, update_generator=True)
@@ -53,38 +66,80 @@ FULL_STEP = StepKind(apply_penalties=True, update_generator=True)
 
 @dataclass(frozen=True)
 class Networks:
-    """Both networks, their optimizers, and the augmentation between them if there is one."""
+    """Both networks, their optimizers, and the augmentation between them if there is one.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> config = cardigan.override(cardigan.config_for("mnist"), {"conditional": False})
+        >>> spec = cardigan.ImageSpec(channels=1, height=32, width=32, num_classes=0)
+        >>> G, D = cardigan.build_generator(config, spec), cardigan.build_discriminator(config, spec)
+        >>> networks = cardigan.Networks(G, D, torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters()))
+        >>> networks.augmentation is None
+        True
+    """
 
     generator: Generator
+    """Maps z [batch, latent] to images [batch, channels, height, width]."""
     discriminator: Discriminator
+    """Maps images to logits [batch]."""
     generator_optimizer: Optimizer
+    """Of the generator's weights."""
     discriminator_optimizer: Optimizer
+    """Of the discriminator's weights."""
     augmentation: Augmentation | None = None
+    """What changes real and generated images before D sees them."""
+    start_generator: Generator | None = None
+    """The generator as it was when the run started, with the weights of another model. Only for the correspondence."""
 
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What stays the same from step to step: the objective, and where it is computed."""
+    """What stays the same from step to step: the objective, and where it is computed.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> objective = cardigan.config_for("mnist").objective
+        >>> devices = cardigan.Devices(torch.device("cpu"))
+        >>> step = cardigan.StepConfig(cardigan.find_loss(objective.loss), objective, conditional=True, devices=devices)
+        >>> step.gradient_accumulation
+        1
+    """
 
     loss: Loss
+    """The losses of D and G, from `find_loss`."""
     objective: ObjectiveConfig
+    """The penalties, their weights and their interval."""
     conditional: bool
+    """Whether the networks see the classes."""
     devices: Devices
+    """Where and in which arithmetic the networks are computed."""
     gradient_accumulation: int = 1
     """Microbatches that a batch is computed in, one after another."""
 
 
 @dataclass(frozen=True)
 class RandomDraws:
-    """The random numbers of a batch; None where nothing reads them."""
+    """The random numbers of a batch; None where nothing reads them.
+
+    Examples:
+        >>> import cardigan
+        >>> draws = cardigan.RandomDraws(cardigan.training_latents("normal", 64, 100, seed=0, images_seen=0))
+        >>> draws.z.shape, draws.noise
+        (torch.Size([64, 100]), None)
+    """
 
     z: Latents
+    """G's inputs, [batch, latent]."""
     augment_real: Float[Tensor, "batch column"] | None = None
+    """Uniform on [0, 1), for the augmentation of real images (`objective/augment.py`)."""
     augment_fake: Float[Tensor, "batch column"] | None = None
-    """Uniform on [0, 1), for `objective/augment.py`."""
+    """The same for generated images."""
     interpolation: Float[Tensor, " batch"] | None = None
+    """Uniform on [0, 1), for penalties (`objective.penalties.PenaltyInputs`)."""
     noise: Images | None = None
-    """For penalties (`objective.penalties.PenaltyInputs`)."""
+    """For penalties, of the images' shape."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +154,8 @@ class MicroBatch:
     labels: Labels | None
     """None in an unconditional run."""
     draws: RandomDraws
+    maps: tuple[Tensor, ...] = ()
+    """G's feature maps, if the correspondence is on."""
 
 
 def train_step(
@@ -109,6 +166,30 @@ def train_step(
     penalty_factor: Scalar | float = 1.0,
 ) -> StepMetrics:
     """Update both networks by one batch, given whole or in microbatches, and return what `metric_names` names.
+
+    - `networks`: both networks and their optimizers, changed in place.
+    - `step_config`: the objective and the devices.
+    - `microbatches`: pairs of real images and random numbers; one pair for a whole batch.
+    - `kind`: whether penalties are applied and G is updated. Default: both.
+    - `penalty_factor`: multiplies all penalties, as their schedule says.
+
+    The result is one float per metric, [metric]. Where a gradient is not finite, neither network changes, and its norm
+    in the result is not finite either.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> config = cardigan.override(cardigan.config_for("mnist"), {"conditional": False, "generator.width": 4})
+        >>> spec = cardigan.ImageSpec(channels=1, height=32, width=32, num_classes=0)
+        >>> G, D = cardigan.build_generator(config, spec), cardigan.build_discriminator(config, spec)
+        >>> networks = cardigan.Networks(G, D, torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters()))
+        >>> devices = cardigan.Devices(torch.device("cpu"))
+        >>> step = cardigan.StepConfig(cardigan.find_loss("hinge"), config.objective, False, devices)
+        >>> batch = cardigan.Batches(cardigan.load_mnist("test"), config.data, seed=0).batch_at(0, 16)
+        >>> draws = cardigan.RandomDraws(cardigan.training_latents("normal", 16, config.latent.size, 0, 0))
+        >>> metrics = cardigan.train_step(networks, step, [(batch, draws)])
+        >>> bool(metrics.isfinite().all())
+        True
 
     G generates for a whole batch once, for both networks. For microbatches it generates again when G is updated, so
     that the activations of one microbatch at most are held.
@@ -124,7 +205,7 @@ def train_step(
         networks, step_config, generated, kind.apply_penalties, penalty_factor
     )
     zero = torch.zeros_like(discriminator_gradient_norm)
-    generator_stats, generator_gradient_norm = [GeneratorStats(zero, zero)], zero
+    generator_stats, generator_gradient_norm = [GeneratorStats(zero, zero, zero)], zero
     if kind.update_generator:
         # 5. The updated D sees the same images; its input gradient flows on into G, which is updated.
         again = (
@@ -153,9 +234,10 @@ def train_step(
         _mean([stats.penalties[name] for stats in discriminator_stats]) for name in step_config.objective.penalties
     ]
     values = [loss, generator_loss, d_real, d_fake, d_fake_after_update]
-    return torch.stack(
-        [*values, discriminator_gradient_norm, generator_gradient_norm, margin_sign, augment_probability, *penalties]
-    ).detach()
+    values += [discriminator_gradient_norm, generator_gradient_norm, margin_sign, augment_probability, *penalties]
+    if step_config.objective.correspondence:
+        values.append(_mean([stats.correspondence for stats in generator_stats]))
+    return torch.stack(values).detach()
 
 
 def generate_microbatch(
@@ -166,8 +248,12 @@ def generate_microbatch(
     With `requires_grad` G's graph is kept.
     """
     labels = real.labels if step_config.conditional else None
+    maps: tuple[Tensor, ...] = ()
     with step_config.devices.autocast(), nullcontext() if requires_grad else torch.no_grad():
-        fake = networks.generator(draws.z, labels)
+        if step_config.objective.correspondence:
+            fake, maps = generate_with_maps(networks.generator, draws.z, labels)
+        else:
+            fake = networks.generator(draws.z, labels)
     fake, augmented_real = fake.float(), real.images
     if networks.augmentation is not None:
         assert draws.augment_real is not None and draws.augment_fake is not None
@@ -176,8 +262,8 @@ def generate_microbatch(
     if isinstance(networks.discriminator, FeatureDiscriminator):
         with step_config.devices.autocast():
             real_features = networks.discriminator.features(augmented_real)
-            return MicroBatch(real_features, networks.discriminator.features(fake), labels, draws)
-    return MicroBatch(augmented_real, fake, labels, draws)
+            return MicroBatch(real_features, networks.discriminator.features(fake), labels, draws, maps)
+    return MicroBatch(augmented_real, fake, labels, draws, maps)
 
 
 def score(discriminator: Discriminator, seen: Images | FeatureVectors, labels: Labels | None) -> CriticLogits:
@@ -244,9 +330,11 @@ def generator_step(
                         real_logits = score(discriminator, microbatch.real, microbatch.labels)
                 fake_logits = score(discriminator, microbatch.fake, microbatch.labels)
             value = loss.generator(real_logits, fake_logits)
-            generator_stats.append(
-                GeneratorStats(value.detach(), loss.mean_probability(fake_logits.detach(), real_logits))
-            )
+            distance = _correspondence(networks, step_config, microbatch)
+            probability = loss.mean_probability(fake_logits.detach(), real_logits)
+            generator_stats.append(GeneratorStats(value.detach(), probability, distance.detach()))
+            if step_config.objective.correspondence:
+                value = value + step_config.objective.correspondence * distance
             # If D's update is skipped, G's is skipped too: 0 times a number that is not finite is not finite.
             yield value / len(discriminator_stats) + 0 * discriminator_gradient_norm
 
@@ -259,6 +347,15 @@ def generator_step(
             step_config.devices,
         )
     return generator_stats, norm
+
+
+def _correspondence(networks: Networks, step_config: StepConfig, microbatch: MicroBatch) -> Scalar:
+    """Return how far similarities between this microbatch's images are from those of the model at the start."""
+    if networks.start_generator is None:
+        return torch.zeros((), device=microbatch.draws.z.device)
+    with step_config.devices.autocast(), torch.no_grad():
+        _, start_maps = generate_with_maps(networks.start_generator, microbatch.draws.z, microbatch.labels)
+    return correspondence(microbatch.maps, start_maps)
 
 
 @dataclass(frozen=True)
@@ -286,10 +383,11 @@ class DiscriminatorStats:
 
 @dataclass(frozen=True)
 class GeneratorStats:
-    """G's loss, and the updated D's mean probability for the same images."""
+    """G's adversarial loss, the updated D's mean probability for the same images, and the correspondence."""
 
     loss: Scalar
     mean_probability: Scalar
+    correspondence: Scalar
 
 
 def discriminator_forward(
@@ -343,57 +441,6 @@ def _discriminator_stats(output: DiscriminatorOutput, loss: Loss) -> Discriminat
         loss.margin(real, fake).sign().mean(),
         penalties,
     )
-
-
-@contextmanager
-def freeze_parameters(network: nn.Module) -> Iterator[None]:
-    """Inside the block, compute no gradient of this network's weights. Gradients still flow through it."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-def apply_gradients(
-    network: nn.Module, optimizer: Optimizer, losses: Iterable[Scalar], num_losses: int, devices: Devices
-) -> Scalar:
-    """Update one network by the sum of these losses; the gradients of the other are never computed.
-
-    Each loss's gradient is computed before the next loss is. Returns the norm of their sum, over all processes
-    together. If it or a loss is not finite, nothing is updated: every process sees the same sum, so all of them
-    refuse.
-    """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradients, mean_loss = mean_gradients(losses, num_losses, parameters, devices.process_group)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        # Fused Adam walks raw memory: a gradient laid out otherwise than its parameter would update the wrong weights.
-        parameter.grad = (
-            gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-        )
-    norm = gradient_norm(gradients) + 0 * mean_loss
-    _step_if_finite(norm.isfinite(), optimizer, devices)
-    optimizer.zero_grad(set_to_none=True)
-    return norm
-
-
-def gradient_norm(gradients: list[Tensor]) -> Scalar:
-    """Return the Euclidean norm of all gradients together; not finite if any number in them is not."""
-    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage] - as torch's own clipping
-    return torch.linalg.vector_norm(torch.stack(norms))
-
-
-def _step_if_finite(is_finite: Bool[Tensor, ""], optimizer: Optimizer, devices: Devices) -> None:
-    """Step unless a number is not finite. On a GPU the optimizer's kernel decides, so that the host need not wait."""
-    if devices.is_async:
-        # How torch.amp tells a fused optimizer to skip a step.
-        optimizer.found_inf = (~is_finite).float()  # pyright: ignore[reportAttributeAccessIssue]
-        optimizer.step()
-    elif is_finite:
-        optimizer.step()
 
 
 def _mean(values: Sequence[Scalar]) -> Scalar:
