@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 OUT ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install dev demo test check bench dist test-dist test-oldest
+.PHONY: install dev demo test check bench docs dist test-dist test-oldest
 
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
@@ -35,6 +35,10 @@ check: dev
 bench: dev
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/recipe_scores.py --recipe mnist --minutes 2 --out runs/scores-$(shell date +%Y%m%d-%H%M%S)
+
+# The documentation site, in build/site. Strict: a dead link or an unknown name ends it.
+docs: dev
+	$(BIN)/python docs/site/build_site.py
 
 # A wheel and an sdist, each installed in an empty environment and used there.
 dist: dev

@@ -6,7 +6,7 @@ from PIL import Image
 
 import cardigan
 from cardigan.errors import CardiganError
-from cardigan.experiment.progress_line import NotebookProgress, TerminalProgress, progress_callback
+from cardigan.experiment.progress_line import TerminalProgress, progress_callback
 from cardigan.run.journal import Event
 
 TINY = {"generator.width": 4, "discriminator.width": 4, "conditional": False}
@@ -86,25 +86,6 @@ def test_progress_is_one_line(capsys, monkeypatch):
     callback(Event("progress", 1_000, 65.0, {"images_per_second": 123.0}))
     callback(Event("checkpoint", 1_000, 65.0, {"score": 4.5}))
     assert capsys.readouterr().err == "1,000 images, 1:05, 123 images/s, score 4.50, too early\n"
-
-
-def test_notebook_shows_the_sheet_and_replaces_it(run):
-    shown: list[object] = []
-
-    class Handle:
-        def update(self, page):
-            shown.append(page)
-
-    def display(page, display_id):
-        assert display_id
-        shown.append(page)
-        return Handle()
-
-    progress = NotebookProgress(display)
-    for event in run.events:
-        progress(event)
-    pages = [page._repr_html_() for page in shown]
-    assert len(pages) >= 3 and "data:image/png" in pages[-1] and "64 images" in pages[-1]
 
 
 def test_package_help_begins_with_what_a_user_needs():

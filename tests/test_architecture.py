@@ -18,7 +18,7 @@ RUNGS = [
     {"health", "nets"},
     {"models"},
     {"explore", "metrics", "training"},
-    {"exports", "report", "studio"},
+    {"exports", "notebook", "report", "studio", "trackers"},
     {"inference", "serve"},
     {"bench"},
     {"experiment"},

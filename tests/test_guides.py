@@ -35,6 +35,7 @@ ROOMS = (
     "models",
     "nets",
     "objective",
+    "trackers",
     "training",
 )
 """The packages with public names. Those of the other packages are in `cardigan` itself."""

@@ -24,13 +24,14 @@
 # **You need** Python, a little PyTorch (tensors, `backward`, an optimizer) and the words convolution and batch
 # normalization. You do not need a GPU, and nothing is downloaded: the digits are part of the package.
 #
-# **How to run it.** The page `dcgan_mnist.md` and the script `dcgan_mnist.py` have the same content.
+# **How to run it.** The page `dcgan_mnist.md`, the notebook `dcgan_mnist.ipynb` and the script `dcgan_mnist.py` have
+# the same content. The notebook shows the pictures while G learns, and the code of the answers is folded in it.
 #
 # | command | result |
 # |---|---|
 # | `python docs/tutorial/dcgan_mnist.py` | trains the small size, writes the images to `runs/tutorial-by-hand` |
 # | `TUTORIAL=full python docs/tutorial/dcgan_mnist.py` | trains the size of the MXNet tutorial |
-# | `jupytext --to ipynb docs/tutorial/dcgan_mnist.py` | converts the script to a notebook |
+# | `jupyter lab docs/tutorial/dcgan_mnist.ipynb` | opens the notebook (`pip install jupyterlab`) |
 #
 # The MXNet tutorial, side by side with this one:
 #
@@ -48,6 +49,7 @@
 
 # %%
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -376,6 +378,14 @@ def save(picture: Image.Image, name: str) -> Image.Image:
     return picture
 
 
+def show(picture: Image.Image, step: int) -> None:
+    """Show the picture in a notebook, in place of the one before. A script has no page to show it on."""
+    if "ipykernel" in sys.modules:
+        from IPython.display import display
+
+        display(picture, display_id="training", update=step > 0)
+
+
 def compare() -> Image.Image:
     with torch.no_grad():
         return side_by_side(generator(z), real)
@@ -385,7 +395,7 @@ began = time.monotonic()
 for step in range(STEPS):
     values = iteration(next(image_iter), next(rand_iter))
     if step % 50 == 0:
-        save(compare(), f"{step:06d}")
+        show(save(compare(), f"{step:06d}"), step)
         print(f"step {step:5d}", *(f"  {name} {value:.3f}" for name, value in values.items()), flush=True)
 print(f"{STEPS} steps in {time.monotonic() - began:.0f} seconds")
 save(compare(), "last")
@@ -480,6 +490,9 @@ print(run.stopped_by, run.images_seen, images.shape)
 # 5. G's loss in the objective above is `-softplus(fake_logits)`, and we use `softplus(-fake_logits)`. Compare their
 #    gradients for a logit of -5, where D is sure that the image is generated.
 # 6. Make D win: give it four updates for each update of G. Which numbers and which pictures show it?
+# 7. Research: add the R1 penalty to D's loss, the squared norm of the gradient of D's logits with respect to the real
+#    images (Mescheder et al., 2018, arXiv:1801.04406). Does `fd_digits` get better? Say it so that a reader can trust
+#    it: how many seeds, how many steps, and how large is the spread?
 #
 # ## 10. Answers
 #
@@ -544,6 +557,24 @@ for name, loss in {"-softplus(l)": -softplus(logit), "softplus(-l)": softplus(-l
 # %% [markdown]
 # 6. Repeat steps 2 to 4 four times. D(x) goes to 1, D(G(z)) to 0 and G's loss grows. The pictures stay gray or repeat
 #    one shape, because a D that is always right gives G no useful direction.
-#
+# 7. The penalty needs the gradient of a gradient: `create_graph=True`. Add `10 / 2 * r1_penalty(real)` to `real_loss`.
+#    Train both versions with the same three seeds and the same steps. The difference is a result if it is larger than
+#    the spread between the seeds. Count time too: the penalty needs a second backward pass through D. Cardigan's
+#    [results](../results.md) have such a table: two losses, with and without penalties.
+
+
+# %%
+def r1_penalty(real: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared norm of the gradient of D's logits with respect to real images."""
+    real = real.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+print("R1 of our D:", r1_penalty(real).item())
+
+# %% [markdown]
 # **Where to go from here.** The whole training in one file of plain PyTorch: [one_file_gan.py](one_file_gan.py). Your
 # own loss, penalty, network or distribution of $z$, with all of Cardigan around it: [extend.md](../guides/extend.md).
+# [What the losses mean](../learn/losses.md), and [why GANs collapse](../learn/collapse.md). To move through the latent
+# space of the run above in this notebook: `cardigan.load(run.path).explore()`.

@@ -52,12 +52,14 @@ from cardigan.rng import stream as stream
 from cardigan.run.directory import RunDirectory
 from cardigan.run.journal import Event
 from cardigan.run.journal import read_events as read_events
+from cardigan.trackers.follow import DEFAULT_PROJECT
+from cardigan.trackers.process import tracking
 from cardigan.training.devices import Devices as Devices
 from cardigan.training.ema import update_ema as update_ema
-from cardigan.training.steps import Networks as Networks
-from cardigan.training.steps import RandomDraws as RandomDraws
-from cardigan.training.steps import StepConfig as StepConfig
-from cardigan.training.steps import StepKind as StepKind
+from cardigan.training.step_types import Networks as Networks
+from cardigan.training.step_types import RandomDraws as RandomDraws
+from cardigan.training.step_types import StepConfig as StepConfig
+from cardigan.training.step_types import StepKind as StepKind
 from cardigan.training.steps import train_step as train_step
 
 
@@ -80,34 +82,55 @@ def train(
     start_from: str | Path | None = None,
     accept_license: bool = False,
     verbose: bool | None = None,
+    track: str | Sequence[str] = (),
+    track_project: str = DEFAULT_PROJECT,
+    track_files: bool = True,
+    track_samples: bool = True,
 ) -> Run:
     """Train a GAN and return the finished run.
 
-    `source` is a name (mnist, stacked-mnist), a path or a URL (docs/guides/data.md), an array or tensor of images
-    [N, H, W] or [N, H, W, C], or a torch `Dataset`.
-    The settings come from the recipe, or from `config`. The arguments change them, and then `overrides` does, a dict of
-    dotted names such as `{"batch_size": 128, "generator.width": 64}`. Without `config`, settings that are not given are
-    chosen for the images and this machine; the start event lists them.
-    `images` and `minutes` are the budget. Training stops at whichever is reached first. Giving one removes the
-    recipe's budget.
-    `size` is the side of the training images in pixels, or (height, width); `batch_size` the images per step; `device`
-    cpu, cuda, cuda:1, mps or auto.
-    `out` is the run directory. Default: `runs/<date>-<time>-<name>`, named after the source, or after the recipe for an
-    embedded data set.
-    With `resume` an existing run with the same settings continues, bit for bit as if it had never stopped.
-    `on_event` is called with every journal event as it happens.
-    With `start_from` the weights are those of a trained model instead of initial ones: a run, a checkpoint, a
-    generator.safetensors, a model folder, `hf:user/name`, or another program's generator. Networks, rates and image
-    size are its own unless they are given; another size, other channels, classes or latents are adapted
-    (docs/guides/start-from.md). `accept_license` is needed for a model whose license forbids derivatives.
-    `verbose` shows the progress: one line in a terminal, a live line and the sample sheet in a notebook. Default: where
-    there is either.
-    `started_at` is the `time.monotonic()` that a budget of minutes counts from. Default: now.
+    The settings come from the recipe, or from `config`. The arguments change them, and then `overrides` does. Without
+    `config`, settings that are not given are chosen for the images and this machine; the start event lists them.
 
-    For example, `run = cardigan.train("photos/", minutes=10)`, then `run.sample(16)` and `run.report()`.
+    - `source`: a name (mnist, stacked-mnist), a path or a URL (docs/guides/data.md), an array or tensor of images
+      [N, H, W] or [N, H, W, C], or a torch `Dataset`.
+    - `recipe`: the name of a recipe (docs/recipes.md). Default: the one that suits the source.
+    - `out`: the run directory. Default: `runs/<date>-<time>-<name>`, named after the source, or after the recipe for an
+      embedded data set.
+    - `images`, `minutes`: the budget. Training stops at whichever is reached first. Giving one removes the recipe's
+      budget.
+    - `size`: the side of the training images in pixels, or (height, width).
+    - `batch_size`: the images per step.
+    - `device`: cpu, cuda, cuda:1, mps or auto.
+    - `seed`: the seed of all randomness, 0 <= seed < 2^63. Default: the recipe's, which is 0.
+    - `resume`: continue an existing run with the same settings, bit for bit as if it had never stopped.
+    - `overrides`: settings by dotted name, such as `{"batch_size": 128, "generator.width": 64}`.
+    - `config`: all settings, instead of a recipe's.
+    - `on_event`: is called with every journal event as it happens.
+    - `start_from`: a trained model whose weights are the initial ones: a run, a checkpoint, a generator.safetensors, a
+      model folder, `hf:user/name`, or another program's generator. Networks, rates and image size are its own unless
+      they are given; another size, other channels, classes or latents are adapted (docs/guides/start-from.md).
+    - `accept_license`: needed for a model whose license forbids derivatives.
+    - `verbose`: show the progress: one line in a terminal, a live line and the sample sheet in a notebook. Default:
+      where there is either.
+    - `track`: experiment trackers that get the run while it trains: tensorboard, wandb, mlflow, trackio
+      (docs/guides/track.md).
+    - `track_project`: the project in them.
+    - `track_files`: send the best generator and the report too, when the run has stopped.
+    - `track_samples`: send the sample sheets too, which show real images.
+    - `started_at`: the `time.monotonic()` that a budget of minutes counts from. Default: now.
 
     Raises CardiganError for anything that cannot be trained. Nothing is written in that case, and existing files are
     never overwritten.
+
+    Examples:
+        >>> import cardigan
+        >>> small = {"generator.width": 4, "discriminator.width": 4}
+        >>> run = cardigan.train("mnist", images=64, size=16, batch_size=16, overrides=small)
+        >>> run.images_seen, run.stopped_by
+        (64, 'images')
+        >>> run.sample(4).shape
+        (4, 16, 16, 1)
     """
     settings: dict[str, Any] = {"batch_size": batch_size, "device": device}
     if size is not None:
@@ -122,21 +145,23 @@ def train(
         for callback in callbacks:
             callback(event)
 
-    return run_training(
-        source,
-        recipe,
-        out,
-        images,
-        minutes,
-        seed,
-        resume,
-        {**settings, **(overrides or {})},
-        config,
-        call_all,
-        started_at,
-        start_from,
-        accept_license,
-    )
+    trackers = [track] if isinstance(track, str) else list(track)
+    with tracking(trackers, track_project, track_files, track_samples, call_all) as forward:
+        return run_training(
+            source,
+            recipe,
+            out,
+            images,
+            minutes,
+            seed,
+            resume,
+            {**settings, **(overrides or {})},
+            config,
+            forward,
+            started_at,
+            start_from,
+            accept_license,
+        )
 
 
 def evaluate(
@@ -155,13 +180,27 @@ def evaluate(
 ) -> Report:
     """Compute the metrics of a model, each with its standard error, its real baseline and the protocol.
 
-    `model` is what `load` reads, a finished run, a model, or a `Sampler` of images with a `Reference`
-    (docs/guides/evaluation.md). `reference` names the real images of a model without a recorded source.
-    `metrics` are names such as "frechet" and "prdc". By default all are computed that the images allow. `extractor`
-    and `weights` choose the feature extractor. `on_metric` is called with each metric's name, number and their count.
+    - `model`: what `load` reads, a finished run, a model, or a `Sampler` of images with a `Reference`
+      (docs/guides/evaluation.md).
+    - `reference`: the source of the real images, for a model without a recorded one.
+    - `extractor`, `weights`: the feature extractor by name, and its file of weights. Default: the one that suits the
+      images.
+    - `num_samples`: how many images are generated and compared.
+    - `metrics`: names such as "frechet" and "prdc". Default: all that the images allow.
+    - `baseline`: also compute what as many real images score.
+    - `seed`, `truncation`: of the generated images, as in `Model.sample`.
+    - `device`: cpu, cuda, cuda:1, mps or auto.
+    - `on_metric`: is called with each metric's name, number and their count.
+
     Raises CardiganError for models, metrics or extractors that cannot be read or computed.
 
-    For example, `cardigan.evaluate(run, metrics=["frechet"], num_samples=2000).metrics`.
+    Examples:
+        >>> import cardigan
+        >>> report = cardigan.evaluate("runs/first", metrics=["frechet"], num_samples=100, baseline=False)
+        >>> report.metrics["fd_digits"].value > 0
+        True
+        >>> report.metrics["fd_digits"].better
+        'lower'
     """
     if isinstance(model, Sampler):
         if not isinstance(reference, Reference) or isinstance(extractor, str):
@@ -188,11 +227,20 @@ def evaluate(
 def compare(
     *models: str | Path | Run, num_samples: int = NUM_SAMPLES, metrics: Iterable[str] | None = None, **protocol: Any
 ) -> dict[str, Report]:
-    """Return the report of each model, by its path, under one protocol; `protocol` are arguments of `evaluate`.
+    """Return the report of each model, by its path, under one protocol.
+
+    `models` are two or more runs or paths that `load` reads. `num_samples`, `metrics` and `protocol` are arguments of
+    `evaluate`.
 
     Raises CardiganError for fewer than two models, and for models that are evaluated on different real images.
 
-    For example, `cardigan.compare("runs/a", "runs/b", num_samples=2000)`.
+    Examples:
+        >>> import cardigan
+        >>> reports = cardigan.compare(
+        ...     "runs/first", "runs/second", metrics=["frechet"], num_samples=100, baseline=False
+        ... )
+        >>> list(reports)
+        ['runs/first', 'runs/second']
     """
     if len(models) < MIN_COMPARED:
         raise CardiganError("One model cannot be compared: give two or more, or use evaluate.")
@@ -211,9 +259,19 @@ def compare(
 def check(source: str | Path | Reader, labels: str = "", num_workers: int | None = None) -> Findings:
     """Return what is wrong with a source of images: contents, unreadable files, duplicates, classes, as fields.
 
+    `source` is a path, a URL or a name as in `train`, or a `Reader`. `labels` says where its classes are, as
+    `data.labels` does: folders, the name of a column, or a file. `num_workers` are the processes that decode. Default:
+    one per core; 0 decodes in this process.
+
     Raises CardiganError if the source cannot be opened.
 
-    For example, `cardigan.check("photos/").duplicates`.
+    Examples:
+        >>> import cardigan
+        >>> findings = cardigan.check("photos", num_workers=0)
+        >>> findings.num_images, findings.trainable
+        (12, True)
+        >>> [entry.name for group in findings.duplicates for entry in group.members]
+        ['00.png', '11.png']
     """
     return check_source(str(source) if isinstance(source, Path) else source, labels, num_workers)
 
@@ -221,9 +279,15 @@ def check(source: str | Path | Reader, labels: str = "", num_workers: int | None
 def diagnose(run: str | Path | Run) -> Diagnosis:
     """Return what went wrong in a training, where to stop it and why, from its journal or a CSV table of its losses.
 
-    Of a table of several runs, the first one. Raises CardiganError for input that cannot be read.
+    `run` is a run, its directory, a journal.jsonl, or a CSV table with the columns step, d_loss and g_loss. Of a table
+    of several runs, the first one is diagnosed.
 
-    For example, `cardigan.diagnose("runs/first").diagnosis`.
+    Raises CardiganError for input that cannot be read.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.diagnose("runs/first").diagnosis
+        'too early'
     """
     return next(iter(diagnose_path(Path(run.path if isinstance(run, Run) else run)).values()))
 
@@ -231,9 +295,14 @@ def diagnose(run: str | Path | Run) -> Diagnosis:
 def write_report(run: str | Path | Run, on_metric: OnMetric | None = None) -> Path:
     """Evaluate a run, write its `report.html`, and return the path of the page. Takes a minute or two.
 
+    `run` is a run or its directory. `on_metric` is called with each metric's name, number and their count.
+
     Raises CardiganError if the folder is not a run.
 
-    For example, `cardigan.write_report("runs/first")`.
+    Examples:
+        >>> import cardigan
+        >>> cardigan.write_report("runs/first").name
+        'report.html'
     """
     return write_report_of(RunDirectory(Path(run.path if isinstance(run, Run) else run)), on_metric=on_metric)
 
@@ -250,10 +319,19 @@ def walk(
 ) -> np.ndarray:
     """Return the frames of a walk from seed to seed, uint8 [num_frames, height, width, channels].
 
-    `labels` is the class of all frames, by number or name; by default each seed has its own. With `out` the film is
-    also written, as .webp, .gif or .mp4. Raises CardiganError for fewer than two seeds or an existing file.
+    - `model`: a model, a run, or a path that `load` reads.
+    - `seeds`: at least two; the walk visits their images in this order. With `loop` it returns to the first one.
+    - `num_frames`: the frames of the whole walk.
+    - `labels`: the class of all frames, by number or name. Default: each seed has its own.
+    - `truncation`: from 1 (as trained) to 0 (the average image).
+    - `out`: a file for the film, .webp, .gif or .mp4, with `fps` frames a second. Default: no file.
 
-    For example, `cardigan.walk(run, seeds=[3, 7, 1], out="walk.webp")`.
+    Raises CardiganError for fewer than two seeds or an existing file.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.walk("runs/first", seeds=[3, 7, 1], num_frames=6, out="walk.webp").shape
+        (6, 16, 16, 1)
     """
     path = None if out is None else Path(out)
     if path is not None and path.exists():

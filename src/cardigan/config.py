@@ -47,7 +47,21 @@ journal shows."""
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a training run. Build one with a recipe (`cardigan.recipes`), change it with `override`."""
+    """All settings of a training run. Build one with `config_for`, change it with `override`.
+
+    The fields `data`, `latent`, `generator`, `discriminator`, `objective`, `augment`, `generator_optimizer`,
+    `discriminator_optimizer` and `ema` are groups of settings. Raises CardiganError for values that make no sense.
+
+    Examples:
+        >>> import cardigan
+        >>> config = cardigan.Config(batch_size=32, images=100_000)
+        >>> config.generator.network, config.generator_optimizer.learning_rate
+        ('dcgan', 0.0002)
+        >>> cardigan.Config(batch_size=0)
+        Traceback (most recent call last):
+        ...
+        cardigan.errors.CardiganError: batch_size is 0: expected at least 1.
+    """
 
     recipe: str = "mnist"
     """The recipe these settings started from."""

@@ -12,7 +12,15 @@ CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 
 
 class CardiganError(Exception):
-    """A mistake the user can fix. The message says what was given, what was expected and what to do next."""
+    """A mistake the user can fix. The message says what was given, what was expected and what to do next.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.config_for("mnist", "mnist-corse")
+        Traceback (most recent call last):
+        ...
+        cardigan.errors.CardiganError: Unknown recipe 'mnist-corse': did you mean 'mnist-coarse'?
+    """
 
 
 class CollectiveError(CardiganError):

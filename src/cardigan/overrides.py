@@ -21,9 +21,15 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def override(config: Config, values: dict[str, Any]) -> Config:
-    """Return `config` with fields replaced by dotted name, e.g. `{"batch_size": 128, "generator.width": 64}`.
+    """Return `config` with `values` in place of its own, by dotted name.
 
     Raises CardiganError for an unknown field (offering the nearest) or a value of the wrong type or range.
+
+    Examples:
+        >>> import cardigan
+        >>> config = cardigan.override(cardigan.config_for("mnist"), {"batch_size": 128, "generator.width": 64})
+        >>> config.batch_size, config.generator.width
+        (128, 64)
     """
     known = flatten(config)
     nested: dict[str, Any] = {}

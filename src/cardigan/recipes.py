@@ -473,9 +473,18 @@ def find_recipe(name: str) -> Recipe:
 
 
 def config_for(source: str, recipe: str | None = None) -> Config:
-    """Return the config of a recipe for this source; without a name, of the source's default recipe.
+    """Return the config of a recipe for a source; without a name, of the source's default recipe.
+
+    `source` is a name, a path or a URL as in `train`; it is not opened. `recipe` is a name of docs/recipes.md.
 
     Raises CardiganError for an unknown recipe.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.config_for("mnist").objective.loss
+        'relativistic'
+        >>> cardigan.config_for("photos/").recipe
+        'images'
     """
     config = find_recipe(recipe or DEFAULT_RECIPES.get(source, GENERIC_RECIPE)).config()
     return replace(

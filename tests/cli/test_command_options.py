@@ -94,7 +94,7 @@ def test_completion_knows_every_command(capsys, shell):
     script = capsys.readouterr().out
     assert all(command in script for command in COMMANDS) and "from" in script
     if shell == "bash":
-        lines = 'COMP_WORDS=(cardigan tr); COMP_CWORD=1; _cardigan; echo "${COMPREPLY[@]}"\n'
+        lines = 'COMP_WORDS=(cardigan trai); COMP_CWORD=1; _cardigan; echo "${COMPREPLY[@]}"\n'
         lines += 'COMP_WORDS=(cardigan sample --tr); COMP_CWORD=2; _cardigan; echo "${COMPREPLY[@]}"'
         done = subprocess.run(["bash", "-c", f"{script}\n{lines}"], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["train", "--truncation"]

@@ -133,4 +133,4 @@ def test_other_files_are_refused_or_unmarked(tmp_path, capsys):
     assert "There is no file" in capsys.readouterr().err
     Image.new("L", (8, 8)).save(tmp_path / "plain.png")
     assert run_command(["verify", str(tmp_path / "plain.png"), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out) == {"marked": False, "same_model": None}
+    assert json.loads(capsys.readouterr().out) == {"marked": False, "same_model": None, "c2pa": None}

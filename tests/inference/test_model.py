@@ -16,7 +16,7 @@ from PIL import Image
 import cardigan
 from cardigan.errors import CardiganError
 from cardigan.files.tensors import MAX_HEADER_BYTES, write_tensors
-from cardigan.inference.model import validate_integer
+from cardigan.inference.arguments import validate_integer
 from cardigan.latents.sampling import sample_from_generator
 from cardigan.run.directory import RunDirectory, read_config
 from tiny_runs import small_run, small_snapshot

@@ -1,6 +1,8 @@
 """Model folders and the hub: saving, downloading, verification and errors. Runs offline against a fake hub."""
 
+import dataclasses
 import json
+import os
 import shutil
 import socket
 import sys
@@ -12,10 +14,11 @@ import pytest
 import cardigan
 from cardigan.cli.main import run as cardigan_command
 from cardigan.errors import CardiganError
-from cardigan.exports.card import weights_hash
+from cardigan.exports.card import model_card, weights_hash
 from cardigan.files.sha256 import file_sha256
 from cardigan.models.hub import is_hub_address, parse_hub_address
-from cardigan.models.snapshot import write_snapshot
+from cardigan.models.snapshot import read_snapshot, write_snapshot
+from cardigan.overrides import override
 from fake_hub import fake_hub
 from tiny_runs import small_run, small_snapshot
 
@@ -283,6 +286,89 @@ def test_push_command(run, hub, capsys):
     assert "model.safetensors" in hub.models["me/digits"][hub.refs["me/digits", "tried"]]
     assert cardigan_command(["push", str(run), "digits"]) == 2
     assert "expected user/name" in capsys.readouterr().err
+
+
+def test_push_space(run, folder, hub, capsys):
+    words = [
+        "push",
+        str(run),
+        "me/demo",
+        "--space",
+        "--title",
+        'Digits: a "demo"',
+        "--direction-names",
+        "slant",
+        "weight",
+    ]
+    assert cardigan_command([*words, "--dry-run"]) == 0
+    assert "sdk: static" in capsys.readouterr().out
+    assert not hub.requests
+    assert cardigan_command([*words, "--private"]) == 0
+    assert "/spaces/me/demo\n" in capsys.readouterr().out
+    assert hub.sdks == {"spaces/me/demo": "static"}
+    assert hub.private["spaces/me/demo"] in (True, "private")
+    files = hub.models["spaces/me/demo"][hub.refs["spaces/me/demo", "main"]]
+    assert sorted(files) == ["README.md", "index.html"]
+    page = files["index.html"].decode()
+    assert "<title>Digits: a &quot;demo&quot;</title>" in page
+    assert '"names": ["slant", "weight"]' in page
+    ((repo_type, front_matter),) = hub.validated
+    assert repo_type == "space"
+    assert front_matter["title"] == 'Digits: a "demo"'
+    assert front_matter["license"] == "cc-by-sa-3.0"
+    assert front_matter["app_file"] == "index.html"
+    hub.commit_folder("me/digits", folder)
+    assert cardigan_command(["push", "hf:me/digits", "me/demo", "--space"]) == 0
+    assert hub.validated[-1][1]["models"] == ["me/digits"]
+    assert hub.validated[-1][1]["title"] == "What a network learned from mnist"
+    assert list(hub.models) == ["spaces/me/demo", "me/digits"]  # the model itself was not sent
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--title", "A"], "--title has no effect without --space"),
+        (["--direction-names", "a"], "--direction-names has no effect without --space"),
+        (["--space", "--direction-names", *"abcdefg"], "7 names of directions were given"),
+        (["--space", "--title", "A" * 201], "has 201 characters"),
+    ],
+)
+def test_invalid_space_sends_nothing(run, hub, words, message, capsys):
+    assert cardigan_command(["push", str(run), "me/demo", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert cardigan_command(["push", str(run), "me/demo@branch", "--space"]) == 2
+    assert "shown from its main branch" in capsys.readouterr().err
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("data_license", ["", "CC-BY-4.0", "My-Own-1.0", 'a license: with [ and " in it', "Unknown"])
+@pytest.mark.parametrize("source", ["mnist", "hf:me/photos:train", "hf:odd name: {x}", "", "/home/me/photos"])
+def test_model_cards_pass_the_hubs_validator(run, hub, source, data_license, monkeypatch):
+    """Through huggingface_hub's own `ModelCard.validate`, against a hub with the documented rules."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", os.environ["HF_ENDPOINT"])
+    snapshot = read_snapshot(run)
+    snapshot = dataclasses.replace(snapshot, config=override(snapshot.config, {"data.source": source}))
+    card = huggingface_hub.ModelCard(model_card(snapshot, data_license=data_license))
+    card.validate()
+    assert hub.requests == ["POST /api/validate-yaml"]
+    assert card.data.pipeline_tag == "unconditional-image-generation"
+    assert card.data.library_name == "cardigan"
+    assert card.data.get("datasets") == {"mnist": ["ylecun/mnist"], "hf:me/photos:train": ["me/photos"]}.get(source)
+    assert (card.data.get("license_name") == "my-own-1.0") == (data_license == "My-Own-1.0")
+    assert "gan" in card.data.tags
+    with pytest.raises(ValueError, match="must be one of the listed ones"):
+        huggingface_hub.ModelCard("---\nlicense: my-own-1.0\n---\n").validate()
+
+
+def test_rejected_card_is_not_uploaded(folder, hub, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    card = (copy / "README.md").read_text()
+    (copy / "README.md").write_text(card.replace("license: cc-by-sa-3.0", "license: mine"))
+    with pytest.raises(CardiganError, match="must be one of the listed ones"):
+        cardigan.load(copy).push_to_hub("me/digits")
+    assert hub.models["me/digits"] == {}
 
 
 def test_missing_package_names_the_extra(folder, monkeypatch):

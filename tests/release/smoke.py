@@ -1,6 +1,6 @@
 """Install a built wheel or sdist in an empty environment and use it, away from the repository.
 
-    python tests/release/smoke.py dist/cardigan-0.1.0-py3-none-any.whl
+    python tests/release/smoke.py dist/cardigan-0.2.0-py3-none-any.whl
                                    [--constraints constraints.txt] [--python python3]
 
 Trains on 1,000 images, samples, exports a page and safetensors, opens the studio's page, and loads the model in Python.

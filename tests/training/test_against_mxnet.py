@@ -16,7 +16,8 @@ from cardigan.overrides import override
 from cardigan.pixels import decode
 from cardigan.recipes import tutorial
 from cardigan.training.devices import Devices
-from cardigan.training.steps import RandomDraws, discriminator_forward, train_step
+from cardigan.training.step_types import RandomDraws
+from cardigan.training.steps import discriminator_forward, train_step
 
 pytestmark = pytest.mark.alone  # the order of sums, and so the rounding, depends on the number of cores
 

@@ -14,7 +14,7 @@ from cardigan.recipes import RECIPES
 from cardigan.training.devices import Devices
 from cardigan.training.inputs import step_inputs
 from cardigan.training.loop import make_step, set_learning_rates
-from cardigan.training.steps import BASE_METRICS, StepKind, metric_names
+from cardigan.training.step_types import BASE_METRICS, StepKind, metric_names
 
 BATCH = 16
 GOLDEN: dict[str, list[list[float]]] = {

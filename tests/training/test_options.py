@@ -32,7 +32,7 @@ from cardigan.training.loop import Trainer, make_step, run_step
 from cardigan.training.optimizers import OPTIMIZERS
 from cardigan.training.schedule import penalty_factor, step_kind
 from cardigan.training.state import TrainState, load_state_tensors, state_tensors
-from cardigan.training.steps import metric_names
+from cardigan.training.step_types import metric_names
 
 SMALL = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "device": "cpu", "precision": "fp32"}
 RESNETS = dict.fromkeys(("generator.network", "discriminator.network"), "resnet")

@@ -11,6 +11,7 @@ import tyro
 from cardigan.cli.devices import check_device, check_num_devices
 from cardigan.cli.known_names import known_export_formats, one_of
 from cardigan.cli.parsing import parse, part_of
+from cardigan.cli.signing import find_signing_key
 from cardigan.errors import CardiganError
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ class ExportOptions:
     """For samples: number of processes, each with its own GPU or its share of the CPU cores. Default: 1."""
     mark: bool = True
     """For samples: write into PNGs that this model generated them, and from which seed (cardigan verify reads it)."""
+    c2pa_cert: Path | None = None
+    """PEM file with your certificate chain: signs PNGs of samples, safetensors and onnx files with C2PA manifests.
+    Needs --c2pa-key."""
+    c2pa_key: Path | None = None
+    """PEM file with the private key of --c2pa-cert, without a password."""
+    title: str | None = None
+    """For html: the page's title. Default: what the network learned from."""
+    direction_names: tuple[str, ...] = ()
+    """For html: names of the first principal directions, e.g. slant thickness."""
     evaluate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add the metrics of `cardigan evaluate` to the card, before and after rounding the weights."""
     evaluate_samples: int | None = None
@@ -71,6 +81,11 @@ def main(argv: list[str]) -> int:
     sample_flags += [] if options.mark else ["--no-mark"]
     if sample_flags and "samples" not in formats:
         raise CardiganError(f"{sample_flags[0]} has no effect without --format samples: leave it out.")
+    page_options = {"title": options.title, "direction_names": options.direction_names or None}
+    page_options = {name: value for name, value in page_options.items() if value is not None}
+    if page_options and "html" not in formats:
+        flag = next(iter(page_options)).replace("_", "-")
+        raise CardiganError(f"--{flag} has no effect without --format html: leave it out.")
     if options.evaluate_samples is not None and not options.evaluate:
         raise CardiganError("--evaluate-samples has no effect without --evaluate: add it, or leave it out.")
     if len(formats) > 1 and options.overwrite:
@@ -103,14 +118,16 @@ def main(argv: list[str]) -> int:
         "device": device,
         "num_devices": num_devices,
         "mark": None if options.mark else False,
+        "signing": find_signing_key(options.c2pa_cert, options.c2pa_key, options.mark),
     }
-    given_sample_options: dict[str, Any] = {name: value for name, value in sample_options.items() if value is not None}
+    given_options: dict[str, Any] = {name: value for name, value in sample_options.items() if value is not None}
+    given_options |= page_options
     if len(formats) == 1:
         keyword_arguments = {
             "evaluate_samples": evaluate_samples,
             "data_license": options.data_license,
             "overwrite": options.overwrite,
-            **given_sample_options,
+            **given_options,
         }
         exported = [export(options.model, formats[0], options.out, weights=options.weights, **keyword_arguments)]
     else:
@@ -119,7 +136,7 @@ def main(argv: list[str]) -> int:
             formats,
             options.out,
             options.weights,
-            ExportSettings(**given_sample_options),
+            ExportSettings(**given_options),
             evaluate_samples,
             options.data_license,
         )

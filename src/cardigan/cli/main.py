@@ -87,6 +87,12 @@ def _bench(argv: list[str]) -> int:
     return bench.main(argv)
 
 
+def _track(argv: list[str]) -> int:
+    from cardigan.cli import track
+
+    return track.main(argv)
+
+
 def _walk(argv: list[str]) -> int:
     from cardigan.cli import walk
 
@@ -158,6 +164,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "compare": (_compare, "compare several models under one protocol"),
     "report": (_report, "write a run as one HTML page: samples, curves, metrics, settings"),
     "diagnose": (_diagnose, "find out what went wrong in a run, and where to stop it"),
+    "track": (_track, "send a run to TensorBoard, Weights & Biases, MLflow or Trackio"),
     "walk": (_walk, "animate an interpolation between images"),
     "mix": (_mix, "latent arithmetic, interpolation and ablation"),
     "invert": (_invert, "find the latent of a given image"),

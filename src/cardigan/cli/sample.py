@@ -9,17 +9,20 @@ import tyro
 from cardigan.cli.devices import check_device, check_num_devices
 from cardigan.cli.output_path import check_model, check_output_path, free_path, open_path
 from cardigan.cli.parsing import flag_value, parse, part_of
+from cardigan.cli.signing import find_signing_key
 from cardigan.errors import CardiganError
 from cardigan.latents.seeds import parse_seeds
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from cardigan.figures.c2pa_manifest import SigningKey
     from cardigan.figures.marking import Mark
     from cardigan.inference.model import Model
 
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".npy", ".npz", ""}
+ARRAY_SUFFIXES = {".npy", ".npz"}
+SUFFIXES = {".png", ".jpg", ".jpeg", *ARRAY_SUFFIXES, ""}
 DEFAULT_OUT = Path("samples.png")
 
 
@@ -52,6 +55,10 @@ class SampleOptions:
     """Replace the file --out if it exists. Folders are never replaced."""
     mark: bool = True
     """Write into images that this model generated them, and from which seed (cardigan verify reads it)."""
+    c2pa_cert: Path | None = None
+    """PEM file with your certificate chain: signs the images with C2PA manifests. Needs --c2pa-key."""
+    c2pa_key: Path | None = None
+    """PEM file with the private key of --c2pa-cert, without a password."""
     open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show what was written in the system's viewer."""
 
@@ -76,6 +83,9 @@ def main(argv: list[str]) -> int:
     check_output_path(out, SUFFIXES, options.overwrite)
     check_device(options.device)
     check_num_devices(options.devices, options.device)
+    signing = find_signing_key(options.c2pa_cert, options.c2pa_key, options.mark)
+    if signing is not None and out.suffix in ARRAY_SUFFIXES:
+        raise CardiganError(f"--c2pa-cert has no effect for {out.name}, an array of pixels: leave it out.")
 
     from cardigan import api
     from cardigan.models.sampling_devices import open_sampling
@@ -88,7 +98,7 @@ def main(argv: list[str]) -> int:
         else:
             images = model.sample_seeds(seeds, options.label, options.truncation)
     marks = _marks(model, options, seeds, numbers) if options.mark else None
-    _write_images(out, images, seeds, numbers.start, marks)
+    _write_images(out, images, seeds, numbers.start, marks, signing)
     print(f"{len(images)} images in {out}")
     if options.open:
         open_path(out)
@@ -113,13 +123,19 @@ def _marks(model: "Model", options: SampleOptions, seeds: list[int] | None, numb
 
 
 def _write_images(
-    out: Path, images: "np.ndarray", seeds: list[int] | None, first: int, marks: "list[Mark] | None"
+    out: Path,
+    images: "np.ndarray",
+    seeds: list[int] | None,
+    first: int,
+    marks: "list[Mark] | None",
+    signing: "SigningKey | None",
 ) -> None:
     import io
 
     import numpy as np
     import torch
 
+    from cardigan.figures.c2pa_manifest import with_manifest
     from cardigan.figures.grid import array_png_bytes, jpeg_bytes, make_grid, png_bytes
     from cardigan.files import atomic
 
@@ -133,11 +149,14 @@ def _write_images(
     elif out.suffix:
         grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2))
         mark = None if marks is None else marks[-1]
-        atomic.write_bytes(out, png_bytes(grid, mark=mark) if out.suffix == ".png" else jpeg_bytes(grid, mark))
+        content = png_bytes(grid, mark=mark) if out.suffix == ".png" else jpeg_bytes(grid, mark)
+        media_type = "image/png" if out.suffix == ".png" else "image/jpeg"
+        atomic.write_bytes(out, with_manifest(content, media_type, mark, signing))
     else:
         with atomic.atomic_path(out) as folder:
             folder.mkdir()
             for index, image in enumerate(images):
                 name = f"seed{seeds[index]:06d}.png" if seeds else f"{first + index:06d}.png"
                 mark = None if marks is None else marks[index]
-                (folder / name).write_bytes(array_png_bytes(image, mark=mark))
+                content = with_manifest(array_png_bytes(image, mark=mark), "image/png", mark, signing)
+                (folder / name).write_bytes(content)

@@ -10,6 +10,7 @@ import tyro
 
 from cardigan.cli.devices import check_device
 from cardigan.cli.parsing import flag_value, parse
+from cardigan.cli.signing import find_signing_key
 from cardigan.errors import CardiganError
 
 TOKEN_VARIABLE = "CARDIGAN_TOKEN"
@@ -43,6 +44,10 @@ class ServeOptions:
     """Seconds after which a request gets 504."""
     mark: bool = True
     """Write into images that this model generated them, and from which seed (cardigan verify reads it)."""
+    c2pa_cert: Path | None = None
+    """PEM file with your certificate chain: signs the images with C2PA manifests. Needs --c2pa-key."""
+    c2pa_key: Path | None = None
+    """PEM file with the private key of --c2pa-cert, without a password."""
     shutdown_timeout: int = 20
     """Seconds to finish accepted requests when the server is stopped."""
 
@@ -55,6 +60,7 @@ def main(argv: list[str]) -> int:
     options = parse(ServeOptions, argv, "cardigan serve")
     _check_options(options, argv)
     check_serve_installed()
+    signing = find_signing_key(options.c2pa_cert, options.c2pa_key, options.mark)
 
     from cardigan.http.endpoint import base_url, open_endpoint
     from cardigan.serve.app import RequestLimits, SamplingService
@@ -66,7 +72,7 @@ def main(argv: list[str]) -> int:
     with listening_socket:
         model = open_served_model(options.model, _backend(options), options.device, options.batch_size)
         limits = RequestLimits(options.max_images, options.max_queued_images, options.timeout)
-        service = SamplingService(model, limits, options.mark)
+        service = SamplingService(model, limits, options.mark, signing)
         speed = f"{service.batcher.images_per_second:,.0f} images/s by {model.backend} on {model.device}"
         print(f"{model.name} is served at {base_url(endpoint)}/ ({speed}).", flush=True)
         if endpoint.token and not token:

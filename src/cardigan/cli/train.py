@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cardigan.cli.devices import MAX_DEVICES
-from cardigan.cli.known_names import known_network_options, known_penalties
+from cardigan.cli.known_names import known_network_options, known_penalties, known_trackers, one_of
 from cardigan.cli.parsing import flag_value, parse
 from cardigan.cli.train_help import short_help
 from cardigan.config import Config
@@ -57,6 +57,17 @@ class TrainOptions:
     """Number of processes on this machine: one per GPU, or several that share the CPU's cores."""
     studio: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show the run in the browser during training (cardigan studio)."""
+    track: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(help=f"Send the run to a tracker: {one_of(known_trackers())}. Repeat it for several."),
+    ] = ()
+    track_project: str = "cardigan"
+    """The project (wandb, trackio) or experiment (mlflow) of --track."""
+    track_files: bool = True
+    """--track also sends the best generator and the report when the run has stopped."""
+    track_samples: bool = True
+    """--track also sends the sample sheets, which show real images too."""
     config: Path | None = None
     """JSON or TOML file with settings that override the recipe, such as the config.json of a run."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -77,6 +88,11 @@ def main(argv: list[str], started_at: float) -> int:
         raise CardiganError("No source was given: name one, as in `cardigan train mnist`.")
     if flag_value("--data.source", argv):
         raise CardiganError("--data.source is the SOURCE argument: leave the option out.")
+    if options.track:
+        from cardigan.trackers.table import find_tracker
+
+        for name in options.track:
+            find_tracker(name)  # before several processes would each refuse it
     if options.devices != 1:
         batch_size = None if options.from_ else options.settings.batch_size  # that of the model is not known here
         return _train_distributed(argv, options.devices, batch_size)
@@ -99,9 +115,13 @@ def main(argv: list[str], started_at: float) -> int:
             start_from=options.from_,
             accept_license=options.accept_license,
             verbose=False,  # it has a view of its own
+            track=options.track,
+            track_project=options.track_project,
+            track_files=options.track_files,
+            track_samples=options.track_samples,
         )
     if not quiet:
-        print(escape_control_characters(_closing_text(run, options.studio)))
+        print(escape_control_characters(_closing_text(run, options.studio, options.track)))
     return EXIT_CODES.get(run.stopped_by, 0)
 
 
@@ -248,8 +268,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _closing_text(run: "Run", studio: bool) -> str:
+def _closing_text(run: "Run", studio: bool, trackers: tuple[str, ...] = ()) -> str:
     from cardigan.run.stopping import REASON_SENTENCES
+    from cardigan.trackers.position import place_of
 
     best_text = " (the best checkpoint)" if run.stopped_by in {"patience", "failure"} else ""
     quoted = shlex.quote(str(run.path))
@@ -265,6 +286,7 @@ def _closing_text(run: "Run", studio: bool) -> str:
         from cardigan.cli.studio_process import studio_command
 
         lines.append(studio_command(run.path))
+    lines += [f"  {name:<11} {place}" for name in trackers if (place := place_of(run.path, name))]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ COMMON_OPTIONS = (
     ("--device D", "auto, cpu, cuda, cuda:1 or mps"),
     ("--seed N", "seed of all randomness (default: 0)"),
     ("--studio", "watch the run in the browser"),
+    ("--track NAME", "send the run to tensorboard, wandb, mlflow or trackio"),
     ("--quiet", "print nothing but errors"),
 )
 """Options as they are written, and what they do, at most 80 columns together."""

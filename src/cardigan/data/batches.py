@@ -55,18 +55,33 @@ class IndexSampler:
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches of a source, by the number of images seen before them."""
+    """Batches of a source, by the number of images seen before them.
+
+    The order is endless, reshuffled each epoch, and a function of the seed alone.
+
+    Examples:
+        >>> import cardigan
+        >>> data = cardigan.config_for("mnist").data
+        >>> batches = cardigan.Batches(cardigan.load_mnist("test"), data, seed=0)
+        >>> batch = batches.batch_at(images_seen=128, batch_size=64)
+        >>> batch.images.shape, batch.labels.shape
+        (torch.Size([64, 1, 32, 32]), torch.Size([64]))
+    """
 
     source: ImageSource
+    """The images."""
     data: DataConfig
+    """The training shape, and how images are fitted to it."""
     seed: int
+    """Seed of the order."""
     sampler: IndexSampler = field(init=False, repr=False)
+    """The order, as indices of the source."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", IndexSampler(len(self.source), self.seed))
 
     def batch_at(self, images_seen: int, batch_size: int) -> Batch:
-        """Return the `batch_size` images that follow the first `images_seen`."""
+        """Return the `batch_size` images that follow the first `images_seen`, [batch, channels, height, width]."""
         return self.batch_from_indices(self.sampler.indices_at(images_seen, batch_size).to(self.source.pixels.device))
 
     def batch_from_indices(self, indices: Indices) -> Batch:

@@ -28,7 +28,14 @@ _FILE_PREFIXES = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k
 def load_mnist(split: Literal["train", "test", "all"] = "train") -> ImageSource:
     """Return the digits of a split as uint8 [N, 1, 28, 28] with their classes 0..9.
 
-    `all` is the training digits followed by the test digits. Raises CardiganError if a file is damaged.
+    `split` is train (60,000 digits), test (10,000), or all: the training digits followed by the test digits. Raises
+    CardiganError if a file is damaged.
+
+    Examples:
+        >>> import cardigan
+        >>> digits = cardigan.load_mnist("test")
+        >>> len(digits), digits.pixels.shape, digits.labels[:3].tolist()
+        (10000, torch.Size([10000, 1, 28, 28]), [7, 2, 1])
     """
     images = [read_idx(f"{prefix}-images-idx3-ubyte") for prefix in _FILE_PREFIXES[split]]
     labels = [read_idx(f"{part}-labels-idx1-ubyte") for part in _FILE_PREFIXES[split]]

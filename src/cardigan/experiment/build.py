@@ -50,7 +50,7 @@ from cardigan.training.optimizers import build_optimizer, find_optimizer
 from cardigan.training.recorder import Callbacks, LogitsFn
 from cardigan.training.schedule import find_schedule, step_kind, step_kinds
 from cardigan.training.state import TrainState
-from cardigan.training.steps import Networks, StepConfig
+from cardigan.training.step_types import Networks, StepConfig
 
 MAX_GPU_MEMORY_FRACTION = 0.4
 """Fraction of a GPU's free memory that the images may take. Larger data sets are copied per step."""

@@ -9,7 +9,8 @@ import numpy as np
 from cardigan.config import Config
 from cardigan.health.status import health_of_run
 from cardigan.inference import preview
-from cardigan.inference.model import LabelsLike, Model, load
+from cardigan.inference.arguments import LabelsLike
+from cardigan.inference.model import Model, load
 from cardigan.report.build import write_report
 from cardigan.run.checkpoint import best_checkpoint
 from cardigan.run.directory import RunDirectory
@@ -19,11 +20,24 @@ from cardigan.run.stopping import REASON_SENTENCES
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished training run."""
+    """A finished training run, as `train` returns it.
+
+    Examples:
+        >>> import cardigan
+        >>> small = {"generator.width": 4, "discriminator.width": 4}
+        >>> run = cardigan.train("mnist", images=32, size=16, batch_size=16, overrides=small)
+        >>> run.images_seen, run.config.batch_size
+        (32, 16)
+        >>> [event.kind for event in run.events][-1]
+        'stop'
+    """
 
     path: Path
+    """The run directory."""
     config: Config
+    """All settings of the run."""
     images_seen: int
+    """Training images seen, counted as often as they were seen."""
     stopped_by: str
     """One of images, minutes, patience, target, failure, SIGINT or SIGTERM."""
 
@@ -35,7 +49,10 @@ class Run:
     def sample(
         self, num_samples: int = 16, seed: int = 0, labels: LabelsLike | None = None, truncation: float = 1.0
     ) -> np.ndarray:
-        """Return images as uint8 [num_samples, height, width, channels], as `Model.sample` does."""
+        """Return images as uint8 [num_samples, height, width, channels].
+
+        `num_samples`, `seed`, `labels` and `truncation` are those of `Model.sample`.
+        """
         return self.model.sample(num_samples, seed, labels, truncation)
 
     @property

@@ -1,17 +1,19 @@
 """How `cardigan.train` shows its progress in Python: one line in a terminal, one live line and image in a notebook."""
 
+import base64
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cardigan.health.status import health_of_run
-from cardigan.inference.preview import figure_html
 from cardigan.run.journal import Event
 
 OnEvent = Callable[[Event], None]
 WATCHED = ("progress", "samples", "checkpoint", "fault", "stop")
+NOTEBOOK_PAUSE_SECONDS = 1.0
 
 
 @dataclass
@@ -73,13 +75,19 @@ class TerminalProgress:
 
 @dataclass
 class NotebookProgress:
-    """One cell output that is replaced as the run goes on: the latest sample sheet and the line below it."""
+    """Two outputs of a cell that are replaced as the run goes on: the line, and below it the newest sample sheet.
+
+    Between two updates lies `pause_seconds`, so that fast steps do not fill the page with messages.
+    """
 
     display: Callable[..., Any]
+    pause_seconds: float = NOTEBOOK_PAUSE_SECONDS
     text: ProgressText = field(default_factory=ProgressText)
     _run: Path | None = None
-    _image: bytes | None = None
-    _handle: Any = None
+    _sheet: Path | None = None
+    """The newest sheet, unless it is shown already."""
+    _handles: dict[str, Any] = field(default_factory=dict)
+    _next_update: float = 0.0
 
     def __call__(self, event: Event) -> None:
         if event.kind in {"start", "resume"}:
@@ -88,26 +96,23 @@ class NotebookProgress:
             return
         self.text.add(event)
         if event.kind == "samples" and self._run is not None:
-            self._image = (self._run / str(event.values["file"])).read_bytes()
-        page = _Html(figure_html(self._image, f"{self.text} (generated | real)"), str(self.text))
-        if self._handle is None:
-            self._handle = self.display(page, display_id=True)
+            self._sheet = self._run / str(event.values["file"])
+        if event.kind in {"fault", "stop"} or time.monotonic() >= self._next_update:
+            self._update()
+
+    def _update(self) -> None:
+        self._next_update = time.monotonic() + self.pause_seconds
+        self._show("line", {"text/plain": str(self.text)})
+        if self._sheet is not None:
+            png = base64.b64encode(self._sheet.read_bytes()).decode()
+            self._show("sheet", {"image/png": png, "text/plain": f"{self._sheet.name}: generated | real"})
+            self._sheet = None
+
+    def _show(self, output: str, content: dict[str, str]) -> None:
+        if output in self._handles:
+            self._handles[output].update(content, raw=True)
         else:
-            self._handle.update(page)
-
-
-@dataclass
-class _Html:
-    """What a notebook shows as HTML."""
-
-    page: str
-    line: str
-
-    def _repr_html_(self) -> str:
-        return self.page
-
-    def __repr__(self) -> str:
-        return self.line
+            self._handles[output] = self.display(content, raw=True, display_id=True)
 
 
 def _notebook_display() -> Callable[..., Any] | None:
@@ -117,5 +122,5 @@ def _notebook_display() -> Callable[..., Any] | None:
     from IPython import get_ipython  # pyright: ignore[reportMissingImports] - only where a notebook has imported it
     from IPython.display import display  # pyright: ignore[reportMissingImports]
 
-    shell = get_ipython()
-    return display if shell is not None and "ZMQ" in type(shell).__name__ else None
+    shell = type(get_ipython())
+    return display if any("ZMQ" in each.__name__ for each in shell.__mro__) else None

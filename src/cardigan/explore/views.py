@@ -111,6 +111,20 @@ def seed_images(
     return generate_pixels(snapshot.generator, z, labels_for(snapshot, seeds, options.label))
 
 
+def interpolation_inputs(
+    snapshot: Snapshot,
+    corners: Sequence[Point],
+    positions: Sequence[tuple[float, float]],
+    options: SamplingOptions,
+    directions: Directions | None,
+) -> tuple[Latents, Labels | ClassWeights | None]:
+    """Return what the generator gets at each position between four corners: the latents, and the classes if any."""
+    corner_latents = point_latents(snapshot.config, corners)
+    z = torch.cat([interpolate_corners(snapshot.config, corner_latents, *each) for each in positions])
+    classes = mixed_classes(snapshot, corners, corner_weights(positions), options.label)
+    return apply_options(z, options, directions), classes
+
+
 def interpolation_images(
     snapshot: Snapshot,
     corners: Sequence[Point],
@@ -124,12 +138,10 @@ def interpolation_images(
 
     Without a label, the corners' classes are mixed like their latents. At a corner, the image equals `seed_images`.
     """
-    positions, corner_latents = grid_positions(*position, grid, extent), point_latents(snapshot.config, corners)
-    weights = corner_weights(positions)
-    z = torch.cat([interpolate_corners(snapshot.config, corner_latents, *each) for each in positions])
-    z, classes = apply_options(z, options, directions), mixed_classes(snapshot, corners, weights, options.label)
+    positions = grid_positions(*position, grid, extent)
+    z, classes = interpolation_inputs(snapshot, corners, positions, options, directions)
     pixels = generate_pixels(snapshot.generator, z, classes, batch_size=INTERACTIVE_CHUNK)
-    at_corner = weights.amax(dim=1) == 1
+    at_corner = corner_weights(positions).amax(dim=1) == 1
     if at_corner.any():  # another batch size may round differently
         corner_classes = None if classes is None else classes[at_corner]
         pixels[at_corner] = generate_pixels(snapshot.generator, z[at_corner], corner_classes)

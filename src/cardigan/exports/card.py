@@ -13,6 +13,7 @@ from torch import nn
 
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.exports.anonymize import public_source
+from cardigan.exports.front_matter import model_front_matter
 from cardigan.exports.quantization_report import QuantizationReport, quantization_lines
 from cardigan.exports.training_record import TrainingRecord, training_command, training_record
 from cardigan.models.snapshot import BLEND, Snapshot
@@ -26,6 +27,8 @@ LICENSES = dict.fromkeys(
      "https://creativecommons.org/licenses/by-sa/3.0/; the MNIST digits are by Yann LeCun and Corinna Cortes"),
 )  # fmt: skip
 """Licenses of the built-in data: identifier and full text."""
+HUB_DATASETS: dict[str, str] = dict.fromkeys(BUILTIN_SOURCES, "ylecun/mnist")
+"""The data sets on the hub that the built-in data are made of."""
 
 
 def model_card(
@@ -79,6 +82,12 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def model_description(snapshot: Snapshot) -> str:
+    """Return what a signed claim says of a model's file."""
+    source = public_source(snapshot.config) or UNKNOWN_DATA
+    return f"generator of a GAN, trained on {source}; SHA-256 of its fp32 weights: {weights_hash(snapshot.generator)}"
+
+
 def sampling_instructions(config: Config) -> list[str]:
     """Return how latents and classes are sampled, so that any program can sample the same ones."""
     size, distribution = config.latent.size, config.latent.distribution
@@ -108,11 +117,18 @@ def sampling_instructions(config: Config) -> list[str]:
 def _front_matter(snapshot: Snapshot, source: str, data_license: str) -> list[str]:
     kind = "conditional" if snapshot.spec.num_classes else "unconditional"
     tags = ["gan", "image-generation", kind, snapshot.config.generator.network]
-    name = source.removeprefix("hf:").split(":")[0]
-    datasets = ["datasets:", f"- {_yaml_quoted(name)}"] if source in LICENSES or source.startswith("hf:") else []
-    license_id = "other" if snapshot.config.start_from else _license(source, data_license)[0]
-    return ["---", "library_name: cardigan", f"license: {license_id}", "pipeline_tag: unconditional-image-generation",
-            "tags:", *(f"- {tag}" for tag in tags), *datasets, "---"]  # fmt: skip
+    dataset = source.removeprefix("hf:").split(":")[0] if source.startswith("hf:") else HUB_DATASETS.get(source, "")
+    return model_front_matter(_license_name(snapshot, source, data_license), tags, dataset)
+
+
+def license_name(snapshot: Snapshot, model: Path | None = None) -> str:
+    """Return the license in the front matter of a model's card: an identifier of the hub, or the license's own name."""
+    starter = None if model is None else starter_at(model)
+    return _license_name(snapshot, public_source(snapshot.config) or UNKNOWN_DATA, starter.license if starter else "")
+
+
+def _license_name(snapshot: Snapshot, source: str, data_license: str) -> str:
+    return "other" if snapshot.config.start_from else _license(source, data_license)[0]
 
 
 def _parent(config: Config, record: TrainingRecord) -> list[str]:
@@ -138,10 +154,6 @@ def _parent(config: Config, record: TrainingRecord) -> list[str]:
     ]
 
 
-def _yaml_quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _title(snapshot: Snapshot, source: str) -> str:
     spec = snapshot.spec
     network = plain_text(snapshot.config.generator.network)
@@ -155,10 +167,9 @@ def plain_text(text: str) -> str:
 
 def _license(source: str, data_license: str) -> tuple[str, str]:
     if data_license:
-        identifier = data_license.lower() if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", data_license) else "other"
         license_text = plain_text(data_license)
         return (
-            identifier,
+            data_license,
             f"{license_text}, as stated by the exporter. Decide yourself whether it extends to the weights.",
         )
     if source in LICENSES:

@@ -13,9 +13,10 @@ from cardigan.exports.card import model_card
 from cardigan.exports.interface import ExportFormat, ExportSettings
 from cardigan.exports.output_paths import check_new_folder, check_not_source, check_output, default_path, model_name
 from cardigan.exports.quantization_report import QuantizationReport, evaluate_snapshot, quantized_snapshot
-from cardigan.exports.table import FORMATS, check_settings, find_format
+from cardigan.exports.table import FORMATS, check_settings, check_signing, find_format
 from cardigan.exports.verified_write import ExportedFile as ExportedFile
 from cardigan.exports.verified_write import ExportSource, QuantizationFn, write_and_verify
+from cardigan.figures.c2pa_manifest import SigningKey
 from cardigan.files import atomic
 from cardigan.metrics.protocol import Report
 from cardigan.models.quantize import WeightsDtype
@@ -47,19 +48,38 @@ def export(
     device: str = "cpu",
     num_devices: int = 1,
     mark: bool = True,
+    signing: SigningKey | None = None,
+    title: str = "",
+    direction_names: Sequence[str] = (),
     evaluate_samples: int | None = None,
     data_license: str = "",
     overwrite: bool = False,
 ) -> ExportedFile:
     """Export a model to one format of `FORMATS`; return the path, the difference from PyTorch and the hash.
 
-    `out` defaults to the model's name with the format's suffix. `num_samples`, `first_sample`, `seed`, `truncation`,
-    `label`, `device`, `num_devices` and `mark` (PNGs say that they are generated) apply to the format `samples`.
-    `num_devices` processes sample, each on its own GPU or its share of the CPU cores; a script then needs
-    `if __name__ == "__main__":`. With `evaluate_samples`, that many images are evaluated, for the trained and for the
-    quantized weights, and the card reports the metrics.
+    - `model`: what `load` returns or reads.
+    - `format`: safetensors, onnx, pt2, html or samples.
+    - `out`: the file or folder. Default: the model's name with the format's suffix.
+    - `weights`: the type of the exported weights. Default: the format's first.
+    - `num_samples`, `first_sample`, `seed`, `truncation`, `label`, `device`, `num_devices` and `mark` (PNGs say that
+      they are generated): for the format samples. `num_devices` processes sample, each on its own GPU or its share of
+      the CPU cores; a script then needs `if __name__ == "__main__":`.
+    - `signing`: a key of `cardigan.figures.signing_key`, which signs the PNGs of the format samples, and the files of
+      the formats safetensors and onnx, with C2PA manifests.
+    - `title`, `direction_names` (names of the first principal directions): for the format html.
+    - `evaluate_samples`: evaluate so many images, for the trained and for the quantized weights; the card reports the
+      metrics. Default: no evaluation.
+    - `data_license`: the license of the training images, for the card.
+    - `overwrite`: replace existing files.
+
     Raises CardiganError, and writes nothing, for a network or weights that the format does not support, for an existing
     file, and for an export whose images differ from PyTorch's.
+
+    Examples:
+        >>> import cardigan
+        >>> exported = cardigan.export("runs/first", "safetensors", "digits.safetensors")
+        >>> exported.path.name, exported.difference
+        ('digits.safetensors', 0.0)
     """
     export_format = find_format(format)
     settings = ExportSettings(
@@ -72,8 +92,12 @@ def export(
         device=device,
         num_devices=num_devices,
         mark=mark,
+        signing=signing,
+        title=title,
+        direction_names=tuple(direction_names),
     )
     check_settings(format, settings)
+    check_signing(format, settings, None if out is None else Path(out))
     model_path = _model_path(model)
     out_path = default_path(model_path, export_format, settings) if out is None else Path(out)
     check_output(out_path, export_format, overwrite)
@@ -98,7 +122,7 @@ def export_all(
 ) -> list[ExportedFile]:
     """Export a model to several formats in one new folder with one card, README.md. The folder is created atomically.
 
-    `weights` applies to every format with weights, `sample_settings` to the samples.
+    `weights` applies to every format with weights, `sample_settings` to the samples and the page.
     """
     out_path = out or Path(f"{model_name(model)}-export")
     check_new_folder(out_path)
@@ -112,6 +136,7 @@ def export_all(
     }
     for name in formats:
         check_settings(name, settings[name])
+        check_signing(name, settings[name])
     source = ExportSource(read_snapshot(model), model, data_license)
     quantization_fn = _quantization_fn(source, evaluate_samples)
     with atomic.atomic_path(out_path) as folder:

@@ -19,6 +19,6 @@ def html_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
     from cardigan.exports.webpage.page import write_page
 
     def write(path: Path, card: str) -> float:
-        return write_page(snapshot, path, card, settings.weights)
+        return write_page(snapshot, path, card, settings.weights, settings.title, settings.direction_names)
 
     return write

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cardigan.errors import CardiganError
+from cardigan.figures.c2pa_manifest import SigningKey
 from cardigan.models.quantize import WeightsDtype, check_weights_dtype
 from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Images, Labels, Latents
@@ -20,7 +21,11 @@ MAX_SAMPLES = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """Export settings. `weights` applies to formats with weights, the other fields to the format `samples`."""
+    """Export settings.
+
+    `weights` applies to formats with weights, `title` and `direction_names` to `html`, `signing` to `samples`,
+    `safetensors` and `onnx`, the other fields to `samples`.
+    """
 
     weights: WeightsDtype = "float32"
     """Dtype of the stored weights."""
@@ -36,8 +41,14 @@ class ExportSettings:
     """Device of the samples: cpu, cuda, cuda:1, mps or auto."""
     mark: bool = True
     """Whether PNGs say that they are generated, by which model and from which seed."""
+    signing: SigningKey | None = None
+    """Signs PNGs, and the model files that can have a C2PA manifest. Default: nothing is signed."""
     num_devices: int = 1
     """Number of processes that sample, each on its own GPU or its share of the CPU cores."""
+    title: str = ""
+    """Title of a page. Default: what the network learned from."""
+    direction_names: tuple[str, ...] = ()
+    """Names of a page's first principal directions."""
 
     def __post_init__(self) -> None:
         check_weights_dtype(self.weights)
@@ -47,6 +58,8 @@ class ExportSettings:
             raise CardiganError(f"first_sample is {self.first_sample}: expected 0 or more.")
         if not 0 <= self.seed < 2**63:
             raise CardiganError(f"seed is {self.seed}: expected 0 <= seed < 2^63.")
+        if self.signing is not None and not self.mark:
+            raise CardiganError("A C2PA manifest says what the mark says, but mark is off: leave one of the two out.")
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 
 from cardigan.errors import CardiganError, first_line
+from cardigan.exports.card import model_description
 from cardigan.exports.checking import largest_difference
 from cardigan.exports.graph import exported_program, input_names, unsupported_network_error, without_parametrizations
 from cardigan.exports.interface import ExportSettings, GenerateFn, WriteFn
+from cardigan.exports.model_manifest import sign_model
 from cardigan.models.quantize import SCALE_SUFFIX, WeightsDtype, fake_quantize, output_channel_axes, quantize_state
 from cardigan.models.snapshot import Snapshot, snapshot_metadata
 from cardigan.shapes import Images, Labels, Latents
@@ -56,6 +58,8 @@ def onnx_writer(snapshot: Snapshot, settings: ExportSettings) -> WriteFn:
         }.items():
             model.metadata_props.add(key=key, value=value)
         path.write_bytes(model.SerializeToString())
+        if settings.signing is not None:
+            sign_model(path, settings.signing, model_description(snapshot))
         try:
             return largest_difference(quantized, onnxruntime_generate_fn(path))
         except Exception as error:  # for example an operator that onnxruntime does not implement

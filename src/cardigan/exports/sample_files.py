@@ -1,6 +1,6 @@
 """Writers of sample sets: a folder of PNGs, a .zip of them, a .npz or a .parquet. Chunks are streamed to disk.
 
-Generates no images. Equal samples give equal bytes.
+Generates no images. Equal samples give equal bytes, but for signatures.
 """
 
 import json
@@ -15,6 +15,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 
 from cardigan.errors import CardiganError
+from cardigan.figures.c2pa_manifest import SigningKey, with_manifest
 from cardigan.figures.grid import array_png_bytes
 from cardigan.figures.marking import Mark
 
@@ -32,6 +33,8 @@ class SampleChunk:
     """int64 [N]."""
     mark: Callable[[int], Mark] | None = None
     """Returns the mark of an image by its place in the chunk. None: images are not marked."""
+    signing: SigningKey | None = None
+    """Signs the images. None: they are not signed."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,9 @@ def _named_pngs(samples: SampleSet, labels: IO[str]) -> Iterator[tuple[str, byte
 
 def _chunk_pngs(chunk: SampleChunk) -> Iterator[tuple[str, bytes]]:
     for index, pixels in enumerate(chunk.pixels):
-        yield f"{chunk.start + index:08d}.png", array_png_bytes(pixels, mark=chunk.mark(index) if chunk.mark else None)
+        mark = chunk.mark(index) if chunk.mark else None
+        content = with_manifest(array_png_bytes(pixels, mark=mark), "image/png", mark, chunk.signing)
+        yield f"{chunk.start + index:08d}.png", content
 
 
 def _manifest_json(samples: SampleSet) -> str:

@@ -68,7 +68,7 @@ def _sample_chunks(snapshot: Snapshot, settings: ExportSettings, sampling: Sampl
     for start, task, pixels in zip(starts, tasks, sampling.stream(tasks_to_send), strict=True):
         labels = None if task.labels is None else np.array(task.labels, np.int64)
         mark = partial(_mark, sha256, settings, start) if settings.mark else None
-        yield SampleChunk(start, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels, mark)
+        yield SampleChunk(start, pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels, mark, settings.signing)
 
 
 def _mark(sha256: str, settings: ExportSettings, start: int, index: int) -> Mark:

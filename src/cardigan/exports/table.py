@@ -1,5 +1,7 @@
 """The export formats by name, with their writers and tolerances."""
 
+from pathlib import Path
+
 from cardigan.errors import CardiganError, unknown
 from cardigan.exports.html import html_quantized_snapshot, html_writer
 from cardigan.exports.interface import ExportFormat, ExportSettings
@@ -62,6 +64,10 @@ FORMATS = {
 }
 
 
+SIGNED_FORMATS = ("safetensors", "onnx", "samples")
+"""Formats whose files can have a C2PA manifest."""
+
+
 def find_format(name: str) -> ExportFormat:
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
@@ -78,3 +84,14 @@ def check_settings(name: str, settings: ExportSettings) -> None:
         raise CardiganError(
             f"weights is {settings.weights!r}, but {expectation}: leave it out, or export as safetensors or onnx."
         )
+
+
+def check_signing(name: str, settings: ExportSettings, out: Path | None = None) -> None:
+    """Raise CardiganError for a key if the format has no place for a signature."""
+    if settings.signing is None or (name in SIGNED_FORMATS and (out is None or out.suffix != ".npz")):
+        return
+    what = "a .npz holds pixels, not image files" if name == "samples" else f"{name} files have no place for it"
+    raise CardiganError(
+        f"A C2PA manifest was asked for, but {what}: leave the certificate out, or export as "
+        f"{', '.join(SIGNED_FORMATS[:-1])} or samples in a folder, .zip or .parquet."
+    )

@@ -50,7 +50,7 @@ LIMITS = {
     ),
     "fused Adam": Limit(
         "the fused Adam ignores found_inf before 2.13, so it would apply a skipped update",
-        "the host checks each gradient before the optimizer steps (training/steps.py)",
+        "the host checks each gradient before the optimizer steps (training/updates.py)",
         "MultiTensorApply.h of 2.8 to 2.12; #186360",
     ),
     "large tensors": Limit(

@@ -3,26 +3,26 @@
 Independent of training and evaluation.
 """
 
-import operator
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, SupportsIndex, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from PIL import Image
 
 from cardigan.config import Config
-from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError, unknown
 from cardigan.exports.anonymize import anonymized
 from cardigan.exports.card import model_card
+from cardigan.exports.space import write_space
 from cardigan.figures.grid import pillow_image
 from cardigan.hardware.device import find_device
 from cardigan.inference import preview
+from cardigan.inference.arguments import LabelsLike, label_tensor, validate_count, validate_integer
 from cardigan.latents.sampling import RandomGenerators, sample_from_generator, truncate, validate_latents
 from cardigan.models import hub
 from cardigan.models.pretrained import verify_weights, write_pretrained
@@ -33,13 +33,13 @@ from cardigan.models.starters import located
 from cardigan.pixels import to_unit_range
 from cardigan.shapes import Labels, Latents
 
-MAX_SAMPLES = 10_000_000
 MAX_SEED = 2**63 - 1
-LabelsLike: TypeAlias = int | str | Sequence[int] | Sequence[str] | np.ndarray | torch.Tensor
-"""One class for all images or one per image, by number or by name."""
+MAX_EXPLORED_SEED, NUM_CORNERS = 2**53 - 1, 4
+"""A browser stores larger integers with rounding."""
 OUTPUT_TYPES = ("pil", "np", "pt")
 OutputImages: TypeAlias = list[Image.Image] | np.ndarray | torch.Tensor
 COMMIT_MESSAGE = "Share a generator trained with Cardigan"
+SPACE_MESSAGE = "Show a generator trained with Cardigan"
 
 
 class ImageOutput(NamedTuple):
@@ -50,9 +50,21 @@ class ImageOutput(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A trained generator. Create one with `load` or `from_pretrained`."""
+    """A trained generator. Create one with `load` or `from_pretrained`.
+
+    Examples:
+        >>> import cardigan
+        >>> model = cardigan.load("runs/first")
+        >>> model.sample(4, seed=1, labels=7).shape
+        (4, 16, 16, 1)
+        >>> model(batch_size=2, output_type="pt").images.shape
+        torch.Size([2, 1, 16, 16])
+        >>> sorted(path.name for path in model.save_pretrained("digits").iterdir())
+        ['README.md', 'config.json', 'model.safetensors']
+    """
 
     snapshot: Snapshot
+    """The generator with its settings and the shape of its images."""
     path: Path | None = None
     """Where it was read from. Its card reads training time and metrics from there."""
     sampling: SamplingDevices | None = None
@@ -60,14 +72,17 @@ class Model:
 
     @property
     def config(self) -> Config:
+        """All settings of the training."""
         return self.snapshot.config
 
     @property
     def images_seen(self) -> int:
+        """Training images that the generator had seen; 0 for one that another program trained."""
         return self.snapshot.images_seen
 
     @property
     def device(self) -> torch.device:
+        """The device of the generator's weights."""
         return next(self.snapshot.generator.parameters()).device
 
     def sample(
@@ -81,14 +96,14 @@ class Model:
         """Return images as uint8 [num_samples, height, width, channels].
 
         Image i depends only on (seed, i, its label, truncation): a larger `num_samples` does not change the first ones.
-        The first image returned is number `first` of the seed.
+        The first image returned is number `first` of `seed`.
         `labels` is one class for all or one per image, by number or by name. Default: a class-conditional model samples
         classes at random. `truncation` goes from 1 (as trained) to 0 (the average image).
         Raises CardiganError for invalid arguments.
         """
         return self._sample_keys(
             sample_keys(
-                _validate_count("num_samples", num_samples),
+                validate_count("num_samples", num_samples),
                 validate_integer("seed", seed, MAX_SEED),
                 validate_integer("first", first, MAX_SEED),
             ),
@@ -99,14 +114,17 @@ class Model:
     def sample_seeds(
         self, seeds: Sequence[SupportsIndex], labels: LabelsLike | None = None, truncation: float = 1.0
     ) -> np.ndarray:
-        """Return one image per seed as uint8 [N, height, width, channels]; each equals `sample(1, seed=seed)`."""
+        """Return one image per seed as uint8 [N, height, width, channels]; each equals `sample(1, seed=seed)`.
+
+        `seeds` are N integers; `labels` and `truncation` are those of `sample`. Raises CardiganError for invalid ones.
+        """
         return self._sample_keys([(validate_integer("seed", seed, MAX_SEED), 0) for seed in seeds], labels, truncation)
 
     def _sample_keys(self, keys: list[tuple[int, int]], labels: LabelsLike | None, truncation: float) -> np.ndarray:
         if not keys:
             raise CardiganError("No seeds were given: expected at least one.")
         sample = partial(sample_pixels, self.snapshot) if self.sampling is None else self.sampling.sample
-        pixels = sample(keys, _label_tensor(labels, len(keys), self.snapshot.spec), truncation)
+        pixels = sample(keys, label_tensor(labels, len(keys), self.snapshot.spec), truncation)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
     def __call__(
@@ -122,16 +140,17 @@ class Model:
     ) -> ImageOutput | tuple[OutputImages]:
         """Sample images like an unconditional diffusers pipeline.
 
-        Returns an object with `.images`, or a tuple if `return_dict` is False. `output_type` is "pil", a list of Pillow
-        images (modes L, RGB or RGBA); "np", float32 [batch, height, width, channels] in [0, 1]; or "pt", a float32
-        tensor [batch, channels, height, width] in [0, 1]. Arrays and tensors are on the CPU.
+        Returns an object with `.images`, `batch_size` of them, or a tuple if `return_dict` is False. `output_type` is
+        "pil", a list of Pillow images (modes L, RGB or RGBA); "np", float32 [batch, height, width, channels] in [0, 1];
+        or "pt", a float32 tensor [batch, channels, height, width] in [0, 1]. Arrays and tensors are on the CPU.
         `generator` is a torch.Generator or a list with one per image. Default: PyTorch's global generator. With equal
-        generator states, image i is the same for any `batch_size`. `latents` [batch, size] replace random ones;
-        `truncation` is applied to them too. Raises CardiganError for invalid arguments.
+        generator states, image i is the same for any `batch_size`. `labels` and `truncation` are those of `sample`.
+        `latents` [batch, size] replace random ones; `truncation` is applied to them too. Raises CardiganError for
+        invalid arguments.
         """
         if output_type not in OUTPUT_TYPES:
             raise unknown("output_type", str(output_type), OUTPUT_TYPES)
-        batch_size = _validate_count("batch_size", batch_size)
+        batch_size = validate_count("batch_size", batch_size)
         validated = None if latents is None else validate_latents(latents, batch_size, self.config.latent.size)
         z, classes = self._sample_latents(batch_size if validated is None else len(validated), generator, labels)
         z = truncate(z if validated is None else validated, truncation)
@@ -146,11 +165,36 @@ class Model:
     ) -> tuple[Latents, Labels | None]:
         """Return random latents, and the given classes or random ones."""
         spec, latent = self.snapshot.spec, self.config.latent
-        given_labels = _label_tensor(labels, count, spec)
+        given_labels = label_tensor(labels, count, spec)
         if given_labels is not None:
             validate_labels(given_labels, count, spec.num_classes)
         z, random_labels = sample_from_generator(generator, count, latent.distribution, latent.size, spec.num_classes)
         return z, random_labels if given_labels is None else given_labels
+
+    def explore(
+        self,
+        seeds: Sequence[SupportsIndex] = (0, 1, 2, 3),
+        labels: int | str | None = None,
+        truncation: float = 1.0,
+    ) -> Any:
+        """Return a notebook widget that explores the latent space: a pad between four seeds, and sliders.
+
+        `seeds` are the corners: top left, top right, bottom left, bottom right. `labels` is one class for all images;
+        by default each seed has its own. `truncation` is that of `sample`.
+        The chosen point is `widget.z`, with `widget.labels` and `widget.image`; `model(latents=widget.z)` generates it
+        again. Setting `widget.x`, `widget.corners` and so on moves the widget.
+        Needs anywidget: pip install 'cardigan[notebook]'. Raises CardiganError without it, and for invalid arguments.
+        """
+        corners = [validate_integer("seed", seed, MAX_EXPLORED_SEED) for seed in seeds]
+        if len(corners) != NUM_CORNERS:
+            raise CardiganError(f"{len(corners)} seeds were given: the pad has {NUM_CORNERS} corners, one seed each.")
+        truncate(torch.zeros(1, 1), truncation)
+        label = "" if labels is None else str(class_index(labels, self.snapshot.spec))
+        try:
+            from cardigan.notebook.latent_explorer import LatentExplorer
+        except ImportError as error:
+            raise CardiganError("The explorer needs anywidget: pip install 'cardigan[notebook]'.") from error
+        return LatentExplorer(self.snapshot, corners, label, float(truncation))
 
     def to(self, device: str | torch.device) -> "Model":
         """Move the generator to a device, in place like PyTorch modules and diffusers pipelines, and return the model.
@@ -162,7 +206,7 @@ class Model:
         return self
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write `config.json`, `model.safetensors` and the model card `README.md` into a folder, and return the folder.
+        """Write `config.json`, `model.safetensors` and the model card `README.md` into `folder`, and return it.
 
         The folder is created if needed. Raises CardiganError for the folder of a run or of another model and, unless
         `overwrite`, if any of these files exists.
@@ -170,7 +214,10 @@ class Model:
         return self.save_with_files(Path(folder), {}, overwrite)
 
     def save_with_files(self, folder: Path, files: Mapping[str, bytes], overwrite: bool = False) -> Path:
-        """Do the same as `save_pretrained`, with additional files by name."""
+        """Do the same as `save_pretrained`, with additional `files`: contents by name.
+
+        `folder` and `overwrite` are those of `save_pretrained`.
+        """
 
         def card(hashes: Mapping[str, str]) -> str:
             # The files at the path may belong to newer weights, so an existing card is reused only if its hashes match.
@@ -189,10 +236,10 @@ class Model:
     ) -> str:
         """Upload the files of `save_pretrained` to the Hugging Face hub as `user/name`, and return the commit's URL.
 
-        The repository is created if needed; `private` applies only then (default: the account's setting). `token`
-        defaults to that of `hf auth login` or $HF_TOKEN. `revision` is the branch, created if needed (default: main).
-        Raises CardiganError if the hub rejects the upload. An empty repository or branch may remain then, but never one
-        with only some of the files.
+        `name` is that address, `commit_message` the commit's first line. The repository is created if needed; `private`
+        applies only then (default: the account's setting). `token` defaults to that of `hf auth login` or $HF_TOKEN.
+        `revision` is the branch, created if needed (default: main). Raises CardiganError if the hub rejects the upload.
+        An empty repository or branch may remain then, but never one with only some of the files.
         """
         hub.check_repo_id(name)
         with tempfile.TemporaryDirectory() as temporary:
@@ -200,6 +247,29 @@ class Model:
             return hub.upload_files(
                 {path.name: path for path in sorted(folder.iterdir())}, name, commit_message, private, token, revision
             )
+
+    def push_space_to_hub(
+        self,
+        name: str,
+        title: str = "",
+        direction_names: Sequence[str] = (),
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = SPACE_MESSAGE,
+        model_name: str = "",
+    ) -> str:
+        """Upload the page of the export format `html` as a static Space `user/name`, and return the commit's URL.
+
+        The page generates in the visitor's browser, so the Space needs no server. `title` and `direction_names` are
+        those of `export`. `model_name` is the repository of the model on the hub, if it is there, for the Space's card.
+        `name`, `private`, `token` and `commit_message` are those of `push_to_hub`. Raises CardiganError if no page can
+        be made of this model, and if the hub rejects the upload.
+        """
+        hub.check_repo_id(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = write_space(self, Path(temporary) / "space", title, tuple(direction_names), model_name)
+            files = {path.name: path for path in sorted(folder.iterdir())}
+            return hub.upload_files(files, name, commit_message, private, token, repo_type="space")
 
     @staticmethod
     def from_pretrained(
@@ -211,7 +281,11 @@ class Model:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> "Model":
-        """Load a folder written by `save_pretrained`, or `user/name` of the hub; see `cardigan.from_pretrained`."""
+        """Load a folder written by `save_pretrained`, or `user/name` of the hub.
+
+        `name_or_folder`, `revision`, `sha256`, `token`, `cache_dir` and `local_files_only` are the arguments of
+        `cardigan.from_pretrained`.
+        """
         return from_pretrained(
             name_or_folder, revision, sha256=sha256, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
@@ -243,10 +317,18 @@ class HasPath(Protocol):
 def load(path: str | Path | HasPath, sha256: str | None = None) -> Model:
     """Load a run, checkpoint folder, model folder, generator.safetensors, starter, or `hf:user/name`.
 
-    A run is its directory, or what `cardigan.train` returned.
+    `path` is one of these, or what `cardigan.train` returned.
     `hf:user/name@revision` selects a branch, tag or commit. If `sha256` is given, the weights file must have that hash.
     Nothing is executed or unpickled, and a header that claims more than the file contains allocates no memory.
     Raises CardiganError for anything else.
+
+    Examples:
+        >>> import cardigan
+        >>> model = cardigan.load("runs/first")
+        >>> model.images_seen
+        64
+        >>> model.sample(4).dtype
+        dtype('uint8')
     """
     location = Path(path if isinstance(path, str | Path) else path.path)
     return Model(read_snapshot(location, sha256), None if hub.is_hub_address(location) else location)
@@ -263,10 +345,16 @@ def from_pretrained(
 ) -> Model:
     """Load an existing folder, or else `user/name` of the Hugging Face hub at `revision` (default: the latest commit).
 
-    Downloads only `config.json` and `model.safetensors`, and caches them in the hub's cache (or `cache_dir`), so that a
-    second call works offline. `local_files_only` never connects. `token` defaults to that of `hf auth login` or
-    $HF_TOKEN. If `sha256` is given, the weights must have that hash.
-    Raises CardiganError for a missing model or one that is not a Cardigan model.
+    `name_or_folder` is that folder or name. Downloads only `config.json` and `model.safetensors`, and caches them in
+    the hub's cache (or `cache_dir`), so that a second call works offline. `local_files_only` never connects. `token`
+    defaults to that of `hf auth login` or $HF_TOKEN. If `sha256` is given, the weights must have that hash. Raises
+    CardiganError for a missing model or one that is not a Cardigan model.
+
+    Examples:
+        >>> import cardigan
+        >>> folder = cardigan.load("runs/first").save_pretrained("shared")
+        >>> cardigan.from_pretrained(folder).images_seen
+        64
     """
     if not hub.is_hub_address(name_or_folder) and Path(name_or_folder).exists():
         if revision is not None:
@@ -288,40 +376,6 @@ def _existing_card(path: Path | None, hashes: Mapping[str, str]) -> str | None:
         return None
     text = card.read_text(errors="replace")
     return text if all(digest in text for digest in hashes.values()) else None
-
-
-def _validate_count(name: str, count: object) -> int:
-    """Return a valid number of images, or raise CardiganError."""
-    return validate_integer(name, count, MAX_SAMPLES, 1)
-
-
-def validate_integer(name: str, value: object, maximum: int, minimum: int = 0) -> int:
-    """Return an integer (also of NumPy or torch) within minimum..maximum; raises CardiganError for anything else."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError as error:
-        raise CardiganError(f"{name} is {value!r}: expected an integer, {minimum}..{maximum}.") from error
-    if not minimum <= number <= maximum:
-        raise CardiganError(f"{name} is {number}: expected {minimum}..{maximum}.")
-    return number
-
-
-def _label_tensor(labels: LabelsLike | None, count: int, spec: ImageSpec) -> torch.Tensor | None:
-    """Return the labels as a tensor; a single label is repeated for every image."""
-    if labels is None:
-        return None
-    try:
-        array = np.atleast_1d(np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels))
-    except ValueError as error:
-        raise CardiganError(
-            "labels are lists of different lengths: give one class for all images, or one per image."
-        ) from error
-    if array.ndim != 1:
-        raise CardiganError(f"labels have shape {array.shape}: give one class for all images, or one per image.")
-    values = torch.tensor([class_index(label, spec) for label in array.tolist()], dtype=torch.long)
-    return values.expand(count) if len(values) == 1 else values
 
 
 def _convert_images(images: torch.Tensor, output_type: str) -> OutputImages:

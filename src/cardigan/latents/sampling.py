@@ -37,12 +37,33 @@ def find_latent(distribution: str) -> LatentFn:
 
 
 def training_latents(distribution: str, batch_size: int, latent_size: int, seed: int, images_seen: int) -> Latents:
-    """Return the z of the training step that begins at `images_seen`, shape [batch, size]."""
+    """Return the z of the training step that begins at `images_seen`, shape [batch_size, latent_size].
+
+    `distribution` is normal, uniform or a name of your own in `LATENTS`. `batch_size` and `latent_size` are the shape.
+    `seed` is the run's: equal seeds give equal latents. Raises CardiganError for an unknown distribution.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.training_latents("normal", batch_size=64, latent_size=100, seed=0, images_seen=640).shape
+        torch.Size([64, 100])
+    """
     return find_latent(distribution)((batch_size, latent_size), stream(seed, "latents", images_seen))
 
 
 def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], latent_size: int) -> Latents:
-    """Return one z per key (seed, number). Each depends on its key alone, so more keys change none of the first."""
+    """Return one z per key (seed, number), shape [len(keys), latent_size].
+
+    `distribution` is normal, uniform or a name of your own in `LATENTS`; `latent_size` is the length of a z. Each z
+    depends on its key alone, so more `keys` change none of the first. Raises CardiganError for an unknown distribution.
+
+    Examples:
+        >>> import cardigan
+        >>> z = cardigan.sample_latents("normal", [(0, 0), (0, 1), (7, 0)], latent_size=100)
+        >>> z.shape
+        torch.Size([3, 100])
+        >>> bool((z[:1] == cardigan.sample_latents("normal", [(0, 0)], 100)).all())
+        True
+    """
     return torch.cat(
         [find_latent(distribution)((1, latent_size), stream(seed, "sample", number)) for seed, number in keys]
     )

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from cardigan.errors import CardiganError, first_line
 
 HUB_PREFIX = "hf:"
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+RepoType: TypeAlias = Literal["model", "space"]
+"""Kind of repository. A space here is a static one: the hub shows its index.html."""
 REPO_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 REVISION_PATTERN = re.compile(r"[\w./-]{1,255}", re.ASCII)
 
@@ -100,6 +102,7 @@ def upload_files(
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
+    repo_type: RepoType = "model",
 ) -> str:
     """Upload files as one commit and return its URL. `files` maps names in the repo to local paths.
 
@@ -108,26 +111,30 @@ def upload_files(
     the files.
     """
     hub = _import_hub()
-    with _translate_errors(f"{HUB_PREFIX}{check_repo_id(repo_id)}"):
+    address = f"{HUB_PREFIX}{check_repo_id(repo_id)}" if repo_type == "model" else f"The Space {check_repo_id(repo_id)}"
+    with _translate_errors(address):
         api = hub.HfApi(endpoint=_endpoint(), token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
+        space = {} if repo_type == "model" else {"space_sdk": "static"}
+        api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, **space)
+        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise CardiganError(
-                f"{HUB_PREFIX}{repo_id} is already public, so the upload would be public: "
+                f"{address} is already public, so the upload would be public: "
                 "make the repo private on its page, or choose another name."
             )
         if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
+            api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         operations = [
             hub.CommitOperationAdd(path_in_repo=path_in_repo, path_or_fileobj=str(path))
             for path_in_repo, path in files.items()
         ]
-        return str(api.create_commit(repo_id, operations, commit_message=message, revision=revision).commit_url)
+        commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, repo_type=repo_type)
+        return str(commit.commit_url)
 
 
-def model_url(repo_id: str) -> str:
-    """Return the URL of the model's page."""
-    return f"{_endpoint() or 'https://huggingface.co'}/{check_repo_id(repo_id)}"
+def repo_url(repo_id: str, repo_type: RepoType = "model") -> str:
+    """Return the URL of the page of a model or a Space."""
+    folder = "" if repo_type == "model" else f"{repo_type}s/"
+    return f"{_endpoint() or 'https://huggingface.co'}/{folder}{check_repo_id(repo_id)}"
 
 
 def _endpoint() -> str | None:
@@ -173,7 +180,9 @@ def _translate_errors(address: str) -> Iterator[None]:
         raise CardiganError(
             f"{address} is not a Cardigan model: expected the files {CONFIG_FILE} and {WEIGHTS_FILE}."
         ) from error
-    except (ValueError, OSError, *http_errors) as error:
+    except ValueError as error:  # the hub's reasons to reject a card are on lines of their own
+        raise CardiganError(f"{address}: {' '.join(str(error).split())[:500]}.") from error
+    except (OSError, *http_errors) as error:
         raise CardiganError(
             f"{address}: {first_line(error, 300)}. Check the name, the connection, and your write access "
             "(`hf auth whoami`)."

@@ -124,14 +124,41 @@ NETS = {
 
 
 def build_generator(config: Config, spec: ImageSpec) -> Generator:
-    """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
+    """Return the generator that `config` describes for the images of `spec`, with initial weights.
+
+    The weights are drawn from PyTorch's global generator. It maps z [batch, latent] and, if it is class-conditional,
+    labels [batch] to images [batch, channels, height, width] in [-1, 1]. Raises CardiganError for an unknown network,
+    or a setting that it does not read or cannot follow.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> config = cardigan.config_for("mnist")
+        >>> spec = cardigan.ImageSpec(channels=1, height=32, width=32, num_classes=10)
+        >>> generator = cardigan.build_generator(config, spec)
+        >>> generator(torch.randn(4, config.latent.size), torch.tensor([0, 1, 2, 3])).shape
+        torch.Size([4, 1, 32, 32])
+    """
     architecture = _architecture_for(config.generator, "generator", spec)
     assert architecture.generator is not None
     return architecture.generator(with_all_options(config.generator, "generator"), config.latent.size, spec)
 
 
 def build_discriminator(config: Config, spec: ImageSpec) -> Discriminator:
-    """Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow."""
+    """Return the discriminator that `config` describes for the images of `spec`, with initial weights.
+
+    The weights are drawn from PyTorch's global generator. It maps images [batch, channels, height, width] in [-1, 1]
+    and, if it is class-conditional, labels [batch] to logits [batch] (with several heads [batch, heads]); larger means
+    more real. Raises CardiganError for an unknown network, or a setting that it does not read or cannot follow.
+
+    Examples:
+        >>> import cardigan
+        >>> import torch
+        >>> config = cardigan.override(cardigan.config_for("mnist"), {"conditional": False})
+        >>> spec = cardigan.ImageSpec(channels=1, height=32, width=32, num_classes=0)
+        >>> cardigan.build_discriminator(config, spec)(torch.zeros(4, 1, 32, 32)).shape
+        torch.Size([4])
+    """
     pac_image_spec = pac_spec(spec, config.pac)
     architecture = _architecture_for(config.discriminator, "discriminator", pac_image_spec)
     assert architecture.discriminator is not None

@@ -298,7 +298,7 @@ def is_locked(run: RunDirectory) -> bool:
     except OSError:
         return False  # never trained, deleted, or no permission to read
     try:
-        _try_lock(descriptor, shared=True)
+        try_lock(descriptor, shared=True)
         return False
     except OSError:
         return True
@@ -314,7 +314,7 @@ def _acquire_lock(run: RunDirectory, descriptor: int) -> None:
     """Lock the open file until this process ends, however it ends. Raises CardiganError if it is locked."""
     for attempt in range(LOCK_ATTEMPTS):
         try:
-            _try_lock(descriptor, shared=False)
+            try_lock(descriptor, shared=False)
             return
         except OSError as error:
             if attempt == LOCK_ATTEMPTS - 1:
@@ -325,7 +325,7 @@ def _acquire_lock(run: RunDirectory, descriptor: int) -> None:
             time.sleep(LOCK_RETRY_SECONDS)
 
 
-def _try_lock(descriptor: int, shared: bool) -> None:
+def try_lock(descriptor: int, shared: bool) -> None:
     """Take the lock without waiting. Raises OSError if another process holds it."""
     if os.name == "posix":
         import fcntl

@@ -20,15 +20,25 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Event:
-    """One line: its kind, its time and named values.
+    """One line of a run's journal: its kind, its time and named values.
 
     Kinds: start, resume, note, progress, samples, checkpoint, fault, rollback, stop.
+
+    Examples:
+        >>> import cardigan
+        >>> event = cardigan.Event("checkpoint", images_seen=50_000, elapsed_seconds=61.5, values={"score": 5.3})
+        >>> event.values["score"]
+        5.3
     """
 
     kind: str
+    """What happened."""
     images_seen: int
+    """Training images seen until then."""
     elapsed_seconds: float
+    """Seconds since the run began, over all its parts."""
     values: dict[str, Any]
+    """What was measured or decided, by name."""
 
 
 class Journal:
@@ -63,7 +73,15 @@ class Journal:
 def read_events(path: Path) -> list[Event]:
     """Return the events of a run. Events that a resume or a rollback has undone are omitted.
 
-    Damaged lines are skipped. A missing file gives an empty list.
+    `path` is its journal.jsonl. Damaged lines are skipped. A missing file gives an empty list. Raises CardiganError for
+    a device or a pipe in the file's place.
+
+    Examples:
+        >>> import cardigan
+        >>> from pathlib import Path
+        >>> events = cardigan.read_events(Path("runs/first/journal.jsonl"))
+        >>> events[0].kind, events[-1].values["reason"]
+        ('start', 'images')
     """
     events: list[Event] = []
     for line in _read_bytes(path).splitlines():
@@ -72,6 +90,22 @@ def read_events(path: Path) -> list[Event]:
             continue
         events = rewind(events, event, lambda earlier: earlier.images_seen)
         events.append(event)
+    return events
+
+
+def read_new_events(path: Path, offset: int) -> list[tuple[Event, int]]:
+    """Return the events after `offset` bytes, each with the offset of its end. An incomplete last line is left out.
+
+    Events that a later one of them undoes are omitted. A missing file gives an empty list.
+    """
+    events: list[tuple[Event, int]] = []
+    for line in _read_bytes(path)[offset:].splitlines(keepends=True):
+        offset += len(line)
+        event = _parse_event(line) if line.endswith(b"\n") else None
+        if event is None:
+            continue
+        events = rewind(events, event, lambda earlier: earlier[0].images_seen)
+        events.append((event, offset))
     return events
 
 

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cardigan.errors import CardiganError
+from cardigan.figures.c2pa_manifest import SigningKey
 from cardigan.http.endpoint import Endpoint
 from cardigan.http.errors import BadRequest, ClientDisconnected
 from cardigan.http.responses import disconnected_response, json_response
@@ -70,9 +71,11 @@ class RequestTimeout(Exception):
 class SamplingService:
     """A model, its request queue, and the HTTP handlers."""
 
-    def __init__(self, served_model: ServedModel, limits: RequestLimits, mark: bool = True) -> None:
-        """Without `mark`, images do not say that they are generated."""
-        self.served_model, self.limits = served_model, limits
+    def __init__(
+        self, served_model: ServedModel, limits: RequestLimits, mark: bool = True, signing: SigningKey | None = None
+    ) -> None:
+        """Without `mark`, images do not say that they are generated. With `signing` they have C2PA manifests."""
+        self.served_model, self.limits, self.signing = served_model, limits, signing
         self.marked_sha256 = served_model.marked_sha256 if mark else ""
         self.metrics = PrometheusMetrics(
             {"name": served_model.name, "sha256": served_model.sha256, "backend": served_model.backend}
@@ -100,7 +103,7 @@ class SamplingService:
         label_lists: list[list[int] | None] = []
 
         def encode(pixels: Any, labels: Any) -> bytes:
-            response = SampleResponse(pixels, labels, sample_request, self.marked_sha256)
+            response = SampleResponse(pixels, labels, sample_request, self.marked_sha256, self.signing)
             label_lists.append(response.label_list)
             return ENCODERS[media_type](response)
 

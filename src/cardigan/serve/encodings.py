@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cardigan.errors import CardiganError
+from cardigan.figures.c2pa_manifest import SigningKey, with_manifest
 from cardigan.figures.grid import GridImage, make_grid, pillow_image, png_bytes
 from cardigan.figures.layout import GAP, GridLayout
 from cardigan.figures.marking import Mark
@@ -37,6 +38,8 @@ class SampleResponse:
     request: SampleRequest
     model: str = ""
     """SHA-256 of the model's weights, for the marks in images. Empty: no marks."""
+    signing: SigningKey | None = None
+    """Signs the images. None: they are not signed."""
 
     def mark(self, number: int | None = None) -> Mark | None:
         """Return the mark of one image, or of all together."""
@@ -52,6 +55,11 @@ class SampleResponse:
         images = f"images 0 to {count - 1}" if number is None else f"image {number}"
         return Mark(self.model, f"seed {request.seed}, {images}{more}")
 
+    def png(self, image: GridImage, number: int | None = None) -> bytes:
+        """Return one image, or the grid of all, as a PNG with its mark and its signature, if it has them."""
+        mark = self.mark(number)
+        return with_manifest(png_bytes(image, PNG_COMPRESSION_LEVEL, mark), "image/png", mark, self.signing)
+
     @property
     def label_list(self) -> list[int] | None:
         return None if self.labels is None else self.labels.tolist()
@@ -59,12 +67,13 @@ class SampleResponse:
 
 def encode_png(response: SampleResponse) -> bytes:
     """Return one image, or a grid of all with the layout of `cardigan sample`."""
-    return png_bytes(make_grid(response.pixels), PNG_COMPRESSION_LEVEL, response.mark())
+    return response.png(make_grid(response.pixels))
 
 
 def encode_webp(response: SampleResponse) -> bytes:
     """Return the same as lossless WebP."""
-    return _webp_bytes(make_grid(response.pixels), response.mark())
+    mark = response.mark()
+    return with_manifest(_webp_bytes(make_grid(response.pixels), mark), "image/webp", mark, response.signing)
 
 
 def encode_zip(response: SampleResponse) -> bytes:
@@ -72,7 +81,7 @@ def encode_zip(response: SampleResponse) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, pixels in enumerate(response.pixels):
-            archive.writestr(f"{number:06d}.png", png_bytes(pixels, PNG_COMPRESSION_LEVEL, response.mark(number)))
+            archive.writestr(f"{number:06d}.png", response.png(pixels, number))
         archive.writestr("index.json", json.dumps(_metadata(response)))
     return buffer.getvalue()
 
@@ -94,10 +103,7 @@ def encode_npz(response: SampleResponse) -> bytes:
 
 def encode_json(response: SampleResponse) -> bytes:
     """Return {"images": [base64 PNG, ...]} with seeds and labels."""
-    images = [
-        base64.b64encode(png_bytes(pixels, PNG_COMPRESSION_LEVEL, response.mark(number))).decode()
-        for number, pixels in enumerate(response.pixels)
-    ]
+    images = [base64.b64encode(response.png(pixels, number)).decode() for number, pixels in enumerate(response.pixels)]
     return json.dumps({"images": images, **_metadata(response)}, separators=(",", ":")).encode()
 
 

@@ -57,6 +57,7 @@ def run_server(
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # hides warnings about clients' invalid requests
     config = uvicorn.Config(
         build_app(service, endpoint, origins),
+        loop="asyncio",  # whose transports tell what is still to be written; uvloop may be installed too
         http=IdleTimeoutProtocol,
         ws="none",
         lifespan="off",

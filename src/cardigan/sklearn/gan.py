@@ -6,6 +6,7 @@ Works with scikit-learn's `clone`, and without scikit-learn. Training itself is 
 import copy
 import html
 import json
+import math
 import secrets
 import tempfile
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from cardigan.api import train
 from cardigan.errors import CardiganError, unknown
@@ -21,6 +23,7 @@ from cardigan.inference.model import Model, load
 from cardigan.metrics.quick import quick_distance
 from cardigan.models.pretrained import read_json
 from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.snapshot import read_snapshot, write_snapshot
 from cardigan.run.directory import reserve_run
 from cardigan.sklearn.inputs import ImagesLike, class_indices, class_values, has_labels, make_reader
 from cardigan.sklearn.progress import progress_bar
@@ -35,13 +38,25 @@ PARAMETER_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "overrides": ((dict, type(None)), "a dict of settings by dotted name, or None"),
     "warm_start_from": ((str, Path, type(None)), "a run, a file of weights or a hub address, or None"),
 }
-ESTIMATOR_FILE = "estimator.json"
+ESTIMATOR_FILE, MODEL_FILE = "estimator.json", "model.safetensors"
 RandomStateLike: TypeAlias = int | np.integer | np.random.RandomState | np.random.Generator | None
 """A seed, a NumPy generator to draw one from, or None for a new seed at each call."""
 
 
 class NotFittedError(CardiganError, ValueError, AttributeError):
-    """Raised if the estimator is not fitted. Like scikit-learn's, it is a ValueError and an AttributeError."""
+    """Raised if the estimator is not fitted. Like scikit-learn's, it is a ValueError and an AttributeError.
+
+    Examples:
+        >>> import cardigan
+        >>> cardigan.GAN().sample(4)
+        Traceback (most recent call last):
+        ...
+        cardigan.sklearn.gan.NotFittedError: This GAN is not fitted yet: call fit with images first.
+    """
+
+
+class InvalidInputError(CardiganError, ValueError):
+    """Raised by `fit` for parameters or data that cannot be used. Like scikit-learn's errors, it is a ValueError."""
 
 
 class GAN:
@@ -59,7 +74,18 @@ class GAN:
     - `verbose`: show a progress bar.
 
     Fitted attributes: `model_`, a `Model`; `path_`, its run or None; `images_seen_`; `n_iter_`, the number of steps;
-    `stopped_by_`; `classes_`, the values of y or None.
+    `stopped_by_`; `classes_`, the values of y or None; `n_features_in_`, the values of one image, if X was an array.
+
+    Examples:
+        >>> import cardigan
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+        >>> small = {"generator.width": 4, "discriminator.width": 4, "batch_size": 8}
+        >>> gan = cardigan.GAN("images-dcgan", images=16, runs=None, random_state=0, overrides=small)
+        >>> gan.fit(X).sample(3).shape
+        (3, 16, 16, 1)
+        >>> gan.n_iter_
+        2
     """
 
     def __init__(
@@ -94,10 +120,11 @@ class GAN:
         Raises CardiganError for unsupported data, such as flattened images; a fitted estimator is then unchanged.
         """
         self._validate_parameters()
-        reader, has_budget = (
-            make_reader(X, y),
-            self.recipe is not None or self.images is not None or self.minutes is not None,
-        )
+        try:
+            reader = make_reader(X, y)
+        except CardiganError as error:
+            raise InvalidInputError(str(error)) from error
+        has_budget = self.recipe is not None or self.images is not None or self.minutes is not None
         images = None if self.images is None else int(self.images)
         minutes = None if self.minutes is None else float(self.minutes)
         minutes = minutes if has_budget else DEFAULT_MINUTES
@@ -124,13 +151,16 @@ class GAN:
             snapshot = copy.deepcopy(load(run.path).snapshot)  # the file may be temporary
         path = None if self.runs is None else run.path
         self._set_fitted(Model(snapshot, path), path, run.images_seen, run.stopped_by)
+        vars(self).pop("n_features_in_", None)
+        if isinstance(X, np.ndarray | torch.Tensor):
+            self.n_features_in_ = math.prod(X.shape[1:])
         return self
 
     def _validate_parameters(self) -> None:
         for name, (kinds, expected) in PARAMETER_TYPES.items():
             value = getattr(self, name)
             if not isinstance(value, kinds) or isinstance(value, bool):
-                raise CardiganError(f"{name} is {value!r}: expected {expected}.")
+                raise InvalidInputError(f"{name} is {value!r}: expected {expected}.")
 
     def _set_fitted(self, model: Model, path: Path | None, images_seen: int, stopped_by: str) -> None:
         self.model_, self.path_, self.images_seen_, self.stopped_by_ = model, path, images_seen, stopped_by
@@ -142,9 +172,9 @@ class GAN:
     ) -> np.ndarray:
         """Return images as uint8 [n_samples, height, width, channels], in the training shape (`model_.config.data`).
 
-        `y` is one class for all or one per image, with the values of `fit`. Default: random classes, if there are any.
-        `random_state` defaults to the estimator's: an int gives the same images every time, None new ones.
-        `truncation` goes from 1 (as trained) to 0 (the average image).
+        `n_samples` is the number of images. `y` is one class for all or one per image, with the values of `fit`.
+        Default: random classes, if there are any. `random_state` defaults to the estimator's: an int gives the same
+        images every time, None new ones. `truncation` goes from 1 (as trained) to 0 (the average image).
         """
         model = self._fitted_model()
         seed = resolve_seed(self.random_state if random_state is None else random_state)
@@ -153,9 +183,9 @@ class GAN:
     def score(self, X: ImagesLike, y: Any = None) -> float:  # noqa: N803
         """Return the negative Frechet distance between samples and the images `X`. Larger is better; 0 is the best.
 
-        Uses the first 500 images at most, and as many samples. Features come from the pretrained backbone if it is
-        installed (seconds), else from thumbnails. Compare only scores on the same images; `cardigan evaluate` reports
-        metrics with standard errors and a protocol.
+        `y` is not used; scikit-learn gives it. Uses the first 500 images at most, and as many samples. Features come
+        from the pretrained backbone if it is installed (seconds), else from thumbnails. Compare only scores on the same
+        images; `cardigan evaluate` reports metrics with standard errors and a protocol.
         """
         model = self._fitted_model()
         return -quick_distance(
@@ -165,11 +195,11 @@ class GAN:
         )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name."""
+        """Return the parameters by name. `deep` is not used; scikit-learn gives it."""
         return {name: getattr(self, name) for name in _constructor_parameters()}
 
     def set_params(self, **parameters: Any) -> "GAN":
-        """Set parameters for the next fit and return the estimator; raises CardiganError for an unknown name."""
+        """Set `parameters` for the next fit and return the estimator; raises CardiganError for an unknown name."""
         for name in parameters:
             if name not in _constructor_parameters():
                 raise unknown("parameter", name, _constructor_parameters())
@@ -178,7 +208,10 @@ class GAN:
         return self
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write the fitted estimator (the files of `save_pretrained`, and its parameters) and return the folder."""
+        """Write the fitted estimator (the files of `save_pretrained`, and its parameters) and return the folder.
+
+        `path` is the folder. Raises CardiganError if one of the files exists, unless `overwrite`, and NotFittedError.
+        """
         model = self._fitted_model()
         content = {
             "format": 2,
@@ -192,8 +225,10 @@ class GAN:
 
     @staticmethod
     def load(path: str | Path) -> "GAN":
-        """Load a fitted estimator from a folder written by `save`. Unpickles nothing. Raises CardiganError for any
-        other folder."""
+        """Load a fitted estimator from `path`, a folder written by `save`. Unpickles nothing.
+
+        Raises CardiganError for any other folder.
+        """
         file = Path(path) / ESTIMATOR_FILE
         if not file.exists():
             raise CardiganError(
@@ -220,6 +255,28 @@ class GAN:
         if not self.__sklearn_is_fitted__():
             raise NotFittedError("This GAN is not fitted yet: call fit with images first.")
         return self.model_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for `pickle` and `copy`: the parameters, and the model as the content of a safetensors file.
+
+        Cardigan itself never unpickles; parallel searches of scikit-learn do.
+        """
+        state = vars(self).copy()
+        model = state.pop("model_", None)
+        if model is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                write_snapshot(Path(folder) / MODEL_FILE, model.snapshot)
+                state[MODEL_FILE] = (Path(folder) / MODEL_FILE).read_bytes()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state; raises CardiganError for a damaged model."""
+        content = state.pop(MODEL_FILE, None)
+        vars(self).update(state)
+        if content is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / MODEL_FILE).write_bytes(content)
+                self.model_ = Model(copy.deepcopy(read_snapshot(Path(folder) / MODEL_FILE)), self.path_)
 
     def __sklearn_is_fitted__(self) -> bool:
         return "model_" in vars(self)

@@ -21,6 +21,7 @@ from cardigan.errors import CardiganError
 
 ImagesLike: TypeAlias = "np.ndarray | torch.Tensor | Sequence[Any] | Dataset[Any]"
 
+COMPLEX_TYPES = (np.complex64, np.complex128, torch.complex64, torch.complex128)
 MAX_UNIT_VALUE, MAX_SUSPECT_VALUE = 1.02, 64.0
 """Floats up to the first value are in [0, 1] or [-1, 1]; above the second they may be pixels from 0 to 255."""
 
@@ -41,6 +42,8 @@ class ListDataset(Dataset[Any]):
 def make_reader(images: ImagesLike, labels: Any = None) -> Reader:
     """Return a reader of the images; raises CardiganError for flattened images, other types, and invalid labels."""
     if isinstance(images, np.ndarray | torch.Tensor):
+        if images.dtype in COMPLEX_TYPES:
+            raise CardiganError("Complex data not supported: give real numbers, from 0 to 1 or 0 to 255.")
         _check_not_flat(images)
         _check_range(images)
         return array_reader(images, None if labels is None else _as_labels(labels))
@@ -57,6 +60,8 @@ def make_reader(images: ImagesLike, labels: Any = None) -> Reader:
     ):
         dataset_labels = None if labels is None else array_labels("list", _as_labels(labels), len(images))
         return torch_dataset_reader(ListDataset(images, dataset_labels))
+    if type(images).__module__.startswith("scipy.sparse"):
+        raise CardiganError("X is sparse, which is not supported for images: give X.toarray(), reshaped to images.")
     raise CardiganError(
         f"X is {_type_name(images)}: expected an array or tensor [N, height, width] or [N, height, width, channels], a "
         "list of arrays or Pillow images, or a torch Dataset. Use cardigan.train for a folder or an archive."

@@ -11,7 +11,7 @@ import torch
 
 from cardigan.hardware.out_of_memory import is_out_of_memory
 from cardigan.training.inputs import StepInputs, to_device
-from cardigan.training.steps import StepKind
+from cardigan.training.step_types import StepKind
 
 WARMUP_STEPS = 3
 """Steps of each kind that run without a graph before recording, so that libraries and optimizers allocate memory."""

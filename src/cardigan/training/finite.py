@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from cardigan.config_parts import ObjectiveConfig
 from cardigan.errors import CollectiveError
-from cardigan.training.steps import StepMetrics, metric_names
+from cardigan.training.step_types import StepMetrics, metric_names
 
 
 def nonfinite_values(values: Mapping[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from cardigan.objective.penalties import find_penalty
 from cardigan.rng import counter_normal, stream, stream_keys
 from cardigan.training.devices import Devices
 from cardigan.training.schedule import ema_weight, penalty_factor
-from cardigan.training.steps import RandomDraws
+from cardigan.training.step_types import RandomDraws
 
 
 class StepInputs(NamedTuple):

@@ -21,7 +21,8 @@ from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import restore_best_checkpoint
 from cardigan.training.schedule import augment_probability, is_due, learning_rates, step_kind
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import Networks, StepConfig, StepKind, StepMetrics, train_step
+from cardigan.training.step_types import Networks, StepConfig, StepKind, StepMetrics
+from cardigan.training.steps import train_step
 
 StepFn = Callable[[StepInputs, StepKind], StepMetrics]
 """One iteration on the device and the EMA update after it. The inputs are in host memory."""

@@ -19,7 +19,7 @@ from cardigan.pixels import decode
 from cardigan.rng import stream
 from cardigan.shapes import Images, Labels, Pixels
 from cardigan.training.state import TrainState
-from cardigan.training.steps import StepConfig
+from cardigan.training.step_types import StepConfig
 from cardigan.training.sync_batch_norm import local_copy
 
 NUM_PROBE_IMAGES = 64

@@ -31,7 +31,7 @@ from cardigan.training.finite import nonfinite_error, nonfinite_values
 from cardigan.training.probe import TrainingProbe
 from cardigan.training.schedule import is_due, learning_rates, step_kind
 from cardigan.training.state import TrainState, state_tensors
-from cardigan.training.steps import GENERATOR_METRICS, StepMetrics, metric_names
+from cardigan.training.step_types import GENERATOR_METRICS, StepMetrics, metric_names
 
 PROGRESS_SECONDS = 2.0
 MAX_EVALUATION_FRACTION = 0.1

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from cardigan.config import Config
 from cardigan.config_parts import AugmentConfig, EmaConfig, ObjectiveConfig, OptimizerConfig
 from cardigan.errors import unknown
-from cardigan.training.steps import StepKind
+from cardigan.training.step_types import StepKind
 
 ScheduleFn: TypeAlias = Callable[[OptimizerConfig, int], float]
 """From settings and images seen to the factor of the learning rate."""

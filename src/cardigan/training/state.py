@@ -9,7 +9,7 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.nets.interface import Generator
-from cardigan.training.steps import Networks
+from cardigan.training.step_types import Networks
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def pages(tmp_path_factory):
             links = "[a](javascript:alert(1)) [c](https://example.org)"
             table = f"| {HOSTILE} | b |\n|---|---|\n| 1 | 2 |\n"
             card = f"---\nlicense: x\n---\n# {HOSTILE}\n\n{links} {HOSTILE} `{HOSTILE}`\n\n{table}"
-            write_page(*written[case], card=card)
+            names = (HOSTILE[:40],) if case == "conditional" else ()
+            write_page(*written[case], card=card, direction_names=names)
         return written[case]
 
     return page_of
@@ -297,6 +298,8 @@ def test_untrusted_text_is_escaped_in_browser(open_page):
         "https://example.org/"
     ]
     assert f"{HOSTILE}3" in page.locator("#class span").all_inner_texts()
+    labels = page.locator("#directions .slider > span").all_inner_texts()
+    assert labels[0].startswith(f"{HOSTILE[:40]}: ") and labels[1].startswith("2: ")
 
 
 @pytest.mark.parametrize("case", ["conditional", "unconditional", "mlp"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -209,10 +210,31 @@ def test_untrusted_text_is_escaped(tmp_path):
 def test_webpage_has_no_external_urls(tmp_path):
     write_page(random_generator("mlp", 0), tmp_path / "page.html")
     text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", (tmp_path / "page.html").read_text())
+    text = text.replace(page.project_line(), "")  # a link that the reader may follow loads nothing
     assert "default-src 'none'" in text
     assert not re.findall(
         r"""(?:src|href)=["'](?!#|data:)|url\((?!"data:)|@import|https?://(?!\w*www\.w3\.org)[\w.]""", text
     )
+
+
+def test_webpage_says_title_directions_and_project(tmp_path, monkeypatch):
+    snapshot = random_generator("dcgan", 0)
+    write_page(snapshot, tmp_path / "page.html", title="Mine <b>\n& yours", direction_names=("slant </script>", ""))
+    text = (tmp_path / "page.html").read_text()
+    assert "<title>Mine &lt;b&gt; &amp; yours</title>" in text
+    data = json.loads(re.search(r'id="model">(.*?)</script>', text, re.S)[1])
+    assert data["directions"]["names"] == ["slant </script>", ""]
+    assert f"Made with Cardigan {page.version('cardigan')}, which" in re.sub(r"</?a[^>]*>", "", text)
+    addresses = Message()
+    for address in ("Documentation, https://docs.example", "Homepage, https://example.org/?a&b"):
+        addresses["Project-URL"] = address
+    monkeypatch.setattr(page, "metadata", lambda name: addresses)
+    assert '<a href="https://example.org/?a&amp;b" target="_blank" rel="noopener">Cardigan' in page.project_line()
+    with pytest.raises(CardiganError, match="7 names of directions were given, but the page of this model has 6"):
+        write_page(snapshot, tmp_path / "other.html", direction_names=tuple("abcdefg"))
+    with pytest.raises(CardiganError, match="has room for 40"):
+        write_page(snapshot, tmp_path / "other.html", direction_names=("x" * 41,))
+    assert not (tmp_path / "other.html").exists()
 
 
 def test_number_encoding():

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import replace
 from importlib import resources
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,30 @@ MAX_PAGE_BYTES = 400 * 2**20
 """Browsers limit strings to 512 MiB."""
 NUM_SLIDERS = 6
 """Principal directions that get a slider."""
+MAX_TITLE, MAX_DIRECTION_NAME = 200, 40
+"""Longest texts, in characters."""
 ENGINE_FILES = ("engine.js", "worker.js")
 PAGE_DISTRIBUTIONS = ("normal", "uniform")
 """Latent distributions that `latents.js` can sample from."""
+HOMEPAGE_LABELS = ("homepage", "repository", "source")
 SCRIPT_FILES = ("latents.js", "interpolation.js", "markdown.js", "page.js")
 
 
-def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "float16") -> float:
+def write_page(
+    snapshot: Snapshot,
+    out: Path,
+    card: str = "",
+    weights: str = "float16",
+    title: str = "",
+    direction_names: tuple[str, ...] = (),
+) -> float:
     """Write a page that runs this generator; return the largest difference of its fp32 program from PyTorch.
 
-    `card` is Markdown, shown in a collapsed section. `weights` is float16, int8 or float32. Raises CardiganError, and
-    writes nothing, for an unsupported operation or distribution, for weights out of range, and for images that differ.
+    `card` is Markdown, shown in a collapsed section. `weights` is float16, int8 or float32. `direction_names` name the
+    first principal directions. Raises CardiganError, and writes nothing, for an unsupported operation or distribution,
+    for weights out of range, for images that differ, and for more names than directions.
     """
+    _check_texts(snapshot, title, direction_names)
     distribution = snapshot.config.latent.distribution
     if distribution not in PAGE_DISTRIBUTIONS:
         raise CardiganError(
@@ -71,7 +83,8 @@ def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "fl
             f"With {weights} weights the page's images differ from PyTorch's by up to {difference:.2g} (tolerance "
             f"{TOLERANCE}, images in [-1, 1]): use float32 weights, or export as onnx or safetensors."
         )
-    page = page_html(snapshot, page_data(snapshot, program, tensors, card, weights, difference), weight_block).encode()
+    data = page_data(snapshot, program, tensors, card, weights, difference, direction_names)
+    page = page_html(snapshot.config.latent.size, data, weight_block, title).encode()
     if len(page) > MAX_PAGE_BYTES:
         raise CardiganError(
             f"The page would have {len(page) / 2**20:.0f} MiB, but the maximum is {MAX_PAGE_BYTES // 2**20}: "
@@ -79,6 +92,23 @@ def write_page(snapshot: Snapshot, out: Path, card: str = "", weights: str = "fl
         )
     atomic.write_bytes(out, page)
     return exact_difference
+
+
+def num_directions(snapshot: Snapshot) -> int:
+    """Return the number of principal directions that the page of a generator has."""
+    return min(NUM_SLIDERS, snapshot.config.latent.size) if snapshot.generator.feature_modules else 0
+
+
+def _check_texts(snapshot: Snapshot, title: str, direction_names: tuple[str, ...]) -> None:
+    count = num_directions(snapshot)
+    if len(direction_names) > count:
+        raise CardiganError(
+            f"{len(direction_names)} names of directions were given, but the page of this model has {count}: "
+            "leave the last ones out."
+        )
+    for text, limit in ((title, MAX_TITLE), *((name, MAX_DIRECTION_NAME) for name in direction_names)):
+        if len(text) > limit:
+            raise CardiganError(f"{text[:40]!r}... has {len(text)} characters, but the page has room for {limit}.")
 
 
 def snapshot_program(snapshot: Snapshot) -> Program:
@@ -116,14 +146,20 @@ class ProgramGenerator(Generator):
 
 
 def page_data(
-    snapshot: Snapshot, program: Program, tensors: list[dict[str, Any]], card: str, weights: str, difference: float
+    snapshot: Snapshot,
+    program: Program,
+    tensors: list[dict[str, Any]],
+    card: str,
+    weights: str,
+    difference: float,
+    direction_names: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the model data for the page's script."""
     config, spec = snapshot.config, snapshot.spec
-    has_directions, latent_size = bool(snapshot.generator.feature_modules), program.latent_size
+    count = num_directions(snapshot)
     directions = (
-        principal_directions(snapshot, min(NUM_SLIDERS, latent_size), max(2000, 2 * latent_size))
-        if has_directions
+        principal_directions(snapshot, count, max(2000, 2 * program.latent_size))
+        if count
         else Directions(*torch.zeros(3, 0, 0))
     )
     steps = [
@@ -143,6 +179,7 @@ def page_data(
             "vectors": [[round(number, 6) for number in vector] for vector in directions.vectors.tolist()],
             "std": directions.std.flatten().tolist(),
             "explained_variance_ratio": directions.explained_variance_ratio.flatten().tolist(),
+            "names": [" ".join(name.split()) for name in direction_names],
         },
         "program": {
             "latent_size": program.latent_size,
@@ -163,9 +200,14 @@ def data_title(snapshot: Snapshot) -> str:
     return f"{parent}/{name}" if parent else name or snapshot.config.recipe
 
 
-def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> str:
+def default_title(data_name: str) -> str:
+    """Return the title of a page whose maker gave none."""
+    return f"What a network learned from {data_name}"
+
+
+def page_html(latent_size: int, data: dict[str, Any], weight_block: bytes, title: str = "") -> str:
     """Return the page. External text is escaped HTML, or JSON without `<`, so it cannot close an element."""
-    title = f"What a network learned from {data['name']}"
+    title = " ".join(title.split()) or default_title(data["name"])
     lead = (
         f"None of these images is real. A neural network with {data['parameters']:,} parameters generates them on your "
         "device, on demand."
@@ -179,7 +221,8 @@ def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> 
             "version": html.escape(version("cardigan")),
             "title": html.escape(title),
             "introduction": html.escape(lead),
-            "latent_size": str(snapshot.config.latent.size),
+            "latent_size": str(latent_size),
+            "project": project_line(),
             "logo": data_url("image/svg+xml", studio_asset("mark.svg")),
             "style": style,
             "theme": theme,
@@ -189,6 +232,21 @@ def page_html(snapshot: Snapshot, data: dict[str, Any], weight_block: bytes) -> 
             "weights": base64.b64encode(weight_block).decode(),
         },
     )
+
+
+def project_line() -> str:
+    """Return HTML that names the program which made the page, with a link if the package's metadata has its address."""
+    name = f"Cardigan {html.escape(version('cardigan'))}"
+    homepage = next(
+        (
+            address.strip()
+            for label, _, address in (text.partition(",") for text in metadata("cardigan").get_all("Project-URL") or ())
+            if label.strip().lower() in HOMEPAGE_LABELS and address.strip().startswith("https://")
+        ),
+        "",
+    )
+    link = f'<a href="{html.escape(homepage)}" target="_blank" rel="noopener">{name}</a>' if homepage else name
+    return f"Made with {link}, which trains image GANs on ordinary computers."
 
 
 def content_security_policy(scripts: list[str], style: str) -> str:

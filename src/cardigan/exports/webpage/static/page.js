@@ -285,7 +285,7 @@ function buildSettings() {
   );
   model.directions.explained_variance_ratio.forEach((share, i) => {
     state.amounts.push(0);
-    $("directions").append(slider({ label: `${i + 1}: ${(100 * share).toFixed(1)} %`, min: -4, max: 4, step: 0.1, start: 0, onChange: withRedraw((value) => { state.amounts[i] = value; }) }));
+    $("directions").append(slider({ label: `${model.directions.names?.[i] || i + 1}: ${(100 * share).toFixed(1)} %`, min: -4, max: 4, step: 0.1, start: 0, onChange: withRedraw((value) => { state.amounts[i] = value; }) }));
   });
   $("directions").hidden = !model.directions.explained_variance_ratio.length;
   if (classes) buildClasses();
