@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,19 @@ def test_head_on_the_image_trains_and_resumes(folder, tmp_path):
     parts = cardigan.train(folder, images=32, out=tmp_path / "parts", resume=True, **options)
     for name, value in weights(whole.path).items():
         assert torch.equal(value, weights(parts.path)[name]), name
+
+
+@pytest.mark.parametrize(
+    ("count", "start_from", "said"),
+    [
+        (20, "", "with 20, expect samples that resemble each other, and copies of the images if you train long; start"),
+        (100, "icons@sha256:0", "--objective.correspondence 1000 keeps more of the model's variety"),
+        (101, "", ""),
+    ],
+)
+def test_few_images_are_said_before_training(count, start_from, said):
+    config = replace(config_for("photos/"), start_from=start_from, minutes=10.0)
+    stats = DatasetStats(count, 64, 64, same_aspect_ratio=True, channels=3)
+    _, reasons = auto.auto_config(config, {"minutes"}, stats, "cpu", lambda _: 500.0)
+    lines = [reason for reason in reasons if reason.startswith("few images: ")]
+    assert [said in line for line in lines] == ([True] if said else [])

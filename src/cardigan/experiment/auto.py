@@ -18,6 +18,8 @@ from cardigan.recipes import PLAIN_RECIPE, find_recipe
 
 ADA_MAX_IMAGES = 20_000
 """Fewer images than this are augmented adaptively (ADA); fewer than `SMALL_DATASET` always (DiffAugment)."""
+FEW_IMAGES = 100
+"""With at most this many images samples vary little, which is said before training."""
 EPOCHS_BEFORE_AUGMENTATION = 30
 """A discriminator on pretrained features is not augmented before it has seen each image this often.
 
@@ -75,8 +77,8 @@ def auto_config(
     `explicit_settings` are the dotted names that the user has set; they are never changed. `device` is cpu, cuda or
     mps. With `recipe_given` the user has named a recipe, and only what the images require is chosen.
     """
-    reasons = []
     stats = replace(stats, num_images=min(stats.num_images, config.data.max_images or stats.num_images))
+    reasons = _warn_of_few_images(config, stats)
     if config.data.labels and not config.conditional:
         reasons.append("classes: found but not used; --conditional trains on them")
     if recipe_given:
@@ -109,6 +111,20 @@ def auto_config(
     reasons += choice_reasons
     config, choice_reasons = _apply_choice(config, _choose_intervals(config, throughput(config)), explicit_settings)
     return config, [*reasons, *choice_reasons]
+
+
+def _warn_of_few_images(config: Config, stats: DatasetStats) -> list[str]:
+    if stats.num_images > FEW_IMAGES:
+        return []
+    advice = (
+        "--objective.correspondence 1000 keeps more of the model's variety"
+        if config.start_from
+        else "start from a trained model with --from"
+    )
+    return [
+        f"few images: with {stats.num_images:,}, expect samples that resemble each other, and copies of the images if "
+        f"you train long; {advice} (docs/guides/start-from.md)"
+    ]
 
 
 def auto_augmentation(config: Config, explicit_settings: set[str]) -> tuple[Config, list[str]]:
