@@ -1,5 +1,7 @@
 """The Python surface: keywords of `train`, what a finished run offers, and the verbs that return objects."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,17 @@ def test_run_offers_model_samples_history_and_best(run):
     assert run.best is not None and run.best.parent.name == "checkpoints" and run.score is not None
     lines = repr(run).splitlines()
     assert len(lines) == 5 and "recipe mnist, 64 images" in lines[0] and "score" in lines[2] and "health" in lines[3]
+
+
+def test_earlier_run_is_opened(run, tmp_path):
+    again = cardigan.Run.open(str(run.path))
+    assert again == run and again.score == run.score
+    unfinished = shutil.copytree(run.path, tmp_path / "unfinished")
+    lines = (unfinished / "journal.jsonl").read_text().splitlines(keepends=True)
+    (unfinished / "journal.jsonl").write_text("".join(lines[:-1]))
+    assert cardigan.Run.open(unfinished).stopped_by == "" and "Not stopped" in repr(cardigan.Run.open(unfinished))
+    with pytest.raises(cardigan.CardiganError, match="nothing"):
+        cardigan.Run.open(tmp_path / "nothing")
 
 
 def test_verbs_take_a_run_or_a_path_and_return_objects(run, tmp_path):

@@ -31,7 +31,7 @@ def first_number(text: str) -> float | None:
 
 
 def test_losses_of_an_undecided_and_of_a_certain_discriminator():
-    rows = {row[0].strip("`"): row[1:] for row in table_rows("losses.md", "D's loss if D is always right")}
+    rows = {row[0].strip("`"): row[1:] for row in table_rows("losses.md", "D's loss if D is right and certain")}
     assert set(rows) == set(LOSSES)
     for name, cells in rows.items():
         loss = LOSSES[name]

@@ -158,7 +158,8 @@ assert torch.equal(real, cardigan_images)
 # %% [markdown]
 # ## 2. Your own source of random numbers
 #
-# Each image starts from 100 samples of N(0, 1). G begins with a 1x1 feature map, so their shape is [32, 100, 1, 1].
+# Each image starts from 100 samples of N(0, 1). G begins with a 1x1 feature map, so the shape of a batch of 64 is
+# [64, 100, 1, 1].
 
 
 # %%
@@ -577,4 +578,4 @@ print("R1 of our D:", r1_penalty(real).item())
 # **Where to go from here.** The whole training in one file of plain PyTorch: [one_file_gan.py](one_file_gan.py). Your
 # own loss, penalty, network or distribution of $z$, with all of Cardigan around it: [extend.md](../guides/extend.md).
 # [What the losses mean](../learn/losses.md), and [why GANs collapse](../learn/collapse.md). To move through the latent
-# space of the run above in this notebook: `cardigan.load(run.path).explore()`.
+# space of a longer run in this notebook: `cardigan.load("runs/NAME").explore()`.

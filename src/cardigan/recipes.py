@@ -441,7 +441,7 @@ RECIPES = {
         "images of any kind, without pretrained features",
         "cardigan train ./photos --recipe images-dcgan",
         "60 minutes on one CPU core (AVX-512 bf16), 0.93 million images of 64x64 with transparency",
-        "recognizable icons, learned from 3,786 (README); quick score 382, one run, no other evaluation",
+        "recognizable icons, learned from 3,786 (docs/results.md); quick score 382, one run, no other evaluation",
     ),
 }
 

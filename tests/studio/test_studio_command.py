@@ -119,11 +119,15 @@ print("torch" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_printed_commands_are_shell_quoted(tmp_path):
-    run = Run(tmp_path / "my runs" / "a $(run)", Config(), 64, "images")
-    sample, resume, studio = (shlex.split(line) for line in _closing_text(run, studio=True).splitlines()[-3:])
+def test_printed_commands_are_shell_quoted(tmp_path, monkeypatch):
+    provenance = {"command": ["cardigan", "train", "my photos", "--images", "64"]}
+    monkeypatch.setattr("cardigan.run.directory.read_provenance", lambda run: provenance)
+    run = Run(tmp_path / "my runs" / "a $(run)", Config(images=64), 64, "images")
+    sample, resume, studio = (
+        shlex.split(line, comments=True) for line in _closing_text(run, studio=True).splitlines()[-3:]
+    )
     assert sample[1:4] == ["cardigan", "sample", str(run.path)]
-    assert resume[-4:] == [str(run.path), "--resume", "--images", "128"]
+    assert resume[1:] == ["cardigan", "train", "my photos", "--out", str(run.path), "--resume", "--images", "128"]
     assert studio[1:] == ["cardigan", "studio", str(run.path.parent), "--run", run.path.name]
 
 

@@ -62,6 +62,10 @@ def ask(server: str, method: str, **values: str) -> Any:
         return json.load(answer)
 
 
+def timestamp(metric: dict[str, Any]) -> int:
+    return int(metric["timestamp"])
+
+
 def search(server: str, experiment: str) -> list[Any]:
     experiment_id = ask(server, "experiments/get-by-name", experiment_name=experiment)["experiment"]["experiment_id"]
     body = json.dumps({"experiment_ids": [experiment_id]}).encode()
@@ -82,6 +86,9 @@ def test_run_is_sent_once_and_a_resumed_run_continues_its_line(tmp_path, server)
     run_id, tags = found["info"]["run_id"], {tag["key"]: tag["value"] for tag in found["data"]["tags"]}
     assert place.strip().endswith(f"/runs/{run_id}")
     assert (found["info"]["run_name"], found["info"]["status"]) == ("run", "FINISHED")
+    losses = ask(server, "metrics/get-history", run_id=run_id, metric_key="generator_loss")["metrics"]
+    training_start = min(map(timestamp, losses)) - 1_000
+    assert abs(training_start - found["info"]["start_time"]) <= 1  # not when it was sent
     for name, points in SCALARS.items():
         history = ask(server, "metrics/get-history", run_id=run_id, metric_key=name)["metrics"]
         assert [(int(point.get("step", 0)), point["value"]) for point in history] == points

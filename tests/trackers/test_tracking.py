@@ -191,7 +191,7 @@ def test_one_process_sends_at_a_time(tmp_path, memory):
     [
         (("train", "mnist", "--out", "RUN", "--track", "tensorbord"), "Unknown tracker 'tensorbord'"),
         (("train", "mnist", "--out", "RUN", "--track", "absent"), "pip install 'cardigan[absent]'"),
-        (("track", "RUN", "--to", "nothing"), "The trackers are tensorboard, wandb, mlflow, trackio"),
+        (("track", "RUN", "--to", "nothing"), "expected one of: tensorboard, wandb, mlflow, trackio"),
         (("track", "RUN", "--to", "memory"), "RUN is not a run directory"),
     ],
 )

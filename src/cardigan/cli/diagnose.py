@@ -49,7 +49,8 @@ def _diagnosis_text(name: str, diagnosis: Diagnosis) -> str:
     best = "" if diagnosis.best_step is None else f" Best score at {diagnosis.best_step:,}."
     title = f"{name}: " if name else ""
     if diagnosis.fault is None:
-        return f"{title}{diagnosis.diagnosis}: {diagnosis.sentence}{best}{diagnosis.suspicion}"
+        named = "" if diagnosis.sentence.lower().startswith(diagnosis.diagnosis) else f"{diagnosis.diagnosis}: "
+        return f"{title}{named}{diagnosis.sentence}{best}{diagnosis.suspicion}"
     numbers = ", ".join(
         f"{key} {value if isinstance(value, str) else format(value, ',')}"
         for key, value in diagnosis.fault.evidence.items()

@@ -26,7 +26,7 @@ from cardigan.run.journal import Event, read_events
 
 LINE_INTERVAL_SECONDS = 5.0
 SCORE_NAMES = {
-    "mnist": ("distance", "to the test digits"),
+    "mnist": ("fd_digits", "to the test digits"),
     STACKED_MNIST: ("KL divergence", "of the modes from uniform"),
 }
 """Name and meaning of the score, by source."""
@@ -200,10 +200,8 @@ class ProgressLines:
         elif event.kind in {"fault", "rollback"}:
             print(f"cardigan: {event_text(event)}", flush=True)
         elif event.kind == "checkpoint" and "score" in event.values:
-            print(
-                f"{event.images_seen:,} images: {' '.join(score_name_and_meaning(self.config))} {score_text(event)}",
-                flush=True,
-            )
+            name, meaning = score_name_and_meaning(self.config)
+            print(f"{event.images_seen:,} images: {name} {score_text(event)} ({meaning})", flush=True)
 
 
 def decoding_progress_text(event: Event) -> str:

@@ -269,18 +269,21 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _closing_text(run: "Run", studio: bool, trackers: tuple[str, ...] = ()) -> str:
-    from cardigan.run.stopping import REASON_SENTENCES
+    from cardigan.run.directory import RunDirectory, read_provenance
+    from cardigan.run.stopping import REASON_SENTENCES, resume_command
     from cardigan.trackers.position import place_of
 
     best_text = " (the best checkpoint)" if run.stopped_by in {"patience", "failure"} else ""
     quoted = shlex.quote(str(run.path))
+    command = read_provenance(RunDirectory(run.path)).get("command", [])
+    resume = resume_command(run.path, command, run.config, run.images_seen, run.stopped_by)
     lines = [
         f"{REASON_SENTENCES[run.stopped_by]}, after {run.images_seen:,} images. Everything is saved in {run.path}",
         f"  samples     {run.path}/samples/",
         f"  generator   {run.path}/generator.safetensors{best_text}",
         f"  report      {run.path}/report.html",
         f"  sample      cardigan sample {quoted} -n 64 --out more.png",
-        f"  resume      the same command with --out {quoted} --resume {_resume_budget_option(run)}".rstrip(),
+        f"  resume      {resume}  # counted from the run's beginning",
     ]
     if studio:
         from cardigan.cli.studio_process import studio_command
@@ -288,10 +291,3 @@ def _closing_text(run: "Run", studio: bool, trackers: tuple[str, ...] = ()) -> s
         lines.append(studio_command(run.path))
     lines += [f"  {name:<11} {place}" for name in trackers if (place := place_of(run.path, name))]
     return "\n".join(lines)
-
-
-def _resume_budget_option(run: "Run") -> str:
-    """Return the budget option for resuming. After a signal the old budget is not spent yet."""
-    if run.stopped_by == "minutes":
-        return f"--minutes {2 * (run.config.minutes or 0):g}"
-    return f"--images {2 * run.images_seen}" if run.stopped_by == "images" else ""

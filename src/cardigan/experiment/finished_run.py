@@ -13,7 +13,7 @@ from cardigan.inference.arguments import LabelsLike
 from cardigan.inference.model import Model, load
 from cardigan.report.build import write_report
 from cardigan.run.checkpoint import best_checkpoint
-from cardigan.run.directory import RunDirectory
+from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event, read_events
 from cardigan.run.stopping import REASON_SENTENCES
 
@@ -39,7 +39,25 @@ class Run:
     images_seen: int
     """Training images seen, counted as often as they were seen."""
     stopped_by: str
-    """One of images, minutes, patience, target, failure, SIGINT or SIGTERM."""
+    """One of images, minutes, patience, target, failure, SIGINT or SIGTERM. Empty if the run has not stopped."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Return the run of an earlier training, or of one that still goes on, from its directory.
+
+        `path` is the run directory. Of a run that goes on, or was killed, `stopped_by` is "". Raises CardiganError for
+        a folder that is no run.
+
+        Examples:
+            >>> import cardigan
+            >>> cardigan.Run.open("runs/first").images_seen
+            64
+        """
+        run = RunDirectory(Path(path))
+        config, events = read_config(run), read_events(run.journal)
+        last = events[-1] if events else None
+        stopped_by = str(last.values["reason"]) if last is not None and last.kind == "stop" else ""
+        return cls(run.path, config, 0 if last is None else last.images_seen, stopped_by)
 
     @property
     def model(self) -> Model:
@@ -98,7 +116,7 @@ class Run:
         return "\n".join(
             [
                 f"Run {self.path}: recipe {self.config.recipe}, {self.images_seen:,} images",
-                f"  {REASON_SENTENCES.get(self.stopped_by, self.stopped_by)}",
+                f"  {REASON_SENTENCES.get(self.stopped_by, 'Not stopped: it trains, or was killed')}",
                 f"  score    {'none' if score is None else f'{score:.2f}'} (lower is better; best checkpoint: "
                 f"{'none' if best is None else f'{int(best.name):,} images'})",
                 f"  health   {health_of_run(self.events).sentence}",

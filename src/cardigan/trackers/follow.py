@@ -10,7 +10,7 @@ from cardigan.run.stopping import run_state
 from cardigan.trackers.interface import Message, Moment, TrackedRun, Tracker
 from cardigan.trackers.position import Position, read_positions, sender_lock, write_position
 from cardigan.trackers.run_files import MAX_FILE_BYTES, run_files
-from cardigan.trackers.sending import check_is_run, send_new_events
+from cardigan.trackers.sending import check_is_run, send_new_events, started_at
 from cardigan.trackers.table import find_tracker
 
 DEFAULT_PROJECT = "cardigan"
@@ -44,7 +44,7 @@ def follow(
         key = f"{tracker_type.destination(run.path)} {options.project}"
         position = read_positions(run.path, options.tracker).get(key, Position())
         path = run.path.absolute()
-        tracker = tracker_type.open(TrackedRun(path, path.name, options.project, position.run_id))
+        tracker = tracker_type.open(TrackedRun(path, path.name, options.project, position.run_id, started_at(run)))
         state = "training"
         try:
             position = replace(position, run_id=tracker.run_id, where=tracker.where)

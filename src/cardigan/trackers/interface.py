@@ -20,6 +20,8 @@ class TrackedRun:
     project: str
     run_id: str | None
     """The tracker's own name for the run. None if the tracker does not have the run yet."""
+    started_at: float
+    """When the training began, in Unix seconds."""
 
 
 @dataclass(frozen=True)

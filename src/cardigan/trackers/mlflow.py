@@ -35,7 +35,8 @@ class Mlflow(Tracker):
         experiment = self._client.get_experiment_by_name(run.project)
         experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(run.project)
         if run.run_id is None:
-            self.run_id = self._client.create_run(experiment_id, run_name=run.name).info.run_id
+            started = int(1000 * run.started_at)
+            self.run_id = self._client.create_run(experiment_id, started, run_name=run.name).info.run_id
         else:
             self.run_id = run.run_id
             self._client.update_run(self.run_id, status="RUNNING")

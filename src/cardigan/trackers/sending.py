@@ -33,12 +33,12 @@ def send_new_events(
     events = read_new_events(run.journal, position.offset)
     if not events:
         return
-    started_at = run.journal.stat().st_mtime - events[-1][0].elapsed_seconds  # the journal has no times of day
+    start_seconds = run.journal.stat().st_mtime - events[-1][0].elapsed_seconds  # the journal has no times of day
     if position.offset == 0 or any(event.kind == "resume" for event, _ in events):
         tracker.send_settings(run_settings(run))
     for number, (event, offset) in enumerate(events, 1):
         event_number = position.num_events + 1
-        moment = Moment(event.images_seen, started_at + event.elapsed_seconds, event_number)
+        moment = Moment(event.images_seen, start_seconds + event.elapsed_seconds, event_number)
         if event.kind in REWIND_KINDS and event.images_seen < position.images_seen:
             tracker.rewind(moment)
         _send_event(tracker, event, moment, sample_sheet(run, event) if with_samples else None)
@@ -57,6 +57,12 @@ def _send_event(tracker: Tracker, event: Event, moment: Moment, sheet: Path | No
         tracker.send_image(moment, "samples", sheet, SAMPLES_CAPTION)
     for message in event_messages(event):
         tracker.send_message(moment, message)
+
+
+def started_at(run: RunDirectory) -> float:
+    """Return when the training began, in Unix seconds, as if it had never been interrupted."""
+    events = read_new_events(run.journal, 0)
+    return run.journal.stat().st_mtime - (events[-1][0].elapsed_seconds if events else 0.0)
 
 
 def event_scalars(event: Event) -> dict[str, float]:

@@ -20,7 +20,7 @@ TRACKERS = {
 def find_tracker(name: str) -> TrackerType:
     """Return the tracker with this name. Raises CardiganError if it is unknown or its package is missing."""
     if name not in TRACKERS:
-        raise CardiganError(f"{unknown('tracker', name, TRACKERS)} The trackers are {', '.join(TRACKERS)}.")
+        raise unknown("tracker", name, TRACKERS)
     tracker = TRACKERS[name]
     if find_spec(tracker.package) is None:
         raise CardiganError(f"The tracker {name} needs the package {tracker.package}: pip install '{tracker.extra}'.")
