@@ -53,6 +53,6 @@ test-dist: dist
 # The oldest versions that pyproject.toml allows.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet -c constraints-oldest.txt -e . \
+	.venv-oldest/bin/pip install --quiet -c constraints-oldest.txt -e '.[features]' \
 		pytest pytest-xdist beartype scipy hypothesis pyyaml huggingface_hub
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m 'not alone' tests/nets tests/objective tests/training tests/models tests/run
