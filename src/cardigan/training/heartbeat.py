@@ -76,12 +76,17 @@ class Heartbeat:
             self._busy -= 1
 
     def explanation(self) -> str:
-        """Wait for a few signs of life and return in one sentence which process was lost, "" if that is unknown."""
-        for _ in range(30):
+        """Wait for a few signs of life and return in one sentence which process was lost, "" if that is unknown.
+
+        On a busy machine a sign of life may be received late, so it waits for a silent process for up to ten intervals.
+        """
+        for tenth in range(100):
             if self.lost or self._stopped.wait(0.1 * self.interval_seconds):
                 return self.lost
-        silent = self._silent(2.5 * self.interval_seconds)
-        return f"{_capitalized(self.names(silent))} {'is' if len(silent) == 1 else 'are'} gone." if silent else ""
+            silent = self._silent(2.5 * self.interval_seconds) if tenth >= 29 else []
+            if silent:
+                return f"{_capitalized(self.names(silent))} {'is' if len(silent) == 1 else 'are'} gone."
+        return ""
 
     def names(self, ranks: Sequence[int]) -> str:
         """Return processes with their hosts, for a message."""
