@@ -4,6 +4,7 @@
                                 --seeds 0,1,2 [--set '{"ema.half_life_images": 20000}'] [--name short-ema]
                                 [--out runs/images] [--samples 2000]
     python benchmarks/images.py --out runs/images --pairs 10      # writes blind.html, for a person to vote
+    python benchmarks/images.py --minutes 30,60                   # each run is measured, continued and measured again
 
 Sets are made by `image_sets.py`. Each run is `cardigan train SET --recipe RECIPE --minutes M` and nothing else, or with
 the settings of --set under the name of --name. A run that is there already is not trained again; its metrics are
@@ -14,8 +15,10 @@ their range. The extractor is EfficientNet-Lite2, which no discriminator learns 
 
 import argparse
 import json
+import shutil
 import statistics
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default="icons")
     parser.add_argument("--recipes", default="images-dcgan,images")
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", default="30", help="training time; of several, each continues the one before")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--set", type=json.loads, default={}, help="settings to override, as JSON by dotted name")
     parser.add_argument("--name", default="", help="what runs with --set are called")
@@ -50,25 +53,40 @@ def main() -> None:
         print(blind_page(options.out, options.pairs))
         return
     rows = [
-        row(options.out, name, recipe, int(seed), options.minutes, options.set, options.name, options.samples)
+        row(options.out, name, recipe, int(seed), minutes, options.set, options.name, options.samples)
         for seed in options.seeds.split(",")
         for name in options.sets.split(",")
         for recipe in options.recipes.split(",")
+        for minutes in pairwise([0.0, *sorted(float(each) for each in options.minutes.split(","))])
     ]
     print(table(rows))
 
 
 def row(
-    out: Path, name: str, recipe: str, seed: int, minutes: float, settings: dict[str, Any], label: str, samples: int
+    out: Path,
+    name: str,
+    recipe: str,
+    seed: int,
+    earlier_and_minutes: tuple[float, float],
+    settings: dict[str, Any],
+    label: str,
+    samples: int,
 ) -> dict[str, Any]:
-    """Train and evaluate one run, unless its result is there, and return the result."""
-    run = out / f"{name}-{minutes:g}min-{recipe}{f'-{label}' if label else ''}-{seed}"
-    result = run / "result.json"
+    """Train and evaluate one run, unless its result is there, and return the result.
+
+    The run of the earlier minutes is continued where there is one.
+    """
+    earlier, run = (
+        out / f"{name}-{minutes:g}min-{recipe}{f'-{label}' if label else ''}-{seed}" for minutes in earlier_and_minutes
+    )
+    minutes, result = earlier_and_minutes[1], run / "result.json"
     if not result.exists():
         if not run.exists():
-            cardigan.train(
-                image_set(name), recipe=recipe, minutes=minutes, overrides={**settings, "seed": seed}, out=run
-            )
+            if earlier.exists():
+                shutil.copytree(earlier, run, ignore=shutil.ignore_patterns("result.json"))
+            settings = {**settings, "seed": seed}
+            source, resume = image_set(name), run.exists()
+            cardigan.train(source, recipe=recipe, minutes=minutes, overrides=settings, out=run, resume=resume)
         facts = {"set": name, "minutes": minutes, "recipe": f"{recipe} {label}".strip(), "seed": seed}
         atomic.write_bytes(result, json.dumps({**facts, **measure(run, samples)}, indent=1).encode())
     found = json.loads(result.read_text())

@@ -331,7 +331,7 @@ def images() -> Config:
         config,
         recipe="images",
         batch_size=16,
-        generator=NetworkConfig(network="light", width=16, normalization="batch"),
+        generator=NetworkConfig(network="light", width=16, depth=2, normalization="batch"),
         discriminator=NetworkConfig(network="projected", width=64, options={"image_width": 64}),
         objective=replace(
             config.objective, penalties={"r1": 100.0, "r2": 100.0}, penalty_initial_factor=1.0, penalty_decay_images=0

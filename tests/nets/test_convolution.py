@@ -177,6 +177,24 @@ def test_matrix_product_derivatives(layer, explicit_gradients, monkeypatch):
     assert len(used) == 3
 
 
+@pytest.mark.parametrize("limit", [0, 2**62])
+def test_frozen_doubling_convolution(limit, monkeypatch):
+    """Whether it is computed as a matrix product or by PyTorch, result and gradient are the same."""
+    monkeypatch.setattr(convolution, "MIN_WEIGHTS_FOR_MATMUL", limit)
+    monkeypatch.setattr(convolution, "_is_bf16_on_cpu", lambda tensor: True)
+    used = set()
+    for name in ("strided_conv_by_product", "transposed_conv_by_product"):
+        monkeypatch.setattr(convolution, name, recorded(name, getattr(convolution, name), used))
+    x, weight = doubles(2, 3, 2, 3).requires_grad_(), doubles(3, 5, 4, 4)
+    expected = torch.nn.functional.conv_transpose2d(x, weight, stride=2, padding=1)
+    found = convolution.frozen_doubling_conv(x, weight)
+    gradient = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(output, x, gradient)[0] for output in (found, expected)]
+    assert torch.allclose(found, expected, atol=1e-12)
+    assert torch.allclose(*gradients, atol=1e-12)
+    assert len(used) == (2 if limit == 0 else 0)
+
+
 LAYERS = {
     "halves, large weights": (FastConv2d(256, 512, 4, 2, 1), (4, 256, 8, 8)),
     "halves, middle weights": (FastConv2d(128, 256, 4, 2, 1, bias=False), (4, 128, 16, 16)),

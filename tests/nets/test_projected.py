@@ -7,13 +7,13 @@ from torch.nn.functional import conv2d, interpolate, relu6
 
 from cardigan.backbones.dinov2 import VisionTransformer
 from cardigan.backbones.efficientnet import VARIANTS, FoldedTaps, efficientnet, is_installed
-from cardigan.backbones.folded import depthwise_input_gradient
+from cardigan.backbones.folded import FoldedConv2d, depthwise_input_gradient, padded_conv
 from cardigan.backbones.taps import BACKBONES, shares_features
 from cardigan.config import Config
 from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
-from cardigan.nets.projected import BACKGROUNDS, ScaleMixer, composite, random_conv
+from cardigan.nets.projected import BACKGROUNDS, ScaleMixer, composite, random_conv, to_maps, to_vectors
 from cardigan.nets.table import build_discriminator
 
 
@@ -33,6 +33,38 @@ def test_depthwise_gradient_equals_autograd(stride, kernel, size):
     gradient = torch.randn_like(output)
     (expected,) = torch.autograd.grad(output, x, gradient)
     assert torch.allclose(depthwise_input_gradient(gradient, weight, stride, padding, size), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", [(0, 1, 0, 1), (1, 0, 2, 1), (1, 1, 0, 1), (1, 2, 1, 2), (0, 3, 1, 1), (1, 1, 2, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 6])
+def test_padded_convolution_needs_no_padded_copy(padding, stride, groups):
+    x = torch.randn(2, 6, 9, 8, dtype=torch.float64)
+    weight, bias = torch.randn(6, 6 // groups, 5, 5, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    expected = conv2d(torch.nn.functional.pad(x, padding), weight, bias, stride, 0, 1, groups)
+    assert torch.allclose(padded_conv(x, weight, bias, stride, padding, groups), expected, atol=1e-12)
+
+
+def test_pointwise_convolution_of_small_maps_in_bf16():
+    weight, bias = torch.randn(24, 40, 1, 1), torch.randn(24)
+    x = torch.randn(3, 40, 4, 4).to(memory_format=torch.channels_last).bfloat16().requires_grad_()
+    output = FoldedConv2d(weight.bfloat16(), bias.bfloat16(), 1)(x)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn_like(output)
+    (found,) = torch.autograd.grad(output, x, gradient)
+    expected = conv2d(x.float(), weight.bfloat16().float(), bias.bfloat16().float())
+    assert torch.allclose(output.float(), expected, rtol=0.01, atol=0.05)
+    expected_gradient = torch.nn.functional.conv_transpose2d(gradient.float(), weight.bfloat16().float())
+    assert torch.allclose(found.float(), expected_gradient, rtol=0.01, atol=0.05)
+
+
+def test_maps_become_vectors_and_maps_again():
+    maps = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    vectors = to_vectors(maps)
+    assert vectors.data_ptr() == maps.data_ptr()  # no copy
+    both = to_maps(torch.cat([vectors, vectors], dim=1)[:, 60:], (3, 4, 5))
+    assert torch.equal(both, maps)
+    assert both.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if is_installed(name)])
@@ -137,7 +169,7 @@ def test_head_on_the_image():
     head = discriminator.heads[-1]
     assert [layer.out_channels for layer in head.layers] == [4, 4, 8, 8]
     images = torch.rand(2, 4, 64, 48) * 2 - 1
-    assert torch.equal(discriminator.features(images)[:, -4 * 64 * 48 :], images.flatten(1))
+    assert torch.equal(discriminator.features(images)[:, -4 * 64 * 48 :], to_vectors(images))
     others = build(spec, options={"head_width": 8})
     assert discriminator(images).shape[1] == others(images).shape[1] + 4 * 3
 

@@ -15,11 +15,15 @@ from cardigan.models.run_networks import load_networks
 from cardigan.models.sampling import sample_keys, sample_pixels
 from cardigan.nets.dcgan import DcganGenerator
 from cardigan.nets.frozen import Frozen
-from cardigan.nets.interface import Discriminator, mean_over_heads
+from cardigan.nets.interface import Discriminator, FeatureDiscriminator, mean_over_heads
 from cardigan.nets.table import NETS, Architecture
-from cardigan.objective.losses import LOSSES
+from cardigan.objective.losses import LOSSES, find_loss
 from cardigan.objective.penalties import zero_centered_penalty
+from cardigan.recipes import config_for
 from cardigan.run.journal import read_events
+from cardigan.training.devices import Devices
+from cardigan.training.step_types import StepConfig
+from cardigan.training.steps import discriminator_forward
 
 NUM_HEADS = 3
 
@@ -137,3 +141,35 @@ def test_summary_counts_trained_weights_only(run):
     assert content["config"]["discriminator"]["network"] == "frozen-first"
     trained = sum(parameter.numel() for parameter in load_networks(run).discriminator.parameters())
     assert trained == 8 * 8 * 9 + 8 + 8 * NUM_HEADS + NUM_HEADS
+
+
+class TwoPixels(FeatureDiscriminator):
+    """Scores the first pixels of images, with or without a hint of the other images of the batch."""
+
+    def __init__(self, couples_images):
+        super().__init__()
+        self.couples_images, self.weight = couples_images, nn.Parameter(torch.ones(2, dtype=torch.float64))
+        self.batch_sizes = []
+
+    def features(self, images):
+        return images.flatten(1)[:, :2]
+
+    def score(self, features, labels=None):
+        self.batch_sizes.append(len(features))
+        logits = (features * self.weight).tanh().sum(1) + (0 if labels is None else labels)
+        return logits + (features.std() if self.couples_images else 0)
+
+
+@pytest.mark.parametrize("couples_images", [False, True])
+@pytest.mark.parametrize("apply_penalties", [False, True])
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 1, 1, 0, 1])])
+def test_real_and_generated_features_pass_together_only_where_logits_are_independent(
+    couples_images, apply_penalties, labels
+):
+    """In steps with penalties they pass apart, so that the gradient of one is not computed through the other."""
+    discriminator, (real, fake) = TwoPixels(couples_images), torch.randn(2, 5, 2, dtype=torch.float64)
+    config = StepConfig(find_loss("hinge"), config_for("images").objective, False, Devices(torch.device("cpu")))
+    output = discriminator_forward(discriminator, config, real, fake, labels, apply_penalties)
+    assert discriminator.batch_sizes == ([5, 5] if couples_images or apply_penalties else [10])
+    assert torch.allclose(output.real_logits, discriminator.score(real, labels), atol=1e-12)
+    assert torch.allclose(output.fake_logits, discriminator.score(fake, labels), atol=1e-12)

@@ -12,10 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, linear, pad
 
 Maps = Float[Tensor, "batch channel height width"]
 NewMaps = Float[Tensor, "batch new_channel new_height new_width"]
+
+
+MAX_PIXELS_FOR_PRODUCT = 16
+"""In bf16, a 1x1 convolution of maps with at most this many pixels is computed as a matrix product: 1.1 to 1.6 times as
+fast (docs/lab-book.md)."""
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> "FoldedConv2d":
@@ -41,6 +46,8 @@ class FoldedConv2d(nn.Module):
 
     def forward(self, x: Maps) -> NewMaps:
         kernel = self.weight.shape[2]
+        if kernel == self.stride == 1 and x.dtype == torch.bfloat16 and x.shape[2:].numel() <= MAX_PIXELS_FOR_PRODUCT:
+            return pointwise_conv(x, self.weight, self.bias)
         rows, columns = (max((-(-side // self.stride) - 1) * self.stride + kernel - side, 0) for side in x.shape[2:])
         padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
         if self.is_depthwise and x.requires_grad and torch.is_grad_enabled():
@@ -92,10 +99,18 @@ def padded_conv(
 ) -> Tensor:
     """Return the convolution of the padded input; depthwise unless `groups` says otherwise.
 
-    `padding` is (left, right, top, bottom). Equal sides need no padded copy of the input.
+    `padding` is (left, right, top, bottom). Sides that differ by one need no padded copy of the input: one more row or
+    column of zeros in the kernel does the same.
     """
     left, right, top, bottom = padding
     groups = len(weight) if groups is None else groups
-    if left == right and top == bottom:
-        return conv2d(x, weight, bias, stride, (top, left), 1, groups)
-    return conv2d(pad(x, padding), weight, bias, stride, 0, 1, groups)
+    if abs(left - right) > 1 or abs(top - bottom) > 1:
+        return conv2d(pad(x, padding), weight, bias, stride, 0, 1, groups)
+    if padding != (left, left, top, top):
+        weight = pad(weight, (int(right > left), int(left > right), int(bottom > top), int(top > bottom)))
+    return conv2d(x, weight, bias, stride, (max(top, bottom), max(left, right)), 1, groups)
+
+
+def pointwise_conv(x: Maps, weight: Tensor, bias: Tensor) -> NewMaps:
+    """Return a 1x1 convolution, computed as a matrix product over all pixels."""
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)

@@ -163,6 +163,13 @@ class WeightGradient(Function):
         return to_x, to_g, None, None, None
 
 
+def frozen_doubling_conv(g: Maps, w: Weight) -> Image:
+    """Return the transposed 4x4 convolution that doubles both sides, of a weight that needs no gradient."""
+    if _is_bf16_on_cpu(g) and w.numel() >= MIN_WEIGHTS_FOR_MATMUL:
+        return _apply(TransposedConv, g, w, None, Geometry(*HALVING, transposed=True), None)
+    return conv_transpose2d(g, w, stride=2, padding=1)
+
+
 def strided_conv(x: Image, w: Weight, bias: Bias | None, geometry: Geometry) -> Maps:
     if _has_product_form(w, geometry) and w.numel() >= MIN_WEIGHTS_FOR_MATMUL and x.shape[3] // 2 <= MAX_ROW_FOR_MATMUL:
         return _add_bias(strided_conv_by_product(x, w), bias)
@@ -319,13 +326,22 @@ def _is_dense(layer: nn.Conv2d | nn.ConvTranspose2d, padding: tuple[int, ...]) -
     return (layer.stride, padding, layer.dilation, layer.groups) == ((1, 1), (0, 0), (1, 1), 1)
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """Return the type in which autocast has networks compute with x: its own type without autocast, and float64."""
+    return torch.get_autocast_dtype(x.device.type) if _uses_autocast(x) else x.dtype
+
+
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the tensors in autocast's dtype if autocast is on, as PyTorch's own layers do. float64 stays."""
-    kind = x.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+    if not _uses_autocast(x):
         return x, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
+    dtype = torch.get_autocast_dtype(x.device.type)
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _uses_autocast(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64
 
 
 def _contiguous_on_metal(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -82,6 +82,10 @@ class FeatureDiscriminator(Discriminator):
     to the features, so that they need no second derivative of the frozen layers.
     """
 
+    couples_images = True
+    """Whether the logits of an image depend on the other images of its batch, as with batch normalization. If not, real
+    and generated images may pass together, which is faster."""
+
     @abstractmethod
     def features(self, images: Images) -> FeatureVectors:
         """Return what the frozen layers compute, fp32."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
 
 from cardigan.backbones.taps import find_backbone
 from cardigan.checks import require
@@ -20,7 +20,7 @@ from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
 from cardigan.nets.conditioning import Projection
-from cardigan.nets.convolution import FastConv2d
+from cardigan.nets.convolution import FastConv2d, autocast_dtype, frozen_doubling_conv
 from cardigan.nets.frozen import Frozen
 from cardigan.nets.interface import FeatureDiscriminator
 from cardigan.nets.minibatch_stddev import append_minibatch_stddev
@@ -75,6 +75,7 @@ class ProjectedDiscriminator(FeatureDiscriminator):
             Head(shape, first_width, head_width, spec.num_classes, config.minibatch_stddev)
             for shape, first_width in zip(self.shapes, first_widths, strict=True)
         )
+        self.couples_images = config.minibatch_stddev > 0
         if config.spectral_norm:
             apply_spectral_norm(self)
 
@@ -85,14 +86,12 @@ class ProjectedDiscriminator(FeatureDiscriminator):
 
     def features(self, images: Images) -> FeatureVectors:
         features = self.projection(images).float()
-        return torch.cat([features, images.flatten(1)], dim=1) if self.sees_image else features
+        return torch.cat([features, to_vectors(images)], dim=1) if self.sees_image else features
 
     def score(self, features: FeatureVectors, labels: Labels | None = None) -> Logits:
-        sizes = [math.prod(shape) for shape in self.shapes]
-        maps = [part.unflatten(1, shape) for part, shape in zip(features.split(sizes, 1), self.shapes, strict=True)]
+        parts = features.split([math.prod(shape) for shape in self.shapes], 1)
         logits = [
-            head(each.contiguous(memory_format=torch.channels_last), labels)
-            for head, each in zip(self.heads, maps, strict=True)
+            head(to_maps(part, shape), labels) for head, part, shape in zip(self.heads, parts, self.shapes, strict=True)
         ]
         return torch.cat(logits, dim=1).float()
 
@@ -123,7 +122,7 @@ class FrozenProjection(nn.Module):
         maps = [mix(tap) for mix, tap in zip(self.channel_mixers, self.backbone(self._prepare(images)), strict=True)]
         for scale in reversed(range(len(self.scale_mixers))):  # from the coarsest to the finest
             maps[scale] = (maps[scale] + self.scale_mixers[scale](maps[scale + 1])) * 2**-0.5
-        return torch.cat([each.flatten(1) for each in maps], dim=1)
+        return torch.cat([to_vectors(each) for each in maps], dim=1)
 
     def _prepare(self, images: Images) -> Float[Tensor, "batch 3 new_height new_width"]:
         """Return RGB images of the backbone's input size."""
@@ -152,7 +151,7 @@ class ScaleMixer(nn.Module):
 
     def forward(self, coarse: FeatureMaps) -> Float[Tensor, "batch new_channel new_height new_width"]:
         if self.is_doubling:
-            return conv_transpose2d(coarse, self.weight, stride=2, padding=1)
+            return frozen_doubling_conv(coarse, self.weight)
         return conv2d(interpolate(coarse, size=self.fine_size, mode="nearest"), self.weight, padding=1)
 
 
@@ -188,6 +187,18 @@ class Head(nn.Module):
         if self.class_projection is None:
             return logits
         return logits + self.class_projection(maps.float().mean(dim=(2, 3)), labels)[:, None]
+
+
+def to_vectors(maps: FeatureMaps) -> FeatureVectors:
+    """Return one vector per image, all channels of a pixel together: for channels-last maps this is a view."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+def to_maps(vectors: FeatureVectors, shape: tuple[int, int, int]) -> FeatureMaps:
+    """Return the maps of `shape` (channels, height, width) that `to_vectors` was given, in autocast's dtype."""
+    channels, height, width = shape
+    maps = vectors.to(autocast_dtype(vectors)).unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def composite(

@@ -263,7 +263,10 @@ def discriminator_forward(
     apply_penalties: bool,
     draws: RandomDraws | None = None,
 ) -> DiscriminatorOutput:
-    """Return D's logits, loss and penalties. Both batches pass apart, so that their batch statistics stay apart."""
+    """Return D's logits, loss and penalties.
+
+    Both batches pass apart, so that their batch statistics stay apart; together where D has none.
+    """
     active = {name: find_penalty(name) for name in step_config.objective.penalties if apply_penalties}
     gradients_of = {penalty.gradient_of for penalty in active.values()}
     real = real.detach().requires_grad_("real" in gradients_of)
@@ -271,10 +274,12 @@ def discriminator_forward(
 
     def critic(seen: Images | FeatureVectors) -> CriticLogits:
         with step_config.devices.autocast():
-            return score(discriminator, seen, labels)
+            return score(discriminator, seen, None if labels is None else labels.repeat(len(seen) // len(labels)))
 
-    fake_logits = critic(fake)
-    real_logits = critic(real)
+    if not active and isinstance(discriminator, FeatureDiscriminator) and not discriminator.couples_images:
+        fake_logits, real_logits = critic(torch.cat([fake, real])).chunk(2)
+    else:
+        fake_logits, real_logits = critic(fake), critic(real)
     interpolation, noise = (None, None) if draws is None else (draws.interpolation, draws.noise)
     inputs = PenaltyInputs(critic, real, fake, real_logits, fake_logits, interpolation, noise)
     zero = torch.zeros((), device=real.device)
