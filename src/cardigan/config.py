@@ -159,6 +159,7 @@ class Config:
         )
         self._check_decay_end()
         self._check_batch_division()
+        self._check_clusters()
 
     def _check_decay_end(self) -> None:
         for network in ("generator", "discriminator"):
@@ -168,6 +169,13 @@ class Config:
                     f"images is {self.images}, but {network}_optimizer.decay_end_images "
                     f"{optimizer.decay_end_images}, so nothing would be learned after that: set them to one number."
                 )
+
+    def _check_clusters(self) -> None:
+        if self.data.clusters and not self.conditional:
+            raise CardiganError(
+                f"data.clusters is {self.data.clusters} and conditional is off, but clusters are the classes of a "
+                "conditional model: add --conditional, or leave data.clusters out."
+            )
 
     def _check_batch_division(self) -> None:
         self._check_divisor(

@@ -48,6 +48,9 @@ class DataConfig:
     labels: str = ""
     """Where class labels come from: folders, the name of a column, or a file FILE or FILE:COLUMN (CSV, JSON, JSONL
     or parquet). Default: the source's own, if it has any."""
+    clusters: int = 0
+    """Divide the training images into this many clusters of similar images, which take the place of classes: a
+    class-conditional model covers more variety (arXiv:2006.10728). Default (0): no clusters."""
     num_classes: int = 0
     """Number of classes of tar shards, numbered from 0. Default (0): those of the first images, since shards are not
     read beforehand."""
@@ -68,6 +71,7 @@ class DataConfig:
         require(self.max_images >= 0, "data.max_images", self.max_images, "a number of images, or 0 for all")
         require(self.channels >= 1, "data.channels", self.channels, "at least 1")
         require(self.holdout >= 0, "data.holdout", self.holdout, "a number of images, or 0 for none")
+        require(self.clusters == 0 or self.clusters >= 2, "data.clusters", self.clusters, "at least 2, or 0 for none")
         require(self.num_classes >= 0, "data.num_classes", self.num_classes, "a number of classes, or 0")
         require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1 pixel")
         require(

@@ -80,6 +80,15 @@ def tutorial() -> Config:
     )
 
 
+def mnist_clusters() -> Config:
+    """Return `mnist` for digits without labels: clusters of similar images take the place of the classes.
+
+    Promise: to be measured.
+    """
+    config = mnist()
+    return replace(config, recipe="mnist-clusters", data=replace(config.data, clusters=300))
+
+
 def mnist_conditional() -> Config:
     """Return `mnist` for an hour instead of minutes, with a longer EMA: samples good enough to train a classifier on.
 
@@ -370,6 +379,13 @@ RECIPES = {
         "cardigan train mnist --recipe tutorial",
         "15 minutes on 2 CPU cores (AVX-512 bf16), one epoch",
         "fd_digits 199 (196-267, 3 seeds, 5,000 samples; real training digits 1.5)",
+    ),
+    "mnist-clusters": Recipe(
+        mnist_clusters,
+        "digits without their labels, in clusters of similar images",
+        "cardigan train mnist --recipe mnist-clusters --minutes 5",
+        NOT_MEASURED,
+        NOT_MEASURED,
     ),
     "mnist-conditional": Recipe(
         mnist_conditional,

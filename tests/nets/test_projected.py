@@ -35,7 +35,9 @@ def test_depthwise_gradient_equals_autograd(stride, kernel, size):
     assert torch.allclose(depthwise_input_gradient(gradient, weight, stride, padding, size), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("padding", [(0, 1, 0, 1), (1, 0, 2, 1), (1, 1, 0, 1), (1, 2, 1, 2), (0, 3, 1, 1), (1, 1, 2, 2)])
+@pytest.mark.parametrize(
+    "padding", [(0, 1, 0, 1), (1, 0, 2, 1), (1, 1, 0, 1), (1, 2, 1, 2), (0, 3, 1, 1), (1, 1, 2, 2)]
+)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("groups", [1, 6])
 def test_padded_convolution_needs_no_padded_copy(padding, stride, groups):

@@ -22,6 +22,7 @@ from cardigan.data.cache import (
     is_cached,
     load_or_build_cache,
 )
+from cardigan.data.clusters import with_clusters
 from cardigan.data.decoding import DecodeSpec, decode_spec
 from cardigan.data.formats.detection import is_address, open_reader
 from cardigan.data.formats.labels import encode_labels
@@ -90,6 +91,20 @@ def open_datasets(data: DataConfig, on_progress: ProgressFn | None = None, reade
     `on_progress` reports the decoding. `reader` is a source that is already open.
     Raises CardiganError if the source is missing, unreadable or too small.
     """
+    datasets = _open_datasets(data, on_progress, reader)
+    if not data.clusters:
+        return datasets
+    if datasets.make_stream is not None:
+        raise CardiganError(
+            f"data.clusters is {data.clusters}, and {data.source} is streamed: clusters need all images before "
+            "training. Take a source that is cached, or leave data.clusters out."
+        )
+    train, holdout = with_clusters(datasets.train, datasets.holdout, data.clusters)
+    return replace(datasets, train=train, holdout=holdout, num_unlabeled=0)
+
+
+def _open_datasets(data: DataConfig, on_progress: ProgressFn | None, reader: Reader | None) -> Datasets:
+    """Return the datasets with the classes of the source."""
     if reader is None and data.source in BUILTIN_DATASETS:
         return _builtin_datasets(data)
     _reject_unused_settings(

@@ -128,11 +128,11 @@ def build_spec(config: Config, source: ImageSource, notes: Sequence[str] = ()) -
             f"pretrained features, needs at least {MIN_IMAGES_FOR_FEATURES}, since it soon memorizes fewer. Add "
             "images, or use --discriminator.network dcgan."
         )
-    return (
-        image_spec(config.data, source.num_classes, source.class_names)
-        if config.conditional
-        else image_spec(config.data, 0)
-    )
+    if not config.conditional:
+        return image_spec(config.data, 0)
+    counts = torch.bincount(source.labels.cpu(), minlength=source.num_classes) if config.data.clusters else None
+    frequencies = () if counts is None else tuple((counts / counts.sum()).tolist())
+    return image_spec(config.data, source.num_classes, source.class_names, frequencies)
 
 
 def build_state(

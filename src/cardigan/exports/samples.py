@@ -99,7 +99,8 @@ def _sample_keys(settings: ExportSettings, indices: list[int]) -> list[tuple[int
 def _sample_labels(snapshot: Snapshot, settings: ExportSettings, indices: list[int]) -> Labels | None:
     classes = snapshot.spec.num_classes
     if settings.label is None:
-        return sample_labels(_sample_keys(settings, indices), classes) if classes else None
+        keys, frequencies = _sample_keys(settings, indices), snapshot.spec.class_frequencies
+        return sample_labels(keys, classes, frequencies) if classes else None
     labels = torch.full((len(indices),), class_index(settings.label, snapshot.spec))
     validate_labels(labels, len(indices), classes)
     return labels

@@ -69,11 +69,17 @@ def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], latent_si
     )
 
 
-def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int) -> Labels:
-    """Return one class per key (seed, number), uniform over the classes, each a function of its key alone."""
-    return torch.cat(
-        [torch.randint(num_classes, (1,), generator=stream(seed, "label", number)) for seed, number in keys]
-    )
+def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int, frequencies: Sequence[float] = ()) -> Labels:
+    """Return one class per key (seed, number), each a function of its key alone.
+
+    Uniform over the classes, or with these `frequencies`, which sum to 1.
+    """
+    streams = (stream(seed, "label", number) for seed, number in keys)
+    if not frequencies:
+        return torch.cat([torch.randint(num_classes, (1,), generator=each) for each in streams])
+    limits = torch.tensor(frequencies, dtype=torch.float64).cumsum(0)[:-1]
+    drawn = torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in streams])
+    return torch.searchsorted(limits, drawn, right=True)
 
 
 def truncate(z: Latents, truncation: float) -> Latents:

@@ -52,6 +52,8 @@ def generator_sampler(
 ) -> Sampler:
     """Return a sampler of a generator's images, with labels if it is conditional. Image i depends only on (seed, i).
 
+    Clusters (`data.clusters`) are drawn like classes, but are no labels that a metric could compare.
+
     `sampling` are the devices that sample. Default: the generator's. `truncation` ranges from 1 (as trained) to 0 (the
     average image). Sampling raises CardiganError for other values.
     """
@@ -60,8 +62,10 @@ def generator_sampler(
 
     def draw(start: int, stop: int) -> tuple[Pixels, Labels | None]:
         keys = [(seed, number) for number in range(start, stop)]
-        labels = sample_labels(keys, snapshot.spec.num_classes) if snapshot.spec.num_classes else None
-        return to_reference_shape(sample(keys, labels, truncation), config.data, reference.image_shape), labels
+        classes, frequencies = snapshot.spec.num_classes, snapshot.spec.class_frequencies
+        labels = sample_labels(keys, classes, frequencies) if classes else None
+        pixels = to_reference_shape(sample(keys, labels, truncation), config.data, reference.image_shape)
+        return pixels, None if config.data.clusters else labels
 
     image_resize = describe_resize(config.data, reference.image_shape)
     return Sampler(

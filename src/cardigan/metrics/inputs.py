@@ -51,7 +51,8 @@ class MetricInputs:
         for pixels, labels in iter([self.samples]) if self.num_samples <= MAX_SAMPLES_IN_MEMORY else self.chunks():
             if labels is None:
                 raise CardiganError(
-                    "The samples have no labels to fit a classifier on: train a generator with --conditional."
+                    "The samples have no labels to fit a classifier on: train a generator with --conditional, and "
+                    "without data.clusters."
                 )
             yield pixels, labels
 

@@ -67,9 +67,10 @@ def quick_scorer(source: ImageSource, data: DataConfig, holdout: ImageSource | N
     """
     if source.name == "mnist":
         counts = class_counts(source.labels.cpu(), source.num_classes)
+        are_digits = not data.clusters and bool((counts > 0).all())
         return QuickScorer(
             BUILTIN_NUM_SAMPLES,
-            partial(_score_digits, data=data, expected=counts if bool((counts > 0).all()) else None),
+            partial(_score_digits, data=data, expected=counts if are_digits else None),
             lambda pixels: digit_features(to_mnist_shape(pixels, data)),
         )
     if source.name == STACKED_MNIST:

@@ -81,7 +81,7 @@ def sample_pixels(
     if labels is not None:
         validate_labels(labels, len(keys), num_classes)
     elif num_classes:
-        labels = sample_labels(keys, num_classes)
+        labels = sample_labels(keys, num_classes, snapshot.spec.class_frequencies)
     z = truncate(sample_latents(config.latent.distribution, keys, config.latent.size), truncation)
     return generate_pixels(snapshot.generator, z, labels)
 

@@ -3,6 +3,7 @@
 Reads run directories, checkpoints, model folders and weights files.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -53,11 +54,13 @@ class Snapshot:
 def snapshot_metadata(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
     """Return the header of a weights file. It depends only on the experiment, so equal trainings give equal bytes."""
     names = {"class_names": list(spec.class_names)} if spec.class_names else {}
+    frequencies = {"class_frequencies": list(spec.class_frequencies)} if spec.class_frequencies else {}
     return {
         "format": FORMAT,
         "config": _nested_identity(config),
         "num_classes": spec.num_classes,
         **names,
+        **frequencies,
         "images_seen": images_seen,
         **({"plugins": plugins} if (plugins := load_plugins()) else {}),
     }
@@ -106,7 +109,9 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
                 "use the Cardigan version that wrote it."
             )
         config, images_seen = from_dict(metadata["config"]), int(metadata["images_seen"])
-        spec = image_spec(config.data, int(metadata["num_classes"]), _class_names(metadata))
+        spec = image_spec(
+            config.data, int(metadata["num_classes"]), _class_names(metadata), class_frequencies(metadata)
+        )
         check_num_blocks(config)
         find_latent(config.latent.distribution)
         with torch.device("meta"):  # allocate nothing before the file is checked
@@ -163,6 +168,16 @@ def _class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
     if names and (len(names) != metadata["num_classes"] or not all(isinstance(name, str) for name in names)):
         raise ValueError(f"{len(names)} names of {metadata['num_classes']} classes")
     return tuple(names)
+
+
+def class_frequencies(metadata: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the frequencies of the classes in a header; raises ValueError if there are not as many as classes."""
+    frequencies = tuple(float(value) for value in metadata.get("class_frequencies", []))
+    if frequencies and not (
+        len(frequencies) == metadata["num_classes"] and min(frequencies) >= 0 and abs(sum(frequencies) - 1) < 0.01
+    ):
+        raise ValueError(f"{len(frequencies)} frequencies of {metadata['num_classes']} classes")
+    return frequencies
 
 
 def _locate_weights(path: Path) -> tuple[Path, str]:

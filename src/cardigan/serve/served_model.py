@@ -70,7 +70,8 @@ class ServedModel:
 
     def sample_labels(self, keys: list[tuple[int, int]]) -> Labels | None:
         """Return each key's random class, the same as in `Model.sample`; None for an unconditional generator."""
-        return sample_labels(keys, self.spec.num_classes) if self.spec.num_classes else None
+        classes, frequencies = self.spec.num_classes, self.spec.class_frequencies
+        return sample_labels(keys, classes, frequencies) if classes else None
 
 
 def open_served_model(path: Path, backend: str, device: str, batch_size: int | None = None) -> ServedModel:
