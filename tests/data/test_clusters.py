@@ -12,7 +12,8 @@ from cardigan.data.datasets import open_datasets
 from cardigan.data.mnist import load_mnist
 from cardigan.errors import CardiganError
 from cardigan.latents.sampling import sample_labels
-from cardigan.models.snapshot import class_frequencies, read_snapshot
+from cardigan.models.sampling import sample_pixels
+from cardigan.models.snapshot import class_counts, read_snapshot
 
 
 def striped_images(count):
@@ -103,22 +104,23 @@ def test_training_on_clusters(folder, tmp_path):
 
 
 def test_clusters_are_drawn_as_often_as_they_are_in_the_images(folder, tmp_path):
-    """Also from the file, and from its export as ONNX metadata."""
     keys = [(0, number) for number in range(4_000)]
-    counts = torch.bincount(sample_labels(keys, 3, (0.5, 0.0, 0.5)), minlength=3)
-    assert counts[1] == 0
-    assert abs(int(counts[0]) - 2_000) < 5 * 4_000**0.5 / 2
+    drawn = torch.bincount(sample_labels(keys, 4, (30, 0, 20, 50)), minlength=4)
+    assert drawn[1] == 0
+    for index, share in ((0, 0.3), (2, 0.2), (3, 0.5)):
+        assert abs(int(drawn[index]) - 4_000 * share) < 5 * (4_000 * share * (1 - share)) ** 0.5
     overrides = {"data.clusters": 3, "conditional": True, "data.holdout": 0, "generator.width": 4}
     overrides |= {"discriminator.width": 4, "batch_size": 16, "device": "cpu", "data.channels": 3}
     run = cardigan.train(folder, recipe="mnist", images=16, overrides=overrides, out=tmp_path / "run").path
-    spec = read_snapshot(run).spec
-    train = open_datasets(read_snapshot(run).config.data).train
-    expected = torch.bincount(train.labels, minlength=3) / len(train)
-    assert spec.class_frequencies == pytest.approx(expected.tolist())
-    assert sum(spec.class_frequencies) == pytest.approx(1)
+    snapshot = read_snapshot(run)
+    train = open_datasets(snapshot.config.data).train
+    assert snapshot.spec.class_counts == tuple(torch.bincount(train.labels, minlength=3).tolist())
+    keys = [(5, number) for number in range(12)]
+    expected = sample_pixels(snapshot, keys, sample_labels(keys, 3, snapshot.spec.class_counts))
+    assert torch.equal(torch.from_numpy(cardigan.load(run).sample(12, seed=5)).permute(0, 3, 1, 2), expected)
 
 
-@pytest.mark.parametrize("frequencies", [[0.5, 0.5], [0.5, 0.5, 0.5], [1.5, -0.25, -0.25]])
-def test_wrong_frequencies_of_a_file_are_refused(frequencies):
-    with pytest.raises(ValueError, match="frequencies of 3 classes"):
-        class_frequencies({"num_classes": 3, "class_frequencies": frequencies})
+@pytest.mark.parametrize("counts", [[5, 5], [5, 5, 5, 5], [0, 0, 0], [9, -1, 2], [0.5, 0.25, 0.25], [2**62, 1, 1]])
+def test_wrong_counts_of_a_file_are_refused(counts):
+    with pytest.raises(ValueError, match="counts of 3 classes"):
+        class_counts({"num_classes": 3, "class_counts": counts})

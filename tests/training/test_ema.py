@@ -27,14 +27,15 @@ SMALL = {"batch_size": 16, "generator.width": 4, "discriminator.width": 4, "devi
 
 
 def test_own_statistics_are_those_of_generated_images():
-    generator, _ = build_networks(CONFIG, ImageSpec(3, 16, 16, 0))
+    spec = ImageSpec(3, 16, 16, 0)
+    generator, _ = build_networks(CONFIG, spec)
     for parameter in generator.parameters():  # weights that the statistics do not fit, as after averaging
         parameter.data.mul_(1.5).add_(0.05)
     generator.eval()
     z = find_latent("normal")((64, 8), stream(CONFIG.seed, "batch statistics", 0))
     before = copy.deepcopy(generator.state_dict())
     with torch.no_grad():
-        own, copied = with_own_statistics(generator, CONFIG, 0)(z), generator(z)
+        own, copied = with_own_statistics(generator, CONFIG, spec)(z), generator(z)
         expected = copy.deepcopy(generator).train()(z)
     # Normalization divides by the biased variance in training and by the unbiased one afterwards.
     assert (own - expected).abs().max() < 0.02 and (copied - expected).abs().max() > 0.2
@@ -44,10 +45,11 @@ def test_own_statistics_are_those_of_generated_images():
 @pytest.mark.parametrize("classes", [0, 3])
 def test_own_statistics_depend_on_the_seed_alone(classes):
     config = replace(CONFIG, ema=EmaConfig(statistics_samples=100))
-    generator, _ = build_networks(config, ImageSpec(3, 16, 16, classes))
+    spec = ImageSpec(3, 16, 16, classes)
+    generator, _ = build_networks(config, spec)
     generator.eval()
-    first, second = (with_own_statistics(generator, config, classes).state_dict() for _ in range(2))
-    other = with_own_statistics(generator, replace(config, seed=1), classes).state_dict()
+    first, second = (with_own_statistics(generator, config, spec).state_dict() for _ in range(2))
+    other = with_own_statistics(generator, replace(config, seed=1), spec).state_dict()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     changed = {name.rsplit(".", 1)[1] for name, value in first.items() if not torch.equal(value, other[name])}
     assert changed == {"running_mean", "running_var"}  # neither the weights nor the counters

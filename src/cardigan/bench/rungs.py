@@ -56,8 +56,8 @@ RUNGS = {
         target=5.0, cadence_images=10_000, limit_minutes=15.0, memory_gigabytes=2.0,
     ),
     "digits-unconditional": Rung(
-        "MNIST without classes, 32x32", "mnist", "mnist", DIGIT_SCORE,
-        target=8.0, cadence_images=20_000, limit_minutes=30.0, memory_gigabytes=2.0, settings={"conditional": False},
+        "MNIST without its labels, 32x32; clusters may take their place", "mnist", "mnist-clusters", DIGIT_SCORE,
+        target=8.0, cadence_images=20_000, limit_minutes=30.0, memory_gigabytes=2.0, settings={"data.clusters": 1_000},
     ),
     "stacked": Rung(
         "three digits as the colors of one image: 1,000 modes", STACKED_MNIST, STACKED_MNIST,

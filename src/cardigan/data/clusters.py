@@ -2,10 +2,10 @@
 
 A class-conditional generator covers more of the variety of its images than an unconditional one, also where the classes
 are clusters found by an algorithm (Liu et al. 2020, Diverse Image Generation via Self-Conditioned GANs,
-arXiv:2006.10728).
-Here the clusters are found once, before training, on coarse pixels.
+arXiv:2006.10728). Here the clusters are found once, before training, on coarse pixels.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,9 +19,10 @@ from cardigan.rng import stream
 from cardigan.shapes import Labels, StoredPixels
 
 MIN_IMAGES_PER_CLUSTER = 8
-COARSE_SIDE, NUM_COMPONENTS = 16, 40
-"""Images are averaged to at most this many pixels a side, and compared by this many principal components."""
-MAX_FITTED_IMAGES, ITERATIONS = 20_000, 30
+MAX_VALUES, NUM_COMPONENTS = 1_024, 40
+"""Images are averaged to at most this many numbers, as 32x32 gray pixels are, and compared by this many principal
+components."""
+MAX_FITTED_IMAGES, ITERATIONS = 60_000, 15
 """Images that k-means is fitted on, and its iterations."""
 CHUNK = 4_096
 """Images compared with all clusters at a time."""
@@ -38,13 +39,9 @@ class Clusters:
     components: Float64[Tensor, "value component"]
     centers: Centers
 
-    def points(self, pixels: StoredPixels) -> Points:
-        return torch.cat([(coarse_values(part) - self.mean) @ self.components for part in pixels.split(CHUNK)])
-
     def nearest(self, pixels: StoredPixels) -> Labels:
         """Return the cluster whose center is nearest to each image, from 0 on."""
-        points = self.points(pixels)
-        return torch.cat([torch.cdist(part, self.centers).argmin(1) for part in points.split(CHUNK)])
+        return nearest_centers(project(pixels, self.mean, self.components), self.centers)
 
 
 def with_clusters(
@@ -76,12 +73,14 @@ def find_clusters(pixels: StoredPixels, count: int) -> Clusters:
     Depends on nothing but the images and `count`: float64 keeps differences between machines from mattering.
     """
     chosen = torch.randperm(len(pixels), generator=stream(0, "clusters", 0))[: max(MAX_FITTED_IMAGES, count)]
-    fitted = torch.cat([coarse_values(pixels[part]) for part in chosen.split(CHUNK)])
-    mean = fitted.mean(dim=0)
-    covariance = (fitted - mean).T @ (fitted - mean)
+    size = coarse_values(pixels[:1]).shape[1]
+    mean, products = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+    for part in chosen.split(CHUNK):
+        values = coarse_values(pixels[part])
+        mean, products = mean + values.sum(0) / len(chosen), products + values.T @ values / len(chosen)
+    covariance = products - mean[:, None] * mean
     components = torch.linalg.eigh(covariance).eigenvectors[:, -NUM_COMPONENTS:]
-    points = (fitted - mean) @ components
-    return Clusters(mean, components, k_means(points, count))
+    return Clusters(mean, components, k_means(project(pixels[chosen], mean, components), count))
 
 
 def coarse_values(pixels: StoredPixels) -> Float64[Tensor, "image value"]:
@@ -89,15 +88,27 @@ def coarse_values(pixels: StoredPixels) -> Float64[Tensor, "image value"]:
     images = pixels.double() / 255
     if images.shape[1] == 4:
         images = torch.cat([images[:, :3] * images[:, 3:], images[:, 3:]], dim=1)
-    height, width = (min(side, COARSE_SIDE) for side in images.shape[2:])
+    largest = math.isqrt(MAX_VALUES // images.shape[1])
+    height, width = (min(side, largest) for side in images.shape[2:])
     return interpolate(images, size=(height, width), mode="area").flatten(1)
+
+
+def project(
+    pixels: StoredPixels, mean: Float64[Tensor, " value"], components: Float64[Tensor, "value component"]
+) -> Points:
+    """Return the principal components of coarse images."""
+    return torch.cat([(coarse_values(part) - mean) @ components for part in pixels.split(CHUNK)])
+
+
+def nearest_centers(points: Points, centers: Centers) -> Labels:
+    return torch.cat([torch.cdist(part, centers).argmin(1) for part in points.split(CHUNK)])
 
 
 def k_means(points: Points, count: int) -> Centers:
     """Return the centers of `count` clusters (Lloyd's algorithm), begun at the first points."""
     centers = points[:count].clone()
     for _ in range(ITERATIONS):
-        labels = torch.cat([torch.cdist(part, centers).argmin(1) for part in points.split(CHUNK)])
+        labels = nearest_centers(points, centers)
         sizes = torch.bincount(labels, minlength=count)[:, None]
         sums = torch.zeros_like(centers).index_add_(0, labels, points)
         centers = torch.where(sizes > 0, sums / sizes.clamp(min=1), centers)

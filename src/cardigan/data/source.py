@@ -22,7 +22,7 @@ class ImageSpec:
     Examples:
         >>> import cardigan
         >>> cardigan.ImageSpec(channels=3, height=64, width=96, num_classes=0)
-        ImageSpec(channels=3, height=64, width=96, num_classes=0, class_names=(), class_frequencies=())
+        ImageSpec(channels=3, height=64, width=96, num_classes=0, class_names=(), class_counts=())
     """
 
     channels: int
@@ -35,15 +35,15 @@ class ImageSpec:
     """Number of classes that the networks are conditioned on; 0 for unconditional networks."""
     class_names: tuple[str, ...] = ()
     """Names of the classes. Default: no names."""
-    class_frequencies: tuple[float, ...] = ()
-    """How often each class is drawn for samples of no given class; they sum to 1. Default: all equally often."""
+    class_counts: tuple[int, ...] = ()
+    """How often each class is drawn for samples of no given class, as numbers of images. Default: all equally often."""
 
 
 def image_spec(
-    data: DataConfig, num_classes: int, class_names: tuple[str, ...] = (), class_frequencies: tuple[float, ...] = ()
+    data: DataConfig, num_classes: int, class_names: tuple[str, ...] = (), class_counts: tuple[int, ...] = ()
 ) -> ImageSpec:
     """Return the spec of images in the training shape of `data`."""
-    return ImageSpec(data.channels, data.height, data.width, num_classes, class_names, class_frequencies)
+    return ImageSpec(data.channels, data.height, data.width, num_classes, class_names, class_counts)
 
 
 @dataclass(frozen=True)

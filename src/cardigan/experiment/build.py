@@ -130,9 +130,8 @@ def build_spec(config: Config, source: ImageSource, notes: Sequence[str] = ()) -
         )
     if not config.conditional:
         return image_spec(config.data, 0)
-    counts = torch.bincount(source.labels.cpu(), minlength=source.num_classes) if config.data.clusters else None
-    frequencies = () if counts is None else tuple((counts / counts.sum()).tolist())
-    return image_spec(config.data, source.num_classes, source.class_names, frequencies)
+    counts = torch.bincount(source.labels.cpu(), minlength=source.num_classes).tolist() if config.data.clusters else ()
+    return image_spec(config.data, source.num_classes, source.class_names, tuple(counts))
 
 
 def build_state(

@@ -65,7 +65,9 @@ def labels_for(snapshot: Snapshot, points: Sequence[Point], label: str) -> Label
         labels = torch.full((len(points),), class_index(label, snapshot.spec), dtype=torch.int64)
     elif classes:
         point_labels = [
-            sample_labels([(point, 0)], classes) if isinstance(point, int) else torch.tensor([point_label(point) or 0])
+            sample_labels([(point, 0)], classes, snapshot.spec.class_counts)
+            if isinstance(point, int)
+            else torch.tensor([point_label(point) or 0])
             for point in points
         ]
         labels = torch.cat(point_labels)

@@ -107,9 +107,13 @@ def sampling_instructions(config: Config) -> list[str]:
              ">> 1)`. "
              "`truncation`, from 0 to 1, multiplies `z`: less is more typical and less varied."]  # fmt: skip
     if config.conditional:
+        drawn = "torch.randint(classes, (1,), generator=g)"
+        if config.data.clusters:
+            drawn = "torch.searchsorted(counts.cumsum(0), torch.randint(counts.sum(), (1,), generator=g), right=True)"
         lines.append(
-            "`labels` are class indices. A random label is `torch.randint(classes, (1,), generator=g)` with `g` from "
-            '`f"{s}/label/{i}"`.'
+            f"`labels` are class indices. A random label is `{drawn}` with `g` from "
+            '`f"{s}/label/{i}"`'
+            f"{' and the `class_counts` of the header as the tensor `counts`' if config.data.clusters else ''}."
         )
     return lines
 
@@ -196,6 +200,8 @@ def _data(snapshot: Snapshot, source: str) -> list[str]:
              f"- images: {spec.height}x{spec.width} (height first), {color_text}; resize `{data.resize}`"
              f"{', horizontal flip' if data.horizontal_flip else ''}"]  # fmt: skip
     names = ", ".join(map(plain_text, spec.class_names)) or f"0 to {spec.num_classes - 1}"
+    if data.clusters and spec.num_classes:
+        return [*lines, f"- classes: none; {spec.num_classes} clusters of similar images take their place ({names})"]
     return [*lines, f"- classes: {spec.num_classes} ({names})" if spec.num_classes else "- classes: none"]
 
 

@@ -10,7 +10,8 @@ import torch
 
 from cardigan.errors import CardiganError
 from cardigan.exports.interface import GenerateFn
-from cardigan.latents.sampling import sample_labels, sample_latents
+from cardigan.latents.sampling import sample_latents
+from cardigan.models.sampling import random_labels
 from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Images, Labels, Latents
 
@@ -34,7 +35,7 @@ def check_inputs(snapshot: Snapshot) -> Iterator[CheckInput]:
     latent, classes = snapshot.config.latent, snapshot.spec.num_classes
     for number, (size, truncation) in enumerate(CHECK_BATCHES):
         keys = [(FIRST_SEED + number, index) for index in range(size)]
-        labels = sample_labels(keys, classes) if classes else None
+        labels = random_labels(snapshot.spec, keys)
         if labels is not None and size > 1:
             labels[:2] = torch.tensor([0, classes - 1])
         yield CheckInput(sample_latents(latent.distribution, keys, latent.size), labels, truncation)

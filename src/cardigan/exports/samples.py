@@ -21,8 +21,7 @@ from cardigan.exports.card import sampling_instructions, weights_hash
 from cardigan.exports.interface import ExportSettings, WriteFn
 from cardigan.exports.sample_files import SAMPLE_WRITERS, SampleChunk, SampleSet
 from cardigan.figures.marking import Mark
-from cardigan.latents.sampling import sample_labels
-from cardigan.models.sampling import class_index, validate_labels
+from cardigan.models.sampling import class_index, random_labels, validate_labels
 from cardigan.models.sampling_devices import SampleTask, SamplingDevices, open_sampling
 from cardigan.models.snapshot import Snapshot
 from cardigan.shapes import Labels
@@ -97,12 +96,10 @@ def _sample_keys(settings: ExportSettings, indices: list[int]) -> list[tuple[int
 
 
 def _sample_labels(snapshot: Snapshot, settings: ExportSettings, indices: list[int]) -> Labels | None:
-    classes = snapshot.spec.num_classes
     if settings.label is None:
-        keys, frequencies = _sample_keys(settings, indices), snapshot.spec.class_frequencies
-        return sample_labels(keys, classes, frequencies) if classes else None
+        return random_labels(snapshot.spec, _sample_keys(settings, indices))
     labels = torch.full((len(indices),), class_index(settings.label, snapshot.spec))
-    validate_labels(labels, len(indices), classes)
+    validate_labels(labels, len(indices), snapshot.spec.num_classes)
     return labels
 
 

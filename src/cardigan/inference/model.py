@@ -168,7 +168,9 @@ class Model:
         given_labels = label_tensor(labels, count, spec)
         if given_labels is not None:
             validate_labels(given_labels, count, spec.num_classes)
-        z, random_labels = sample_from_generator(generator, count, latent.distribution, latent.size, spec.num_classes)
+        z, random_labels = sample_from_generator(
+            generator, count, latent.distribution, latent.size, spec.num_classes, spec.class_counts
+        )
         return z, random_labels if given_labels is None else given_labels
 
     def explore(

@@ -69,17 +69,21 @@ def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], latent_si
     )
 
 
-def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int, frequencies: Sequence[float] = ()) -> Labels:
+def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int, counts: Sequence[int] = ()) -> Labels:
     """Return one class per key (seed, number), each a function of its key alone.
 
-    Uniform over the classes, or with these `frequencies`, which sum to 1.
+    Uniform over the classes, or in proportion to these `counts`.
     """
     streams = (stream(seed, "label", number) for seed, number in keys)
-    if not frequencies:
-        return torch.cat([torch.randint(num_classes, (1,), generator=each) for each in streams])
-    limits = torch.tensor(frequencies, dtype=torch.float64).cumsum(0)[:-1]
-    drawn = torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in streams])
-    return torch.searchsorted(limits, drawn, right=True)
+    return torch.cat([draw_labels(1, num_classes, counts, each) for each in streams])
+
+
+def draw_labels(number: int, num_classes: int, counts: Sequence[int], generator: torch.Generator) -> Labels:
+    """Return `number` random classes, uniform over the classes or in proportion to these `counts`."""
+    if not counts:
+        return torch.randint(num_classes, (number,), generator=generator)
+    drawn = torch.randint(sum(counts), (number,), generator=generator)
+    return torch.searchsorted(torch.tensor(counts, device=drawn.device).cumsum(0), drawn, right=True)
 
 
 def truncate(z: Latents, truncation: float) -> Latents:
@@ -100,29 +104,32 @@ RandomGenerators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
 
 def sample_from_generator(
-    generator: RandomGenerators, count: int, distribution: str, latent_size: int, num_classes: int
+    generator: RandomGenerators,
+    count: int,
+    distribution: str,
+    latent_size: int,
+    num_classes: int,
+    counts: Sequence[int] = (),
 ) -> tuple[Latents, Labels | None]:
-    """Return `count` latents [count, size] and classes, if there are any, uniform over all of them.
+    """Return `count` latents [count, size] and classes, if there are any, as often as `sample_labels` draws them.
 
     An image's class is drawn after its latent and before the next latent, so that more images change none of the first.
     Raises CardiganError for a list of generators that are not one for each.
     """
     pairs = [
-        _sample_one(one or torch.default_generator, distribution, latent_size, max(num_classes, 1))
+        _sample_one(one or torch.default_generator, distribution, latent_size, max(num_classes, 1), counts)
         for one in _generator_per_sample(generator, count)
     ]
     return torch.cat([z for z, _ in pairs]), torch.cat([label for _, label in pairs]) if num_classes else None
 
 
 def _sample_one(
-    generator: torch.Generator, distribution: str, latent_size: int, num_classes: int
+    generator: torch.Generator, distribution: str, latent_size: int, num_classes: int, counts: Sequence[int]
 ) -> tuple[Latents, Labels]:
     with torch.device(generator.device):  # where its numbers are made; they go to the model's device from there
         z = find_latent(distribution)((1, latent_size), generator)
         return z.cpu(), (
-            torch.randint(num_classes, (1,), generator=generator)
-            if num_classes > 1
-            else z.new_zeros(1, dtype=torch.long)
+            draw_labels(1, num_classes, counts, generator) if num_classes > 1 else z.new_zeros(1, dtype=torch.long)
         ).cpu()
 
 

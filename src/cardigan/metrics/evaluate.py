@@ -16,7 +16,6 @@ from cardigan.backbones.efficientnet import EXAMINER
 from cardigan.backbones.taps import shares_features
 from cardigan.errors import CardiganError, unknown
 from cardigan.files.disk_cache import cache_key, load_or_compute_json
-from cardigan.latents.sampling import sample_labels
 from cardigan.metrics.class_histogram import frequencies
 from cardigan.metrics.features import FeatureExtractor, find_extractor
 from cardigan.metrics.inputs import MetricInputs
@@ -30,7 +29,7 @@ from cardigan.metrics.reference import (
     train_sampler,
 )
 from cardigan.metrics.table import METRICS
-from cardigan.models.sampling import sample_pixels
+from cardigan.models.sampling import random_labels, sample_pixels
 from cardigan.models.sampling_devices import SamplingDevices
 from cardigan.models.snapshot import Snapshot
 from cardigan.nets.table import backbone_name
@@ -62,8 +61,7 @@ def generator_sampler(
 
     def draw(start: int, stop: int) -> tuple[Pixels, Labels | None]:
         keys = [(seed, number) for number in range(start, stop)]
-        classes, frequencies = snapshot.spec.num_classes, snapshot.spec.class_frequencies
-        labels = sample_labels(keys, classes, frequencies) if classes else None
+        labels = random_labels(snapshot.spec, keys)
         pixels = to_reference_shape(sample(keys, labels, truncation), config.data, reference.image_shape)
         return pixels, None if config.data.clusters else labels
 

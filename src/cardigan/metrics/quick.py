@@ -15,6 +15,7 @@ from cardigan.config import STACKED_MNIST
 from cardigan.config_parts import DataConfig
 from cardigan.data.cache import decode_in_memory
 from cardigan.data.decoding import decode_spec
+from cardigan.data.mnist import load_mnist
 from cardigan.data.reader import Reader
 from cardigan.data.source import ImageSource
 from cardigan.metrics.class_histogram import (
@@ -66,11 +67,11 @@ def quick_scorer(source: ImageSource, data: DataConfig, holdout: ImageSource | N
     otherwise with the training images.
     """
     if source.name == "mnist":
-        counts = class_counts(source.labels.cpu(), source.num_classes)
-        are_digits = not data.clusters and bool((counts > 0).all())
+        digits = load_mnist("test") if data.clusters else source
+        counts = class_counts(digits.labels.cpu(), digits.num_classes)
         return QuickScorer(
             BUILTIN_NUM_SAMPLES,
-            partial(_score_digits, data=data, expected=counts if are_digits else None),
+            partial(_score_digits, data=data, expected=counts if bool((counts > 0).all()) else None),
             lambda pixels: digit_features(to_mnist_shape(pixels, data)),
         )
     if source.name == STACKED_MNIST:

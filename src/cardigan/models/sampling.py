@@ -77,11 +77,11 @@ def sample_pixels(
     Without `labels`, a conditional generator samples each class from the same key. Raises CardiganError for labels of
     an unconditional generator, labels out of range, or a wrong count.
     """
-    config, num_classes = snapshot.config, snapshot.spec.num_classes
-    if labels is not None:
-        validate_labels(labels, len(keys), num_classes)
-    elif num_classes:
-        labels = sample_labels(keys, num_classes, snapshot.spec.class_frequencies)
+    config = snapshot.config
+    if labels is None:
+        labels = random_labels(snapshot.spec, keys)
+    else:
+        validate_labels(labels, len(keys), snapshot.spec.num_classes)
     z = truncate(sample_latents(config.latent.distribution, keys, config.latent.size), truncation)
     return generate_pixels(snapshot.generator, z, labels)
 
@@ -89,6 +89,11 @@ def sample_pixels(
 def sample_keys(count: int, seed: int, first: int = 0) -> list[tuple[int, int]]:
     """Return the keys of `count` images of a seed, from image number `first` on."""
     return [(seed, index) for index in range(first, first + count)]
+
+
+def random_labels(spec: ImageSpec, keys: Sequence[tuple[int, int]]) -> Labels | None:
+    """Return the class of each key (seed, index) that samples of no given class get; None without classes."""
+    return sample_labels(keys, spec.num_classes, spec.class_counts) if spec.num_classes else None
 
 
 def class_index(label: object, spec: ImageSpec) -> int:

@@ -32,6 +32,8 @@ from cardigan.run.directory import RunDirectory
 
 BLEND = "blend of "
 """How `start_from` begins where weights are a blend of two models (`explore/blend.py`)."""
+MAX_COUNT = 2**40
+"""Images that a class may have in a header."""
 FORMAT, QUANTIZED_FORMAT = 3, 4
 """File formats with fp32 weights and with quantized weights."""
 
@@ -54,13 +56,13 @@ class Snapshot:
 def snapshot_metadata(config: Config, spec: ImageSpec, images_seen: int) -> dict[str, Any]:
     """Return the header of a weights file. It depends only on the experiment, so equal trainings give equal bytes."""
     names = {"class_names": list(spec.class_names)} if spec.class_names else {}
-    frequencies = {"class_frequencies": list(spec.class_frequencies)} if spec.class_frequencies else {}
+    counts = {"class_counts": list(spec.class_counts)} if spec.class_counts else {}
     return {
         "format": FORMAT,
         "config": _nested_identity(config),
         "num_classes": spec.num_classes,
         **names,
-        **frequencies,
+        **counts,
         "images_seen": images_seen,
         **({"plugins": plugins} if (plugins := load_plugins()) else {}),
     }
@@ -109,9 +111,7 @@ def read_snapshot(path: Path, sha256: str | None = None) -> Snapshot:
                 "use the Cardigan version that wrote it."
             )
         config, images_seen = from_dict(metadata["config"]), int(metadata["images_seen"])
-        spec = image_spec(
-            config.data, int(metadata["num_classes"]), _class_names(metadata), class_frequencies(metadata)
-        )
+        spec = image_spec(config.data, int(metadata["num_classes"]), _class_names(metadata), class_counts(metadata))
         check_num_blocks(config)
         find_latent(config.latent.distribution)
         with torch.device("meta"):  # allocate nothing before the file is checked
@@ -170,14 +170,16 @@ def _class_names(metadata: dict[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def class_frequencies(metadata: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return the frequencies of the classes in a header; raises ValueError if there are not as many as classes."""
-    frequencies = tuple(float(value) for value in metadata.get("class_frequencies", []))
-    if frequencies and not (
-        len(frequencies) == metadata["num_classes"] and min(frequencies) >= 0 and abs(sum(frequencies) - 1) < 0.01
+def class_counts(metadata: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the counts of the classes in a header; raises ValueError if they do not fit the classes."""
+    counts = tuple(metadata.get("class_counts", []))
+    if counts and not (
+        len(counts) == metadata["num_classes"]
+        and all(isinstance(count, int) and 0 <= count < MAX_COUNT for count in counts)
+        and any(counts)
     ):
-        raise ValueError(f"{len(frequencies)} frequencies of {metadata['num_classes']} classes")
-    return frequencies
+        raise ValueError(f"{len(counts)} counts of {metadata['num_classes']} classes")
+    return counts
 
 
 def _locate_weights(path: Path) -> tuple[Path, str]:

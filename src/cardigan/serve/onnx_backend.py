@@ -17,7 +17,7 @@ from cardigan.data.source import ImageSpec, image_spec
 from cardigan.errors import CardiganError, first_line
 from cardigan.files.special_files import reject_special_file
 from cardigan.files.tensors import METADATA_KEY
-from cardigan.models.snapshot import class_frequencies
+from cardigan.models.snapshot import class_counts
 from cardigan.overrides import from_dict
 from cardigan.shapes import Images, Labels, Latents
 
@@ -117,7 +117,7 @@ def _parse_metadata(metadata: dict[str, Any]) -> tuple[Config, ImageSpec, int]:
     """Return the same values as the header of the generator's weights file."""
     config = from_dict(metadata["config"])
     names = tuple(str(name) for name in metadata.get("class_names", []))
-    spec = image_spec(config.data, int(metadata["num_classes"]), names, class_frequencies(metadata))
+    spec = image_spec(config.data, int(metadata["num_classes"]), names, class_counts(metadata))
     return config, spec, int(metadata["images_seen"])
 
 

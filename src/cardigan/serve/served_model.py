@@ -18,8 +18,8 @@ from cardigan.exports.card import weights_hash
 from cardigan.files.sha256 import file_sha256
 from cardigan.hardware.device import find_device
 from cardigan.hardware.out_of_memory import is_out_of_memory
-from cardigan.latents.sampling import sample_labels, sample_latents, truncate
-from cardigan.models.sampling import CPU_BATCH_SIZE, sample_batch_size
+from cardigan.latents.sampling import sample_latents, truncate
+from cardigan.models.sampling import CPU_BATCH_SIZE, random_labels, sample_batch_size
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
 from cardigan.overrides import experiment_settings
 from cardigan.pixels import encode
@@ -70,8 +70,7 @@ class ServedModel:
 
     def sample_labels(self, keys: list[tuple[int, int]]) -> Labels | None:
         """Return each key's random class, the same as in `Model.sample`; None for an unconditional generator."""
-        classes, frequencies = self.spec.num_classes, self.spec.class_frequencies
-        return sample_labels(keys, classes, frequencies) if classes else None
+        return random_labels(self.spec, keys)
 
 
 def open_served_model(path: Path, backend: str, device: str, batch_size: int | None = None) -> ServedModel:

@@ -27,9 +27,8 @@ from cardigan.figures.layout import GAP, GridLayout
 from cardigan.hardware.device import find_device
 from cardigan.http.errors import ClientDisconnected
 from cardigan.latents.points import encode_latent
-from cardigan.latents.sampling import sample_labels
 from cardigan.models.run_networks import RunNetworks
-from cardigan.models.sampling import sample_keys, sample_pixels
+from cardigan.models.sampling import random_labels, sample_keys, sample_pixels
 from cardigan.objective.losses import Loss, find_loss
 from cardigan.run.directory import RunDirectory
 from cardigan.shapes import Labels, Pixels
@@ -204,8 +203,7 @@ class ModelViews:
         """Return the networks, the images that `cardigan sample -n` generates, and their labels."""
         keys = sample_keys(*query_params.sample_count_and_seed(query))
         networks = self._models.networks(run, query_params.checkpoint(query))
-        classes = networks.snapshot.spec.num_classes
-        labels = sample_labels(keys, classes) if classes else None
+        labels = random_labels(networks.snapshot.spec, keys)
         return networks, sample_pixels(networks.snapshot, keys, labels), labels
 
     def _real_images(self, run: RunDirectory, networks: RunNetworks, count: int) -> Pixels | None:

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cardigan.config import Config
-from cardigan.latents.sampling import find_latent
+from cardigan.data.source import ImageSpec
+from cardigan.latents.sampling import draw_labels, find_latent
 from cardigan.nets.interface import Generator
 from cardigan.rng import stream
 from cardigan.training.sync_batch_norm import local_copy
@@ -39,12 +40,12 @@ def update_ema(ema_model: nn.Module, model: nn.Module, weight: float | torch.Ten
 
 
 @torch.no_grad()
-def with_own_statistics(ema_generator: Generator, config: Config, num_classes: int) -> Generator:
+def with_own_statistics(ema_generator: Generator, config: Config, spec: ImageSpec) -> Generator:
     """Return a copy with batch statistics of its own images (standing statistics, arXiv:1809.11096, appendix D).
 
     `update_ema` copies those of the trained generator, which do not fit the averaged weights where the learning rate is
-    high. Computed from `config.ema.statistics_samples` latents, a function of the seed, with classes uniform over
-    `num_classes`.
+    high. Computed from `config.ema.statistics_samples` latents, a function of the seed, with classes drawn as in
+    samples.
     """
     count = config.ema.statistics_samples
     generator = local_copy(ema_generator)
@@ -58,10 +59,13 @@ def with_own_statistics(ema_generator: Generator, config: Config, num_classes: i
         layer.momentum = None  # the mean over all batches
     device = next(generator.parameters()).device
     z = find_latent(config.latent.distribution)((count, config.latent.size), stream(config.seed, "batch statistics", 0))
-    labels = torch.randint(max(1, num_classes), (count,), generator=stream(config.seed, "batch statistics", 1))
+    rng = stream(config.seed, "batch statistics", 1)
+    labels = draw_labels(count, max(1, spec.num_classes), spec.class_counts, rng)
     num_batches = math.ceil(count / STATISTICS_BATCH_SIZE)
     for z_batch, label_batch in zip(z.chunk(num_batches), labels.chunk(num_batches), strict=True):
-        _with_batch_statistics(generator, layers, z_batch.to(device), label_batch.to(device) if num_classes else None)
+        _with_batch_statistics(
+            generator, layers, z_batch.to(device), label_batch.to(device) if spec.num_classes else None
+        )
     for layer, counter, momentum in zip(layers, counters, momenta, strict=True):
         layer.num_batches_tracked, layer.momentum = counter, momentum
     return generator

@@ -347,10 +347,9 @@ class Recorder:
         if not self.config.ema.statistics_samples:
             return state.ema_generator
         if self._recorded_generator is None or self._recorded_generator[0] != state.images_seen:
-            num_classes = self.spec.num_classes
             self._recorded_generator = (
                 state.images_seen,
-                with_own_statistics(state.ema_generator, self.config, num_classes),
+                with_own_statistics(state.ema_generator, self.config, self.spec),
             )
         return self._recorded_generator[1]
 

@@ -17,8 +17,8 @@ from cardigan.config_parts import LatentConfig
 from cardigan.explore.views import mixed_classes
 from cardigan.exports.webpage.page import write_page
 from cardigan.latents.interpolation import corner_weights, interpolate, interpolate_corners, point_latents
-from cardigan.latents.sampling import sample_labels, sample_latents
-from cardigan.models.sampling import sample_pixels
+from cardigan.latents.sampling import sample_latents
+from cardigan.models.sampling import random_labels, sample_pixels
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -47,7 +47,10 @@ def snapshot_of(case):
     name, classes, options = NETWORKS[case]
     snapshot = random_generator(name, classes, **options)
     names = tuple(f"{HOSTILE}{number}" for number in range(classes)) if case == "conditional" else ()
-    return dataclasses.replace(snapshot, spec=dataclasses.replace(snapshot.spec, class_names=names))
+    counts = tuple(range(1, classes + 1)) if case == "resnet" else ()
+    return dataclasses.replace(
+        snapshot, spec=dataclasses.replace(snapshot.spec, class_names=names, class_counts=counts)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +140,7 @@ def test_webpage_images_equal_pytorch(open_page, case, query):
     keys, classes = [(int(seed), 0) for seed in SEEDS], snapshot.spec.num_classes
     z = sample_latents(snapshot.config.latent.distribution, keys, snapshot.config.latent.size)
     for labels, settings in (
-        (sample_labels(keys, classes) if classes else None, ""),
+        (random_labels(snapshot.spec, keys), ""),
         (torch.full((len(keys),), 1) if classes else None, ", { label: 1, truncation: 0.5 }"),
     ):
         expected = snapshot.generator(z * (0.5 if settings else 1), labels).flatten()
@@ -153,7 +156,7 @@ def test_pad_mixes_latents_and_classes_as_python(open_page, case):
     """A corner is its seed's image without rounding; elsewhere the image equals Python's mix of z and of classes."""
     snapshot, page = open_page(case)
     seeds = [0, 1, 2, 41]
-    assert len(sample_labels([(seed, 0) for seed in seeds], snapshot.spec.num_classes).unique()) > 1
+    assert len(random_labels(snapshot.spec, [(seed, 0) for seed in seeds]).unique()) > 1
     corners = point_latents(snapshot.config, seeds)
     together = floats(page, f"cardigan.pixels({seeds})").reshape(4, -1)
     for seed, in_batch, (x, y) in zip(seeds, together, [(0, 0), (1, 0), (0, 1), (1, 1)], strict=True):

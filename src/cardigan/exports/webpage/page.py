@@ -170,6 +170,7 @@ def page_data(
         "name": data_title(snapshot),
         "image": {"channels": spec.channels, "height": spec.height, "width": spec.width},
         "class_names": spec.class_names,
+        "class_counts": spec.class_counts,
         "distribution": config.latent.distribution,
         "images_seen": snapshot.images_seen,
         "parameters": sum(parameter.numel() for parameter in snapshot.generator.parameters()),

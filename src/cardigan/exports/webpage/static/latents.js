@@ -99,4 +99,10 @@ function boxMullerPairs(z, next) {
 }
 
 /** Return the class that a seed draws by default. */
-const sampleLabel = (seed, classes) => stream(seed, "label")() % classes;
+/** With `counts` in proportion to them, else each class equally often. */
+function sampleLabel(seed, classes, counts) {
+  const drawn = stream(seed, "label")();
+  if (!counts.length) return drawn % classes;
+  let rest = drawn % counts.reduce((sum, count) => sum + count, 0);
+  return counts.findIndex((count) => (rest -= count) < 0);
+}

@@ -68,7 +68,7 @@ function seedLatent(seed) {
   const key = String(seed);
   if (!known.has(key)) {
     if (known.size > 500) known.clear();
-    known.set(key, { z: sampleLatent(key, latent, model.distribution), label: classes ? sampleLabel(key, classes) : 0 });
+    known.set(key, { z: sampleLatent(key, latent, model.distribution), label: classes ? sampleLabel(key, classes, model.class_counts) : 0 });
   }
   return known.get(key);
 }
