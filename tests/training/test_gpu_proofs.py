@@ -44,6 +44,7 @@ def small(recipe: str, changes: dict[str, object]) -> Config:
 
 CASES = {
     **{f"recipe {recipe}": (recipe, {}) for recipe in sorted(RECIPES)},
+    "recipe mnist-clusters": ("mnist-clusters", {"data.clusters": 8}),
     **{name: ("mnist", changes) for name, changes in VARIATIONS.items() if not name.startswith("precision")},
 }
 
