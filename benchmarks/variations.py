@@ -7,10 +7,12 @@
 
 from typing import Any
 
+from cardigan.config import Config
 from cardigan.nets.table import NETS
 from cardigan.objective.augment import ADA, DIFF_AUGMENT
 from cardigan.objective.losses import LOSSES
 from cardigan.objective.penalties import PENALTIES
+from cardigan.overrides import override
 
 SMALL: dict[str, Any] = {"batch_size": 16, "generator.width": 8, "discriminator.width": 8, "data.max_images": 2_048}
 """Reduced sizes, for any recipe."""
@@ -154,3 +156,9 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     **_DATA,
     **_PRECISION,
 }
+
+
+def reduced(config: Config, settings: dict[str, Any]) -> Config:
+    """Return the config with these settings, and with as few clusters as few images allow."""
+    clusters = {"data.clusters": 8} if config.data.clusters else {}
+    return override(config, {**settings, **clusters})

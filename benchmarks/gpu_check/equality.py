@@ -19,7 +19,7 @@ from cardigan.recipes import RECIPES, config_for
 from cardigan.training.cuda_graph import WARMUP_STEPS
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining, cycle_of, different_bits
-from variations import SMALL, VARIATIONS
+from variations import SMALL, VARIATIONS, reduced
 
 REPLAYED_CYCLES = 2
 """Minimum number of replays of each kind of step."""
@@ -59,7 +59,7 @@ def run(settings: Settings, result: Result) -> None:
 def all_cases(settings: Settings) -> dict[str, Config]:
     """Return the reduced configs of all recipes and variations."""
     small = {**SMALL, **(TINY if settings.tiny else {}), "device": settings.device}
-    recipes = {f"recipe {name}": override(recipe.config(), small) for name, recipe in RECIPES.items()}
+    recipes = {f"recipe {name}": reduced(recipe.config(), small) for name, recipe in RECIPES.items()}
     options = {name: override(config_for("mnist"), {**small, **changes}) for name, changes in VARIATIONS.items()}
     return {**recipes, **options, SENT: override(config_for("mnist"), small)}
 

@@ -4,11 +4,10 @@ import numpy as np
 
 import cardigan
 from cardigan.models.snapshot import Snapshot, write_snapshot
-from cardigan.overrides import override
 from cardigan.recipes import RECIPES
 from gpu_check.part import Result, Settings
 from gpu_check.small_training import SmallTraining
-from variations import SMALL
+from variations import SMALL, reduced
 
 STEPS = 8
 IMAGES = 96
@@ -48,7 +47,7 @@ def trained_model(recipe: str, settings: Settings) -> cardigan.Model:
         if settings.tiny
         else {"batch_size": 32, "data.max_images": SMALL["data.max_images"]}
     )
-    config = override(RECIPES[recipe].config(), {**small, "device": settings.device})
+    config = reduced(RECIPES[recipe].config(), {**small, "device": settings.device})
     training = SmallTraining(config, recorded=False)
     training.advance(2 if settings.tiny else STEPS)
     path = settings.folder / f"{recipe}.safetensors"

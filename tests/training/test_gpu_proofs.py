@@ -15,7 +15,6 @@ from cardigan.data import datasets
 from cardigan.data.batches import Batches
 from cardigan.experiment.build import build_source, build_spec, build_state, build_step_config
 from cardigan.nets import convolution
-from cardigan.overrides import override
 from cardigan.recipes import RECIPES, config_for
 from cardigan.rng import counter_normal
 from cardigan.training.devices import Devices
@@ -24,7 +23,7 @@ from cardigan.training.loop import make_step, set_learning_rates
 from cardigan.training.schedule import step_kind, step_kinds
 from cardigan.training.state import state_tensors
 from op_modes import NoHostReads, OnlyOn, Tape
-from variations import SMALL, VARIATIONS
+from variations import SMALL, VARIATIONS, reduced
 
 TINY = {
     **SMALL,
@@ -39,12 +38,11 @@ TINY = {
 
 def small(recipe: str, changes: dict[str, object]) -> Config:
     source = "stacked-mnist" if recipe == "stacked-mnist" else "mnist"
-    return override(config_for(source, recipe), {**TINY, **changes, "precision": "fp32"})
+    return reduced(config_for(source, recipe), {**TINY, **changes, "precision": "fp32"})
 
 
 CASES = {
     **{f"recipe {recipe}": (recipe, {}) for recipe in sorted(RECIPES)},
-    "recipe mnist-clusters": ("mnist-clusters", {"data.clusters": 8}),
     **{name: ("mnist", changes) for name, changes in VARIATIONS.items() if not name.startswith("precision")},
 }
 
