@@ -70,6 +70,7 @@ _NETWORKS = {
     "pac": {"pac": 2, "conditional": False},
 }
 _STEPS = {
+    "clusters": {"data.clusters": 8},
     "gradient accumulation": {"gradient_accumulation": 2},
     "gradient accumulation, lazy dragan": {
         **_NO_PENALTY,
