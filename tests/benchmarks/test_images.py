@@ -35,10 +35,10 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_results_table_and_page(runs):
-    rows = [images.row(runs, "photos", "images", 0, 1.0, {}, label, 100) for label in ("one", "other")]
+    rows = [images.row(runs, "photos", "images", 0, (0.0, 1.0), {}, label, 100) for label in ("one", "other")]
     assert {"fd_pixels", "fd_efficientnet_lite2"} & set(rows[0])
     assert {"swd_16", "nyquist_energy", "real_nyquist_energy", "recall", "authenticity"} <= set(rows[0])
-    again = images.row(runs, "photos", "images", 0, 1.0, {}, "one", 100)
+    again = images.row(runs, "photos", "images", 0, (0.0, 1.0), {}, "one", 100)
     assert again == rows[0] == json.loads((runs / "photos-1min-images-one-0" / "result.json").read_text())
     lines = images.table([*rows, {**rows[0], "seed": 1, "images": 32}]).splitlines()
     assert len(lines) == 4 and "| images one | 24 (16-32) |" in lines[2]
@@ -46,3 +46,23 @@ def test_results_table_and_page(runs):
     pairs = json.loads(re.search(r"const pairs = (.*?); const", page).group(1))
     assert len(pairs) == 3
     assert all({pair["left"]["name"], pair["right"]["name"]} == {"images one", "images other"} for pair in pairs)
+
+
+def test_a_run_is_continued_for_more_minutes(tmp_path, monkeypatch):
+    """In a copy, so that the shorter run and its result stay."""
+    calls = []
+
+    def train(source, out, resume, minutes, **_):
+        calls.append((minutes, resume, (out / "journal.jsonl").exists()))
+        out.mkdir(exist_ok=True)
+        (out / "journal.jsonl").touch()
+
+    monkeypatch.setattr(images.cardigan, "train", train)
+    monkeypatch.setattr(images, "image_set", lambda name: tmp_path / name)
+    monkeypatch.setattr(images, "measure", lambda run, samples: {"images": len(calls)})
+    rows = [
+        images.row(tmp_path, "photos", "images", 0, minutes, {}, "", 100) for minutes in ((0.0, 15.0), (15.0, 30.0))
+    ]
+    assert calls == [(15.0, False, False), (30.0, True, True)]
+    assert [(row["minutes"], row["images"]) for row in rows] == [(15.0, 1), (30.0, 2)]
+    assert json.loads((tmp_path / "photos-15min-images-0" / "result.json").read_text()) == rows[0]
