@@ -335,15 +335,15 @@ def images() -> Config:
     docs/lab-book.md.
 
     Promise: after 30 minutes on one CPU core (AVX-512 bf16, 54,000 and 74,000 icons beside other work) the Frechet
-    distance over EfficientNet-Lite2 is at most 0.6 times that of `images-dcgan` after as long. Two seeds, measured with
-    `generator.depth` 1. Commands: docs/results.md, "Icons".
+    distance over EfficientNet-Lite2 is at most 0.6 times that of `images-dcgan` after as long. Two seeds. Commands:
+    docs/results.md, "Icons".
     """
     config = images_dcgan()
     return replace(
         config,
         recipe="images",
         batch_size=16,
-        generator=NetworkConfig(network="light", width=16, depth=2, normalization="batch"),
+        generator=NetworkConfig(network="light", width=16, normalization="batch"),
         discriminator=NetworkConfig(network="projected", width=64, options={"image_width": 64}),
         objective=replace(
             config.objective, penalties={"r1": 100.0, "r2": 100.0}, penalty_initial_factor=1.0, penalty_decay_images=0
