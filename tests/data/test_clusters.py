@@ -1,5 +1,7 @@
 """Clusters in place of classes: what they are, where they are refused, and how training uses them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +12,9 @@ from cardigan.config_parts import DataConfig
 from cardigan.data.clusters import coarse_values, find_clusters, k_means
 from cardigan.data.datasets import open_datasets
 from cardigan.data.mnist import load_mnist
+from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
+from cardigan.experiment.start_from import class_rows
 from cardigan.latents.sampling import sample_labels
 from cardigan.models.sampling import sample_pixels
 from cardigan.models.snapshot import class_counts, read_snapshot
@@ -124,3 +128,10 @@ def test_clusters_are_drawn_as_often_as_they_are_in_the_images(folder, tmp_path)
 def test_wrong_counts_of_a_file_are_refused(counts):
     with pytest.raises(ValueError, match="counts of 3 classes"):
         class_counts({"num_classes": 3, "class_counts": counts})
+
+
+def test_a_start_keeps_clusters_of_the_same_images_only():
+    parent = ImageSpec(1, 32, 32, 3, class_counts=(5, 6, 7))
+    assert class_rows(parent, parent) == [0, 1, 2]
+    assert class_rows(replace(parent, class_counts=(6, 6, 6)), parent) == [None] * 3
+    assert class_rows(replace(parent, class_counts=()), parent) == [None] * 3

@@ -70,7 +70,8 @@ def with_clusters(
 def find_clusters(pixels: StoredPixels, count: int) -> Clusters:
     """Return clusters of these images, found by k-means on their principal components.
 
-    Depends on nothing but the images and `count`: float64 keeps differences between machines from mattering.
+    Depends on the images and `count` only. Computed in float64, so that machines that round differently find the same
+    clusters.
     """
     chosen = torch.randperm(len(pixels), generator=stream(0, "clusters", 0))[: max(MAX_FITTED_IMAGES, count)]
     size = coarse_values(pixels[:1]).shape[1]

@@ -323,10 +323,14 @@ def _pass_through(config: Config, old: Snapshot, generator: LightGenerator) -> l
 
 
 def class_rows(spec: ImageSpec, old: ImageSpec) -> list[int | None]:
-    """Return, for each class, which class of the parent it is: by name, or by number where neither has names."""
+    """Return, for each class, which class of the parent it is: by name, or by number where neither has names.
+
+    Clusters of other images are other classes.
+    """
     if not old.num_classes:
         return [None] * spec.num_classes
-    if not spec.class_names and not old.class_names and spec.num_classes == old.num_classes:
+    have_names, same_clusters = spec.class_names or old.class_names, spec.class_counts == old.class_counts
+    if not have_names and same_clusters and spec.num_classes == old.num_classes:
         return list(range(spec.num_classes))
     numbers = {name: number for number, name in enumerate(old.class_names)}
     names = spec.class_names or ("",) * spec.num_classes
