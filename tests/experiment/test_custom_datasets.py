@@ -168,6 +168,13 @@ def test_train_on_arrays_and_datasets(tmp_path):
     assert tensors_equal(weights(from_array.path), weights(from_dataset.path))
 
 
+def test_clusters_of_a_folder(tmp_path, folder):
+    run = cardigan.train(
+        folder, images=16, out=tmp_path / "run", overrides={**SMALL, "conditional": True, "data.clusters": 3}
+    )
+    assert run.config.data.clusters == 3 and run.images_seen == 16
+
+
 def test_out_of_memory_halves_the_microbatch(tmp_path, folder, monkeypatch):
     """The device has memory for at most two images at a time."""
     build = experiment_build.build_state

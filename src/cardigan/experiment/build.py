@@ -294,8 +294,8 @@ def measure_throughput(config: Config, devices: Devices) -> float:
     Steps run as in training: as CUDA graphs for one process on a GPU, with one synchronization at the end.
     """
     networks = {name: replace(getattr(config, name), conditioning="auto") for name in ("generator", "discriminator")}
-    config = replace(config, conditional=False, gradient_accumulation=1, **networks)
-    data = config.data
+    data = replace(config.data, clusters=0)
+    config = replace(config, data=data, conditional=False, gradient_accumulation=1, **networks)
     noise = torch.randint(
         0,
         256,
