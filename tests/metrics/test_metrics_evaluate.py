@@ -111,6 +111,17 @@ def test_bad_images_score_badly_and_duplicates_are_counted(reference):
     assert report.metrics["fd_digits"].real_baseline is None
 
 
+def test_duplicates_of_more_samples_than_training_images(reference):
+    """The threshold is of as many real images as samples are compared with, so that real images are no duplicates."""
+    few = replace(reference, train=reference.train[:100], train_labels=reference.train_labels[:100])
+    unseen = evaluate(array_sampler(reference.train[100 : 100 + N]), few, None, N, ["memorization"], baseline=False)
+    rate = unseen.metrics["duplicate_rate"]
+    assert rate.num_samples == N // 100 * 100 and rate.value < 0.05
+    twice = torch.cat([reference.train[100 : 100 + N // 2]] * 2).unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)
+    copies = evaluate(array_sampler(twice), few, None, N, ["memorization"], baseline=False)
+    assert copies.metrics["duplicate_rate"].value > 0.9
+
+
 def test_distance_equals_quick_score():
     reference = builtin_reference("mnist")
     samples = reference.train[:N]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cardigan.errors import CardiganError
@@ -25,7 +27,7 @@ from cardigan.metrics.neighbors import nearest_samples, nn_errors, training_neig
 from cardigan.metrics.parzen import parzen_log_likelihood
 from cardigan.metrics.prdc import prdc
 from cardigan.metrics.protocol import Direction, MetricValue
-from cardigan.metrics.reference import NUM_VALIDATION, holdout_sampler, train_sampler
+from cardigan.metrics.reference import NUM_VALIDATION, Reference, array_sampler, train_sampler
 from cardigan.metrics.sliced_wasserstein import MAX_IMAGES, sliced_wasserstein
 from cardigan.metrics.statistics import (
     bootstrap_error,
@@ -36,6 +38,7 @@ from cardigan.metrics.statistics import (
     streaming_moments,
 )
 from cardigan.metrics.variety import intra_cluster_distance, pairwise_distance
+from cardigan.shapes import Pixels
 
 MAX_PAIRWISE = 10_000
 """Maximum samples for metrics over all pairs of images."""
@@ -144,16 +147,7 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     reference, samples = inputs.reference, inputs.pixels[:MAX_PAIRWISE]
     neighbors = training_neighbors(samples, reference.train)
     sample_neighbors = nearest_samples(samples)
-    real_sampler = train_sampler(reference)
-    real_sampler = (
-        real_sampler if (real_sampler.num_available or 0) >= len(samples) else holdout_sampler(reference)
-    )  # the training set is small
-    duplicate_distance = load_or_compute_tensors(
-        cache_key("duplicate-threshold", reference.sha256, str(len(samples)), str(DUPLICATE_QUANTILE)),
-        lambda: {
-            "threshold": nearest_samples(real_sampler.draw(0, len(samples))[0]).distance.quantile(DUPLICATE_QUANTILE)
-        },
-    )["threshold"]
+    group_distances, duplicate_distance = _duplicate_distances(samples, sample_neighbors.distance, reference)
     inputs.worst["memorized"] = neighbors.worst(NUM_WORST)
     inputs.worst["duplicates"] = [
         (int(sample), int(sample_neighbors.index[sample]))
@@ -162,12 +156,35 @@ def memorization_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     values: dict[str, tuple[Tensor, int, Direction]] = {
         "authenticity": (neighbors.authentic, len(reference.train), "higher"),
         "nearest_train_distance": (neighbors.nearest.distance, len(reference.train), "neither"),
-        "duplicate_rate": ((sample_neighbors.distance < duplicate_distance).double(), 0, "lower"),
+        "duplicate_rate": ((group_distances < duplicate_distance).double(), 0, "lower"),
     }
     return {
-        name: inputs.metric_value(mean_with_error(per_sample), "samples", len(samples), num_reference, better)
+        name: inputs.metric_value(mean_with_error(per_sample), "samples", len(per_sample), num_reference, better)
         for name, (per_sample, num_reference, better) in values.items()
     }
+
+
+def _duplicate_distances(
+    samples: Pixels, distances: Float[Tensor, " sample"], reference: Reference
+) -> tuple[Float[Tensor, " sample"], Tensor]:
+    """Return each sample's distance to its nearest other one, and the distance below which it is a duplicate.
+
+    The threshold needs as many real images as samples, because the nearest of more images is nearer. Where there are
+    fewer, samples are compared within groups of as many as there are training images.
+    """
+    real = train_sampler(reference)
+    available = real.num_available or 0
+    if available < len(samples):
+        real, available = array_sampler(reference.train), len(reference.train)
+    size = min(len(samples), available)
+    groups = samples[: len(samples) // size * size].split(size)
+    threshold = load_or_compute_tensors(
+        cache_key("duplicate-threshold", reference.sha256, str(size), str(available), str(DUPLICATE_QUANTILE)),
+        lambda: {"threshold": nearest_samples(real.draw(0, size)[0]).distance.quantile(DUPLICATE_QUANTILE)},
+    )["threshold"]
+    if size == len(samples):
+        return distances, threshold
+    return torch.cat([nearest_samples(group).distance for group in groups]), threshold
 
 
 def parzen_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
