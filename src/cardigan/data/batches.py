@@ -10,7 +10,7 @@ import torch
 from cardigan.config_parts import DataConfig
 from cardigan.data.source import ImageSource
 from cardigan.rng import stream
-from cardigan.shapes import Images, Indices, Labels
+from cardigan.shapes import FeatureVectors, Images, Indices, Labels
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Batch:
 
     images: Images
     labels: Labels
+    indices: Indices | None = None
+    """Positions of the images in their source, where it is in memory."""
+    features: FeatureVectors | None = None
+    """What the discriminator's frozen layers compute of these images, where it is known and nothing augments them."""
 
 
 @dataclass(frozen=True)
@@ -89,4 +93,4 @@ class Batches:
 
         `indices` must be on the source's device.
         """
-        return Batch(self.source.images_at(indices, self.data), self.source.labels_at(indices))
+        return Batch(self.source.images_at(indices, self.data), self.source.labels_at(indices), indices)

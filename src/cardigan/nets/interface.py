@@ -85,6 +85,9 @@ class FeatureDiscriminator(Discriminator):
     couples_images = True
     """Whether the logits of an image depend on the other images of its batch, as with batch normalization. If not, real
     and generated images may pass together, which is faster."""
+    features_depend_on_batch = True
+    """Whether the features of an image depend on the other images of its batch, or on its position in it. If not, those
+    of training images are computed once."""
 
     @abstractmethod
     def features(self, images: Images) -> FeatureVectors:

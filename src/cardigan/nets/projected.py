@@ -76,6 +76,7 @@ class ProjectedDiscriminator(FeatureDiscriminator):
             for shape, first_width in zip(self.shapes, first_widths, strict=True)
         )
         self.couples_images = config.minibatch_stddev > 0
+        self.features_depend_on_batch = spec.channels == 4  # backgrounds of transparent images, by position
         if config.spectral_norm:
             apply_spectral_norm(self)
 

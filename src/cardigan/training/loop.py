@@ -17,6 +17,7 @@ from cardigan.training.budget import Budget, Reserve
 from cardigan.training.ema import update_ema
 from cardigan.training.finite import nonfinite_error, nonfinite_metrics
 from cardigan.training.inputs import StepInputs, split_microbatches, step_inputs, to_device
+from cardigan.training.real_features import find_real_features
 from cardigan.training.recorder import Recorder
 from cardigan.training.rollback import restore_best_checkpoint
 from cardigan.training.schedule import augment_probability, is_due, learning_rates, step_kind
@@ -115,13 +116,17 @@ def roll_back(trainer: Trainer, state: TrainState) -> TrainState:
 
 def make_step(state: TrainState, batches: Batches, step_config: StepConfig) -> StepFn:
     """Return the function that runs one iteration on the device."""
+    networks = state.networks
+    real_features = find_real_features(networks.discriminator, batches, step_config.devices)
 
     def step(inputs: StepInputs, kind: StepKind) -> StepMetrics:
         inputs = to_device(inputs, step_config.devices.device)
         microbatches = split_microbatches(inputs, batches, step_config.gradient_accumulation)
-        metrics = train_step(state.networks, step_config, microbatches, kind, inputs.penalty_factor)
+        if real_features is not None:
+            microbatches = [(real_features.add_to(real, networks.augmentation), draws) for real, draws in microbatches]
+        metrics = train_step(networks, step_config, microbatches, kind, inputs.penalty_factor)
         if kind.update_generator:
-            update_ema(state.ema_generator, state.networks.generator, inputs.ema_weight)
+            update_ema(state.ema_generator, networks.generator, inputs.ema_weight)
         return metrics
 
     return step

@@ -121,11 +121,12 @@ def generate_microbatch(
     fake, augmented_real = fake.float(), real.images
     if networks.augmentation is not None:
         assert draws.augment_real is not None and draws.augment_fake is not None
-        augmented_real = networks.augmentation(augmented_real, draws.augment_real)
+        if real.features is None:
+            augmented_real = networks.augmentation(augmented_real, draws.augment_real)
         fake = networks.augmentation(fake, draws.augment_fake)
     if isinstance(networks.discriminator, FeatureDiscriminator):
         with step_config.devices.autocast():
-            real_features = networks.discriminator.features(augmented_real)
+            real_features = networks.discriminator.features(augmented_real) if real.features is None else real.features
             return MicroBatch(real_features, networks.discriminator.features(fake), labels, draws, maps)
     return MicroBatch(augmented_real, fake, labels, draws, maps)
 
