@@ -113,7 +113,11 @@ def test_bad_images_score_badly_and_duplicates_are_counted(reference):
 
 def test_duplicates_of_more_samples_than_training_images(reference):
     """The threshold is of as many real images as samples are compared with, so that real images are no duplicates."""
-    few = replace(reference, train=reference.train[:100], train_labels=reference.train_labels[:100])
+    few = replace(
+        reference,
+        **{"train": reference.train[:100], "train_labels": reference.train_labels[:100]},
+        **{"holdout": reference.holdout[:20], "holdout_labels": reference.holdout_labels[:20]},
+    )
     unseen = evaluate(array_sampler(reference.train[100 : 100 + N]), few, None, N, ["memorization"], baseline=False)
     rate = unseen.metrics["duplicate_rate"]
     assert rate.num_samples == N // 100 * 100 and rate.value < 0.05

@@ -27,7 +27,7 @@ from cardigan.metrics.neighbors import nearest_samples, nn_errors, training_neig
 from cardigan.metrics.parzen import parzen_log_likelihood
 from cardigan.metrics.prdc import prdc
 from cardigan.metrics.protocol import Direction, MetricValue
-from cardigan.metrics.reference import NUM_VALIDATION, Reference, array_sampler, train_sampler
+from cardigan.metrics.reference import NUM_VALIDATION, Reference, array_sampler, holdout_sampler, train_sampler
 from cardigan.metrics.sliced_wasserstein import MAX_IMAGES, sliced_wasserstein
 from cardigan.metrics.statistics import (
     bootstrap_error,
@@ -169,13 +169,13 @@ def _duplicate_distances(
 ) -> tuple[Float[Tensor, " sample"], Tensor]:
     """Return each sample's distance to its nearest other one, and the distance below which it is a duplicate.
 
-    The threshold needs as many real images as samples, because the nearest of more images is nearer. Where there are
-    fewer, samples are compared within groups of as many as there are training images.
+    The threshold needs as many real images as samples, because the nearest of more images is nearer. Where neither the
+    training nor the held-out images are as many, samples are compared within groups of as many as there are.
     """
-    real = train_sampler(reference)
+    choices = (train_sampler(reference), holdout_sampler(reference), array_sampler(reference.train))
+    enough = [real for real in choices if (real.num_available or 0) >= len(samples)]
+    real = enough[0] if enough else max(choices, key=lambda real: real.num_available or 0)
     available = real.num_available or 0
-    if available < len(samples):
-        real, available = array_sampler(reference.train), len(reference.train)
     size = min(len(samples), available)
     groups = samples[: len(samples) // size * size].split(size)
     threshold = load_or_compute_tensors(
