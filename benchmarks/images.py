@@ -7,10 +7,10 @@
     python benchmarks/images.py --minutes 30,60                   # each run is measured, continued and measured again
 
 Sets are made by `image_sets.py`. Each run is `cardigan train SET --recipe RECIPE --minutes M` and nothing else, or with
-the settings of --set under the name of --name. A run that is there already is not trained again; its metrics are
-computed once, of the last checkpoint's EMA generator: distances, precision, recall and Nyquist energy against all
-images of the set, authenticity and duplicates as `cardigan evaluate` does. The table has the median of the seeds and
-their range. The extractor is EfficientNet-Lite2, which no discriminator learns from.
+the settings of --set under the name of --name. A finished run is not trained again, and one that was killed is
+continued. Metrics are computed once, of the last checkpoint's EMA generator: distances, precision, recall and Nyquist
+energy against all images of the set, authenticity and duplicates as `cardigan evaluate` does. The table has the median
+of the seeds and their range. The extractor is EfficientNet-Lite2, which no discriminator learns from.
 """
 
 import argparse
@@ -81,8 +81,8 @@ def row(
     )
     minutes, result = earlier_and_minutes[1], run / "result.json"
     if not result.exists():
-        if not run.exists():
-            if earlier.exists():
+        if not is_finished(run, minutes):
+            if earlier.exists() and not run.exists():
                 shutil.copytree(earlier, run, ignore=shutil.ignore_patterns("result.json"))
             settings = {**settings, "seed": seed}
             source, resume = image_set(name), run.exists()
@@ -92,6 +92,14 @@ def row(
     found = json.loads(result.read_text())
     print(json.dumps(found), flush=True)
     return found
+
+
+def is_finished(run: Path, minutes: float) -> bool:
+    """Return whether a run has been trained to its end: one that was killed is continued, not measured."""
+    if not run.exists():
+        return False
+    opened = cardigan.Run.open(run)
+    return opened.stopped_by == "images" or (opened.stopped_by == "minutes" and opened.config.minutes == minutes)
 
 
 def measure(run: Path, samples: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,3 +67,19 @@ def test_a_run_is_continued_for_more_minutes(tmp_path, monkeypatch):
     assert calls == [(15.0, False, False), (30.0, True, True)]
     assert [(row["minutes"], row["images"]) for row in rows] == [(15.0, 1), (30.0, 2)]
     assert json.loads((tmp_path / "photos-15min-images-0" / "result.json").read_text()) == rows[0]
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "minutes", "trains"),
+    [("", 15, True), ("interrupt", 15, True), ("minutes", 10, True), ("minutes", 15, False), ("images", None, False)],
+)
+def test_only_an_unfinished_run_is_continued(tmp_path, monkeypatch, stopped_by, minutes, trains):
+    opened = SimpleNamespace(stopped_by=stopped_by, config=SimpleNamespace(minutes=minutes))
+    calls = []
+    (tmp_path / "photos-15min-images-0").mkdir()
+    monkeypatch.setattr(images.cardigan.Run, "open", lambda path: opened)
+    monkeypatch.setattr(images.cardigan, "train", lambda source, resume, **_: calls.append(resume))
+    monkeypatch.setattr(images, "image_set", lambda name: tmp_path / name)
+    monkeypatch.setattr(images, "measure", lambda run, samples: {})
+    images.row(tmp_path, "photos", "images", 0, (0.0, 15.0), {}, "", 100)
+    assert calls == ([True] if trains else [])

@@ -45,7 +45,8 @@ def find_real_features(discriminator: Discriminator, batches: Batches, devices: 
     `MAX_BYTES`, and on a GPU, where steps are recorded.
     """
     if (
-        devices.device.type != "cpu"
+        devices.is_async
+        or devices.device.type != "cpu"
         or not isinstance(discriminator, FeatureDiscriminator)
         or discriminator.features_depend_on_batch
     ):
