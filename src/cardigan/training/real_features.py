@@ -16,6 +16,7 @@ from cardigan.training.devices import Devices
 MAX_BYTES = 2**30
 """Features of all images may take this much memory: 6,200 RGB images of 64x64 with EfficientNet-Lite0."""
 NUM_TRIED = 16
+"""Images whose features are computed in two orders, to see whether they are the same to the last bit."""
 
 
 class RealFeatures:
