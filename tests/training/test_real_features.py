@@ -11,6 +11,7 @@ from cardigan.experiment.build import build_spec, build_state, build_step_config
 from cardigan.overrides import override
 from cardigan.recipes import config_for
 from cardigan.training import real_features
+from cardigan.training.ada import Augmentation
 from cardigan.training.devices import open_devices
 from cardigan.training.inputs import step_inputs
 from cardigan.training.loop import make_step, set_augment_probability
@@ -67,6 +68,20 @@ def test_augmented_images_are_computed_again(monkeypatch):
     again, num_again = train(source(), 9, **changes)
     assert num_again - num_kept == 3 * 8
     assert all(torch.equal(kept[name], again[name]) for name in again)
+
+
+def test_augmentation_that_has_not_started_is_not_computed(monkeypatch):
+    changes = {"augment.operations": "color,translation", "augment.probability": 1.0, "augment.start_images": 24}
+    weights, _ = train(source(), 3, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Augmentation, "__call__", lambda *_: pytest.fail("augmented"))
+        train(source(), 3, **changes)
+        with pytest.raises(pytest.fail.Exception, match="augmented"):
+            train(source(), 5, **changes)
+    monkeypatch.setattr(Augmentation, "is_off", lambda *_: False)
+    monkeypatch.setattr("cardigan.training.loop.find_real_features", lambda *_: None)
+    always, _ = train(source(), 3, **changes)
+    assert all(torch.equal(weights[name], always[name]) for name in always)
 
 
 @pytest.mark.parametrize("reason", ["transparent", "large", "rounding", "plain"])

@@ -20,10 +20,11 @@ ADA_MAX_IMAGES = 20_000
 """Fewer images than this are augmented adaptively (ADA); fewer than `SMALL_DATASET` always (DiffAugment)."""
 FEW_IMAGES = 100
 """With at most this many images samples vary little, which is said before training."""
-EPOCHS_BEFORE_AUGMENTATION = 30
-"""A discriminator on pretrained features is not augmented before it has seen each image this often.
+EPOCHS_BEFORE_AUGMENTATION, IMAGES_BEFORE_AUGMENTATION = 30, 18_000
+"""A discriminator on pretrained features is not augmented before it has seen each image, and images in all, so often.
 
-Until then it learns faster without augmentation (docs/lab-book.md, "No augmentation for few epochs").
+Until then it learns faster without augmentation (docs/lab-book.md, "No augmentation for few epochs" and
+"Augmentation of 300 avatars began too early").
 """
 CANDIDATE_WIDTHS = {"cpu": (32, 24), "mps": (48, 32), "cuda": (64, 48, 32)}
 LIGHT_WIDTHS = {"cpu": (16,), "mps": (16,), "cuda": (32, 16)}
@@ -100,10 +101,8 @@ def auto_config(
     )
     reasons += choice_reasons
     if config.discriminator.network == "projected" and not _sets_augmentation(explicit_settings):
-        epochs = _planned_images(config, explicit_settings, device, throughput) / stats.num_images
-        config, choice_reasons = _apply_choice(
-            config, _choose_augmentation_for_features(stats, epochs), explicit_settings
-        )
+        choice = _choose_augmentation_for_features(config, explicit_settings, stats, device, throughput)
+        config, choice_reasons = _apply_choice(config, choice, explicit_settings)
         reasons += choice_reasons
     config, choice_reasons = _apply_choice(
         config, _choose_minutes(config, explicit_settings, device), explicit_settings
@@ -231,19 +230,28 @@ def _choose_augmentation(config: Config, stats: DatasetStats, __: str) -> AutoCh
     return AutoChoice({}, [f"augmentation: none, for at least {ADA_MAX_IMAGES:,} images (--augment.operations)"])
 
 
-def _choose_augmentation_for_features(stats: DatasetStats, epochs: float) -> AutoChoice:
+def _choose_augmentation_for_features(
+    config: Config, explicit_settings: set[str], stats: DatasetStats, device: str, throughput: ThroughputFn
+) -> AutoChoice:
     """Choose DiffAugment, as published for pretrained features, once D has seen each image often."""
-    start = EPOCHS_BEFORE_AUGMENTATION * stats.num_images
-    if epochs < EPOCHS_BEFORE_AUGMENTATION:
-        times = max(1, round(epochs))
+    start = max(EPOCHS_BEFORE_AUGMENTATION * stats.num_images, IMAGES_BEFORE_AUGMENTATION)
+    planned = _planned_images(config, explicit_settings, device, throughput)
+    if planned < start:
+        times = max(1, round(planned / stats.num_images))
         return AutoChoice(
             {}, [f"augmentation: none, because each image is seen about {times:,} times (--augment.operations)"]
         )
+    slowdown = ""
+    if not _budget_in_images(config, explicit_settings):
+        minutes = _budget_minutes(config, device)
+        later = throughput(override(config, _diff_augment(stats)))
+        total = start + later * (minutes * 60 - start / throughput(config))
+        slowdown = f"; steps are slower from then on, so {minutes:g} minutes cover about {total:,.0f} images"
     return AutoChoice(
         {**_diff_augment(stats), "augment.start_images": start},
         [
             f"augmentation: DiffAugment from {start:,} images on, when each image was seen "
-            f"{EPOCHS_BEFORE_AUGMENTATION} times (--augment.operations)"
+            f"{round(start / stats.num_images):,} times{slowdown} (--augment.operations)"
         ],
     )
 
@@ -276,7 +284,7 @@ def _choose_width(config: Config, explicit_settings: set[str], device: str, thro
         for network in ("generator", "discriminator")
         if f"{network}.width" not in explicit_settings
     }
-    budget = config.images if "images" in explicit_settings and config.minutes is None else None
+    budget = _budget_in_images(config, explicit_settings)
     candidate, images_per_second = config, 0.0
     for index in range(max(map(len, free.values()), default=1)):
         candidate = override(
@@ -323,9 +331,13 @@ def _time_estimate(images: int | None, minutes: float, images_per_second: float)
 
 def _planned_images(config: Config, explicit_settings: set[str], device: str, throughput: ThroughputFn) -> float:
     """Return how many images the budget covers."""
-    if config.images and "images" in explicit_settings and config.minutes is None:
-        return float(config.images)
-    return throughput(config) * _budget_minutes(config, device) * 60
+    images = _budget_in_images(config, explicit_settings)
+    return float(images) if images else throughput(config) * _budget_minutes(config, device) * 60
+
+
+def _budget_in_images(config: Config, explicit_settings: set[str]) -> int | None:
+    """Return the number of images that the user asked for, or None if the budget is a time."""
+    return config.images if "images" in explicit_settings and config.minutes is None else None
 
 
 def _budget_minutes(config: Config, device: str) -> float:

@@ -13,6 +13,7 @@ from cardigan.config_parts import AugmentConfig
 from cardigan.errors import CardiganError
 from cardigan.objective.augment import OPERATIONS, augment, num_draws
 from cardigan.shapes import Images, Scalar
+from cardigan.training.devices import Devices
 from cardigan.training.distributed import ProcessGroup
 
 SIGN_EMA_BATCHES = 4
@@ -33,6 +34,10 @@ class Augmentation:
 
     def __call__(self, images: Images, uniforms: Float[Tensor, "batch column"]) -> Images:
         return augment(images, self.config.operation_names, uniforms, self.probability)
+
+    def is_off(self, devices: Devices) -> bool:
+        """Return whether no image is augmented now. False on a GPU, where reading the probability would wait for it."""
+        return devices.device.type == "cpu" and not devices.is_async and float(self.probability) == 0
 
     @torch.no_grad()
     def adapt(self, margin_sign: Scalar, num_images: int, process_group: ProcessGroup) -> None:

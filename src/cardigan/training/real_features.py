@@ -31,7 +31,7 @@ class RealFeatures:
     def add_to(self, batch: Batch, augmentation: Augmentation | None) -> Batch:
         """Return the batch with the features of its images, unless they are augmented or not held in memory."""
         indices = batch.indices
-        if indices is None or (augmentation is not None and float(augmentation.probability) > 0):
+        if indices is None or (augmentation is not None and not augmentation.is_off(self.devices)):
             return batch
         if not self.known[indices].all():
             self.features[indices] = compute_features(self.discriminator, batch.images, self.devices)

@@ -119,7 +119,7 @@ def generate_microbatch(
         else:
             fake = networks.generator(draws.z, labels)
     fake, augmented_real = fake.float(), real.images
-    if networks.augmentation is not None:
+    if networks.augmentation is not None and not networks.augmentation.is_off(step_config.devices):
         assert draws.augment_real is not None and draws.augment_fake is not None
         if real.features is None:
             augmented_real = networks.augmentation(augmented_real, draws.augment_real)
