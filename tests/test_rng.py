@@ -10,7 +10,7 @@ from cardigan.data.source import image_spec
 from cardigan.nets.table import build_networks
 from cardigan.overrides import override
 from cardigan.recipes import config_for
-from cardigan.rng import counter_normal, stream, stream_keys, use_generator
+from cardigan.rng import counter_normal, stream, stream_keys, streams, use_generator
 
 
 def splitmix64(state: int) -> int:
@@ -20,6 +20,19 @@ def splitmix64(state: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return z ^ (z >> 31)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])  # PyTorch draws fewer than 16 normal numbers another way
+def test_streams_draw_what_each_stream_draws(size):
+    keys = [(seed, step) for seed in (0, 7, 2**63 - 1) for step in (0, 1, 2**40)]
+    drawn = [
+        (torch.randn(1, size, generator=each), torch.randint(10, (1,), generator=each))
+        for each in streams("sample", keys)
+    ]
+    for (seed, step), (normal, integer) in zip(keys, drawn, strict=True):
+        alone = stream(seed, "sample", step)
+        assert torch.equal(normal, torch.randn(1, size, generator=alone))
+        assert torch.equal(integer, torch.randint(10, (1,), generator=alone))
 
 
 def test_counter_normal_is_quantiles_of_splitmix64():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cardigan.errors import CardiganError, unknown
-from cardigan.rng import stream
+from cardigan.rng import stream, streams
 from cardigan.shapes import Labels, Latents
 
 
@@ -64,9 +64,8 @@ def sample_latents(distribution: str, keys: Sequence[tuple[int, int]], latent_si
         >>> bool((z[:1] == cardigan.sample_latents("normal", [(0, 0)], 100)).all())
         True
     """
-    return torch.cat(
-        [find_latent(distribution)((1, latent_size), stream(seed, "sample", number)) for seed, number in keys]
-    )
+    draw = find_latent(distribution)
+    return torch.cat([draw((1, latent_size), each) for each in streams("sample", keys)])
 
 
 def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int, counts: Sequence[int] = ()) -> Labels:
@@ -74,15 +73,20 @@ def sample_labels(keys: Sequence[tuple[int, int]], num_classes: int, counts: Seq
 
     Uniform over the classes, or in proportion to these `counts`.
     """
-    streams = (stream(seed, "label", number) for seed, number in keys)
-    return torch.cat([draw_labels(1, num_classes, counts, each) for each in streams])
+    limit = sum(counts) or num_classes
+    drawn = torch.cat([torch.randint(limit, (1,), generator=each) for each in streams("label", keys)])
+    return _class_of(drawn, counts)
 
 
 def draw_labels(number: int, num_classes: int, counts: Sequence[int], generator: torch.Generator) -> Labels:
     """Return `number` random classes, uniform over the classes or in proportion to these `counts`."""
+    return _class_of(torch.randint(sum(counts) or num_classes, (number,), generator=generator), counts)
+
+
+def _class_of(drawn: Labels, counts: Sequence[int]) -> Labels:
+    """Return the classes of numbers drawn below `sum(counts)`; without counts, each number is its class."""
     if not counts:
-        return torch.randint(num_classes, (number,), generator=generator)
-    drawn = torch.randint(sum(counts), (number,), generator=generator)
+        return drawn
     return torch.searchsorted(torch.tensor(counts, device=drawn.device).cumsum(0), drawn, right=True)
 
 
