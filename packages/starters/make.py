@@ -69,7 +69,7 @@ STARTERS = {
         "digits and capital letters of 29 typefaces, by class",
         "OFL-1.1",
         "29 typefaces of Fontsource under the SIL Open Font License 1.1 (packages/starters/sets.py names them)",
-        {"recipe": "mnist", "images": 1_000_000},
+        {"recipe": "mnist", "images": 1_000_000, "overrides": {"data.labels": "folders"}},
     ),
     "textures-64": Plan(
         "textures",

@@ -34,7 +34,7 @@ def stream(seed: int, purpose: str, step: int) -> torch.Generator:
 
 
 def streams(purpose: str, keys: Iterable[tuple[int, int]]) -> Iterator[torch.Generator]:
-    """Yield what `stream` returns for each key (seed, step), in a third of the time.
+    """Yield what `stream` returns for each key (seed, step), in about three quarters of the time.
 
     All are one generator, seeded again for each key: draw from one before you take the next.
     """
