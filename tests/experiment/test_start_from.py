@@ -274,6 +274,10 @@ def test_class_rows():
     named, plain = ImageSpec(3, 8, 8, 2, ("a", "b")), ImageSpec(3, 8, 8, 2)
     assert class_rows(ImageSpec(3, 8, 8, 3, ("b", "c", "a")), named) == [1, None, 0]
     assert class_rows(plain, plain) == [0, 1] and class_rows(ImageSpec(3, 8, 8, 3), plain) == [None, None, None]
+    digits = ImageSpec(3, 8, 8, 3, ("2", "0", "A"))
+    assert class_rows(plain, digits) == [1, None] and class_rows(digits, plain) == [None, 0, None]
+    clusters = ImageSpec(3, 8, 8, 2, (), (5, 5))
+    assert class_rows(clusters, digits) == [None, None] and class_rows(digits, clusters) == [None] * 3
     assert class_rows(ImageSpec(3, 8, 8, 0), named) == [] and class_rows(named, ImageSpec(3, 8, 8, 0)) == [None, None]
 
 

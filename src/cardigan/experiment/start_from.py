@@ -325,16 +325,24 @@ def _pass_through(config: Config, old: Snapshot, generator: LightGenerator) -> l
 def class_rows(spec: ImageSpec, old: ImageSpec) -> list[int | None]:
     """Return, for each class, which class of the parent it is: by name, or by number where neither has names.
 
-    Clusters of other images are other classes.
+    Where one of the two has no names, as MNIST, its classes are named by their numbers. Clusters of other images are
+    other classes.
     """
     if not old.num_classes:
         return [None] * spec.num_classes
     have_names, same_clusters = spec.class_names or old.class_names, spec.class_counts == old.class_counts
     if not have_names and same_clusters and spec.num_classes == old.num_classes:
         return list(range(spec.num_classes))
-    numbers = {name: number for number, name in enumerate(old.class_names)}
-    names = spec.class_names or ("",) * spec.num_classes
-    return [numbers.get(name) for name in names]
+    if not have_names:
+        return [None] * spec.num_classes
+    numbers = {name: number for number, name in enumerate(_class_names(old))}
+    return [numbers.get(name) for name in _class_names(spec)]
+
+
+def _class_names(spec: ImageSpec) -> tuple[str, ...]:
+    """Return the names of the classes, or their numbers as text; of clusters names that fit no class."""
+    unnamed = ("cluster {}" if spec.class_counts else "{}").format
+    return spec.class_names or tuple(unnamed(number) for number in range(spec.num_classes))
 
 
 def _shape_lines(spec: ImageSpec, old: ImageSpec, rows: list[int | None]) -> list[str]:
