@@ -172,6 +172,13 @@ def test_classes_are_found_by_name(tmp_path):
     assert "classes: 2 of 4 are classes of the parent; the others begin as the mean of its 2" in messages(
         tmp_path / "child"
     )
+    start(
+        tmp_path / "child",
+        tmp_path / "grandchild",
+        source=cats,
+        overrides={"conditional": True, "data.labels": "folders"},
+    )
+    assert "classes: all 2 are among the 4 of the parent; the others are left out" in messages(tmp_path / "grandchild")
     start(tmp_path / "parent", tmp_path / "plain", source=more, overrides={"data.labels": "folders"})
     assert "classes: none" in messages(tmp_path / "plain")
     branch = start(tmp_path / "parent", tmp_path / "branch", source=cats)

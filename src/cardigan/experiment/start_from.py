@@ -353,7 +353,9 @@ def _shape_lines(spec: ImageSpec, old: ImageSpec, rows: list[int | None]) -> lis
         lines.append(f"channels: {old.channels} -> {spec.channels}; colors are mapped, the rest is new")
     if spec.num_classes and old.num_classes:
         found = sum(row is not None for row in rows)
-        if found < len(rows) or len(rows) != old.num_classes:
+        if found == len(rows) < old.num_classes:
+            lines.append(f"classes: all {found} are among the {old.num_classes} of the parent; the others are left out")
+        elif found < len(rows):
             lines.append(
                 f"classes: {found} of {len(rows)} are classes of the parent; the others begin as the mean of its "
                 f"{old.num_classes}"
