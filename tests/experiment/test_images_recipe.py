@@ -78,7 +78,9 @@ def test_settings_with_pretrained_features():
 def test_no_augmentation_where_each_image_is_seen_a_few_times(budget):
     config, reasons = chosen(**budget)
     assert config.augment.operations == "" and config.augment.start_images == 0
-    assert any(reason.startswith("augmentation: none, because each image is seen about 1") for reason in reasons)
+    assert any(
+        reason.startswith("augmentation: none, because it would begin after 150,000 images") for reason in reasons
+    )
     few, reasons = chosen(num_images=300, **budget)
     assert few.augment.probability == 1.0
     (reason,) = [reason for reason in reasons if "DiffAugment from 18,000 images on" in reason]

@@ -237,9 +237,8 @@ def _choose_augmentation_for_features(
     start = max(EPOCHS_BEFORE_AUGMENTATION * stats.num_images, IMAGES_BEFORE_AUGMENTATION)
     planned = _planned_images(config, explicit_settings, device, throughput)
     if planned < start:
-        times = max(1, round(planned / stats.num_images))
         return AutoChoice(
-            {}, [f"augmentation: none, because each image is seen about {times:,} times (--augment.operations)"]
+            {}, [f"augmentation: none, because it would begin after {start:,} images (--augment.operations)"]
         )
     slowdown = ""
     if not _budget_in_images(config, explicit_settings):
