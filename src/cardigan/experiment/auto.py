@@ -21,7 +21,7 @@ ADA_MAX_IMAGES = 20_000
 FEW_IMAGES = 100
 """With at most this many images samples vary little, which is said before training."""
 EPOCHS_BEFORE_AUGMENTATION, IMAGES_BEFORE_AUGMENTATION = 30, 18_000
-"""A discriminator on pretrained features is not augmented before it has seen each image, and images in all, so often.
+"""With a discriminator on pretrained features, augmentation begins after so many epochs, and not before so many images.
 
 Until then it learns faster without augmentation (docs/lab-book.md, "No augmentation for few epochs" and
 "Augmentation of 300 avatars began too early").

@@ -333,16 +333,15 @@ def class_rows(spec: ImageSpec, old: ImageSpec) -> list[int | None]:
     have_names, same_clusters = spec.class_names or old.class_names, spec.class_counts == old.class_counts
     if not have_names and same_clusters and spec.num_classes == old.num_classes:
         return list(range(spec.num_classes))
-    if not have_names:
+    if not have_names or spec.class_counts or old.class_counts:
         return [None] * spec.num_classes
     numbers = {name: number for number, name in enumerate(_class_names(old))}
     return [numbers.get(name) for name in _class_names(spec)]
 
 
 def _class_names(spec: ImageSpec) -> tuple[str, ...]:
-    """Return the names of the classes, or their numbers as text; of clusters names that fit no class."""
-    unnamed = ("cluster {}" if spec.class_counts else "{}").format
-    return spec.class_names or tuple(unnamed(number) for number in range(spec.num_classes))
+    """Return the names of the classes, or their numbers as text where they have none."""
+    return spec.class_names or tuple(map(str, range(spec.num_classes)))
 
 
 def _shape_lines(spec: ImageSpec, old: ImageSpec, rows: list[int | None]) -> list[str]:
