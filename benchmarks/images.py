@@ -17,7 +17,9 @@ import argparse
 import json
 import shutil
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,10 @@ import torch
 
 import cardigan
 from blind_page import blind_page
+from cardigan.config import BUILTIN_SOURCES
 from cardigan.files import atomic
 from cardigan.metrics.evaluate import MIN_SAMPLES, evaluate, generator_sampler
-from cardigan.metrics.reference import Reference, array_sampler
+from cardigan.metrics.reference import Reference, Sampler, array_sampler
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.snapshot import read_snapshot
 from image_sets import image_set
@@ -85,7 +88,7 @@ def row(
             if earlier.exists() and not run.exists():
                 shutil.copytree(earlier, run, ignore=shutil.ignore_patterns("result.json"))
             settings = {**settings, "seed": seed}
-            source, resume = image_set(name), run.exists()
+            source, resume = name if name in BUILTIN_SOURCES else image_set(name), run.exists()
             cardigan.train(source, recipe=recipe, minutes=minutes, overrides=settings, out=run, resume=resume)
         facts = {"set": name, "minutes": minutes, "recipe": f"{recipe} {label}".strip(), "seed": seed}
         atomic.write_bytes(result, json.dumps({**facts, **measure(run, samples)}, indent=1).encode())
@@ -105,11 +108,19 @@ def is_finished(run: Path, minutes: float) -> bool:
 def measure(run: Path, samples: int) -> dict[str, Any]:
     """Return the metrics of a run's last checkpoint, the images it has seen and its real baselines."""
     snapshot = read_snapshot(run)
-    reference = load_reference(snapshot.config, run)
-    everything = all_images(reference)
+    values = judge(partial(generator_sampler, snapshot), load_reference(snapshot.config, run), samples)
+    return {"images": snapshot.images_seen, **values}
+
+
+def judge(sampler: Callable[[Reference], Sampler], reference: Reference, samples: int) -> dict[str, float]:
+    """Return the metrics of what `sampler` makes for a reference, and their real baselines.
+
+    Images are compared with all of a set, digits with the test digits.
+    """
+    everything = reference if reference.split == "test" else all_images(reference)
     values: dict[str, float] = {}
     for metrics, real in ((AGAINST_ALL, everything), (COPYING, reference)):
-        report = evaluate(generator_sampler(snapshot, real), real, None, samples, metrics, baseline=False)
+        report = evaluate(sampler(real), real, None, samples, metrics, baseline=False)
         values |= {key: value.value for key, value in report.metrics.items()}
     count = min(samples, len(reference.train))
     baseline = evaluate(
@@ -117,7 +128,7 @@ def measure(run: Path, samples: int) -> dict[str, Any]:
     )
     values["real_nyquist_energy"] = baseline.metrics["nyquist_energy"].value
     values |= real_authenticity(reference)
-    return {"images": snapshot.images_seen, **{key: round(value, 4) for key, value in values.items()}}
+    return {key: round(value, 4) for key, value in values.items()}
 
 
 def all_images(reference: Reference) -> Reference:

@@ -1,135 +1,159 @@
-"""Train what a user might pick instead, on the same images, with the same score and the same clock.
+"""Train what a user might pick instead of Cardigan, on the same images, with the same metrics and for the same time.
 
-    python benchmarks/rivals/compare.py --set icons --minutes 5,15,60 [--rivals edm,flow,meanflow] [--seeds 0]
-                                        [--batch 32] [--rate 1e-3] [--out rivals.json]
+    python benchmarks/rivals/compare.py --set avatars-1000-64 --minutes 5,15 [--rivals images,dcgan,edm,flow,meanflow]
+                                        [--seeds 0] [--rates '{"edm": 5e-4}'] [--batch 16] [--out runs/rivals]
 
-Each rival trains alone on all threads. At each of the minutes its average of weights (half-life: a tenth of the images
-seen) is scored: the quick score of Cardigan's checkpoints, 1,000 samples, for each number of sampling steps. The time
-of scoring does not count. Printed beside: weights, images seen, samples a second. Cardigan's recipes are timed by
-`benchmarks/images.py` and `cardigan bench`.
+Each rival trains alone on all threads of this process. At each of the minutes 1,000 samples are measured as
+`benchmarks/images.py` does, for each number of sampling steps. The time of measuring does not count. A recipe of
+Cardigan among the rivals is trained by `cardigan train` with nothing but the minutes, and its start-up and its own
+scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json, and those that are there are not measured again.
 """
 
 import argparse
-import copy
 import json
+import sys
 import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+
+from dcgan import LEARNING_RATE, Dcgan
+from denoiser import Denoiser
 from edm import Edm
 from flow import Flow
 from meanflow import MeanFlow
-from torch import Tensor, nn
 
-from cardigan.config import Config
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import images as comparison
+from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.config_parts import DataConfig
 from cardigan.data.batches import Batches
 from cardigan.data.datasets import open_datasets
+from cardigan.figures.grid import make_grid, png_bytes
 from cardigan.files import atomic
 from cardigan.hardware.memory import keep_freed_memory
-from cardigan.hardware.precision import multiplies_bf16
-from cardigan.metrics.quick import quick_scorer
+from cardigan.inference.model import load
+from cardigan.metrics.reference import Reference, Sampler, array_sampler, to_reference_shape
+from cardigan.metrics.reference_loader import load_reference
 from cardigan.pixels import encode
+from cardigan.recipes import RECIPES
+from cardigan.shapes import Pixels
+from image_sets import image_set
 
-RIVALS: dict[str, type[Edm] | type[Flow] | type[MeanFlow]] = {"edm": Edm, "flow": Flow, "meanflow": MeanFlow}
+DENOISERS: dict[str, type[Edm] | type[Flow] | type[MeanFlow]] = {"edm": Edm, "flow": Flow, "meanflow": MeanFlow}
+DENOISER_RATE = 1e-3
+BATCHES = {"dcgan": 128, "edm": 32, "flow": 32, "meanflow": 32}
 NUM_SAMPLES, SAMPLE_BATCH = 1_000, 50
-HALF_LIFE_FRACTION = 0.1
+NUM_EXAMPLES = 25
+"""Samples of each row that are kept as a picture."""
+KNOWN = ("set", "minutes", "recipe", "seed")
+"""Of a result of `images.py`."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", default="icons", help="mnist, or a set of benchmarks/image_sets.py")
-    parser.add_argument("--minutes", default="5,15,60")
-    parser.add_argument("--rivals", default="edm,flow,meanflow")
+    parser.add_argument("--set", default="avatars-1000-64", help="mnist, or a set of benchmarks/image_sets.py")
+    parser.add_argument("--minutes", default="5,15")
+    parser.add_argument("--rivals", default="images,dcgan,edm,flow,meanflow")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of Adam")
+    parser.add_argument("--batch", type=int, default=0, help="default: that of each rival")
+    parser.add_argument("--rates", type=json.loads, default={}, help="learning rates by rival, as JSON")
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--channels", type=int, default=4)
     parser.add_argument("--samples", type=int, default=NUM_SAMPLES)
     parser.add_argument("--steps", default="", help="numbers of sampling steps; default: those of each rival")
-    parser.add_argument("--out", type=Path, default=Path("rivals.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/rivals"))
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    options.out.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds.split(","):
-        for name in options.rivals.split(","):
-            for row in train(name, int(seed), options):
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-                atomic.write_bytes(options.out, (json.dumps(rows, indent=1) + "\n").encode())
+        for rival in options.rivals.split(","):
+            path = options.out / f"rivals-{options.set}-{rival}-{seed}.json"
+            if path.exists():
+                continue
+            rows = list[dict[str, Any]]()
+            for row in (recipe_rows if rival in RECIPES else rival_rows)(rival, int(seed), options):
+                rows.append({"set": options.set, "rival": rival, "seed": int(seed), **row})
+                print(json.dumps(rows[-1]), flush=True)
+            atomic.write_bytes(path, (json.dumps(rows, indent=1) + "\n").encode())
 
 
-def train(name: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train one rival for the longest time, and return a row for each time and number of sampling steps."""
+def recipe_rows(recipe: str, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Train a recipe of Cardigan; the run of each time continues the one before."""
+    limits = sorted(float(each) for each in options.minutes.split(","))
+    for earlier, minutes in pairwise([0.0, *limits]):
+        values = comparison.row(options.out, options.set, recipe, seed, (earlier, minutes), {}, "", options.samples)
+        run = options.out / f"{options.set}-{minutes:g}min-{recipe}-{seed}"
+        model = load(run)
+        model.sample(SAMPLE_BATCH)
+        started_at = time.perf_counter()
+        images = model.sample(options.samples, seed=seed)
+        seconds = time.perf_counter() - started_at
+        keep_examples(options.out / f"{run.name}.png", torch.from_numpy(images).permute(0, 3, 1, 2))
+        weights = sum(each.numel() for each in model.snapshot.generator.parameters())
+        speed = {"weights": weights, "steps": 1, "samples_per_second": round(len(images) / seconds, 1)}
+        yield {"minutes": minutes, **speed, **{key: values[key] for key in values if key not in KNOWN}}
+
+
+def rival_rows(name: str, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Train one rival for the longest time, and measure it at each time with each number of sampling steps."""
     torch.manual_seed(seed)
-    data = data_config(options)
-    datasets = open_datasets(data)
-    scorer = quick_scorer(datasets.train, data, datasets.holdout)
-    batches = Batches(datasets.train, data, seed)
-    model = RIVALS[name](options.channels)
-    model = model.to(memory_format=model.memory_format)  # pyright: ignore[reportCallIssue]
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.rate, betas=(0.9, 0.99), fused=True)
-    limits, rows = [60 * float(each) for each in options.minutes.split(",")], []
+    data = data_config(options.set, options.side)
+    batches, reference = Batches(open_datasets(data).train, data, seed), load_reference(Config(data=data))
+    rival, batch = make_rival(name, data, options.rates), options.batch or BATCHES[name]
+    tried = [int(each) for each in options.steps.split(",")] if options.steps else rival.steps
     seen, trained_seconds = 0, 0.0
-    with keep_freed_memory():
-        for limit in limits:
-            while trained_seconds < limit:
+    for limit in sorted(float(each) for each in options.minutes.split(",")):
+        with keep_freed_memory():
+            while trained_seconds < 60 * limit:
                 started_at = time.perf_counter()
-                images = batches.batch_at(seen, options.batch).images.contiguous(memory_format=model.memory_format)
-                use_bf16 = model.training_dtype == torch.bfloat16 and multiplies_bf16(torch.device("cpu"))
-                with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-                    loss = model.loss(images)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                seen += options.batch
-                update_average(average, model, options.batch / (HALF_LIFE_FRACTION * seen))
+                images = batches.batch_at(seen, batch).images.contiguous(memory_format=rival.memory_format)
+                rival.step(images, seen)
+                seen += batch
                 trained_seconds += time.perf_counter() - started_at
-            rows += [
-                {
-                    **{"rival": name, "set": options.set, "seed": seed, "minutes": limit / 60, "images": seen},
-                    **{"weights": sum(each.numel() for each in model.parameters()), "steps": steps},
-                    **score(average, steps, scorer, options),
-                }
-                for steps in ([int(each) for each in options.steps.split(",")] if options.steps else model.steps)
-            ]
-    return rows
+        for steps in tried:
+            random, started_at = torch.Generator().manual_seed(seed), time.perf_counter()
+            counts = [SAMPLE_BATCH] * (options.samples // SAMPLE_BATCH)
+            pixels = torch.cat([encode(rival.sample(count, steps, random)) for count in counts])
+            speed = round(len(pixels) / (time.perf_counter() - started_at), 1)
+            keep_examples(options.out / f"{options.set}-{limit:g}min-{name}-{seed}-{steps}.png", pixels)
+            pixels = to_reference_shape(pixels, data, reference.image_shape)
+            values = comparison.judge(partial(existing_images, pixels), reference, len(pixels))
+            facts = {"weights": rival.num_weights(), "steps": steps, "samples_per_second": speed, "images": seen}
+            yield {"minutes": limit, **facts, **values}
 
 
-def data_config(options: argparse.Namespace) -> DataConfig:
+def make_rival(name: str, data: DataConfig, rates: dict[str, float]) -> Dcgan | Denoiser:
+    if name == "dcgan":
+        return Dcgan(data.channels, rates.get(name, LEARNING_RATE))
+    shape = (data.channels, data.height, data.width)
+    return Denoiser(DENOISERS[name](data.channels), rates.get(name, DENOISER_RATE), shape)
+
+
+def existing_images(pixels: Pixels, reference: Reference) -> Sampler:
+    del reference
+    return array_sampler(pixels)
+
+
+def data_config(name: str, side: int) -> DataConfig:
     """Return the settings of the images; the holdout is that of `cardigan train`."""
-    from image_sets import image_set
-
-    source = options.set if options.set == "mnist" else str(image_set(options.set))
-    shape = {"height": options.side, "width": options.side, "channels": options.channels}
-    if options.set == "mnist":
-        return DataConfig(source=source, **shape)
-    count = len(list(Path(source).iterdir()))
-    holdout = min(1_000, count // 20) if count >= Config().batch_size * 15 else 0
-    return DataConfig(source=source, resize="crop", holdout=holdout, **shape)
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, half_lives: float) -> None:
-    for ours, theirs in zip(average.parameters(), model.parameters(), strict=True):
-        ours.lerp_(theirs, 1 - 0.5**half_lives)
+    if name in BUILTIN_SOURCES:
+        return DataConfig(source=name, height=side, width=side, channels=1)
+    files = sorted(image_set(name).iterdir())
+    with Image.open(files[0]) as image:
+        channels = len(image.getbands())
+    holdout = min(1_000, len(files) // 20) if len(files) >= Config().batch_size * 15 else 0
+    return DataConfig(
+        source=str(image_set(name)), resize="crop", holdout=holdout, height=side, width=side, channels=channels
+    )
 
 
-@torch.no_grad()
-def score(model: Edm | Flow | MeanFlow, steps: int, scorer: Any, options: argparse.Namespace) -> dict[str, float]:
-    """Return the quick score, and how fast the samples came."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (options.samples, options.channels, options.side, options.side)
-    noise, started_at, images = torch.randn(shape, generator=generator), time.perf_counter(), list[Tensor]()
-    for part in noise.split(SAMPLE_BATCH):
-        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(torch.device("cpu"))):
-            images.append(model.sample(part, steps).float())
-    seconds = time.perf_counter() - started_at
-    values = scorer.score(encode(torch.cat(images)))
-    return {"score": round(values["score"], 2), "samples_per_second": round(options.samples / seconds, 2)}
+def keep_examples(path: Path, pixels: Pixels) -> None:
+    atomic.write_bytes(path, png_bytes(make_grid(pixels[:NUM_EXAMPLES])))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
+
 from unet import UNet
 
 FRACTION_OF_EQUAL_TIMES = 0.75

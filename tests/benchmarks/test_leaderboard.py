@@ -23,18 +23,28 @@ def record(recipe, seconds, reached=True):
     return make_record(facts, [seed])
 
 
+def rival_row(rival, steps, distance, seed=0):
+    return {
+        **{"set": "icons", "rival": rival, "minutes": 5.0, "seed": seed, "steps": steps, "images": 20_000},
+        **{"fd_efficientnet_lite2": distance, "kd_efficientnet_lite2": 0.25, "recall": 0.5, "authenticity": 1.0},
+        **{"duplicate_rate": 0.0, "samples_per_second": 3.04, "weights": 1_300_000},
+    }
+
+
+RIVALS = {
+    "flow": [rival_row("flow", 1, 900.0), rival_row("flow", 18, 400.0), rival_row("flow", 18, 420.0, seed=1)],
+    "dcgan": [rival_row("dcgan", 1, 210.0)],
+}
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     folder = tmp_path / "results"
     folder.mkdir()
     for number, each in enumerate([record("slow", 200.0), record("short", 900.0, False), record("fast", 100.0)]):
         (folder / f"bench-{number}.json").write_text(json.dumps(each))
-    rows = [
-        {"set": "icons", "rival": "flow", "minutes": 5.0, "seed": 0, "steps": steps, "score": score,
-         "samples_per_second": rate}
-        for steps, score, rate in ((1, 900.0, 50.0), (18, 400.0, 3.0))
-    ]  # fmt: skip
-    (folder / "rivals-icons.json").write_text(json.dumps(rows))
+    for rival, rows in RIVALS.items():
+        (folder / f"rivals-icons-{rival}-0.json").write_text(json.dumps(rows))
     (tmp_path / "docs" / "images").mkdir(parents=True)
     words = ["leaderboard.py", "--results", str(folder), "--out", str(tmp_path / "docs" / "leaderboard.md")]
     monkeypatch.setattr(sys, "argv", words)
@@ -48,7 +58,9 @@ def test_page_has_every_result_and_a_chart(results, tmp_path):
     assert digits.index("| fast |") < digits.index("| slow |") < digits.index("| short |")
     assert "not in 15 minutes (0 of 1 seeds)" in digits and "100 (100-100) (1 of 1 seeds)" in digits
     assert "No result yet." in page.split("## stacked")[1]
-    assert "| icons | flow | 5 | 400.0 | 18, 3.0 |" in page
+    rivals = page.split("### icons")[1]
+    assert "| 5 | flow | 18 | 410 (400-420) | 0.25 | 0.5 | 1 | 0 | 3.04 | 1,300,000 | 20,000 |" in rivals
+    assert rivals.index("| 5 | dcgan |") < rivals.index("| 5 | flow |") and "900" not in rivals
     xml.dom.minidom.parseString((tmp_path / "docs" / "images" / "leaderboard-digits.svg").read_text())
 
 
