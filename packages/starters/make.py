@@ -73,10 +73,10 @@ STARTERS = {
     ),
     "textures-64": Plan(
         "textures",
-        "colored textures: clouds, cells, waves, wood, bricks",
+        "colored textures by class: clouds, cells, waves, wood, bricks",
         "CC0-1.0",
         "drawn by packages/starters/sets.py",
-        {"minutes": 30},
+        {"minutes": 30, "overrides": {"conditional": True, "data.labels": "folders"}},
     ),
 }
 

@@ -99,7 +99,9 @@ def draw_letter(character: str, font: Path, random: np.random.Generator) -> Imag
 
 
 def draw_textures(folder: Path) -> None:
-    """Draw textures of five kinds, each in two or three colors of its own."""
+    """Draw textures of five kinds, one folder for each, every one in two or three colors of its own."""
+    for kind in TEXTURES:
+        (folder / kind.__name__).mkdir()
     for number in range(NUM_TEXTURES):
         random = np.random.default_rng(number)
         kind = TEXTURES[number % len(TEXTURES)]
@@ -109,7 +111,9 @@ def draw_textures(folder: Path) -> None:
         low, middle, high = colors[np.argsort(colors.sum(1))]
         below, above = np.clip(2 * values, 0, 1)[..., None], np.clip(2 * values - 1, 0, 1)[..., None]
         rgb = low + (middle - low) * below + (high - middle) * above
-        Image.fromarray((255 * rgb.clip(0, 1)).round().astype(np.uint8)).save(folder / f"{number:05d}.png")
+        Image.fromarray((255 * rgb.clip(0, 1)).round().astype(np.uint8)).save(
+            folder / kind.__name__ / f"{number:05d}.png"
+        )
 
 
 def grid() -> tuple[np.ndarray, np.ndarray]:
