@@ -20,8 +20,12 @@ from cardigan.files.disk_cache import cache_dir
 
 ICON_PACKAGES = {"icons": "emoji-datasource-twitter@16.0.0", "icons-google": "emoji-datasource-google@16.0.0"}
 AVATAR_PACKAGES = ("@dicebear/core@9.4.0", "@dicebear/collection@9.4.0", "@resvg/resvg-js@2.6.2")
-STYLES = {"avatars": "adventurer", "adventurer": "adventurer", "lorelei": "lorelei", "micah": "micah"}
-"""Adventurer by Lisa Wischofsky (CC BY 4.0), Lorelei by the same (CC0 1.0), Micah by Micah Lanier (CC BY 4.0)."""
+STYLES = {
+    **{"avatars": "adventurer", "adventurer": "adventurer", "lorelei": "lorelei", "micah": "micah"},
+    "personas": "personas",
+}
+"""Adventurer by Lisa Wischofsky (CC BY 4.0), Lorelei by the same (CC0 1.0), Micah by Micah Lanier (CC BY 4.0), Personas
+by Draftbit (CC BY 4.0)."""
 
 
 def main() -> None:
