@@ -5,8 +5,8 @@
 
 Each rival trains alone on all threads of this process. At each of the minutes 1,000 samples are measured as
 `benchmarks/images.py` does, for each number of sampling steps. The time of measuring does not count. A recipe of
-Cardigan among the rivals is trained by `cardigan train` with nothing but the minutes, and its start-up and its own
-scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json, and those that are there are not measured again.
+Cardigan among the rivals is trained by `cardigan train` with nothing but the minutes and the size, and its start-up and
+its own scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json; a file that is there is not written again.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from dcgan import LEARNING_RATE, Dcgan
 from denoiser import Denoiser
@@ -34,7 +33,7 @@ import images as comparison
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.config_parts import DataConfig
 from cardigan.data.batches import Batches
-from cardigan.data.datasets import open_datasets
+from cardigan.data.datasets import dataset_stats, open_datasets
 from cardigan.figures.grid import make_grid, png_bytes
 from cardigan.files import atomic
 from cardigan.hardware.memory import keep_freed_memory
@@ -85,8 +84,9 @@ def main() -> None:
 def recipe_rows(recipe: str, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Train a recipe of Cardigan; the run of each time continues the one before."""
     limits = sorted(float(each) for each in options.minutes.split(","))
+    size = {"data.height": options.side, "data.width": options.side}
     for earlier, minutes in pairwise([0.0, *limits]):
-        values = comparison.row(options.out, options.set, recipe, seed, (earlier, minutes), {}, "", options.samples)
+        values = comparison.row(options.out, options.set, recipe, seed, (earlier, minutes), size, "", options.samples)
         run = options.out / f"{options.set}-{minutes:g}min-{recipe}-{seed}"
         model = load(run)
         model.sample(SAMPLE_BATCH)
@@ -143,13 +143,10 @@ def data_config(name: str, side: int) -> DataConfig:
     """Return the settings of the images; the holdout is that of `cardigan train`."""
     if name in BUILTIN_SOURCES:
         return DataConfig(source=name, height=side, width=side, channels=1)
-    files = sorted(image_set(name).iterdir())
-    with Image.open(files[0]) as image:
-        channels = len(image.getbands())
-    holdout = min(1_000, len(files) // 20) if len(files) >= Config().batch_size * 15 else 0
-    return DataConfig(
-        source=str(image_set(name)), resize="crop", holdout=holdout, height=side, width=side, channels=channels
-    )
+    source = str(image_set(name))
+    stats = dataset_stats(DataConfig(source=source))
+    holdout = min(1_000, stats.num_images // 20) if stats.num_images >= Config().batch_size * 15 else 0
+    return DataConfig(source=source, resize="crop", holdout=holdout, height=side, width=side, channels=stats.channels)
 
 
 def keep_examples(path: Path, pixels: Pixels) -> None:
