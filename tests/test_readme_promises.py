@@ -20,6 +20,7 @@ from rich.console import Console
 import cardigan
 from cardigan.cli.main import run
 from cardigan.cli.progress import ProgressScreen
+from cardigan.models.starters import list_starters
 from cardigan.run.journal import Event
 
 pytestmark = pytest.mark.alone
@@ -29,6 +30,9 @@ SHORTENED_COMMANDS = {
     "train": ["--images", "128", "--generator.width", "4", "--discriminator.width", "4"],
     "evaluate": ["--no-baseline"],
 }
+SHORTENED_START = ["--images", "16", "--batch-size", "8"]
+"""For the command that starts from a starter, whose networks are as wide as they are."""
+STARTERS = Path(__file__).parents[1] / "packages" / "starters"
 COMMANDS = ["--batch-size", "16", "--generator.width", "8", "--discriminator.width", "8"]
 
 
@@ -71,6 +75,16 @@ def test_help_is_fast(words):
     assert min(seconds["help"]) <= slowdown * limit
 
 
+@pytest.fixture
+def installed_starters(monkeypatch):
+    """The package of starters of this repository, as if installed."""
+    monkeypatch.syspath_prepend(STARTERS)
+    list_starters.cache_clear()
+    yield
+    list_starters.cache_clear()
+
+
+@pytest.mark.usefixtures("installed_starters")
 def test_readme_commands_run_as_written(tmp_path, monkeypatch):
     """Every `cardigan` line of the README, with shortened training and evaluation."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
@@ -90,9 +104,10 @@ def test_readme_commands_run_as_written(tmp_path, monkeypatch):
         "serve",
     }
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for number in range(20):
-        Image.effect_noise((24, 16 + number % 4), 80).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
+    for folder in ("photos", "faces"):
+        (tmp_path / folder).mkdir()
+        for number in range(20):
+            Image.effect_noise((24, 16 + number % 4), 80).convert("RGB").save(tmp_path / folder / f"{number}.png")
     for words in lines:
         if words[1] == "studio":
             with run_server_command(["studio", "--no-open", "--port", "0"], tmp_path) as address:
@@ -108,7 +123,8 @@ def test_readme_commands_run_as_written(tmp_path, monkeypatch):
                     assert Image.open(io.BytesIO(answer.read())).format == "PNG"
             continue
         # In this process, because a new one would import torch again.
-        assert run([*words[1:], *SHORTENED_COMMANDS.get(words[1], [])]) == 0, words
+        shortened = SHORTENED_START if "avatars-64" in words else SHORTENED_COMMANDS.get(words[1], [])
+        assert run([*words[1:], *shortened]) == 0, words
     assert (tmp_path / "digits.png").exists()
 
 
