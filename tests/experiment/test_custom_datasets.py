@@ -296,10 +296,10 @@ def test_auto_setting_reasons():
         for reason in reasons
     )
     assert any(
-        "width 24, measured 667 images/s, so 5 minutes cover about 200,000 images" in reason
+        "width 24, measured 667 images/s, so 5 minutes cover up to 200,000 images" in reason
         for reason in auto_settings(dataset_stats(), minutes=5.0)[1]
     )
-    assert any("so 60 minutes cover about 1,800,000 images" in reason for reason in auto_settings(dataset_stats())[1])
+    assert any("so 60 minutes cover up to 1,800,000 images" in reason for reason in auto_settings(dataset_stats())[1])
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def _choose_augmentation_for_features(
         minutes = _budget_minutes(config, device)
         later = throughput(override(config, _diff_augment(stats)))
         total = start + later * (minutes * 60 - start / throughput(config))
-        slowdown = f"; steps are slower from then on, so {minutes:g} minutes cover about {total:,.0f} images"
+        slowdown = f"; steps are slower from then on, so {minutes:g} minutes cover up to {total:,.0f} images"
     return AutoChoice(
         {**_diff_augment(stats), "augment.start_images": start},
         [
@@ -325,7 +325,7 @@ def _time_estimate(images: int | None, minutes: float, images_per_second: float)
     """Return how long `images` take at this speed, or else how many images `minutes` cover."""
     if images is not None:
         return f"so {images:,} images take about {max(1, round(images / images_per_second / 60)):,} minutes"
-    return f"so {minutes:g} minutes cover about {images_per_second * minutes * 60:,.0f} images"
+    return f"so {minutes:g} minutes cover up to {images_per_second * minutes * 60:,.0f} images"
 
 
 def _planned_images(config: Config, explicit_settings: set[str], device: str, throughput: ThroughputFn) -> float:
