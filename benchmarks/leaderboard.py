@@ -34,8 +34,8 @@ RIVALS_TEXT = """What a user might pick instead (`benchmarks/rivals/`): the same
 same machine, one model per core, 1,000 samples each. `images` is Cardigan's recipe, `dcgan` a plain DCGAN as
 tutorials write it (batch 128); `edm`, `flow` and `meanflow` share one U-Net (batch 32, learning rate 1e-3). Rivals
 were not tuned. Of the numbers of sampling steps that were tried, the one with the lowest distance is shown. Recall
-tells variety. Without copies authenticity is 1 and duplicates are 0; noise has that authenticity too. Duplicates also
-count samples that resemble each other. Made with `python benchmarks/rivals/compare.py --set SET --minutes 5,15`."""
+tells variety. Authenticity tells copies of training images (1: none, which noise has too), duplicates tell samples
+that repeat each other (0: none). Made with `python benchmarks/rivals/compare.py --set SET --minutes 5,15`."""
 MIN_INTEGER = 1_000
 """Numbers from here on have no decimals."""
 STYLE = 'style="background: white; font: 11px sans-serif; fill: #4a5568" stroke-linejoin="round"'
