@@ -11,7 +11,7 @@ from PIL import Image
 import cardigan
 from cardigan.config_parts import DataConfig
 from cardigan.data.datasets import example_pixels
-from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, mean_features
+from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, feature_statistics
 from cardigan.models import starters
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, write_discriminator
 from cardigan.models.pretrained import write_pretrained
@@ -47,7 +47,7 @@ def starters_package(tmp_path_factory) -> Path:
     snapshot = networks.snapshot
     for name, color in (("red-32", (220, 40, 40)), ("blue-32", (40, 40, 220))):
         source = images if name == "red-32" else flat_images(root / "blue", color)
-        features = mean_features(example_pixels(DataConfig(source=str(source)), 16, EXAMPLE_SIDE))
+        features = feature_statistics(example_pixels(DataConfig(source=str(source)), 16, EXAMPLE_SIDE))
         facts = {
             **{"title": f"{name} images", "height": 32, "width": 32, "channels": 3, "class_names": []},
             **{"license": "CC0-1.0", "attribution": "drawn by a test", "images_seen": 32, "score": 1.5},

@@ -17,7 +17,7 @@ from sets import starter_set
 import cardigan
 from cardigan.config_parts import DataConfig
 from cardigan.data.datasets import example_pixels
-from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, mean_features
+from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, feature_statistics
 from cardigan.exports.anonymize import anonymized
 from cardigan.exports.card import model_card
 from cardigan.figures.grid import make_grid, png_bytes
@@ -127,7 +127,7 @@ def facts(plan: Plan, run: Path) -> dict[str, Any]:
     report = evaluate(
         generator_sampler(snapshot, everything), everything, None, NUM_SAMPLES, ("frechet",), baseline=False
     )
-    features = mean_features(
+    features = feature_statistics(
         example_pixels(DataConfig(source=str(starter_set(plan.images))), NUM_FEATURE_IMAGES, EXAMPLE_SIDE)
     )
     spec = snapshot.spec
@@ -142,7 +142,7 @@ def facts(plan: Plan, run: Path) -> dict[str, Any]:
         "images_seen": snapshot.images_seen,
         "score": round(next(value.value for key, value in report.metrics.items() if key.startswith("f")), 1),
         "command": f"python packages/starters/make.py {run.name}",
-        "features": [round(value, 5) for value in features.tolist()],
+        "features": [round(value, 3) for value in features.tolist()],
     }
 
 

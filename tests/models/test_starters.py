@@ -12,7 +12,9 @@ from cardigan.backbones.efficientnet import is_installed
 from cardigan.cli.main import run as run_command
 from cardigan.config_parts import DataConfig
 from cardigan.errors import CardiganError
-from cardigan.experiment.nearest_starter import nearest_starter
+from cardigan.experiment.nearest_starter import feature_statistics, nearest_starter
+from cardigan.metrics.frechet import Gaussian, frechet_distance
+from cardigan.metrics.quick import quick_features
 from cardigan.models import starters
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, write_discriminator
 from cardigan.models.run_networks import load_networks
@@ -99,11 +101,23 @@ def test_discriminator_of_another_generator_is_refused(starters_installed, tmp_p
 
 
 @needs_features
+def test_feature_distance_is_the_frechet_distance_of_independent_features():
+    pixels = torch.randint(0, 256, (2, 40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels[1] //= 2
+    features = [quick_features(each).double() for each in pixels]
+    diagonal = [Gaussian(each.mean(0), each.std(0).diag()) for each in features]
+    one, other = (feature_statistics(each) for each in pixels)
+    expected = frechet_distance(*diagonal)
+    assert float((one - other).square().sum()) == pytest.approx(expected, rel=1e-3)
+    assert torch.equal(one, feature_statistics(pixels[0]))
+
+
+@needs_features
 def test_nearest_starter_is_proposed_and_chosen(starters_installed, tmp_path):
     reds, blues = flat_images(tmp_path / "reds", (235, 20, 60)), flat_images(tmp_path / "blues", (20, 60, 235))
     for source, name in ((reds, "red-32"), (blues, "blue-32")):
         nearest = nearest_starter(DataConfig(source=str(source)))
-        assert nearest is not None and nearest.starter.name == name and 0 < nearest.similarity <= 1.0001
+        assert nearest is not None and nearest.starter.name == name and nearest.distance > 0
     cardigan.train(blues, start_from="auto", images=16, out=tmp_path / "auto")
     assert "started from blue-32" in messages(tmp_path / "auto")
     assert "starter: blue-32 (blue-32 images) is nearest to these images" in messages(tmp_path / "auto")

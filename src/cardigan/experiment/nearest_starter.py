@@ -1,7 +1,7 @@
 """Which installed starter is nearest to a source of images, by the features of both.
 
-The features are those of EfficientNet-Lite2, which also scores checkpoints. Nearest means the largest cosine of the
-mean features.
+The features are those of EfficientNet-Lite2, which also scores checkpoints. Nearest means the smallest Frechet distance
+between the features of the source and of the starter's training images, where features count as independent.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class NearestStarter:
-    """A starter, and the cosine of its mean features and those of the source: 1 for equal ones."""
+    """A starter, and the distance between its training images and the source: 0 for equal features."""
 
     starter: Starter
-    similarity: float
+    distance: float
 
 
 def nearest_starter(data: DataConfig, reader: Reader | None = None) -> NearestStarter | None:
@@ -38,13 +38,13 @@ def nearest_starter(data: DataConfig, reader: Reader | None = None) -> NearestSt
     starters = list_starters()
     if not starters or not is_installed(EXAMINER):
         return None
-    features = mean_features(example_pixels(data, NUM_EXAMPLES, EXAMPLE_SIDE, reader))
+    features = feature_statistics(example_pixels(data, NUM_EXAMPLES, EXAMPLE_SIDE, reader))
     found = [
-        NearestStarter(each, float(features @ torch.tensor(each.features)))
+        NearestStarter(each, float((features - torch.tensor(each.features)).square().sum()))
         for each in starters
         if len(each.features) == len(features)
     ]
-    return max(found, key=lambda nearest: nearest.similarity, default=None)
+    return min(found, key=lambda nearest: nearest.distance, default=None)
 
 
 def find_nearest_starter(data: DataConfig, reader: Reader | None = None) -> NearestStarter:
@@ -60,16 +60,20 @@ def find_nearest_starter(data: DataConfig, reader: Reader | None = None) -> Near
     )
 
 
-def mean_features(pixels: Pixels) -> Float[Tensor, " feature"]:
-    """Return the mean features of images, scaled to length 1."""
-    mean = quick_features(pixels).mean(0)
-    return mean / mean.norm()
+def feature_statistics(pixels: Pixels) -> Float[Tensor, " statistic"]:
+    """Return the means, then the standard deviations of the features of images.
+
+    The squared distance of two of them is the Frechet distance of two normal distributions with diagonal covariances
+    (Dowson and Landau 1982).
+    """
+    features = quick_features(pixels)
+    return torch.cat([features.mean(0), features.std(0)])
 
 
 def proposal(nearest: NearestStarter, is_chosen: bool = False) -> str:
     """Return the line that tells a user of the nearest starter."""
     starter = nearest.starter
     return (
-        f"starter: {starter.name} ({starter.title}) is nearest to these images, cosine similarity "
-        f"{nearest.similarity:.2f}{'' if is_chosen else f'; --from {starter.name} starts from it'}"
+        f"starter: {starter.name} ({starter.title}) is nearest to these images, feature distance "
+        f"{nearest.distance:.0f}{'' if is_chosen else f'; --from {starter.name} starts from it'}"
     )

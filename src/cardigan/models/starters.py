@@ -38,7 +38,7 @@ class Starter:
     score: float
     """Frechet distance over EfficientNet-Lite2 to its training images, of 2,000 samples."""
     features: tuple[float, ...]
-    """Mean features of its training images (`metrics/quick.py`), of length 1."""
+    """Means, then standard deviations of the features of its training images (`metrics/quick.py`)."""
     command: str
     """The command that trained it."""
 
