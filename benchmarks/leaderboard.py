@@ -120,16 +120,13 @@ def rival_lines(rows: list[dict[str, Any]]) -> list[str]:
         lines += ["|" + "---|" * (3 + len(columns))]
         for minutes in sorted({row["minutes"] for row in of_set}):
             at_time = [row for row in of_set if row["minutes"] == minutes]
-            best = [best_steps([row for row in at_time if row["rival"] == rival], distance) for rival in names(at_time)]
+            rivals = dict.fromkeys(row["rival"] for row in at_time)
+            best = [best_steps([row for row in at_time if row["rival"] == rival], distance) for rival in rivals]
             for group in sorted(best, key=lambda group: median(group, distance)):
                 cells = [text([row[column] for row in group]) for column in columns]
                 lines.append(f"| {minutes:g} | {group[0]['rival']} | {group[0]['steps']} | {' | '.join(cells)} |")
         lines.append("")
     return lines
-
-
-def names(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["rival"] for row in rows))
 
 
 def best_steps(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from dcgan import LEARNING_RATE, Dcgan
+from dcgan import SIDE as DCGAN_SIDE
 from denoiser import Denoiser
 from edm import Edm
 from flow import Flow
@@ -68,6 +69,12 @@ def main() -> None:
     parser.add_argument("--steps", default="", help="numbers of sampling steps; default: those of each rival")
     parser.add_argument("--out", type=Path, default=Path("runs/rivals"))
     options = parser.parse_args()
+    known = [*RECIPES, *BATCHES]
+    for rival in options.rivals.split(","):
+        if rival not in known:
+            parser.error(f"there is no rival {rival!r}: expected recipes or rivals of {', '.join(known)}")
+    if "dcgan" in options.rivals.split(",") and options.side != DCGAN_SIDE:
+        parser.error(f"dcgan is for images of {DCGAN_SIDE}x{DCGAN_SIDE} only: leave it out of --rivals, or --side")
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds.split(","):
         for rival in options.rivals.split(","):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-LATENT_SIZE, WIDTH = 100, 64
+SIDE, LATENT_SIZE, WIDTH = 64, 100, 64
 LEARNING_RATE, BETAS = 2e-4, (0.5, 0.999)
 """Section 4."""
 

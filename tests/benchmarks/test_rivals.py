@@ -82,12 +82,35 @@ def test_training_lowers_the_loss(rival):
     assert trained.sample(2, 4, torch.Generator()).shape == (2, *SHAPE)
 
 
+def error_that_the_derivative_cancels(image, x, time, end):
+    """The exact mean velocity plus e = 0.01 / span: -span * de/dt = e, so equation 6 holds with the derivative."""
+    span = time - end[:, None, None, None]
+    return (x - image) / time + torch.where(span > 0, 0.01 / torch.where(span > 0, span, 1), 0)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # the first jvp of torch 2.13
-def test_meanflow_step_uses_the_forward_derivative():
+def test_target_of_meanflow_uses_the_forward_derivative():
+    torch.manual_seed(0)
+    image = torch.rand(SHAPE) - 0.5
+    model = MeanFlow(3)
+    model.network = Exact(image, error_that_the_derivative_cancels)
+    assert model.loss(image.expand(64, *SHAPE)) < 0.05  # without the derivative about 0.25, the share of unequal times
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_meanflow_trains():
     trained = Denoiser(MeanFlow(3), 1e-3, SHAPE)
     before = [each.clone() for each in trained.network.parameters()]
     trained.step(torch.rand(4, *SHAPE), 0)
     assert any(not torch.equal(*pair) for pair in zip(before, trained.network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("words", [["--rivals", "images,gan"], ["--rivals", "dcgan", "--side", "32"]])
+def test_wrong_rivals_are_one_sentence(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 2 and "dcgan" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_dcgan_trains_both_networks():

@@ -105,11 +105,11 @@ def test_feature_distance_is_the_frechet_distance_of_independent_features():
     pixels = torch.randint(0, 256, (2, 40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels[1] //= 2
     features = [quick_features(each).double() for each in pixels]
-    diagonal = [Gaussian(each.mean(0), each.std(0).diag()) for each in features]
+    diagonal = [Gaussian(each.mean(0), each.std(0, correction=0).diag()) for each in features]
     one, other = (feature_statistics(each) for each in pixels)
     expected = frechet_distance(*diagonal)
     assert float((one - other).square().sum()) == pytest.approx(expected, rel=1e-3)
-    assert torch.equal(one, feature_statistics(pixels[0]))
+    assert feature_statistics(pixels[0, :1]).isfinite().all()  # one image has no spread
 
 
 @needs_features

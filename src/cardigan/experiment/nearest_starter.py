@@ -67,7 +67,7 @@ def feature_statistics(pixels: Pixels) -> Float[Tensor, " statistic"]:
     (Dowson and Landau 1982).
     """
     features = quick_features(pixels)
-    return torch.cat([features.mean(0), features.std(0)])
+    return torch.cat([features.mean(0), features.std(0, correction=0)])
 
 
 def proposal(nearest: NearestStarter, is_chosen: bool = False) -> str:
@@ -75,5 +75,5 @@ def proposal(nearest: NearestStarter, is_chosen: bool = False) -> str:
     starter = nearest.starter
     return (
         f"starter: {starter.name} ({starter.title}) is nearest to these images, feature distance "
-        f"{nearest.distance:.0f}{'' if is_chosen else f'; --from {starter.name} starts from it'}"
+        f"{nearest.distance:.0f} (0 for equal sets){'' if is_chosen else f'; --from {starter.name} starts from it'}"
     )
