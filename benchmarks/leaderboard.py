@@ -74,10 +74,9 @@ def rung_lines(name: str, records: list[dict[str, Any]], charts: Path) -> list[s
             spread(summary["seconds"]) if summary["num_reached"] else f"not in {record['limit_minutes']:g} minutes"
         )
         images = spread(summary["images"]) if summary["num_reached"] else ""
-        speed = ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in machine["calibration"].items())
         lines.append(
-            f"| {record['recipe']} | {seconds} ({reached}) | {images} | {machine['cpu']}, {machine['num_threads']} "
-            f"threads, {record['date']} | {speed} |"
+            f"| {record['recipe']} | {seconds} ({reached}) | {images} | {machine_text(machine)}, {record['date']} | "
+            f"{speed_text(machine)} |"
         )
     chart = charts / f"leaderboard-{name}.svg"
     curves = [
@@ -88,6 +87,15 @@ def rung_lines(name: str, records: list[dict[str, Any]], charts: Path) -> list[s
     svg = line_chart(f"{name}: score against seconds", curves, log_scale=True, x_label="seconds")
     atomic.write_bytes(chart, standalone(svg).encode())
     return [*lines, "", f"![Score against seconds, seed 0](images/{chart.name})", ""]
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    threads = machine["num_threads"]
+    return f"{machine['cpu']}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def speed_text(machine: dict[str, Any]) -> str:
+    return ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in machine["calibration"].items())
 
 
 def standalone(svg: str) -> str:
@@ -125,7 +133,8 @@ def rival_lines(rows: list[dict[str, Any]]) -> list[str]:
             for group in sorted(best, key=lambda group: median(group, distance)):
                 cells = [text([row[column] for row in group]) for column in columns]
                 lines.append(f"| {minutes:g} | {group[0]['rival']} | {group[0]['steps']} | {' | '.join(cells)} |")
-        lines.append("")
+        machines = {machine_text(row["machine"]): speed_text(row["machine"]) for row in of_set}
+        lines += ["", *(f"Each model had: {machine}{speed and f' ({speed})'}." for machine, speed in machines.items()), ""]
     return lines
 
 

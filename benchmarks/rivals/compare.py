@@ -6,7 +6,8 @@
 Each rival trains alone on all threads of this process. At each of the minutes 1,000 samples are measured as
 `benchmarks/images.py` does, for each number of sampling steps. The time of measuring does not count. A recipe of
 Cardigan among the rivals is trained by `cardigan train` with nothing but the minutes and the size, and its start-up and
-its own scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json; a file that is there is not written again.
+its own scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json, with the machine and its measured speed; a
+file that is there is not written again.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from meanflow import MeanFlow
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import images as comparison
+from cardigan.bench.machine import describe_machine
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.config_parts import DataConfig
 from cardigan.data.batches import Batches
@@ -76,6 +78,7 @@ def main() -> None:
     if "dcgan" in options.rivals.split(",") and options.side != DCGAN_SIDE:
         parser.error(f"dcgan is for images of {DCGAN_SIDE}x{DCGAN_SIDE} only: leave it out of --rivals, or --side")
     options.out.mkdir(parents=True, exist_ok=True)
+    machine = describe_machine("cpu")
     for seed in options.seeds.split(","):
         for rival in options.rivals.split(","):
             path = options.out / f"rivals-{options.set}-{rival}-{seed}.json"
@@ -83,7 +86,7 @@ def main() -> None:
                 continue
             rows = list[dict[str, Any]]()
             for row in (recipe_rows if rival in RECIPES else rival_rows)(rival, int(seed), options):
-                rows.append({"set": options.set, "rival": rival, "seed": int(seed), **row})
+                rows.append({"set": options.set, "rival": rival, "seed": int(seed), **row, "machine": machine})
                 print(json.dumps(rows[-1]), flush=True)
             atomic.write_bytes(path, (json.dumps(rows, indent=1) + "\n").encode())
 

@@ -28,6 +28,7 @@ def rival_row(rival, steps, distance, seed=0):
         **{"set": "icons", "rival": rival, "minutes": 5.0, "seed": seed, "steps": steps, "images": 20_000},
         **{"fd_efficientnet_lite2": distance, "kd_efficientnet_lite2": 0.25, "recall": 0.5, "authenticity": 1.0},
         **{"duplicate_rate": 0.0, "samples_per_second": 3.04, "weights": 1_300_000},
+        "machine": {"cpu": "some CPU", "num_threads": 1, "calibration": {"bf16_gflops": 207.0}},
     }
 
 
@@ -60,6 +61,7 @@ def test_page_has_every_result_and_a_chart(results, tmp_path):
     assert "No result yet." in page.split("## stacked")[1]
     rivals = page.split("### icons")[1]
     assert "| 5 | flow | 18 | 410 (400-420) | 0.25 | 0.5 | 1 | 0 | 3.04 | 1,300,000 | 20,000 |" in rivals
+    assert rivals.count("Each model had: some CPU, 1 thread (207 bf16 gflops).") == 1
     assert rivals.index("| 5 | dcgan |") < rivals.index("| 5 | flow |") and "900" not in rivals
     xml.dom.minidom.parseString((tmp_path / "docs" / "images" / "leaderboard-digits.svg").read_text())
 

@@ -149,6 +149,7 @@ def test_rows_are_measured_once(photos, capsys):
     assert rows[0]["images"] < rows[2]["images"]
     assert {"fd_efficientnet_lite2", "fd_pixels"} & set(rows[0])
     assert {"recall", "authenticity", "samples_per_second", "weights"} <= set(rows[0])
+    assert rows[0]["machine"]["cpu"] and rows[0]["machine"]["calibration"]["fp32_gflops"] > 0
     with Image.open(photos / "photos-0.0001min-flow-0-1.png") as sheet:
         assert sheet.width > 5 * 16
     capsys.readouterr()
