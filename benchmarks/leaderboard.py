@@ -134,7 +134,8 @@ def rival_lines(rows: list[dict[str, Any]]) -> list[str]:
                 cells = [text([row[column] for row in group]) for column in columns]
                 lines.append(f"| {minutes:g} | {group[0]['rival']} | {group[0]['steps']} | {' | '.join(cells)} |")
         machines = {machine_text(row["machine"]): speed_text(row["machine"]) for row in of_set}
-        lines += ["", *(f"Each model had: {machine}{speed and f' ({speed})'}." for machine, speed in machines.items()), ""]
+        had = (f"Each model had: {machine}{speed and f' ({speed})'}." for machine, speed in machines.items())
+        lines += ["", *had, ""]
     return lines
 
 
