@@ -39,6 +39,9 @@ def image_set(name: str) -> Path:
     """Return the folder of a set, made if it is not cached."""
     folder = cache_dir() / "image-sets" / name
     if not folder.exists():
+        for program in ("npm", "node"):
+            if shutil.which(program) is None:
+                raise SystemExit(f"The image set {name} needs {program}, which was not found: install Node.js first.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
             made = make_icons(name, Path(work)) if name in ICON_PACKAGES else make_avatars(name, Path(work))

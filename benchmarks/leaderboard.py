@@ -2,18 +2,18 @@
 
     python benchmarks/leaderboard.py [--results benchmarks/results] [--out docs/leaderboard.md]
 
-Reads `bench-*.json`, which `cardigan bench` writes, and `rivals-*.json` of `benchmarks/rivals/compare.py`. A changed
-file is refused by its checksum.
+Reads `bench-*.json`, which `cardigan bench` writes, and `rivals-*.json` of `benchmarks/rivals/compare.py`. A file that
+was changed, and a result of an unknown rung or of another target, are refused.
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from cardigan.bench.record import read_record
+from cardigan.bench.record import median_seconds, num_seeds, read_record
 from cardigan.bench.rungs import RUNGS
+from cardigan.errors import CardiganError, unknown
 from cardigan.figures.curves import Line, line_chart
 from cardigan.files import atomic
 
@@ -30,12 +30,18 @@ run, stands beside each time.
 """
 
 
-RIVALS_TEXT = """What a user might pick instead (`benchmarks/rivals/`): the same images, the same training time on the
-same machine, one model per core, 1,000 samples each. `images` is Cardigan's recipe, `dcgan` a plain DCGAN as
-tutorials write it (batch 128); `edm`, `flow` and `meanflow` share one U-Net (batch 32, learning rate 1e-3). Rivals
-were not tuned. Of the numbers of sampling steps that were tried, the one with the lowest distance is shown. Recall
-tells variety. Authenticity tells copies of training images (1: none, which noise has too), duplicates tell samples
-that repeat each other (0: none). Made with `python benchmarks/rivals/compare.py --set SET --minutes 5,15`."""
+RIVALS_TEXT = """What a user might pick instead (`benchmarks/rivals/`): the same images and the same training time,
+1,000 samples each. `images` and `images-dcgan` are Cardigan's recipes, with and without a pretrained network in the
+discriminator; `dcgan` is a plain DCGAN as tutorials write it; `edm`, `flow` and `meanflow` share one U-Net. Of the
+sampling steps and batch sizes that were tried, those with the lowest distance are shown. The recipes were developed on
+sets like these; what was tried with each rival is in [the lab book](lab-book.md).
+
+The distance is over EfficientNet-Lite2 at 224x224, against all images of the set: another number than the score of
+the rungs above. The discriminator of `images` learns from a smaller network of the same family, which may favor it;
+the sliced Wasserstein distance (mean over scales) knows no network. Recall tells variety. Authenticity tells copies of
+training images (1: none, which noise has too), duplicates tell samples that repeat each other (0: none). "Weights" are
+those that sampling needs."""
+MEAN_SCALE = "mean_swd"
 MIN_INTEGER = 1_000
 """Numbers from here on have no decimals."""
 STYLE = 'style="background: white; font: 11px sans-serif; fill: #4a5568" stroke-linejoin="round"'
@@ -48,7 +54,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/leaderboard.md"))
     options = parser.parse_args()
     records = [read_record(path) for path in sorted(options.results.glob("bench-*.json"))]
-    rivals = [row for path in sorted(options.results.glob("rivals-*.json")) for row in json.loads(path.read_text())]
+    for record in records:
+        check_record(record)
+    rivals = [read_record(path, "rows") for path in sorted(options.results.glob("rivals-*.json"))]
     charts = options.out.parent / "images"
     sections = [HEAD]
     for name in RUNGS:
@@ -66,17 +74,26 @@ def rung_lines(name: str, records: list[dict[str, Any]], charts: Path) -> list[s
     lines = [f"## {name}", "", f"{rung.purpose}. Target: {rung.target:g}. {rung.score}.", ""]
     if not records:
         return [*lines, "No result yet.", ""]
-    lines += ["| recipe | seconds | images | machine | its speed |", "|---|---|---|---|---|"]
+    lines += [
+        "| recipe | seconds | images | CPU seconds, with scoring | peak MB | generator MB | seconds for 1,000 samples "
+        "| machine | its speed |",
+        "|" + "---|" * 9,
+    ]
     for record in sorted(records, key=median_seconds):
         summary, machine = record["summary"], record["machine"]
-        reached = f"{summary['num_reached']} of {summary['num_seeds']} seeds"
+        reached = f"{summary['num_reached']} of {num_seeds(record)} seeds"
         seconds = (
             spread(summary["seconds"]) if summary["num_reached"] else f"not in {record['limit_minutes']:g} minutes"
         )
         images = spread(summary["images"]) if summary["num_reached"] else ""
+        costs = [
+            text([summary[name]["median"]]) if name in summary else ""
+            for name in ("cpu_seconds", "peak_megabytes", "seconds_per_1000_samples")
+        ]
+        size = f"{record['seeds'][0]['generator_megabytes'] or 0:g}"
         lines.append(
-            f"| {record['recipe']} | {seconds} ({reached}) | {images} | {machine_text(machine)}, {record['date']} | "
-            f"{speed_text(machine)} |"
+            f"| {record['recipe']} | {seconds} ({reached}) | {images} | {costs[0]} | {costs[1]} | {size} | {costs[2]} "
+            f"| {machine_text(machine)}, {record['date']} | {speed_text(machine)} |"
         )
     chart = charts / f"leaderboard-{name}.svg"
     curves = [
@@ -90,12 +107,25 @@ def rung_lines(name: str, records: list[dict[str, Any]], charts: Path) -> list[s
 
 
 def machine_text(machine: dict[str, Any]) -> str:
-    threads = machine["num_threads"]
-    return f"{machine['cpu']}, {threads} {'thread' if threads == 1 else 'threads'}"
+    """Return the GPU, or the CPU and its threads."""
+    threads, device = machine["num_threads"], machine.get("device", "cpu")
+    return device if device != "cpu" else f"{machine['cpu']}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def speed_text(machine: dict[str, Any]) -> str:
     return ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in machine["calibration"].items())
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Raise CardiganError for a result that cannot be compared with others of its rung."""
+    rung = RUNGS.get(record["rung"])
+    if rung is None:
+        raise unknown("rung", record["rung"], RUNGS)
+    if record["target"] != rung.target:
+        raise CardiganError(
+            f"A result of {record['recipe']} has the target {record['target']:g}, and {record['rung']} has "
+            f"{rung.target:g}: measure it again."
+        )
 
 
 def standalone(svg: str) -> str:
@@ -104,45 +134,54 @@ def standalone(svg: str) -> str:
     return svg.replace('class="grid"', 'stroke="#e2e8f0"').replace('class="title"', 'font-weight="600"')
 
 
-def median_seconds(record: dict[str, Any]) -> float:
-    """Return the median time; a result that never reached the target comes last."""
-    return record["summary"]["seconds"]["median"] if record["summary"]["num_reached"] else float("inf")
-
-
 def spread(values: dict[str, float]) -> str:
     return f"{values['median']:,.0f} ({values['low']:,.0f}-{values['high']:,.0f})"
 
 
-def rival_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a table for each set: every rival at each time with its best number of sampling steps, best first."""
+def rival_lines(records: list[dict[str, Any]]) -> list[str]:
+    """Return a table for each set: every rival at each time at its best, best first; and who was measured where."""
     lines = ["## Rivals", "", RIVALS_TEXT, ""]
-    for name in dict.fromkeys(row["set"] for row in rows):
-        of_set = [row for row in rows if row["set"] == name]
-        distance = next(key for key in of_set[0] if key.startswith("fd_"))
+    for name in dict.fromkeys(record["set"] for record in records):
+        of_set = [record for record in records if record["set"] == name]
+        rows = [with_mean_scale(row) for record in of_set for row in record["rows"]]
+        distance = next(key for key in rows[0] if key.startswith("fd_"))
         columns = {
-            **{distance: "Frechet distance", distance.replace("fd_", "kd_"): "KID", "recall": "recall"},
-            **{"authenticity": "authenticity", "duplicate_rate": "duplicates"},
+            **{distance: "Frechet distance", distance.replace("fd_", "kd_"): "KID", MEAN_SCALE: "sliced Wasserstein"},
+            **{"recall": "recall", "authenticity": "authenticity", "duplicate_rate": "duplicates"},
             **{"samples_per_second": "samples a second", "weights": "weights", "images": "images seen"},
         }
-        lines += [f"### {name}", "", f"| minutes | model | steps | {' | '.join(columns.values())} |"]
-        lines += ["|" + "---|" * (3 + len(columns))]
-        for minutes in sorted({row["minutes"] for row in of_set}):
-            at_time = [row for row in of_set if row["minutes"] == minutes]
+        lines += [f"### {name}", "", f"| minutes | model | batch | steps | {' | '.join(columns.values())} |"]
+        lines += ["|" + "---|" * (4 + len(columns))]
+        for minutes in sorted({row["minutes"] for row in rows}):
+            at_time = [row for row in rows if row["minutes"] == minutes]
             rivals = dict.fromkeys(row["rival"] for row in at_time)
-            best = [best_steps([row for row in at_time if row["rival"] == rival], distance) for rival in rivals]
+            best = [best_settings([row for row in at_time if row["rival"] == rival], distance) for rival in rivals]
             for group in sorted(best, key=lambda group: median(group, distance)):
                 cells = [text([row[column] for row in group]) for column in columns]
-                lines.append(f"| {minutes:g} | {group[0]['rival']} | {group[0]['steps']} | {' | '.join(cells)} |")
-        machines = {machine_text(row["machine"]): speed_text(row["machine"]) for row in of_set}
-        had = (f"Each model had: {machine}{speed and f' ({speed})'}." for machine, speed in machines.items())
-        lines += ["", *had, ""]
+                kept = f"{group[0]['rival']} | {group[0]['batch']} | {group[0]['steps']}"
+                lines.append(f"| {minutes:g} | {kept} | {' | '.join(cells)} |")
+        lines += ["", "Measured with:", ""]
+        lines += [f"- `{record['command']}`: {where(record)}" for record in of_set]
+        lines.append("")
     return lines
 
 
-def best_steps(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
-    """Return the rows of the number of sampling steps that has the lowest median over seeds."""
-    by_steps = [[row for row in rows if row["steps"] == steps] for steps in {row["steps"] for row in rows}]
-    return min(by_steps, key=lambda group: median(group, column))
+def where(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    speed = speed_text(machine)
+    return f"{machine_text(machine)}, {record['date']}{speed and f' ({speed})'}"
+
+
+def with_mean_scale(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the mean of its sliced Wasserstein distances over the scales."""
+    return {**row, MEAN_SCALE: statistics.mean(value for key, value in row.items() if key.startswith("swd_"))}
+
+
+def best_settings(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """Return the rows of the batch size and the number of sampling steps with the lowest median over seeds."""
+    tried = {(row["batch"], row["steps"]) for row in rows}
+    groups = [[row for row in rows if (row["batch"], row["steps"]) == each] for each in tried]
+    return min(groups, key=lambda group: median(group, column))
 
 
 def median(rows: list[dict[str, Any]], column: str) -> float:

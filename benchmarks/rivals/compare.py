@@ -1,17 +1,19 @@
 """Train what a user might pick instead of Cardigan, on the same images, with the same metrics and for the same time.
 
     python benchmarks/rivals/compare.py --set avatars-1000-64 --minutes 5,15 [--rivals images,dcgan,edm,flow,meanflow]
-                                        [--seeds 0] [--rates '{"edm": 5e-4}'] [--batch 16] [--out runs/rivals]
+                                        [--seeds 0] [--rates '{"edm": 5e-4}'] [--batch 32] [--threads 1]
+                                        [--out runs/rivals]
 
 Each rival trains alone on all threads of this process. At each of the minutes 1,000 samples are measured as
 `benchmarks/images.py` does, for each number of sampling steps. The time of measuring does not count. A recipe of
 Cardigan among the rivals is trained by `cardigan train` with nothing but the minutes and the size, and its start-up and
-its own scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json, with the machine and its measured speed; a
-file that is there is not written again.
+its own scores count. Rows are written to OUT/rivals-SET-RIVAL-SEED.json, with the command, the machine and its
+measured speed, and a checksum; a file that is there is not written again.
 """
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import images as comparison
 from cardigan.bench.machine import describe_machine
+from cardigan.bench.record import FORMAT, seal, write_record
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.config_parts import DataConfig
 from cardigan.data.batches import Batches
@@ -50,7 +53,8 @@ from image_sets import image_set
 
 DENOISERS: dict[str, type[Edm] | type[Flow] | type[MeanFlow]] = {"edm": Edm, "flow": Flow, "meanflow": MeanFlow}
 DENOISER_RATE = 1e-3
-BATCHES = {"dcgan": 128, "edm": 32, "flow": 32, "meanflow": 32}
+BATCHES = {"dcgan": 16, "edm": 16, "flow": 16, "meanflow": 16}
+"""As the recipe `images`: 15 minutes on a core are only a thousand steps with batches of 32."""
 NUM_SAMPLES, SAMPLE_BATCH = 1_000, 50
 NUM_EXAMPLES = 25
 """Samples of each row that are kept as a picture."""
@@ -64,6 +68,7 @@ def main() -> None:
     parser.add_argument("--minutes", default="5,15")
     parser.add_argument("--rivals", default="images,dcgan,edm,flow,meanflow")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: those of PyTorch")
     parser.add_argument("--batch", type=int, default=0, help="default: that of each rival")
     parser.add_argument("--rates", type=json.loads, default={}, help="learning rates by rival, as JSON")
     parser.add_argument("--side", type=int, default=64)
@@ -78,7 +83,10 @@ def main() -> None:
     if "dcgan" in options.rivals.split(",") and options.side != DCGAN_SIDE:
         parser.error(f"dcgan is for images of {DCGAN_SIDE}x{DCGAN_SIDE} only: leave it out of --rivals, or --side")
     options.out.mkdir(parents=True, exist_ok=True)
-    machine = describe_machine("cpu")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    command = shlex.join(["python", "benchmarks/rivals/compare.py", *sys.argv[1:]])
+    facts = {"set": options.set, "date": time.strftime("%Y-%m-%d"), "machine": describe_machine("cpu")}
     for seed in options.seeds.split(","):
         for rival in options.rivals.split(","):
             path = options.out / f"rivals-{options.set}-{rival}-{seed}.json"
@@ -86,9 +94,9 @@ def main() -> None:
                 continue
             rows = list[dict[str, Any]]()
             for row in (recipe_rows if rival in RECIPES else rival_rows)(rival, int(seed), options):
-                rows.append({"set": options.set, "rival": rival, "seed": int(seed), **row, "machine": machine})
+                rows.append({"set": options.set, "rival": rival, "seed": int(seed), **row})
                 print(json.dumps(rows[-1]), flush=True)
-            atomic.write_bytes(path, (json.dumps(rows, indent=1) + "\n").encode())
+            write_record(path, seal({"format": FORMAT, **facts, "command": command, "rows": rows}))
 
 
 def recipe_rows(recipe: str, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -105,7 +113,8 @@ def recipe_rows(recipe: str, seed: int, options: argparse.Namespace) -> Iterator
         seconds = time.perf_counter() - started_at
         keep_examples(options.out / f"{run.name}.png", torch.from_numpy(images).permute(0, 3, 1, 2))
         weights = sum(each.numel() for each in model.snapshot.generator.parameters())
-        speed = {"weights": weights, "steps": 1, "samples_per_second": round(len(images) / seconds, 1)}
+        batch = model.snapshot.config.batch_size
+        speed = {"batch": batch, "weights": weights, "steps": 1, "samples_per_second": round(len(images) / seconds, 1)}
         yield {"minutes": minutes, **speed, **{key: values[key] for key in values if key not in KNOWN}}
 
 
@@ -133,7 +142,13 @@ def rival_rows(name: str, seed: int, options: argparse.Namespace) -> Iterator[di
             keep_examples(options.out / f"{options.set}-{limit:g}min-{name}-{seed}-{steps}.png", pixels)
             pixels = to_reference_shape(pixels, data, reference.image_shape)
             values = comparison.judge(partial(existing_images, pixels), reference, len(pixels))
-            facts = {"weights": rival.num_weights(), "steps": steps, "samples_per_second": speed, "images": seen}
+            facts = {
+                "batch": batch,
+                "weights": rival.num_weights(),
+                "steps": steps,
+                "samples_per_second": speed,
+                "images": seen,
+            }
             yield {"minutes": limit, **facts, **values}
 
 

@@ -336,8 +336,8 @@ def images() -> Config:
 
     Promise: the Frechet distance over EfficientNet-Lite2 is at most 0.45 times that of `images-dcgan` after as long for
     1,000 cartoon faces, 15 minutes on one CPU core (AVX-512 bf16, 49,000 images, 3 seeds), and at most 0.6 times for
-    3,786 icons, 30 minutes (54,000 and 74,000 icons beside other work, 2 seeds). Commands: docs/results.md, "1,000
-    avatars" and "Icons".
+    3,786 icons, 30 minutes (54,000 to 89,000 icons, 3 runs, two of them beside other work), 0.5 times after 60 (175,000
+    icons, 1 run). Commands: docs/results.md, "1,000 avatars" and "Icons".
     """
     config = images_dcgan()
     return replace(
@@ -453,8 +453,8 @@ RECIPES = {
         images,
         "the default for images of any kind, on pretrained features",
         "cardigan train ./photos",
-        "30 minutes on one CPU core (AVX-512 bf16), 76,000 images of 64x64 with transparency",
-        "fd_efficientnet_lite2 92 on icons, where images-dcgan has 166 (one run, 2,000 samples); after 15 minutes 46 "
+        "30 minutes on one CPU core (AVX-512 bf16), 89,000 images of 64x64 with transparency",
+        "fd_efficientnet_lite2 84 on icons, where images-dcgan has 162 (one seed, 2,000 samples); after 15 minutes 46 "
         "(45-60, 3 seeds) on 1,000 avatars, where it has 141",
     ),
     "images-dcgan": Recipe(

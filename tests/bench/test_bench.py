@@ -1,17 +1,19 @@
 """`cardigan bench`: a training until its target, its record, and the same training again."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 
-from cardigan.bench import rungs
+from cardigan.bench import rungs, timing
 from cardigan.bench.machine import describe_machine
-from cardigan.bench.record import checksum, make_record, read_record
-from cardigan.bench.rungs import RUNGS, check_memory, rung_source
+from cardigan.bench.record import checksum, make_record, median_seconds, read_record
+from cardigan.bench.rungs import RUNGS, check_memory, check_recipe, rung_settings, rung_source
 from cardigan.bench.timing import reading
 from cardigan.cli.main import run as run_command
 from cardigan.errors import CardiganError
+from cardigan.overrides import override
 from cardigan.recipes import RECIPES
 from cardigan.run.journal import Event
 
@@ -64,6 +66,44 @@ def test_training_that_does_not_reach_its_target_is_recorded(tiny_rung, tmp_path
     assert "seconds" not in record["summary"]
 
 
+def test_training_that_fails_on_its_way_is_recorded(tiny_rung, tmp_path, capsys, monkeypatch):
+    """The other seeds are trained all the same. One that fails before its first step ends the command."""
+    launch, failures = timing._launch, [False, True]
+
+    def fail_second(command):
+        measured = launch(command)
+        return {**measured, "exit_code": 2, "errors": "error: out of memory"} if failures.pop(0) else measured
+
+    monkeypatch.setattr(timing, "_launch", fail_second)
+    out = tmp_path / "result.json"
+    words = ["bench", "--rung", "tiny", "--seeds", "2", "--device", "cpu", "--out", str(out)]
+    assert run_command([*words, "--runs", str(tmp_path / "runs")]) == 0
+    text = capsys.readouterr().out
+    assert "(failed: error: out of memory)" in text and "1 of 2 seeds reached the target" in text
+    record = read_record(out)
+    assert record["seeds"][1]["failed"] == "error: out of memory" and not record["seeds"][1]["reached"]
+    assert median_seconds(record) == math.inf and record["num_seeds_asked"] == 2
+    monkeypatch.setattr(timing, "_launch", lambda _: {"exit_code": 2, "errors": "error: no images", "cpu_seconds": 0})
+    assert run_command([*words, "--runs", str(tmp_path / "other"), "--overwrite"]) == 2
+    assert "failed: error: no images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_settings_of_every_rung_fit_its_recipe(name):
+    rung = RUNGS[name]
+    check_recipe(rung, rung.recipe)
+    config = override(RECIPES[rung.recipe].config(), rung_settings(rung, rung.recipe))
+    others = [recipe for recipe in RECIPES if recipe != rung.recipe]
+    assert rung_settings(rung, others[0]) == dict(rung.settings)
+    assert (config.data.height, config.data.width) == ((128, 128) if "128" in name else (config.data.height,) * 2)
+
+
+def test_list_says_what_a_rung_needs(capsys):
+    assert run_command(["bench", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert "2 GB of memory" in text and "python benchmarks/image_sets.py icons" in text
+
+
 def test_seconds_are_those_of_training_without_evaluations():
     def checkpoint(images, elapsed, score):
         return Event("checkpoint", images, elapsed, {"score": score, "evaluation_seconds": 2.0})
@@ -95,6 +135,8 @@ def test_changed_record_is_refused(tmp_path):
     [
         (["--rung", "digit"], "did you mean 'digits'?"),
         (["--recipe", "mnits"], "did you mean 'mnist'?"),
+        (["--recipe", "sngan"], "recipe sngan is not class-conditional, and generators of this rung are"),
+        (["--rung", "digits-unconditional", "--recipe", "mnist"], "is class-conditional, and generators of this rung"),
         (["--seeds", "0"], "--seeds is 0: expected at least 1 training."),
         (["--limit-minutes", "-1"], "--limit-minutes is -1.0: expected a positive number of minutes."),
         (["--check", "missing.json"], "missing.json is damaged"),

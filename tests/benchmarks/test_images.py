@@ -12,6 +12,9 @@ import cardigan
 import images
 from blind_page import blind_page
 from cardigan.metrics import quick
+from cardigan.overrides import override
+from cardigan.recipes import config_for
+from provoked_faults import FAULTS, fault_settings
 
 SMALL = {
     **{"batch_size": 8, "data.height": 16, "data.width": 16, "generator.width": 2, "discriminator.width": 2},
@@ -33,6 +36,13 @@ def runs(tmp_path, monkeypatch):
         out = tmp_path / "runs" / f"photos-1min-images-{label}-0"
         cardigan.train(folder, recipe="images", images=16, out=out, overrides=SMALL)
     return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_settings(name):
+    config = override(config_for("photos", "images"), fault_settings(name, 24_000, 0))
+    assert config.checkpoint_every_images == 6_000 and config.on_failure == "warn"
+    assert name == "none" or config != override(config_for("photos", "images"), fault_settings("none", 24_000, 0))
 
 
 def test_results_table_and_page(runs):

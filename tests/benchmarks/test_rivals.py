@@ -1,6 +1,5 @@
 """The rivals: samplers that are exact where the network is, training that learns, and one whole comparison."""
 
-import json
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 import compare
+from cardigan.bench.record import read_record
 from cardigan.metrics import quick
 from dcgan import Dcgan
 from denoiser import Denoiser
@@ -144,12 +144,14 @@ def photos(tmp_path, monkeypatch):
 def test_rows_are_measured_once(photos, capsys):
     compare.main()
     path = photos / "rivals-photos-flow-0.json"
-    rows = json.loads(path.read_text())
+    record = read_record(path, "rows")
+    rows = record["rows"]
     assert [(row["minutes"], row["steps"]) for row in rows] == [(0.0001, 1), (0.0001, 2), (0.01, 1), (0.01, 2)]
     assert rows[0]["images"] < rows[2]["images"]
     assert {"fd_efficientnet_lite2", "fd_pixels"} & set(rows[0])
     assert {"recall", "authenticity", "samples_per_second", "weights"} <= set(rows[0])
-    assert rows[0]["machine"]["cpu"] and rows[0]["machine"]["calibration"]["fp32_gflops"] > 0
+    assert record["machine"]["cpu"] and record["machine"]["calibration"]["fp32_gflops"] > 0
+    assert record["command"].startswith("python benchmarks/rivals/compare.py --set photos") and rows[0]["batch"] == 16
     with Image.open(photos / "photos-0.0001min-flow-0-1.png") as sheet:
         assert sheet.width > 5 * 16
     capsys.readouterr()

@@ -12,16 +12,20 @@ import torch
 from PIL import Image
 
 import cardigan
-from cardigan.backbones.efficientnet import EXAMINER, is_installed
+from cardigan.backbones.efficientnet import EXAMINER, efficientnet, is_installed
 from cardigan.cli import evaluate
+from cardigan.cli.main import run as cardigan_command
+from cardigan.data.source import ImageSource, ImageSpec
 from cardigan.data.stats import DatasetStats
 from cardigan.errors import CardiganError
 from cardigan.experiment import auto
+from cardigan.explore.features import discriminator_features
 from cardigan.metrics import quick
 from cardigan.models.run_networks import load_networks
-from cardigan.nets.projected import BACKGROUNDS, composite
+from cardigan.nets.table import build_discriminator
 from cardigan.overrides import override
 from cardigan.recipes import config_for
+from cardigan.run.directory import RunDirectory, read_provenance
 
 pytestmark = pytest.mark.skipif(not is_installed("efficientnet-lite0"), reason="needs the extra features")
 SMALL = {
@@ -72,6 +76,21 @@ def test_settings_with_pretrained_features():
     (reason,) = [reason for reason in reasons if "DiffAugment from 150,000 images on" in reason]
     assert "60 minutes cover up to 1,470,000 images" in reason  # 5 minutes at 500 images/s, 55 at 400
     assert any(EXAMINER.lower() in reason.lower() and "efficientnet-lite0" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "said"),
+    [(5_000, "scores during training use the training images"), (40_000, "1,000 images, to compute the score")],
+)
+def test_what_the_holdout_is_for(num_images, said):
+    config, reasons = chosen(num_images=num_images)
+    (reason,) = [reason for reason in reasons if reason.startswith("holdout: ")]
+    assert said in reason
+    train, held = (
+        ImageSource("photos", torch.zeros(count, 3, 8, 8, dtype=torch.uint8), torch.zeros(count, dtype=torch.long), 0)
+        for count in (num_images, config.data.holdout)
+    )
+    assert (quick.quick_scorer(train, config.data, held).score.real is held) == (num_images == 40_000)
 
 
 @pytest.mark.parametrize("budget", [{"images": 50_000}, {"minutes": 2.0}])
@@ -129,7 +148,7 @@ def test_resumed_run_has_the_same_bits(folder, tmp_path):
 
 def test_two_processes_equal_one(folder, tmp_path):
     """With SGD, because Adam amplifies rounding where the true gradient is nearly 0."""
-    settings = {**SMALL, "batch_size": 16}
+    settings = dict(SMALL)
     for optimizer in ("generator_optimizer", "discriminator_optimizer"):
         settings |= {f"{optimizer}.name": "sgd", f"{optimizer}.learning_rate": 1e-2}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
@@ -148,6 +167,16 @@ def test_two_processes_equal_one(folder, tmp_path):
     assert all(torch.allclose(value.float(), two[name].float(), rtol=0, atol=1e-5) for name, value in one.items())
 
 
+def test_probe_of_a_run_on_pretrained_features(folder, tmp_path, capsys):
+    run = train(folder, tmp_path / "run", 16).path
+    words = ["probe", str(run), str(folder), "--labels", "folders", "--out", str(tmp_path / "probe")]
+    assert cardigan_command(words) == 0
+    files = {path.name for path in (tmp_path / "probe").iterdir()}
+    assert {"features.png", "features-untrained.png", "ablation.png", "outliers.csv"} <= files
+    features = discriminator_features(load_networks(run), torch.zeros(2, 4, 16, 16, dtype=torch.uint8))
+    assert features.shape[1] > 8 * len(load_networks(run).discriminator.heads)  # every head's channels
+
+
 def test_own_teacher_may_not_judge(folder, tmp_path):
     run = train(folder, tmp_path / "run", 16)
     words = ["--samples", "100", "--extractor", "efficientnet-lite0", "--metrics", "frechet"]
@@ -160,11 +189,16 @@ def test_own_teacher_may_not_judge(folder, tmp_path):
 
 
 def test_parts_of_a_batch_see_the_colors_of_the_whole():
-    """For several processes, and microbatches: any multiple of the number of colors."""
-    count = len(BACKGROUNDS)
-    images = torch.rand(4 * count, 4, 2, 2) * 2 - 1
-    parts = torch.cat([composite(part, torch.tensor(BACKGROUNDS)) for part in images.split(2 * count)])
-    assert torch.equal(parts, composite(images, torch.tensor(BACKGROUNDS)))
+    """Also where a process or a microbatch has fewer images than there are colors."""
+    config = override(config_for("anything"), {"discriminator.width": 4, "discriminator.options.head_width": 8})
+    discriminator = build_discriminator(config, ImageSpec(4, 16, 16, 0))
+    images = torch.rand(16, 4, 16, 16) * 2 - 1
+    whole = discriminator.features(images)
+    for size in (8, 4, 3):
+        parts = images.split(size)
+        found = torch.cat([discriminator.features(part, size * number) for number, part in enumerate(parts)])
+        assert torch.allclose(found, whole, atol=1e-4), size
+    assert not torch.allclose(discriminator.features(images[4:8]), whole[4:8], atol=0.1)
 
 
 def test_fewer_than_sixteen_images_are_refused(folder, tmp_path):
@@ -188,13 +222,56 @@ def test_fewer_than_sixteen_images_are_refused(folder, tmp_path):
         ("backbone", "nowhere.safetensors", "nowhere.safetensors does not exist"),
     ],
 )
-def test_wrong_options_are_refused(folder, tmp_path, option, value, sentence):
-    if value == "efficientnet-lite1" and is_installed(value):
-        pytest.skip("its weights are installed")
+def test_wrong_options_are_refused(folder, tmp_path, monkeypatch, option, value, sentence):
+    if value == "efficientnet-lite1":
+        efficientnet.cache_clear()
+        monkeypatch.setattr("cardigan.backbones.efficientnet.find_spec", lambda _: None)
     settings = {**SMALL, f"discriminator.options.{option}": value}
     with pytest.raises(CardiganError, match=sentence):
         cardigan.train(folder, recipe="images", images=16, out=tmp_path / "run", overrides=settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--pac", "2"], "set pac to 1"),
+        (["--objective.penalties.dragan", "1"], "dragan"),
+        (["--data.channels", "2"], "data.channels is 2"),
+        (["--data.max-images", "15"], "has 15 images to train on"),
+    ],
+)
+def test_what_it_cannot_take_is_one_sentence(folder, tmp_path, capsys, words, sentence):
+    out = tmp_path / "run"
+    assert cardigan_command(["train", str(folder), "--images", "16", "--out", str(out), *words]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1 and not out.exists()
+
+
+def test_scikit_learn_start_keeps_the_discriminator(folder, tmp_path):
+    """Its frozen projections belong to the parent's seed."""
+    parent = cardigan.train(folder, recipe="images", images=16, out=tmp_path / "parent", overrides=SMALL, seed=7).path
+    watched = {name: SMALL[name] for name in ("device", "precision", "checkpoint_every_images", "data.num_workers")}
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 4), np.uint8)
+    gan = cardigan.GAN(images=16, runs=tmp_path / "runs", warm_start_from=parent, overrides=watched).fit(images)
+    facts = read_provenance(RunDirectory(gan.path_))["parent"]
+    assert not [line for line in facts["adapted"] if "begins anew" in line]
+    assert gan.model_.snapshot.config.seed == 7 and gan.get_params()["accept_license"] is False
+    other = cardigan.GAN(images=16, runs=tmp_path / "runs", random_state=1, warm_start_from=parent, overrides=watched)
+    facts = read_provenance(RunDirectory(other.fit(images).path_))["parent"]
+    assert [line for line in facts["adapted"] if "begins anew" in line and "--seed 7" in line]
+
+
+def test_start_on_few_images_is_short():
+    stats = DatasetStats(20, 64, 64, same_aspect_ratio=True, channels=3)
+    config = replace(config_for("photos/"), start_from="icons@sha256:0")
+    chosen_config, reasons = auto.auto_config(config, set(), stats, "cpu", lambda _: 50.0)
+    assert (chosen_config.images, chosen_config.minutes) == (8_000, None)
+    assert any(reason.startswith("time: 8,000 images") for reason in reasons)
+    given = auto.auto_config(replace(config, minutes=30.0), {"minutes"}, stats, "cpu", lambda _: 50.0)[0]
+    assert given.minutes == 30.0
+    alone = auto.auto_config(config_for("photos/"), set(), stats, "cpu", lambda _: 50.0)[0]
+    assert alone.minutes == 60.0
 
 
 def test_head_on_the_image_trains_and_resumes(folder, tmp_path):
@@ -210,7 +287,12 @@ def test_head_on_the_image_trains_and_resumes(folder, tmp_path):
 @pytest.mark.parametrize(
     ("count", "start_from", "said"),
     [
-        (20, "", "with 20, expect samples that resemble each other, and copies of the images if you train long; start"),
+        (
+            20,
+            "",
+            "with 20, most samples will be near copies of the images (measured with 20: two thirds of them); start",
+        ),
+        (41, "", "with 41, expect samples that resemble each other"),
         (100, "icons@sha256:0", "--objective.correspondence 1000 keeps more of the model's variety"),
         (101, "", ""),
     ],

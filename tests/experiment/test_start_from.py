@@ -1,6 +1,7 @@
 """`cardigan train --from MODEL`: settings and weights of a trained model for other images."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -300,6 +301,7 @@ def test_recipe_keeps_its_rates(parent, tmp_path):
         (["--from", "{missing}"], "--from: There is no file {missing}"),
         (["--from", "{parent}", "--generator.width", "8"], "generator.width is 8, but that of parent"),
         (["--from", "{parent}", "--generator.network", "resnet"], "generator.network is 'resnet', but that of parent"),
+        (["--from", "{parent}", "--latent.distribution", "uniform"], "latent.distribution is 'uniform', but that of"),
         (["--from", "{damaged}"], "--from: {damaged}"),
         (["--from", "{parent}@sha256:" + "0" * 64], "--from: "),
         (["--from", "{forbidden}"], "forbids derivatives"),
@@ -331,6 +333,33 @@ def test_permission_for_a_license_without_derivatives(parent, tmp_path):
     card.write_text(card.read_text().replace("license: ", "license: cc-by-nd-4.0 #", 1))
     start(tmp_path / "model", tmp_path / "child", accept_license=True)
     assert read_provenance(RunDirectory(tmp_path / "child"))["parent"]["license"].startswith("cc-by-nd-4.0")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "license:\n- mit\n- cc-by-nd-4.0",
+        "license: other\nlicense_name: studio, no derivatives",
+        "license: [cc-by-nc-nd-4.0]",
+    ],
+)
+def test_licenses_without_derivatives_are_found(parent, tmp_path, lines):
+    cardigan.load(parent).save_pretrained(tmp_path / "model")
+    card = tmp_path / "model" / "README.md"
+    card.write_text(re.sub(r"license: [^\n]*", lines, card.read_text(), count=1))
+    with pytest.raises(CardiganError, match="forbids derivatives"):
+        start(tmp_path / "model", tmp_path / "child")
+
+
+def test_license_of_a_runs_own_parent_holds_for_its_checkpoints(parent, tmp_path):
+    cardigan.load(parent).save_pretrained(tmp_path / "model")
+    card = tmp_path / "model" / "README.md"
+    card.write_text(card.read_text().replace("license: ", "license: cc-by-nd-4.0 #", 1))
+    start(tmp_path / "model", tmp_path / "child", accept_license=True)
+    checkpoint = max((tmp_path / "child" / "checkpoints").iterdir())
+    for model in (tmp_path / "child", checkpoint, tmp_path / "child" / "generator.safetensors"):
+        with pytest.raises(CardiganError, match="forbids derivatives"):
+            start(model, tmp_path / "grandchild")
 
 
 def test_embedded_source_starts_and_resumes(tmp_path):

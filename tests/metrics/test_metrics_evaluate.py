@@ -111,6 +111,25 @@ def test_bad_images_score_badly_and_duplicates_are_counted(reference):
     assert report.metrics["fd_digits"].real_baseline is None
 
 
+def test_baseline_of_fewer_real_images_than_samples(reference):
+    few = replace(
+        reference,
+        **{"train": reference.train[:150], "train_labels": reference.train_labels[:150]},
+        **{"holdout": reference.holdout[:120], "holdout_labels": reference.holdout_labels[:120]},
+    )
+    names = ["prdc", "memorization", "frechet"]
+    report = evaluate(array_sampler(reference.train[500 : 500 + N]), few, None, N, names)
+    recall, authenticity = report.metrics["recall"], report.metrics["authenticity"]
+    assert (recall.real_baseline_samples, authenticity.real_baseline_samples) == (150, 120)
+    assert recall.baseline_text.endswith(" (150 images)") and recall.real_baseline > 0.5
+    assert report.metrics["fd_digits"].real_baseline > 0
+    alone = evaluate(array_sampler(reference.train[500 : 500 + N]), few, None, N, ["parzen"])
+    assert alone.metrics["parzen_log_likelihood"].real_baseline is None  # its window is chosen on all of them
+    text = evaluate_command.report_text(alone)
+    assert "real baseline: none" in text and "real baseline: none" not in evaluate_command.report_text(report)
+    assert "real baseline: none" not in evaluate_command.report_text(alone, with_baseline=False)
+
+
 def test_duplicates_of_more_samples_than_training_images(reference):
     """The threshold is of as many real images as samples are compared with, so that real images are no duplicates."""
     few = replace(
@@ -152,7 +171,8 @@ def test_added_metric_is_computed_with_a_baseline_and_without_an_error(reference
     monkeypatch.setitem(METRICS, "brightness", MetricGroup(brightness))
     report = evaluate(train_sampler(reference), reference, num_samples=N, metrics=["brightness"])
     metric = report.metrics["brightness"]
-    assert metric.value == metric.real_baseline == float(train_sampler(reference).draw(0, N)[0].double().mean())
+    assert metric.real_baseline == float(train_sampler(reference, num_reserved=0).draw(0, N)[0].double().mean())
+    metric = replace(metric, value=metric.real_baseline)
     assert metric.text == metric.baseline_text == f"{metric.value:.4g}" and metric.standard_error is None
     assert "brightness" in evaluate_command.report_text(report) and json.dumps(report.to_dict(), allow_nan=False)
     brighter = replace(report, images_seen=0, metrics={"brightness": replace(metric, value=metric.value + 1)})

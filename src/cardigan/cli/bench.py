@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from cardigan.bench.rungs import RUNGS, check_memory, check_scorer, find_rung, rung_source
+from cardigan.bench.rungs import RUNGS, Rung, check_memory, check_recipe, check_scorer, find_rung, rung_source
 from cardigan.cli.output_path import check_output_path
 from cardigan.cli.parsing import flag_value, parse
+from cardigan.config import BUILTIN_SOURCES
 from cardigan.errors import CardiganError
 
 
@@ -63,11 +64,10 @@ def _measure(options: BenchOptions) -> int:
     from cardigan.bench.machine import describe_machine
     from cardigan.bench.record import make_record, write_record
     from cardigan.bench.timing import as_text, timed_run
-    from cardigan.recipes import find_recipe
 
     rung = find_rung(options.rung)
     recipe = options.recipe or rung.recipe
-    find_recipe(recipe)
+    check_recipe(rung, recipe)
     check_memory(rung)
     check_scorer(rung)
     rung_source(rung)
@@ -80,7 +80,12 @@ def _measure(options: BenchOptions) -> int:
     print(f"machine: {machine['cpu']}, {machine['device']}, {machine['num_threads']} threads; {machine['calibration']}")
     facts: dict[str, Any] = {
         **{"rung": options.rung, "target": rung.target, "score": rung.score, "recipe": recipe},
-        **{"limit_minutes": limit, "date": time.strftime("%Y-%m-%d"), "machine": machine},
+        **{
+            "num_seeds_asked": options.seeds,
+            "limit_minutes": limit,
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine,
+        },
     }
     seeds: list[dict[str, Any]] = []
     for seed in range(options.seeds):
@@ -150,6 +155,13 @@ def _summary(record: dict[str, Any]) -> str:
     )
 
 
+def _needs(rung: Rung) -> str:
+    memory = f"{rung.memory_gigabytes:g} GB of memory"
+    if rung.source in BUILTIN_SOURCES:
+        return memory
+    return f"{memory}, the extra features, and `python benchmarks/image_sets.py {rung.source}` in a clone"
+
+
 def _rung_lines() -> list[str]:
     lines = []
     for name, rung in RUNGS.items():
@@ -157,6 +169,7 @@ def _rung_lines() -> list[str]:
             name,
             f"  data     {rung.purpose}",
             f"  target   {rung.target:g}: {rung.score}",
-            f"  recipe   {rung.recipe}, at most {rung.limit_minutes:g} minutes",
+            f"  recipe   {rung.recipe}, at most {rung.limit_minutes:g} minutes on two CPU cores or a GPU",
+            f"  needs    {_needs(rung)}",
         ]
     return lines

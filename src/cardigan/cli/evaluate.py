@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 
 MAX_COLUMNS = 80
+NO_BASELINE = (
+    "real baseline: none, because the run held out no images (train with --data.holdout), or because there are fewer "
+    "than 100 real images"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ def main(argv: list[str]) -> int:
     report, sampler, reference = evaluate_model(options.model, options, options.reference)
     if options.nearest_png is not None:
         _write_nearest_png(options.nearest_png, report, sampler, reference)
-    print(json.dumps(report.to_dict(), indent=1) if options.json else report_text(report))
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report_text(report, options.baseline))
     return 0
 
 
@@ -106,8 +110,8 @@ def evaluate_model(
         )
 
 
-def report_text(report: "Report") -> str:
-    """Return a report as text."""
+def report_text(report: "Report", with_baseline: bool = True) -> str:
+    """Return a report as text, with the reason if real baselines were asked for and there are none."""
     rows = [("", "value", "real baseline", "better")]
     rows += [
         (name, value.text, value.baseline_text, "" if value.better == "neither" else value.better)
@@ -119,6 +123,8 @@ def report_text(report: "Report") -> str:
         lines += [*wrapped(f"frequency of each class: {frequencies}"), ""]
     for name, reason in report.unavailable.items():
         lines += wrapped(f"{name} is unavailable: {reason}")
+    if with_baseline and all(value.real_baseline is None for value in report.metrics.values()):
+        lines += wrapped(NO_BASELINE)
     for method in dict.fromkeys(value.error_method for value in report.metrics.values()):
         names = ", ".join(name for name, value in report.metrics.items() if value.error_method == method)
         lines += wrapped(f"error of {names}: {method or 'not known'}")

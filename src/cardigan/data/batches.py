@@ -23,6 +23,8 @@ class Batch:
     """Positions of the images in their source, where it is in memory."""
     features: FeatureVectors | None = None
     """What the discriminator's frozen layers compute of these images, where it is known and nothing augments them."""
+    first: int = 0
+    """Position of the first image in the whole batch, of all processes and microbatches."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,17 @@ from cardigan.backbones.efficientnet import EXAMINER, VARIANTS, is_installed
 from cardigan.config import Config
 from cardigan.data.quality.advice import SMALL_DATASET
 from cardigan.data.stats import DatasetStats
+from cardigan.metrics.quick import NUM_SAMPLES as MIN_SCORED_HOLDOUT
 from cardigan.nets.table import backbone_name
 from cardigan.overrides import flatten, override
 from cardigan.recipes import PLAIN_RECIPE, find_recipe
 
 ADA_MAX_IMAGES = 20_000
 """Fewer images than this are augmented adaptively (ADA); fewer than `SMALL_DATASET` always (DiffAugment)."""
-FEW_IMAGES = 100
-"""With at most this many images samples vary little, which is said before training."""
+FEW_IMAGES, VERY_FEW_IMAGES = 100, 40
+"""With at most so many images samples vary little, or are mostly copies, which is said before training."""
+FEW_IMAGES_BUDGET: dict[str, Any] = {"images": 8_000, "minutes": None}
+"""Of a start on few images: what `benchmarks/few_images.py` measured (docs/results.md, "Starting from a starter")."""
 EPOCHS_BEFORE_AUGMENTATION, IMAGES_BEFORE_AUGMENTATION = 30, 18_000
 """With a discriminator on pretrained features, augmentation begins after so many epochs, and not before so many images.
 
@@ -87,6 +90,12 @@ def auto_config(
             config, choice_reasons = _apply_choice(config, choice, explicit_settings)
             reasons += choice_reasons
         return config, reasons
+    if config.start_from and stats.num_images <= FEW_IMAGES and not {"minutes", "images"} & explicit_settings:
+        config, explicit_settings = override(config, FEW_IMAGES_BUDGET), {*explicit_settings, "images"}
+        reasons.append(
+            f"time: {FEW_IMAGES_BUDGET['images']:,} images, after which a start on so few was measured "
+            "(--images, --minutes); --resume continues"
+        )
     for choose in (
         _choose_size,
         partial(_choose_discriminator, explicit_settings),
@@ -115,15 +124,19 @@ def auto_config(
 def _warn_of_few_images(config: Config, stats: DatasetStats) -> list[str]:
     if stats.num_images > FEW_IMAGES:
         return []
-    advice = (
-        "--objective.correspondence 1000 keeps more of the model's variety"
-        if config.start_from
-        else "start from a trained model with --from"
-    )
-    return [
-        f"few images: with {stats.num_images:,}, expect samples that resemble each other, and copies of the images if "
-        f"you train long; {advice} (docs/guides/start-from.md)"
-    ]
+    if stats.num_images <= VERY_FEW_IMAGES:
+        expected = "most samples will be near copies of the images (measured with 20: two thirds of them)"
+    else:
+        expected = (
+            "expect samples that resemble each other, and many near copies (measured with 100: two fifths of them)"
+        )
+    if not config.start_from:
+        advice = "; start from a trained model with --from"
+    elif not config.objective.correspondence:
+        advice = "; --objective.correspondence 1000 keeps more of the model's variety"
+    else:
+        advice = ""
+    return [f"few images: with {stats.num_images:,}, {expected}{advice} (docs/guides/start-from.md)"]
 
 
 def auto_augmentation(config: Config, explicit_settings: set[str]) -> tuple[Config, list[str]]:
@@ -193,7 +206,8 @@ def _choose_discriminator(explicit_settings: set[str], config: Config, _: Datase
                 "pip install 'cardigan[features]'"
             ],
         )
-    return AutoChoice({}, [f"discriminator: on features of the pretrained {backbone}; {EXAMINER} scores the images"])
+    scorer = EXAMINER if is_installed(EXAMINER) else "a distance of thumbnails"
+    return AutoChoice({}, [f"discriminator: on features of the pretrained {backbone}; {scorer} scores the images"])
 
 
 def _settings_without_pretrained_features(config: Config, explicit_settings: set[str]) -> dict[str, Any]:
@@ -273,8 +287,14 @@ def _choose_holdout(_: Config, stats: DatasetStats, __: str) -> AutoChoice:
     number = min(MAX_HOLDOUT, stats.num_images // HOLDOUT_ONE_IN)
     return AutoChoice(
         {"data.holdout": number},
-        [f"holdout: {number:,} images, to compute the score and to detect overfitting (--data.holdout)"],
+        [f"holdout: {number:,} images, {_use_of_holdout(number)} (--data.holdout)"],
     )
+
+
+def _use_of_holdout(number: int) -> str:
+    if number < MIN_SCORED_HOLDOUT:
+        return "to detect overfitting and for `cardigan evaluate`; scores during training use the training images"
+    return "to compute the score and to detect overfitting"
 
 
 def _choose_width(config: Config, explicit_settings: set[str], device: str, throughput: ThroughputFn) -> AutoChoice:

@@ -49,9 +49,13 @@ INHERITED = (
 """Settings, or groups of them, that come from a model with its discriminator, unless they are given."""
 NOT_INHERITED = ("generator.frozen_stages", "discriminator.frozen_stages", "objective.correspondence")
 """What concerned only the training of the model."""
+MAX_DEPTH_IN_RUN = 3
+"""Folders above the weights of a checkpoint, up to its run."""
 NUM_LATENTS = 256
 """Latents that show how large the maps are that an added stage enlarges."""
-NO_DERIVATIVES = re.compile(r"-nd\b|no-?deriv", re.IGNORECASE)
+NO_DERIVATIVES = re.compile(r"-nd\b|no[- ]?deriv", re.IGNORECASE)
+LICENSE_LINES = re.compile(r"^license(?:_name)?:[ ]*([^\n]*(?:\n[ ]*- [^\n]+)*)", re.MULTILINE)
+"""A license in the front matter of a card, or a list of several."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def _read_discriminator(path: Path, snapshot: Snapshot) -> tuple[Discriminator |
 
 
 def _license(path: Path, folder: Path) -> str:
-    """Return the license in the front matter of the model's card, or that of a run's own parent, or nothing."""
+    """Return the licenses in the front matter of the model's card, or that of the parent of its run, or nothing."""
     try:
         card = download_card(parse_hub_address(path)) if is_hub_address(path) else folder / CARD_FILE
         with card.open(encoding="utf-8") as file:
@@ -134,14 +138,21 @@ def _license(path: Path, folder: Path) -> str:
     except (OSError, UnicodeDecodeError, CardiganError):
         head = ""
     front_matter = re.match(r"---\n(.*?)\n---", head, re.DOTALL)
-    found = re.search(r"^license:[ ]*([^\n]+)", front_matter[1], re.MULTILINE) if front_matter else None
-    if found:
-        return found[1].strip()
-    try:
-        parent = read_provenance(RunDirectory(path)).get("parent")
-    except CardiganError:
-        return ""
-    return str(parent.get("license", "")) if isinstance(parent, dict) else ""
+    found = [
+        re.sub(r"\n[ ]*- ", " ", each).strip()
+        for each in LICENSE_LINES.findall(front_matter[1] if front_matter else "")
+    ]
+    if any(found):
+        return ", ".join(filter(None, found))
+    for run in (path, *path.absolute().parents[:MAX_DEPTH_IN_RUN]):  # a checkpoint or a file lies inside its run
+        if not RunDirectory(run).config.exists():
+            continue
+        try:
+            parent = read_provenance(RunDirectory(run)).get("parent")
+        except CardiganError:
+            return ""
+        return str(parent.get("license", "")) if isinstance(parent, dict) else ""
+    return ""
 
 
 def check_same_parent(model: str, reference: str, run: Path) -> None:
@@ -231,6 +242,8 @@ def _check_generator_settings(given: Mapping[str, Any], parent: Parent, is_condi
     known |= {f"generator.options.{name}": value for name, value in generator.options.items()}
     if not is_conditional:
         del known["generator.conditioning"]
+    if not parent.snapshot.foreign:
+        known["latent.distribution"] = parent.snapshot.config.latent.distribution
     for name, value in known.items():
         if name in given and given[name] != value:
             raise CardiganError(

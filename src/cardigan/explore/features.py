@@ -15,6 +15,7 @@ from cardigan.explore.layers import check_not_packed, discriminator_layers
 from cardigan.models.run_networks import RunNetworks
 from cardigan.nets.activations import record_activations
 from cardigan.nets.dcgan import DcganDiscriminator
+from cardigan.nets.projected import ProjectedDiscriminator
 from cardigan.pixels import decode
 from cardigan.shapes import Pixels
 
@@ -32,9 +33,9 @@ L2_WEIGHTS = (1e-4, 1e-3, 1e-2, 1e-1)
 def discriminator_features(networks: RunNetworks, pixels: Pixels) -> Float[Tensor, "batch feature"]:
     """Return D's features, one row per image, fp32 on the CPU.
 
-    For `dcgan` these are all layers, max-pooled to 4x4 (arXiv:1511.06434, section 5.1); for other networks the last
-    layer, pooled likewise. Raises CardiganError for a D that receives the class as extra input planes, because its
-    features depend on the class, and for a D with pac > 1.
+    For `dcgan` these are all layers, max-pooled to 4x4 (arXiv:1511.06434, section 5.1), for `projected` the last layer
+    of each head, and for other networks the last layer, pooled likewise. Raises CardiganError for a D that receives the
+    class as extra input planes, because its features depend on the class, and for a D with pac > 1.
     """
     discriminator, classes = networks.discriminator, networks.snapshot.spec.num_classes
     check_not_packed(discriminator)
@@ -44,7 +45,7 @@ def discriminator_features(networks: RunNetworks, pixels: Pixels) -> Float[Tenso
             "give another run."
         )
     layers = discriminator_layers(discriminator)
-    feature_layers = layers if isinstance(discriminator, DcganDiscriminator) else layers[-1:]
+    feature_layers = layers if isinstance(discriminator, DcganDiscriminator | ProjectedDiscriminator) else layers[-1:]
     device = next(discriminator.parameters()).device
     rows = []
     with torch.no_grad(), record_activations(feature_layers) as maps:

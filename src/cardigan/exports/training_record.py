@@ -12,7 +12,7 @@ from typing import Any
 from cardigan.config import BUILTIN_SOURCES, Config
 from cardigan.errors import CardiganError
 from cardigan.exports.anonymize import public_source, without_local_paths
-from cardigan.metrics.protocol import format_with_error
+from cardigan.metrics.protocol import baseline_text
 from cardigan.models.snapshot import Snapshot
 from cardigan.overrides import experiment_settings
 from cardigan.recipes import AUTOMATIC_RECIPES, AUTOMATIC_SETTINGS, config_for
@@ -105,9 +105,10 @@ def read_report_metrics(path: Path, images_seen: int) -> tuple[tuple[MetricRow, 
 
 def _metric_row(metric: dict[str, Any]) -> MetricRow:
     baseline, error = metric["real_baseline"], metric["standard_error"]
-    baseline_text = "" if baseline is None else format_with_error(baseline, metric["real_baseline_error"])
+    real, count = metric["real_baseline_error"], metric.get("real_baseline_samples")
     error_text = "" if error is None else f"{error:.2g}"
-    return MetricRow(str(metric["key"]), f"{metric['value']:.4g}", error_text, baseline_text)
+    baseline = "" if baseline is None else baseline_text(baseline, real, count)
+    return MetricRow(str(metric["key"]), f"{metric['value']:.4g}", error_text, baseline)
 
 
 def training_command(config: Config, images_seen: int) -> str:

@@ -21,6 +21,7 @@ from cardigan.metrics.features import FeatureExtractor, find_extractor
 from cardigan.metrics.inputs import MetricInputs
 from cardigan.metrics.protocol import MetricValue, Protocol, Report
 from cardigan.metrics.reference import (
+    NUM_VALIDATION,
     Reference,
     Sampler,
     describe_resize,
@@ -172,16 +173,27 @@ def _check_inputs(sampler: Sampler, reference: Reference, num_samples: int, name
 def _baselines(
     name: str, reference: Reference, extractor: FeatureExtractor, num_samples: int
 ) -> dict[str, dict[str, float | None]]:
-    """Return the real baseline of each metric, or nothing if there are fewer real images than samples."""
+    """Return the real baseline of each metric, or nothing with fewer than `MIN_SAMPLES` real images.
+
+    Of fewer real images than samples, all are taken, and `real_baseline_samples` tells how many.
+    """
     group = METRICS[name]
     if reference.holdout is reference.train:
         return {}  # no holdout: training images would be compared with themselves
-    real_sampler = train_sampler(reference) if group.baseline == "train" else holdout_sampler(reference)
-    if real_sampler.num_available is None or real_sampler.num_available < num_samples:
+    is_large = len(reference.train) >= NUM_VALIDATION * 10
+    num_reserved = NUM_VALIDATION if group.reads_validation or is_large else 0
+    real_sampler = (
+        train_sampler(reference, num_reserved=num_reserved) if group.baseline == "train" else holdout_sampler(reference)
+    )
+    count = min(num_samples, real_sampler.num_available or 0)
+    if count < MIN_SAMPLES:
         return {}
 
     def compute() -> dict[str, dict[str, float | None]]:
-        values = group.compute(MetricInputs(real_sampler, reference, extractor, num_samples))
+        try:
+            values = group.compute(MetricInputs(real_sampler, reference, extractor, count))
+        except CardiganError:  # too few real images for this metric
+            return {}
         return {
             key: {"real_baseline": value.value, "real_baseline_error": value.standard_error}
             for key, value in values.items()
@@ -195,10 +207,13 @@ def _baselines(
         extractor.name,
         extractor.weights_sha256,
         extractor.resize,
-        str(num_samples),
+        str(count),
         *plugin_versions(),
     )
-    return load_or_compute_json(cache_id, compute)
+    found = load_or_compute_json(cache_id, compute)
+    if count == num_samples:
+        return found
+    return {key: {**values, "real_baseline_samples": count} for key, values in found.items()}
 
 
 def _protocol(inputs: MetricInputs) -> Protocol:

@@ -47,8 +47,10 @@ class MetricValue:
     num_samples: int
     num_reference: int
     real_baseline: float | None = None
-    """Score of the same number of real images. No generator is expected to do better."""
+    """Score of as many real images as there are samples, or of all. No generator is expected to do better."""
     real_baseline_error: float | None = None
+    real_baseline_samples: int | None = None
+    """Number of real images in `real_baseline`, where it is smaller than the number of samples."""
     better: Direction = "lower"
 
     @property
@@ -57,7 +59,9 @@ class MetricValue:
 
     @property
     def baseline_text(self) -> str:
-        return "" if self.real_baseline is None else format_with_error(self.real_baseline, self.real_baseline_error)
+        if self.real_baseline is None:
+            return ""
+        return baseline_text(self.real_baseline, self.real_baseline_error, self.real_baseline_samples)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,11 @@ def format_with_error(value: float, error: float | None) -> str:
         return f"{value:.4g}"
     digits = max(0, min(6, 1 - _exponent(error))) if error > 1e-9 else 3 if value % 1 else 0
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def baseline_text(value: float, error: float | None, num_samples: int | None) -> str:
+    """Return a real baseline as text, with the number of real images if it is not that of the samples."""
+    return format_with_error(value, error) + ("" if num_samples is None else f" ({num_samples:,} images)")
 
 
 def _exponent(value: float) -> int:

@@ -21,7 +21,7 @@ from cardigan.rng import stream
 from cardigan.shapes import Labels, Pixels
 
 NUM_VALIDATION = 1_000
-"""The last training images, reserved for choosing the Parzen window. Real baselines exclude them."""
+"""The last training images, reserved for choosing the Parzen window. Real baselines of large sets exclude them."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def array_sampler(pixels: Pixels, labels: Int64[Tensor, " label"] | None = None)
     )
 
 
-def train_sampler(reference: Reference, seed: int = 0) -> Sampler:
-    """Return a sampler of training images in random order, as a perfect generator would produce."""
-    order = torch.randperm(max(0, len(reference.train) - NUM_VALIDATION), generator=stream(seed, "floor", 0))
+def train_sampler(reference: Reference, seed: int = 0, num_reserved: int = NUM_VALIDATION) -> Sampler:
+    """Return a sampler of training images in random order, but the last ones, as a perfect generator would produce."""
+    order = torch.randperm(max(0, len(reference.train) - num_reserved), generator=stream(seed, "floor", 0))
     return _real_sampler(reference.train, reference.train_labels, order, seed)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from cardigan.errors import CardiganError
 from cardigan.metrics.features import to_rgb
 from cardigan.rng import stream
 from cardigan.shapes import Pixels
@@ -34,9 +35,14 @@ def sliced_wasserstein(
     """Return the distance times 1,000 and its standard error, by the shorter side of each scale in pixels.
 
     Takes as many images of both sides, at most `MAX_IMAGES`; with fewer images, equal distributions are farther apart,
-    so only distances of equal counts can be compared. RGBA is composited on white.
+    so only distances of equal counts can be compared. RGBA is composited on white. Raises CardiganError for fewer than
+    `NUM_GROUPS` images.
     """
-    count = min(len(samples), len(real), MAX_IMAGES) // NUM_GROUPS * NUM_GROUPS
+    count = num_compared(samples, real)
+    if count == 0:
+        raise CardiganError(
+            f"{min(len(samples), len(real))} images to compare: expected at least {NUM_GROUPS} samples and real images."
+        )
     pyramids = zip(_pyramid(_as_maps(samples[:count])), _pyramid(_as_maps(real[:count])), strict=True)
     distances = {}
     for scale, (fakes, reals) in enumerate(pyramids):
@@ -44,6 +50,11 @@ def sliced_wasserstein(
         sides = (_normalized(_patches(maps, rng)) for maps in (fakes, reals))
         distances[min(fakes.shape[2:])] = _distance_with_error(*sides, rng=rng)
     return distances
+
+
+def num_compared(samples: Pixels, real: UInt8[Tensor, "real channel height width"]) -> int:
+    """Return how many images of each side are compared: as many as there are, in groups of equal size."""
+    return min(len(samples), len(real), MAX_IMAGES) // NUM_GROUPS * NUM_GROUPS
 
 
 def _as_maps(pixels: Pixels) -> Float[Tensor, "n _ height width"]:

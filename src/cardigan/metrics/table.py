@@ -28,7 +28,7 @@ from cardigan.metrics.parzen import parzen_log_likelihood
 from cardigan.metrics.prdc import prdc
 from cardigan.metrics.protocol import Direction, MetricValue
 from cardigan.metrics.reference import NUM_VALIDATION, Reference, array_sampler, holdout_sampler, train_sampler
-from cardigan.metrics.sliced_wasserstein import MAX_IMAGES, sliced_wasserstein
+from cardigan.metrics.sliced_wasserstein import num_compared, sliced_wasserstein
 from cardigan.metrics.statistics import (
     bootstrap_error,
     frechet_with_error,
@@ -66,7 +66,7 @@ def kernel_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
 
 def sliced_wasserstein_metrics(inputs: MetricInputs) -> dict[str, MetricValue]:
     distances = sliced_wasserstein(inputs.pixels, inputs.reference.holdout, inputs.sampler.seed)
-    count = min(len(inputs.pixels), len(inputs.reference.holdout), MAX_IMAGES)
+    count = num_compared(inputs.pixels, inputs.reference.holdout)
     return {
         f"swd_{side}": inputs.metric_value(value, "jackknife over groups of images", count, count)
         for side, value in distances.items()
@@ -223,6 +223,8 @@ class MetricGroup:
     baseline: Literal["train", "holdout"] = "train"
     """Real images that replace the samples for the real baseline: the training images, or the holdout if the metric
     measures copying."""
+    reads_validation: bool = False
+    """Whether it chooses something on the last training images, which its real baseline must not contain then."""
 
 
 METRICS: dict[str, MetricGroup] = {
@@ -236,6 +238,6 @@ METRICS: dict[str, MetricGroup] = {
     "nn_error": MetricGroup(nn_error_metrics),
     "variety": MetricGroup(variety_metrics, baseline="holdout"),
     "memorization": MetricGroup(memorization_metrics, baseline="holdout"),
-    "parzen": MetricGroup(parzen_metrics),
+    "parzen": MetricGroup(parzen_metrics, reads_validation=True),
     "stacked_mnist": MetricGroup(stacked_mnist_metrics),
 }

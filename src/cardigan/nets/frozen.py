@@ -19,8 +19,8 @@ class Frozen(nn.Module):
 
     It has no parameters and no submodules: optimizers, `.train()` and parameter counts do not see it. It stays in
     evaluation mode, follows its owner to a device, and computes in bf16 under autocast, with weights that are
-    rounded once. Gradients flow through it to its input, twice if asked. A checkpoint has the SHA-256 of its weights
-    instead of the weights, and a network with other ones refuses to load it.
+    rounded once. Gradients flow through it to its input, twice where the network's layers allow it. A checkpoint has
+    the SHA-256 of its weights instead of the weights, and a network with other ones refuses to load it.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -90,8 +90,11 @@ class FeatureDiscriminator(Discriminator):
     of training images are computed once."""
 
     @abstractmethod
-    def features(self, images: Images) -> FeatureVectors:
-        """Return what the frozen layers compute, fp32."""
+    def features(self, images: Images, first: int = 0) -> FeatureVectors:
+        """Return what the frozen layers compute, fp32.
+
+        `first` is the position of the first image in the whole batch, which several processes and microbatches share.
+        """
 
     @abstractmethod
     def score(self, features: FeatureVectors, labels: Labels | None = None) -> Logits:

@@ -10,7 +10,7 @@ import re
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
 
@@ -29,6 +29,8 @@ from cardigan.nets.upsampling import BoxKernel
 from cardigan.shapes import FeatureVectors, Images, Labels, Logits
 
 FeatureMaps = Float[Tensor, "batch channel height width"]
+Positions = Int64[Tensor, " batch"]
+"""Of images in the whole batch."""
 MIN_INPUT_SIDE, MAX_INPUT_SIDE = 64, 224
 """Images are enlarged until their shorter side has at least 64 pixels, and halved while it has more than 224."""
 MAX_LOGIT_SIDE = 4
@@ -38,8 +40,8 @@ BACKGROUNDS = (
     *(WHITE, (-1.0, -1.0, -1.0), WHITE, (0.0, 0.2, 0.6)),
     *(WHITE, (0.6, 0.1, -0.4), WHITE, (-0.2, 0.7, 0.0)),
 )
-"""Colors in [-1, 1] that transparent images are composited on, by their position in the batch: half of them white.
-Alpha is learned because the same shape is seen on different colors."""
+"""Colors in [-1, 1] that transparent images are composited on, by their position in the whole batch: half of them are
+white. Alpha is learned because the same shape is seen on different colors."""
 
 
 class ProjectedDiscriminator(FeatureDiscriminator):
@@ -50,7 +52,7 @@ class ProjectedDiscriminator(FeatureDiscriminator):
     with every second halving, up to `head_width`.
     """
 
-    feature_modules = "heads"
+    feature_modules = "last_layers"
 
     def __init__(self, config: NetworkConfig, spec: ImageSpec) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class ProjectedDiscriminator(FeatureDiscriminator):
         if spec.channels not in {1, 3, 4}:
             raise CardiganError(
                 f"data.channels is {spec.channels}, and discriminator.network is projected: expected 1 (gray), 3 (RGB) "
-                "or 4 (RGBA), which its frozen network reads. For other arrays choose another network, such as dcgan."
+                "or 4 (RGBA)."
             )
         projection = FrozenProjection(str(options["backbone"]), config.width, spec)
         self.projection, self.shapes = Frozen(projection), list(projection.shapes)
@@ -80,13 +82,19 @@ class ProjectedDiscriminator(FeatureDiscriminator):
         if config.spectral_norm:
             apply_spectral_norm(self)
 
+    @property
+    def last_layers(self) -> list[nn.Module]:
+        """The last layer of each head before its logits: the features, [batch, channel, height, width] each."""
+        return [layers[-1] for head in self.heads if isinstance(layers := head.layers, nn.ModuleList)]
+
     def stage_of(self, name: str) -> int | None:
         """Return how many layers of its head are before this one, or None for what computes the logits."""
         found = re.fullmatch(r"heads\.\d+\.layers\.(\d+)\..+", name)
         return int(found[1]) if found else None
 
-    def features(self, images: Images) -> FeatureVectors:
-        features = self.projection(images).float()
+    def features(self, images: Images, first: int = 0) -> FeatureVectors:
+        positions = torch.arange(first, first + len(images), device=images.device)
+        features = self.projection(images, positions).float()
         return torch.cat([features, to_vectors(images)], dim=1) if self.sees_image else features
 
     def score(self, features: FeatureVectors, labels: Labels | None = None) -> Logits:
@@ -109,7 +117,8 @@ class FrozenProjection(nn.Module):
         self.factor = input_factor(spec.height, spec.width)
         self.register_buffer("colors", torch.tensor(BACKGROUNDS, device="cpu"))
         with torch.no_grad():
-            taps = self.backbone(self._prepare(calibration_images(spec)))
+            images = calibration_images(spec)
+            taps = self.backbone(self._prepare(images, torch.arange(len(images), device="cpu")))
         widths = [width * 2**scale for scale in range(len(taps))]
         self.channel_mixers = nn.ModuleList(
             random_conv(tap.shape[1], channels, 1, feature_scale(tap, backbone))
@@ -119,18 +128,20 @@ class FrozenProjection(nn.Module):
         self.scale_mixers = nn.ModuleList(ScaleMixer(coarse, fine) for fine, coarse in pairwise(self.shapes))
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
 
-    def forward(self, images: Images) -> FeatureVectors:
-        maps = [mix(tap) for mix, tap in zip(self.channel_mixers, self.backbone(self._prepare(images)), strict=True)]
+    def forward(self, images: Images, positions: Positions) -> FeatureVectors:
+        """`positions` of the images in the whole batch decide on which colors transparent ones are seen."""
+        taps = self.backbone(self._prepare(images, positions))
+        maps = [mix(tap) for mix, tap in zip(self.channel_mixers, taps, strict=True)]
         for scale in reversed(range(len(self.scale_mixers))):  # from the coarsest to the finest
             maps[scale] = (maps[scale] + self.scale_mixers[scale](maps[scale + 1])) * 2**-0.5
         return torch.cat([to_vectors(each) for each in maps], dim=1)
 
-    def _prepare(self, images: Images) -> Float[Tensor, "batch 3 new_height new_width"]:
+    def _prepare(self, images: Images, positions: Positions) -> Float[Tensor, "batch 3 new_height new_width"]:
         """Return RGB images of the backbone's input size."""
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if images.shape[1] == 4:
-            images = composite(images, self.colors)
+            images = composite(images, self.colors[positions % len(self.colors)])
         if self.factor > 1:
             images = interpolate(images, scale_factor=self.factor, mode="nearest")
         return avg_pool2d(images, round(1 / self.factor)) if self.factor < 1 else images
@@ -203,10 +214,10 @@ def to_maps(vectors: FeatureVectors, shape: tuple[int, int, int]) -> FeatureMaps
 
 
 def composite(
-    images: Float[Tensor, "batch 4 height width"], colors: Float[Tensor, "color 3"]
+    images: Float[Tensor, "batch 4 height width"], colors: Float[Tensor, "batch 3"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Return RGBA images on these background colors in turn, by their position in the batch."""
-    background = colors.to(images.dtype).repeat(-(-len(images) // len(colors)), 1)[: len(images), :, None, None]
+    """Return RGBA images, each on its background color."""
+    background = colors.to(images.dtype)[:, :, None, None]
     opacity = (images[:, 3:] + 1) / 2
     return images[:, :3] * opacity + background * (1 - opacity)
 

@@ -131,6 +131,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
                 "standard_error": metric.standard_error,
                 "real_baseline": metric.real_baseline,
                 "real_baseline_error": metric.real_baseline_error,
+                "real_baseline_samples": metric.real_baseline_samples,
                 "num_samples": metric.num_samples,
             }
             for name, metric in evaluation.metrics.items()

@@ -70,7 +70,9 @@ class GAN:
     - `runs`: the folder in which each fit creates a run, `runs/<date>-<time>-gan`. None uses a temporary folder.
     - `device`: cpu, cuda, mps or auto.
     - `overrides`: any setting by its dotted name, as in `train`.
-    - `warm_start_from`: a trained model to start from, as `start_from` of `train`.
+    - `warm_start_from`: a trained model to start from, as `start_from` of `train`. Without `random_state` the seed is
+      the model's.
+    - `accept_license`: start from a model although its license forbids derivatives.
     - `verbose`: show a progress bar.
 
     Fitted attributes: `model_`, a `Model`; `path_`, its run or None; `images_seen_`; `n_iter_`, the number of steps;
@@ -99,6 +101,7 @@ class GAN:
         device: str = "auto",
         overrides: dict[str, Any] | None = None,
         warm_start_from: str | Path | None = None,
+        accept_license: bool = False,
         verbose: bool = False,
     ) -> None:
         self.recipe = recipe
@@ -109,6 +112,7 @@ class GAN:
         self.device = device
         self.overrides = overrides
         self.warm_start_from = warm_start_from
+        self.accept_license = accept_license
         self.verbose = verbose
 
     def fit(self, X: ImagesLike, y: Any = None) -> "GAN":  # noqa: N803 - scikit-learn's name for it
@@ -129,7 +133,10 @@ class GAN:
         minutes = None if self.minutes is None else float(self.minutes)
         minutes = minutes if has_budget else DEFAULT_MINUTES
         settings = {"device": self.device, "conditional": y is not None or has_labels(reader), **(self.overrides or {})}
-        seed = resolve_seed(self.random_state)
+        # A model that training starts from decides on the seed, unless one is given: with another seed, its
+        # discriminator may have to begin anew.
+        is_start_alone = self.warm_start_from is not None and self.random_state is None
+        seed = None if is_start_alone else resolve_seed(self.random_state)
         folder_context = tempfile.TemporaryDirectory() if self.runs is None else nullcontext(self.runs)
         with (
             folder_context as folder,
@@ -147,6 +154,7 @@ class GAN:
                 on_event=report,
                 verbose=False,  # it has a bar of its own
                 start_from=self.warm_start_from,
+                accept_license=bool(self.accept_license),
             )
             snapshot = copy.deepcopy(load(run.path).snapshot)  # the file may be temporary
         path = None if self.runs is None else run.path

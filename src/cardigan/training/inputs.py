@@ -6,6 +6,7 @@ processes and any device, and packed into one buffer, so that one copy brings al
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -123,8 +124,10 @@ def _interpolation_weights(config: Config, images_seen: int) -> torch.Tensor:
     return torch.rand(packs, generator=stream(config.seed, "mix", images_seen)).repeat_interleave(config.pac)
 
 
-def split_microbatches(inputs: StepInputs, batches: Batches, num_microbatches: int) -> list[tuple[Batch, RandomDraws]]:
-    """Return the step's images and random numbers, split into microbatches."""
+def split_microbatches(
+    inputs: StepInputs, batches: Batches, num_microbatches: int, rank: int = 0
+) -> list[tuple[Batch, RandomDraws]]:
+    """Return the images and random numbers of this process's step, split into microbatches."""
     microbatch_size, data = len(inputs.z) // num_microbatches, batches.data
 
     def microbatch(start: int) -> tuple[Batch, RandomDraws]:
@@ -134,6 +137,7 @@ def split_microbatches(inputs: StepInputs, batches: Batches, num_microbatches: i
         noise = counter_normal(keys, data.channels * data.height * data.width) if len(keys) else None
         numbers = {name: tensor if tensor.numel() else None for name, tensor in tensors.items() if name != "z"}
         shaped = None if noise is None else noise.view(-1, data.channels, data.height, data.width)
+        images = replace(images, first=rank * len(inputs.z) + start)
         return images, RandomDraws(tensors["z"], **numbers, noise=shaped)
 
     return [microbatch(start) for start in range(0, microbatch_size * num_microbatches, microbatch_size)]

@@ -121,7 +121,8 @@ def make_step(state: TrainState, batches: Batches, step_config: StepConfig) -> S
 
     def step(inputs: StepInputs, kind: StepKind) -> StepMetrics:
         inputs = to_device(inputs, step_config.devices.device)
-        microbatches = split_microbatches(inputs, batches, step_config.gradient_accumulation)
+        rank = step_config.devices.process_group.rank
+        microbatches = split_microbatches(inputs, batches, step_config.gradient_accumulation, rank)
         if real_features is not None:
             microbatches = [(real_features.add_to(real, networks.augmentation), draws) for real, draws in microbatches]
         metrics = train_step(networks, step_config, microbatches, kind, inputs.penalty_factor)

@@ -126,8 +126,9 @@ def generate_microbatch(
         fake = networks.augmentation(fake, draws.augment_fake)
     if isinstance(networks.discriminator, FeatureDiscriminator):
         with step_config.devices.autocast():
-            real_features = networks.discriminator.features(augmented_real) if real.features is None else real.features
-            return MicroBatch(real_features, networks.discriminator.features(fake), labels, draws, maps)
+            features, first = networks.discriminator.features, real.first
+            real_features = features(augmented_real, first) if real.features is None else real.features
+            return MicroBatch(real_features, features(fake, first), labels, draws, maps)
     return MicroBatch(augmented_real, fake, labels, draws, maps)
 
 
