@@ -6,6 +6,7 @@ after another; the minutes of each are in `STARTERS`. Weights are stored as floa
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,9 +22,12 @@ from cardigan.experiment.nearest_starter import EXAMPLE_SIDE, feature_statistics
 from cardigan.exports.anonymize import anonymized
 from cardigan.exports.card import model_card
 from cardigan.figures.grid import make_grid, png_bytes
+from cardigan.files import atomic
+from cardigan.files.sha256 import file_sha256
 from cardigan.metrics.evaluate import evaluate, generator_sampler
 from cardigan.metrics.reference_loader import load_reference
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE, write_discriminator
+from cardigan.models.hub import CARD_FILE
 from cardigan.models.pretrained import write_pretrained
 from cardigan.models.quantize import fake_quantize
 from cardigan.models.run_networks import load_networks
@@ -117,6 +121,24 @@ def write_starter(name: str, plan: Plan, run: Path) -> None:
     write_pretrained(folder, lambda path: write_snapshot(path, snapshot, "float16"), card, files)
     metadata = snapshot_metadata(snapshot.config, snapshot.spec, snapshot.images_seen)
     write_discriminator(folder / DISCRIMINATOR_FILE, networks.discriminator, metadata, "float16")
+    finish_card(folder)
+
+
+def finish_card(folder: Path) -> None:
+    """Put into a starter's card what only its folder knows: the command, the score, and the discriminator's hash."""
+    path = folder / CARD_FILE
+    known, text = json.loads((folder / FACTS_FILE).read_text()), path.read_text()
+    samples = f"{NUM_SAMPLES:,} samples to the training images"
+    score = f"Frechet distance over EfficientNet-Lite2: {known['score']:g} ({samples})."
+    for start, content, end in (
+        (r"## Metrics\n\n", score, r"\n\n## "),
+        (r"## Reproduce\n\n```\n", known["command"], r"\n```"),
+    ):
+        text = re.sub(f"({start}).*?({end})", rf"\g<1>{content}\g<2>", text, count=1, flags=re.DOTALL)
+    row = f"| {DISCRIMINATOR_FILE} | `{file_sha256(folder / DISCRIMINATOR_FILE)}` |\n"
+    if DISCRIMINATOR_FILE not in text:
+        text = re.sub(r"(\| model\.safetensors \|[^\n]*\n)", rf"\g<1>{row}", text, count=1)
+    atomic.write_bytes(path, text.encode())
 
 
 def facts(plan: Plan, run: Path) -> dict[str, Any]:

@@ -78,6 +78,17 @@ def test_training_starts_from_a_starter_by_its_name(starters_installed, tmp_path
     assert cardigan.load("red-32").sample(2).shape == (2, 32, 32, 3)
 
 
+def test_whom_to_name_is_passed_on(starters_installed, tmp_path):
+    """From a starter to what was trained from it, and to what was trained from that."""
+    images = flat_images(tmp_path / "set", (10, 200, 10))
+    child = cardigan.train(images, start_from="red-32", images=16, out=tmp_path / "child").path
+    cardigan.train(images, start_from=child / "generator.safetensors", images=16, out=tmp_path / "grandchild")
+    for name in ("child", "grandchild"):
+        cardigan.load(tmp_path / name).save_pretrained(tmp_path / f"{name}-model")
+        card = (tmp_path / f"{name}-model" / "README.md").read_text()
+        assert "It learned from: drawn by a test." in card and "license of that model, cc0-1.0" in card.lower()
+
+
 def test_a_file_of_that_name_comes_first(starters_installed, tmp_path):
     run = cardigan.load(starters_installed / "run")
     run.save_pretrained(tmp_path / "red-32")

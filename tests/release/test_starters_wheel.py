@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from cardigan.files.sha256 import file_sha256
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE
+from cardigan.models.hub import WEIGHTS_FILE
 from cardigan.models.starters import FACTS_FILE, PREVIEW_FILE
 from tiny_starters import starters_package
 
@@ -44,3 +48,14 @@ def test_wheel_holds_every_starter(starters_package, tmp_path):
         check=True,
     )
     assert [row["name"] for row in json.loads(listed.stdout)] == ["blue-32", "red-32"]
+
+
+@pytest.mark.parametrize("folder", sorted((PROJECT / "cardigan_starters").glob("*/")), ids=lambda folder: folder.name)
+def test_cards_of_the_starters_say_how_to_make_them(folder):
+    if not (folder / FACTS_FILE).exists():
+        pytest.skip("not a starter")
+    facts, card = json.loads((folder / FACTS_FILE).read_text()), (folder / "README.md").read_text()
+    assert f"```\n{facts['command']}\n```" in card and f"Lite2: {facts['score']:g} " in card
+    assert facts["attribution"] in card and f"license: {facts['license'].lower()}" in card
+    for file in (WEIGHTS_FILE, DISCRIMINATOR_FILE):
+        assert f"| {file} | `{file_sha256(folder / file)}` |" in card

@@ -22,7 +22,7 @@ from cardigan.models.discriminator_file import DISCRIMINATOR_FILE
 from cardigan.models.hub import CARD_FILE, WEIGHTS_FILE, download_card, is_hub_address, parse_hub_address
 from cardigan.models.run_networks import load_networks
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
-from cardigan.models.starters import find_starter, located
+from cardigan.models.starters import find_starter, located, starter_at
 from cardigan.nets.frozen import Frozen
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.light import LightGenerator
@@ -71,6 +71,8 @@ class Parent:
     """Why there is no discriminator."""
     license: str = ""
     """As its card names it."""
+    attribution: str = ""
+    """Whom to name, where it is known."""
 
     @property
     def reference(self) -> str:
@@ -104,7 +106,7 @@ def read_parent(model: str, accept_license: bool = False) -> Parent:
             "is: choose another model, or --accept-license if you have permission."
         )
     name = str(path) if is_hub_address(path) else path.name or path.absolute().name
-    return Parent(name, sha256, snapshot, discriminator, reason, license_name)
+    return Parent(name, sha256, snapshot, discriminator, reason, license_name, _attribution(path))
 
 
 def _path_and_hash(model: str) -> tuple[Path, str]:
@@ -144,15 +146,25 @@ def _license(path: Path, folder: Path) -> str:
     ]
     if any(found):
         return ", ".join(filter(None, found))
-    for run in (path, *path.absolute().parents[:MAX_DEPTH_IN_RUN]):  # a checkpoint or a file lies inside its run
-        if not RunDirectory(run).config.exists():
-            continue
-        try:
-            parent = read_provenance(RunDirectory(run)).get("parent")
-        except CardiganError:
-            return ""
-        return str(parent.get("license", "")) if isinstance(parent, dict) else ""
-    return ""
+    return str(_facts_of_run(path).get("license", ""))
+
+
+def _attribution(path: Path) -> str:
+    """Return whom to name for a starter's images, or for those of the starter that its run was started from."""
+    starter = starter_at(path)
+    return str(_facts_of_run(path).get("attribution", "")) if starter is None else starter.attribution
+
+
+def _facts_of_run(path: Path) -> dict[str, Any]:
+    """Return what a run, or that of a checkpoint or a file of weights, remembers of its parent."""
+    for run in (path, *path.absolute().parents[:MAX_DEPTH_IN_RUN]):
+        if RunDirectory(run).config.exists():
+            try:
+                parent = read_provenance(RunDirectory(run)).get("parent")
+            except CardiganError:
+                return {}
+            return parent if isinstance(parent, dict) else {}
+    return {}
 
 
 def check_same_parent(model: str, reference: str, run: Path) -> None:
@@ -195,6 +207,7 @@ def parent_facts(parent: Parent, messages: list[str]) -> dict[str, Any]:
         "images_seen": old.images_seen,
         "recipe": "" if old.foreign else old.config.recipe,
         "license": parent.license,
+        "attribution": parent.attribution,
         "adapted": messages,
     }
 

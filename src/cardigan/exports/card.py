@@ -150,10 +150,12 @@ def _parent(config: Config, record: TrainingRecord) -> list[str]:
         if license_name
         else "The license of that model is unknown: find it out before you share this one."
     )
+    named = plain_text(str(facts.get("attribution") or ""))
+    attribution = f" It learned from: {named}." if named else ""
     adapted = [plain_text(str(line)) for line in facts.get("adapted", [])]
     return [
         f"Training started from the weights of {plain_text(model)} (SHA-256 `{sha256}`), not from random ones. "
-        f"{license_text}",
+        f"{license_text}{attribution}",
         *(f"- {line}" for line in adapted),
     ]
 
