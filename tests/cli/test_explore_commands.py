@@ -17,6 +17,8 @@ from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.explore.blend import blend, num_stages, stage_of
 from cardigan.explore.views import SamplingOptions, interpolation_images
+from cardigan.files.sha256 import file_sha256
+from cardigan.files.tensors import read_metadata
 from cardigan.latents.sampling import sample_labels
 from cardigan.nets.table import build_generator
 
@@ -363,10 +365,13 @@ def test_blend_is_between_a_model_and_an_equal_child(model, tmp_path):
 def test_blend_says_what_it_is(model, child, tmp_path, capsys):
     out = tmp_path / "blend.safetensors"
     assert command(["mix", str(model), "--blend", str(child), "--weights", "0.25", "--out", str(out)]) == 0
-    assert cardigan.load(out).config.start_from == "blend of run and child, 0.25 of the second"
+    hashes = [file_sha256(path / "generator.safetensors")[:12] for path in (model, child)]
+    blended = f"blend of run (SHA-256 {hashes[0]}) and child (SHA-256 {hashes[1]}), 0.25 of the second"
+    assert cardigan.load(out).config.start_from == blended
     cardigan.load(out).save_pretrained(tmp_path / "model")
-    card = (tmp_path / "model" / "README.md").read_text()
-    assert "These weights are a blend of run and child, 0.25 of the second." in card and "## Reproduce" not in card
+    for card in ((tmp_path / "model" / "README.md").read_text(), read_metadata(out)["card"]):
+        assert f"These weights are a {blended}." in card and "## Reproduce" not in card
+    assert "- run: license unknown." in card
 
 
 @pytest.mark.parametrize(

@@ -125,14 +125,25 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _name_with_hash(model: Path) -> str:
+    """Return the name of a model, and the beginning of its file's SHA-256 if it lies on this machine."""
+    from cardigan.files.sha256 import file_sha256
+    from cardigan.models.snapshot import weights_file
+
+    file = weights_file(model)
+    return f"{model.name} (SHA-256 {file_sha256(file)[:12]})" if file.exists() else model.name
+
+
 def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> str:
     """Write a sheet, a film or a model of blends, and return the sentence that says so."""
     import numpy as np
     import torch
 
+    from cardigan.experiment.start_from import license_of
     from cardigan.explore.blend import blend
     from cardigan.explore.views import labels_for, stack_rows
     from cardigan.exports.anonymize import anonymized
+    from cardigan.exports.card import model_card
     from cardigan.figures.animation import encode_animation
     from cardigan.figures.grid import make_grid, png_bytes
     from cardigan.files import atomic
@@ -148,8 +159,13 @@ def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> 
     if options.out.suffix == MODEL_SUFFIX:
         if len(shares) != 1:
             raise CardiganError(f"--weights is {options.weights}: expected one number for {options.out}, as in 0.5.")
-        names = (options.model.name, options.blend.name if options.blend else "")
-        write_snapshot(options.out, anonymized(blend(first, second, shares[0], stages, names)))
+        assert options.blend is not None
+        models = (options.model, options.blend)
+        names = (_name_with_hash(models[0]), _name_with_hash(models[1]))
+        mixed = anonymized(blend(first, second, shares[0], stages, names))
+        licenses = [f"{path.name}: license {license_of(path) or 'unknown'}." for path in models]
+        card = model_card(mixed, None, {options.out.name: ""}, export_lines=[f"- {line}" for line in licenses])
+        write_snapshot(options.out, mixed, card=card)
         return f"the blend, {shares[0]:g} of {options.blend}, in {options.out}"
     seeds = parse_seeds(options.seeds, max_count=256)
 

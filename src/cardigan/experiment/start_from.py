@@ -131,6 +131,11 @@ def _read_discriminator(path: Path, snapshot: Snapshot) -> tuple[Discriminator |
         return None, f"it cannot be read ({str(error).rstrip('.')})"
 
 
+def license_of(model: Path) -> str:
+    """Return the license of a run, checkpoint, weights file, model folder, hub model or starter, or nothing."""
+    return _license(model, weights_file(model).parent)
+
+
 def _license(path: Path, folder: Path) -> str:
     """Return the licenses in the front matter of the model's card, or that of the parent of its run, or nothing."""
     try:
