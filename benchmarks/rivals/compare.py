@@ -85,7 +85,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
-    command = shlex.join(["python", "benchmarks/rivals/compare.py", *sys.argv[1:]])
+    words = [word for index, word in enumerate(sys.argv[1:], 1) if "--out" not in (word, sys.argv[index - 1])]
+    command = shlex.join(["python", "benchmarks/rivals/compare.py", *words])
     facts = {"set": options.set, "date": time.strftime("%Y-%m-%d"), "machine": describe_machine("cpu")}
     for seed in options.seeds.split(","):
         for rival in options.rivals.split(","):
