@@ -139,7 +139,7 @@ def _write_blend(first: "Snapshot", second: "Snapshot", options: MixOptions) -> 
     import numpy as np
     import torch
 
-    from cardigan.experiment.start_from import license_of
+    from cardigan.experiment.licenses import license_of
     from cardigan.explore.blend import blend
     from cardigan.explore.views import labels_for, stack_rows
     from cardigan.exports.anonymize import anonymized

@@ -16,13 +16,14 @@ from cardigan.config import Config
 from cardigan.config_parts import NetworkConfig
 from cardigan.data.source import ImageSpec
 from cardigan.errors import CardiganError
+from cardigan.experiment.licenses import NO_DERIVATIVES, attribution, card_license
 from cardigan.files.sha256 import file_sha256
 from cardigan.latents.sampling import find_latent
 from cardigan.models.discriminator_file import DISCRIMINATOR_FILE
-from cardigan.models.hub import CARD_FILE, WEIGHTS_FILE, download_card, is_hub_address, parse_hub_address
+from cardigan.models.hub import WEIGHTS_FILE, is_hub_address
 from cardigan.models.run_networks import load_networks
 from cardigan.models.snapshot import Snapshot, read_snapshot, weights_file
-from cardigan.models.starters import find_starter, located, starter_at
+from cardigan.models.starters import find_starter, located
 from cardigan.nets.frozen import Frozen
 from cardigan.nets.interface import Discriminator, Generator
 from cardigan.nets.light import LightGenerator
@@ -30,7 +31,7 @@ from cardigan.nets.table import with_all_options
 from cardigan.nets.transfer import Transfer, transfer_weights
 from cardigan.overrides import flatten, override
 from cardigan.rng import stream
-from cardigan.run.directory import RunDirectory, read_provenance
+from cardigan.run.directory import RunDirectory
 
 HASHED = re.compile(r"(?P<model>.+)@sha256:(?P<sha256>[0-9a-f]{64})")
 """A model and the SHA-256 that it must have: how a run remembers what it was started from."""
@@ -49,13 +50,8 @@ INHERITED = (
 """Settings, or groups of them, that come from a model with its discriminator, unless they are given."""
 NOT_INHERITED = ("generator.frozen_stages", "discriminator.frozen_stages", "objective.correspondence")
 """What concerned only the training of the model."""
-MAX_DEPTH_IN_RUN = 3
-"""Folders above the weights of a checkpoint, up to its run."""
 NUM_LATENTS = 256
 """Latents that show how large the maps are that an added stage enlarges."""
-NO_DERIVATIVES = re.compile(r"-nd\b|no[- ]?deriv", re.IGNORECASE)
-LICENSE_LINES = re.compile(r"^license(?:_name)?:[ ]*([^\n]*(?:\n[ ]*- [^\n]+)*)", re.MULTILINE)
-"""A license in the front matter of a card, or a list of several."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,14 @@ def read_parent(model: str, accept_license: bool = False) -> Parent:
     if not all(value.isfinite().all() for value in snapshot.generator.state_dict().values()):
         raise CardiganError(f"--from: {file} has weights that are not finite: use an earlier checkpoint.")
     discriminator, reason = _read_discriminator(path, snapshot)
-    license_name = _license(path, file.parent)
+    license_name = card_license(path, file.parent)
     if NO_DERIVATIVES.search(license_name) and not accept_license:
         raise CardiganError(
             f"--from: the license of {path}, {license_name}, forbids derivatives, which a generator trained from it "
             "is: choose another model, or --accept-license if you have permission."
         )
     name = str(path) if is_hub_address(path) else path.name or path.absolute().name
-    return Parent(name, sha256, snapshot, discriminator, reason, license_name, _attribution(path))
+    return Parent(name, sha256, snapshot, discriminator, reason, license_name, attribution(path))
 
 
 def _path_and_hash(model: str) -> tuple[Path, str]:
@@ -129,47 +125,6 @@ def _read_discriminator(path: Path, snapshot: Snapshot) -> tuple[Discriminator |
         return load_networks(checkpoint if checkpoint.exists() else path).discriminator, ""
     except CardiganError as error:
         return None, f"it cannot be read ({str(error).rstrip('.')})"
-
-
-def license_of(model: Path) -> str:
-    """Return the license of a run, checkpoint, weights file, model folder, hub model or starter, or nothing."""
-    return _license(model, weights_file(model).parent)
-
-
-def _license(path: Path, folder: Path) -> str:
-    """Return the licenses in the front matter of the model's card, or that of the parent of its run, or nothing."""
-    try:
-        card = download_card(parse_hub_address(path)) if is_hub_address(path) else folder / CARD_FILE
-        with card.open(encoding="utf-8") as file:
-            head = file.read(10_000)
-    except (OSError, UnicodeDecodeError, CardiganError):
-        head = ""
-    front_matter = re.match(r"---\n(.*?)\n---", head, re.DOTALL)
-    found = [
-        re.sub(r"\n[ ]*- ", " ", each).strip()
-        for each in LICENSE_LINES.findall(front_matter[1] if front_matter else "")
-    ]
-    if any(found):
-        return ", ".join(filter(None, found))
-    return str(_facts_of_run(path).get("license", ""))
-
-
-def _attribution(path: Path) -> str:
-    """Return whom to name for a starter's images, or for those of the starter that its run was started from."""
-    starter = starter_at(path)
-    return str(_facts_of_run(path).get("attribution", "")) if starter is None else starter.attribution
-
-
-def _facts_of_run(path: Path) -> dict[str, Any]:
-    """Return what a run, or that of a checkpoint or a file of weights, remembers of its parent."""
-    for run in (path, *path.absolute().parents[:MAX_DEPTH_IN_RUN]):
-        if RunDirectory(run).config.exists():
-            try:
-                parent = read_provenance(RunDirectory(run)).get("parent")
-            except CardiganError:
-                return {}
-            return parent if isinstance(parent, dict) else {}
-    return {}
 
 
 def check_same_parent(model: str, reference: str, run: Path) -> None:
